@@ -1,0 +1,1 @@
+"""Public data sets, from the folder a user downloads to nnU-Net raw data."""
