@@ -1,0 +1,25 @@
+"""What every ``nnUNetv2_ext_*`` command shares: how it ends."""
+
+import functools
+import sys
+from collections.abc import Callable
+
+from nnunet_ext.errors import InputError
+
+
+def command(entry: Callable[[list[str] | None], int]) -> Callable[..., None]:
+    """Turn ``entry(argv) -> exit code`` into a console script: wrong input is one line on stderr and exit code 1."""
+
+    @functools.wraps(entry)
+    def run(argv: list[str] | None = None) -> None:
+        try:
+            code = entry(argv)
+        except InputError as error:
+            print(f"{entry.__name__.removesuffix('_entry')}: error: {error}", file=sys.stderr)
+            code = 1
+        except KeyboardInterrupt:
+            print("interrupted; run the same command again to continue", file=sys.stderr)
+            code = 130
+        sys.exit(code)
+
+    return run
