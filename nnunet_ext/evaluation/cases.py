@@ -1,0 +1,175 @@
+"""From folders to voxel counts: pair the cases, compare each once, count per label."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.label_files import LabelMap, find_label_files, grid_difference, read_label_file
+from nnunet_ext.evaluation.labels import LabelSet
+from nnunet_ext.evaluation.metrics import ConfusionCounts
+
+ValuePairs = dict[tuple[int, int], int]
+"""Number of voxels by (value in the reference, value in the prediction)."""
+
+_VOXELS_PER_CHUNK = 1 << 22  # bounds memory; a chest CT has about 1 << 26
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One reference file and the prediction of each method for it."""
+
+    name: str
+    reference: Path
+    predictions: dict[str, Path]
+
+
+@dataclass
+class Comparison:
+    """Voxel counts of one case for each method, or the problems that prevented them."""
+
+    case: Case
+    pairs: dict[str, ValuePairs] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def pair_cases(
+    reference: Path, methods: Mapping[str, Path], *, allow_missing: bool = False
+) -> tuple[list[Case], list[str]]:
+    """Join references and predictions by case name; the second result is notes for the user.
+
+    Args:
+        reference: folder of label files.
+        methods: folder of predicted label files by method name.
+        allow_missing: accept references that no method has predicted (a cross-validation fold against all labels).
+
+    Raises:
+        InputError: a prediction has no reference, a reference no prediction, or the methods predicted different cases.
+    """
+    references, unknown = find_label_files(reference)
+    notes = [f"{reference}: ignored {_listed(unknown)}"] if unknown else []
+    predictions: dict[str, dict[str, Path]] = {}
+    for method, folder in methods.items():
+        predictions[method], unknown = find_label_files(folder)
+        notes += [f"{folder}: ignored {_listed(unknown)}"] if unknown else []
+    wanted = set().union(*predictions.values()) if allow_missing else set(references)
+    for method, folder in methods.items():
+        found = set(predictions[method])
+        if extra := sorted(found - set(references)):
+            raise InputError(f"{folder}: no reference in {reference} for {_listed(extra)}")
+        if missing := sorted(wanted - found):
+            advice = "" if allow_missing else "; --chill evaluates only what was predicted"
+            raise InputError(f"{folder}: no prediction of {_listed(missing)}{advice}")
+    if left_out := len(references) - len(wanted):
+        notes.append(f"{left_out} of {len(references)} references have no prediction and are left out (--chill)")
+    cases = [Case(n, references[n], {m: predictions[m][n] for m in methods}) for n in sorted(wanted)]
+    return cases, notes
+
+
+def compare_case(case: Case) -> Comparison:
+    """Read the files of one case and count value pairs; problems are collected, so that one run names them all."""
+    comparison = Comparison(case)
+    try:
+        reference = read_label_file(case.reference)
+    except InputError as error:
+        comparison.problems.append(str(error))
+        return comparison
+    for method, path in case.predictions.items():
+        try:
+            prediction = read_label_file(path)
+            comparison.pairs[method] = _count_on_one_grid(reference, prediction, path, case.reference)
+        except InputError as error:
+            comparison.problems.append(str(error))
+    return comparison
+
+
+def require_no_problems(comparisons: Sequence[Comparison], labels: LabelSet | None = None) -> None:
+    """Raise one InputError that names the files that could not be compared or hold values outside ``labels``."""
+    problems = [p for c in comparisons for p in c.problems]
+    if labels:
+        known = sorted(labels.known)
+        for path, values in _values_by_file(comparisons, labels.ignore).items():
+            if outside := sorted(values - labels.known):
+                problems.append(f"{path}: value {_listed(outside)} is not among the labels {known}")
+    if problems:
+        raise InputError(_listed(problems, "; "))
+
+
+def values_found(comparisons: Sequence[Comparison]) -> set[int]:
+    """All values, for a label set without declaration.
+
+    Raises:
+        InputError: references and a method's predictions share no foreground value, as with masks of 255 and of 1.
+    """
+    reference = {g for c in comparisons for pairs in c.pairs.values() for g, _ in pairs}
+    found = set(reference)
+    for method in comparisons[0].pairs:
+        predicted = {p for c in comparisons for _, p in c.pairs[method]}
+        found |= predicted
+        if len(reference - {0}) and len(predicted - {0}) and not reference & predicted - {0}:
+            raise InputError(
+                f"{method}: predictions hold the values {sorted(predicted)}, references {sorted(reference)}: "
+                "bring both to the same labels"
+            )
+    return found
+
+
+def counts_of_label(pairs: ValuePairs, values: Sequence[int], ignore: int | None = None) -> ConfusionCounts:
+    """Confusion counts of one label or region; voxels whose reference is ``ignore`` do not count."""
+    tp = fp = fn = tn = 0
+    for (g, p), voxels in pairs.items():
+        if g == ignore:
+            continue
+        if p in values:
+            tp, fp = (tp + voxels, fp) if g in values else (tp, fp + voxels)
+        else:
+            fn, tn = (fn + voxels, tn) if g in values else (fn, tn + voxels)
+    return ConfusionCounts(tp, fp, fn, tn)
+
+
+def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> ValuePairs:
+    """Joint histogram of two equally shaped arrays of integers >= 0, from which the counts of every label follow."""
+    reference, prediction = reference.ravel(), prediction.ravel()
+    pairs: ValuePairs = {}
+    for start in range(0, reference.size, _VOXELS_PER_CHUNK):
+        g, g_index = _compact(reference[start : start + _VOXELS_PER_CHUNK])
+        p, p_index = _compact(prediction[start : start + _VOXELS_PER_CHUNK])
+        counts = np.bincount(g_index * len(p) + p_index, minlength=len(g) * len(p)).reshape(len(g), len(p))
+        for i, j in zip(*np.nonzero(counts), strict=True):
+            key = int(g[i]), int(p[j])
+            pairs[key] = pairs.get(key, 0) + int(counts[i, j])
+    return pairs
+
+
+def _compact(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    if values.max() < 1 << 16:  # a lookup table, ten times faster than sorting
+        present = np.flatnonzero(np.bincount(values))
+        table = np.zeros(int(present[-1]) + 1, dtype=np.int64)
+        table[present] = np.arange(len(present))
+        return present, table[values]
+    return np.unique(values, return_inverse=True)
+
+
+def _count_on_one_grid(reference: LabelMap, prediction: LabelMap, path: Path, reference_path: Path) -> ValuePairs:
+    if difference := grid_difference(reference, prediction):
+        raise InputError(f"{path}: {difference} ({reference_path}); resample it to the reference")
+    return count_value_pairs(reference.array, prediction.array)
+
+
+def _values_by_file(comparisons: Sequence[Comparison], ignore: int | None) -> dict[Path, set[int]]:
+    found: dict[Path, set[int]] = {}
+    for comparison in comparisons:
+        for method, pairs in comparison.pairs.items():
+            found[comparison.case.reference] = {g for g, _ in pairs} - {ignore}
+            found[comparison.case.predictions[method]] = {p for _, p in pairs}
+    return found
+
+
+def _listed(items: Sequence[object], separator: str = ", ") -> str:
+    shown = separator.join(str(item) for item in items[:_LISTED])
+    return shown if len(items) <= _LISTED else f"{shown}{separator}and {len(items) - _LISTED} more"

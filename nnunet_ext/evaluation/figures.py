@@ -1,0 +1,213 @@
+"""Figures of an evaluation and of a training, as PNG or PDF by the ending of the path.
+
+Each figure has its own Agg canvas: no pyplot, hence no global state and no display. Matplotlib is imported inside.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_ext.evaluation.metrics import dice
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+DPI = 150
+# From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the legend.
+ERROR_COLORS = {"true positive": "#56B4E9", "missed": "#F0E442", "false alarm": "#D55E00"}
+_REFERENCE_COLOR = "#009E73"
+_FILL = 0.6
+_PANEL_INCHES = 2.5
+
+
+@dataclass(frozen=True)
+class OverlayCase:
+    """One row of an overlay figure: 2D arrays of one shape; in the masks everything but 0 is foreground."""
+
+    name: str
+    image: npt.NDArray[Any]
+    reference: npt.NDArray[Any]
+    predictions: Mapping[str, npt.NDArray[Any]]
+    window: tuple[float, float] | None = None  # grey values shown black and white; None: 1st to 99th percentile
+
+
+def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
+    """Index along the first axis of a (slices, rows, columns) mask with most foreground; the middle one if empty.
+
+    Raises:
+        ValueError: the mask is not three-dimensional.
+    """
+    if reference.ndim != 3:
+        raise ValueError(f"expected (slices, rows, columns), got shape {reference.shape}")
+    areas = np.count_nonzero(reference, axis=(1, 2))
+    return int(areas.argmax()) if areas.any() else len(areas) // 2
+
+
+def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
+    """Rows of cases: image, image with reference contour, then each method's hits and errors with its Dice.
+
+    Raises:
+        ValueError: no cases, cases with different methods, or arrays of a case that are not 2D and of one shape.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    _require_overlay_cases(cases)
+    methods = list(cases[0].predictions)
+    ratio = max(case.image.shape[0] / case.image.shape[1] for case in cases)
+    columns = 2 + len(methods)
+    figure = _figure(_PANEL_INCHES * columns, (_PANEL_INCHES * ratio + 0.25) * len(cases) + 0.7)
+    axes = figure.subplots(len(cases), columns, squeeze=False)
+    for row, case in zip(axes, cases, strict=True):
+        low, high = case.window or np.percentile(case.image, (1, 99))
+        reference = np.asarray(case.reference) != 0
+        for ax in row:
+            ax.imshow(case.image, cmap="gray", vmin=low, vmax=high)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        row[0].set_ylabel(case.name, fontsize=11)
+        _draw_contour(row[1], reference)
+        for ax, method in zip(row[2:], methods, strict=True):
+            prediction = np.asarray(case.predictions[method]) != 0
+            overlay = np.zeros((*reference.shape, 4))
+            areas = (reference & prediction, reference & ~prediction, ~reference & prediction)
+            for color, area in zip(ERROR_COLORS.values(), areas, strict=True):
+                overlay[area] = (*to_rgb(color), _FILL)
+            ax.imshow(overlay, interpolation="nearest")
+            score = dice(prediction, reference)
+            ax.set_xlabel("both empty" if math.isnan(score) else f"Dice {score:.3f}", fontsize=11)
+    for ax, title in zip(axes[0], ("image", "reference", *methods), strict=True):
+        ax.set_title(title, fontsize=12)
+    keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
+    keys += [Patch(color=color, label=label) for label, color in ERROR_COLORS.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11)
+    return _saved(figure, path)
+
+
+def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "Figure":
+    """One small panel per numeric column (loss terms, weights, relation distances) over the epochs in the index.
+
+    Raises:
+        ValueError: the table has no rows or no columns.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if table.empty:
+        raise ValueError("no epochs or no columns to draw")
+    columns = min(3, table.shape[1])
+    rows = math.ceil(table.shape[1] / columns)
+    figure = _figure(3.4 * columns, 2.2 * rows + (0.4 if title else 0.0))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    marker = "." if len(table) < 25 else None
+    for ax, name in zip(axes, table.columns, strict=False):
+        ax.plot(table.index, table[name], color="#0072B2", linewidth=1.6, marker=marker)
+        ax.set_title(str(name).replace("_", " "), fontsize=11)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        ax.ticklabel_format(axis="y", useOffset=False)
+    for i, ax in enumerate(axes):
+        if i >= table.shape[1]:
+            ax.remove()
+        elif i + columns >= table.shape[1]:  # nothing below it
+            ax.set_xlabel("epoch")
+            ax.tick_params(labelbottom=True)
+    figure.suptitle(title, fontsize=13)
+    return _saved(figure, path)
+
+
+def relation_matrices_figure(
+    matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]], path: Path, title: str = ""
+) -> "Figure":
+    """Grid of C x C relation matrices on one colour scale.
+
+    Args:
+        matrices: by row title (such as an epoch), then by column title (encoder and its data, such as ``$R_G(X^n)$``);
+            every row has the same columns.
+        path: file to write.
+        title: above the grid.
+
+    The scale ends at the 99.5th percentile of the absolute values off the diagonal, since the diagonal of such a
+    matrix is far above the relations between channels; it is symmetric about 0 only where there are negative values.
+
+    Raises:
+        ValueError: no matrices, rows with different columns, or a matrix that is not square.
+    """
+    from matplotlib.colors import Normalize
+
+    _require_matrices(matrices)
+    columns = list(next(iter(matrices.values())))
+    everything = [np.asarray(matrix, dtype=float) for row in matrices.values() for matrix in row.values()]
+    off_diagonal = np.concatenate([m[~np.eye(len(m), dtype=bool)] if len(m) > 1 else m.ravel() for m in everything])
+    high = float(np.percentile(np.abs(off_diagonal), 99.5)) or 1.0
+    signed = bool((off_diagonal < 0).any())
+    norm, cmap = Normalize(-high if signed else 0.0, high), "RdBu_r" if signed else "cividis"
+    figure = _figure(2.9 * len(columns) + 0.9, 2.9 * len(matrices) + (0.5 if title else 0.1))
+    axes = figure.subplots(len(matrices), len(columns), squeeze=False)
+    for i, (row_title, row) in enumerate(matrices.items()):
+        for ax, column in zip(axes[i], columns, strict=True):
+            channels = len(row[column])
+            image = ax.imshow(row[column], norm=norm, cmap=cmap)  # default interpolation averages when it shrinks
+            ticks = sorted({0, channels // 2, channels - 1})
+            ax.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=9)
+            ax.set_yticks(ticks, [str(t + 1) for t in ticks], fontsize=9)
+            if i == 0:
+                ax.set_title(column, fontsize=12)
+        axes[i][0].set_ylabel(f"{row_title}\nchannel", fontsize=11)
+    for ax in axes[-1]:
+        ax.set_xlabel("channel", fontsize=11)
+    bar = figure.colorbar(image, ax=axes, extend="both" if signed else "max", shrink=0.9, aspect=30, pad=0.02)
+    bar.set_label("relation", fontsize=11)
+    figure.suptitle(title, fontsize=13)
+    return _saved(figure, path)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _saved(figure: "Figure", path: Path) -> "Figure":
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI)
+    return figure
+
+
+def _draw_contour(ax: Any, mask: npt.NDArray[np.bool_]) -> None:
+    if mask.any() and not mask.all():  # contour warns where there is no line
+        ax.contour(mask, levels=[0.5], colors=_REFERENCE_COLOR, linewidths=1.5)
+
+
+def _require_overlay_cases(cases: Sequence[OverlayCase]) -> None:
+    if not cases:
+        raise ValueError("no cases to draw")
+    for case in cases:
+        if list(case.predictions) != list(cases[0].predictions):
+            raise ValueError(f"{case.name}: methods {list(case.predictions)}, expected {list(cases[0].predictions)}")
+        shapes = {np.shape(a) for a in (case.image, case.reference, *case.predictions.values())}
+        if len(shapes) != 1 or case.image.ndim != 2:
+            raise ValueError(f"{case.name}: arrays must be 2D and of one shape, got {sorted(shapes)}")
+
+
+def _require_matrices(matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> None:
+    rows = list(matrices.values())
+    if not rows or not rows[0]:
+        raise ValueError("no matrices to draw")
+    for title, row in matrices.items():
+        if list(row) != list(rows[0]):
+            raise ValueError(f"{title}: columns {list(row)}, expected {list(rows[0])}")
+        for column, matrix in row.items():
+            if np.ndim(matrix) != 2 or np.shape(matrix)[0] != np.shape(matrix)[1]:
+                raise ValueError(f"{title}, {column}: expected a square matrix, got shape {np.shape(matrix)}")

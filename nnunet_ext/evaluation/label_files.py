@@ -1,0 +1,127 @@
+"""Label files on disk: finding, reading and comparing their grids."""
+
+import gzip
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_ext.errors import InputError
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
+_WITHOUT_GEOMETRY = (".png", ".bmp", ".tif", ".tiff")
+# What nnU-Net and this package write beside predictions.
+_BY_PRODUCTS = (".json", ".npz", ".npy", ".pkl", ".b2nd", ".csv", ".md", ".txt")
+
+# Writers round headers to float32, and a NIfTI rotation passes through a quaternion.
+_GRID_TOLERANCE = {"spacing": 1e-4, "origin": 1e-2, "direction": 1e-4}  # mm, mm, cosines
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Integer labels, array axes slowest first as in nnU-Net; ``geometry`` is None for formats that store none."""
+
+    array: npt.NDArray[Any]
+    geometry: dict[str, tuple[float, ...]] | None
+
+
+def find_label_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Label files of a folder by case name, and the names of further files that are no known by-products.
+
+    Raises:
+        InputError: no such folder, no label file in it, or two files for one case.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    cases: dict[str, Path] = {}
+    unknown: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.is_dir() or path.suffix in _BY_PRODUCTS:
+            continue
+        ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
+        if ending is None:
+            unknown.append(path.name)
+            continue
+        case = path.name.removesuffix(ending)
+        if case in cases:
+            raise InputError(f"{folder}: {cases[case].name} and {path.name} are the same case; remove one")
+        cases[case] = path
+    if not cases:
+        raise InputError(f"{folder}: no label files ({', '.join(ENDINGS)})")
+    return cases, unknown
+
+
+def read_label_file(path: Path) -> LabelMap:
+    """Read one label file with SimpleITK, after proving that it is complete.
+
+    Raises:
+        InputError: the file is unreadable or truncated, has colour channels, or holds other values than integers >= 0.
+    """
+    import SimpleITK  # slow to import
+
+    _guarded(path, lambda: _require_complete(path))
+    image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{path}: {image.GetNumberOfComponentsPerPixel()} channels; a label file has one")
+    array = SimpleITK.GetArrayFromImage(image)
+    if array.dtype.kind == "f":
+        rounded = np.nan_to_num(array).astype(np.int64)
+        if not np.array_equal(rounded, array):
+            raise InputError(f"{path}: values that are no integers (a soft map?); evaluation needs label files")
+        array = rounded
+    if array.min() < 0:
+        raise InputError(f"{path}: negative value {array.min()}; labels are integers from 0")
+    if path.name.endswith(_WITHOUT_GEOMETRY):
+        return LabelMap(array, None)
+    names = {"spacing": image.GetSpacing(), "origin": image.GetOrigin(), "direction": image.GetDirection()}
+    return LabelMap(array, {name: tuple(values) for name, values in names.items()})
+
+
+def grid_difference(reference: LabelMap, prediction: LabelMap) -> str | None:
+    """Say in words what differs between two grids (shape, then spacing, origin, direction), or None."""
+    if reference.array.shape != prediction.array.shape:
+        return f"shape {prediction.array.shape}, reference {reference.array.shape}"
+    if reference.geometry is None or prediction.geometry is None:
+        return None
+    for name, tolerance in _GRID_TOLERANCE.items():
+        found, expected = prediction.geometry[name], reference.geometry[name]
+        if not np.allclose(found, expected, rtol=0, atol=tolerance):
+            return f"{name} {_rounded(found)}, reference {_rounded(expected)}"
+    return None
+
+
+def _guarded(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except InputError:
+        raise
+    except Exception as error:  # readers raise anything from EOFError to RuntimeError for a broken file
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise InputError(f"{path}: cannot be read, truncated or no image ({reason[0].strip()})") from error
+
+
+def _require_complete(path: Path) -> None:
+    """Refuse files that SimpleITK 2.5 reads without complaint although their end is missing (NIfTI, BMP)."""
+    size = path.stat().st_size
+    if path.name.endswith((".nii", ".nii.gz")):
+        import nibabel
+
+        image: Any = nibabel.load(path)
+        expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+        if path.name.endswith(".gz"):
+            with gzip.open(path) as stream:  # reading to the end also verifies the checksum
+                size = sum(len(chunk) for chunk in iter(lambda: stream.read(1 << 20), b""))
+    elif path.suffix == ".bmp":
+        expected = int.from_bytes(path.read_bytes()[2:6], "little")
+    else:
+        return
+    if size < expected:
+        raise InputError(f"{path}: truncated, {size} of {expected} bytes")
+
+
+def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(float(v), 4) for v in values)

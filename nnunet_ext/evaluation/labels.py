@@ -1,0 +1,104 @@
+"""Which voxel values are evaluated under which name."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import InputError
+
+FOREGROUND = "foreground"
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Voxel values by label name (several for a region), and the value that marks voxels to be left out."""
+
+    values: dict[str, tuple[int, ...]]
+    ignore: int | None = None
+
+    @property
+    def known(self) -> set[int]:
+        """Every value a prediction may hold."""
+        return {0}.union(*self.values.values())
+
+    def with_foreground(self) -> "LabelSet":
+        """Add all labels merged as ``foreground``, unless one label already is the union.
+
+        Raises:
+            InputError: a part of the labels is already called ``foreground``.
+        """
+        union = tuple(sorted(self.known - {0}))
+        if any(sorted(v) == list(union) for v in self.values.values()):
+            return self
+        if FOREGROUND in self.values:
+            raise InputError(f"label name {FOREGROUND!r} is kept for all labels merged; rename the label with -l")
+        return LabelSet({**self.values, FOREGROUND: union}, self.ignore)
+
+
+def labels_from_arguments(arguments: Sequence[str]) -> LabelSet:
+    """Labels from ``NAME=VALUE`` or ``NAME=VALUE,VALUE`` (a region); the name ``ignore`` is nnU-Net's ignore label."""
+    declared: dict[str, Any] = {}
+    for argument in arguments:
+        name, separator, text = argument.partition("=")
+        try:
+            values = [int(v) for v in text.split(",")]
+        except ValueError:
+            values = []
+        if not (name and separator and values):
+            raise InputError(f"-l {argument}: write NAME=VALUE or NAME=VALUE,VALUE with whole numbers")
+        if name in declared:
+            raise InputError(f"-l {argument}: label {name!r} is given twice")
+        declared[name] = values
+    return _checked(declared, "-l")
+
+
+def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
+    """Labels of the dataset.json files in these folders, or None where there is none.
+
+    Raises:
+        InputError: a dataset.json cannot be read, or two of them declare different labels.
+    """
+    found: dict[Path, LabelSet] = {}
+    for path in dict.fromkeys(folder / "dataset.json" for folder in folders):
+        if path.is_file():
+            found[path] = _read(path)
+    first, *others = found or [None]
+    for other in others:
+        if first and other and found[first] != found[other]:
+            raise InputError(f"{first} and {other} declare different labels; state them with -l NAME=VALUE")
+    return found[first] if first else None
+
+
+def inferred_labels(values: Iterable[int]) -> LabelSet:
+    """One label per value found except 0, named by its number.
+
+    Raises:
+        InputError: nothing but background was found.
+    """
+    foreground = sorted(set(values) - {0})
+    if not foreground:
+        raise InputError("references and predictions hold nothing but background; name the labels with -l NAME=VALUE")
+    return LabelSet({str(v): (v,) for v in foreground})
+
+
+def _read(path: Path) -> LabelSet:
+    try:
+        declared = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        return _checked({name: v if isinstance(v, list) else [v] for name, v in declared.items()}, str(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: no readable 'labels' in it; mend it or state the labels with -l") from error
+
+
+def _checked(declared: dict[str, list[Any]], source: str) -> LabelSet:
+    values = {name: tuple(int(v) for v in given) for name, given in declared.items() if name != "background"}
+    ignore = values.pop("ignore", None)
+    if not values:
+        raise InputError(f"{source}: no foreground label")
+    for name, given in values.items():
+        if min(given) < 1:
+            raise InputError(f"{source}: label {name!r} has the value {min(given)}; foreground values start at 1")
+    if ignore is not None and (len(ignore) != 1 or any(ignore[0] in given for given in values.values())):
+        raise InputError(f"{source}: 'ignore' needs one value that no other label has")
+    return LabelSet(values, ignore[0] if ignore else None)

@@ -1,0 +1,72 @@
+"""Feature relations of the relation-driven method: Zhang et al., "Exploiting Shared Knowledge from Non-COVID
+Lesions for Annotation-Efficient COVID-19 CT Lung Infection Segmentation", eq. 1-5."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+
+Reduction = Literal["row_mean", "sum", "element_mean"]
+
+
+def relation_matrix(features: torch.Tensor) -> torch.Tensor:
+    """Channel-wise relation matrix R of a batch of feature maps (eq. 1-2), in float32 also under autocast.
+
+    The features are averaged over the batch, flattened to A ``[C, N]``, and R is the Gram matrix A Aᵀ with every row
+    divided by its L2 norm. R does not change with the scale of the features. A channel that is zero everywhere
+    gives a row of zeros.
+
+    Args:
+        features: ``[B, C, *spatial]``, any floating dtype.
+
+    Returns:
+        ``[C, C]`` float32, values in [-1, 1], rows of unit norm.
+
+    >>> relation_matrix(torch.eye(2).reshape(1, 2, 2))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        activations = features.float().mean(dim=0).flatten(start_dim=1)
+        return F.normalize(activations @ activations.T, dim=1, eps=1e-12)
+
+
+def relation_consistency(a: torch.Tensor, b: torch.Tensor, reduction: Reduction = "row_mean") -> torch.Tensor:
+    """Squared distance of two relation matrices, the ‖R - R'‖² of eq. 4 and 5, without weight and sign.
+
+    Args:
+        a, b: ``[C, C]`` relation matrices.
+        reduction: ``sum`` is the Frobenius sum as printed; ``row_mean`` (default, as in SRC-MT, on which the paper
+            builds) divides it by the number of rows and is at most 4; ``element_mean`` divides by C².
+
+    Returns:
+        Scalar, at least 0.
+
+    Raises:
+        ValueError: unknown reduction.
+    """
+    squared = (a - b).square()
+    if reduction == "row_mean":
+        return squared.sum() / squared.shape[0]
+    if reduction == "sum":
+        return squared.sum()
+    if reduction == "element_mean":
+        return squared.mean()
+    raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, not {reduction!r}")
+
+
+def gaussian_rampup(step: int, total_steps: int, max_weight: float = 0.1, squared: bool = True) -> float:
+    """Weight λ that grows from ``max_weight * exp(-5)`` at step 0 to ``max_weight`` at ``total_steps``, then stays.
+
+    Args:
+        squared: ``exp(-5 (1 - t)²)`` as in Laine & Aila 2017, whom the paper cites; False gives the printed
+            ``exp(-5 (1 - t))``.
+
+    Raises:
+        ValueError: ``total_steps`` below 1.
+    """
+    if total_steps < 1:
+        raise ValueError(f"total_steps must be at least 1, not {total_steps}")
+    remaining = 1.0 - min(max(step / total_steps, 0.0), 1.0)
+    return max_weight * math.exp(-5.0 * (remaining**2 if squared else remaining))

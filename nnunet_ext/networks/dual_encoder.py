@@ -1,0 +1,128 @@
+"""Two encoders, one decoder: the network of the relation-driven method (Zhang et al., fig. 2, tables I-II)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nnunet_ext.errors import InputError
+
+
+class RelationFeatures(NamedTuple):
+    """Bottleneck features ``[B, C, *spatial]`` of one training step, named encoder_on_stream."""
+
+    general_on_labelled: torch.Tensor  # F_G(X^c)
+    target_on_labelled: torch.Tensor  # F_T(X^c)
+    general_on_general: torch.Tensor | None  # F_G(X^n)
+    general_on_unlabeled: torch.Tensor | None
+    target_on_unlabeled: torch.Tensor | None
+
+
+class DualEncoderOutput(NamedTuple):
+    """What the training forward returns: segmentation logits as in inference, and the features to relate."""
+
+    segmentation: torch.Tensor | list[torch.Tensor]
+    features: RelationFeatures
+
+
+class DualEncoderUNet(nn.Module):
+    """General and target encoder of equal shape; both bottlenecks feed one decoder, skips come from the target only.
+
+    The general features enter the decoder detached: Algorithm 1 updates the general encoder by its relation loss alone.
+
+    Args:
+        encoder_general: θ_G, returns its list of skips, bottleneck last.
+        encoder: θ_T, same shape.
+        decoder: θ_D, nnU-Net's decoder whose first upsampling takes twice the bottleneck's channels.
+    """
+
+    def __init__(self, encoder_general: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder_general = encoder_general
+        self.encoder = encoder
+        self.decoder = decoder
+        # Statistics over the batch would mix the streams, so such encoders see one stream at a time.
+        self.joint_forward = not any(isinstance(module, _BatchNorm) for module in encoder_general.modules())
+
+    @classmethod
+    def from_plans(
+        cls, configuration: ConfigurationManager, input_channels: int, output_channels: int, deep_supervision: bool
+    ) -> DualEncoderUNet:
+        """Build the plans' U-Net (plain or residual encoder) with a second encoder.
+
+        Raises:
+            InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder.
+        """
+
+        def planned_unet() -> nn.Module:
+            return get_network_from_plans(
+                configuration.network_arch_class_name,
+                configuration.network_arch_init_kwargs,
+                configuration.network_arch_init_kwargs_req_import,
+                input_channels,
+                output_channels,
+                allow_init=True,
+                deep_supervision=deep_supervision,
+            )
+
+        unet = planned_unet()
+        if not hasattr(unet, "encoder") or not hasattr(getattr(unet, "decoder", None), "transpconvs"):
+            raise InputError(
+                f"the plans use {configuration.network_arch_class_name}, which has no separate encoder and decoder; "
+                "plan with nnU-Net's PlainConvUNet or ResidualEncoderUNet (nnUNetv2_plan_experiment)"
+            )
+        upsampling = unet.decoder.transpconvs[0]
+        wider = type(upsampling)(
+            2 * upsampling.in_channels,
+            upsampling.out_channels,
+            upsampling.kernel_size,
+            upsampling.stride,
+            bias=upsampling.bias is not None,
+        )
+        unet.decoder.transpconvs[0] = wider.apply(unet.initialize)
+        return cls(planned_unet().encoder, unet.encoder, unet.decoder)
+
+    def forward(
+        self, x: torch.Tensor, general: torch.Tensor | None = None, unlabeled: torch.Tensor | None = None
+    ) -> torch.Tensor | list[torch.Tensor] | DualEncoderOutput:
+        """Segment ``x``; with a further stream, also return the features that the relation losses compare.
+
+        Args:
+            x: ``[B, channels, *spatial]``, the labelled stream or the image to segment.
+            general: the general stream (other lesions), same channels and spatial size.
+            unlabeled: the unlabelled stream, same channels and spatial size.
+
+        Returns:
+            Logits ``[B, classes, *spatial]``, or a list of them, finest first, when ``decoder.deep_supervision``;
+            a :class:`DualEncoderOutput` when a further stream is given.
+        """
+        general_x, general_u, general_n = self._encode_general(x, unlabeled, general)
+        skips = self.encoder(x if unlabeled is None else torch.cat((x, unlabeled)))
+        target_x, target_u = skips[-1], None
+        if unlabeled is not None:
+            target_x, target_u = target_x.split((len(x), len(unlabeled)))
+            skips = [skip[: len(x)] for skip in skips]
+        bottleneck = torch.cat((general_x.detach(), target_x), dim=1)
+        segmentation = self.decoder([*skips[:-1], bottleneck])
+        if general is None and unlabeled is None:
+            return segmentation
+        return DualEncoderOutput(
+            segmentation, RelationFeatures(general_x, target_x, general_n, general_u, target_u)
+        )
+
+    def _encode_general(
+        self, x: torch.Tensor, unlabeled: torch.Tensor | None, general: torch.Tensor | None
+    ) -> list[torch.Tensor | None]:
+        """Bottlenecks of the general encoder for every stream, in one pass where its normalisation allows that."""
+        streams = [x, unlabeled, general]
+        given = [stream for stream in streams if stream is not None]
+        if self.joint_forward:
+            parts = iter(self.encoder_general(torch.cat(given))[-1].split([len(stream) for stream in given]))
+        else:
+            parts = iter([self.encoder_general(stream)[-1] for stream in given])
+        return [None if stream is None else next(parts) for stream in streams]

@@ -1,0 +1,11 @@
+"""Plain nnU-Net with settings from the plans: the control row of every comparison."""
+
+from nnunet_ext.training.configured_trainer import ConfiguredTrainer
+
+
+class PlainTrainer(ConfiguredTrainer):
+    """nnU-Net's own training on the labelled stream, for the budget that ``nnUNetv2_ext_configure --set`` gives it.
+
+    Reference: Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical image
+    segmentation".
+    """

@@ -1,0 +1,162 @@
+"""Relation-driven collaborative learning with two encoders, the flagship."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ext.losses.relation import Reduction, gaussian_rampup, relation_consistency, relation_matrix
+from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
+from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
+from nnunet_ext.training.encoder_transfer import load_encoder
+from nnunet_ext.training.hyperparameters import Weight
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+
+
+class RelationDrivenTrainer(MultiStreamTrainer):
+    """A general encoder learns lesions from other diseases, a target encoder what sets this disease apart.
+
+    Algorithm 1: θ_G follows the general relation loss, θ_T segmentation and target relation loss, θ_D segmentation.
+    The detached general features (network) and the detached R_G(X^c) of eq. 5 make one backward of the sum do that.
+
+    Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions for Annotation-Efficient COVID-19 CT
+    Lung Infection Segmentation", IEEE JBHI 2022, eq. 1-5 and Algorithm 1. Readings: docs/relation_driven.md.
+    """
+
+    required_streams: ClassVar[tuple[str, ...]] = ("general",)  # X^n
+    optional_streams: ClassVar[tuple[str, ...]] = ("unlabeled",)  # section III-D
+    loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "general_relation", "target_relation")
+    diagnostics: ClassVar[tuple[str, ...]] = (
+        "general_relation_weight_now",
+        "target_relation_weight_now",
+        "general_relation_distance",
+        "target_relation_distance",
+    )
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"relation_reduction": "sum", "rampup_squared": False},  # eq. 4-5 and the ramp-up as printed
+        "code": {},  # the authors published none; the closest (SRC-MT) has the defaults below
+    }
+
+    general_relation_weight: Weight = 0.1  # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder
+    target_relation_weight: Weight = 0.1  # lambda_T after the ramp-up, eq. 5
+    relation_reduction: Reduction = "row_mean"
+    rampup_squared: bool = True
+    general_checkpoint: str = "pretrained"  # of GeneralPretrainTrainer under these plans; or a path, or random
+
+    _continues_a_run = False
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The plans' U-Net with a second encoder."""
+        return DualEncoderUNet.from_plans(
+            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        """One pass of Algorithm 1."""
+        unlabeled = batch.get("unlabeled")
+        output = self.network(
+            batch["data"], general=batch["general"]["data"], unlabeled=None if unlabeled is None else unlabeled["data"]
+        )
+        lambda_g, lambda_t = (
+            gaussian_rampup(self.iteration, self.total_iterations, weight, self.rampup_squared)
+            for weight in (self.general_relation_weight, self.target_relation_weight)
+        )
+        general_distance, target_distance = self.relation_distances(output.features)
+        self.update(
+            segmentation=self.loss(output.segmentation, batch["target"]),  # eq. 3
+            general_relation=lambda_g * general_distance,  # eq. 4
+            target_relation=-lambda_t * target_distance,  # eq. 5
+        )
+        self.note(
+            general_relation_weight_now=lambda_g,
+            target_relation_weight_now=lambda_t,
+            general_relation_distance=general_distance,
+            target_relation_distance=target_distance,
+        )
+
+    def relation_distances(self, features: RelationFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """‖R_G(X^n) - R_G(X^c)‖² and ‖R_G(X^c) - R_T(X^c)‖², each the mean over labelled and unlabelled X^c."""
+        general_n = relation_matrix(features.general_on_general)
+        general_c, target_c = relation_matrix(features.general_on_labelled), relation_matrix(features.target_on_labelled)
+        self._relations = {"general_on_general": general_n, "general_on_target": general_c, "target_on_target": target_c}
+        pairs = [(general_c, target_c)]
+        if features.general_on_unlabeled is not None:
+            pairs.append((relation_matrix(features.general_on_unlabeled), relation_matrix(features.target_on_unlabeled)))
+        pulled = [relation_consistency(general_n, general, self.relation_reduction) for general, _ in pairs]
+        pushed = [relation_consistency(general.detach(), target, self.relation_reduction) for general, target in pairs]
+        return torch.stack(pulled).mean(), torch.stack(pushed).mean()
+
+    def clipped_groups(self) -> list[list[nn.Parameter]]:
+        """θ_G apart from the rest, so that neither gradient norm scales the other."""
+        general = list(self.network.encoder_general.parameters())
+        ours = {id(parameter) for parameter in general}
+        return [general, [parameter for parameter in self.network.parameters() if id(parameter) not in ours]]
+
+    # --- the general encoder's start --------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Build the networks and give the general encoder its weights.
+
+        Raises:
+            InputError: no pre-trained general encoder, or one that does not fit.
+        """
+        super().initialize()
+        if self.general_relation_weight == 0:
+            self.network.encoder_general.requires_grad_(False)
+        if self._continues_a_run:
+            return  # the checkpoint holds the general encoder
+        if self.general_checkpoint == "random":
+            self.print_to_log_file("The general encoder starts at random (general_checkpoint=random).")
+            return
+        path = self.general_checkpoint_path()
+        load_encoder(self.network.encoder_general, path, self.pretraining_advice())
+        self.print_to_log_file(f"The general encoder starts from {path}")
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Continue a run; its checkpoint holds both encoders, so no pre-trained one is looked for."""
+        self._continues_a_run = True
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def general_checkpoint_path(self) -> Path:
+        """The given checkpoint, or the result of ``GeneralPretrainTrainer`` under the same plans and configuration."""
+        if self.general_checkpoint != "pretrained":
+            return Path(self.general_checkpoint).expanduser()
+        sibling = f"{GeneralPretrainTrainer.__name__}__{self.plans_manager.plans_name}__{self.configuration_name}"
+        return Path(self.output_folder_base).parent / sibling / "fold_all" / "checkpoint_final.pth"
+
+    def pretraining_advice(self) -> str:
+        """What to do where the general encoder's checkpoint is missing or does not fit."""
+        plans = self.plans_manager
+        return (
+            f"run nnUNetv2_train {plans.dataset_name} {self.configuration_name} all -tr "
+            f"{GeneralPretrainTrainer.__name__} -p {plans.plans_name} first, or nnUNetv2_ext_configure "
+            f"-d {plans.dataset_name} -p {plans.plans_name} --set general_checkpoint=PATH|random"
+        )
+
+    # --- the relation matrices, for the figures ---------------------------------------------------------------------
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Log the terms and keep the relation matrices of the first and the latest epoch's last batch."""
+        super().on_train_epoch_end(train_outputs)
+        path = Path(self.output_folder) / "relation_matrices.npz"
+        kept = {}
+        if path.is_file():
+            with np.load(path) as stored:
+                kept = {name: stored[name] for name in stored.files if name.startswith("first_")}
+        now = {name: matrix.detach().cpu().numpy() for name, matrix in self._relations.items()}
+        now["epoch"] = np.array(self.current_epoch)
+        if self.current_epoch == 0 or not kept:
+            kept = {f"first_{name}": value for name, value in now.items()}
+        unfinished = path.with_name("unfinished.npz")
+        np.savez_compressed(unfinished, **kept, **{f"last_{name}": value for name, value in now.items()})
+        unfinished.replace(path)

@@ -1,0 +1,110 @@
+"""The base of every trainer: nnU-Net's, with settings and streams from the plans and each loss term in the log."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import join
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.training.configuration import Configuration
+from nnunet_ext.training.hyperparameters import Count, Fraction, Weight, resolve
+from nnunet_ext.training.streams import role_root, stream_keys
+
+
+class ConfiguredTrainer(nnUNetTrainer):
+    """nnU-Net's trainer with hyperparameters from ``nnUNetv2_ext_configure``.
+
+    Annotated class attributes are hyperparameters (see ``hyperparameters.py``); ``presets`` maps a preset's name to
+    the values in which it differs. ``required_streams`` must be configured. ``loss_terms`` and ``diagnostics`` name
+    what ``train_step`` returns besides ``loss``: one value per epoch each, in ``training_terms.csv`` and ``.png`` of
+    the fold's folder.
+    """
+
+    required_streams: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    loss_terms: ClassVar[tuple[str, ...]] = ()
+    diagnostics: ClassVar[tuple[str, ...]] = ()
+
+    # nnU-Net's own training settings, with its defaults
+    num_epochs: Count = 1000
+    num_iterations_per_epoch: Count = 250
+    num_val_iterations_per_epoch: Count = 50
+    initial_lr: Weight = 1e-2
+    weight_decay: Weight = 3e-5
+    oversample_foreground_percent: Fraction = 0.33
+    save_every: Count = 50
+
+    @property
+    def ext_configuration(self) -> Configuration:
+        """What the plans say about streams and hyperparameters."""
+        return Configuration.from_plans(self.plans_manager.plans)
+
+    def initialize(self) -> None:
+        """Apply the plans' hyperparameters, then build network, optimizer and loss as nnU-Net does.
+
+        Raises:
+            InputError: an impossible hyperparameter in the plans, a stream that is not configured, a cascade stage.
+        """
+        configuration = self.ext_configuration
+        if self.is_cascaded:
+            raise InputError(f"{type(self).__name__} does not train cascades; use 2d or 3d_fullres")
+        for role in self.required_streams:
+            if role not in configuration.streams:
+                raise InputError(
+                    f"{type(self).__name__} needs a {role} stream and plans {self.plans_manager.plans_name} have none; "
+                    f"run nnUNetv2_ext_configure -d {self.plans_manager.dataset_name} --{role} DATASET_ID"
+                )
+        hyperparameters = resolve(type(self), configuration.preset, configuration.settings)
+        for name, value in hyperparameters.items():
+            setattr(self, name, value)
+        self.print_to_log_file(f"{type(self).__name__} ({configuration.preset}): {hyperparameters}")
+        for term in self.logged_terms:
+            self.logger.local_logger.my_fantastic_logging.setdefault(term, [])
+        super().initialize()
+
+    @property
+    def logged_terms(self) -> tuple[str, ...]:
+        """Every name that gets one value per epoch beside nnU-Net's own."""
+        return self.loss_terms + self.diagnostics
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Log nnU-Net's training loss and the mean of every term; draw them."""
+        super().on_train_epoch_end(train_outputs)
+        for term in self.logged_terms:
+            mean = float(np.mean([output[term] for output in train_outputs]))
+            self.logger.log(term, mean, self.current_epoch)
+            self.print_to_log_file(f"{term} {mean:.6g}")
+        if self.logged_terms and self.local_rank == 0:
+            self._write_terms()
+
+    def _write_terms(self) -> None:
+        import pandas as pd  # only training needs it, not every command that looks a trainer up
+
+        from nnunet_ext.evaluation.figures import loss_curves_figure
+
+        log = self.logger.local_logger.my_fantastic_logging
+        table = pd.DataFrame({term: log[term] for term in self.logged_terms})
+        table.index.name = "epoch"
+        table.to_csv(join(self.output_folder, "training_terms.csv"))
+        loss_curves_figure(table, join(self.output_folder, "training_terms.png"), type(self).__name__)
+
+    def stream_dataset(self, role: str, keys: list[str] | None = None) -> nnUNetDatasetBlosc2:
+        """The cases of a stream (all of them, or ``keys``), read by the class that wrote them.
+
+        Raises:
+            InputError: the stream is not preprocessed for these plans.
+        """
+        root = role_root(self.preprocessed_dataset_folder_base, role)
+        return nnUNetDatasetBlosc2(str(root), self.stream_keys(role) if keys is None else keys)
+
+    def stream_keys(self, role: str) -> list[str]:
+        """Names of all cases of a stream, all its data sets together."""
+        return stream_keys(
+            role,
+            self.ext_configuration.streams[role],
+            self.preprocessed_dataset_folder_base,
+            self.plans_manager,
+            self.configuration_manager,
+        )

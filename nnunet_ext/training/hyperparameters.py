@@ -1,0 +1,98 @@
+"""Hyperparameters are a trainer's annotated class attributes: typed, defaulted, overridden from the plans.
+
+A trainer writes ``target_weight: Weight = 0.1  # lambda_T, eq. 5``; annotations with ``ClassVar`` are no hyperparameters.
+"""
+
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from nnunet_ext.errors import InputError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Inclusive bounds of a number."""
+
+    low: float
+    high: float = math.inf
+
+    def __str__(self) -> str:
+        return f"at least {self.low:g}" if math.isinf(self.high) else f"from {self.low:g} to {self.high:g}"
+
+
+Weight = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Count = Annotated[int, Range(1)]
+
+PRESETS = ("recommended", "paper", "code")
+
+
+def declared(trainer: type) -> dict[str, Any]:
+    """Type hint of every hyperparameter of a trainer class, base classes first."""
+    hints = get_type_hints(trainer, include_extras=True)
+    return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar and not name.startswith("_")}
+
+
+def describe(hint: Any) -> str:
+    """The values a hint admits, in words."""
+    base, *bounds = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if get_origin(base) is Literal:
+        return "one of " + ", ".join(map(str, get_args(base)))
+    name = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[base]
+    return " ".join([name, *map(str, bounds)])
+
+
+def parse(name: str, value: Any, hint: Any) -> Any:
+    """Convert ``value`` (text from the command line, or JSON from the plans) to the hinted type and check it.
+
+    Raises:
+        InputError: naming the hyperparameter, the value and what is admitted.
+    """
+    base, *bounds = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    try:
+        parsed = _convert(value, base)
+        possible = all(isinstance(b, Range) and b.low <= parsed <= b.high and math.isfinite(parsed) for b in bounds)
+    except (ValueError, TypeError, KeyError):
+        possible = False
+    if not possible:
+        raise InputError(f"{name}={value} is impossible: {name} is {describe(hint)}")
+    return parsed
+
+
+def _convert(value: Any, base: Any) -> Any:
+    if get_origin(base) is Literal:
+        if value not in get_args(base):
+            raise ValueError
+        return value
+    if base is bool:
+        return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+    if base is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError
+    return base(value)
+
+
+def unknown(name: str, valid: list[str]) -> InputError:
+    """The refusal of an unknown hyperparameter, with the nearest valid name and all of them."""
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return InputError(f"unknown hyperparameter {name}{hint}; valid are: {', '.join(valid)}")
+
+
+def resolve(trainer: type, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Every hyperparameter of ``trainer``: its default, then the preset, then ``name`` and ``Trainer.name`` settings.
+
+    Settings that only other trainers declare are skipped: one plans file configures all of them.
+    """
+    hints = declared(trainer)
+    values = {name: getattr(trainer, name) for name in hints}
+    values |= getattr(trainer, "presets", {}).get(preset, {})
+    scope = f"{trainer.__name__}."
+    for name, value in settings.items():
+        if name in hints:
+            values[name] = value
+    for name, value in settings.items():
+        if name.startswith(scope):
+            values[name.removeprefix(scope)] = value
+    return {name: parse(name, value, hints[name]) for name, value in values.items()}

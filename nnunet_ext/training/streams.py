@@ -1,0 +1,98 @@
+"""Where a stream's preprocessed cases lie, and whether they fit the plans.
+
+A stream is a further data set, preprocessed with the labelled data set's plans into
+``nnUNet_preprocessed/<labelled>/streams/<role>/<data set>/<data identifier>``, beside the labelled data's own folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunet_ext.errors import InputError
+
+ROLES = {
+    "general": "labelled data sets of other diseases; their labels are merged to lesion",
+    "unlabeled": "images of the same disease without labels, from imagesUn",
+}
+LESION_LABELS = {"background": 0, "lesion": 1}
+MANIFEST = "stream.json"  # written last: its presence means that every case is there
+
+
+def preprocessing_fingerprint(plans: PlansManager, configuration: ConfigurationManager) -> dict:
+    """Everything in the plans that decides how a case is preprocessed; plain JSON, compared for equality."""
+    settings = configuration.configuration
+    return {
+        "transpose_forward": plans.transpose_forward,
+        "foreground_intensity_properties": plans.foreground_intensity_properties_per_channel,
+        **{
+            key: settings[key]
+            for key in sorted(settings)
+            if key in ("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name")
+            or key.startswith("resampling_fn")
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One data set in one role, preprocessed for one configuration of the labelled data set's plans."""
+
+    role: str
+    dataset: str  # e.g. Dataset006_Lung
+    folder: Path  # holds the .b2nd and .pkl files
+
+    @classmethod
+    def locate(
+        cls, role: str, dataset: str, labelled_folder: str | Path, configuration: ConfigurationManager
+    ) -> Stream:
+        """The place of a stream below the labelled data set's preprocessed folder."""
+        folder = Path(labelled_folder) / "streams" / role / dataset / configuration.data_identifier
+        return cls(role, dataset, folder)
+
+    def manifest(self) -> dict | None:
+        """The record of a finished preprocessing: plans fingerprint, source files and case names."""
+        path = self.folder / MANIFEST
+        return load_json(str(path)) if path.is_file() else None
+
+    def cases(self, plans: PlansManager, configuration: ConfigurationManager) -> list[str]:
+        """Case names.
+
+        Raises:
+            InputError: not preprocessed, preprocessed for other plans, or cases are missing.
+        """
+        mend = f"run nnUNetv2_ext_configure for {plans.dataset_name} with plans {plans.plans_name} again"
+        manifest = self.manifest()
+        if manifest is None:
+            raise InputError(f"{self.folder}: the {self.role} stream {self.dataset} is not preprocessed; {mend}")
+        if manifest["plans"] != preprocessing_fingerprint(plans, configuration):
+            raise InputError(f"{self.folder}: preprocessed with other plans than those in use; {mend}")
+        missing = [case for case in manifest["cases"] if not (self.folder / f"{case}.b2nd").is_file()]
+        if missing:
+            raise InputError(f"{self.folder}: {len(missing)} preprocessed cases are gone, e.g. {missing[0]}; {mend}")
+        return manifest["cases"]
+
+
+def role_root(labelled_folder: str | Path, role: str) -> Path:
+    """The folder above all streams of a role; keys of a stream's cases are paths below it."""
+    return Path(labelled_folder) / "streams" / role
+
+
+def stream_keys(
+    role: str, datasets: list[str], labelled_folder: str, plans: PlansManager, configuration: ConfigurationManager
+) -> list[str]:
+    """Keys of all cases of a role, sorted by data set: paths below :func:`role_root` that nnU-Net's data set class reads.
+
+    Raises:
+        InputError: see :meth:`Stream.cases`.
+    """
+    root = role_root(labelled_folder, role)
+    streams = [Stream.locate(role, dataset, labelled_folder, configuration) for dataset in datasets]
+    return [
+        (stream.folder / case).relative_to(root).as_posix()
+        for stream in streams
+        for case in stream.cases(plans, configuration)
+    ]
