@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-STARTUP_FILE = "nnunet_ext.pth"
+STARTUP_FILE = Path("nnunet_ext", "nnunet_ext.pth")
 
 
 class BuildWithStartupFile(build_py):
@@ -18,11 +18,11 @@ class BuildWithStartupFile(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            self.copy_file(STARTUP_FILE, str(Path(self.build_lib) / STARTUP_FILE))
+            self.copy_file(str(STARTUP_FILE), str(Path(self.build_lib, STARTUP_FILE.name)))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         outputs = super().get_outputs(include_bytecode)
-        return outputs if self.editable_mode else [*outputs, str(Path(self.build_lib) / STARTUP_FILE)]
+        return outputs if self.editable_mode else [*outputs, str(Path(self.build_lib, STARTUP_FILE.name))]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def command(entry: Callable[[list[str] | None], int]) -> Callable[..., None]:
         try:
             code = entry(argv)
         except InputError as error:
-            print(f"{entry.__name__.removesuffix('_entry')}: error: {error}", file=sys.stderr)
+            print(f"nnUNetv2_ext_{entry.__name__.removesuffix('_entry')}: error: {error}", file=sys.stderr)
             code = 1
         except KeyboardInterrupt:
             print("interrupted; run the same command again to continue", file=sys.stderr)

@@ -22,7 +22,7 @@ DPI = 150
 # From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the legend.
 ERROR_COLORS = {"true positive": "#56B4E9", "missed": "#F0E442", "false alarm": "#D55E00"}
 _REFERENCE_COLOR = "#009E73"
-_FILL = 0.6
+_FILL = 0.8
 _PANEL_INCHES = 2.5
 
 
@@ -55,7 +55,6 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
     Raises:
         ValueError: no cases, cases with different methods, or arrays of a case that are not 2D and of one shape.
     """
-    from matplotlib.colors import to_rgb
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -75,14 +74,7 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
         row[0].set_ylabel(case.name, fontsize=11)
         _draw_contour(row[1], reference)
         for ax, method in zip(row[2:], methods, strict=True):
-            prediction = np.asarray(case.predictions[method]) != 0
-            overlay = np.zeros((*reference.shape, 4))
-            areas = (reference & prediction, reference & ~prediction, ~reference & prediction)
-            for color, area in zip(ERROR_COLORS.values(), areas, strict=True):
-                overlay[area] = (*to_rgb(color), _FILL)
-            ax.imshow(overlay, interpolation="nearest")
-            score = dice(prediction, reference)
-            ax.set_xlabel("both empty" if math.isnan(score) else f"Dice {score:.3f}", fontsize=11)
+            _draw_errors(ax, np.asarray(case.predictions[method]) != 0, reference)
     for ax, title in zip(axes[0], ("image", "reference", *methods), strict=True):
         ax.set_title(title, fontsize=12)
     keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
@@ -139,7 +131,7 @@ def relation_matrices_figure(
     matrix is far above the relations between channels; it is symmetric about 0 only where there are negative values.
 
     Raises:
-        ValueError: no matrices, rows with different columns, or a matrix that is not square.
+        ValueError: no matrices, rows with different columns, or a matrix that is not square and finite.
     """
     from matplotlib.colors import Normalize
 
@@ -156,8 +148,8 @@ def relation_matrices_figure(
         for ax, column in zip(axes[i], columns, strict=True):
             channels = len(row[column])
             image = ax.imshow(row[column], norm=norm, cmap=cmap)  # default interpolation averages when it shrinks
-            ticks = sorted({0, channels // 2, channels - 1})
-            ax.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=9)
+            ticks = sorted({0, max(0, channels // 2 - 1), channels - 1})
+            ax.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=9)  # counted from 1
             ax.set_yticks(ticks, [str(t + 1) for t in ticks], fontsize=9)
             if i == 0:
                 ax.set_title(column, fontsize=12)
@@ -190,6 +182,18 @@ def _draw_contour(ax: Any, mask: npt.NDArray[np.bool_]) -> None:
         ax.contour(mask, levels=[0.5], colors=_REFERENCE_COLOR, linewidths=1.5)
 
 
+def _draw_errors(ax: Any, prediction: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> None:
+    from matplotlib.colors import to_rgb
+
+    overlay = np.zeros((*reference.shape, 4))
+    areas = (reference & prediction, reference & ~prediction, ~reference & prediction)
+    for color, area in zip(ERROR_COLORS.values(), areas, strict=True):
+        overlay[area] = (*to_rgb(color), _FILL)
+    ax.imshow(overlay, interpolation="nearest")
+    score = dice(prediction, reference)
+    ax.set_xlabel("both empty" if math.isnan(score) else f"Dice {score:.3f}", fontsize=11)
+
+
 def _require_overlay_cases(cases: Sequence[OverlayCase]) -> None:
     if not cases:
         raise ValueError("no cases to draw")
@@ -211,3 +215,5 @@ def _require_matrices(matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]]) ->
         for column, matrix in row.items():
             if np.ndim(matrix) != 2 or np.shape(matrix)[0] != np.shape(matrix)[1]:
                 raise ValueError(f"{title}, {column}: expected a square matrix, got shape {np.shape(matrix)}")
+            if not np.isfinite(matrix).all():
+                raise ValueError(f"{title}, {column}: the matrix holds NaN or infinity")

@@ -1,9 +1,9 @@
 """The base of every trainer: nnU-Net's, with settings and streams from the plans and each loss term in the log."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import join
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -72,10 +72,11 @@ class ConfiguredTrainer(nnUNetTrainer):
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log nnU-Net's training loss and the mean of every term; draw them."""
         super().on_train_epoch_end(train_outputs)
-        for term in self.logged_terms:
-            mean = float(np.mean([output[term] for output in train_outputs]))
+        means = {term: float(np.mean([output[term] for output in train_outputs])) for term in self.logged_terms}
+        for term, mean in means.items():
             self.logger.log(term, mean, self.current_epoch)
-            self.print_to_log_file(f"{term} {mean:.6g}")
+        if means:
+            self.print_to_log_file(", ".join(f"{term} {mean:.5g}" for term, mean in means.items()))
         if self.logged_terms and self.local_rank == 0:
             self._write_terms()
 
@@ -87,8 +88,8 @@ class ConfiguredTrainer(nnUNetTrainer):
         log = self.logger.local_logger.my_fantastic_logging
         table = pd.DataFrame({term: log[term] for term in self.logged_terms})
         table.index.name = "epoch"
-        table.to_csv(join(self.output_folder, "training_terms.csv"))
-        loss_curves_figure(table, join(self.output_folder, "training_terms.png"), type(self).__name__)
+        table.to_csv(Path(self.output_folder, "training_terms.csv"))
+        loss_curves_figure(table, Path(self.output_folder, "training_terms.png"), type(self).__name__)
 
     def stream_dataset(self, role: str, keys: list[str] | None = None) -> nnUNetDatasetBlosc2:
         """The cases of a stream (all of them, or ``keys``), read by the class that wrote them.

@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from nnunet_ext.evaluation.figures import (
+    ERROR_COLORS,
+    OverlayCase,
+    largest_lesion_slice,
+    loss_curves_figure,
+    overlay_figure,
+    relation_matrices_figure,
+)
+
+
+def overlay_case(name: str = "case") -> OverlayCase:
+    image = np.random.default_rng(0).normal(size=(24, 32))
+    reference, shifted = np.zeros((24, 32), bool), np.zeros((24, 32), bool)
+    reference[4:12, 4:12] = True
+    shifted[4:12, 8:16] = True
+    return OverlayCase(name, image, reference, {"shifted": shifted, "silent": np.zeros_like(reference)})
+
+
+def relations(channels: int, rows: tuple[str, ...] = ("epoch 1", "epoch 200")) -> dict[str, dict[str, np.ndarray]]:
+    features = np.abs(np.random.default_rng(0).normal(size=(channels, 50)))
+    matrix = features @ features.T
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    return {row: {"$R_G(X^n)$": matrix, "$R_G(X^c)$": matrix, "$R_T(X^c)$": matrix} for row in rows}
+
+
+def assert_written(path: Path) -> None:
+    with Image.open(path) as image:
+        assert image.width > 200 and image.height > 200
+        assert len(set(image.convert("L").resize((64, 64)).tobytes())) > 5  # something is drawn
+
+
+def test_overlay_layout_and_scores(tmp_path: Path) -> None:
+    figure = overlay_figure([overlay_case("a"), overlay_case("b")], tmp_path / "deep" / "overlay.png")
+    assert_written(tmp_path / "deep" / "overlay.png")
+    assert [ax.get_title() for ax in figure.axes] == ["image", "reference", "shifted", "silent", *[""] * 4]
+    assert [ax.get_xlabel() for ax in figure.axes[:4]] == ["", "", "Dice 0.500", "Dice 0.000"]
+    assert [figure.axes[i].get_ylabel() for i in (0, 4)] == ["a", "b"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["reference", *ERROR_COLORS]
+
+
+def test_overlay_colours_hits_misses_and_false_alarms(tmp_path: Path) -> None:
+    figure = overlay_figure([overlay_case()], tmp_path / "overlay.png")
+    overlay = np.asarray(figure.axes[2].images[1].get_array())
+    found = {name: to_hex(overlay[5, column, :3]) for name, column in (("missed", 5), ("true positive", 9))}
+    found["false alarm"] = to_hex(overlay[5, 13, :3])
+    assert {k: v.upper() for k, v in found.items()} == ERROR_COLORS
+    assert overlay[20, 20, 3] == 0  # the image shows through elsewhere
+
+
+def test_overlay_of_empty_masks(tmp_path: Path) -> None:
+    empty = np.zeros((24, 32), bool)
+    figure = overlay_figure([OverlayCase("e", np.zeros((24, 32)), empty, {"m": empty})], tmp_path / "e.png")
+    assert figure.axes[2].get_xlabel() == "both empty"
+
+
+def test_overlay_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    good = overlay_case()
+    with pytest.raises(ValueError, match="no cases"):
+        overlay_figure([], tmp_path / "x.png")
+    other = OverlayCase("other", good.image, good.reference, {"unknown": good.reference})
+    with pytest.raises(ValueError, match="other: methods"):
+        overlay_figure([good, other], tmp_path / "x.png")
+    with pytest.raises(ValueError, match="2D and of one shape"):
+        overlay_figure([OverlayCase("c", good.image[:5], good.reference, good.predictions)], tmp_path / "x.png")
+
+
+def test_largest_lesion_slice() -> None:
+    mask = np.zeros((7, 4, 4), int)
+    assert largest_lesion_slice(mask) == 3  # empty: the middle
+    mask[1, 0, 0], mask[5, :2, :2] = 2, 1
+    assert largest_lesion_slice(mask) == 5
+    with pytest.raises(ValueError, match="slices, rows, columns"):
+        largest_lesion_slice(mask[0])
+
+
+@pytest.mark.parametrize("columns", [1, 3, 7])
+def test_loss_curves_have_one_panel_per_column(tmp_path: Path, columns: int) -> None:
+    table = pd.DataFrame({f"loss_{i}": np.linspace(1, 0, 30) for i in range(columns)})
+    figure = loss_curves_figure(table, tmp_path / "loss.png", "a trainer")
+    assert_written(tmp_path / "loss.png")
+    assert [ax.get_title() for ax in figure.axes] == [f"loss {i}" for i in range(columns)]
+    assert sum(ax.get_xlabel() == "epoch" for ax in figure.axes) == min(3, columns)
+
+
+def test_loss_curves_accept_gaps_and_one_epoch(tmp_path: Path) -> None:
+    loss_curves_figure(pd.DataFrame({"a": [1.0, np.nan, 0.5], "b": [np.nan] * 3}), tmp_path / "gaps.png")
+    loss_curves_figure(pd.DataFrame({"a": [1.0]}), tmp_path / "one.png")
+    with pytest.raises(ValueError, match="no epochs"):
+        loss_curves_figure(pd.DataFrame({"a": []}), tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("channels", [1, 32, 512])
+def test_relation_matrices_share_one_scale(tmp_path: Path, channels: int) -> None:
+    figure = relation_matrices_figure(relations(channels), tmp_path / "relations.png", "relations")
+    assert_written(tmp_path / "relations.png")
+    *panels, bar = figure.axes
+    assert len(panels) == 2 * 3 and bar.get_ylabel() == "relation"
+    assert [ax.get_title() for ax in panels[:3]] == ["$R_G(X^n)$", "$R_G(X^c)$", "$R_T(X^c)$"]
+    assert len({ax.images[0].get_clim() for ax in panels}) == 1
+    assert panels[0].images[0].get_clim()[0] == 0
+
+
+def test_relation_scale_is_symmetric_for_signed_matrices(tmp_path: Path) -> None:
+    matrix = np.array([[1.0, -0.4], [0.2, 1.0]])
+    figure = relation_matrices_figure({"epoch 1": {"R": matrix}}, tmp_path / "r.png")
+    low, high = figure.axes[0].images[0].get_clim()
+    assert low == -high and high == pytest.approx(0.4, rel=0.01)
+
+
+def test_relation_matrices_refuse_what_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no matrices"):
+        relation_matrices_figure({}, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="square"):
+        relation_matrices_figure({"e": {"R": np.zeros((2, 3))}}, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="NaN"):
+        relation_matrices_figure({"e": {"R": np.full((2, 2), np.nan)}}, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="expected"):
+        relation_matrices_figure({"a": {"R": np.eye(2)}, "b": {"S": np.eye(2)}}, tmp_path / "x.png")
+
+
+def test_no_global_state_is_touched(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    overlay_figure([overlay_case()], tmp_path / "overlay.png")
+    assert dict(matplotlib.rcParams) == before
