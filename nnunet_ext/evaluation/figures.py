@@ -3,11 +3,12 @@
 Each figure has its own Agg canvas: no pyplot, hence no global state and no display. Matplotlib is imported inside.
 """
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,28 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
 DPI = 150
 # From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the legend.
 ERROR_COLORS = {"true positive": "#56B4E9", "missed": "#F0E442", "false alarm": "#D55E00"}
 _REFERENCE_COLOR = "#009E73"
 _FILL = 0.8
 _PANEL_INCHES = 2.5
+
+
+def _in_default_style(draw: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """nnU-Net's progress plot leaves seaborn's large fonts behind in the process; draw without them."""
+
+    @functools.wraps(draw)
+    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        from matplotlib import style
+
+        with style.context("default"):
+            return draw(*args, **kwargs)
+
+    return styled
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
     return int(areas.argmax()) if areas.any() else len(areas) // 2
 
 
+@_in_default_style
 def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
     """Rows of cases: image, image with reference contour, then each method's hits and errors with its Dice.
 
@@ -83,6 +101,7 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
     return _saved(figure, path)
 
 
+@_in_default_style
 def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "Figure":
     """One small panel per numeric column (loss terms, weights, relation distances) over the epochs in the index.
 
@@ -116,6 +135,7 @@ def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "F
     return _saved(figure, path)
 
 
+@_in_default_style
 def relation_matrices_figure(
     matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]], path: Path, title: str = ""
 ) -> "Figure":

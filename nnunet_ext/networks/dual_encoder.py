@@ -47,7 +47,7 @@ class DualEncoderUNet(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         # Statistics over the batch would mix the streams, so such encoders see one stream at a time.
-        self.joint_forward = not any(isinstance(module, _BatchNorm) for module in encoder_general.modules())
+        self.batch_statistics = any(isinstance(module, _BatchNorm) for module in encoder_general.modules())
 
     @classmethod
     def from_plans(
@@ -102,11 +102,9 @@ class DualEncoderUNet(nn.Module):
             a :class:`DualEncoderOutput` when a further stream is given.
         """
         general_x, general_u, general_n = self._encode_general(x, unlabeled, general)
-        skips = self.encoder(x if unlabeled is None else torch.cat((x, unlabeled)))
-        target_x, target_u = skips[-1], None
-        if unlabeled is not None:
-            target_x, target_u = target_x.split((len(x), len(unlabeled)))
-            skips = [skip[: len(x)] for skip in skips]
+        skips = self.encoder(x)
+        target_x = skips[-1]
+        target_u = None if unlabeled is None else self.encoder(unlabeled)[-1]  # apart: its skips need no gradient
         bottleneck = torch.cat((general_x.detach(), target_x), dim=1)
         segmentation = self.decoder([*skips[:-1], bottleneck])
         if general is None and unlabeled is None:
@@ -118,10 +116,13 @@ class DualEncoderUNet(nn.Module):
     def _encode_general(
         self, x: torch.Tensor, unlabeled: torch.Tensor | None, general: torch.Tensor | None
     ) -> list[torch.Tensor | None]:
-        """Bottlenecks of the general encoder for every stream, in one pass where its normalisation allows that."""
+        """Bottlenecks of the general encoder for every stream, in one pass where normalisation and device allow that.
+
+        A CPU is slower on one large batch than on its parts, which fit the cache (benchmarks/train_step.py).
+        """
         streams = [x, unlabeled, general]
         given = [stream for stream in streams if stream is not None]
-        if self.joint_forward:
+        if x.device.type != "cpu" and not self.batch_statistics:
             parts = iter(self.encoder_general(torch.cat(given))[-1].split([len(stream) for stream in given]))
         else:
             parts = iter([self.encoder_general(stream)[-1] for stream in given])

@@ -160,3 +160,23 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         unfinished = path.with_name("unfinished.npz")
         np.savez_compressed(unfinished, **kept, **{f"last_{name}": value for name, value in now.items()})
         unfinished.replace(path)
+
+    def on_train_end(self) -> None:
+        """As nnU-Net, and draw the relation matrices."""
+        super().on_train_end()
+        draw_relation_matrices(Path(self.output_folder) / "relation_matrices.npz")
+
+
+def draw_relation_matrices(stored: Path) -> Path:
+    """Draw what a training kept in ``relation_matrices.npz`` beside it, first epoch above last; returns the figure."""
+    from nnunet_ext.evaluation.figures import relation_matrices_figure
+
+    titles = {"general_on_general": "$R_G(X^n)$", "general_on_target": "$R_G(X^c)$", "target_on_target": "$R_T(X^c)$"}
+    with np.load(stored) as kept:
+        rows = {
+            f"epoch {kept[f'{when}_epoch']}": {title: kept[f"{when}_{name}"] for name, title in titles.items()}
+            for when in ("first", "last")
+        }
+    figure = stored.with_suffix(".png")
+    relation_matrices_figure(rows, figure, "feature relations of general (G) and target (T) encoder")
+    return figure

@@ -131,3 +131,11 @@ def test_no_global_state_is_touched(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     overlay_figure([overlay_case()], tmp_path / "overlay.png")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_styles_left_behind_in_the_process_do_not_reach_the_figure(tmp_path: Path) -> None:
+    table = pd.DataFrame({"segmentation": [0.5, 0.4]})
+    with matplotlib.rc_context({"xtick.labelsize": 40, "axes.facecolor": "red"}):  # as nnU-Net's progress plot does
+        figure = loss_curves_figure(table, tmp_path / "loss.png")
+        assert to_hex(figure.axes[0].get_facecolor()) == "#ffffff"
+        assert matplotlib.rcParams["axes.facecolor"] == "red"

@@ -1,0 +1,150 @@
+"""One case: read, prove, write, read back. Runs in a worker process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dataset_conversion.converter import Case, Converter, Reading
+from dataset_conversion.download_folder import sha256_of_file
+from dataset_conversion.label_values import integer_labels
+from dataset_conversion.pictures import check_written_png, write_png
+from dataset_conversion.volumes import (
+    check_written_volume,
+    label_on_image_grid,
+    right_angled,
+    spacing_of,
+    write_volume,
+)
+from nnunet_ext.errors import InputError
+
+TEMPORARY_PREFIX = ".part-"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a converted case: a line of the journal and a row of conversion.csv.
+
+    ``outputs`` and ``source_bytes`` give sizes in bytes, by path relative to the data set and to the download.
+    ``spacing_mm`` is empty for pictures. ``label_voxels`` counts voxels by label value, and is empty without label.
+    """
+
+    case: str
+    part: str
+    outputs: dict[str, int]
+    source_bytes: dict[str, int]
+    source_sha256: dict[str, str]
+    image_sha256: str
+    intensity_unit: str
+    shape: list[int]
+    spacing_mm: list[float]
+    label_voxels: dict[str, int]
+    transforms: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    details: dict[str, str] = field(default_factory=dict)
+
+
+def output_names(converter: Converter, case: Case) -> tuple[list[str], str | None]:
+    """Image files and label file of a case, relative to the data set's folder."""
+    channels = range(len(converter.channel_names))
+    images = [f"images{case.part}/{case.id}_{channel:04d}{converter.file_ending}" for channel in channels]
+    return images, f"labels{case.part}/{case.id}{converter.file_ending}" if case.label_files else None
+
+
+def source_name(converter: Converter, file: Path) -> str:
+    """A source file as conversion.csv names it: relative to the download, with forward slashes."""
+    return Path(os.path.relpath(file, converter.source)).as_posix()
+
+
+def convert_case(converter: Converter, case: Case, folder: Path) -> Record:
+    """Convert one case into the data set's folder; its files appear complete or not at all.
+
+    Raises:
+        InputError: the case is unfit; the message names its file. Nothing of it is left behind.
+        OSError: the result cannot be written.
+    """
+    try:
+        reading = _proven(converter, case, converter.read_case(case))
+    except InputError as error:
+        text = str(error)
+        named = any(str(file) in text for file in (*case.image_files, *case.label_files))
+        files = case.label_files or case.image_files
+        raise InputError(text if named else f"{files[0]}: {text}") from error
+    image_names, label_name = output_names(converter, case)
+    arrays = dict(zip(image_names, reading.image, strict=True))
+    if label_name is not None and reading.label is not None:
+        # The label comes first: nnU-Net takes what lies in imagesTr for a case.
+        arrays = {label_name: reading.label, **arrays}
+    _write(folder, arrays, reading.affine_mm)
+    return _record(converter, case, reading, {name: (folder / name).stat().st_size for name in arrays})
+
+
+def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
+    """The reading on one grid, with storable values; InputError where it breaks what was declared."""
+    image, affine_mm, transforms = reading.image, reading.affine_mm, list(reading.transforms)
+    if len(image) != len(converter.channel_names):
+        raise InputError(f"has {len(image)} channels, expected {', '.join(converter.channel_names)}")
+    if 0 in image.shape:
+        raise InputError(f"holds no voxels (shape {image.shape[1:]})")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise InputError("image holds NaN or infinite values, and nnU-Net takes none; remove the case")
+    if (reading.label is None) != (not case.label_files):
+        raise TypeError(f"{converter.name}: read_case gives a label exactly where the case has label files")
+    label = reading.label
+    if label is not None:
+        label = integer_labels(label, sorted(converter.labels.values()))
+        if affine_mm is not None and reading.label_affine_mm is not None:
+            label, turned = label_on_image_grid(label, reading.label_affine_mm, image.shape[1:], affine_mm)
+            transforms += turned
+        elif label.shape != image.shape[1:]:
+            sizes = " and ".join("x".join(map(str, shape[::-1])) for shape in (image.shape[1:], label.shape))
+            raise InputError(f"image and mask have different sizes ({sizes} pixels); remove the case or replace a file")
+    if affine_mm is not None:
+        affine_mm = right_angled(affine_mm, image.shape[1:])
+    return Reading(
+        image, label, reading.intensity_unit, affine_mm, None, transforms=tuple(transforms), warnings=reading.warnings
+    )
+
+
+def _write(folder: Path, arrays: dict[str, np.ndarray], affine_mm: np.ndarray | None) -> None:
+    """Write under temporary names, read back, then rename all."""
+    temporaries = {name: (folder / name).parent / f"{TEMPORARY_PREFIX}{Path(name).name}" for name in arrays}
+    try:
+        for name, values in arrays.items():
+            if affine_mm is None:
+                write_png(temporaries[name], values)
+                check_written_png(temporaries[name], values)
+            else:
+                write_volume(temporaries[name], values, affine_mm)
+                check_written_volume(temporaries[name], values, affine_mm)
+        for name, temporary in temporaries.items():
+            temporary.replace(folder / name)
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _record(converter: Converter, case: Case, reading: Reading, outputs: dict[str, int]) -> Record:
+    sources = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
+    digest = hashlib.sha256(repr(reading.image.shape).encode())
+    digest.update(np.ascontiguousarray(reading.image).tobytes())
+    counts = {} if reading.label is None else dict(zip(*np.unique(reading.label, return_counts=True), strict=True))
+    return Record(
+        case=case.id,
+        part=case.part,
+        outputs=outputs,
+        source_bytes={name: file.stat().st_size for name, file in sources.items()},
+        source_sha256={name: sha256_of_file(file) for name, file in sources.items()},
+        image_sha256=digest.hexdigest(),
+        intensity_unit=reading.intensity_unit,
+        shape=list(reading.image.shape[1:]),
+        spacing_mm=[] if reading.affine_mm is None else [round(float(s), 6) for s in spacing_of(reading.affine_mm)],
+        label_voxels={str(value): int(count) for value, count in counts.items()},
+        transforms=list(reading.transforms),
+        warnings=list(reading.warnings),
+        details=dict(case.details),
+    )

@@ -1,0 +1,129 @@
+"""COVID-SemiSeg: single lung-windowed CT slices with COVID-19 infection masks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from dataset_conversion.converter import Case, Converter, Found, Part, Reading
+from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
+from dataset_conversion.label_values import binary_mask, colour_classes
+from dataset_conversion.pictures import read_colours, read_grey
+from nnunet_ext.errors import InputError
+
+BINARY, MULTICLASS = "infection", "ggo,consolidation"
+# Official folders: GT is the reader's mask; Edge and Prior are inputs of the authors' network, derived from it.
+LABELLED_FOLDERS: dict[str, dict[Part, str]] = {
+    BINARY: {"Tr": "LungInfection-Train/Doctor-label", "Ts": "LungInfection-Test"},
+    MULTICLASS: {"Tr": "MultiClassInfection-Train", "Ts": "MultiClassInfection-Test"},
+}
+# Exactly this folder: Pseudo-label/DataPrepare and Hybrid-label hold copies of its images.
+UNLABELED_FOLDER = "LungInfection-Train/Pseudo-label/Imgs"
+CLASS_COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0))  # background, ground glass, consolidation
+IMAGE_ENDINGS, MASK_ENDINGS = (".jpg", ".jpeg", ".png"), (".png",)
+
+
+@dataclass(frozen=True)
+class CovidSemiSeg(Converter):
+    """50 labelled training slices, 48 test slices, 1600 unlabelled slices of 20 patients.
+
+    Reference: Fan et al. 2020, Inf-Net (the data set's paper).
+    """
+
+    labels_wanted: str = BINARY
+    unlabeled: bool = False
+
+    name: ClassVar[str] = "COVID-SemiSeg"
+    task: ClassVar[str] = "COVID-19 infection, single CT slices"
+    licence: ClassVar[str] = "non-commercial use only; not to be passed on"
+    download: ClassVar[str] = "https://github.com/DengPingFan/Inf-Net"
+    citation: ClassVar[str] = (
+        "Fan et al., Inf-Net: Automatic COVID-19 Lung Infection Segmentation from CT Images, "
+        "IEEE Transactions on Medical Imaging 39(8), 2020, doi:10.1109/TMI.2020.2996645"
+    )
+    file_ending = ".png"
+
+    @staticmethod
+    def add_options(parser: argparse._ArgumentGroup) -> None:
+        parser.add_argument(
+            "--labels", dest="labels_wanted", choices=(BINARY, MULTICLASS), default=BINARY,
+            help="one label, or ground glass and consolidation; default infection",
+        )  # fmt: skip
+        parser.add_argument(
+            "--unlabeled", action="store_true",
+            help="convert the unlabelled slices (Pseudo-label/Imgs) instead, into imagesUn; their pseudo masks are "
+            "never used",
+        )  # fmt: skip
+
+    @property
+    def folder_name(self) -> str:
+        if self.unlabeled:
+            return f"{self.name}-unlabeled"
+        return self.name if self.labels_wanted == BINARY else f"{self.name}-multiclass"
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return ("lung-window CT",)  # not "CT": grey values 0..255 are no Hounsfield units
+
+    @property
+    def labels(self) -> dict[str, int]:
+        return {"background": 0, **{name: 1 + index for index, name in enumerate(self.labels_wanted.split(","))}}
+
+    def find_cases(self) -> Found:
+        found = Found()
+        if self.unlabeled:
+            images = files_by_stem(self._required(UNLABELED_FOLDER), IMAGE_ENDINGS)
+            for stem, image in images.items():
+                patient = stem.removeprefix("Data-1_").rpartition("_")[0]
+                found.cases.append(Case(case_id(stem), "Un", (image,), details={"patient": patient}))
+            return found
+        parts = LABELLED_FOLDERS[self.labels_wanted]
+        test = find_folder(self.source, f"{parts['Ts']}/Imgs")
+        self._pair(self._required(f"{parts['Tr']}/Imgs"), "Tr", found)
+        if test is None:
+            found.notes.append(f"no {parts['Ts']} in the download, so no imagesTs")
+        else:
+            self._pair(test, "Ts", found)
+        return found
+
+    def _required(self, relative: str) -> Path:
+        folder = find_folder(self.source, relative)
+        if folder is None:
+            raise InputError(f"{self.source}: holds no {relative}; -i names the unpacked download of {self.download}")
+        return folder
+
+    def _pair(self, image_folder: Path, part: Part, found: Found) -> None:
+        """Pair images and masks of one folder by name."""
+        images = files_by_stem(image_folder, IMAGE_ENDINGS)
+        masks = files_by_stem(image_folder.with_name("GT"), MASK_ENDINGS)
+        found.problems.extend(_unpaired(images, masks, image_folder))
+        for stem in images.keys() & masks.keys():
+            found.cases.append(Case(case_id(f"slice_{stem.zfill(3)}"), part, (images[stem],), (masks[stem],)))
+
+    def read_case(self, case: Case) -> Reading:
+        image = read_grey(case.image_files[0])
+        label: np.ndarray | None = None
+        warnings: tuple[str, ...] = ()
+        if case.label_files:
+            label, warnings = self._read_mask(case.label_files[0])
+        return Reading(image[None], label, intensity_unit="grey values 0..255 of a lung window", warnings=warnings)
+
+    def _read_mask(self, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+        try:
+            if self.labels_wanted == BINARY:
+                return binary_mask(read_grey(file))
+            return colour_classes(*read_colours(file), CLASS_COLOURS), ()
+        except InputError as error:
+            raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+
+
+def _unpaired(images: dict[str, Path], masks: dict[str, Path], image_folder: Path) -> Iterator[str]:
+    for stem in sorted(images.keys() ^ masks.keys(), key=natural_key):
+        file = images.get(stem) or masks[stem]
+        missing = "mask in GT" if stem in images else f"image in {image_folder.name}"
+        yield f"{file}: has no {missing}; unpack the download again or remove the file"

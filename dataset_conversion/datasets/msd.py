@@ -1,0 +1,214 @@
+"""Medical Segmentation Decathlon (MSD): any of its ten tasks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dataset_conversion.converter import Case, Converter, Found, Part, Reading
+from dataset_conversion.download_folder import actual_file, case_id, is_hidden, listed_file, visible_files
+from dataset_conversion.label_values import LabelMap, label_map
+from dataset_conversion.volumes import open_volume, read_voxels
+from nnunet_ext.errors import InputError
+
+ENDINGS = (".nii.gz", ".nii")
+AIR_HU = -200  # any CT of a patient shows air below this
+
+
+@dataclass(frozen=True)
+class MSD(Converter):
+    """A task folder with its dataset.json, whatever the folder is called now.
+
+    Reference: Antonelli et al. 2022 (the data set's paper).
+    """
+
+    channel: str | None = None
+    merge: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "MSD"
+    task: ClassVar[str] = "Medical Segmentation Decathlon: Task06_Lung, Task01_BrainTumour, ..."
+    licence: ClassVar[str] = "CC-BY-SA 4.0"
+    download: ClassVar[str] = "http://medicaldecathlon.com"
+    citation: ClassVar[str] = (
+        "Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13, 4128 (2022), "
+        "doi:10.1038/s41467-022-30695-9"
+    )
+
+    @staticmethod
+    def add_options(parser: argparse._ArgumentGroup) -> None:
+        parser.add_argument(
+            "--channel", metavar="NAME", help="keep one channel of a 4-D image, by name or number, e.g. FLAIR"
+        )
+        parser.add_argument(
+            "--merge", action="append", default=[], metavar="LABELS=NAME",
+            help="make several labels one, by value or name, e.g. 1,2,3=tumour; may be repeated",
+        )  # fmt: skip
+
+    @property
+    def folder_name(self) -> str:
+        title = self._list.get("name")
+        return f"MSD_{case_id(title)}" if isinstance(title, str) and title.strip() else "MSD"
+
+    @property
+    def release(self) -> str | None:  # type: ignore[override]
+        release = self._list.get("release") or self._list.get("relase")  # Task06_Lung is published with the latter
+        return str(release) if release else None
+
+    @cached_property
+    def root(self) -> Path:
+        """The task folder: ``source`` itself, or the only folder in it with a dataset.json."""
+        if not self.source.is_dir():
+            raise InputError(f"{self.source}: no such folder; -i names the unpacked task folder")
+        if (self.source / "dataset.json").is_file():
+            return self.source
+        lists = [file for file in self.source.glob("*/dataset.json") if file.is_file()]
+        tasks = sorted(file.parent for file in lists if not is_hidden(file.parent.name))
+        if len(tasks) == 1:
+            return tasks[0]
+        what = (
+            f"holds {len(tasks)} tasks ({', '.join(task.name for task in tasks)})" if tasks else "has no dataset.json"
+        )
+        raise InputError(f"{self.source}: {what}; -i names one unpacked task folder")
+
+    @cached_property
+    def _list(self) -> dict[str, Any]:
+        file = self.root / "dataset.json"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: cannot be read as JSON ({error}); unpack the download again") from error
+        shapes = {"modality": dict, "labels": dict, "training": list}
+        for key, kind in shapes.items():
+            if not isinstance(content, dict) or not isinstance(content.get(key), kind) or not content[key]:
+                raise InputError(f"{file}: has no {key!r} or an empty one; -i names a task as published")
+        return content
+
+    @cached_property
+    def _channels(self) -> tuple[str, ...]:
+        """Published channel names in order."""
+        names = _numbered(self._list["modality"], self.root / "dataset.json", "modality")
+        if sorted(names) != list(range(len(names))):
+            raise InputError(f"{self.root / 'dataset.json'}: channels are not numbered 0, 1, ...; download it again")
+        return tuple(names[index] for index in range(len(names)))
+
+    @cached_property
+    def _kept_channel(self) -> int | None:
+        """Index of the one channel that is kept; None: all of them."""
+        if self.channel is None:
+            return None
+        names = [name.casefold() for name in self._channels]
+        if names.count(self.channel.casefold()) == 1:
+            return names.index(self.channel.casefold())
+        if self.channel.isascii() and self.channel.isdigit() and int(self.channel) < len(names):
+            return int(self.channel)
+        valid = ", ".join(f"{index} ({name})" for index, name in enumerate(self._channels))
+        raise InputError(f"--channel {self.channel}: no such channel; there are {valid}")
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return self._channels if self._kept_channel is None else (self._channels[self._kept_channel],)
+
+    @cached_property
+    def _label_map(self) -> LabelMap:
+        return label_map(_numbered(self._list["labels"], self.root / "dataset.json", "labels"), self.merge)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        return self._label_map.names
+
+    def find_cases(self) -> Found:
+        found = Found()
+        _ = self.channel_names, self.labels  # wrong options are said before any case
+        listed: set[Path] = set()
+        for part, image, label in self._entries():
+            if image in listed:
+                found.notes.append(f"{image.name} is listed twice in dataset.json")
+                continue
+            listed.update({image, label} if label else {image})
+            try:
+                files = actual_file(image), actual_file(label) if label else None
+                stem = image.name.removesuffix(".gz").removesuffix(".nii")
+                found.cases.append(Case(case_id(stem), part, files[:1], files[1:] if files[1] else ()))  # type: ignore[arg-type]
+            except InputError as error:
+                found.problems.append(str(error))
+        found.notes.extend(self._differences(listed))
+        return found
+
+    def _entries(self) -> Iterator[tuple[Part, Path, Path | None]]:
+        """What dataset.json lists: part, image and label file."""
+        name = str(self.root / "dataset.json")
+        for entry in self._list["training"]:
+            if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
+                raise InputError(f"{name}: training entry {entry!r} lacks image or label; download it again")
+            yield "Tr", listed_file(self.root, entry["image"], name), listed_file(self.root, entry["label"], name)
+        for entry in self._list.get("test") or []:
+            yield "Ts", listed_file(self.root, entry["image"] if isinstance(entry, dict) else entry, name), None
+
+    def _differences(self, listed: set[Path]) -> Iterator[str]:
+        """Where dataset.json, its own counts and the disk disagree."""
+        for folder in ("imagesTr", "labelsTr", "imagesTs"):
+            if (self.root / folder).is_dir():
+                extra = [file.name for file in visible_files(self.root / folder, ENDINGS) if file not in listed]
+                if extra:
+                    shown = ", ".join(extra[:3]) + (", ..." if len(extra) > 3 else "")
+                    yield f"{len(extra)} files in {folder} are not in dataset.json and are left out ({shown})"
+        for count, entries in (("numTraining", "training"), ("numTest", "test")):
+            actual = len(self._list.get(entries) or [])
+            if self._list.get(count) not in (None, actual):
+                yield f"dataset.json says {count} {self._list[count]} but lists {actual}"
+
+    def read_case(self, case: Case) -> Reading:
+        file = case.image_files[0]
+        volume = open_volume(file)
+        image, transforms = self._read_channels(file, volume)
+        warnings: tuple[str, ...] = ()
+        unit = "arbitrary"
+        if all(name.casefold() == "ct" for name in self.channel_names):
+            unit = "HU" if image.min() < AIR_HU else "unknown"
+            warnings = () if unit == "HU" else (f"called CT, but no value lies below {AIR_HU}: perhaps not HU",)
+        label, label_affine_mm = None, None
+        if case.label_files:
+            label_volume = open_volume(case.label_files[0])
+            label, label_affine_mm = self._read_label(case.label_files[0], label_volume), label_volume.affine
+            if self._label_map.changes:
+                transforms.append(f"labels {self._label_map.new_value}")
+        return Reading(image, label, unit, volume.affine, label_affine_mm, tuple(transforms), warnings)
+
+    def _read_channels(self, file: Path, volume: Any) -> tuple[np.ndarray, list[str]]:
+        """Image (C, x, y, z) with the wanted channels. The affine knows no fourth axis, so it needs no change."""
+        shape, count = volume.shape, len(self._channels)
+        if not (len(shape) == 3 and count == 1) and not (len(shape) == 4 and shape[3] == count):
+            raise InputError(f"{file}: has shape {shape}, but dataset.json names {count} channels; download it again")
+        if len(shape) == 3:
+            return read_voxels(file, volume)[None], []
+        if self._kept_channel is None:
+            return np.moveaxis(read_voxels(file, volume), 3, 0), []
+        return read_voxels(file, volume, self._kept_channel)[None], [f"channel {self._kept_channel} of {count}"]
+
+    def _read_label(self, file: Path, volume: Any) -> np.ndarray:
+        """Label (x, y, z) with new values."""
+        voxels = read_voxels(file, volume)
+        if voxels.ndim == 4 and voxels.shape[3] == 1:
+            voxels = voxels[..., 0]
+        if voxels.ndim != 3:
+            raise InputError(f"{file}: label has shape {voxels.shape}, expected three axes; download it again")
+        try:
+            return self._label_map(voxels)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+
+
+def _numbered(entries: Mapping[str, Any], file: Path, key: str) -> dict[int, str]:
+    """``{"0": "CT"}`` with integer keys."""
+    if not all(number.isascii() and number.isdigit() and isinstance(name, str) for number, name in entries.items()):
+        raise InputError(
+            f"{file}: {key!r} is no list of numbers with names; -i names a task as the Decathlon publishes it"
+        )
+    return {int(number): name.strip() for number, name in entries.items()}

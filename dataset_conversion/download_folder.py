@@ -1,0 +1,141 @@
+"""Finding files in a download as it lies on a user's disk: hidden files, unpadded numbers, hostile lists."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from nnunet_ext.errors import InputError
+
+SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+SEARCH_DEPTH = 5  # folders below the download in which its known folders are looked for
+
+
+def is_hidden(name: str) -> bool:
+    """Whether an operating system left this name behind: ``._x`` (AppleDouble), ``.DS_Store``, ``__MACOSX``."""
+    return name.startswith(".") or name in SYSTEM_NAMES
+
+
+def natural_key(text: str) -> tuple[list[str | int], str]:
+    """Sort key that puts ``2`` before ``10``.
+
+    >>> sorted(["10", "9", "1"], key=natural_key)
+    ['1', '9', '10']
+    """
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
+
+
+def case_id(text: str) -> str:
+    """A case id that nnU-Net takes: ASCII letters, digits, ``_`` and ``-``; no trailing ``_dddd`` (a channel there).
+
+    Raises:
+        InputError: nothing is left of the text.
+
+    >>> case_id("Läsion 7_0012")
+    'Lasion-7-0012'
+    """
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    cleaned = re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_text).strip("-")
+    if not cleaned:
+        raise InputError(f"{text!r}: holds no ASCII letter or digit to name the case after; rename the file")
+    return re.sub(r"_(\d{4})$", r"-\1", cleaned)
+
+
+def actual_file(path: Path) -> Path:
+    """The file itself; some tools unpack ``x.nii.gz`` to a folder of that name that holds the file.
+
+    Raises:
+        InputError: no such file, or a folder that holds none or several files.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file; unpack the download again")
+    inner = [file for file in path.iterdir() if file.is_file() and not is_hidden(file.name)]
+    if len(inner) != 1:
+        raise InputError(f"{path}: is a folder with {len(inner)} files in place of a file; unpack the download again")
+    return inner[0]
+
+
+def visible_files(folder: Path, endings: Sequence[str]) -> list[Path]:
+    """Entries of a folder with one of the endings (any case), in natural order, without hidden ones."""
+    entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
+    chosen = [entry for entry in entries if entry.name.lower().endswith(tuple(endings))]
+    return sorted(chosen, key=lambda entry: natural_key(entry.name))
+
+
+def files_by_stem(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
+    """Files of a folder by name without ending, in natural order.
+
+    Raises:
+        InputError: no such folder, no file in it, or two files of one stem (``0.jpg`` and ``0.png``).
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; unpack the download again")
+    by_stem: dict[str, Path] = {}
+    for entry in visible_files(folder, endings):
+        ending = next(ending for ending in endings if entry.name.lower().endswith(ending))
+        stem = entry.name[: -len(ending)]
+        if stem in by_stem:
+            raise InputError(f"{entry}: {by_stem[stem].name} has the same name; remove one of the two")
+        by_stem[stem] = actual_file(entry)
+    if not by_stem:
+        raise InputError(f"{folder}: holds no file that ends in {' or '.join(endings)}; unpack the download again")
+    return by_stem
+
+
+def find_folder(download: Path, relative: str) -> Path | None:
+    """The one folder at or below ``download`` whose path ends in ``relative``; None where there is none.
+
+    Whether a user names the download's root or a folder inside it makes no difference.
+
+    Raises:
+        InputError: ``download`` is no folder, or several folders match.
+    """
+    if not download.is_dir():
+        raise InputError(f"{download}: no such folder; -i names the unpacked download")
+    parts = PurePosixPath(relative).parts
+    top = Path(os.path.abspath(download))  # noqa: PTH100 - not resolve(): a link keeps the name that is looked for
+    found = [folder for folder in _folders(top, SEARCH_DEPTH) if folder.parts[-len(parts) :] == parts]
+    if len(found) > 1:
+        names = ", ".join(str(folder) for folder in sorted(found))
+        raise InputError(f"{download}: holds {relative} more than once ({names}); give -i the copy you mean")
+    return found[0] if found else None
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    yield folder
+    if depth == 0:
+        return
+    with os.scandir(folder) as entries:
+        children = [Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir()]
+    for child in sorted(children):
+        yield from _folders(child, depth - 1)
+
+
+def listed_file(folder: Path, entry: object, list_name: str) -> Path:
+    """Path of a file that a list inside the download names, e.g. ``./imagesTr/lung_001.nii.gz``.
+
+    Raises:
+        InputError: the entry is no text, or leads out of the folder.
+    """
+    if not isinstance(entry, str) or not entry.strip() or "\0" in entry:
+        raise InputError(f"{list_name}: {entry!r} is no file name; the download is damaged")
+    windows, posix = PureWindowsPath(entry), PurePosixPath(entry)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+        raise InputError(f"{list_name}: {entry!r} leads out of the download; do not use this copy of the data set")
+    return folder / Path(*windows.parts)
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,164 @@
+"""Label values: proof that they are declared ones, merging and renumbering, masks stored as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunet_ext.errors import InputError
+
+GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601, what PIL and OpenCV use: (128, 0, 0) becomes 38
+Colour = tuple[int, int, int]
+ANTIALIASED_SHARE = 0.1  # at most this many pixels between black and white per white pixel
+
+
+def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
+    """The label array as uint8, proven to hold only ``valid`` values (0..255).
+
+    Raises:
+        InputError: values that are no integers or not among the valid ones; the message says which.
+    """
+    values = np.unique(label)
+    foreign = values[~np.isin(values, valid)]  # NaN and fractions are never among the integers
+    if foreign.size:
+        shown = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if foreign.size > 5 else "")
+        raise InputError(f"holds label values {shown}; declared are {', '.join(map(str, valid))}")
+    return label.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """From a publisher's label values to consecutive ones.
+
+    ``names`` are the new names with their values, ``new_value`` gives the new value of each old one.
+    """
+
+    names: dict[str, int]
+    new_value: dict[int, int]
+
+    def __call__(self, label: np.ndarray) -> np.ndarray:
+        """New labels, uint8, of old ones.
+
+        Raises:
+            InputError: an old value that was not declared.
+        """
+        old = integer_labels(label, sorted(self.new_value))
+        table = np.zeros(256, np.uint8)
+        for value, new in self.new_value.items():
+            table[value] = new
+        return table[old]
+
+    @property
+    def changes(self) -> bool:
+        """Whether any value becomes another."""
+        return any(old != new for old, new in self.new_value.items())
+
+
+def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelMap:
+    """Merge labels and number the result consecutively, in the order of each group's smallest old value.
+
+    Args:
+        declared: old value (0..255) to name; 0 is the background.
+        groups: each ``1,2,3=tumour``; members are values or names.
+
+    Raises:
+        InputError: an unknown member, one in two groups, the background, or a name that is taken.
+
+    >>> label_map({0: "background", 1: "edema", 2: "core", 4: "node"}, ["1,2=tumour"]).names
+    {'background': 0, 'tumour': 1, 'node': 2}
+    """
+    if 0 not in declared or any(not 0 <= value <= 255 for value in declared):
+        raise InputError(f"labels {sorted(declared)}: 0 must be the background and none lie outside 0..255")
+    group_of = {value: name for value, name in declared.items() if value != 0}
+    taken: set[int] = set()
+    for group in groups:
+        members, _, name = (part.strip() for part in group.rpartition("="))
+        if not members or not name:
+            raise InputError(f"--merge {group}: write VALUE,VALUE=NAME, e.g. 1,2=tumour")
+        values = [_member(member.strip(), declared, group) for member in members.split(",")]
+        if repeated := sorted(taken.intersection(values)) or sorted({v for v in values if values.count(v) > 1}):
+            raise InputError(f"--merge {group}: label {repeated[0]} is merged twice; name each label once")
+        taken.update(values)
+        group_of.update(dict.fromkeys(values, name))
+    _require_distinct(group_of, taken, groups)
+    names: dict[str, int] = {"background": 0}
+    for value in sorted(group_of):
+        names.setdefault(group_of[value], len(names))
+    return LabelMap(names, {0: 0, **{value: names[name] for value, name in sorted(group_of.items())}})
+
+
+def _member(member: str, declared: Mapping[int, str], group: str) -> int:
+    by_name = {name.casefold(): value for value, name in declared.items()}
+    value = int(member) if member.isascii() and member.isdigit() else by_name.get(member.casefold(), -1)
+    if value not in declared or value == 0:
+        valid = ", ".join(f"{value} ({name})" for value, name in sorted(declared.items()) if value != 0)
+        raise InputError(f"--merge {group}: no label {member!r} to merge; there are {valid}")
+    return value
+
+
+def _require_distinct(group_of: Mapping[int, str], merged: set[int], groups: Sequence[str]) -> None:
+    """One name stands for one label or one group, and background for none."""
+    kept = [name for value, name in group_of.items() if value not in merged]
+    group_names = [group.rpartition("=")[2].strip() for group in groups]
+    every = [name.casefold() for name in (*kept, *group_names, "background")]
+    for name in every:
+        if every.count(name) > 1:
+            raise InputError(f"label name {name!r} would stand for two labels; choose another name in --merge")
+
+
+def binary_mask(picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A black and white picture as labels 0 and 1.
+
+    Args:
+        picture: (H, W) uint8, values 0 and 255 (or 0 and 1); a few pixels between, as resizing leaves, are allowed.
+
+    Returns:
+        Labels (H, W) uint8, and warnings.
+
+    Raises:
+        InputError: too many values that are neither black nor white, so this is no binary mask.
+    """
+    if np.isin(picture, (0, 1)).all():
+        return picture.astype(np.uint8), ()
+    white = picture == 255
+    between = int(np.count_nonzero((picture > 0) & ~white))
+    if between > ANTIALIASED_SHARE * np.count_nonzero(white):
+        values = ", ".join(map(str, np.unique(picture)[:5]))
+        raise InputError(f"holds values {values}, ...; a binary mask has 0 and 255")
+    warnings = (f"{between} mask pixels between black and white: threshold 128",) if between else ()
+    return (picture >= 128).astype(np.uint8), warnings
+
+
+def colour_classes(colours: np.ndarray, indices: np.ndarray | None, classes: Sequence[Colour]) -> np.ndarray:
+    """A picture of class colours as class indices.
+
+    Colours decide: they keep their meaning when a tool reorders a palette or converts it to RGB or grey.
+
+    Args:
+        colours: (H, W, 3) uint8.
+        indices: (H, W) palette indices where the file has a palette.
+        classes: colour of class 0, 1, ...
+
+    Returns:
+        (H, W) uint8, values ``0 .. len(classes) - 1``.
+
+    Raises:
+        InputError: neither the colours, nor their grey values, nor plain indices.
+    """
+    greys = [round(sum(w * c for w, c in zip(GREY_WEIGHTS, colour, strict=True))) for colour in classes]
+    count = len(classes)
+    candidates: list[tuple[np.ndarray, Sequence[tuple[int, ...]]]] = [
+        (colours, classes),
+        (colours, [(grey,) * 3 for grey in greys]),
+        (colours, [(index,) * 3 for index in range(count)]),
+    ]
+    if indices is not None:
+        candidates.append((indices[..., None], [(index,) for index in range(count)]))
+    for picture, keys in candidates:
+        matches = np.stack([(picture == np.array(key)).all(axis=-1) for key in keys])
+        if matches.any(axis=0).all():
+            return matches.argmax(axis=0).astype(np.uint8)
+    found = np.unique(colours.reshape(-1, 3), axis=0)[:5].tolist()
+    raise InputError(f"holds colours {found}; known are {[list(colour) for colour in classes]} or grey {greys}")

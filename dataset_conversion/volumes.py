@@ -1,0 +1,167 @@
+"""NIfTI volumes: reading, the proof that image and label share one grid, writing."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_ext.errors import InputError
+
+GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
+SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
+
+
+def open_volume(path: Path) -> Any:
+    """nibabel image whose voxels are not yet read.
+
+    Raises:
+        InputError: no NIfTI file, or a header without usable geometry.
+    """
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+
+    try:
+        volume = nibabel.load(path)
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as NIfTI ({_line(error)}); download it again") from error
+    affine = getattr(volume, "affine", None)
+    if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{path}: its header gives no voxel size; download it again")
+    return volume
+
+
+def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarray:
+    """Voxels (x, y, z[, channel]) in the stored integer type, or float32 where the file scales them.
+
+    Args:
+        path: for the message.
+        volume: from :func:`open_volume`.
+        channel: of a 4-D file, read only this one.
+
+    Raises:
+        InputError: truncated or damaged data.
+    """
+    try:
+        voxels = np.asanyarray(volume.dataobj if channel is None else volume.dataobj[..., channel])
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"{path}: is truncated or damaged ({_line(error)}); download it again") from error
+    if voxels.dtype.kind not in "fiu":
+        raise InputError(f"{path}: has voxels of type {voxels.dtype}, expected numbers; download it again")
+    if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu":  # 64-bit integers are no type that every reader takes
+        return voxels.astype(np.int32 if np.abs(voxels).max(initial=0) < 2**31 else np.float32)
+    return voxels.astype(np.float32) if voxels.dtype.kind == "f" else voxels
+
+
+def label_on_image_grid(
+    label: np.ndarray, label_affine_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The label as an array on the image's grid: equal grids pass, flipped or permuted axes are turned.
+
+    Nothing is resampled, so every voxel keeps its value.
+
+    Args:
+        label: (x, y, z).
+        label_affine_mm: (4, 4), label index to mm.
+        shape: of the image.
+        affine_mm: (4, 4), image index to mm.
+
+    Returns:
+        Label of the image's shape, and what was done in words.
+
+    Raises:
+        InputError: the grids cover different places or have different voxels.
+    """
+    if label.shape == shape and _same_grid(label_affine_mm, affine_mm, shape):
+        return label, ()
+    to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
+    turn = np.round(to_image[:3, :3])
+    if np.array_equal(np.abs(turn).sum(axis=0), np.ones(3)) and np.array_equal(np.abs(turn).sum(axis=1), np.ones(3)):
+        axes = [int(np.argmax(np.abs(turn[row]))) for row in range(3)]  # label axis that becomes image axis `row`
+        flipped = [row for row in range(3) if turn[row, axes[row]] < 0]
+        turned = np.flip(np.transpose(label, axes), tuple(flipped))
+        rigid = np.eye(4)
+        rigid[:3, :3] = turn
+        rigid[flipped, 3] = [shape[row] - 1 for row in flipped]
+        if turned.shape == shape and _same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
+            return np.ascontiguousarray(turned), (f"label axes {axes}, flipped {flipped}",)
+    raise InputError(
+        f"label grid (shape {label.shape}, spacing {_spacing_text(label_affine_mm)} mm) is not the image's "
+        f"(shape {shape}, spacing {_spacing_text(affine_mm)} mm), nor is it one with its axes flipped or swapped"
+    )
+
+
+def _same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether both affines put every voxel at the same place, to a fraction of a voxel."""
+    return _largest_shift_voxel(first_mm, second_mm, shape) <= GRID_TOLERANCE_VOXEL
+
+
+def _largest_shift_voxel(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Largest distance, over the volume's corners, between where two affines put a voxel; unit: smallest spacing."""
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
+    shift_mm = np.abs(corners @ (first_mm - second_mm).T).max()
+    return float(shift_mm / spacing_of(second_mm).min())
+
+
+def spacing_of(affine_mm: np.ndarray) -> np.ndarray:
+    """Voxel size (3,) in mm along each array axis."""
+    return np.linalg.norm(affine_mm[:3, :3], axis=0)
+
+
+def right_angled(affine_mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The affine with exactly orthogonal axes; SimpleITK, and so nnU-Net, refuses any other.
+
+    Raises:
+        InputError: the axes are not at right angles, as after a tilted gantry.
+    """
+    spacing_mm = spacing_of(affine_mm)
+    u, _, vt = np.linalg.svd(affine_mm[:3, :3] / spacing_mm)
+    result = affine_mm.copy()
+    result[:3, :3] = (u @ vt) * spacing_mm
+    if _largest_shift_voxel(affine_mm, result, shape) > SHEAR_TOLERANCE_VOXEL:
+        raise InputError("image axes are not at right angles, and nnU-Net reads no such image; resample it first")
+    return result
+
+
+def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
+    """Write (x, y, z) voxels as gzip-compressed NIfTI; equal input gives equal bytes."""
+    import nibabel
+
+    volume = nibabel.Nifti1Image(voxels, affine_mm)
+    volume.header.set_xyzt_units("mm")
+    volume.set_qform(affine_mm, 1)
+    volume.set_sform(affine_mm, 1)
+    nibabel.save(volume, path)
+
+
+def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
+    """Read a written file back and compare voxels, and the geometry as nnU-Net's SimpleITK reader sees it.
+
+    Raises:
+        InputError: something differs.
+    """
+    import SimpleITK as sitk
+
+    volume = open_volume(path)
+    if not np.array_equal(read_voxels(path, volume), voxels):
+        raise InputError(f"{path}: reads back with other voxels than were written; check the disk and repeat")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
+    seen = np.eye(4)
+    seen[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * np.array(reader.GetSpacing())
+    seen[:3, 3] = reader.GetOrigin()
+    if reader.GetSize() != voxels.shape or not _same_grid(to_lps @ seen, affine_mm, voxels.shape):
+        raise InputError(f"{path}: SimpleITK reads another geometry than was written; please report this image")
+
+
+def _spacing_text(affine_mm: np.ndarray) -> str:
+    return "x".join(f"{value:.4g}" for value in spacing_of(affine_mm))
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

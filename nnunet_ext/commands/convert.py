@@ -1,0 +1,128 @@
+"""``nnUNetv2_ext_convert``: a public data set, as downloaded, to nnU-Net raw data."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_ext.commands.configure import environment_folder
+from nnunet_ext.commands.entry import command
+from nnunet_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from dataset_conversion.conversion import Summary
+    from dataset_conversion.converter import Converter
+
+PROGRAM = "nnUNetv2_ext_convert"
+SHOWN = 5  # ids in a line of the summary
+
+
+@command
+def convert_entry(argv: list[str] | None = None) -> int:
+    """Console script ``nnUNetv2_ext_convert``; 0 when every case is converted, 1 when any failed."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0].startswith("-"):
+        return _without_name(argv)
+
+    from dataset_conversion.conversion import convert, dataset_folder
+    from dataset_conversion.datasets import converter_named
+
+    kind = converter_named(argv[0])
+    arguments = _parser(kind).parse_args(argv[1:])
+    if arguments.np < 1:
+        raise InputError(f"-np {arguments.np}: needs at least one process")
+    raw = environment_folder("nnUNet_raw")
+    options = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(kind) if item.name != "source"}
+    # Lists become tuples: a converter is a frozen value.
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    converter = kind(arguments.i, **options)
+    folder = dataset_folder(raw, arguments.d, arguments.name or converter.folder_name)
+    summary = convert(
+        converter, folder, processes=arguments.np, overwrite=arguments.overwrite, dry_run=arguments.dry_run
+    )
+    _print_summary(summary, arguments.d, arguments.dry_run)
+    return 1 if summary.problems else 0
+
+
+def _without_name(argv: list[str]) -> int:
+    from dataset_conversion.datasets import converters
+
+    names = ", ".join(converters())
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n       {PROGRAM} NAME -h\n       {PROGRAM} --list",
+        description=f"Convert a public data set, as downloaded, to nnU-Net raw data. NAME is one of: {names}.",
+        epilog=f"Example: {PROGRAM} COVID-SemiSeg -i ~/downloads/COVID-SemiSeg -d 120",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="table of the data sets: name, task, licence, where to get it"
+    )
+    if not argv:
+        parser.print_help()
+        return 0
+    if not parser.parse_known_args(argv)[0].list:
+        raise InputError(f"the data set's name comes first: {PROGRAM} NAME -i DOWNLOAD -d ID; names: {names}")
+    _print_list(list(converters().values()))
+    return 0
+
+
+def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} {kind.name}",
+        description=f"{kind.name}: {kind.task}. Licence: {kind.licence}. Download: {kind.download}",
+        epilog="An interrupted conversion continues when the same command is run again.",
+    )
+    parser.add_argument("-i", type=Path, required=True, metavar="DOWNLOAD", help="folder of the unpacked download")
+    parser.add_argument("-d", type=int, required=True, metavar="ID", help="data set id, 1 to 999")
+    parser.add_argument("--name", metavar="NAME", help="folder becomes Dataset<ID>_<NAME>; default: after the data set")
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
+    parser.add_argument("--overwrite", action="store_true", help="convert anew what this command made before")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be converted; read and write nothing")
+    kind.add_options(parser.add_argument_group(f"options of {kind.name}"))
+    return parser
+
+
+def _print_list(kinds: list[type[Converter]]) -> None:
+    rows = [("NAME", "TASK", "LICENCE", "WHERE TO GET IT")]
+    rows += [(kind.name, kind.task, kind.licence, kind.download) for kind in kinds]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
+    for note in summary.notes:
+        print(f"note: {note}")
+    folders = ", ".join(f"{count} in images{part}" for part, count in sorted(summary.count_by_part.items()))
+    if dry_run:
+        print(
+            f"would convert {len(summary.planned)} cases ({folders or 'none'}) to {summary.folder}; nothing is written"
+        )
+    else:
+        done, kept, failed = len(summary.converted), len(summary.skipped), len(summary.problems)
+        print(f"{done} converted, {kept} done before, {failed} failed")
+        print(f"{summary.folder}: {folders or 'no case'}")
+        _print_findings(summary)
+    for problem in summary.problems:
+        print(f"{PROGRAM}: error: {problem}", file=sys.stderr)
+    if not dry_run and summary.count_by_part["Tr"]:
+        print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
+    elif not dry_run and summary.count_by_part["Un"]:
+        print(f"next: nnUNetv2_ext_configure -d LABELLED_ID --unlabeled {dataset_id}")
+
+
+def _print_findings(summary: Summary) -> None:
+    if summary.empty:
+        print(f"{len(summary.empty)} labels without foreground: {_some(summary.empty)}")
+    if summary.duplicates:
+        pairs = [f"{case} = {first}" for case, first in summary.duplicates.items()]
+        print(f"{len(summary.duplicates)} images occur twice: {_some(pairs)}; keep both on one side of any split")
+    if summary.warnings:
+        print(f"{summary.warnings} warnings, see {summary.folder / 'conversion.csv'}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

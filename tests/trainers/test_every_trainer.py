@@ -1,0 +1,144 @@
+"""Common checks of every trainer that nnU-Net can find; a new trainer is checked on the day it appears."""
+
+import ast
+import inspect
+import pickle
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import nnunetv2
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+import nnunet_ext.trainers
+from nnunet_ext.commands.configure import trainers
+from nnunet_ext.training.configured_trainer import ConfiguredTrainer
+from nnunet_ext.training.hyperparameters import PRESETS, declared, resolve
+from nnunet_ext.training.streams import ROLES
+from tests.miniature_plans import batch, plans, trainer
+
+EVERY_TRAINER = list(trainers().values())
+every_trainer = pytest.mark.parametrize("cls", EVERY_TRAINER, ids=lambda cls: cls.__name__)
+
+
+def made_on_miniature_plans(cls: type, root: Path, dimension: int = 2) -> Any:
+    torch.manual_seed(0)
+    streams = {role: ["Dataset998_Other"] for role in cls.required_streams}
+    return trainer(cls, root, plans(dimension, streams=streams, settings={"general_checkpoint": "random"}))
+
+
+def test_every_trainer_of_the_package_is_exported() -> None:
+    modules = [module.name for module in pkgutil.iter_modules(nnunet_ext.trainers.__path__)]
+    defined = set()
+    for name in modules:
+        module = __import__(f"nnunet_ext.trainers.{name}", fromlist=["_"])
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, nnUNetTrainer) and value.__module__ == module.__name__:
+                defined.add(value)
+    assert defined == set(EVERY_TRAINER) and defined
+
+
+@every_trainer
+def test_name_is_free_and_survives_nnunets_folder_names(cls: type) -> None:
+    assert "__" not in cls.__name__ and cls.__name__.endswith("Trainer")
+    upstream = Path(nnunetv2.__path__[0], "training", "nnUNetTrainer").rglob("*.py")
+    classes = {node.name for file in upstream for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
+    assert cls.__name__ not in classes
+
+
+@every_trainer
+def test_signatures_are_nnunets(cls: type) -> None:
+    assert inspect.signature(cls.__init__) == inspect.signature(nnUNetTrainer.__init__)
+    ours, theirs = (inspect.signature(c.build_network_architecture).parameters for c in (cls, nnUNetTrainer))
+    assert list(ours) == list(theirs)
+    assert isinstance(inspect.getattr_static(cls, "build_network_architecture"), staticmethod)
+
+
+@every_trainer
+def test_class_lives_where_it_is_written_and_pickles(cls: type) -> None:
+    assert cls.__module__.startswith("nnunet_ext.trainers.") and issubclass(cls, ConfiguredTrainer)
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+@every_trainer
+def test_docstring_names_its_source(cls: type) -> None:
+    assert "Reference:" in (cls.__doc__ or "")
+
+
+@every_trainer
+def test_hyperparameters_have_defaults_and_presets_resolve(cls: type) -> None:
+    hints = declared(cls)
+    assert all(hasattr(cls, name) for name in hints) and "num_epochs" in hints
+    for preset in PRESETS:
+        assert set(resolve(cls, preset, {})) == set(hints)
+    assert set(cls.presets) <= set(PRESETS)
+    assert set(cls.required_streams) <= set(ROLES)
+
+
+@every_trainer
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_one_step_gives_finite_terms_and_moves_the_network(cls: type, dimension: int, tmp_path: Path) -> None:
+    made = made_on_miniature_plans(cls, tmp_path, dimension)
+    before = [parameter.clone() for parameter in made.network.parameters()]
+    result = made.train_step(batch(made, cls.required_streams))
+    assert set(made.logged_terms) | {"loss"} == set(result)
+    assert all(torch.tensor(value).isfinite() for value in result.values())
+    assert any(not torch.equal(b, a) for b, a in zip(before, made.network.parameters(), strict=True))
+
+
+@every_trainer
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_inference_network_strictly_loads_what_training_saves(cls: type, dimension: int, tmp_path: Path) -> None:
+    """The stock predictor's way: static builder, deep supervision off, strict load, one tensor out."""
+    made = made_on_miniature_plans(cls, tmp_path, dimension)
+    made.train_step(batch(made, cls.required_streams))
+    made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    checkpoint = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+    manager = PlansManager(made.plans_manager.plans)
+    configuration = manager.get_configuration(made.configuration_name)
+    network = cls.build_network_architecture(manager, configuration, 1, 2, False)
+    network.load_state_dict(checkpoint["network_weights"])
+    x = torch.randn(1, 1, *(16,) * dimension)
+    made.set_deep_supervision_enabled(False)
+    torch.testing.assert_close(network.eval()(x), made.network.eval()(x))
+    made.set_deep_supervision_enabled(True)
+    assert isinstance(made.network(x), list)
+
+
+@every_trainer
+def test_saved_and_loaded_trainers_take_the_same_next_step(cls: type, tmp_path: Path) -> None:
+    made = made_on_miniature_plans(cls, tmp_path / "made")
+    made.train_step(batch(made, cls.required_streams, seed=1))
+    made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    twin = made_on_miniature_plans(cls, tmp_path / "twin")
+    twin.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    made.current_epoch += 1  # saved at the end of an epoch
+    for one in (made, twin):
+        one.on_train_epoch_start()
+        one.result = one.train_step(batch(one, cls.required_streams, seed=2))
+    assert made.result == twin.result
+    for ours, theirs in zip(made.network.parameters(), twin.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("cls", [c for c in EVERY_TRAINER if c.required_streams], ids=lambda cls: cls.__name__)
+def test_a_missing_stream_gives_the_advice(cls: type, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="nnUNetv2_ext_configure -d Dataset999_Miniature --general DATASET_ID"):
+        trainer(cls, tmp_path, plans())
+
+
+def test_the_package_imports_light() -> None:
+    """nnU-Net imports the trainers at every command; figures, tables and metrics wait until they are needed."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, nnunetv2.training.nnUNetTrainer.nnUNetTrainer; before = set(sys.modules);"
+        "import nnunet_ext.trainers.relation_driven, nnunet_ext.trainers.plain;"
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(run.stdout.split()) == {"nnunet_ext"}

@@ -1,0 +1,205 @@
+"""Algorithm 1: which loss changes which weights, and one whole step against a plain re-implementation."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.losses.relation import gaussian_rampup, relation_consistency, relation_matrix
+from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
+from tests.miniature_plans import batch, plans, trainer
+
+STREAMS = {"general": ["Dataset998_General"]}
+BOTH = {**STREAMS, "unlabeled": ["Dataset997_Unlabeled"]}
+
+
+def relation_driven(root: Path, streams: dict[str, list[str]] = STREAMS, dimension: int = 2, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    settings = {"general_checkpoint": "random", "num_epochs": 2, "num_iterations_per_epoch": 5, **settings}
+    made = trainer(RelationDrivenTrainer, root, plans(dimension, streams=streams, settings=settings))
+    made.network.train()
+    return made
+
+
+def parts(made: Any) -> dict[str, list[torch.nn.Parameter]]:
+    """θ_G, θ_T and θ_D; nnU-Net's decoder also holds its encoder, which is θ_T."""
+    target = {id(parameter) for parameter in made.network.encoder.parameters()}
+    return {
+        "general": list(made.network.encoder_general.parameters()),
+        "target": list(made.network.encoder.parameters()),
+        "decoder": [p for p in made.network.decoder.parameters() if id(p) not in target],
+    }
+
+
+def losses(made: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The three terms of one step, caught before the update."""
+    caught: dict[str, torch.Tensor] = {}
+    made.update = lambda **terms: caught.update(terms)
+    made._terms = {}
+    made.training_step(data)
+    del made.update
+    return caught
+
+
+@pytest.mark.parametrize("streams", [STREAMS, BOTH])
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_each_loss_moves_only_its_weights(tmp_path: Path, streams: dict[str, list[str]], dimension: int) -> None:
+    made = relation_driven(tmp_path, streams, dimension)
+    terms = losses(made, batch(made, tuple(streams)))
+    owners = {"segmentation": {"target", "decoder"}, "general_relation": {"general"}, "target_relation": {"target"}}
+    assert set(terms) == set(owners)
+    for term, owned in owners.items():
+        made.network.zero_grad(set_to_none=True)
+        terms[term].backward(retain_graph=True)
+        moved = {name for name, weights in parts(made).items() if any(p.grad is not None for p in weights)}
+        assert moved == owned, term
+
+
+@pytest.mark.parametrize("streams", [STREAMS, BOTH])
+def test_one_backward_equals_three_separate_updates(tmp_path: Path, streams: dict[str, list[str]]) -> None:
+    made = relation_driven(tmp_path, streams)
+    data = batch(made, tuple(streams))
+    terms = losses(made, data)
+    by_algorithm_1 = {}
+    for part, owned in {
+        "general": ["general_relation"], "target": ["segmentation", "target_relation"], "decoder": ["segmentation"]
+    }.items():  # fmt: skip
+        total = torch.stack([terms[term] for term in owned]).sum()
+        # the lowest decoder head has deep-supervision weight 0 and no gradient
+        by_algorithm_1[part] = torch.autograd.grad(total, parts(made)[part], retain_graph=True, allow_unused=True)
+    made.network.zero_grad(set_to_none=True)
+    torch.stack(list(terms.values())).sum().backward()
+    for part, weights in parts(made).items():
+        for parameter, expected in zip(weights, by_algorithm_1[part], strict=True):
+            if expected is None:
+                assert parameter.grad is None or not parameter.grad.any()
+            else:
+                torch.testing.assert_close(parameter.grad, expected)
+
+
+def test_one_step_equals_plain_pytorch(tmp_path: Path) -> None:
+    """Algorithm 1 written out with copied weights, three gradients and nnU-Net's optimizer."""
+    made = relation_driven(tmp_path)
+    made.current_epoch, made._iteration_in_epoch = 1, 2  # t = 7 / 10
+    data = batch(made, ("general",))
+    twin = copy.deepcopy(made.network)
+    optimizer = torch.optim.SGD(twin.parameters(), made.initial_lr, 0.99, nesterov=True, weight_decay=made.weight_decay)
+    weight = gaussian_rampup(7, 10)
+    x, other = data["data"], data["general"]["data"]
+    r_g_n, r_g_c = (relation_matrix(twin.encoder_general(stream)[-1]) for stream in (other, x))
+    skips = twin.encoder(x)
+    fused = torch.cat((twin.encoder_general(x)[-1].detach(), skips[-1]), 1)
+    segmentation = made.loss(twin.decoder([*skips[:-1], fused]), data["target"])
+    general = weight * relation_consistency(r_g_n, r_g_c)
+    target = -weight * relation_consistency(r_g_c.detach(), relation_matrix(skips[-1]))
+    (segmentation + target).backward()
+    general.backward()
+    torch.nn.utils.clip_grad_norm_(twin.encoder_general.parameters(), 12)
+    torch.nn.utils.clip_grad_norm_(twin.decoder.parameters(), 12)  # holds the target encoder, too
+    optimizer.step()
+
+    result = made.train_step(data)
+    assert result["loss"] == result["segmentation"] == pytest.approx(segmentation.item())
+    assert result["general_relation"] == pytest.approx(general.item())
+    assert result["target_relation"] == pytest.approx(target.item()) and target.item() < 0
+    for (name, ours), theirs in zip(made.network.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+
+
+def test_without_general_relation_the_general_encoder_is_frozen(tmp_path: Path) -> None:
+    """The multi-encoder row of the paper's tables: both relation losses off."""
+    made = relation_driven(tmp_path, general_relation_weight=0, target_relation_weight=0)
+    before = copy.deepcopy(made.network.encoder_general.state_dict())
+    made.train_step(batch(made, ("general",)))
+    for name, value in made.network.encoder_general.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_unlabelled_images_enter_both_relation_losses_as_an_average(tmp_path: Path) -> None:
+    made = relation_driven(tmp_path, BOTH)
+    data = batch(made, ("general", "unlabeled"))
+    features = made.network(data["data"], data["general"]["data"], data["unlabeled"]["data"]).features
+    general, target = made.relation_distances(features)
+    r = {name: relation_matrix(value) for name, value in features._asdict().items()}
+    pulled = [relation_consistency(r["general_on_general"], r[f"general_on_{s}"]) for s in ("labelled", "unlabeled")]
+    pushed = [relation_consistency(r[f"general_on_{s}"], r[f"target_on_{s}"]) for s in ("labelled", "unlabeled")]
+    torch.testing.assert_close(general, sum(pulled) / 2)
+    torch.testing.assert_close(target, sum(pushed) / 2)
+
+
+def test_presets(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = {"general_checkpoint": "random"}
+    made = trainer(RelationDrivenTrainer, tmp_path, plans(streams=STREAMS, settings=settings, preset="paper"))
+    assert (made.relation_reduction, made.rampup_squared) == ("sum", False)
+
+
+def test_missing_pretraining_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nnUNetv2_train Dataset999_Miniature 2d all -tr GeneralPretrainTrainer"):
+        relation_driven(tmp_path, general_checkpoint="pretrained")
+
+
+def test_missing_stream_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nnUNetv2_ext_configure -d Dataset999_Miniature --general"):
+        relation_driven(tmp_path, {})
+
+
+def test_general_encoder_starts_from_a_checkpoint(tmp_path: Path) -> None:
+    source = relation_driven(tmp_path / "source")
+    path = tmp_path / "checkpoint.pth"
+    source.save_checkpoint(str(path))
+    made = relation_driven(tmp_path / "made", general_checkpoint=str(path))
+    for ours, theirs in zip(made.network.encoder_general.parameters(), source.network.encoder.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_unreadable_misfit_and_hostile_checkpoints_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match=r"checkpoint\.pth: not a readable nnU-Net checkpoint"):
+        relation_driven(tmp_path, general_checkpoint=str(path))
+    torch.save({"network_weights": {"encoder.stages.0.0.convs.0.conv.weight": torch.zeros(1)}}, path)
+    with pytest.raises(InputError, match="encoder weights do not fit"):
+        relation_driven(tmp_path, general_checkpoint=str(path))
+    torch.save({"network_weights": Trap(tmp_path / "sprung")}, path)
+    with pytest.raises(InputError, match="not a readable nnU-Net checkpoint"):
+        relation_driven(tmp_path, general_checkpoint=str(path))
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_relation_matrices_of_first_and_latest_epoch_are_kept(tmp_path: Path) -> None:
+    made = relation_driven(tmp_path)
+    stored = Path(made.output_folder) / "relation_matrices.npz"
+    firsts = []
+    for epoch in range(3):
+        made.current_epoch = epoch
+        made.on_train_epoch_start()
+        made.on_train_epoch_end([made.train_step(batch(made, ("general",), seed=epoch))])
+        with np.load(stored) as kept:
+            assert (kept["first_epoch"], kept["last_epoch"]) == (0, epoch)
+            firsts.append(kept["first_target_on_target"])
+            np.testing.assert_array_equal(kept["last_target_on_target"], made._relations["target_on_target"].detach())
+    assert np.array_equal(firsts[0], firsts[2])
+
+
+def test_iteration_follows_from_the_epoch(tmp_path: Path) -> None:
+    made = relation_driven(tmp_path)
+    made.current_epoch = 1
+    made.on_train_epoch_start()
+    weights = [made.train_step(batch(made, ("general",)))["general_relation_weight_now"] for _ in range(3)]
+    assert weights == pytest.approx([gaussian_rampup(step, 10) for step in (5, 6, 7)])
+    assert made.total_iterations == 10
