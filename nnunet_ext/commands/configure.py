@@ -50,8 +50,9 @@ def configure_entry(argv: list[str] | None = None) -> int:
 
     from nnunet_ext.training.configuration import Configuration
 
+    preprocessed = environment_folder("nnUNet_preprocessed")
     dataset = dataset_name(arguments.d)
-    folder = environment_folder("nnUNet_preprocessed") / dataset
+    folder = preprocessed / dataset
     plans_file = folder / f"{arguments.p}.json"
     if not plans_file.is_file():
         raise InputError(f"{plans_file}: no such plans; run nnUNetv2_plan_and_preprocess -d {arguments.d} first")

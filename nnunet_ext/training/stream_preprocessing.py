@@ -45,28 +45,36 @@ def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     Raises:
         InputError: the folder is missing or empty, or a label file is missing.
     """
-    ending = dataset_json["file_ending"]
-    if role == "unlabeled":
-        folder = raw_folder / "imagesUn"
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder}: no such folder; unlabelled images live there (convert with --unlabeled, or copy them as "
-                f"CASE_0000{ending})"
-            )
-        files = sorted(file.name for file in folder.iterdir() if file.name.endswith(ending))
-        names = get_identifiers_from_splitted_dataset_folder(str(folder), ending)
-        cases = [RawCase(str(name), create_paths_fn(str(folder), files, ending, name), None) for name in names]
-    else:
-        if "ignore" in dataset_json["labels"]:
-            raise InputError(f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert without it")
+    labelled = role != "unlabeled"
+    if labelled and "ignore" in dataset_json["labels"]:
+        raise InputError(f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert without it")
+    if labelled and "dataset" in dataset_json:  # nnU-Net's list of files that lie elsewhere
         listed = get_filenames_of_train_images_and_targets(str(raw_folder), dataset_json)
         cases = [RawCase(str(name), entry["images"], entry["label"]) for name, entry in listed.items()]
-        for case in cases:
-            if not Path(case.label or "").is_file():
-                raise InputError(f"{case.label}: label of case {case.name} is missing; the {role} stream needs labels")
+    else:
+        cases = _cases_in_folder(raw_folder, dataset_json["file_ending"], labelled)
+    for case in cases:
+        if case.label is not None and not Path(case.label).is_file():
+            raise InputError(f"{case.label}: label of case {case.name} is missing; the {role} stream needs labels")
     if not cases:
-        raise InputError(f"{raw_folder}: no {ending} images for the {role} stream; convert the data set again")
+        raise InputError(f"{raw_folder}: no images for the {role} stream; convert the data set again")
     return cases
+
+
+def _cases_in_folder(raw_folder: Path, ending: str, labelled: bool) -> list[RawCase]:
+    folder = raw_folder / ("imagesTr" if labelled else "imagesUn")
+    if not folder.is_dir():
+        what = "labelled images live in imagesTr" if labelled else "unlabelled images live in imagesUn"
+        raise InputError(f"{folder}: no such folder; {what}, convert the data set {'with labels' if labelled else 'with --unlabeled'}")
+    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(ending))
+    return [
+        RawCase(
+            str(name),
+            create_paths_fn(str(folder), files, ending, name),
+            str(raw_folder / "labelsTr" / f"{name}{ending}") if labelled else None,
+        )
+        for name in get_identifiers_from_splitted_dataset_folder(str(folder), ending)
+    ]
 
 
 def preprocess_stream(

@@ -1,0 +1,122 @@
+"""``nnUNetv2_ext_configure`` on tiny raw data and hand-written plans."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunet_ext.commands.configure import configure_entry
+from tests.miniature_plans import DATASET_JSON, plans
+from tests.miniature_raw import write_raw
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A planned labelled data set 999, general ones 998 and 996, an unlabelled one 997."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    folder = tmp_path / "nnUNet_preprocessed" / "Dataset999_Miniature"
+    folder.mkdir()
+    content = plans()
+    del content["nnunet_ext"]
+    (folder / "nnUNetPlans.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    raw = tmp_path / "nnUNet_raw"
+    write_raw(raw, "Dataset998_General", 2, (4, 24, 24))
+    write_raw(raw, "Dataset996_Second", 2, seed=1)
+    write_raw(raw, "Dataset997_Unlabeled", 2, labelled=False)
+    return folder
+
+
+def configure(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        configure_entry(["-d", "999", "-np", "1", *arguments])
+    return stop.value.code
+
+
+def recorded(folder: Path, name: str = "nnUNetPlans") -> dict[str, Any]:
+    return json.loads((folder / f"{name}.json").read_text()).get("nnunet_ext", {})
+
+
+def test_streams_and_settings_land_in_the_plans(place: Path) -> None:
+    assert configure("--general", "998", "Dataset996_Second", "--unlabeled", "997", "--set", "num_epochs=5") == 0
+    assert recorded(place) == {
+        "preset": "recommended",
+        "streams": {"general": ["Dataset998_General", "Dataset996_Second"], "unlabeled": ["Dataset997_Unlabeled"]},
+        "settings": {"num_epochs": 5},
+    }
+    for path in ("general/Dataset998_General", "general/Dataset996_Second", "unlabeled/Dataset997_Unlabeled"):
+        assert (place / "streams" / path / "nnUNetPlans_2d" / "case_01.b2nd").is_file()
+
+
+def test_what_is_not_named_stays_until_reset(place: Path) -> None:
+    configure("--general", "998", "--set", "num_epochs=5", "general_checkpoint=random")
+    configure("--set", "num_epochs=6", "RelationDrivenTrainer.num_epochs=7", "--preset", "paper")
+    assert recorded(place)["streams"] == {"general": ["Dataset998_General"]}
+    assert recorded(place)["settings"] == {
+        "num_epochs": 6, "general_checkpoint": "random", "RelationDrivenTrainer.num_epochs": 7
+    }  # fmt: skip
+    assert recorded(place)["preset"] == "paper"
+    configure("--reset")
+    assert recorded(place) == {"preset": "recommended", "streams": {}, "settings": {}}
+
+
+def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:
+    assert configure("--set", "initial_lr=0.1", "-o", "slow") == 0
+    assert recorded(place) == {} and recorded(place, "slow")["settings"] == {"initial_lr": 0.1}
+    written = json.loads((place / "slow.json").read_text())
+    assert written["plans_name"] == "slow"
+    assert written["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d"  # same preprocessed data
+    (place / "other.json").write_text('{"plans_name": "other"}')
+    assert configure("-o", "other") == 1
+    assert (place / "other.json").read_text() == '{"plans_name": "other"}'
+
+
+def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure("--general", "998", "--set", "num_epochs=5")
+    before = (place / "nnUNetPlans.json").read_bytes()
+    assert configure("--show") == 0
+    printed = capsys.readouterr().out
+    assert "general: Dataset998_General" in printed and "num_epochs = 5" in printed
+    assert "RelationDrivenTrainer: ready" in printed
+    assert (place / "nnUNetPlans.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--general", "123"], "data set 123 is in none of nnUNet_raw, nnUNet_preprocessed"),
+        (["--general", "lung"], "lung: not a data set"),
+        (["--general", "Dataset123_Lung"], "Dataset123_Lung/dataset.json: no such file; convert the data set first"),
+        (["--general", "999"], "is the labelled data set itself"),
+        (["--general", "997"], "imagesTr: no such folder; labelled images live in imagesTr"),
+        (["--general", "995"], "2 channels (lung-window CT, lung-window CT), but Dataset999_Miniature has 1"),
+        (["--unlabeled", "998"], "imagesUn: no such folder"),
+        (["-p", "nnUNetResEncUNetLPlans"], "no such plans; run nnUNetv2_plan_and_preprocess -d 999 first"),
+        (["-c", "3d_fullres"], "has no configuration 3d_fullres to train; it has 2d"),
+        (["--set", "num_epoch=5"], "unknown hyperparameter num_epoch (did you mean num_epochs?); valid are: general_"),
+        (["--set", "num_epochs=0"], "num_epochs=0 is impossible: num_epochs is a whole number at least 1"),
+        (["--set", "Nobody.num_epochs=2"], "unknown trainer Nobody; valid are: GeneralPretrainTrainer"),
+        (["--set", "PlainTrainer.general_checkpoint=random"], "unknown hyperparameter PlainTrainer.general_checkpoint"),
+        (["--set", "num_epochs"], "write NAME=VALUE"),
+        (["-np", "0"], "-np 0: needs at least one process"),
+    ],
+)
+def test_wrong_input_is_one_line_and_changes_nothing(
+    place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_raw(place.parents[1] / "nnUNet_raw", "Dataset995_TwoChannels", 1, channels=2)
+    before = (place / "nnUNetPlans.json").read_bytes()
+    assert configure(*arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len([line for line in error.splitlines() if line.startswith("nnUNetv2_ext_configure: error: ")]) == 1
+    assert (place / "nnUNetPlans.json").read_bytes() == before
+
+
+def test_unset_folders_are_named(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("nnUNet_preprocessed")
+    assert configure("--general", "998") == 1
+    assert "nnUNet_preprocessed=: no such folder; export nnUNet_preprocessed=" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""Streams: what is written, when it is redone, what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.training.stream_preprocessing import preprocess_stream
+from nnunet_ext.training.streams import Stream, stream_keys
+from tests.miniature_plans import plans
+from tests.miniature_raw import write_raw
+
+
+class Place:
+    """A labelled data set's preprocessed folder, its plans and one stream."""
+
+    def __init__(self, root: Path, role: str = "general", dimension: int = 2, spacing_mm: float | None = None) -> None:
+        self.root = root
+        content = plans(dimension)
+        if spacing_mm is not None:
+            (configuration,) = content["configurations"].values()
+            configuration["spacing"] = [spacing_mm] * dimension
+            content["original_median_spacing_after_transp"] = [spacing_mm] * 3
+        self.manager = PlansManager(content)
+        (self.name,) = self.manager.available_configurations
+        self.configuration = self.manager.get_configuration(self.name)
+        self.stream = Stream.locate(role, "Dataset998_Other", root / "pre", self.configuration)
+
+    def run(self, raw: Path, processes: int = 1) -> str:
+        return preprocess_stream(self.stream, raw, self.manager, self.name, processes)
+
+    def load(self, case: str) -> tuple[np.ndarray, np.ndarray, dict]:
+        data, label, _, properties = nnUNetDatasetBlosc2(str(self.stream.folder), [case]).load_case(case)
+        return data[:], label[:], properties
+
+
+def test_labels_are_merged_to_lesion(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    raw = write_raw(tmp_path, "Dataset998_Other", 2, labels={"background": 0, "first": 1, "second": 2})
+    assert place.run(raw).endswith("2 cases, 2 new")
+    for case in ("case_00", "case_01"):
+        data, label, properties = place.load(case)
+        assert data.shape == label.shape == (1, 1, 32, 32)
+        assert set(np.unique(label)) == {0, 1} and len(properties["class_locations"][1]) > 0
+        assert abs(data.mean()) < 1e-5 and data.std() == pytest.approx(1, abs=1e-4)  # the plans' z-score
+
+
+def test_unlabelled_cases_need_no_label_and_have_no_foreground(tmp_path: Path) -> None:
+    place = Place(tmp_path, "unlabeled")
+    place.run(write_raw(tmp_path, "Dataset998_Other", 2, labelled=False))
+    _, label, properties = place.load("case_00")
+    assert properties["class_locations"] == {} and not (label > 0).any()
+
+
+def test_volumes_in_mm_are_resampled_to_the_plans(tmp_path: Path) -> None:
+    place = Place(tmp_path, dimension=3, spacing_mm=2.0)
+    place.run(write_raw(tmp_path, "Dataset998_Other", 1, (8, 24, 20)))  # 2 x 1 x 1 mm
+    data, label, _ = place.load("case_00")
+    assert data.shape == label.shape == (1, 8, 12, 10)
+
+
+def test_volumes_beside_images_without_spacing_keep_their_pixels(tmp_path: Path) -> None:
+    place = Place(tmp_path)  # labelled data are PNG: spacing 999, 1, 1
+    place.run(write_raw(tmp_path, "Dataset998_Other", 1, (6, 24, 20)))
+    assert place.load("case_00")[0].shape == (1, 6, 24, 20)
+
+
+def test_images_cannot_feed_volumes(tmp_path: Path) -> None:
+    place = Place(tmp_path, dimension=3, spacing_mm=2.0)
+    with pytest.raises(InputError, match=r"case_00_0000\.png: 2D images cannot feed a 3d configuration"):
+        place.run(write_raw(tmp_path, "Dataset998_Other", 1))
+
+
+def test_finished_work_is_skipped_and_changes_are_redone(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    raw = write_raw(tmp_path, "Dataset998_Other", 3)
+    place.run(raw)
+    before = (place.stream.folder / "case_00.b2nd").stat().st_mtime_ns
+    assert place.run(raw).endswith("done before")
+    (raw / "labelsTr" / "case_01.png").touch()  # a source file changed
+    assert place.run(raw).endswith("3 cases, 3 new")
+    assert (place.stream.folder / "case_00.b2nd").stat().st_mtime_ns > before
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    raw = write_raw(tmp_path, "Dataset998_Other", 3)
+    place.run(raw)
+    # what a kill before the third case leaves: no manifest, no such case, a half-written file aside
+    (place.stream.folder / "stream.json").unlink()
+    (place.stream.folder / "case_02.pkl").unlink()
+    (place.stream.folder / "unfinished" / "case_02").mkdir(parents=True)
+    (place.stream.folder / "unfinished" / "case_02" / "case_02.b2nd").write_bytes(b"half")
+    with pytest.raises(InputError, match="is not preprocessed; run nnUNetv2_ext_configure"):
+        place.stream.cases(place.manager, place.configuration)
+    assert place.run(raw).endswith("3 cases, 1 new")
+    assert place.load("case_02")[0].shape == (1, 1, 32, 32)
+
+
+def test_a_bad_case_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    raw = write_raw(tmp_path, "Dataset998_Other", 3)
+    good = (raw / "imagesTr" / "case_01_0000.png").read_bytes()
+    (raw / "imagesTr" / "case_01_0000.png").write_bytes(good[:40])
+    with pytest.raises(InputError, match=r"1 of 3 cases failed, the others are done: .*case_01_0000\.png"):
+        place.run(raw, processes=2)
+    assert (place.stream.folder / "case_02.pkl").is_file() and not (place.stream.folder / "case_01.pkl").exists()
+    assert not (place.stream.folder / "stream.json").exists()
+
+
+def test_changed_plans_and_lost_files_are_noticed_at_training(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    raw = write_raw(tmp_path, "Dataset998_Other", 2)
+    place.run(raw)
+    arguments = ("general", ["Dataset998_Other"], str(tmp_path / "pre"))
+    keys = stream_keys(*arguments, place.manager, place.configuration)
+    assert keys == ["Dataset998_Other/nnUNetPlans_2d/case_00", "Dataset998_Other/nnUNetPlans_2d/case_01"]
+    other = Place(tmp_path, spacing_mm=3.0)
+    with pytest.raises(InputError, match="preprocessed with other plans"):
+        stream_keys(*arguments, other.manager, other.configuration)
+    (place.stream.folder / "case_01.b2nd").unlink()
+    with pytest.raises(InputError, match=r"1 preprocessed cases are gone, e\.g\. case_01"):
+        stream_keys(*arguments, place.manager, place.configuration)
+
+
+def test_finished_streams_serve_without_their_raw_data(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    raw = write_raw(tmp_path, "Dataset998_Other", 2)
+    place.run(raw)
+    raw.rename(tmp_path / "moved")
+    assert "2 cases, done before" in place.run(raw)
+
+
+@pytest.mark.parametrize(
+    ("role", "break_it", "message"),
+    [
+        ("general", lambda raw: (raw / "labelsTr" / "case_01.png").unlink(), "case_01.png: label of case case_01 is missing"),
+        ("unlabeled", lambda raw: None, "imagesUn: no such folder; unlabelled images live in imagesUn"),
+        ("general", lambda raw: _add_ignore_label(raw), "has an ignore label"),
+    ],
+)
+def test_raw_data_that_cannot_serve_are_refused(tmp_path: Path, role: str, break_it, message: str) -> None:
+    raw = write_raw(tmp_path, "Dataset998_Other", 2)
+    break_it(raw)
+    with pytest.raises(InputError, match=message):
+        Place(tmp_path, role).run(raw)
+
+
+def _add_ignore_label(raw: Path) -> None:
+    content = json.loads((raw / "dataset.json").read_text())
+    content["labels"]["ignore"] = 2
+    (raw / "dataset.json").write_text(json.dumps(content))
