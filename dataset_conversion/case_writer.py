@@ -112,7 +112,8 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
 
 def _write(folder: Path, arrays: dict[str, np.ndarray], affine_mm: np.ndarray | None) -> None:
     """Write under temporary names, read back, then rename all."""
-    temporaries = {name: (folder / name).parent / f"{TEMPORARY_PREFIX}{Path(name).name}" for name in arrays}
+    prefix = f"{TEMPORARY_PREFIX}{os.getpid()}-"  # a worker may outlive a killed run for a moment
+    temporaries = {name: (folder / name).parent / f"{prefix}{Path(name).name}" for name in arrays}
     try:
         for name, values in arrays.items():
             if affine_mm is None:

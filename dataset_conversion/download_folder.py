@@ -69,24 +69,28 @@ def visible_files(folder: Path, endings: Sequence[str]) -> list[Path]:
     return sorted(chosen, key=lambda entry: natural_key(entry.name))
 
 
-def files_by_stem(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """Files of a folder by name without ending, in natural order.
+def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Files of a folder by name without ending, in natural order; and by the same key, what is wrong with the others.
 
     Raises:
-        InputError: no such folder, no file in it, or two files of one stem (``0.jpg`` and ``0.png``).
+        InputError: no such folder, or no file in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; unpack the download again")
-    by_stem: dict[str, Path] = {}
+    files: dict[str, Path] = {}
+    broken: dict[str, str] = {}
     for entry in visible_files(folder, endings):
         ending = next(ending for ending in endings if entry.name.lower().endswith(ending))
         stem = entry.name[: -len(ending)]
-        if stem in by_stem:
-            raise InputError(f"{entry}: {by_stem[stem].name} has the same name; remove one of the two")
-        by_stem[stem] = actual_file(entry)
-    if not by_stem:
+        if stem in files:
+            broken[stem] = f"{entry}: {files[stem].name} has the same name; remove one of the two"
+        try:
+            files[stem] = actual_file(entry)
+        except InputError as error:
+            broken[stem] = str(error)
+    if not files and not broken:
         raise InputError(f"{folder}: holds no file that ends in {' or '.join(endings)}; unpack the download again")
-    return by_stem
+    return {stem: file for stem, file in files.items() if stem not in broken}, broken
 
 
 def find_folder(download: Path, relative: str) -> Path | None:

@@ -18,7 +18,7 @@ SHARPNESS = 60.0  # edges fade over about 1/60 of half the field of view
 
 @dataclass
 class Thorax:
-    """``hu``: (slice, row, column) float. ``lung``: share of aerated lung per voxel, 0..1. ``z``, ``y``, ``x``: positions."""
+    """Arrays (slice, row, column): ``hu``, share of aerated ``lung`` (0..1), and positions ``z``, ``y``, ``x``."""
 
     hu: np.ndarray
     lung: np.ndarray

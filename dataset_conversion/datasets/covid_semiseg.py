@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -77,7 +76,8 @@ class CovidSemiSeg(Converter):
     def find_cases(self) -> Found:
         found = Found()
         if self.unlabeled:
-            images = files_by_stem(self._required(UNLABELED_FOLDER), IMAGE_ENDINGS)
+            images, broken = files_by_stem(self._required(UNLABELED_FOLDER), IMAGE_ENDINGS)
+            found.problems.extend(broken.values())
             for stem, image in images.items():
                 patient = stem.removeprefix("Data-1_").rpartition("_")[0]
                 found.cases.append(Case(case_id(stem), "Un", (image,), details={"patient": patient}))
@@ -99,9 +99,14 @@ class CovidSemiSeg(Converter):
 
     def _pair(self, image_folder: Path, part: Part, found: Found) -> None:
         """Pair images and masks of one folder by name."""
-        images = files_by_stem(image_folder, IMAGE_ENDINGS)
-        masks = files_by_stem(image_folder.with_name("GT"), MASK_ENDINGS)
-        found.problems.extend(_unpaired(images, masks, image_folder))
+        images, broken_images = files_by_stem(image_folder, IMAGE_ENDINGS)
+        masks, broken_masks = files_by_stem(image_folder.with_name("GT"), MASK_ENDINGS)
+        broken = broken_images | broken_masks
+        found.problems.extend(broken.values())
+        for stem in sorted((images.keys() ^ masks.keys()) - broken.keys(), key=natural_key):
+            file = images.get(stem) or masks[stem]
+            missing = "mask in GT" if stem in images else f"image in {image_folder.name}"
+            found.problems.append(f"{file}: has no {missing}; unpack the download again or remove the file")
         for stem in images.keys() & masks.keys():
             found.cases.append(Case(case_id(f"slice_{stem.zfill(3)}"), part, (images[stem],), (masks[stem],)))
 
@@ -120,10 +125,3 @@ class CovidSemiSeg(Converter):
             return colour_classes(*read_colours(file), CLASS_COLOURS), ()
         except InputError as error:
             raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
-
-
-def _unpaired(images: dict[str, Path], masks: dict[str, Path], image_folder: Path) -> Iterator[str]:
-    for stem in sorted(images.keys() ^ masks.keys(), key=natural_key):
-        file = images.get(stem) or masks[stem]
-        missing = "mask in GT" if stem in images else f"image in {image_folder.name}"
-        yield f"{file}: has no {missing}; unpack the download again or remove the file"

@@ -1,0 +1,219 @@
+"""``nnUNetv2_ext_demo``: the whole path on generated data, through the same commands a user runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunet_ext.commands.entry import command
+from nnunet_ext.errors import InputError
+
+INFECTION, UNLABELED, NODULES = "120", "121", "6"
+PLAIN, PRETRAIN, RELATION = "PlainTrainer", "GeneralPretrainTrainer", "RelationDrivenTrainer"
+EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 12, 6, 40
+EPOCH_LINE = re.compile(r"Epoch (\d+)\s*$")
+
+
+@command
+def demo_entry(argv: list[str] | None = None) -> int:
+    """Console script ``nnUNetv2_ext_demo``."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_ext_demo",
+        description="Generate miniature chest CT in the original download layouts, convert, plan, configure, train plain "
+        "nnU-Net and RelationDrivenTrainer on the same budget, predict, evaluate and draw. About 8 minutes on two CPU "
+        "cores. Run again after an interruption: it goes on where it was.",
+    )
+    parser.add_argument("-o", default="nnunet_ext_demo", metavar="FOLDER", help="default: ./nnunet_ext_demo")
+    parser.add_argument("-device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    arguments = parser.parse_args(argv)
+    demo = Demo(Path(arguments.o).resolve(), arguments.device or _device())
+    demo.run()
+    return 0
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class Demo:
+    """Runs the steps below ``root``, each a stock or plugin command whose output goes to ``root/logs``."""
+
+    root: Path
+    device: str
+    steps: int = 17
+    done: int = field(default=0, init=False)
+
+    def run(self) -> None:
+        """All steps in order; finished ones are skipped.
+
+        Raises:
+            InputError: a step failed; names its log.
+        """
+        started = time.monotonic()
+        for folder in ("downloads", "logs", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        self.generate()
+        self.prepare()
+        for trainer, fold in ((PLAIN, "0"), (PRETRAIN, "all"), (RELATION, "0")):
+            self.train(trainer, fold)
+        for trainer in (PLAIN, RELATION):
+            self.predict(trainer)
+        self.report()
+        print(f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. Look at:")
+        for file in sorted((self.root / "report").iterdir()):
+            print(f"  {file}")
+
+    def generate(self) -> None:
+        """Miniatures of two downloads."""
+        downloads = self.root / "downloads"
+        self.announce("generate chest CT with infections (COVID-SemiSeg's layout) and with nodules (MSD's layout)")
+        if (downloads / "generated").exists():
+            return
+        from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
+
+        write_covid_semiseg(downloads / "COVID-SemiSeg")
+        write_msd_lung(downloads)
+        (downloads / "generated").touch()
+
+    def prepare(self) -> None:
+        """From the downloads to configured plans."""
+        covid, lung = (str(self.root / "downloads" / name) for name in ("COVID-SemiSeg", "Task06_Lung"))
+        self.call("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", INFECTION)
+        self.call("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", UNLABELED, "--unlabeled", "--name", "COVID-unlabeled")  # fmt: skip
+        self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
+        planned = list((self.root / "nnUNet_preprocessed").glob(f"Dataset{INFECTION}_*/nnUNetPlans_2d"))
+        self.call("nnUNetv2_plan_and_preprocess", "-d", INFECTION, "-c", "2d", "--verify_dataset_integrity", skip=bool(planned))  # fmt: skip
+        self.call(
+            "nnUNetv2_ext_configure", "-d", INFECTION, "--general", NODULES, "--unlabeled", UNLABELED, "--set",
+            f"num_epochs={EPOCHS}", f"num_iterations_per_epoch={ITERATIONS}", "num_val_iterations_per_epoch=5",
+            "save_every=2", f"{PRETRAIN}.num_epochs={PRETRAIN_EPOCHS}",
+        )  # fmt: skip
+
+    def train(self, trainer: str, fold: str) -> None:
+        """One training; continues an interrupted one."""
+        folder = self.results(trainer) / f"fold_{fold}"
+        finished = (folder / "checkpoint_final.pth").is_file()
+        begun = ["--c"] if any(folder.glob("checkpoint_*.pth")) else []
+        epochs = PRETRAIN_EPOCHS if trainer == PRETRAIN else EPOCHS
+        arguments = (INFECTION, "2d", fold, "-tr", trainer, "-device", self.device, *begun)
+        self.call("nnUNetv2_train", *arguments, skip=finished, epochs=epochs)
+
+    def predict(self, trainer: str) -> None:
+        """Predict the held-out slices of the official test set."""
+        images = str(self.dataset(self.root / "nnUNet_raw") / "imagesTs")
+        self.call(
+            "nnUNetv2_predict", "-i", images, "-o", str(self.predictions(trainer)), "-d", INFECTION, "-c", "2d",
+            "-f", "0", "-tr", trainer, "-device", self.device, "-npp", "1", "-nps", "1",
+        )  # fmt: skip
+
+    def report(self) -> None:
+        """Table and figures in ``root/report``."""
+        report = self.root / "report"
+        report.mkdir(exist_ok=True)
+        reference = self.dataset(self.root / "nnUNet_raw") / "labelsTs"
+        methods = {"plain": self.predictions(PLAIN), "relation-driven": self.predictions(RELATION)}
+        named = [f"{name}={folder}" for name, folder in methods.items()]
+        self.call("nnUNetv2_ext_evaluate", "-r", str(reference), "-p", *named, "-o", str(report), "--overwrite")
+        self.announce("draw overlays, relation matrices and training curves")
+        draw_overlays(reference, methods, report / "overlays.png")
+        fold = self.results(RELATION) / "fold_0"
+        for figure in ("relation_matrices.png", "training_terms.png"):
+            shutil.copyfile(fold / figure, report / figure)
+        print("\n" + (report / "summary.md").read_text())
+
+    # --- how a step runs --------------------------------------------------------------------------------------------
+
+    def announce(self, what: str) -> None:
+        """Count the step and say what it does."""
+        self.done += 1
+        print(f"[{self.done:2}/{self.steps}] {what}", flush=True)
+
+    def call(self, name: str, *arguments: str, skip: bool = False, epochs: int = 0) -> None:
+        """Run a console script of this environment; a training shows its epochs.
+
+        Raises:
+            InputError: it failed; names the log.
+        """
+        shown = " ".join([name, *arguments]).replace(str(self.root), self.root.name)
+        self.announce(shown + ("   (done before)" if skip else ""))
+        if skip:
+            return
+        log = self.root / "logs" / f"{self.done:02}_{name}.log"
+        program = Path(sys.executable).parent / name
+        with log.open("w") as file, subprocess.Popen(
+            [str(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment()
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            self.follow(process.stdout, file, epochs)
+        if process.returncode != 0:
+            last = (log.read_text().strip().splitlines() or ["no output"])[-1]
+            raise InputError(f"{log}: {name} failed: {last}; mend that and run the demo again")
+
+    @staticmethod
+    def follow(output, log, epochs: int) -> None:
+        """Copy the output to the log; count epochs on a progress bar."""
+        from tqdm import tqdm
+
+        with tqdm(total=epochs, unit="epoch", leave=False, disable=not epochs) as bar:
+            for line in output:
+                log.write(line)
+                match = EPOCH_LINE.search(line)
+                if match:
+                    bar.update(int(match[1]) - bar.n)
+
+    def environment(self) -> dict[str, str]:
+        """nnU-Net's folders below the demo's, two worker processes."""
+        folders = {name: str(self.root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+        return {**os.environ, **folders, "nnUNet_def_n_proc": "2", "nnUNet_n_proc_DA": "2"}
+
+    # --- where things lie -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def dataset(folder: Path) -> Path:
+        """The infection data set's folder below one of nnU-Net's."""
+        return next(folder.glob(f"Dataset{INFECTION}_*"))
+
+    def results(self, trainer: str) -> Path:
+        """A trainer's result folder, which need not exist yet."""
+        name = self.dataset(self.root / "nnUNet_raw").name
+        return self.root / "nnUNet_results" / name / f"{trainer}__nnUNetPlans__2d"
+
+    def predictions(self, trainer: str) -> Path:
+        """Where a trainer's predictions go."""
+        return self.root / "predictions" / trainer
+
+
+def draw_overlays(reference: Path, methods: dict[str, Path], figure: Path, cases: int = 4) -> None:
+    """Draw some test slices with the methods' hits and errors, spread evenly over the set."""
+    import numpy as np
+    from PIL import Image
+
+    from nnunet_ext.evaluation.figures import OverlayCase, overlay_figure
+
+    def read(path: Path) -> np.ndarray:
+        with Image.open(path) as image:
+            return np.asarray(image)
+
+    files = sorted(reference.glob("*.png"))
+    files = [file for file in files if read(file).any()]
+    chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(cases, len(files)))]
+    rows = [
+        OverlayCase(
+            file.stem,
+            read(reference.parent / "imagesTs" / f"{file.stem}_0000.png"),
+            read(file),
+            {name: read(folder / file.name) for name, folder in methods.items()},
+        )
+        for file in chosen
+    ]
+    overlay_figure(rows, figure)

@@ -1,0 +1,69 @@
+"""Generated downloads, made once per session, and a place to convert to."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
+
+
+@pytest.fixture(scope="session")
+def covid_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("covid")
+    return write_covid_semiseg(folder, n_labelled=4, n_test=2, n_unlabeled=7, size=64)
+
+
+@pytest.fixture(scope="session")
+def lung_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lung")
+    return write_msd_lung(folder, n_train=3, n_test=1, shape=(40, 36, 10), spacing=(8.0, 8.5, 20.0))
+
+
+@pytest.fixture(scope="session")
+def brain_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_msd_brain(tmp_path_factory.mktemp("brain"), n_train=2, n_test=1, shape=(24, 20, 16))
+
+
+def _copy(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "download" / original.name))
+
+
+@pytest.fixture
+def covid(covid_original: Path, tmp_path: Path) -> Path:
+    """A copy of the COVID-SemiSeg phantom that a test may damage."""
+    return _copy(covid_original, tmp_path)
+
+
+@pytest.fixture
+def lung(lung_original: Path, tmp_path: Path) -> Path:
+    """A copy of the Task06_Lung phantom that a test may damage."""
+    return _copy(lung_original, tmp_path)
+
+
+@pytest.fixture
+def brain(brain_original: Path, tmp_path: Path) -> Path:
+    """A copy of the Task01_BrainTumour phantom that a test may damage."""
+    return _copy(brain_original, tmp_path)
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty nnUNet_raw, also in the environment."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    return tmp_path / "nnUNet_raw"
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """All files of a folder with their bytes, without the journal, whose order depends on timing."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        files = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
+        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if file.suffix != ".jsonl"}
+
+    return read

@@ -1,0 +1,64 @@
+"""What holds for every data set; a new module in dataset_conversion.datasets is tested on the day it appears."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+from dataset_conversion.conversion import convert
+from dataset_conversion.converter import Converter
+from dataset_conversion.datasets import converter_named, converters
+from nnunet_ext.errors import InputError
+
+# A miniature download per data set: fixture name, and the options to try.
+MINIATURES: dict[str, tuple[str, list[dict]]] = {
+    "COVID-SemiSeg": ("covid_original", [{}, {"labels_wanted": "ggo,consolidation"}]),
+    "MSD": ("lung_original", [{}, {"merge": ("1=nodule",)}]),
+}
+CASES = [(name, options) for name in converters() for options in MINIATURES[name][1]]
+
+
+@pytest.fixture
+def converter(request: pytest.FixtureRequest) -> Converter:
+    name, options = request.param
+    return converters()[name](request.getfixturevalue(MINIATURES[name][0]), **options)
+
+
+@pytest.mark.parametrize("kind", converters().values(), ids=str)
+def test_declaration_is_complete(kind: type[Converter]) -> None:
+    for text in (kind.name, kind.task, kind.licence, kind.download, kind.citation, kind.__doc__):
+        assert text
+    assert kind.download.startswith("http")
+    assert converter_named(kind.name.upper()) is kind
+
+
+@pytest.mark.parametrize("converter", CASES, indirect=True)
+def test_nnunet_accepts_the_result(converter: Converter, raw: Path) -> None:
+    assert convert(converter, raw / "Dataset120_X").problems == []
+    verify_dataset_integrity(str(raw / "Dataset120_X"), 1)
+
+
+@pytest.mark.parametrize("converter", CASES, indirect=True)
+def test_result_depends_on_neither_run_nor_processes(
+    converter: Converter, raw: Path, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
+    again = pickle.loads(pickle.dumps(converter))
+    for parent, processes, source in (("a", 1, converter), ("b", 2, again)):
+        convert(source, raw / parent / "Dataset120_X", processes=processes)
+    assert contents(raw / "a") == contents(raw / "b")
+
+
+@pytest.mark.parametrize("kind", converters().values(), ids=str)
+def test_empty_folders_are_refused_helpfully(kind: type[Converter], tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(InputError, match="-i names") as caught:
+            kind(folder).find_cases()
+        assert str(folder) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_close_names_are_suggested() -> None:
+    with pytest.raises(InputError, match=r"did you mean COVID-SemiSeg\? There are: COVID-SemiSeg, MSD"):
+        converter_named("covidsemiseg")

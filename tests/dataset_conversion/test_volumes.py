@@ -1,0 +1,115 @@
+import itertools
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from dataset_conversion.volumes import (
+    check_written_volume,
+    label_on_image_grid,
+    open_volume,
+    read_voxels,
+    right_angled,
+    write_volume,
+)
+from nnunet_ext.errors import InputError
+
+AFFINE_MM = np.array([[-0.8, 0, 0, 30.0], [0, 0.9, 0, -20.0], [0, 0, 2.5, 7.0], [0, 0, 0, 1]])
+
+
+def rotation(angle: float) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return matrix
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flips", list(itertools.product([1, -1], repeat=3)))
+def test_flips_and_permutations_are_resolved_by_the_affine(axes: tuple[int, ...], flips: tuple[int, ...]) -> None:
+    label = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
+    affine_mm = rotation(0.3) @ AFFINE_MM
+    orientation = np.array(list(zip(axes, flips, strict=True)))
+    stored = nibabel.orientations.apply_orientation(label, orientation)
+    stored_mm = affine_mm @ nibabel.orientations.inv_ornt_aff(orientation, label.shape)
+    turned, words = label_on_image_grid(stored, stored_mm, label.shape, affine_mm)
+    assert np.array_equal(turned, label)
+    assert bool(words) == (axes != (0, 1, 2) or flips != (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "other_mm",
+    [
+        AFFINE_MM + np.array([[0, 0, 0, 0.4], [0] * 4, [0] * 4, [0] * 4]),  # half a voxel aside
+        AFFINE_MM @ np.diag([2.0, 1, 1, 1]),
+        rotation(0.05) @ AFFINE_MM,
+        np.eye(4),
+        np.diag([-1.0, 1, 1, 1]) @ AFFINE_MM,  # mirrored about the world's origin, not about the volume
+    ],
+)
+def test_other_grids_are_refused(other_mm: np.ndarray) -> None:
+    with pytest.raises(InputError, match="is not the image's"):
+        label_on_image_grid(np.zeros((4, 5, 6)), other_mm, (4, 5, 6), AFFINE_MM)
+
+
+def test_other_shape_is_refused() -> None:
+    with pytest.raises(InputError, match=r"shape \(4, 5, 7\)"):
+        label_on_image_grid(np.zeros((4, 5, 7)), AFFINE_MM, (4, 5, 6), AFFINE_MM)
+
+
+def test_rounding_in_the_header_is_no_difference() -> None:
+    label = np.ones((300, 300, 200), np.uint8)
+    rounded = AFFINE_MM.astype(np.float32).astype(float) + 1e-5
+    assert label_on_image_grid(label, rounded, label.shape, AFFINE_MM)[0] is label
+
+
+def test_slightly_skew_axes_are_straightened_and_a_tilt_is_refused() -> None:
+    skew = AFFINE_MM.copy()
+    skew[1, 2] = 1e-4
+    straight = right_angled(skew, (64, 64, 64))
+    axes = straight[:3, :3] / np.linalg.norm(straight[:3, :3], axis=0)
+    assert np.allclose(axes.T @ axes, np.eye(3), atol=1e-12)
+    assert np.allclose(straight, skew, atol=1e-3)
+    skew[1, 2] = 0.3
+    with pytest.raises(InputError, match="right angles"):
+        right_angled(skew, (64, 64, 64))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32])
+def test_written_volumes_read_back_and_are_deterministic(tmp_path: Path, dtype: type) -> None:
+    voxels = np.random.default_rng(0).integers(0, 200, (5, 6, 7)).astype(dtype)
+    affine_mm = rotation(0.4) @ AFFINE_MM
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_volume(tmp_path / name, voxels, affine_mm)
+        check_written_volume(tmp_path / name, voxels, affine_mm)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+    seen = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz")))
+    assert np.array_equal(seen.transpose(2, 1, 0), voxels)
+    with pytest.raises(InputError, match="other voxels"):
+        check_written_volume(tmp_path / "a.nii.gz", voxels + 1, affine_mm)
+    with pytest.raises(InputError, match="another geometry"):
+        check_written_volume(tmp_path / "a.nii.gz", voxels, AFFINE_MM)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    write_volume(path, np.random.default_rng(0).integers(0, 999, (20, 20, 20)).astype(np.int16), AFFINE_MM)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"x\.nii\.gz: is truncated or damaged"):
+        read_voxels(path, open_volume(path))
+    for content in (b"", b"no image", whole[:20]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"x\.nii\.gz: cannot be read"):
+            open_volume(path)
+
+
+def test_64_bit_integers_and_scaled_values(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.arange(8, dtype=np.int64).reshape(2, 2, 2), AFFINE_MM, dtype="int64"), path)
+    assert read_voxels(path, open_volume(path)).dtype == np.int32
+    image = nibabel.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), AFFINE_MM)
+    image.header.set_slope_inter(2, -1024)
+    nibabel.save(image, path)
+    assert read_voxels(path, open_volume(path)).dtype == np.float32
