@@ -13,7 +13,7 @@ STARTUP_FILE = Path("nnunet_ext", "nnunet_ext.pth")
 
 
 class BuildWithStartupFile(build_py):
-    """``build_py`` that also copies the start-up file to the top of the wheel (pip lists it, so uninstall removes it)."""
+    """``build_py`` that also copies the start-up file to the top of the wheel, where pip lists and removes it."""
 
     def run(self) -> None:
         super().run()

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tests.miniature_plans import batch, plans, trainer
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -75,8 +75,8 @@ def measure(configuration: str, steps: int, device: str) -> list[str]:
         ratios = sorted(own / reference for own, reference in pairs)
         low, ratio, high = (ratios[round(q * (len(ratios) - 1))] for q in (0.25, 0.5, 0.75))
         rows.append(
-            f"| {configuration} | {name} | {1000 * ours:.0f} | {1000 * plain:.0f} | {ratio:.2f} [{low:.2f}, {high:.2f}] "
-            f"| {flop_ratio:.2f} | {ratio / flop_ratio:.2f} | {made.batch_size / ours:.1f} |"
+            f"| {configuration} | {name} | {1000 * ours:.0f} | {1000 * plain:.0f} "
+            f"| {ratio:.2f} [{low:.2f}, {high:.2f}] | {flop_ratio:.2f} | {ratio / flop_ratio:.2f} | {made.batch_size / ours:.1f} |"
         )
     return rows
 
@@ -89,8 +89,13 @@ def main() -> None:
     parser.add_argument("--configurations", nargs="+", default=list(SIZES), choices=list(SIZES))
     arguments = parser.parse_args()
     table = [row for name in arguments.configurations for row in measure(name, arguments.steps, arguments.device)]
-    print(f"\ntorch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, {arguments.steps} pairs")
-    print("\n| configuration | trainer | ms/step | nnU-Net ms/step | time ratio [quartiles] | FLOP ratio | overhead | samples/s |")
+    print(
+        f"\ntorch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, {arguments.steps} pairs"
+    )
+    print(
+        "\n| configuration | trainer | ms/step | nnU-Net ms/step | time ratio [quartiles] | FLOP ratio | overhead "
+        "| samples/s |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     print("\n".join(table))
 

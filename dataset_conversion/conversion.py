@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.case_writer import Record, convert_case, output_names
+from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record, convert_case, output_names
 from dataset_conversion.converter import Case, Converter, Found
 from dataset_conversion.download_folder import natural_key
 from dataset_conversion.journal import (
@@ -94,8 +94,10 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
     Raises:
         InputError: the folder is not to be written.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists():
         return
+    if folder.is_dir() and all(entry.name.startswith(TEMPORARY_PREFIX) for entry in folder.iterdir()):
+        return  # empty, or killed before its journal began
     existing = read_header(folder / JOURNAL_NAME)
     if existing is None or existing["converter"] != header["converter"]:
         maker = "something else" if existing is None else existing["converter"]
@@ -205,6 +207,8 @@ def _outcome(converter: Converter, case: Case, folder: Path) -> Record | str:
         return convert_case(converter, case, folder)
     except InputError as error:
         return str(error)
+    except MemoryError:
+        return f"{case.image_files[0]}: does not fit into memory; run again with a smaller -np"
 
 
 def _finish(

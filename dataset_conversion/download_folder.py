@@ -116,8 +116,11 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
     yield folder
     if depth == 0:
         return
-    with os.scandir(folder) as entries:
-        children = [Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir()]
+    try:
+        with os.scandir(folder) as entries:
+            children = [Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir()]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
     for child in sorted(children):
         yield from _folders(child, depth - 1)
 

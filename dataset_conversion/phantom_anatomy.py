@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 AIR_HU, FAT_HU, MUSCLE_HU, BLOOD_HU, BONE_HU, LUNG_HU = -1000.0, -100.0, 45.0, 55.0, 450.0, -850.0
+FINEST_VESSEL = 0.006  # radius; thinner ones fade into the noise
 SHARPNESS = 60.0  # edges fade over about 1/60 of half the field of view
 
 
@@ -53,7 +54,7 @@ def thorax(generator: np.random.Generator, shape: tuple[int, int, int], z: np.nd
     _mediastinum(body, generator)
     _skeleton(body, generator)
     texture = 25 * smooth_noise(generator, shape, (1, 0.02 * shape[1], 0.02 * shape[2]))
-    body.lung = lung * (body.hu < -500)
+    body.lung = np.clip(1.6 * lung, 0, 1) * (body.hu < -300)  # up to the edge, where voxels hold both
     body.hu += body.lung * (70 * (body.y + 0.1) + texture)  # lower lung parts are denser, by gravity
     _fissures(body, generator)
     _vessels(body, generator)
@@ -203,7 +204,7 @@ def _branch(
     radius: float,
 ) -> None:
     """Draw a branch (z, y, x) of a vessel tree and what springs from it."""
-    if radius < 0.0045:
+    if radius < FINEST_VESSEL:
         return
     end = start + direction * generator.uniform(5, 9) * radius**0.75 * 0.42
     _draw_tube(body, share, start, end, radius)
@@ -214,11 +215,13 @@ def _branch(
 
 def _draw_tube(body: Thorax, share: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
     """Raise ``share`` to 1 inside a tube of that radius."""
-    thickness = max(radius, 0.5 * abs(body.z[-1, 0, 0] - body.z[0, 0, 0]) / max(len(share) - 1, 1), 0.02)
-    low, high = np.minimum(start, end), np.maximum(start, end)
-    slices = np.flatnonzero((body.z[:, 0, 0] >= low[0] - thickness) & (body.z[:, 0, 0] <= high[0] + thickness))
-    if not slices.size:
+    z_axis = body.z[:, 0, 0]
+    thickness = max(radius, 0.5 * abs(z_axis[-1] - z_axis[0]) / max(len(z_axis) - 1, 1), 0.02)
+    bottom, top = max(start[0], end[0]) + thickness, min(start[0], end[0]) - thickness
+    if z_axis[0] > bottom or z_axis[-1] < top:
         return
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    slices = np.flatnonzero((z_axis >= top) & (z_axis <= bottom))
     y, x = body.y[0], body.x[0]
     near = (y > low[1] - 0.05) & (y < high[1] + 0.05) & (x > low[2] - 0.05) & (x < high[2] + 0.05)
     rows, columns = np.nonzero(near)
@@ -227,8 +230,8 @@ def _draw_tube(body: Thorax, share: np.ndarray, start: np.ndarray, end: np.ndarr
     box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
     line = end - start
     for index in slices:
-        z = float(body.z[index, 0, 0])
-        offset = np.stack([np.full(y[box].shape, z) - start[0], y[box] - start[1], x[box] - start[2]], axis=-1)
+        depth = np.full(y[box].shape, z_axis[index] - start[0])
+        offset = np.stack([depth, y[box] - start[1], x[box] - start[2]], axis=-1)
         along = np.clip(offset @ line / (line @ line), 0, 1)
         gap = offset - along[..., None] * line
         gap[..., 0] *= min(1.0, radius / thickness)  # a slice of finite thickness catches what passes near it

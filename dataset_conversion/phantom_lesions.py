@@ -68,7 +68,9 @@ def add_nodule(
     centre = places[generator.integers(len(places))]
     offset_mm = (np.moveaxis(np.indices(shape), 0, -1) - centre) * spacing
     distance_mm = np.linalg.norm(offset_mm, axis=-1)
-    radius_mm = diameter_mm / 2 * (1 + 0.12 * smooth_noise(generator, shape, 0.3 * diameter_mm / spacing))
+    radius_mm = (
+        diameter_mm / 2 * (1 + 0.12 * smooth_noise(generator, shape, [0.3 * diameter_mm / size for size in spacing_mm]))
+    )
     signed_mm = radius_mm - distance_mm
     if generator.random() < 0.5:  # spicules: thin cones that reach beyond the core
         for _ in range(9):

@@ -99,7 +99,8 @@ def write_msd_lung(
         The task folder.
     """
     root = folder / "Task06_Lung"
-    train, test = [], []
+    train: list[str] = []
+    test: list[str] = []
     for index in range(n_train + n_test):
         name = f"lung_{1 + 2 * index + index // 3:03d}"
         image, label = nodule_volume(seed, index, shape, spacing)
@@ -142,7 +143,8 @@ def write_msd_brain(
         The task folder.
     """
     root = folder / "Task01_BrainTumour"
-    train, test = [], []
+    train: list[str] = []
+    test: list[str] = []
     for index in range(n_train + n_test):
         name = f"BRATS_{1 + index:03d}"
         image, label = tumour_volume(seed, index, shape)
@@ -169,7 +171,7 @@ def tumour_volume(seed: int, index: int, shape: tuple[int, int, int]) -> tuple[n
     centre = generator.uniform(-0.35, 0.35, 3)
     reach = np.sqrt(((axes - centre[:, None, None, None]) ** 2).sum(axis=0)) / generator.uniform(0.3, 0.42)
     reach += 0.12 * smooth_noise(generator, shape, size / 14)
-    label = np.select([reach < 0.33, reach < 0.55, reach < 1.0], [2, 3, 1], 0).astype(np.uint8)
+    label = np.select([reach < 0.42, reach < 0.62, reach < 1.0], [2, 3, 1], 0).astype(np.uint8)
     label[(radius > 0.97) | (ventricle & (label == 1))] = 0
     # Rows: FLAIR, T1w, T1 with gadolinium, T2w. Columns: white and grey matter, fluid, edema, core, enhancing rim.
     contrast = [[300, 380, 90, 640, 470, 560], [520, 400, 160, 380, 300, 360],

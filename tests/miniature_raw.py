@@ -37,7 +37,10 @@ def write_raw(
             _write(image.clip(0, 255).astype(np.uint8), images / f"case_{i:02d}_{channel:04d}{ending}")
         if labelled:
             label_folder.mkdir(exist_ok=True)
-            _write(mask.astype(np.uint8) * (i % 2 + 1 if labels and len(labels) > 2 else 1), label_folder / f"case_{i:02d}{ending}")
+            _write(
+                mask.astype(np.uint8) * (i % 2 + 1 if labels and len(labels) > 2 else 1),
+                label_folder / f"case_{i:02d}{ending}",
+            )
     dataset_json = {
         "channel_names": {str(c): "lung-window CT" for c in range(channels)},
         "labels": labels or ({"background": 0, "lesion": 1} if labelled else {"background": 0}),

@@ -33,7 +33,7 @@ class MSD(Converter):
     merge: tuple[str, ...] = ()
 
     name: ClassVar[str] = "MSD"
-    task: ClassVar[str] = "Medical Segmentation Decathlon: Task06_Lung, Task01_BrainTumour, ..."
+    task: ClassVar[str] = "Medical Segmentation Decathlon, any task (Task06_Lung, Task01_BrainTumour)"
     licence: ClassVar[str] = "CC-BY-SA 4.0"
     download: ClassVar[str] = "http://medicaldecathlon.com"
     citation: ClassVar[str] = (
@@ -88,6 +88,8 @@ class MSD(Converter):
         for key, kind in shapes.items():
             if not isinstance(content, dict) or not isinstance(content.get(key), kind) or not content[key]:
                 raise InputError(f"{file}: has no {key!r} or an empty one; -i names a task as published")
+        if not isinstance(content.get("test", []), list):
+            raise InputError(f"{file}: 'test' is no list; download it again")
         return content
 
     @cached_property

@@ -12,6 +12,7 @@ from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
     from nnunet_ext.training.configuration import Configuration
+    from nnunet_ext.training.configured_trainer import ConfiguredTrainer
 
 CONFIGURATIONS = ("2d", "3d_fullres")
 
@@ -123,7 +124,7 @@ def _apply(arguments: argparse.Namespace, configuration: Configuration) -> None:
         configuration.settings[name] = _checked(name, value)
 
 
-def trainers() -> dict[str, type]:
+def trainers() -> dict[str, type[ConfiguredTrainer]]:
     """Every trainer of the package by name, as the re-export module lists them."""
     import importlib.util
 
@@ -160,7 +161,9 @@ def _configurations(given: list[str] | None, manager: Any, plans_file: Path) -> 
     planned = [name for name in CONFIGURATIONS if name in manager.available_configurations]
     unplanned = [name for name in given or [] if name not in planned]
     if unplanned:
-        raise InputError(f"{plans_file}: has no configuration {', '.join(unplanned)} to train; it has {', '.join(planned)}")
+        raise InputError(
+            f"{plans_file}: has no configuration {', '.join(unplanned)} to train; it has {', '.join(planned)}"
+        )
     return given or planned
 
 

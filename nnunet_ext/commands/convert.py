@@ -80,7 +80,7 @@ def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
     parser.add_argument("--name", metavar="NAME", help="folder becomes Dataset<ID>_<NAME>; default: after the data set")
     parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
     parser.add_argument("--overwrite", action="store_true", help="convert anew what this command made before")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be converted; read and write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be converted; write nothing")
     kind.add_options(parser.add_argument_group(f"options of {kind.name}"))
     return parser
 

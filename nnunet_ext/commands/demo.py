@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
@@ -26,8 +28,8 @@ def demo_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_demo``."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_demo",
-        description="Generate miniature chest CT in the original download layouts, convert, plan, configure, train plain "
-        "nnU-Net and RelationDrivenTrainer on the same budget, predict, evaluate and draw. About 8 minutes on two CPU "
+        description="Generate miniature chest CT in the original download layouts, convert, plan, configure, train "
+        "plain nnU-Net and RelationDrivenTrainer on the same budget, predict, evaluate and draw. About 8 minutes on two CPU "
         "cores. Run again after an interruption: it goes on where it was.",
     )
     parser.add_argument("-o", default="nnunet_ext_demo", metavar="FOLDER", help="default: ./nnunet_ext_demo")
@@ -89,10 +91,14 @@ class Demo:
         """From the downloads to configured plans."""
         covid, lung = (str(self.root / "downloads" / name) for name in ("COVID-SemiSeg", "Task06_Lung"))
         self.call("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", INFECTION)
-        self.call("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", UNLABELED, "--unlabeled", "--name", "COVID-unlabeled")  # fmt: skip
+        self.call(
+            "nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", UNLABELED, "--unlabeled", "--name", "Unlabeled"
+        )  # fmt: skip
         self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
         planned = list((self.root / "nnUNet_preprocessed").glob(f"Dataset{INFECTION}_*/nnUNetPlans_2d"))
-        self.call("nnUNetv2_plan_and_preprocess", "-d", INFECTION, "-c", "2d", "--verify_dataset_integrity", skip=bool(planned))  # fmt: skip
+        self.call(
+            "nnUNetv2_plan_and_preprocess", "-d", INFECTION, "-c", "2d", "--verify_dataset_integrity", skip=bool(planned)
+        )  # fmt: skip
         self.call(
             "nnUNetv2_ext_configure", "-d", INFECTION, "--general", NODULES, "--unlabeled", UNLABELED, "--set",
             f"num_epochs={EPOCHS}", f"num_iterations_per_epoch={ITERATIONS}", "num_val_iterations_per_epoch=5",
@@ -151,7 +157,8 @@ class Demo:
         log = self.root / "logs" / f"{self.done:02}_{name}.log"
         program = Path(sys.executable).parent / name
         with log.open("w") as file, subprocess.Popen(
-            [str(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment()
+            [str(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self.environment(),
         ) as process:  # fmt: skip
             assert process.stdout is not None
             self.follow(process.stdout, file, epochs)
@@ -160,7 +167,7 @@ class Demo:
             raise InputError(f"{log}: {name} failed: {last}; mend that and run the demo again")
 
     @staticmethod
-    def follow(output, log, epochs: int) -> None:
+    def follow(output: Iterable[str], log: TextIO, epochs: int) -> None:
         """Copy the output to the log; count epochs on a progress bar."""
         from tqdm import tqdm
 

@@ -158,7 +158,9 @@ def _report_trainers() -> Iterator[Problem]:
     run = subprocess.run([sys.executable, "-c", RESOLVE, *names], capture_output=True, text=True, check=False)
     if run.returncode != 0:
         reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Problem(f"nnU-Net's trainer search fails: {reason}", f"{sys.executable} -m pip install --upgrade nnunetv2")
+        yield Problem(
+            f"nnU-Net's trainer search fails: {reason}", f"{sys.executable} -m pip install --upgrade nnunetv2"
+        )
         return
     for name, (state, where) in json.loads(run.stdout.splitlines()[-1]).items():
         print(f"{name}: {where}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -18,7 +18,7 @@ class RelationFeatures(NamedTuple):
 
     general_on_labelled: torch.Tensor  # F_G(X^c)
     target_on_labelled: torch.Tensor  # F_T(X^c)
-    general_on_general: torch.Tensor | None  # F_G(X^n)
+    general_on_general: torch.Tensor  # F_G(X^n)
     general_on_unlabeled: torch.Tensor | None
     target_on_unlabeled: torch.Tensor | None
 
@@ -59,7 +59,7 @@ class DualEncoderUNet(nn.Module):
             InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder.
         """
 
-        def planned_unet() -> nn.Module:
+        def planned_unet() -> Any:
             return get_network_from_plans(
                 configuration.network_arch_class_name,
                 configuration.network_arch_init_kwargs,
@@ -90,40 +90,38 @@ class DualEncoderUNet(nn.Module):
     def forward(
         self, x: torch.Tensor, general: torch.Tensor | None = None, unlabeled: torch.Tensor | None = None
     ) -> torch.Tensor | list[torch.Tensor] | DualEncoderOutput:
-        """Segment ``x``; with a further stream, also return the features that the relation losses compare.
+        """Segment ``x``; with a general stream, also return the features that the relation losses compare.
 
         Args:
             x: ``[B, channels, *spatial]``, the labelled stream or the image to segment.
             general: the general stream (other lesions), same channels and spatial size.
-            unlabeled: the unlabelled stream, same channels and spatial size.
+            unlabeled: the unlabelled stream, same channels and spatial size; only together with ``general``.
 
         Returns:
             Logits ``[B, classes, *spatial]``, or a list of them, finest first, when ``decoder.deep_supervision``;
-            a :class:`DualEncoderOutput` when a further stream is given.
+            a :class:`DualEncoderOutput` when ``general`` is given.
         """
-        general_x, general_u, general_n = self._encode_general(x, unlabeled, general)
+        streams = [stream for stream in (x, general, unlabeled) if stream is not None]
+        general_x, *general_others = self._encode_general(streams)
         skips = self.encoder(x)
-        target_x = skips[-1]
-        target_u = None if unlabeled is None else self.encoder(unlabeled)[-1]  # apart: its skips need no gradient
-        bottleneck = torch.cat((general_x.detach(), target_x), dim=1)
+        bottleneck = torch.cat((general_x.detach(), skips[-1]), dim=1)
         segmentation = self.decoder([*skips[:-1], bottleneck])
-        if general is None and unlabeled is None:
+        if general is None:
             return segmentation
-        return DualEncoderOutput(
-            segmentation, RelationFeatures(general_x, target_x, general_n, general_u, target_u)
+        features = RelationFeatures(
+            general_on_labelled=general_x,
+            target_on_labelled=skips[-1],
+            general_on_general=general_others[0],
+            general_on_unlabeled=None if unlabeled is None else general_others[1],
+            target_on_unlabeled=None if unlabeled is None else self.encoder(unlabeled)[-1],  # its skips are not needed
         )
+        return DualEncoderOutput(segmentation, features)
 
-    def _encode_general(
-        self, x: torch.Tensor, unlabeled: torch.Tensor | None, general: torch.Tensor | None
-    ) -> list[torch.Tensor | None]:
+    def _encode_general(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
         """Bottlenecks of the general encoder for every stream, in one pass where normalisation and device allow that.
 
         A CPU is slower on one large batch than on its parts, which fit the cache (benchmarks/train_step.py).
         """
-        streams = [x, unlabeled, general]
-        given = [stream for stream in streams if stream is not None]
-        if x.device.type != "cpu" and not self.batch_statistics:
-            parts = iter(self.encoder_general(torch.cat(given))[-1].split([len(stream) for stream in given]))
-        else:
-            parts = iter([self.encoder_general(stream)[-1] for stream in given])
-        return [None if stream is None else next(parts) for stream in streams]
+        if streams[0].device.type == "cpu" or self.batch_statistics:
+            return [self.encoder_general(stream)[-1] for stream in streams]
+        return list(self.encoder_general(torch.cat(streams))[-1].split([len(stream) for stream in streams]))

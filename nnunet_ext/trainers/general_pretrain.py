@@ -23,7 +23,7 @@ class GeneralPretrainTrainer(ConfiguredTrainer):
 
     def initialize(self) -> None:
         """Replace the labelled data set's labels by lesion, then build as nnU-Net does."""
-        self.dataset_json = {**self.dataset_json, "labels": LESION_LABELS}
+        self.dataset_json: dict = {**self.dataset_json, "labels": LESION_LABELS}
         self.dataset_json.pop("regions_class_order", None)
         self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
         super().initialize()
@@ -43,4 +43,6 @@ class GeneralPretrainTrainer(ConfiguredTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Nothing to predict: the labelled data set's cases are not this network's task."""
-        self.print_to_log_file("General pre-training is judged by the pseudo Dice in progress.png; no validation cases.")
+        self.print_to_log_file(
+            "General pre-training is judged by the pseudo Dice in progress.png; no validation cases."
+        )

@@ -23,7 +23,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     The detached general features (network) and the detached R_G(X^c) of eq. 5 make one backward of the sum do that.
 
     Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions for Annotation-Efficient COVID-19 CT
-    Lung Infection Segmentation", IEEE JBHI 2022, eq. 1-5 and Algorithm 1. Readings: docs/relation_driven.md.
+    Lung Infection Segmentation", IEEE JBHI 25(11), 2021, eq. 1-5 and Algorithm 1. Readings: docs/relation_driven.md.
     """
 
     required_streams: ClassVar[tuple[str, ...]] = ("general",)  # X^n
@@ -87,11 +87,20 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     def relation_distances(self, features: RelationFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """‖R_G(X^n) - R_G(X^c)‖² and ‖R_G(X^c) - R_T(X^c)‖², each the mean over labelled and unlabelled X^c."""
         general_n = relation_matrix(features.general_on_general)
-        general_c, target_c = relation_matrix(features.general_on_labelled), relation_matrix(features.target_on_labelled)
-        self._relations = {"general_on_general": general_n, "general_on_target": general_c, "target_on_target": target_c}
+        general_c, target_c = (
+            relation_matrix(features.general_on_labelled),
+            relation_matrix(features.target_on_labelled),
+        )
+        self._relations = {
+            "general_on_general": general_n,
+            "general_on_target": general_c,
+            "target_on_target": target_c,
+        }
         pairs = [(general_c, target_c)]
-        if features.general_on_unlabeled is not None:
-            pairs.append((relation_matrix(features.general_on_unlabeled), relation_matrix(features.target_on_unlabeled)))
+        if features.general_on_unlabeled is not None and features.target_on_unlabeled is not None:
+            pairs.append(
+                (relation_matrix(features.general_on_unlabeled), relation_matrix(features.target_on_unlabeled))
+            )
         pulled = [relation_consistency(general_n, general, self.relation_reduction) for general, _ in pairs]
         pushed = [relation_consistency(general.detach(), target, self.relation_reduction) for general, target in pairs]
         return torch.stack(pulled).mean(), torch.stack(pushed).mean()
@@ -158,7 +167,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         if self.current_epoch == 0 or not kept:
             kept = {f"first_{name}": value for name, value in now.items()}
         unfinished = path.with_name("unfinished.npz")
-        np.savez_compressed(unfinished, **kept, **{f"last_{name}": value for name, value in now.items()})
+        np.savez_compressed(unfinished, **kept, **{f"last_{name}": value for name, value in now.items()})  # type: ignore[arg-type]
         unfinished.replace(path)
 
     def on_train_end(self) -> None:

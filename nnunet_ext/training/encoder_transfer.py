@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,13 @@ from torch import nn
 from nnunet_ext.errors import InputError
 
 # What nnU-Net's checkpoints hold besides tensors: numbers of its log. Nothing else is unpickled.
-NUMPY_NUMBERS = [np.dtype, np._core.multiarray.scalar, np.ndarray, np._core.multiarray._reconstruct, *map(type, map(np.dtype, ("f4", "f8", "f2", "i4", "i8", "?")))]
+NUMPY_NUMBERS: list[Any] = [
+    np.dtype,
+    np.ndarray,
+    np.float64().__reduce__()[0],  # how NumPy pickles a number and an array; the functions' module differs by version
+    np.zeros(0).__reduce__()[0],
+    *{type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")},
+]
 
 
 def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
@@ -36,5 +43,7 @@ def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
     given = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
     misfits = [name for name in own if name not in given or given[name].shape != own[name].shape]
     if misfits:
-        raise InputError(f"{checkpoint}: {len(misfits)} of {len(own)} encoder weights do not fit, e.g. {misfits[0]}; {advice}")
+        raise InputError(
+            f"{checkpoint}: {len(misfits)} of {len(own)} encoder weights do not fit, e.g. {misfits[0]}; {advice}"
+        )
     encoder.load_state_dict({name: given[name] for name in own})

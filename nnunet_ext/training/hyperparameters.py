@@ -1,6 +1,6 @@
 """Hyperparameters are a trainer's annotated class attributes: typed, defaulted, overridden from the plans.
 
-A trainer writes ``target_weight: Weight = 0.1  # lambda_T, eq. 5``; annotations with ``ClassVar`` are no hyperparameters.
+A trainer writes ``target_weight: Weight = 0.1  # lambda_T, eq. 5``; a ``ClassVar`` is no hyperparameter.
 """
 
 import difflib

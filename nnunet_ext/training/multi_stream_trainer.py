@@ -21,8 +21,9 @@ MAX_GRADIENT_NORM = 12.0  # nnU-Net's
 class MultiStreamTrainer(ConfiguredTrainer):
     """A method states the streams it needs and one ``training_step``, which names its losses to :meth:`update`.
 
-    ``optional_streams`` are joined to the batch where they are configured, beside the required ones. A batch is nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further stream under its role; all
-    tensors are on the device.
+    ``optional_streams`` are joined to the batch where they are configured, beside the required ones. A batch is
+    nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further stream under its role; all tensors are on
+    the device.
     """
 
     optional_streams: ClassVar[tuple[str, ...]] = ()

@@ -14,7 +14,7 @@ import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, comp_blosc2_params
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.utils import (
     create_paths_fn,
@@ -65,7 +65,8 @@ def _cases_in_folder(raw_folder: Path, ending: str, labelled: bool) -> list[RawC
     folder = raw_folder / ("imagesTr" if labelled else "imagesUn")
     if not folder.is_dir():
         what = "labelled images live in imagesTr" if labelled else "unlabelled images live in imagesUn"
-        raise InputError(f"{folder}: no such folder; {what}, convert the data set {'with labels' if labelled else 'with --unlabeled'}")
+        mend = "convert the data set with labels" if labelled else "convert the data set with --unlabeled"
+        raise InputError(f"{folder}: no such folder; {what}, {mend}")
     files = sorted(file.name for file in folder.iterdir() if file.name.endswith(ending))
     return [
         RawCase(
@@ -110,7 +111,9 @@ def preprocess_stream(
         if error is not None:
             errors.append(f"{case.images[0]}: {str(error).splitlines()[0]}")
     if errors:
-        raise InputError(f"{len(errors)} of {len(cases)} cases failed, the others are done: " + "; ".join(sorted(errors)))
+        raise InputError(
+            f"{len(errors)} of {len(cases)} cases failed, the others are done: " + "; ".join(sorted(errors))
+        )
     _write_json(record, stream.folder / MANIFEST)
     return f"{title}: {len(cases)} cases, {len(todo)} new"
 
@@ -171,14 +174,23 @@ def preprocess_case(case: RawCase, settings: _CaseSettings) -> None:
     data, properties = reader.read_images(case.images)
     label = None if case.label is None else (reader.read_seg(case.label)[0] > 0).astype(np.int8)
     if label is not None and label.shape[1:] != data.shape[1:]:
-        raise InputError(f"image has shape {data.shape[1:]}, label {case.label} has {label.shape[1:]}; convert it again")
+        raise InputError(
+            f"image has shape {data.shape[1:]}, label {case.label} has {label.shape[1:]}; convert it again"
+        )
     properties["spacing"] = _usable_spacing(list(properties["spacing"]), plans, configuration)
     preprocessor: DefaultPreprocessor = configuration.preprocessor_class(verbose=False)
     data, label, properties = preprocessor.run_case_npy(
         data, label, properties, plans, configuration, {"labels": LESION_LABELS}
     )
     properties.setdefault("class_locations", {})  # nnU-Net's loader reads it for every case
-    _save(data.astype(np.float32, copy=False), label.astype(np.int16, copy=False), properties, case.name, settings, configuration)
+    _save(
+        data.astype(np.float32, copy=False),
+        label.astype(np.int16, copy=False),
+        properties,
+        case.name,
+        settings,
+        configuration,
+    )
 
 
 def _usable_spacing(spacing: list[float], plans: PlansManager, configuration: ConfigurationManager) -> list[float]:
@@ -194,7 +206,12 @@ def _usable_spacing(spacing: list[float], plans: PlansManager, configuration: Co
 
 
 def _save(
-    data: np.ndarray, label: np.ndarray, properties: dict, name: str, settings: _CaseSettings, configuration: ConfigurationManager
+    data: np.ndarray,
+    label: np.ndarray,
+    properties: dict,
+    name: str,
+    settings: _CaseSettings,
+    configuration: ConfigurationManager,
 ) -> None:
     """Write into a folder of its own, then move; the .pkl goes last and marks the case as done."""
     unfinished = Path(settings.folder) / "unfinished" / name

@@ -84,7 +84,7 @@ def role_root(labelled_folder: str | Path, role: str) -> Path:
 def stream_keys(
     role: str, datasets: list[str], labelled_folder: str, plans: PlansManager, configuration: ConfigurationManager
 ) -> list[str]:
-    """Keys of all cases of a role, sorted by data set: paths below :func:`role_root` that nnU-Net's data set class reads.
+    """Keys of all cases of a role: paths below :func:`role_root` that nnU-Net's data set class reads.
 
     Raises:
         InputError: see :meth:`Stream.cases`.

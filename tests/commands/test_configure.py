@@ -116,7 +116,9 @@ def test_wrong_input_is_one_line_and_changes_nothing(
     assert (place / "nnUNetPlans.json").read_bytes() == before
 
 
-def test_unset_folders_are_named(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unset_folders_are_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("nnUNet_preprocessed")
     assert configure("--general", "998") == 1
     assert "nnUNet_preprocessed=: no such folder; export nnUNet_preprocessed=" in capsys.readouterr().err

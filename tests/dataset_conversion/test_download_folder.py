@@ -25,7 +25,8 @@ def test_unpadded_numbers_sort_as_numbers(numbers: list[int]) -> None:
 
 @given(st.lists(st.text(max_size=6)))
 def test_natural_order_is_total(names: list[str]) -> None:
-    assert sorted(names, key=natural_key) == sorted(names[::-1], key=natural_key)
+    backwards = names[::-1]
+    assert sorted(names, key=natural_key) == sorted(backwards, key=natural_key)
 
 
 @given(st.text())

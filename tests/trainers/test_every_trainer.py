@@ -45,7 +45,9 @@ def test_every_trainer_of_the_package_is_exported() -> None:
 def test_name_is_free_and_survives_nnunets_folder_names(cls: type) -> None:
     assert "__" not in cls.__name__ and cls.__name__.endswith("Trainer")
     upstream = Path(nnunetv2.__path__[0], "training", "nnUNetTrainer").rglob("*.py")
-    classes = {node.name for file in upstream for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
+    classes = {
+        node.name for file in upstream for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)
+    }
     assert cls.__name__ not in classes
 
 

@@ -153,7 +153,9 @@ def test_general_encoder_starts_from_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     source.save_checkpoint(str(path))
     made = relation_driven(tmp_path / "made", general_checkpoint=str(path))
-    for ours, theirs in zip(made.network.encoder_general.parameters(), source.network.encoder.parameters(), strict=True):
+    for ours, theirs in zip(
+        made.network.encoder_general.parameters(), source.network.encoder.parameters(), strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 

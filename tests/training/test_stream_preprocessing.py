@@ -138,7 +138,11 @@ def test_finished_streams_serve_without_their_raw_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "break_it", "message"),
     [
-        ("general", lambda raw: (raw / "labelsTr" / "case_01.png").unlink(), "case_01.png: label of case case_01 is missing"),
+        (
+            "general",
+            lambda raw: (raw / "labelsTr" / "case_01.png").unlink(),
+            "case_01.png: label of case case_01 is missing",
+        ),
         ("unlabeled", lambda raw: None, "imagesUn: no such folder; unlabelled images live in imagesUn"),
         ("general", lambda raw: _add_ignore_label(raw), "has an ignore label"),
     ],

@@ -1,0 +1,169 @@
+"""Every trainer through stock nnU-Net commands: plan, train, kill, resume, predict, zip out and in, predict again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
+from nnunet_ext.commands.configure import trainers
+from tests.miniature_raw import write_raw
+
+pytestmark = pytest.mark.e2e
+SETTINGS = ["num_epochs=4", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "save_every=1"]
+PREDICTORS = [
+    name for name in trainers() if name != "GeneralPretrainTrainer"
+]  # which only feeds the relation-driven one
+
+
+class Workplace:
+    """nnU-Net's three folders and its commands as subprocesses of this environment."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folders = {name: root / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+        for folder in self.folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("nnUNet")}
+        folders = {name: str(folder) for name, folder in self.folders.items()}
+        return {**plain, **folders, "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1", **extra}
+
+    def start(self, name: str, *arguments: object, **extra: str) -> subprocess.Popen[str]:
+        command = [str(Path(sys.executable).parent / name), *map(str, arguments)]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment(**extra),
+            cwd=self.root, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, name: str, *arguments: object, **extra: str) -> str:
+        process = self.start(name, *arguments, **extra)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, f"{name} {arguments}\n{output}"
+        return output
+
+    def fold(self, dataset: str, trainer: str, configuration: str, fold: str = "0") -> Path:
+        return self.folders["nnUNet_results"] / dataset / f"{trainer}__nnUNetPlans__{configuration}" / f"fold_{fold}"
+
+
+@pytest.fixture(scope="session")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """2d: converted phantom downloads, planned and configured; labelled 120, general 6, unlabelled 121."""
+    place = Workplace(tmp_path_factory.mktemp("slices"))
+    covid = write_covid_semiseg(place.root / "covid", n_labelled=6, n_test=2, n_unlabeled=4, size=64)
+    lung = write_msd_lung(place.root, n_train=2, n_test=0, shape=(64, 64, 8))
+    place.run("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", 120, "--name", "Infection")
+    place.run("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", 121, "--unlabeled", "--name", "Unlabeled")
+    place.run("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", 6)
+    place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "2d", "-np", 1, "--verify_dataset_integrity")
+    place.run(
+        "nnUNetv2_ext_configure", "-d", 120, "--general", 6, "--unlabeled", 121, "-np", 1, "--set", *SETTINGS
+    )  # fmt: skip
+    return place
+
+
+@pytest.fixture(scope="session")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """3d_fullres: tiny volumes, written directly."""
+    place = Workplace(tmp_path_factory.mktemp("volumes"))
+    raw = place.folders["nnUNet_raw"]
+    write_raw(raw, "Dataset120_Infection", 5, (16, 32, 32))
+    write_raw(raw, "Dataset006_Lung", 2, (16, 32, 32), seed=1)
+    place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "3d_fullres", "-np", 1)
+    place.run("nnUNetv2_ext_configure", "-d", 120, "--general", 6, "-np", 1, "--set", *SETTINGS)
+    return place
+
+
+def pretrain_once(place: Workplace, configuration: str) -> None:
+    checkpoint = (
+        place.fold("Dataset120_Infection", "GeneralPretrainTrainer", configuration, "all") / "checkpoint_final.pth"
+    )
+    if not checkpoint.is_file():
+        place.run("nnUNetv2_train", 120, configuration, "all", "-tr", "GeneralPretrainTrainer", "-device", "cpu")
+    assert checkpoint.is_file()
+
+
+def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """SIGKILL the training and its workers as soon as the condition holds."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        assert time.monotonic() < deadline, "the training never came that far"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def epoch_of(checkpoint: Path) -> int:
+    """Finished epochs; -1 while there is no readable checkpoint."""
+    try:
+        return torch.load(checkpoint, weights_only=False)["current_epoch"] if checkpoint.is_file() else -1
+    except (RuntimeError, EOFError, OSError):
+        return -1
+
+
+def read(folder: Path) -> dict[str, np.ndarray]:
+    files = [file for file in folder.iterdir() if file.name.endswith((".png", ".nii.gz"))]
+    return {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files}
+
+
+@pytest.mark.parametrize("trainer", PREDICTORS)
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_train_kill_resume_predict_export_import_predict(
+    trainer: str, configuration: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place: Workplace = request.getfixturevalue("slices" if configuration == "2d" else "volumes")
+    fold = place.fold("Dataset120_Infection", trainer, configuration)
+    train = ("nnUNetv2_train", 120, configuration, 0, "-tr", trainer, "-device", "cpu")
+    if trainer == "RelationDrivenTrainer":
+        refused, _ = (process := place.start(*train)).communicate(timeout=300)
+        assert process.returncode != 0
+        assert refused.splitlines()[-1].startswith("nnunet_ext.errors.InputError: ")
+        assert f"run nnUNetv2_train Dataset120_Infection {configuration} all -tr GeneralPretrainTrainer" in refused
+        pretrain_once(place, configuration)
+
+    kill_when(place.start(*train), lambda: epoch_of(fold / "checkpoint_latest.pth") >= 1)
+    assert not (fold / "checkpoint_final.pth").exists()
+    resumed = place.run(*train, "--c")
+    assert "Epoch 3" in resumed and "Epoch 0" not in resumed
+    final = torch.load(fold / "checkpoint_final.pth", weights_only=False)
+    assert final["current_epoch"] == 4 and len(final["logging"]["train_losses"]) == 4
+    assert (fold / "validation" / "summary.json").is_file()
+    for term in trainers()[trainer].loss_terms:
+        assert np.isfinite(final["logging"][term]).all() and len(final["logging"][term]) == 4
+
+    raw = place.folders["nnUNet_raw"] / "Dataset120_Infection"
+    images = raw / ("imagesTs" if (raw / "imagesTs").is_dir() else "imagesTr")
+    identity = ("-d", 120, "-c", configuration, "-f", 0, "-tr", trainer)
+    predict = ("-i", images, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta", *identity)
+    place.run("nnUNetv2_predict", "-o", tmp_path / "first", *predict)
+    place.run("nnUNetv2_export_model_to_zip", "-o", tmp_path / "model.zip", *identity)
+    elsewhere = Workplace(tmp_path / "elsewhere")
+    elsewhere.run("nnUNetv2_install_pretrained_model_from_zip", tmp_path / "model.zip")
+    elsewhere.run("nnUNetv2_predict", "-o", tmp_path / "second", *predict)
+    first, second = read(tmp_path / "first"), read(tmp_path / "second")
+    assert first and set(first) == set(second)
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+
+
+def test_pretrained_encoder_reaches_the_dual_network(slices: Workplace) -> None:
+    """What GeneralPretrainTrainer learnt is where RelationDrivenTrainer says it starts."""
+    pretrain_once(slices, "2d")
+    output = slices.run(
+        "nnUNetv2_train", 120, "2d", 1, "-tr", "RelationDrivenTrainer", "-device", "cpu", nnUNet_n_proc_DA="0"
+    )
+    checkpoint = slices.fold("Dataset120_Infection", "GeneralPretrainTrainer", "2d", "all") / "checkpoint_final.pth"
+    assert f"The general encoder starts from {checkpoint}" in output
+    fold = slices.fold("Dataset120_Infection", "RelationDrivenTrainer", "2d", "1")
+    for name in ("training_terms.csv", "training_terms.png", "relation_matrices.npz", "relation_matrices.png"):
+        assert (fold / name).stat().st_size > 0
