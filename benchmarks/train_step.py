@@ -76,7 +76,8 @@ def measure(configuration: str, steps: int, device: str) -> list[str]:
         low, ratio, high = (ratios[round(q * (len(ratios) - 1))] for q in (0.25, 0.5, 0.75))
         rows.append(
             f"| {configuration} | {name} | {1000 * ours:.0f} | {1000 * plain:.0f} "
-            f"| {ratio:.2f} [{low:.2f}, {high:.2f}] | {flop_ratio:.2f} | {ratio / flop_ratio:.2f} | {made.batch_size / ours:.1f} |"
+            f"| {ratio:.2f} [{low:.2f}, {high:.2f}] | {flop_ratio:.2f} | {ratio / flop_ratio:.2f} "
+            f"| {made.batch_size / ours:.1f} |"
         )
     return rows
 

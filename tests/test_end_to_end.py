@@ -19,9 +19,9 @@ from tests.miniature_raw import write_raw
 
 pytestmark = pytest.mark.e2e
 SETTINGS = ["num_epochs=4", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "save_every=1"]
-PREDICTORS = [
-    name for name in trainers() if name != "GeneralPretrainTrainer"
-]  # which only feeds the relation-driven one
+# GeneralPretrainTrainer only feeds RelationDrivenTrainer and runs before it
+RUNS = [(name, "2d") for name in trainers() if name != "GeneralPretrainTrainer"]
+RUNS.append(("RelationDrivenTrainer", "3d_fullres"))
 
 
 class Workplace:
@@ -116,8 +116,7 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     return {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files}
 
 
-@pytest.mark.parametrize("trainer", PREDICTORS)
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+@pytest.mark.parametrize(("trainer", "configuration"), RUNS)
 def test_train_kill_resume_predict_export_import_predict(
     trainer: str, configuration: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

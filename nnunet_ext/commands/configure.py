@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 
 if TYPE_CHECKING:
     from nnunet_ext.training.configuration import Configuration
@@ -76,39 +77,6 @@ def configure_entry(argv: list[str] | None = None) -> int:
     _write_plans(plans, folder / f"{new_name}.json", replace=new_name == arguments.p)
     _show(dataset, new_name, configuration)
     return 0
-
-
-def environment_folder(variable: str) -> Path:
-    """The folder that an nnU-Net environment variable names.
-
-    Raises:
-        InputError: unset, or no such folder.
-    """
-    import os
-
-    value = os.environ.get(variable)
-    if not value or not Path(value).is_dir():
-        raise InputError(f"{variable}={value or ''}: no such folder; export {variable}=/path/to/it (and make it)")
-    return Path(value)
-
-
-def dataset_name(dataset: str) -> str:
-    """``120`` or ``Dataset120_X`` as nnU-Net's data set name.
-
-    Raises:
-        InputError: unknown, or several folders share the id.
-    """
-    from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets, maybe_convert_to_dataset_name
-
-    if not dataset.startswith("Dataset"):
-        if not dataset.isdigit():
-            raise InputError(f"{dataset}: not a data set; give its number (120) or name (Dataset120_X)")
-        if len(find_candidate_datasets(int(dataset))) == 0:
-            raise InputError(f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed; convert it first")
-    try:
-        return str(maybe_convert_to_dataset_name(dataset))
-    except RuntimeError as error:
-        raise InputError(str(error).splitlines()[0]) from error
 
 
 def _apply(arguments: argparse.Namespace, configuration: Configuration) -> None:

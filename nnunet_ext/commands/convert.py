@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_ext.commands.configure import environment_folder
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import environment_folder
 
 if TYPE_CHECKING:
     from dataset_conversion.conversion import Summary

@@ -12,10 +12,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INFECTION, UNLABELED, NODULES = "120", "121", "6"
 PLAIN, PRETRAIN, RELATION = "PlainTrainer", "GeneralPretrainTrainer", "RelationDrivenTrainer"
@@ -29,8 +32,8 @@ def demo_entry(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_demo",
         description="Generate miniature chest CT in the original download layouts, convert, plan, configure, train "
-        "plain nnU-Net and RelationDrivenTrainer on the same budget, predict, evaluate and draw. About 8 minutes on two CPU "
-        "cores. Run again after an interruption: it goes on where it was.",
+        "plain nnU-Net and RelationDrivenTrainer on the same budget, predict, evaluate and draw. About 8 minutes on two "
+        "CPU cores. Run again after an interruption: it goes on where it was.",
     )
     parser.add_argument("-o", default="nnunet_ext_demo", metavar="FOLDER", help="default: ./nnunet_ext_demo")
     parser.add_argument("-device", choices=("cpu", "cuda"), help="default: cuda if there is one")
@@ -95,9 +98,9 @@ class Demo:
             "nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", UNLABELED, "--unlabeled", "--name", "Unlabeled"
         )  # fmt: skip
         self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
-        planned = list((self.root / "nnUNet_preprocessed").glob(f"Dataset{INFECTION}_*/nnUNetPlans_2d"))
+        planned = any((self.root / "nnUNet_preprocessed").glob(f"Dataset{INFECTION}_*/nnUNetPlans_2d"))
         self.call(
-            "nnUNetv2_plan_and_preprocess", "-d", INFECTION, "-c", "2d", "--verify_dataset_integrity", skip=bool(planned)
+            "nnUNetv2_plan_and_preprocess", "-d", INFECTION, "-c", "2d", "--verify_dataset_integrity", skip=planned
         )  # fmt: skip
         self.call(
             "nnUNetv2_ext_configure", "-d", INFECTION, "--general", NODULES, "--unlabeled", UNLABELED, "--set",
@@ -200,7 +203,7 @@ class Demo:
         return self.root / "predictions" / trainer
 
 
-def draw_overlays(reference: Path, methods: dict[str, Path], figure: Path, cases: int = 4) -> None:
+def draw_overlays(reference: Path, methods: dict[str, Path], figure: Path, cases: int = 4) -> Figure:
     """Draw some test slices with the methods' hits and errors, spread evenly over the set."""
     import numpy as np
     from PIL import Image
@@ -223,4 +226,4 @@ def draw_overlays(reference: Path, methods: dict[str, Path], figure: Path, cases
         )
         for file in chosen
     ]
-    overlay_figure(rows, figure)
+    return overlay_figure(rows, figure)

@@ -1,0 +1,37 @@
+"""nnU-Net's three folders and the data sets in them, with errors a user can act on."""
+
+import os
+from pathlib import Path
+
+from nnunet_ext.errors import InputError
+
+
+def environment_folder(variable: str) -> Path:
+    """The folder that an nnU-Net environment variable names.
+
+    Raises:
+        InputError: unset, or no such folder.
+    """
+    value = os.environ.get(variable)
+    if not value or not Path(value).is_dir():
+        raise InputError(f"{variable}={value or ''}: no such folder; export {variable}=/path/to/it (and make it)")
+    return Path(value)
+
+
+def dataset_name(dataset: str) -> str:
+    """``120`` or ``Dataset120_X`` as nnU-Net's data set name.
+
+    Raises:
+        InputError: unknown, or several folders share the id.
+    """
+    from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets, maybe_convert_to_dataset_name
+
+    if not dataset.startswith("Dataset"):
+        if not dataset.isdigit():
+            raise InputError(f"{dataset}: not a data set; give its number (120) or name (Dataset120_X)")
+        if len(find_candidate_datasets(int(dataset))) == 0:
+            raise InputError(f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed; convert it first")
+    try:
+        return str(maybe_convert_to_dataset_name(dataset))
+    except RuntimeError as error:
+        raise InputError(str(error).splitlines()[0]) from error

@@ -1,0 +1,46 @@
+"""The demo's own parts; the steps it calls have their own tests, and ``make demo`` runs it whole."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nnunet_ext.commands.demo import Demo, draw_overlays
+from nnunet_ext.errors import InputError
+
+
+def test_a_failing_step_names_its_log_and_its_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo = Demo(tmp_path, "cpu")
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(
+        InputError, match=r"logs/01_nnUNetv2_ext_evaluate\.log: nnUNetv2_ext_evaluate failed: .*nowhere"
+    ):
+        demo.call("nnUNetv2_ext_evaluate", "-r", "/nowhere", "-p", "/nowhere")
+    demo.call("nnUNetv2_ext_evaluate", "--help")
+    demo.call("never started", skip=True)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == ["[", "[", "["]
+    assert printed[2].endswith("(done before)")
+
+
+def test_the_output_is_kept_and_its_epochs_are_counted() -> None:
+    log = io.StringIO()
+    Demo.follow(["start\n", "2026-01-01: Epoch 0\n", "2026-01-01: Epoch 1\n"], log, epochs=2)
+    assert log.getvalue().endswith("Epoch 0\n2026-01-01: Epoch 1\n")
+
+
+def test_overlays_show_lesion_slices_only(tmp_path: Path) -> None:
+    reference, images, method = tmp_path / "labelsTs", tmp_path / "imagesTs", tmp_path / "method"
+    for folder in (reference, images, method):
+        folder.mkdir()
+    for i in range(3):
+        mask = np.zeros((20, 24), np.uint8)
+        mask[5:9, 5:9] = i > 0  # the first slice has no lesion
+        Image.fromarray(mask).save(reference / f"slice_{i}.png")
+        Image.fromarray(mask).save(method / f"slice_{i}.png")
+        Image.fromarray(100 * mask).save(images / f"slice_{i}_0000.png")
+    figure = draw_overlays(reference, {"method": method}, tmp_path / "overlays.png")
+    assert (tmp_path / "overlays.png").stat().st_size > 1000
+    assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["slice_1", "slice_2"]
