@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from dataset_conversion.journal import (
 )
 from dataset_conversion.result_files import version, write_dataset_json, write_provenance
 from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import in_worker_processes
 
 
 @dataclass
@@ -181,28 +183,11 @@ def _results(
     """Convert cases, in worker processes if more than one; a line of text stands for a case that failed."""
     from tqdm import tqdm
 
-    def bar(outcomes: Iterator[tuple[Case, Record | str]]) -> Iterator[tuple[Case, Record | str]]:
-        return iter(tqdm(outcomes, total=len(cases), unit="case", disable=not sys.stderr.isatty()))
-
-    if processes == 1 or len(cases) < 2:
-        yield from bar((case, _outcome(converter, case, folder)) for case in cases)
-        return
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # spawn, because SimpleITK's threads do not survive a fork
-    pool = ProcessPoolExecutor(min(processes, len(cases)), mp_context=get_context("spawn"))
-    try:
-        futures = {pool.submit(_outcome, converter, case, folder): case for case in cases}
-        yield from bar((futures[future], future.result()) for future in as_completed(futures))
-    except BrokenProcessPool as error:
-        raise InputError("a worker process died, probably out of memory; run again with a smaller -np") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    results = in_worker_processes(partial(_outcome, converter, folder), cases, processes)
+    yield from tqdm(results, total=len(cases), unit="case", disable=not sys.stderr.isatty())
 
 
-def _outcome(converter: Converter, case: Case, folder: Path) -> Record | str:
+def _outcome(converter: Converter, folder: Path, case: Case) -> Record | str:
     try:
         return convert_case(converter, case, folder)
     except InputError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import first_line
 
 GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
 SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
@@ -27,7 +28,7 @@ def open_volume(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # nibabel and gzip raise a dozen kinds for damaged files
-        raise InputError(f"{path}: cannot be read as NIfTI ({_line(error)}); download it again") from error
+        raise InputError(f"{path}: cannot be read as NIfTI ({first_line(error)}); download it again") from error
     affine = getattr(volume, "affine", None)
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its header gives no voxel size; download it again")
@@ -50,7 +51,7 @@ def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarr
     except MemoryError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: is truncated or damaged ({_line(error)}); download it again") from error
+        raise InputError(f"{path}: is truncated or damaged ({first_line(error)}); download it again") from error
     if voxels.dtype.kind not in "fiu":
         raise InputError(f"{path}: has voxels of type {voxels.dtype}, expected numbers; download it again")
     if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu":  # 64-bit integers are no type that every reader takes
@@ -163,7 +164,3 @@ def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) 
 
 def _spacing_text(affine_mm: np.ndarray) -> str:
     return "x".join(f"{value:.4g}" for value in spacing_of(affine_mm))
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -83,7 +83,13 @@ def plans(
     }
 
 
-def trainer(cls: type, root: Path, plans_dict: dict[str, Any], device: str = "cpu") -> Any:
+def trainer(
+    cls: type,
+    root: Path,
+    plans_dict: dict[str, Any],
+    device: str = "cpu",
+    dataset_json: dict[str, Any] | None = None,
+) -> Any:
     """An initialized trainer whose nnU-Net folders lie below ``root``."""
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[variable] = str(root / variable)
@@ -96,7 +102,7 @@ def trainer(cls: type, root: Path, plans_dict: dict[str, Any], device: str = "cp
         {**copy.deepcopy(plans_dict), "continue_training": False},
         name,
         0,
-        copy.deepcopy(DATASET_JSON),
+        copy.deepcopy(dataset_json or DATASET_JSON),
         torch.device(device),
     )
     made.initialize()
@@ -112,7 +118,7 @@ def batch(made: Any, roles: tuple[str, ...] = (), seed: int = 0) -> dict[str, An
     targets = [torch.randint(0, 2, (size, 1, *shape), generator=generator).short() for shape in shapes]
 
     def images() -> torch.Tensor:
-        return torch.randn(size, 1, *patch_size, generator=generator)
+        return torch.randn(size, made.num_input_channels, *patch_size, generator=generator)
 
     target = targets if made.enable_deep_supervision else targets[0]
     labelled = {"data": images(), "target": target, "keys": [f"case_{i}" for i in range(size)]}

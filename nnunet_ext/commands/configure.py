@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from nnunet_ext.training.configuration import Configuration
     from nnunet_ext.training.configured_trainer import ConfiguredTrainer
 
-CONFIGURATIONS = ("2d", "3d_fullres")
+DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres")
+PLANS_NAME = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")  # a part of nnU-Net's folder names, which it splits at __
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +28,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Example: nnUNetv2_ext_configure -d 120 --general 6 61 --unlabeled 121 --set num_epochs=100",
     )
     parser.add_argument("-d", required=True, metavar="ID", help="labelled data set, id or name; planned already")
-    parser.add_argument("--general", nargs="+", metavar="ID", help="labelled data sets of other diseases")
+    parser.add_argument(
+        "--general", nargs="+", metavar="ID",
+        help="labelled data sets of other diseases, merged to lesion; 3=cancer takes only that label",
+    )  # fmt: skip
     parser.add_argument("--unlabeled", nargs="+", metavar="ID", help="data sets with images in imagesUn")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="settings",
@@ -34,8 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--preset", choices=("recommended", "paper", "code"), help="values as printed, as in the code")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
-    parser.add_argument("-o", metavar="NEWPLANS", help="write new plans of this name instead of changing PLANS")
-    parser.add_argument("-c", nargs="+", metavar="CONFIG", help="configurations, default: 2d and 3d_fullres if planned")
+    parser.add_argument("-o", metavar="NEWPLANS", help="write plans of this name instead of changing PLANS")
+    parser.add_argument(
+        "-c",
+        nargs="+",
+        metavar="CONFIG",
+        help="configurations to preprocess for, default: 2d and 3d_fullres if planned",
+    )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
     parser.add_argument("--reset", action="store_true", help="forget what was configured before")
     parser.add_argument("--show", action="store_true", help="print what is configured and change nothing")
@@ -52,6 +62,8 @@ def configure_entry(argv: list[str] | None = None) -> int:
 
     from nnunet_ext.training.configuration import Configuration
 
+    if arguments.np < 1:
+        raise InputError(f"-np {arguments.np}: needs at least one process")
     preprocessed = environment_folder("nnUNet_preprocessed")
     dataset = dataset_name(arguments.d)
     folder = preprocessed / dataset
@@ -59,31 +71,52 @@ def configure_entry(argv: list[str] | None = None) -> int:
     if not plans_file.is_file():
         raise InputError(f"{plans_file}: no such plans; run nnUNetv2_plan_and_preprocess -d {arguments.d} first")
     plans = load_json(str(plans_file))
-    configuration = Configuration.from_plans({} if arguments.reset else plans)
+    target = _target(plans, folder, arguments.o) if arguments.o else plans_file
+    before = {} if arguments.reset else load_json(str(target if target.is_file() else plans_file))
+    configuration = Configuration.from_plans(before)
     if arguments.show:
-        _show(dataset, arguments.p, configuration)
+        _show(dataset, target.stem, configuration)
         return 0
 
     _apply(arguments, configuration)
     manager = PlansManager(plans)
     names = _configurations(arguments.c, manager, plans_file)
-    if arguments.np < 1:
-        raise InputError(f"-np {arguments.np}: needs at least one process")
-    _check_streams(configuration, dataset)
-    _preprocess(configuration, folder, manager, names, arguments.np)
-
-    new_name = arguments.o or arguments.p
-    plans = {**configuration.into_plans(plans), "plans_name": new_name}
-    _write_plans(plans, folder / f"{new_name}.json", replace=new_name == arguments.p)
-    _show(dataset, new_name, configuration)
+    if arguments.general or arguments.unlabeled or arguments.c:
+        _check_streams(configuration, dataset)
+        _preprocess(configuration, folder, manager, names, arguments.np)
+    _write_plans({**configuration.into_plans(plans), "plans_name": target.stem}, target)
+    _show(dataset, target.stem, configuration)
     return 0
+
+
+def _target(plans: dict, folder: Path, name: str) -> Path:
+    """The file of ``-o``: new, or plans that differ from ``plans`` in nothing but name and configuration.
+
+    Raises:
+        InputError: an impossible name, or other plans of that name.
+    """
+    from nnunet_ext.training.configuration import PLANS_KEY
+
+    if not PLANS_NAME.fullmatch(name):
+        raise InputError(f"-o {name}: use letters and digits, with single _ . or - between them")
+    path = folder / f"{name}.json"
+    if path.is_file():
+        existing = json.loads(path.read_text())
+        ours = {PLANS_KEY: None, "plans_name": name}
+        if {**existing, **ours} != {**json.loads(json.dumps(plans)), **ours}:
+            raise InputError(f"{path}: other plans of that name exist; choose another name with -o")
+    return path
 
 
 def _apply(arguments: argparse.Namespace, configuration: Configuration) -> None:
     """Take over what the command line names."""
-    for role in ("general", "unlabeled"):
-        if getattr(arguments, role):
-            configuration.streams[role] = [dataset_name(dataset) for dataset in getattr(arguments, role)]
+    from nnunet_ext.training.streams import ROLES
+
+    for role in ROLES:
+        given = getattr(arguments, role)
+        if given:
+            pairs = [entry.partition("=") for entry in given]
+            configuration.streams[role] = [dataset_name(name) + equals + labels for name, equals, labels in pairs]
     configuration.preset = arguments.preset or configuration.preset
     for assignment in arguments.settings:
         name, separator, value = assignment.partition("=")
@@ -122,17 +155,24 @@ def _checked(name: str, value: str) -> Any:
     hints = {key: hint for trainer in candidates.values() for key, hint in declared(trainer).items()}
     if plain not in hints:
         raise unknown(name, sorted(hints))
-    return parse(name, value, hints[plain])
+    parsed = parse(name, value, hints[plain])
+    if plain == "general_checkpoint" and parsed not in ("pretrained", "random"):
+        parsed = str(Path(parsed).expanduser().resolve())  # training may start in another folder
+        if not Path(parsed).is_file():
+            raise InputError(f"{parsed}: no such checkpoint; {name} is pretrained, random or a checkpoint's path")
+    return parsed
 
 
 def _configurations(given: list[str] | None, manager: Any, plans_file: Path) -> list[str]:
-    planned = [name for name in CONFIGURATIONS if name in manager.available_configurations]
-    unplanned = [name for name in given or [] if name not in planned]
-    if unplanned:
+    """The configurations to preprocess for; a cascade's second stage is none."""
+    available = manager.available_configurations
+    possible = [name for name in available if manager.get_configuration(name).previous_stage_name is None]
+    wrong = [name for name in given or [] if name not in possible]
+    if wrong:
         raise InputError(
-            f"{plans_file}: has no configuration {', '.join(unplanned)} to train; it has {', '.join(planned)}"
+            f"{plans_file}: has no configuration {', '.join(wrong)} to train; it has {', '.join(possible)}"
         )
-    return given or planned
+    return given or [name for name in DEFAULT_CONFIGURATIONS if name in possible]
 
 
 def _check_streams(configuration: Configuration, labelled: str) -> None:
@@ -143,13 +183,15 @@ def _check_streams(configuration: Configuration, labelled: str) -> None:
     labelled_json = environment_folder("nnUNet_preprocessed") / labelled / "dataset.json"
     wanted = load_json(str(labelled_json))["channel_names"]
     for role, datasets in configuration.streams.items():
-        for dataset in datasets:
+        for recorded in datasets:
+            dataset, _, lesions = recorded.partition("=")
             if dataset == labelled and role == "general":
                 raise InputError(f"{dataset}: is the labelled data set itself; the general stream holds other diseases")
             file = raw / dataset / "dataset.json"
             if not file.is_file():
                 raise InputError(f"{file}: no such file; convert the data set first (nnUNetv2_ext_convert --list)")
-            channels = load_json(str(file))["channel_names"]
+            content = load_json(str(file))
+            channels = content["channel_names"]
             if len(channels) != len(wanted):
                 raise InputError(
                     f"{file}: {len(channels)} channels ({', '.join(channels.values())}), but {labelled} has "
@@ -157,6 +199,12 @@ def _check_streams(configuration: Configuration, labelled: str) -> None:
                 )
             if list(channels.values()) != list(wanted.values()):
                 print(f"note: {dataset} has channel {list(channels.values())}, {labelled} has {list(wanted.values())}")
+            foreground = [name for name in content["labels"] if name not in ("background", "ignore")]
+            if role == "general" and not lesions and len(foreground) > 1:
+                print(
+                    f"note: {dataset}: {', '.join(foreground)} all become lesion; if one is an organ, name the others: "
+                    f"--general {dataset}={foreground[-1]}"
+                )
 
 
 def _preprocess(configuration: Configuration, folder: Path, manager: Any, names: list[str], processes: int) -> None:
@@ -165,20 +213,13 @@ def _preprocess(configuration: Configuration, folder: Path, manager: Any, names:
 
     raw = environment_folder("nnUNet_raw")
     for role, datasets in configuration.streams.items():
-        for dataset in datasets:
+        for recorded in datasets:
             for name in names:
-                stream = Stream.locate(role, dataset, folder, manager.get_configuration(name))
-                print(preprocess_stream(stream, raw / dataset, manager, name, processes))
+                stream = Stream.locate(role, recorded, folder, manager.get_configuration(name))
+                print(preprocess_stream(stream, raw / stream.dataset, manager, name, processes))
 
 
-def _write_plans(plans: dict, path: Path, replace: bool) -> None:
-    """Write atomically; other plans of that name are kept unless they differ only in this configuration."""
-    from nnunet_ext.training.configuration import PLANS_KEY
-
-    if path.is_file() and not replace:
-        existing = json.loads(path.read_text())
-        if {**existing, PLANS_KEY: None} != {**json.loads(json.dumps(plans)), PLANS_KEY: None}:
-            raise InputError(f"{path}: other plans of that name exist; choose another name with -o")
+def _write_plans(plans: dict, path: Path) -> None:
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(plans, indent=4))
     unfinished.replace(path)

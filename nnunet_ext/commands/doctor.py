@@ -36,7 +36,7 @@ for name in sys.argv[1:]:
         pickle.dumps(trainer)
         found[name] = ["ok", trainer.__module__]
     except Exception as error:
-        found[name] = ["failed", f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"]
+        found[name] = ["failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"]
 print(json.dumps(found))
 """
 
@@ -97,7 +97,8 @@ def _report_packages() -> Iterator[Problem]:
         try:
             print(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            yield Problem(f"{name} is not installed", f"{sys.executable} -m pip install {name}")
+            source = "." if name == DISTRIBUTION else f"'{name}{_supported(name)}'"
+            yield Problem(f"{name} is not installed", f"{sys.executable} -m pip install {source}")
     print(f"nnunet_ext from {Path(nnunet_ext.__file__).parent}")
     nnunet = importlib.util.find_spec("nnunetv2")
     if nnunet is not None and nnunet.submodule_search_locations:
@@ -158,9 +159,8 @@ def _report_trainers() -> Iterator[Problem]:
     run = subprocess.run([sys.executable, "-c", RESOLVE, *names], capture_output=True, text=True, check=False)
     if run.returncode != 0:
         reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Problem(
-            f"nnU-Net's trainer search fails: {reason}", f"{sys.executable} -m pip install --upgrade nnunetv2"
-        )
+        mend = f"{sys.executable} -m pip install 'nnunetv2{_supported('nnunetv2')}'"
+        yield Problem(f"nnU-Net's trainer search fails: {reason}", mend)
         return
     for name, (state, where) in json.loads(run.stdout.splitlines()[-1]).items():
         print(f"{name}: {where}")
@@ -182,4 +182,4 @@ def trainer_names() -> list[str]:
 def _trainer_advice(error: str) -> str:
     if "torchvision" in error:
         return "install torch and torchvision of one build: pip install --force-reinstall torch torchvision"
-    return f"{sys.executable} -m pip install --force-reinstall {DISTRIBUTION}"
+    return f"{sys.executable} -m pip install --force-reinstall --no-deps .   (in the clone)"

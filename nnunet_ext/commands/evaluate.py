@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,25 +121,13 @@ def _inferred_labels(comparisons: "Sequence[Comparison]") -> "LabelSet":
 def _compare(cases: "Sequence[Case]", processes: int) -> "list[Comparison]":
     from tqdm import tqdm
 
-    return list(tqdm(_comparisons(cases, processes), total=len(cases), unit="case", disable=not sys.stderr.isatty()))
-
-
-def _comparisons(cases: "Sequence[Case]", processes: int) -> "Iterator[Comparison]":
     from nnunet_ext.evaluation.cases import compare_case
+    from nnunet_ext.worker_processes import in_worker_processes
 
-    if processes == 1:
-        yield from map(compare_case, cases)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # spawn, because SimpleITK's threads do not survive a fork
-    with ProcessPoolExecutor(min(processes, len(cases)), mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(compare_case, cases)
-        except BrokenProcessPool as error:
-            raise InputError("a worker process died, probably out of memory; choose a smaller -np") from error
+    results = in_worker_processes(compare_case, cases, processes)
+    order = {id(case): position for position, case in enumerate(cases)}
+    done = tqdm(results, total=len(cases), unit="case", disable=not sys.stderr.isatty())
+    return [comparison for _, comparison in sorted(done, key=lambda pair: order[id(pair[0])])]
 
 
 def _require_free(output: Path | None, overwrite: bool) -> None:

@@ -5,8 +5,8 @@ import math
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 
+SILENT = 1e-12  # norm of a Gram row below which its channel counts as zero everywhere
 Reduction = Literal["row_mean", "sum", "element_mean"]
 
 
@@ -15,7 +15,7 @@ def relation_matrix(features: torch.Tensor) -> torch.Tensor:
 
     The features are averaged over the batch, flattened to A ``[C, N]``, and R is the Gram matrix A Aᵀ with every row
     divided by its L2 norm. R does not change with the scale of the features. A channel that is zero everywhere
-    gives a row of zeros.
+    gives a row of zeros and gets no gradient.
 
     Args:
         features: ``[B, C, *spatial]``, any floating dtype.
@@ -29,7 +29,10 @@ def relation_matrix(features: torch.Tensor) -> torch.Tensor:
     """
     with torch.autocast(features.device.type, enabled=False):
         activations = features.float().mean(dim=0).flatten(start_dim=1)
-        return F.normalize(activations @ activations.T, dim=1, eps=1e-12)
+        gram = activations @ activations.T
+        norm = torch.linalg.vector_norm(gram, dim=1, keepdim=True)
+        # where, not clamp alone: a silent channel must not send gradients of 1 / 1e-12
+        return torch.where(norm > SILENT, gram / norm.clamp_min(SILENT), 0.0)
 
 
 def relation_consistency(a: torch.Tensor, b: torch.Tensor, reduction: Reduction = "row_mean") -> torch.Tensor:

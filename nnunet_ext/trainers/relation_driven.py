@@ -92,9 +92,9 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             relation_matrix(features.target_on_labelled),
         )
         self._relations = {
-            "general_on_general": general_n,
-            "general_on_target": general_c,
-            "target_on_target": target_c,
+            "general_on_general": general_n.detach(),
+            "general_on_target": general_c.detach(),
+            "target_on_target": target_c.detach(),
         }
         pairs = [(general_c, target_c)]
         if features.general_on_unlabeled is not None and features.target_on_unlabeled is not None:
@@ -162,7 +162,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         if path.is_file():
             with np.load(path) as stored:
                 kept = {name: stored[name] for name in stored.files if name.startswith("first_")}
-        now = {name: matrix.detach().cpu().numpy() for name, matrix in self._relations.items()}
+        now = {name: matrix.cpu().numpy() for name, matrix in self._relations.items()}
         now["epoch"] = np.array(self.current_epoch)
         if self.current_epoch == 0 or not kept:
             kept = {f"first_{name}": value for name, value in now.items()}

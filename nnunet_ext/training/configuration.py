@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nnunet_ext.errors import InputError
+from nnunet_ext.training.hyperparameters import PRESETS
+
 PLANS_KEY = "nnunet_ext"
 
 
@@ -21,8 +24,18 @@ class Configuration:
 
     @classmethod
     def from_plans(cls, plans: dict) -> Configuration:
-        """The recorded configuration, or the default one of plans that were never configured."""
-        return cls(**plans.get(PLANS_KEY, {}))
+        """The recorded configuration, or the default one of plans that were never configured.
+
+        Raises:
+            InputError: an entry or a preset that this version does not know.
+        """
+        try:
+            configuration = cls(**plans.get(PLANS_KEY, {}))
+        except TypeError as error:
+            raise InputError(f"the plans' entry {PLANS_KEY} is of another version: {error}") from error
+        if configuration.preset not in PRESETS:
+            raise InputError(f"the plans name a preset {configuration.preset}; there are {', '.join(PRESETS)}")
+        return configuration
 
     def into_plans(self, plans: dict) -> dict:
         """A copy of the plans that carries this configuration."""

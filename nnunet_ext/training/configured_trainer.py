@@ -45,17 +45,17 @@ class ConfiguredTrainer(nnUNetTrainer):
         """Apply the plans' hyperparameters, then build network, optimizer and loss as nnU-Net does.
 
         Raises:
-            InputError: an impossible hyperparameter in the plans, a stream that is not configured, a cascade stage.
+            InputError: an impossible hyperparameter in the plans, a stream that is not configured.
         """
         configuration = self.ext_configuration
-        if self.is_cascaded:
-            raise InputError(f"{type(self).__name__} does not train cascades; use 2d or 3d_fullres")
-        for role in self.required_streams:
-            if role not in configuration.streams:
-                raise InputError(
-                    f"{type(self).__name__} needs a {role} stream and plans {self.plans_manager.plans_name} have none; "
-                    f"run nnUNetv2_ext_configure -d {self.plans_manager.dataset_name} --{role} DATASET_ID"
-                )
+        missing = [role for role in self.required_streams if role not in configuration.streams]
+        if missing:
+            plans = self.plans_manager
+            options = " ".join(f"--{role} DATASET_ID" for role in missing)
+            raise InputError(
+                f"{type(self).__name__} needs a {' and a '.join(missing)} stream, plans {plans.plans_name} have none; "
+                f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} {options}"
+            )
         hyperparameters = resolve(type(self), configuration.preset, configuration.settings)
         for name, value in hyperparameters.items():
             setattr(self, name, value)
@@ -68,6 +68,13 @@ class ConfiguredTrainer(nnUNetTrainer):
     def logged_terms(self) -> tuple[str, ...]:
         """Every name that gets one value per epoch beside nnU-Net's own."""
         return self.loss_terms + self.diagnostics
+
+    def save_checkpoint(self, filename: str) -> None:
+        """As nnU-Net, but a kill while writing leaves the previous checkpoint readable."""
+        unfinished = Path(f"{filename}.unfinished")
+        super().save_checkpoint(str(unfinished))
+        if unfinished.is_file():  # other ranks and --disable_checkpointing write none
+            unfinished.replace(filename)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log nnU-Net's training loss and the mean of every term; draw them."""

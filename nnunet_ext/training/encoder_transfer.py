@@ -11,11 +11,14 @@ from torch import nn
 from nnunet_ext.errors import InputError
 
 # What nnU-Net's checkpoints hold besides tensors: numbers of its log. Nothing else is unpickled.
+_SCALAR, _ARRAY = np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0]  # how NumPy pickles a number, an array
 NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     np.ndarray,
-    np.float64().__reduce__()[0],  # how NumPy pickles a number and an array; the functions' module differs by version
-    np.zeros(0).__reduce__()[0],
+    _SCALAR,
+    _ARRAY,
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # where NumPy 1 had them
+    (_ARRAY, "numpy.core.multiarray._reconstruct"),
     *{type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")},
 ]
 

@@ -84,6 +84,9 @@ def resolve(trainer: type, preset: str, settings: dict[str, Any]) -> dict[str, A
     """Every hyperparameter of ``trainer``: its default, then the preset, then ``name`` and ``Trainer.name`` settings.
 
     Settings that only other trainers declare are skipped: one plans file configures all of them.
+
+    Raises:
+        InputError: an impossible value, or an unknown name in this trainer's own scope.
     """
     hints = declared(trainer)
     values = {name: getattr(trainer, name) for name in hints}
@@ -94,5 +97,7 @@ def resolve(trainer: type, preset: str, settings: dict[str, Any]) -> dict[str, A
             values[name] = value
     for name, value in settings.items():
         if name.startswith(scope):
+            if name.removeprefix(scope) not in hints:
+                raise unknown(name, list(hints))
             values[name.removeprefix(scope)] = value
     return {name: parse(name, value, hints[name]) for name, value in values.items()}

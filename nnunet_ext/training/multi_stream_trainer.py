@@ -1,7 +1,9 @@
 """Training on further streams beside the labelled one: their loaders, one step, its update and its log."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
-from unittest.mock import patch
 
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -16,6 +18,7 @@ from nnunet_ext.training.multi_stream_loader import MultiStreamLoader
 from nnunet_ext.training.streams import LESION_LABELS
 
 MAX_GRADIENT_NORM = 12.0  # nnU-Net's
+WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 
 
 class MultiStreamTrainer(ConfiguredTrainer):
@@ -31,7 +34,10 @@ class MultiStreamTrainer(ConfiguredTrainer):
     _iteration_in_epoch = 0
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """The method: forward passes, then :meth:`update` and :meth:`note`. Runs under autocast on CUDA."""
+        """The method: forward passes, then :meth:`update` and :meth:`note`. Runs under autocast on CUDA.
+
+        One of the losses is called ``segmentation``: it is what nnU-Net logs as training loss.
+        """
         raise NotImplementedError
 
     # --- the step ---------------------------------------------------------------------------------------------------
@@ -62,6 +68,7 @@ class MultiStreamTrainer(ConfiguredTrainer):
                 self._clip_gradients()
                 self.grad_scaler.step(self.optimizer)
                 self.grad_scaler.update()
+        torch.clear_autocast_cache()  # it holds the weights from before the step, in half precision
         self.note(**losses)
 
     def note(self, **values: torch.Tensor | float) -> None:
@@ -97,10 +104,12 @@ class MultiStreamTrainer(ConfiguredTrainer):
         """Build everything, on one device.
 
         Raises:
-            InputError: distributed training, or see :meth:`ConfiguredTrainer.initialize`.
+            InputError: distributed training, a cascade's stage, or see :meth:`ConfiguredTrainer.initialize`.
         """
         if self.is_ddp:
             raise InputError(f"{type(self).__name__} trains on one GPU in this version; run it with -num_gpus 1")
+        if self.is_cascaded:
+            raise InputError(f"{type(self).__name__} does not train a cascade's second stage; use 2d or 3d_fullres")
         super().initialize()
 
     def roles_in_use(self) -> list[str]:
@@ -111,7 +120,7 @@ class MultiStreamTrainer(ConfiguredTrainer):
     def get_dataloaders(self) -> tuple:
         """nnU-Net's loaders, the training one joined with a loader of each further stream, in one worker pool."""
         workers = get_allowed_n_proc_DA()
-        with patch.dict("os.environ", nnUNet_n_proc_DA="0"):  # let nnU-Net build them without starting workers
+        with without_workers():
             training, validation = super().get_dataloaders()
         streams = {role: self.stream_loader(role) for role in self.roles_in_use()}
         joined = MultiStreamLoader(training.data_loader, streams)
@@ -159,6 +168,19 @@ class MultiStreamTrainer(ConfiguredTrainer):
             oversample_foreground_percent=0.0 if role == "unlabeled" else self.oversample_foreground_percent,
             transforms=transforms,
         )
+
+
+@contextmanager
+def without_workers() -> Iterator[None]:
+    """Let nnU-Net build its loaders without starting worker processes: ``nnUNet_n_proc_DA=0`` for the while."""
+    before = os.environ.get(WORKERS_VARIABLE)
+    os.environ[WORKERS_VARIABLE] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(WORKERS_VARIABLE)
+        if before is not None:
+            os.environ[WORKERS_VARIABLE] = before
 
 
 def _to_device(item: Any, device: torch.device) -> Any:

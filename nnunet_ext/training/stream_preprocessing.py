@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import re
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,15 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from nnunetv2.utilities.utils import (
-    create_paths_fn,
-    get_filenames_of_train_images_and_targets,
-    get_identifiers_from_splitted_dataset_folder,
-)
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.streams import LESION_LABELS, MANIFEST, Stream, preprocessing_fingerprint
+from nnunet_ext.training.streams import CASE_FILES, LESION_LABELS, MANIFEST, Stream, preprocessing_fingerprint
+from nnunet_ext.worker_processes import first_line, in_worker_processes
 
 UNKNOWN_SPACING = 999.0  # nnU-Net's slice spacing of PNG and the like, which have no spacing in mm
-SUFFIXES = (".b2nd", "_seg.b2nd", ".pkl")
+SHOWN_ERRORS = 5
 
 
 @dataclass(frozen=True)
@@ -39,11 +35,22 @@ class RawCase:
     label: str | None
 
 
+@dataclass(frozen=True)
+class CaseSettings:
+    """What a worker process needs beside the case."""
+
+    folder: str
+    dataset_json: dict
+    lesion_values: list[int] | None  # None: every value above 0
+    plans: dict
+    configuration: str
+
+
 def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     """The cases of a raw data set that a role uses: imagesTr with labelsTr, or imagesUn for unlabelled ones.
 
     Raises:
-        InputError: the folder is missing or empty, or a label file is missing.
+        InputError: the folder is missing or empty, a file has no channel number, or a label file is missing.
     """
     labelled = role != "unlabeled"
     if labelled and "ignore" in dataset_json["labels"]:
@@ -67,15 +74,30 @@ def _cases_in_folder(raw_folder: Path, ending: str, labelled: bool) -> list[RawC
         what = "labelled images live in imagesTr" if labelled else "unlabelled images live in imagesUn"
         mend = "convert the data set with labels" if labelled else "convert the data set with --unlabeled"
         raise InputError(f"{folder}: no such folder; {what}, {mend}")
-    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(ending))
-    return [
-        RawCase(
-            str(name),
-            create_paths_fn(str(folder), files, ending, name),
-            str(raw_folder / "labelsTr" / f"{name}{ending}") if labelled else None,
-        )
-        for name in get_identifiers_from_splitted_dataset_folder(str(folder), ending)
-    ]
+    images: dict[str, list[str]] = {}
+    for file in sorted(file for file in folder.iterdir() if file.name.endswith(ending) and file.name[0] != "."):
+        match = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(ending)}", file.name)
+        if match is None:
+            raise InputError(f"{file}: has no channel number; nnU-Net names images CASE_0000{ending}")
+        images.setdefault(match[1], []).append(str(file))
+    labels = {name: str(raw_folder / "labelsTr" / f"{name}{ending}") if labelled else None for name in images}
+    return [RawCase(name, files, labels[name]) for name, files in images.items()]
+
+
+def lesion_values(stream: Stream, dataset_json: dict) -> list[int] | None:
+    """The label values that count as lesion: those of the stream's named labels, or None for every value above 0.
+
+    Raises:
+        InputError: a named label does not exist.
+    """
+    if not stream.lesions:
+        return None
+    known = {name: value for name, value in dataset_json["labels"].items() if name != "background"}
+    unknown = [name for name in stream.lesions if name not in known]
+    if unknown:
+        raise InputError(f"{stream.dataset} has no label {', '.join(unknown)}; it has {', '.join(known)}")
+    values = [known[name] if isinstance(known[name], list) else [known[name]] for name in stream.lesions]
+    return sorted({int(value) for group in values for value in group})
 
 
 def preprocess_stream(
@@ -87,33 +109,31 @@ def preprocess_stream(
         One line for the user.
 
     Raises:
-        InputError: cases that cannot be read, all of them named; the others are done and kept.
+        InputError: cases that cannot be read, the first of them named; the others are done and kept.
     """
     configuration = plans.get_configuration(configuration_name)
-    title = f"{stream.role} {stream.dataset} {configuration.data_identifier}"
-    if not raw_folder.is_dir() and stream.manifest() is not None:
-        return f"{title}: {len(stream.cases(plans, configuration))} cases, done before (raw data are gone)"
     dataset_json = load_json(str(raw_folder / "dataset.json"))
     cases = raw_cases(stream.role, raw_folder, dataset_json)
+    values = lesion_values(stream, dataset_json)
     record = {
         "plans": preprocessing_fingerprint(plans, configuration),
+        "lesion_values": values,
         "sources": {file: _stamp(file) for case in cases for file in [*case.images, *filter(None, [case.label])]},
         "cases": [case.name for case in cases],
     }
     record = json.loads(json.dumps(record))  # as it reads back
-    if stream.manifest() == record:
-        return f"{title}: {len(stream.cases(plans, configuration))} cases, done before"
+    title = f"{stream.role} {stream.dataset} {configuration.data_identifier}"
     _begin(stream.folder, record)
-    todo = [case for case in cases if not (stream.folder / f"{case.name}.pkl").is_file()]
-    settings = _CaseSettings(str(stream.folder), dataset_json, plans.plans, configuration_name)
-    errors = []
-    for case, error in tqdm(_outcomes(todo, settings, processes), desc=title, total=len(todo), unit="case"):
-        if error is not None:
-            errors.append(f"{case.images[0]}: {str(error).splitlines()[0]}")
+    todo = [case for case in cases if not stream.is_done(case.name)]
+    if not todo and stream.manifest() == record:
+        return f"{title}: {len(cases)} cases, done before"
+    settings = CaseSettings(str(stream.folder), dataset_json, values, plans.plans, configuration_name)
+    outcomes = in_worker_processes(partial(_attempt, settings), todo, processes)
+    errors = [error for _, error in tqdm(outcomes, desc=title, total=len(todo), unit="case") if error is not None]
     if errors:
-        raise InputError(
-            f"{len(errors)} of {len(cases)} cases failed, the others are done: " + "; ".join(sorted(errors))
-        )
+        shown = "; ".join(sorted(errors)[:SHOWN_ERRORS])
+        more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
+        raise InputError(f"{len(errors)} of {len(cases)} cases failed, the others are done: {shown}{more}")
     _write_json(record, stream.folder / MANIFEST)
     return f"{title}: {len(cases)} cases, {len(todo)} new"
 
@@ -122,7 +142,6 @@ def _begin(folder: Path, record: dict) -> None:
     """Make the folder; drop what an earlier run left there for other plans or other files."""
     begun = folder / "begun.json"
     if begun.is_file() and load_json(str(begun)) == record:
-        (folder / MANIFEST).unlink(missing_ok=True)
         return
     if folder.is_dir():
         shutil.rmtree(folder)
@@ -130,36 +149,16 @@ def _begin(folder: Path, record: dict) -> None:
     _write_json(record, begun)
 
 
-def _outcomes(
-    cases: list[RawCase], settings: _CaseSettings, processes: int
-) -> Iterator[tuple[RawCase, BaseException | None]]:
-    """Preprocess the cases, in worker processes if there are several; yields each case with its error or None."""
-    if processes == 1 or len(cases) < 2:
-        for case in cases:
-            try:
-                preprocess_case(case, settings)
-            except Exception as error:  # every reader raises its own; the case is named and the others go on
-                yield case, error
-            else:
-                yield case, None
-        return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(preprocess_case, case, settings): case for case in cases}
-        for future in as_completed(futures):
-            yield futures[future], future.exception()
+def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
+    """Preprocess one case; returns what went wrong, in one line. Every reader raises exceptions of its own."""
+    try:
+        preprocess_case(case, settings)
+    except Exception as error:
+        return f"{case.images[0]}: {first_line(error)}"
+    return None
 
 
-@dataclass(frozen=True)
-class _CaseSettings:
-    """What a worker process needs beside the case."""
-
-    folder: str
-    dataset_json: dict
-    plans: dict
-    configuration: str
-
-
-def preprocess_case(case: RawCase, settings: _CaseSettings) -> None:
+def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     """Read, normalise and resample one case and write nnU-Net's preprocessed files; all of them or none.
 
     Labels become lesion (1) or background (0). An unlabelled case gets nnU-Net's nonzero mask (0 inside, -1 outside)
@@ -172,59 +171,52 @@ def preprocess_case(case: RawCase, settings: _CaseSettings) -> None:
     configuration = plans.get_configuration(settings.configuration)
     reader = determine_reader_writer_from_dataset_json(settings.dataset_json, case.images[0], verbose=False)()
     data, properties = reader.read_images(case.images)
-    label = None if case.label is None else (reader.read_seg(case.label)[0] > 0).astype(np.int8)
-    if label is not None and label.shape[1:] != data.shape[1:]:
-        raise InputError(
-            f"image has shape {data.shape[1:]}, label {case.label} has {label.shape[1:]}; convert it again"
-        )
+    channels = len(settings.dataset_json["channel_names"])
+    if len(data) != channels:
+        raise InputError(f"has {len(data)} channels, dataset.json names {channels}; convert it again")
+    label = None
+    if case.label is not None:
+        label = reader.read_seg(case.label)[0]
+        label = label > 0 if settings.lesion_values is None else np.isin(label, settings.lesion_values)
+        if label.shape[1:] != data.shape[1:]:
+            raise InputError(f"has shape {data.shape[1:]}, label {case.label} {label.shape[1:]}; convert it again")
+        label = label.astype(np.int8)
+    if data.shape[1] == 1 and (len(configuration.spacing) == 3 or plans.transpose_forward[0] != 0):
+        raise InputError("is a single slice, which fits only 2d plans of axial slices; configure those with -c 2d")
     properties["spacing"] = _usable_spacing(list(properties["spacing"]), plans, configuration)
     preprocessor: DefaultPreprocessor = configuration.preprocessor_class(verbose=False)
     data, label, properties = preprocessor.run_case_npy(
         data, label, properties, plans, configuration, {"labels": LESION_LABELS}
     )
     properties.setdefault("class_locations", {})  # nnU-Net's loader reads it for every case
-    _save(
-        data.astype(np.float32, copy=False),
-        label.astype(np.int16, copy=False),
-        properties,
-        case.name,
-        settings,
-        configuration,
-    )
+    arrays = data.astype(np.float32, copy=False), label.astype(np.int16, copy=False)
+    _save(*arrays, properties, Path(settings.folder) / case.name, configuration)
 
 
 def _usable_spacing(spacing: list[float], plans: PlansManager, configuration: ConfigurationManager) -> list[float]:
     """Where either data set has no spacing in mm (PNG), pixels are taken as they are: no resampling in the plane."""
     labelled = plans.plans["original_median_spacing_after_transp"]
-    if UNKNOWN_SPACING not in (spacing[0], labelled[0]):
-        return spacing
-    if len(configuration.spacing) == 3:
-        raise InputError("2D images cannot feed a 3d configuration; configure the 2d one with -c 2d")
-    for axis, target in zip(plans.transpose_forward[1:], configuration.spacing, strict=True):
-        spacing[axis] = target
+    if UNKNOWN_SPACING in (spacing[0], labelled[0]):
+        for axis, target in zip(plans.transpose_forward[1:], configuration.spacing, strict=True):
+            spacing[axis] = target
     return spacing
 
 
 def _save(
-    data: np.ndarray,
-    label: np.ndarray,
-    properties: dict,
-    name: str,
-    settings: _CaseSettings,
-    configuration: ConfigurationManager,
+    data: np.ndarray, label: np.ndarray, properties: dict, path: Path, configuration: ConfigurationManager
 ) -> None:
-    """Write into a folder of its own, then move; the .pkl goes last and marks the case as done."""
-    unfinished = Path(settings.folder) / "unfinished" / name
+    """Write into a folder of its own, then move every file of the case to ``path`` plus its ending."""
+    unfinished = path.parent / "unfinished" / path.name
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     (blocks, chunks), (blocks_label, chunks_label) = (
         comp_blosc2_params(array.shape, tuple(configuration.patch_size), array.itemsize) for array in (data, label)
     )
     nnUNetDatasetBlosc2.save_case(
-        data, label, properties, str(unfinished / name), chunks, blocks, chunks_label, blocks_label
+        data, label, properties, str(unfinished / path.name), chunks, blocks, chunks_label, blocks_label
     )
-    for suffix in SUFFIXES:
-        (unfinished / f"{name}{suffix}").replace(Path(settings.folder) / f"{name}{suffix}")
+    for ending in CASE_FILES:
+        (unfinished / f"{path.name}{ending}").replace(path.parent / f"{path.name}{ending}")
     unfinished.rmdir()
 
 

@@ -6,6 +6,7 @@ A stream is a further data set, preprocessed with the labelled data set's plans 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_ext.errors import InputError
 
 ROLES = {
-    "general": "labelled data sets of other diseases; their labels are merged to lesion",
-    "unlabeled": "images of the same disease without labels, from imagesUn",
+    "general": "labelled data sets of other diseases, merged to lesion; ID=LABEL,LABEL takes only these labels",
+    "unlabeled": "data sets with images of the same disease in imagesUn",
 }
 LESION_LABELS = {"background": 0, "lesion": 1}
 MANIFEST = "stream.json"  # written last: its presence means that every case is there
+CASE_FILES = (".b2nd", "_seg.b2nd", ".pkl")
 
 
 def preprocessing_fingerprint(plans: PlansManager, configuration: ConfigurationManager) -> dict:
@@ -43,20 +45,38 @@ class Stream:
 
     role: str
     dataset: str  # e.g. Dataset006_Lung
+    lesions: tuple[str, ...]  # labels that count as lesion; empty: all
     folder: Path  # holds the .b2nd and .pkl files
 
     @classmethod
     def locate(
-        cls, role: str, dataset: str, labelled_folder: str | Path, configuration: ConfigurationManager
+        cls, role: str, recorded: str, labelled_folder: str | Path, configuration: ConfigurationManager
     ) -> Stream:
-        """The place of a stream below the labelled data set's preprocessed folder."""
+        """The place of a stream below the labelled data set's preprocessed folder.
+
+        Args:
+            role: key of :data:`ROLES`.
+            recorded: data set as the plans record it, ``Dataset003_Liver`` or ``Dataset003_Liver=cancer``.
+            labelled_folder: the labelled data set's preprocessed folder.
+            configuration: gives the data identifier.
+
+        Raises:
+            InputError: no role or no data set name of nnU-Net's.
+        """
+        dataset, _, lesions = recorded.partition("=")
+        if role not in ROLES or not re.fullmatch(r"Dataset\d{3,}_[\w.-]+", dataset):
+            raise InputError(f"the plans name an impossible stream: {role} {recorded}; configure it again")
         folder = Path(labelled_folder) / "streams" / role / dataset / configuration.data_identifier
-        return cls(role, dataset, folder)
+        return cls(role, dataset, tuple(filter(None, lesions.split(","))), folder)
 
     def manifest(self) -> dict | None:
         """The record of a finished preprocessing: plans fingerprint, source files and case names."""
         path = self.folder / MANIFEST
         return load_json(str(path)) if path.is_file() else None
+
+    def is_done(self, case: str) -> bool:
+        """True where every file of the case is there; files appear only when they are complete."""
+        return all((self.folder / f"{case}{ending}").is_file() for ending in CASE_FILES)
 
     def cases(self, plans: PlansManager, configuration: ConfigurationManager) -> list[str]:
         """Case names.
@@ -64,13 +84,16 @@ class Stream:
         Raises:
             InputError: not preprocessed, preprocessed for other plans, or cases are missing.
         """
-        mend = f"run nnUNetv2_ext_configure for {plans.dataset_name} with plans {plans.plans_name} again"
+        mend = (
+            f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} --{self.role} with all its "
+            "data sets again"
+        )
         manifest = self.manifest()
         if manifest is None:
             raise InputError(f"{self.folder}: the {self.role} stream {self.dataset} is not preprocessed; {mend}")
         if manifest["plans"] != preprocessing_fingerprint(plans, configuration):
             raise InputError(f"{self.folder}: preprocessed with other plans than those in use; {mend}")
-        missing = [case for case in manifest["cases"] if not (self.folder / f"{case}.b2nd").is_file()]
+        missing = [case for case in manifest["cases"] if not self.is_done(case)]
         if missing:
             raise InputError(f"{self.folder}: {len(missing)} preprocessed cases are gone, e.g. {missing[0]}; {mend}")
         return manifest["cases"]
@@ -87,7 +110,7 @@ def stream_keys(
     """Keys of all cases of a role: paths below :func:`role_root` that nnU-Net's data set class reads.
 
     Raises:
-        InputError: see :meth:`Stream.cases`.
+        InputError: see :meth:`Stream.locate` and :meth:`Stream.cases`.
     """
     root = role_root(labelled_folder, role)
     streams = [Stream.locate(role, dataset, labelled_folder, configuration) for dataset in datasets]

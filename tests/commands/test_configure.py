@@ -66,12 +66,43 @@ def test_what_is_not_named_stays_until_reset(place: Path) -> None:
 def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:
     assert configure("--set", "initial_lr=0.1", "-o", "slow") == 0
     assert recorded(place) == {} and recorded(place, "slow")["settings"] == {"initial_lr": 0.1}
+    assert configure("--set", "num_epochs=9", "-o", "slow") == 0
+    assert recorded(place, "slow")["settings"] == {"initial_lr": 0.1, "num_epochs": 9}
     written = json.loads((place / "slow.json").read_text())
     assert written["plans_name"] == "slow"
     assert written["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d"  # same preprocessed data
     (place / "other.json").write_text('{"plans_name": "other"}')
     assert configure("-o", "other") == 1
     assert (place / "other.json").read_text() == '{"plans_name": "other"}'
+
+
+def test_settings_alone_touch_no_stream(place: Path) -> None:
+    """Neither other configurations' folders nor raw data are needed to change a number."""
+    plans_file = place / "nnUNetPlans.json"
+    content = json.loads(plans_file.read_text())
+    content["configurations"] |= plans(3)["configurations"]
+    plans_file.write_text(json.dumps(content))
+    assert configure("--general", "996", "-c", "2d") == 0
+    (place.parents[1] / "nnUNet_raw" / "Dataset996_Second").rename(place / "moved")
+    assert configure("--set", "num_epochs=3") == 0
+    assert [folder.name for folder in (place / "streams/general/Dataset996_Second").iterdir()] == ["nnUNetPlans_2d"]
+
+
+def test_labels_can_be_chosen_and_organs_are_pointed_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raw(place.parents[1] / "nnUNet_raw", "Dataset003_Liver", 2, labels={"background": 0, "liver": 1, "cancer": 2})
+    assert configure("--general", "3") == 0
+    assert "liver, cancer all become lesion; if one is an organ" in capsys.readouterr().out
+    assert configure("--general", "3=cancer") == 0
+    assert recorded(place)["streams"]["general"] == ["Dataset003_Liver=cancer"]
+    assert configure("--general", "3=tumour") == 1
+    assert "Dataset003_Liver has no label tumour; it has liver, cancer" in capsys.readouterr().err
+
+
+def test_a_checkpoint_path_is_made_absolute(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (place / "mine.pth").touch()
+    assert configure("--set", "general_checkpoint=mine.pth") == 0
+    assert recorded(place)["settings"]["general_checkpoint"] == str(place / "mine.pth")
 
 
 def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +132,9 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
         (["--set", "Nobody.num_epochs=2"], "unknown trainer Nobody; valid are: GeneralPretrainTrainer"),
         (["--set", "PlainTrainer.general_checkpoint=random"], "unknown hyperparameter PlainTrainer.general_checkpoint"),
         (["--set", "num_epochs"], "write NAME=VALUE"),
+        (["--set", "general_checkpoint=none.pth"], "none.pth: no such checkpoint"),
+        (["-o", "../evil"], "-o ../evil: use letters and digits"),
+        (["-o", "a__b"], "-o a__b: use letters and digits"),
         (["-np", "0"], "-np 0: needs at least one process"),
     ],
 )

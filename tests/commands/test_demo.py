@@ -14,14 +14,12 @@ from nnunet_ext.errors import InputError
 def test_a_failing_step_names_its_log_and_its_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demo = Demo(tmp_path, "cpu")
     (tmp_path / "logs").mkdir()
-    with pytest.raises(
-        InputError, match=r"logs/01_nnUNetv2_ext_evaluate\.log: nnUNetv2_ext_evaluate failed: .*nowhere"
-    ):
+    with pytest.raises(InputError, match=r"01_nnUNetv2_ext_evaluate\.log: nnUNetv2_ext_evaluate failed: .*nowhere"):
         demo.call("nnUNetv2_ext_evaluate", "-r", "/nowhere", "-p", "/nowhere")
     demo.call("nnUNetv2_ext_evaluate", "--help")
     demo.call("never started", skip=True)
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed] == ["[", "[", "["]
+    assert [line[:8] for line in printed] == [f"[{step:2}/{demo.steps}] " for step in (1, 2, 3)]
     assert printed[2].endswith("(done before)")
 
 

@@ -57,7 +57,8 @@ def test_silent_channel_gives_zeros_and_finite_gradients() -> None:
     features.requires_grad_(True)
     relation = relation_matrix(features)
     relation_consistency(relation, torch.eye(3)).backward()
-    assert relation[1].eq(0).all() and features.grad is not None and features.grad.isfinite().all()
+    assert relation[1].eq(0).all() and features.grad is not None
+    assert features.grad[:, 1].eq(0).all() and 0 < features.grad.abs().max() < 10  # dividing by 1e-12 would explode
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

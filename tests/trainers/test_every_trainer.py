@@ -20,6 +20,7 @@ from nnunet_ext.training.hyperparameters import PRESETS, declared, resolve
 from nnunet_ext.training.streams import ROLES
 from tests.miniature_plans import batch, plans, trainer
 
+RANDOM_START = {"general_checkpoint": "random"}
 EVERY_TRAINER = list(trainers().values())
 every_trainer = pytest.mark.parametrize("cls", EVERY_TRAINER, ids=lambda cls: cls.__name__)
 
@@ -27,7 +28,7 @@ every_trainer = pytest.mark.parametrize("cls", EVERY_TRAINER, ids=lambda cls: cl
 def made_on_miniature_plans(cls: type, root: Path, dimension: int = 2) -> Any:
     torch.manual_seed(0)
     streams = {role: ["Dataset998_Other"] for role in cls.required_streams}
-    return trainer(cls, root, plans(dimension, streams=streams, settings={"general_checkpoint": "random"}))
+    return trainer(cls, root, plans(dimension, streams=streams, settings=RANDOM_START))
 
 
 def test_every_trainer_of_the_package_is_exported() -> None:
@@ -126,9 +127,69 @@ def test_saved_and_loaded_trainers_take_the_same_next_step(cls: type, tmp_path: 
         assert torch.equal(ours, theirs)
 
 
+@every_trainer
+def test_several_channels_and_region_labels(cls: type, tmp_path: Path) -> None:
+    """The labelled data set may have any of nnU-Net's label kinds; heads are then sigmoid."""
+    dataset_json = {
+        "channel_names": {"0": "first", "1": "second"},
+        "labels": {"background": 0, "whole": [1, 2], "core": 2},
+        "regions_class_order": [1, 2],
+        "numTraining": 10,
+        "file_ending": ".nii.gz",
+    }
+    content = plans(streams={r: ["Dataset998_Other"] for r in cls.required_streams}, settings=RANDOM_START)
+    content["configurations"]["2d"] |= {"normalization_schemes": ["ZScoreNormalization"] * 2}
+    content["configurations"]["2d"]["use_mask_for_norm"] = [False, False]
+    made = trainer(cls, tmp_path, content, dataset_json=dataset_json)
+    data = batch(made, cls.required_streams)
+    if made.label_manager.has_regions:
+        data["target"] = [torch.cat((level, level), 1) for level in data["target"]]
+    assert all(torch.tensor(value).isfinite() for value in made.train_step(data).values())
+    assert made.network(data["data"])[0].shape[1] == 2
+
+
+@every_trainer
+def test_trains_under_torch_compile(cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nnU-Net compiles on CUDA; the graph is captured here, without code generation."""
+    compile_network = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compile_network(module, backend="eager"))
+    monkeypatch.setattr(cls, "_do_i_compile", lambda self: isinstance(self.network, torch.nn.Module))
+    made = made_on_miniature_plans(cls, tmp_path)
+    monkeypatch.setattr(cls, "_do_i_compile", lambda self: False)  # the loss is not compiled
+    assert type(made.network).__name__ == "OptimizedModule"
+    made.train_step(batch(made, cls.required_streams))
+    made.network.eval()
+    made.set_deep_supervision_enabled(False)
+    assert isinstance(made.network(torch.randn(1, 1, 16, 16)), torch.Tensor)
+    made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    saved = torch.load(tmp_path / "checkpoint.pth", weights_only=False)["network_weights"]
+    assert not any(name.startswith("_orig_mod") for name in saved)
+
+
+@every_trainer
+def test_a_kill_while_saving_keeps_the_previous_checkpoint(
+    cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_on_miniature_plans(cls, tmp_path)
+    path = tmp_path / "checkpoint.pth"
+    made.save_checkpoint(str(path))
+    before = path.read_bytes()
+
+    def killed(checkpoint: dict, filename: str) -> None:
+        Path(filename).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made.save_checkpoint(str(path))
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("cls", [c for c in EVERY_TRAINER if c.required_streams], ids=lambda cls: cls.__name__)
 def test_a_missing_stream_gives_the_advice(cls: type, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="nnUNetv2_ext_configure -d Dataset999_Miniature --general DATASET_ID"):
+    with pytest.raises(
+        Exception, match="nnUNetv2_ext_configure -d Dataset999_Miniature -p nnUNetPlans --general DATASET_ID"
+    ):
         trainer(cls, tmp_path, plans())
 
 

@@ -1,6 +1,7 @@
 """Algorithm 1: which loss changes which weights, and one whole step against a plain re-implementation."""
 
 import copy
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.relation import gaussian_rampup, relation_consistency, relation_matrix
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
+from nnunet_ext.training.encoder_transfer import load_encoder
 from tests.miniature_plans import batch, plans, trainer
 
 STREAMS = {"general": ["Dataset998_General"]}
@@ -144,7 +146,7 @@ def test_missing_pretraining_names_the_command(tmp_path: Path) -> None:
 
 
 def test_missing_stream_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nnUNetv2_ext_configure -d Dataset999_Miniature --general"):
+    with pytest.raises(InputError, match="nnUNetv2_ext_configure -d Dataset999_Miniature -p nnUNetPlans --general"):
         relation_driven(tmp_path, {})
 
 
@@ -173,6 +175,20 @@ def test_unreadable_misfit_and_hostile_checkpoints_are_refused(tmp_path: Path) -
     assert not (tmp_path / "sprung").exists()
 
 
+def test_checkpoints_of_numpy_1_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    encoder = torch.nn.Linear(1, 1)
+    weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    torch.save({"network_weights": weights, "_best_ema": np.float64(0.5)}, path)
+    stored = {}
+    with zipfile.ZipFile(path) as archive:
+        stored = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in stored.items():
+            archive.writestr(name, content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    load_encoder(torch.nn.Linear(1, 1), path, "")
+
+
 class Trap:
     """Unpickling this makes a file."""
 
@@ -194,7 +210,7 @@ def test_relation_matrices_of_first_and_latest_epoch_are_kept(tmp_path: Path) ->
         with np.load(stored) as kept:
             assert (kept["first_epoch"], kept["last_epoch"]) == (0, epoch)
             firsts.append(kept["first_target_on_target"])
-            np.testing.assert_array_equal(kept["last_target_on_target"], made._relations["target_on_target"].detach())
+            np.testing.assert_array_equal(kept["last_target_on_target"], made._relations["target_on_target"])
     assert np.array_equal(firsts[0], firsts[2])
 
 

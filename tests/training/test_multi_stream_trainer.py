@@ -1,5 +1,6 @@
 """The joined loader, the step and its log."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from nnunet_ext.errors import InputError
 from nnunet_ext.training.multi_stream_loader import MultiStreamLoader
-from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.multi_stream_trainer import WORKERS_VARIABLE, MultiStreamTrainer, without_workers
 from tests.miniature_plans import batch, plans, trainer
 
 
@@ -96,3 +98,23 @@ def test_settings_in_the_plans_reach_nnunet(tmp_path: Path) -> None:
     assert (made.num_epochs, made.total_iterations) == (3, 12)
     assert made.optimizer.param_groups[0]["lr"] == 0.5 and made.optimizer.param_groups[0]["weight_decay"] == 0.25
     assert made.lr_scheduler.max_steps == 3
+
+
+def test_distributed_training_is_refused_in_words(tmp_path: Path) -> None:
+    made = trainer(TwoTermTrainer, tmp_path, plans())
+    made.was_initialized, made.is_ddp = False, True
+    with pytest.raises(InputError, match="TwoTermTrainer trains on one GPU in this version; run it with -num_gpus 1"):
+        made.initialize()
+
+
+@pytest.mark.parametrize("before", [None, "3"])
+def test_building_loaders_without_workers_restores_the_users_number(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WORKERS_VARIABLE, raising=False)
+    if before is not None:
+        monkeypatch.setenv(WORKERS_VARIABLE, before)
+    with pytest.raises(KeyError), without_workers():
+        assert os.environ[WORKERS_VARIABLE] == "0"
+        raise KeyError
+    assert os.environ.get(WORKERS_VARIABLE) == before

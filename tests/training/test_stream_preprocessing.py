@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -18,7 +19,14 @@ from tests.miniature_raw import write_raw
 class Place:
     """A labelled data set's preprocessed folder, its plans and one stream."""
 
-    def __init__(self, root: Path, role: str = "general", dimension: int = 2, spacing_mm: float | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        role: str = "general",
+        dimension: int = 2,
+        spacing_mm: float | None = None,
+        recorded: str = "Dataset998_Other",
+    ) -> None:
         self.root = root
         content = plans(dimension)
         if spacing_mm is not None:
@@ -28,7 +36,7 @@ class Place:
         self.manager = PlansManager(content)
         (self.name,) = self.manager.available_configurations
         self.configuration = self.manager.get_configuration(self.name)
-        self.stream = Stream.locate(role, "Dataset998_Other", root / "pre", self.configuration)
+        self.stream = Stream.locate(role, recorded, root / "pre", self.configuration)
 
     def run(self, raw: Path, processes: int = 1) -> str:
         return preprocess_stream(self.stream, raw, self.manager, self.name, processes)
@@ -71,7 +79,7 @@ def test_volumes_beside_images_without_spacing_keep_their_pixels(tmp_path: Path)
 
 def test_images_cannot_feed_volumes(tmp_path: Path) -> None:
     place = Place(tmp_path, dimension=3, spacing_mm=2.0)
-    with pytest.raises(InputError, match=r"case_00_0000\.png: 2D images cannot feed a 3d configuration"):
+    with pytest.raises(InputError, match=r"case_00_0000\.png: is a single slice, which fits only 2d plans"):
         place.run(write_raw(tmp_path, "Dataset998_Other", 1))
 
 
@@ -127,12 +135,59 @@ def test_changed_plans_and_lost_files_are_noticed_at_training(tmp_path: Path) ->
         stream_keys(*arguments, place.manager, place.configuration)
 
 
-def test_finished_streams_serve_without_their_raw_data(tmp_path: Path) -> None:
+def test_slices_do_not_fit_plans_that_swap_the_axes(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.manager.plans["transpose_forward"] = [2, 0, 1]
+    with pytest.raises(InputError, match="fits only 2d plans of axial slices"):
+        place.run(write_raw(tmp_path, "Dataset998_Other", 1))
+
+
+def test_volumes_follow_the_plans_axes(tmp_path: Path) -> None:
+    place = Place(tmp_path, dimension=3, spacing_mm=1.0)
+    place.manager.plans["transpose_forward"] = [1, 0, 2]
+    raw = write_raw(tmp_path, "Dataset998_Other", 1, (8, 24, 20))  # 2 x 1 x 1 mm
+    place.run(raw)
+    data, label, _ = place.load("case_00")
+    assert data.shape == label.shape == (1, 24, 16, 20)
+    source = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / "case_00.nii.gz")))
+    assert np.argwhere(label[0]).mean(0) == pytest.approx(np.argwhere(source).mean(0)[[1, 0, 2]] * [1, 2, 1], abs=1.0)
+
+
+def test_only_named_labels_become_lesion(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path, "Dataset998_Other", 2, labels={"background": 0, "organ": 1, "cancer": 2})
+    place = Place(tmp_path, recorded="Dataset998_Other=cancer")
+    place.run(raw)
+    assert not place.load("case_00")[1].any() and place.load("case_01")[1].any()  # organ, cancer
+    all_labels = Place(tmp_path)
+    assert all_labels.run(raw).endswith("2 new")
+    assert all_labels.load("case_00")[1].any()
+    with pytest.raises(InputError, match="Dataset998_Other has no label tumour; it has organ, cancer"):
+        Place(tmp_path, recorded="Dataset998_Other=tumour").run(raw)
+
+
+@pytest.mark.parametrize("recorded", ["../evil", "Dataset1_X", "Dataset998_../../x", ""])
+def test_impossible_names_in_the_plans_are_refused(tmp_path: Path, recorded: str) -> None:
+    with pytest.raises(InputError, match="impossible stream"):
+        Place(tmp_path, recorded=recorded)
+
+
+def test_lost_files_are_made_again(tmp_path: Path) -> None:
     place = Place(tmp_path)
     raw = write_raw(tmp_path, "Dataset998_Other", 2)
     place.run(raw)
-    raw.rename(tmp_path / "moved")
-    assert "2 cases, done before" in place.run(raw)
+    for lost in ("case_01.b2nd", "case_00_seg.b2nd"):
+        (place.stream.folder / lost).unlink()
+    assert place.run(raw).endswith("2 cases, 2 new")
+    assert len(place.stream.cases(place.manager, place.configuration)) == 2
+
+
+def test_an_error_without_a_message_is_named_by_its_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("nnunet_ext.training.stream_preprocessing.preprocess_case", out_of_memory)
+    with pytest.raises(InputError, match=r"2 of 2 cases failed.*: MemoryError; .*: MemoryError"):
+        Place(tmp_path).run(write_raw(tmp_path, "Dataset998_Other", 2))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +200,8 @@ def test_finished_streams_serve_without_their_raw_data(tmp_path: Path) -> None:
         ),
         ("unlabeled", lambda raw: None, "imagesUn: no such folder; unlabelled images live in imagesUn"),
         ("general", lambda raw: _add_ignore_label(raw), "has an ignore label"),
+        ("general", lambda raw: _rename(raw, "scan1.png"), "scan1.png: has no channel number"),
+        ("general", lambda raw: _rename(raw, "case_01_0001.png"), "case_00|has 2 channels|label of case"),
     ],
 )
 def test_raw_data_that_cannot_serve_are_refused(tmp_path: Path, role: str, break_it, message: str) -> None:
@@ -158,3 +215,7 @@ def _add_ignore_label(raw: Path) -> None:
     content = json.loads((raw / "dataset.json").read_text())
     content["labels"]["ignore"] = 2
     (raw / "dataset.json").write_text(json.dumps(content))
+
+
+def _rename(raw: Path, name: str) -> None:
+    (raw / "imagesTr" / "case_00_0000.png").rename(raw / "imagesTr" / name)

@@ -1,0 +1,45 @@
+"""Work on many items in worker processes that can be interrupted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from nnunet_ext.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_worker_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], processes: int
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with ``function(item)`` as it is done, in this process if one is enough.
+
+    ``function`` must be importable (or a ``functools.partial`` of such) and should return its errors: an exception
+    ends the iteration. Leaving the iteration, also by Ctrl-C, cancels what has not begun.
+
+    Raises:
+        InputError: a worker process died.
+    """
+    if processes == 1 or len(items) < 2:
+        for item in items:
+            yield item, function(item)
+        return
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # spawn, because the threads of SimpleITK and torch do not survive a fork
+    pool = ProcessPoolExecutor(min(processes, len(items)), mp_context=get_context("spawn"))
+    try:
+        futures = {pool.submit(function, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise InputError("a worker process died, probably out of memory; run again with a smaller -np") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
