@@ -31,6 +31,7 @@ class MSD(Converter):
 
     channel: str | None = None
     merge: tuple[str, ...] = ()
+    window: tuple[float, ...] | None = None
 
     name: ClassVar[str] = "MSD"
     task: ClassVar[str] = "Medical Segmentation Decathlon, any task (Task06_Lung, Task01_BrainTumour)"
@@ -49,6 +50,10 @@ class MSD(Converter):
         parser.add_argument(
             "--merge", action="append", default=[], metavar="LABELS=NAME",
             help="make several labels one, by value or name, e.g. 1,2,3=tumour; may be repeated",
+        )  # fmt: skip
+        parser.add_argument(
+            "--window", nargs=2, type=float, metavar=("LOW", "HIGH"),
+            help="CT in HU to grey values 0..255, to go with pictures such as COVID-SemiSeg; lung window: -1250 250",
         )  # fmt: skip
 
     @property
@@ -115,7 +120,14 @@ class MSD(Converter):
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        return self._channels if self._kept_channel is None else (self._channels[self._kept_channel],)
+        names = self._channels if self._kept_channel is None else (self._channels[self._kept_channel],)
+        if self.window is None:
+            return names
+        if any(name.casefold() != "ct" for name in names):
+            raise InputError(f"--window is for CT in HU; {self.root} has {', '.join(names)}")
+        if not self.window[0] < self.window[1]:
+            raise InputError(f"--window {self.window[0]:g} {self.window[1]:g}: the low end comes first")
+        return ("windowed CT",)  # not "CT": grey values are no Hounsfield units
 
     @cached_property
     def _label_map(self) -> LabelMap:
@@ -172,9 +184,14 @@ class MSD(Converter):
         image, transforms = self._read_channels(file, volume)
         warnings: tuple[str, ...] = ()
         unit = "arbitrary"
-        if all(name.casefold() == "ct" for name in self.channel_names):
+        if all(name.casefold() == "ct" for name in self._channels):
             unit = "HU" if image.min() < AIR_HU else "unknown"
             warnings = () if unit == "HU" else (f"called CT, but no value lies below {AIR_HU}: perhaps not HU",)
+        if self.window is not None:
+            low, high = self.window
+            image = np.round(255 * np.clip((image - low) / (high - low), 0, 1)).astype(np.uint8)
+            transforms.append(f"window {low:g} to {high:g} HU")
+            unit = "grey values 0..255 of a CT window"
         label, label_affine_mm = None, None
         if case.label_files:
             label_volume = open_volume(case.label_files[0])

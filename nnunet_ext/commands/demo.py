@@ -98,7 +98,7 @@ class Demo:
         self.call(
             "nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", UNLABELED, "--unlabeled", "--name", "Unlabeled"
         )  # fmt: skip
-        self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
+        self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES, "--window", "-1150", "250")
         planned = self.root / "nnUNet_preprocessed" / "planned"  # made when all cases are preprocessed
         self.call(
             "nnUNetv2_plan_and_preprocess", "-d", INFECTION, "-c", "2d", "--verify_dataset_integrity",

@@ -48,6 +48,23 @@ def test_lung(lung: Path, raw: Path) -> None:
     assert not (folder / "labelsTs").exists()
 
 
+def test_window_turns_hu_into_the_grey_values_of_pictures(lung: Path, brain: Path, raw: Path) -> None:
+    folder = raw / "Dataset006_X"
+    assert convert(MSD(lung, window=(-1250.0, 250.0)), folder).problems == []
+    hu = voxels(lung / "imagesTr/lung_001.nii.gz").astype(float)
+    grey = voxels(folder / "imagesTr/lung_001_0000.nii.gz")
+    assert grey.dtype == np.uint8
+    assert set(grey[hu >= 250]) == {255} and (grey[hu == -500] == round(255 * 750 / 1500)).all()
+    inside = (hu > -1250) & (hu < 250)
+    assert np.abs(grey[inside] / 255 * 1500 - 1250 - hu[inside]).max() <= 1500 / 255 / 2 + 1e-6
+    assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "windowed CT"}
+    assert "window -1250 to 250 HU" in (folder / "conversion.csv").read_text()
+    with pytest.raises(InputError, match="the low end comes first"):
+        MSD(lung, window=(250.0, -1250.0)).find_cases()
+    with pytest.raises(InputError, match=r"--window is for CT in HU; .* has FLAIR, T1w, t1gd, T2w"):
+        MSD(brain, window=(0.0, 1.0)).find_cases()
+
+
 def test_renamed_and_outer_folders(lung: Path, tmp_path: Path) -> None:
     renamed = lung.rename(tmp_path / "my lung data_v1_2")
     assert len(MSD(renamed).find_cases().cases) == 4
