@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 INFECTION, UNLABELED, NODULES = "120", "121", "6"
 PLAIN, PRETRAIN, RELATION = "PlainTrainer", "GeneralPretrainTrainer", "RelationDrivenTrainer"
-EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 10, 5, 30
+EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 9, 5, 30
 EPOCH_LINE = re.compile(r"Epoch (\d+)\s*$")
 
 
