@@ -87,20 +87,17 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     def relation_distances(self, features: RelationFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """‖R_G(X^n) - R_G(X^c)‖² and ‖R_G(X^c) - R_T(X^c)‖², each the mean over labelled and unlabelled X^c."""
         general_n = relation_matrix(features.general_on_general)
-        general_c, target_c = (
-            relation_matrix(features.general_on_labelled),
-            relation_matrix(features.target_on_labelled),
+        streams = (
+            (features.general_on_labelled, features.target_on_labelled),
+            (features.general_on_unlabeled, features.target_on_unlabeled),
         )
+        pairs = [(relation_matrix(g), relation_matrix(t)) for g, t in streams if g is not None and t is not None]
+        general_c, target_c = pairs[0]
         self._relations = {
             "general_on_general": general_n.detach(),
-            "general_on_target": general_c.detach(),
-            "target_on_target": target_c.detach(),
+            "general_on_labelled": general_c.detach(),
+            "target_on_labelled": target_c.detach(),
         }
-        pairs = [(general_c, target_c)]
-        if features.general_on_unlabeled is not None and features.target_on_unlabeled is not None:
-            pairs.append(
-                (relation_matrix(features.general_on_unlabeled), relation_matrix(features.target_on_unlabeled))
-            )
         pulled = [relation_consistency(general_n, general, self.relation_reduction) for general, _ in pairs]
         pushed = [relation_consistency(general.detach(), target, self.relation_reduction) for general, target in pairs]
         return torch.stack(pulled).mean(), torch.stack(pushed).mean()
@@ -180,7 +177,11 @@ def draw_relation_matrices(stored: Path) -> Path:
     """Draw what a training kept in ``relation_matrices.npz`` beside it, first epoch above last; returns the figure."""
     from nnunet_ext.evaluation.figures import relation_matrices_figure
 
-    titles = {"general_on_general": "$R_G(X^n)$", "general_on_target": "$R_G(X^c)$", "target_on_target": "$R_T(X^c)$"}
+    titles = {
+        "general_on_general": "$R_G(X^n)$",
+        "general_on_labelled": "$R_G(X^c)$",
+        "target_on_labelled": "$R_T(X^c)$",
+    }
     with np.load(stored) as kept:
         rows = {
             f"epoch {kept[f'{when}_epoch']}": {title: kept[f"{when}_{name}"] for name, title in titles.items()}

@@ -73,7 +73,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         """As nnU-Net, but a kill while writing leaves the previous checkpoint readable."""
         unfinished = Path(f"{filename}.unfinished")
         super().save_checkpoint(str(unfinished))
-        if unfinished.is_file():  # other ranks and --disable_checkpointing write none
+        if self.local_rank == 0 and not self.disable_checkpointing:  # nobody else writes one
             unfinished.replace(filename)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:

@@ -209,8 +209,8 @@ def test_relation_matrices_of_first_and_latest_epoch_are_kept(tmp_path: Path) ->
         made.on_train_epoch_end([made.train_step(batch(made, ("general",), seed=epoch))])
         with np.load(stored) as kept:
             assert (kept["first_epoch"], kept["last_epoch"]) == (0, epoch)
-            firsts.append(kept["first_target_on_target"])
-            np.testing.assert_array_equal(kept["last_target_on_target"], made._relations["target_on_target"])
+            firsts.append(kept["first_target_on_labelled"])
+            np.testing.assert_array_equal(kept["last_target_on_labelled"], made._relations["target_on_labelled"])
     assert np.array_equal(firsts[0], firsts[2])
 
 
