@@ -235,5 +235,8 @@ def dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
     for root in [raw, *(Path(other) for other in others if other)]:
         for taken in sorted(root.glob(f"Dataset{dataset_id:03d}_*")):
             if taken.name != folder.name:
-                raise InputError(f"{taken}: already has the id {dataset_id}; choose another -d or use its --name")
+                own = taken.name.partition("_")[2]
+                raise InputError(
+                    f"{taken}: already has the id {dataset_id}; choose another -d (to continue it: --name {own})"
+                )
     return folder

@@ -13,8 +13,10 @@ def environment_folder(variable: str) -> Path:
         InputError: unset, or no such folder.
     """
     value = os.environ.get(variable)
-    if not value or not Path(value).is_dir():
-        raise InputError(f"{variable}={value or ''}: no such folder; export {variable}=/path/to/it (and make it)")
+    if not value:
+        raise InputError(f"{variable} is not set; export {variable}=/path/to/{variable}")
+    if not Path(value).is_dir():
+        raise InputError(f"{variable}={value}: no such folder; make it, or export {variable}=/path/to/another")
     return Path(value)
 
 

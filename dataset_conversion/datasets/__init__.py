@@ -33,4 +33,4 @@ def converter_named(name: str) -> type[Converter]:
         return known[by_folded[name.casefold()]]
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
     hint = f"did you mean {by_folded[close[0]]}? " if close else ""
-    raise InputError(f"{name}: no such data set; {hint}There are: {', '.join(known)}")
+    raise InputError(f"{name}: no such data set; {hint}valid are: {', '.join(known)}")

@@ -198,7 +198,10 @@ def _check_streams(configuration: Configuration, labelled: str) -> None:
                     f"{len(wanted)} ({', '.join(wanted.values())}); convert it with the matching --channel"
                 )
             if list(channels.values()) != list(wanted.values()):
-                print(f"note: {dataset} has channel {list(channels.values())}, {labelled} has {list(wanted.values())}")
+                names = " and ".join(", ".join(one.values()) for one in (channels, wanted))
+                print(
+                    f"note: {dataset} and {labelled} call their channels {names}; their intensities should look alike"
+                )
             foreground = [name for name in content["labels"] if name not in ("background", "ignore")]
             if role == "general" and not lesions and len(foreground) > 1:
                 print(

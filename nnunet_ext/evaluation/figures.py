@@ -26,7 +26,7 @@ DPI = 150
 # From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the legend.
 ERROR_COLORS = {"true positive": "#56B4E9", "missed": "#F0E442", "false alarm": "#D55E00"}
 _REFERENCE_COLOR = "#009E73"
-_FILL = 0.8
+_FILL = 0.6
 _PANEL_INCHES = 2.5
 
 
@@ -148,7 +148,8 @@ def relation_matrices_figure(
         title: above the grid.
 
     The scale ends at the 99.5th percentile of the absolute values off the diagonal, since the diagonal of such a
-    matrix is far above the relations between channels; it is symmetric about 0 only where there are negative values.
+    matrix is far above the relations between channels; it is symmetric about 0 only where there are more than a few
+    small negative values.
 
     Raises:
         ValueError: no matrices, rows with different columns, or a matrix that is not square and finite.
@@ -160,7 +161,7 @@ def relation_matrices_figure(
     everything = [np.asarray(matrix, dtype=float) for row in matrices.values() for matrix in row.values()]
     off_diagonal = np.concatenate([m[~np.eye(len(m), dtype=bool)] if len(m) > 1 else m.ravel() for m in everything])
     high = float(np.percentile(np.abs(off_diagonal), 99.5)) or 1.0
-    signed = bool((off_diagonal < 0).any())
+    signed = bool(np.percentile(off_diagonal, 0.5) < -0.1 * high)  # a few small negative values need no second colour
     norm, cmap = Normalize(-high if signed else 0.0, high), "RdBu_r" if signed else "cividis"
     figure = _figure(2.9 * len(columns) + 0.9, 2.9 * len(matrices) + (0.5 if title else 0.1))
     axes = figure.subplots(len(matrices), len(columns), squeeze=False)

@@ -155,4 +155,4 @@ def test_unset_folders_are_named(
 ) -> None:
     monkeypatch.delenv("nnUNet_preprocessed")
     assert configure("--general", "998") == 1
-    assert "nnUNet_preprocessed=: no such folder; export nnUNet_preprocessed=" in capsys.readouterr().err
+    assert "nnUNet_preprocessed is not set; export nnUNet_preprocessed=" in capsys.readouterr().err

@@ -60,5 +60,5 @@ def test_empty_folders_are_refused_helpfully(kind: type[Converter], tmp_path: Pa
 
 
 def test_close_names_are_suggested() -> None:
-    with pytest.raises(InputError, match=r"did you mean COVID-SemiSeg\? There are: COVID-SemiSeg, MSD"):
+    with pytest.raises(InputError, match=r"did you mean COVID-SemiSeg\? valid are: COVID-SemiSeg, MSD"):
         converter_named("covidsemiseg")
