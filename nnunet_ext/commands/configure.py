@@ -8,9 +8,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_ext.atomic_json import write_json
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.training.configuration import ROLES
+from nnunet_ext.training.hyperparameters import PRESETS
 
 if TYPE_CHECKING:
     from nnunet_ext.training.configuration import Configuration
@@ -28,16 +31,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Example: nnUNetv2_ext_configure -d 120 --general 6 61 --unlabeled 121 --set num_epochs=100",
     )
     parser.add_argument("-d", required=True, metavar="ID", help="labelled data set, id or name; planned already")
-    parser.add_argument(
-        "--general", nargs="+", metavar="ID",
-        help="labelled data sets of other diseases, merged to lesion; 3=cancer takes only that label",
-    )  # fmt: skip
-    parser.add_argument("--unlabeled", nargs="+", metavar="ID", help="data sets with images in imagesUn")
+    for role, meaning in ROLES.items():
+        parser.add_argument(f"--{role}", nargs="+", metavar="ID", help=meaning)
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="settings",
         help="hyperparameters; Trainer.NAME=VALUE holds for one trainer only",
     )  # fmt: skip
-    parser.add_argument("--preset", choices=("recommended", "paper", "code"), help="values as printed, as in the code")
+    parser.add_argument("--preset", choices=PRESETS, help="values as printed, as in the code")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
     parser.add_argument("-o", metavar="NEWPLANS", help="write plans of this name instead of changing PLANS")
     parser.add_argument(
@@ -81,10 +81,10 @@ def configure_entry(argv: list[str] | None = None) -> int:
     _apply(arguments, configuration)
     manager = PlansManager(plans)
     names = _configurations(arguments.c, manager, plans_file)
-    if arguments.general or arguments.unlabeled or arguments.c:
+    if arguments.c or any(getattr(arguments, role) for role in ROLES):
         _check_streams(configuration, dataset)
         _preprocess(configuration, folder, manager, names, arguments.np)
-    _write_plans({**configuration.into_plans(plans), "plans_name": target.stem}, target)
+    write_json({**configuration.into_plans(plans), "plans_name": target.stem}, target)
     _show(dataset, target.stem, configuration)
     return 0
 
@@ -110,8 +110,6 @@ def _target(plans: dict, folder: Path, name: str) -> Path:
 
 def _apply(arguments: argparse.Namespace, configuration: Configuration) -> None:
     """Take over what the command line names."""
-    from nnunet_ext.training.streams import ROLES
-
     for role in ROLES:
         given = getattr(arguments, role)
         if given:
@@ -220,12 +218,6 @@ def _preprocess(configuration: Configuration, folder: Path, manager: Any, names:
             for name in names:
                 stream = Stream.locate(role, recorded, folder, manager.get_configuration(name))
                 print(preprocess_stream(stream, raw / stream.dataset, manager, name, processes))
-
-
-def _write_plans(plans: dict, path: Path) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(plans, indent=4))
-    unfinished.replace(path)
 
 
 def _show(dataset: str, plans_name: str, configuration: Configuration) -> None:

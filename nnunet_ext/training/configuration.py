@@ -12,6 +12,10 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.training.hyperparameters import PRESETS
 
 PLANS_KEY = "nnunet_ext"
+ROLES = {
+    "general": "labelled data sets of other diseases, merged to lesion; 3=cancer takes only that label",
+    "unlabeled": "data sets with images of the same disease in imagesUn",
+}
 
 
 @dataclass

@@ -18,6 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
+from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
 from nnunet_ext.training.streams import CASE_FILES, LESION_LABELS, MANIFEST, Stream, preprocessing_fingerprint
 from nnunet_ext.worker_processes import first_line, in_worker_processes
@@ -134,7 +135,7 @@ def preprocess_stream(
         shown = "; ".join(sorted(errors)[:SHOWN_ERRORS])
         more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
         raise InputError(f"{len(errors)} of {len(cases)} cases failed, the others are done: {shown}{more}")
-    _write_json(record, stream.folder / MANIFEST)
+    write_json(record, stream.folder / MANIFEST)
     return f"{title}: {len(cases)} cases, {len(todo)} new"
 
 
@@ -146,7 +147,7 @@ def _begin(folder: Path, record: dict) -> None:
     if folder.is_dir():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    _write_json(record, begun)
+    write_json(record, begun)
 
 
 def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
@@ -224,9 +225,3 @@ def _stamp(file: str) -> list[int]:
     """Size and modification time: what tells a changed source file."""
     status = Path(file).stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def _write_json(content: dict, path: Path) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=2))
-    unfinished.replace(path)

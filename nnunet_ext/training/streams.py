@@ -14,11 +14,8 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.training.configuration import ROLES
 
-ROLES = {
-    "general": "labelled data sets of other diseases, merged to lesion; ID=LABEL,LABEL takes only these labels",
-    "unlabeled": "data sets with images of the same disease in imagesUn",
-}
 LESION_LABELS = {"background": 0, "lesion": 1}
 MANIFEST = "stream.json"  # written last: its presence means that every case is there
 CASE_FILES = (".b2nd", "_seg.b2nd", ".pkl")
@@ -55,7 +52,7 @@ class Stream:
         """The place of a stream below the labelled data set's preprocessed folder.
 
         Args:
-            role: key of :data:`ROLES`.
+            role: key of :data:`~nnunet_ext.training.configuration.ROLES`.
             recorded: data set as the plans record it, ``Dataset003_Liver`` or ``Dataset003_Liver=cancer``.
             labelled_folder: the labelled data set's preprocessed folder.
             configuration: gives the data identifier.
