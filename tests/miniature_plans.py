@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from nnunet_ext.training.streams import UNLABELLED_ROLES
+
 DATASET_JSON = {
     "channel_names": {"0": "lung-window CT"},
     "labels": {"background": 0, "infection": 1},
@@ -121,5 +123,9 @@ def batch(made: Any, roles: tuple[str, ...] = (), seed: int = 0) -> dict[str, An
         return torch.randn(size, made.num_input_channels, *patch_size, generator=generator)
 
     target = targets if made.enable_deep_supervision else targets[0]
-    labelled = {"data": images(), "target": target, "keys": [f"case_{i}" for i in range(size)]}
-    return {**labelled, **{role: {"data": images(), "target": targets[0]} for role in roles}}
+    labelled: dict[str, Any] = {"data": images(), "target": target, "keys": [f"case_{i}" for i in range(size)]}
+    for role in roles:
+        labelled[role] = {"data": images(), "keys": [f"{role}_{i}" for i in range(size)]}
+        if role not in UNLABELLED_ROLES:
+            labelled[role]["target"] = targets[0]
+    return labelled

@@ -5,11 +5,11 @@ from typing import ClassVar
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from nnunet_ext.training.configured_trainer import ConfiguredTrainer
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.streams import LESION_LABELS
 
 
-class GeneralPretrainTrainer(ConfiguredTrainer):
+class GeneralPretrainTrainer(MultiStreamTrainer):
     """Trains the planned single-encoder U-Net on the general stream, under the labelled data set's plans.
 
     The labels of all general data sets are merged to lesion. ``fold all`` trains on every case; folds 0-4 hold a

@@ -1,9 +1,9 @@
 """Plain nnU-Net with settings from the plans: the control row of every comparison."""
 
-from nnunet_ext.training.configured_trainer import ConfiguredTrainer
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 
 
-class PlainTrainer(ConfiguredTrainer):
+class PlainTrainer(MultiStreamTrainer):
     """nnU-Net's own training on the labelled stream, for the budget that ``nnUNetv2_ext_configure --set`` gives it.
 
     Reference: Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical image

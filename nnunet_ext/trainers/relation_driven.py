@@ -73,6 +73,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         )
         general_distance, target_distance = self.relation_distances(output.features)
         self.update(
+            "network",
             segmentation=self.loss(output.segmentation, batch["target"]),  # eq. 3
             general_relation=lambda_g * general_distance,  # eq. 4
             target_relation=-lambda_t * target_distance,  # eq. 5
@@ -86,12 +87,14 @@ class RelationDrivenTrainer(MultiStreamTrainer):
 
     def relation_distances(self, features: RelationFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """‖R_G(X^n) - R_G(X^c)‖² and ‖R_G(X^c) - R_T(X^c)‖², each the mean over labelled and unlabelled X^c."""
-        general_n = relation_matrix(features.general_on_general)
+        general_n = self.relation_matrix(features.general_on_general)
         streams = (
             (features.general_on_labelled, features.target_on_labelled),
             (features.general_on_unlabeled, features.target_on_unlabeled),
         )
-        pairs = [(relation_matrix(g), relation_matrix(t)) for g, t in streams if g is not None and t is not None]
+        pairs = [
+            (self.relation_matrix(g), self.relation_matrix(t)) for g, t in streams if g is not None and t is not None
+        ]
         general_c, target_c = pairs[0]
         self._relations = {
             "general_on_general": general_n.detach(),
@@ -101,6 +104,10 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         pulled = [relation_consistency(general_n, general, self.relation_reduction) for general, _ in pairs]
         pushed = [relation_consistency(general.detach(), target, self.relation_reduction) for general, target in pairs]
         return torch.stack(pulled).mean(), torch.stack(pushed).mean()
+
+    def relation_matrix(self, features: torch.Tensor) -> torch.Tensor:
+        """R of the whole batch, that of all processes."""
+        return relation_matrix(self.batch_mean(features))
 
     def clipped_groups(self) -> list[list[nn.Parameter]]:
         """θ_G apart from the rest, so that neither gradient norm scales the other."""
@@ -154,6 +161,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log the terms and keep the relation matrices of the first and the latest epoch's last batch."""
         super().on_train_epoch_end(train_outputs)
+        if self.local_rank != 0:
+            return
         path = Path(self.output_folder) / "relation_matrices.npz"
         kept = {}
         if path.is_file():
@@ -170,7 +179,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     def on_train_end(self) -> None:
         """As nnU-Net, and draw the relation matrices."""
         super().on_train_end()
-        draw_relation_matrices(Path(self.output_folder) / "relation_matrices.npz")
+        if self.local_rank == 0:
+            draw_relation_matrices(Path(self.output_folder) / "relation_matrices.npz")
 
 
 def draw_relation_matrices(stored: Path) -> Path:

@@ -15,6 +15,7 @@ PLANS_KEY = "nnunet_ext"
 ROLES = {
     "general": "labelled data sets of other diseases, merged to lesion; 3=cancer takes only that label",
     "unlabeled": "data sets with images of the same disease in imagesUn",
+    "target_domain": "data sets with images of another domain in imagesUn",
 }
 
 

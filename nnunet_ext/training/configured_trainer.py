@@ -1,15 +1,14 @@
-"""The base of every trainer: nnU-Net's, with settings and streams from the plans and each loss term in the log."""
+"""nnU-Net's trainer with settings and streams from the plans, and each loss term in the log."""
 
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.training.configuration import Configuration
-from nnunet_ext.training.hyperparameters import Count, Fraction, Weight, resolve
+from nnunet_ext.training.hyperparameters import Count, Fraction, Seed, Weight, resolve
 from nnunet_ext.training.streams import role_root, stream_keys
 
 
@@ -18,8 +17,8 @@ class ConfiguredTrainer(nnUNetTrainer):
 
     Annotated class attributes are hyperparameters (see ``hyperparameters.py``); ``presets`` maps a preset's name to
     the values in which it differs. ``required_streams`` must be configured. ``loss_terms`` and ``diagnostics`` name
-    what ``train_step`` returns besides ``loss``: one value per epoch each, in ``training_terms.csv`` and ``.png`` of
-    the fold's folder.
+    what is logged besides nnU-Net's own: one value per epoch each, in ``training_terms.csv`` and ``.png`` of the
+    fold's folder.
     """
 
     required_streams: ClassVar[tuple[str, ...]] = ()
@@ -35,14 +34,15 @@ class ConfiguredTrainer(nnUNetTrainer):
     weight_decay: Weight = 3e-5
     oversample_foreground_percent: Fraction = 0.33
     save_every: Count = 50
+    seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
     @property
     def ext_configuration(self) -> Configuration:
         """What the plans say about streams and hyperparameters."""
         return Configuration.from_plans(self.plans_manager.plans)
 
-    def initialize(self) -> None:
-        """Apply the plans' hyperparameters, then build network, optimizer and loss as nnU-Net does.
+    def configure(self) -> None:
+        """Apply the plans' hyperparameters and open a log for every term.
 
         Raises:
             InputError: an impossible hyperparameter in the plans, a stream that is not configured.
@@ -56,36 +56,30 @@ class ConfiguredTrainer(nnUNetTrainer):
                 f"{type(self).__name__} needs a {' and a '.join(missing)} stream, plans {plans.plans_name} have none; "
                 f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} {options}"
             )
-        hyperparameters = resolve(type(self), configuration.preset, configuration.settings)
-        for name, value in hyperparameters.items():
+        self.hyperparameters = resolve(type(self), configuration.preset, configuration.settings)
+        for name, value in self.hyperparameters.items():
             setattr(self, name, value)
-        self.print_to_log_file(f"{type(self).__name__} ({configuration.preset}): {hyperparameters}")
+        self.print_to_log_file(f"{type(self).__name__} ({configuration.preset}): {self.hyperparameters}")
         for term in self.logged_terms:
             self.logger.local_logger.my_fantastic_logging.setdefault(term, [])
-        super().initialize()
 
     @property
     def logged_terms(self) -> tuple[str, ...]:
         """Every name that gets one value per epoch beside nnU-Net's own."""
         return self.loss_terms + self.diagnostics
 
-    def save_checkpoint(self, filename: str) -> None:
-        """As nnU-Net, but a kill while writing leaves the previous checkpoint readable."""
-        unfinished = Path(f"{filename}.unfinished")
-        super().save_checkpoint(str(unfinished))
-        if self.local_rank == 0 and not self.disable_checkpointing:  # nobody else writes one
-            unfinished.replace(filename)
-
-    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Log nnU-Net's training loss and the mean of every term; draw them."""
-        super().on_train_epoch_end(train_outputs)
-        means = {term: float(np.mean([output[term] for output in train_outputs])) for term in self.logged_terms}
+    def log_terms(self, means: dict[str, float]) -> None:
+        """Log one value per epoch of each term."""
         for term, mean in means.items():
             self.logger.log(term, mean, self.current_epoch)
         if means:
             self.print_to_log_file(", ".join(f"{term} {mean:.5g}" for term, mean in means.items()))
+
+    def on_epoch_end(self) -> None:
+        """Write and draw the terms, then go on as nnU-Net."""
         if self.logged_terms and self.local_rank == 0:
             self._write_terms()
+        super().on_epoch_end()
 
     def _write_terms(self) -> None:
         import pandas as pd  # only training needs it, not every command that looks a trainer up

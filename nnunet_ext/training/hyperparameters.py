@@ -25,6 +25,7 @@ class Range:
 Weight = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 Count = Annotated[int, Range(1)]
+Seed = Annotated[int, Range(0)]
 
 PRESETS = ("recommended", "paper", "code")
 

@@ -1,30 +1,101 @@
-"""One loader that joins every labelled batch with a batch of each further stream."""
+"""One loader that joins every labelled batch with a batch of each further stream, and the workers that run it."""
 
+import traceback
 from collections.abc import Iterator
+from typing import Any
 
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.training.random_numbers import seeded_random_numbers
+from nnunet_ext.training.streams import UNLABELLED_ROLES
+
+FAILURE = "failure"  # key of what a worker returns in place of a batch
 
 
 class MultiStreamLoader:
     """Wraps nnU-Net's loaders: the labelled batch keeps nnU-Net's keys, each further stream is a dict under its role.
 
-    All streams are drawn in the same worker processes, so nnU-Net starts, pins and stops a single pool.
+    All streams are drawn in the same worker processes, so nnU-Net starts, pins and stops a single pool. The random
+    numbers of a batch follow from its index, so that a resumed training goes on with the batches that would have come.
+
+    Args:
+        labelled: nnU-Net's loader.
+        further: role -> loader.
+        seed: what the batches' random numbers follow from, besides the index.
+        first: index of the first batch.
+        workers: number of processes that share the indices; 0 means this process.
+        every: further streams are joined to every so-manieth batch.
     """
 
-    def __init__(self, labelled: nnUNetDataLoader, further: dict[str, nnUNetDataLoader]) -> None:
+    def __init__(
+        self,
+        labelled: nnUNetDataLoader,
+        further: dict[str, nnUNetDataLoader],
+        seed: tuple[int, ...] = (0,),
+        first: int = 0,
+        workers: int = 0,
+        every: int = 1,
+    ) -> None:
         self.labelled = labelled
         self.further = further
+        self.seed, self.first, self.workers, self.every = seed, first, workers, every
+        self._thread = 0
+        self._drawn = 0
 
     def __iter__(self) -> Iterator[dict]:
         return self
 
     def __next__(self) -> dict:
-        batch = next(self.labelled)
-        for role, loader in self.further.items():
-            batch[role] = next(loader)
+        index = self.first + self._drawn * max(self.workers, 1) + self._thread
+        self._drawn += 1
+        try:
+            return self._batch(index)
+        except Exception as error:
+            if self.workers == 0:
+                raise
+            return {FAILURE: (str(error) if isinstance(error, InputError) else None, traceback.format_exc())}
+
+    def _batch(self, index: int) -> dict:
+        with seeded_random_numbers(*self.seed, index):
+            batch = next(self.labelled)
+            for role, loader in self.further.items() if index % self.every == 0 else ():
+                batch[role] = next(loader)
+                if role in UNLABELLED_ROLES:
+                    batch[role].pop("target", None)  # nnU-Net's loader makes an empty one
         return batch
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called by nnU-Net's worker processes; passed on to every loader."""
+        self._thread = thread_id
         for loader in (self.labelled, *self.further.values()):
             loader.set_thread_id(thread_id)
+
+
+class WorkerPool(NonDetMultiThreadedAugmenter):
+    """nnU-Net's workers; what went wrong in one of them is said by the exception in the main process."""
+
+    def __next__(self) -> Any:
+        """The next batch of any worker.
+
+        Raises:
+            InputError: wrong input met by a worker, or a worker that was killed.
+            RuntimeError: any other exception of a worker, with its traceback.
+        """
+        processes = list(self._processes)  # gone when the pool has shut down
+        try:
+            batch = super().__next__()
+        except RuntimeError as error:
+            codes = sorted({process.exitcode for process in processes if process.exitcode})
+            raise InputError(
+                f"a data loading worker was killed (exit codes {codes}), mostly for want of memory; "
+                "continue with --c, and with fewer workers: nnUNet_n_proc_DA=4"
+            ) from error
+        if FAILURE in batch:
+            wrong_input, trace = batch[FAILURE]
+            self._finish()
+            if wrong_input:
+                raise InputError(wrong_input)
+            raise RuntimeError(f"a data loading worker failed:\n{trace}")
+        return batch

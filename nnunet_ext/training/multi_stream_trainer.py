@@ -1,116 +1,40 @@
-"""Training on further streams beside the labelled one: their loaders, one step, its update and its log."""
+"""Training on further streams beside the labelled one: their loaders, and the scores of a stream without labels."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import dummy_context
 
-from nnunet_ext.errors import InputError
-from nnunet_ext.training.configured_trainer import ConfiguredTrainer
-from nnunet_ext.training.multi_stream_loader import MultiStreamLoader
-from nnunet_ext.training.streams import LESION_LABELS
+from nnunet_ext.training import label_free
+from nnunet_ext.training.multi_network_trainer import MultiNetworkTrainer
+from nnunet_ext.training.multi_stream_loader import MultiStreamLoader, WorkerPool
+from nnunet_ext.training.streams import LESION_LABELS, UNLABELLED_ROLES
 
-MAX_GRADIENT_NORM = 12.0  # nnU-Net's
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
+LABEL_FREE_BATCHES = 10  # per epoch
+TRAINING, VALIDATION = 0, 1  # whose batches: what their random numbers follow from
 
 
-class MultiStreamTrainer(ConfiguredTrainer):
-    """A method states the streams it needs and one ``training_step``, which names its losses to :meth:`update`.
+class MultiStreamTrainer(MultiNetworkTrainer):
+    """The base of every trainer: a method states the streams it needs beside its networks and its step.
 
     ``optional_streams`` are joined to the batch where they are configured, beside the required ones. A batch is
-    nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further stream under its role; all tensors are on
-    the device.
+    nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further stream under its role, without ``target``
+    where the stream has no labels; in the step all tensors are on the device.
+
+    Where a stream without labels is configured, in use or not, every epoch is judged on it (``label_free.py``).
     """
 
     optional_streams: ClassVar[tuple[str, ...]] = ()
 
-    _iteration_in_epoch = 0
-
-    def training_step(self, batch: dict[str, Any]) -> None:
-        """The method: forward passes, then :meth:`update` and :meth:`note`. Runs under autocast on CUDA.
-
-        One of the losses is called ``segmentation``: it is what nnU-Net logs as training loss.
-        """
-        raise NotImplementedError
-
-    # --- the step ---------------------------------------------------------------------------------------------------
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Run one :meth:`training_step`; ``loss`` is the segmentation loss, comparable to plain nnU-Net's."""
-        self._terms: dict[str, torch.Tensor] = {}
-        batch = _to_device(batch, self.device)
-        with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
-            self.training_step(batch)
-        self._iteration_in_epoch += 1
-        values = torch.stack([value.float() for value in self._terms.values()]).cpu().numpy()  # one wait for the device
-        terms = dict(zip(self._terms, values, strict=True))
-        return {"loss": terms["segmentation"], **terms}
-
-    def update(self, **losses: torch.Tensor) -> None:
-        """Sum the named losses, step the optimizer once and log each loss under its name."""
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
-            if self.grad_scaler is None:
-                total.backward()
-                self._clip_gradients()
-                self.optimizer.step()
-            else:
-                self.grad_scaler.scale(total).backward()
-                self.grad_scaler.unscale_(self.optimizer)
-                self._clip_gradients()
-                self.grad_scaler.step(self.optimizer)
-                self.grad_scaler.update()
-        torch.clear_autocast_cache()  # it holds the weights from before the step, in half precision
-        self.note(**losses)
-
-    def note(self, **values: torch.Tensor | float) -> None:
-        """Log scalars under their names (``loss_terms`` or ``diagnostics``)."""
-        self._terms |= {name: torch.as_tensor(value, device=self.device).detach() for name, value in values.items()}
-
-    def _clip_gradients(self) -> None:
-        for group in self.clipped_groups():
-            torch.nn.utils.clip_grad_norm_(group, MAX_GRADIENT_NORM)
-
-    def clipped_groups(self) -> list[list[torch.nn.Parameter]]:
-        """Parameters whose gradient norm is limited together: all of them as in nnU-Net, unless a method says else."""
-        return [list(self.network.parameters())]
-
-    @property
-    def iteration(self) -> int:
-        """Steps done since the start of the training; follows from the epoch, so a resumed run continues it."""
-        return self.current_epoch * self.num_iterations_per_epoch + self._iteration_in_epoch
-
-    @property
-    def total_iterations(self) -> int:
-        """Steps of the whole training."""
-        return self.num_epochs * self.num_iterations_per_epoch
-
-    def on_train_epoch_start(self) -> None:
-        """As nnU-Net, and the count of steps in this epoch starts anew."""
-        super().on_train_epoch_start()
-        self._iteration_in_epoch = 0
-
-    # --- the streams ------------------------------------------------------------------------------------------------
-
-    def initialize(self) -> None:
-        """Build everything, on one device.
-
-        Raises:
-            InputError: distributed training, a cascade's stage, or see :meth:`ConfiguredTrainer.initialize`.
-        """
-        if self.is_ddp:
-            raise InputError(f"{type(self).__name__} trains on one GPU in this version; run it with -num_gpus 1")
-        if self.is_cascaded:
-            raise InputError(f"{type(self).__name__} does not train a cascade's second stage; use 2d or 3d_fullres")
-        super().initialize()
+    # --- loaders ------------------------------------------------------------------------------------------------------
 
     def roles_in_use(self) -> list[str]:
         """Required streams, then the optional ones that are configured."""
@@ -118,26 +42,35 @@ class MultiStreamTrainer(ConfiguredTrainer):
         return [role for role in (*self.required_streams, *self.optional_streams) if role in configured]
 
     def get_dataloaders(self) -> tuple:
-        """nnU-Net's loaders, the training one joined with a loader of each further stream, in one worker pool."""
+        """nnU-Net's loaders, each joined with the further streams it needs, in one worker pool."""
         workers = get_allowed_n_proc_DA()
         with without_workers():
             training, validation = super().get_dataloaders()
-        streams = {role: self.stream_loader(role) for role in self.roles_in_use()}
-        joined = MultiStreamLoader(training.data_loader, streams)
+        scored = [self.scored_role] if self.scored_role else []
+        every = max(1, self.num_val_iterations_per_epoch // LABEL_FREE_BATCHES)
         # numbers of processes and cached batches as in nnUNetTrainer.get_dataloaders
         return (
-            self._in_workers(joined, workers, max(6, workers // 2)),
-            self._in_workers(validation.data_loader, workers and max(1, workers // 2), max(3, workers // 4)),
+            self._loader(training, self.roles_in_use(), TRAINING, 1, workers, max(6, workers // 2)),
+            self._loader(validation, scored, VALIDATION, every, workers and max(1, workers // 2), max(3, workers // 4)),
         )
 
-    def _in_workers(self, loader: Any, workers: int, cached: int) -> Any:
-        if workers == 0:
-            return SingleThreadedAugmenter(loader, None)
-        augmenter = NonDetMultiThreadedAugmenter(
-            loader, None, workers, cached, pin_memory=self.device.type == "cuda", wait_time=0.002
+    def _loader(
+        self, labelled: SingleThreadedAugmenter, roles: list[str], purpose: int, every: int, workers: int, cached: int
+    ) -> SingleThreadedAugmenter | WorkerPool:
+        per_epoch = self.num_val_iterations_per_epoch if purpose == VALIDATION else self.num_iterations_per_epoch
+        joined = MultiStreamLoader(
+            labelled.data_loader,
+            {role: self.stream_loader(role) for role in roles},
+            seed=(self.seed, self.local_rank, purpose),
+            first=self.current_epoch * per_epoch,
+            workers=workers,
+            every=every,
         )
-        next(augmenter)  # start the processes now, as nnU-Net does
-        return augmenter
+        if workers == 0:
+            return SingleThreadedAugmenter(joined, None)
+        pool = WorkerPool(joined, None, workers, cached, pin_memory=self.device.type == "cuda", wait_time=0.002)
+        pool._start()  # now, as nnU-Net does
+        return pool
 
     def stream_loader(self, role: str) -> nnUNetDataLoader:
         """Batches of one further stream: nnU-Net's loader with the labelled stream's patch size and augmentation.
@@ -159,15 +92,77 @@ class MultiStreamTrainer(ConfiguredTrainer):
             use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
             foreground_labels=labels.foreground_labels,
         )
+        dataset = self.stream_dataset(role)
+        self.print_to_log_file(f"stream {role}: {len(dataset.identifiers)} cases")
         return nnUNetDataLoader(
-            self.stream_dataset(role),
+            dataset,
             self.batch_size,
             initial_patch_size,
             patch_size,
             labels,
-            oversample_foreground_percent=0.0 if role == "unlabeled" else self.oversample_foreground_percent,
+            oversample_foreground_percent=0.0 if role in UNLABELLED_ROLES else self.oversample_foreground_percent,
             transforms=transforms,
         )
+
+    # --- judging without labels -------------------------------------------------------------------------------------
+
+    @property
+    def scored_role(self) -> str | None:
+        """The stream without labels on which the network is judged every epoch."""
+        configured = self.ext_configuration.streams
+        return next((role for role in ("target_domain", "unlabeled") if role in configured), None)
+
+    @property
+    def logged_terms(self) -> tuple[str, ...]:
+        """Losses, diagnostics, and the label-free scores where a stream allows them."""
+        return super().logged_terms + (label_free.TERMS if self.scored_role else ())
+
+    def on_validation_epoch_start(self) -> None:
+        """As nnU-Net."""
+        super().on_validation_epoch_start()
+        self._label_free: dict[str, list[float]] = {"entropy": [], "agreement": []}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's on the labelled stream, and the label-free scores of a batch that has that stream."""
+        result = super().validation_step(batch)
+        if self.scored_role in batch:
+            self._score(batch[self.scored_role]["data"].to(self.device, non_blocking=True))
+        return result
+
+    def _score(self, images: torch.Tensor) -> None:
+        first, second = (self._foreground_probabilities(images) for _ in range(2))
+        entropy = (label_free.lesion_entropy(first) + label_free.lesion_entropy(second)) / 2
+        self._label_free["entropy"].append(entropy.item())
+        self._label_free["agreement"].append(label_free.agreement(first, second).item())
+
+    def _foreground_probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """Prediction of a random view, turned back: ``[B, classes, *spatial]`` softmax; regions become one class."""
+        view, flipped = label_free.augmented_view(images, self.inference_allowed_mirroring_axes or ())
+        autocast: AbstractContextManager = torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
+        with autocast:
+            logits = self.network(view)
+        logits = (logits[0] if isinstance(logits, list | tuple) else logits).float().flip(flipped)
+        if not self.label_manager.has_regions:
+            return logits.softmax(1)
+        whole = logits.sigmoid().amax(1, keepdim=True)
+        return torch.cat((1 - whole, whole), 1)
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """Log nnU-Net's pseudo Dice and the label-free scores."""
+        super().on_validation_epoch_end(val_outputs)
+        if not self.scored_role:
+            return
+        means = self._epoch_means(self._label_free)
+        source_dice = float(self.logger.get_value("mean_fg_dice", step=-1))
+        score = label_free.combined_score(source_dice, means["entropy"], means["agreement"])
+        self.log_terms(dict(zip(label_free.TERMS, (means["entropy"], means["agreement"], score), strict=True)))
+
+    def on_epoch_end(self) -> None:
+        """Keep the checkpoint that the label-free scores prefer, then go on as nnU-Net."""
+        if self.scored_role and label_free.is_best(self.logger.get_value("labelfree_score", step=None)):
+            self.print_to_log_file("New best label-free score")
+            self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
+        super().on_epoch_end()
 
 
 @contextmanager
@@ -181,14 +176,3 @@ def without_workers() -> Iterator[None]:
         os.environ.pop(WORKERS_VARIABLE)
         if before is not None:
             os.environ[WORKERS_VARIABLE] = before
-
-
-def _to_device(item: Any, device: torch.device) -> Any:
-    """Move every tensor of nested dicts and lists."""
-    if isinstance(item, torch.Tensor):
-        return item.to(device, non_blocking=True)
-    if isinstance(item, dict):
-        return {key: _to_device(value, device) for key, value in item.items()}
-    if isinstance(item, list):
-        return [_to_device(value, device) for value in item]
-    return item

@@ -20,7 +20,14 @@ from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.streams import CASE_FILES, LESION_LABELS, MANIFEST, Stream, preprocessing_fingerprint
+from nnunet_ext.training.streams import (
+    CASE_FILES,
+    LESION_LABELS,
+    MANIFEST,
+    UNLABELLED_ROLES,
+    Stream,
+    preprocessing_fingerprint,
+)
 from nnunet_ext.worker_processes import first_line, in_worker_processes
 
 UNKNOWN_SPACING = 999.0  # nnU-Net's slice spacing of PNG and the like, which have no spacing in mm
@@ -53,7 +60,7 @@ def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     Raises:
         InputError: the folder is missing or empty, a file has no channel number, or a label file is missing.
     """
-    labelled = role != "unlabeled"
+    labelled = role not in UNLABELLED_ROLES
     if labelled and "ignore" in dataset_json["labels"]:
         raise InputError(f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert without it")
     if labelled and "dataset" in dataset_json:  # nnU-Net's list of files that lie elsewhere

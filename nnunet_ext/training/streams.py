@@ -17,6 +17,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.training.configuration import ROLES
 
 LESION_LABELS = {"background": 0, "lesion": 1}
+UNLABELLED_ROLES = ("unlabeled", "target_domain")
 MANIFEST = "stream.json"  # written last: its presence means that every case is there
 CASE_FILES = (".b2nd", "_seg.b2nd", ".pkl")
 

@@ -40,7 +40,7 @@ def parts(made: Any) -> dict[str, list[torch.nn.Parameter]]:
 def losses(made: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The three terms of one step, caught before the update."""
     caught: dict[str, torch.Tensor] = {}
-    made.update = lambda **terms: caught.update(terms)
+    made.update = lambda player, **terms: caught.update(terms)
     made._terms = {}
     made.training_step(data)
     del made.update

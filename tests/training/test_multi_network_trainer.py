@@ -21,7 +21,7 @@ class TwoTermTrainer(MultiStreamTrainer):
 
     def training_step(self, data: dict[str, Any]) -> None:
         output = self.network(data["data"])
-        self.update(segmentation=self.loss(output, data["target"]), shrinkage=output[0].square().mean())
+        self.update("network", segmentation=self.loss(output, data["target"]), shrinkage=output[0].square().mean())
 
 
 class Loader:

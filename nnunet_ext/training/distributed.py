@@ -1,0 +1,77 @@
+"""What several processes need to train as one: their device, equal weights, averaged gradients and features.
+
+Networks are called directly, not through DistributedDataParallel: its reducer fails with networks that alternate.
+Gradients are averaged where the optimizer steps. Every rank must run the same step, on batches of the same size.
+"""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return distributed.get_world_size() if is_distributed() else 1
+
+
+def is_distributed() -> bool:
+    """True inside a process group."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def process_device() -> torch.device:
+    """The device of this process of the group.
+
+    On several nodes it is the rank within the node (LOCAL_RANK, set by torchrun) that counts the GPUs, where nnU-Net
+    takes the global one; a group without NCCL trains on the CPU.
+    """
+    if "nccl" not in distributed.get_backend():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", distributed.get_rank())))
+
+
+def share_weights(module: nn.Module) -> None:
+    """Give every rank the first rank's parameters and buffers."""
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            distributed.broadcast(tensor, src=0)
+
+
+def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Mean of a tensor of the same shape over all ranks; without gradient."""
+    if not is_distributed():
+        return tensor
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(total)
+    return total / world_size()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over all ranks, in one message."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not is_distributed() or not gradients:
+        return
+    means = mean_over_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def global_batch_mean(features: torch.Tensor) -> torch.Tensor:
+    """Mean of ``[B, ...]`` over the batches of all ranks, in float32: ``[1, ...]``, with gradient."""
+    local = features.float().mean(dim=0, keepdim=True)
+    return _MeanOverRanks.apply(local) if is_distributed() else local
+
+
+class _MeanOverRanks(torch.autograd.Function):
+    """Its gradient is the same mean, given that the parameters' gradients are averaged afterwards."""
+
+    @staticmethod
+    def forward(ctx: Any, local: torch.Tensor) -> torch.Tensor:
+        return mean_over_ranks(local)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return mean_over_ranks(gradients[0])

@@ -1,0 +1,20 @@
+"""Learning rates as functions of the training's iteration: nothing to save, hence nothing to lose at a resume."""
+
+from collections.abc import Callable
+
+Schedule = Callable[[int], float]  # iteration -> factor of the optimizer's initial learning rates
+
+
+def polynomial(total_iterations: int, exponent: float = 0.9) -> Schedule:
+    """(1 - iteration / total)^exponent, 0 at the end: nnU-Net's PolyLR with its exponent, per iteration."""
+    return lambda iteration: max(0.0, 1.0 - iteration / total_iterations) ** exponent
+
+
+def linear_decay(start: int, total_iterations: int) -> Schedule:
+    """1 until ``start``, then linearly to 0 at the end, as CycleGAN's learning rate."""
+    return lambda iteration: min(1.0, max(0.0, (total_iterations - iteration) / (total_iterations - start)))
+
+
+def per_epoch(schedule: Schedule, iterations_per_epoch: int) -> Schedule:
+    """The same schedule in steps: its value at the first iteration of the epoch."""
+    return lambda iteration: schedule(iteration - iteration % iterations_per_epoch)

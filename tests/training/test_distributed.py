@@ -1,0 +1,52 @@
+"""Two processes on the CPU train the same weights as one process with the global batch."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.trainers.plain import PlainTrainer
+from tests.miniature_plans import plans, trainer
+from tests.training import two_processes
+
+CASES = [(case, batch_dice) for case in two_processes.CASES for batch_dice in (True, False)]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(two_processes.run, (2, root, port), nprocs=2)
+    return root
+
+
+@pytest.mark.parametrize(("case", "batch_dice"), CASES)
+def test_two_processes_equal_one(case: str, batch_dice: bool, two: Path, tmp_path: Path) -> None:
+    first, second = (torch.load(two / f"{case}_{batch_dice}_{rank}.pth", weights_only=False) for rank in (0, 1))
+    one = two_processes.train(case, tmp_path, batch_dice=batch_dice)
+    start = two_processes.weights(trainer(type(one), tmp_path / "start", one.plans_manager.plans))
+    expected = two_processes.weights(one)
+    assert any(not torch.equal(start[name], value) for name, value in expected.items())
+    for name, value in expected.items():
+        assert torch.equal(first[0][name], second[0][name]), name
+        torch.testing.assert_close(first[0][name], value, rtol=1e-4, atol=1e-6, msg=name)
+    for term in one.loss_terms:
+        assert first[1][term] == second[1][term] == pytest.approx(one.logger.get_value(term, None), rel=1e-4, abs=1e-6)
+
+
+def test_all_processes_start_from_the_first_ones_weights(two: Path) -> None:
+    for rank in (0, 1):
+        assert torch.equal(torch.load(two / f"shared_{rank}.pth"), torch.ones(3, 3))
+
+
+def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = trainer(PlainTrainer, tmp_path, plans(batch_size=3))
+    made.was_initialized, made.is_ddp = False, True
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    with pytest.raises(InputError, match="2 processes cannot share batches of 3 evenly"):
+        made.initialize()
