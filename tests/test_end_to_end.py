@@ -8,13 +8,13 @@ import SimpleITK as sitk
 import torch
 
 from nnunet_ext.commands.configure import trainers
+from nnunet_ext.training.label_free import TERMS
 from tests.miniature_raw import write_raw
 from tests.workplace import Workplace, kill_when, prepared_slices, pretrain_once
 
 pytestmark = pytest.mark.e2e
 SETTINGS = ["num_epochs=4", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "save_every=1"]
-# GeneralPretrainTrainer only feeds RelationDrivenTrainer and runs before it
-RUNS = [(name, "2d") for name in trainers() if name != "GeneralPretrainTrainer"]
+RUNS = [(name, "2d") for name in trainers()]
 RUNS.append(("RelationDrivenTrainer", "3d_fullres"))
 
 
@@ -68,9 +68,9 @@ def test_train_kill_resume_predict_export_import_predict(
     resumed = place.run(*train, "--c")
     assert "Epoch 3" in resumed and "Epoch 0" not in resumed
     final = torch.load(fold / "checkpoint_final.pth", weights_only=False)
-    assert final["current_epoch"] == 4 and len(final["logging"]["train_losses"]) == 4
+    assert final["current_epoch"] == 4
     assert (fold / "validation" / "summary.json").is_file()
-    for term in trainers()[trainer].loss_terms:
+    for term in ("train_losses", *trainers()[trainer].loss_terms, *(TERMS if configuration == "2d" else ())):
         assert np.isfinite(final["logging"][term]).all() and len(final["logging"][term]) == 4
 
     raw = place.folders["nnUNet_raw"] / "Dataset120_Infection"
@@ -86,6 +86,39 @@ def test_train_kill_resume_predict_export_import_predict(
     assert first and set(first) == set(second)
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
+
+    fold.rename(tmp_path / "resumed")  # and once more without the kill
+    place.run(*train)
+    uninterrupted = torch.load(fold / "checkpoint_final.pth", weights_only=False)
+    for name in ("train_losses", "val_losses", "mean_fg_dice"):
+        assert uninterrupted["logging"][name] == final["logging"][name]
+    for name, value in uninterrupted["network_weights"].items():
+        assert torch.equal(value, final["network_weights"][name]), name
+
+
+def test_two_processes_under_torchrun(slices: Workplace, tmp_path: Path) -> None:
+    """Labelled and further streams, training and validation are shared; the label-free checkpoint predicts."""
+    pretrain_once(slices, "2d")
+    command = ("nnUNetv2_ext_train", 120, "2d", 2, "-tr", "RelationDrivenTrainer", "-device", "cpu")
+    output = slices.run("torchrun", "--nproc_per_node", 2, "--no-python", *command)
+    assert "rank 0" in output and "rank 1" in output and "Mean Validation Dice" in output
+    predict = ("-i", slices.folders["nnUNet_raw"] / "Dataset120_Infection" / "imagesTs", "-d", 120, "-c", "2d")
+    which = ("-f", 2, "-tr", "RelationDrivenTrainer", "-chk", "checkpoint_labelfree.pth", "-device", "cpu")
+    slices.run("nnUNetv2_predict", "-o", tmp_path, *predict, *which, "-npp", 1, "-nps", 1, "--disable_tta")
+    assert read(tmp_path)
+    refused, _ = (
+        process := slices.start("torchrun", "--nproc_per_node", 2, "--no-python", *command, "-num_gpus", 2)
+    ).communicate(timeout=300)
+    assert process.returncode != 0 and "error: torchrun starts the processes" in refused
+
+
+def test_ensembles_and_the_best_configuration_are_nnunets(slices: Workplace) -> None:
+    pretrain_once(slices, "2d")
+    both = ("PlainTrainer", "RelationDrivenTrainer")
+    for trainer in both:
+        slices.run("nnUNetv2_train", 120, "2d", 3, "-tr", trainer, "-device", "cpu", "--npz", nnUNet_n_proc_DA="0")
+    output = slices.run("nnUNetv2_find_best_configuration", 120, "-tr", *both, "-c", "2d", "-f", 3, "-np", 1)
+    assert "ensemble___PlainTrainer__nnUNetPlans__2d___RelationDrivenTrainer__nnUNetPlans__2d" in output
 
 
 def test_pretrained_encoder_reaches_the_dual_network(slices: Workplace) -> None:

@@ -1,10 +1,17 @@
 """First stage of the relation-driven method: a network for lesions in general."""
 
+from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.crossval_split import generate_crossval_split
+from tqdm import tqdm
 
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.training import distributed
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.streams import LESION_LABELS
 
@@ -42,7 +49,32 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
         return self.stream_dataset("general", training), self.stream_dataset("general", validation)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Nothing to predict: the labelled data set's cases are not this network's task."""
-        self.print_to_log_file(
-            "General pre-training is judged by the pseudo Dice in progress.png; no validation cases."
-        )
+        """Dice of the held-out general cases, on the plans' grid, in nnU-Net's ``validation/summary.json``.
+
+        nnU-Net's own validation would predict the labelled data set, which is not this network's task.
+        """
+        from nnunet_ext.evaluation.metrics import dice
+
+        self.set_deep_supervision_enabled(False)
+        self.network.eval()
+        predictor = nnUNetPredictor(perform_everything_on_device=self.device.type == "cuda", device=self.device)
+        predictor.manual_initialization(
+            self.network, self.plans_manager, self.configuration_manager, None, self.dataset_json,
+            type(self).__name__, self.inference_allowed_mirroring_axes,
+        )  # fmt: skip
+        cases = self.stream_dataset("general", self.do_split()[1][self.local_rank :: distributed.world_size()])
+        dices = {}
+        for key in tqdm(cases.identifiers, "general validation", disable=self.local_rank != 0):
+            data, reference, *_ = cases.load_case(key)
+            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
+            dices[key] = dice(logits.argmax(0).numpy() == 1, reference[0] == 1)
+        self.set_deep_supervision_enabled(True)
+        dices = distributed.union_over_ranks(dices)
+        if self.local_rank == 0:
+            mean = {"Dice": float(np.nanmean(list(dices.values())))}
+            per_case = [{"prediction_file": key, "metrics": {"1": {"Dice": value}}} for key, value in dices.items()]
+            summary = {"foreground_mean": mean, "mean": {"1": mean}, "metric_per_case": per_case}
+            folder = Path(self.output_folder, "validation")
+            folder.mkdir(exist_ok=True)
+            write_json(summary, folder / "summary.json")
+            self.print_to_log_file(f"General validation: mean Dice {mean['Dice']:.4f} of {len(dices)} cases")

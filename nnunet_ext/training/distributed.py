@@ -49,6 +49,15 @@ def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return total / world_size()
 
 
+def union_over_ranks(own: dict[str, Any]) -> dict[str, Any]:
+    """Every rank's entries, together."""
+    parts = [own]
+    if is_distributed():
+        parts = [{} for _ in range(world_size())]
+        distributed.all_gather_object(parts, own)
+    return {key: value for part in parts for key, value in part.items()}
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its mean over all ranks, in one message."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
