@@ -69,7 +69,7 @@ def pretrained_entry(argv: list[str] | None = None) -> int:
 
 
 def report(origins: list[Origin]) -> str:
-    """A Markdown table, part of the network by tensors (and parameters) copied, adapted, random; then the adapted."""
+    """A Markdown table, part of the network by tensors (and parameters) copied, adapted, random; then both in words."""
     tensors, parameters = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for origin in origins:
         tensors[origin.part, origin.how] += 1
@@ -80,6 +80,11 @@ def report(origins: list[Origin]) -> str:
         lines.append(f"| {part} | {' | '.join(cells)} |")
     lines.append("\nTensors, and numbers in them in brackets. Heads: -pretrained_weights always starts them at random.")
     lines += [f"adapted: {origin.name}: {origin.adaptation}" for origin in origins if origin.adaptation]
+    lines += [
+        f"random: {part}: the checkpoint has nothing for it"
+        for part, how in tensors
+        if how == "random" and part != "heads"  # any other part is filled whole or not at all
+    ]
     return "\n".join(lines)
 
 

@@ -90,6 +90,16 @@ def test_plain_nnunet_needs_no_advice_on_general_encoders(place: Path, capsys: p
     assert "general" not in capsys.readouterr().out
 
 
+def test_an_encoder_alone_is_said_to_leave_the_decoder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(source_network().encoder.state_dict(), place / "encoder.pth")
+    assert pretrained(place, "-i", "encoder.pth") == 0
+    printed = capsys.readouterr().out
+    assert "| decoder | - | - | 20 (" in printed and "| heads | - | - | 4 (" in printed
+    assert [line for line in printed.splitlines() if line.startswith("random: ")] == [
+        "random: decoder: the checkpoint has nothing for it"
+    ]
+
+
 def test_an_existing_file_is_kept_unless_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "start.pth").write_bytes(b"mine")
     before = files(place)
