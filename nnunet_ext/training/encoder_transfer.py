@@ -1,5 +1,7 @@
 """Weights of a checkpoint, read without executing code from it; those of one encoder into a network."""
 
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,7 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
         with torch.serialization.safe_globals(NUMPY_NUMBERS):
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn or hostile file may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{checkpoint}: not a readable checkpoint ({reason}); {advice}") from error
+        raise InputError(f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}") from error
     content = content if isinstance(content, dict) else {}
     held = next((content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), content)
     weights = {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
@@ -53,6 +54,18 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
             f"only: {keys or 'nothing'}; {advice}"
         )
     return weights
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without PyTorch's advice to trust the file, and printable even where a hostile file words it."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        reason = f"it holds {foreign[1]}, and nothing but tensors, numbers and plain Python is read"
+    elif isinstance(error, pickle.UnpicklingError) or not str(error):
+        reason = "damaged, or not written by torch.save"
+    else:
+        reason = re.split(r"[.\n]", str(error))[0]
+    return "".join(filter(str.isprintable, reason))[:200]
 
 
 def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:

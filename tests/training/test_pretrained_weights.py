@@ -2,6 +2,7 @@
 
 import copy
 import re
+from argparse import Namespace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,10 @@ def test_torn_and_hostile_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"hostile\.pth: not a readable checkpoint"):
             fill_network(start, saved(content, tmp_path / "hostile.pth"))
     assert not (tmp_path / "sprung").exists()
+    foreign = saved({"state_dict": start.state_dict(), "args": Namespace(lr=1)}, tmp_path / "foreign.pth")
+    with pytest.raises(InputError, match=r"foreign\.pth: .*argparse\.Namespace") as refusal:
+        fill_network(start, foreign)
+    assert str(refusal.value).isprintable() and "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="no such checkpoint"):
         fill_network(start, tmp_path / "none.pth")
 
