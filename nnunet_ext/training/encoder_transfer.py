@@ -1,6 +1,7 @@
-"""Weights of one encoder, from a checkpoint into a network."""
+"""Weights of a checkpoint, read without executing code from it; those of one encoder into a network."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,50 @@ NUMPY_NUMBERS: list[Any] = [
     *{type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")},
 ]
 
+# Where checkpoints keep their weights: nnU-Net, Lightning and most others, and what tutorials write.
+CONTAINERS = ("network_weights", "state_dict", "model_state_dict", "model", "net")
+
+
+def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
+    """The tensors by name that a ``.pth`` file holds under one of :data:`CONTAINERS`, or bare, on the CPU.
+
+    Args:
+        checkpoint: read with ``weights_only``, so nothing but tensors, plain Python and numbers is unpickled.
+        advice: what the user should do if that fails.
+
+    Raises:
+        InputError: missing or unreadable file, other objects in it, or no weights.
+    """
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such checkpoint; {advice}")
+    try:
+        with torch.serialization.safe_globals(NUMPY_NUMBERS):
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # a torn or hostile file may raise anything
+        raise InputError(f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}") from error
+    content = content if isinstance(content, dict) else {}
+    held = next((content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), content)
+    weights = {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+    if not weights:
+        keys = ", ".join(sorted(map(str, content))[:8])
+        raise InputError(
+            f"{checkpoint}: no weights in it, neither bare nor under {', '.join(CONTAINERS)}, "
+            f"only: {keys or 'nothing'}; {advice}"
+        )
+    return weights
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without PyTorch's advice to trust the file, and printable even where a hostile file words it."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        reason = f"it holds {foreign[1]}, and nothing but tensors, numbers and plain Python is read"
+    elif isinstance(error, pickle.UnpicklingError) or not str(error):
+        reason = "damaged, or not written by torch.save"
+    else:
+        reason = re.split(r"[.\n]", str(error))[0]
+    return "".join(filter(str.isprintable, reason))[:200]
+
 
 def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
     """Copy ``encoder.*`` of an nnU-Net checkpoint into ``encoder``; the network must have the same shape.
@@ -34,14 +79,7 @@ def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
     Raises:
         InputError: missing or unreadable file, or weights that do not fit.
     """
-    if not checkpoint.is_file():
-        raise InputError(f"{checkpoint}: no such checkpoint for the general encoder; {advice}")
-    try:
-        with torch.serialization.safe_globals(NUMPY_NUMBERS):
-            weights = torch.load(checkpoint, map_location="cpu", weights_only=True)["network_weights"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(f"{checkpoint}: not a readable nnU-Net checkpoint ({reason}); {advice}") from error
+    weights = read_weights(checkpoint, advice)
     own = encoder.state_dict()
     given = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
     misfits = [name for name in own if name not in given or given[name].shape != own[name].shape]

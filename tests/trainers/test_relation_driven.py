@@ -164,13 +164,13 @@ def test_general_encoder_starts_from_a_checkpoint(tmp_path: Path) -> None:
 def test_unreadable_misfit_and_hostile_checkpoints_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match=r"checkpoint\.pth: not a readable nnU-Net checkpoint"):
+    with pytest.raises(InputError, match=r"checkpoint\.pth: not a readable checkpoint"):
         relation_driven(tmp_path, general_checkpoint=str(path))
     torch.save({"network_weights": {"encoder.stages.0.0.convs.0.conv.weight": torch.zeros(1)}}, path)
     with pytest.raises(InputError, match="encoder weights do not fit"):
         relation_driven(tmp_path, general_checkpoint=str(path))
     torch.save({"network_weights": Trap(tmp_path / "sprung")}, path)
-    with pytest.raises(InputError, match="not a readable nnU-Net checkpoint"):
+    with pytest.raises(InputError, match="not a readable checkpoint"):
         relation_driven(tmp_path, general_checkpoint=str(path))
     assert not (tmp_path / "sprung").exists()
 

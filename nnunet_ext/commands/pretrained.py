@@ -1,0 +1,146 @@
+"""``nnUNetv2_ext_pretrained``: any checkpoint as one that ``nnUNetv2_train -pretrained_weights`` accepts."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunet_ext.commands.entry import command
+from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+
+if TYPE_CHECKING:
+    from nnunet_ext.training.pretrained_weights import Origin
+
+HOW = ("copied", "adapted", "random")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_ext_pretrained",
+        description="Turn a checkpoint of another trainer, data set or program into one that nnUNetv2_train "
+        "-pretrained_weights accepts for this trainer. Prints what was copied, adapted and left at random.",
+        epilog="Example: nnUNetv2_ext_pretrained -i lesions/checkpoint_final.pth -d 120 -c 2d "
+        "-tr RelationDrivenTrainer -o start.pth",
+    )
+    parser.add_argument("-i", required=True, type=Path, metavar="CHECKPOINT", help="weights to start from, .pth")
+    parser.add_argument("-d", required=True, metavar="ID", help="data set to train on, id or name; planned already")
+    parser.add_argument("-c", required=True, metavar="CONFIG", help="configuration, e.g. 2d or 3d_fullres")
+    parser.add_argument("-tr", required=True, metavar="TRAINER", help="trainer, any that nnU-Net finds")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
+    parser.add_argument("-o", required=True, type=Path, metavar="FILE", help="checkpoint to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    return parser
+
+
+@command
+def pretrained_entry(argv: list[str] | None = None) -> int:
+    """Console script ``nnUNetv2_ext_pretrained``."""
+    arguments = _parser().parse_args(argv)
+    _require_free(arguments.o, arguments.i, arguments.overwrite)
+    folder = environment_folder("nnUNet_preprocessed") / dataset_name(arguments.d)
+
+    from dataset_conversion.download_folder import sha256_of_file
+    from nnunet_ext.training.pretrained_weights import build_network, fill_network
+
+    network = build_network(_trainer(arguments.tr), *_planned(folder, arguments))
+    origins = fill_network(network, arguments.i)
+    origin = {
+        "file": arguments.i.name,
+        "sha256": sha256_of_file(arguments.i),
+        **{"dataset": folder.name, "configuration": arguments.c, "plans": arguments.p, "trainer": arguments.tr},
+    }
+    _save({"network_weights": network.state_dict(), "nnunet_ext_pretrained": origin}, arguments.o)
+    print(report(origins))
+    print(
+        f"\nwrote {arguments.o}; train with\n  nnUNetv2_train {arguments.d} {arguments.c} FOLD -tr {arguments.tr} "
+        f"-p {arguments.p} -pretrained_weights {arguments.o}"
+    )
+    if any(origin.part == "encoder_general" for origin in origins):
+        print(
+            "It brings the general encoder; so that none is looked for before, first\n  nnUNetv2_ext_configure "
+            f"-d {arguments.d} -p {arguments.p} --set general_checkpoint=random"
+        )
+    return 0
+
+
+def report(origins: list[Origin]) -> str:
+    """A Markdown table, part of the network by tensors (and parameters) copied, adapted, random; then both in words."""
+    tensors, parameters = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for origin in origins:
+        tensors[origin.part, origin.how] += 1
+        parameters[origin.part, origin.how] += origin.parameters
+    lines = [f"| part | {' | '.join(HOW)} |", "|---|---|---|---|"]
+    for part in sorted({origin.part for origin in origins}, key=[origin.part for origin in origins].index):
+        cells = (f"{tensors[part, how]} ({parameters[part, how]:,})" if tensors[part, how] else "-" for how in HOW)
+        lines.append(f"| {part} | {' | '.join(cells)} |")
+    lines.append("\nTensors, and numbers in them in brackets. Heads: -pretrained_weights always starts them at random.")
+    lines += [f"adapted: {origin.name}: {origin.adaptation}" for origin in origins if origin.adaptation]
+    lines += [
+        f"random: {part}: the checkpoint has nothing for it"
+        for part, how in tensors
+        if how == "random" and part != "heads"  # any other part is filled whole or not at all
+    ]
+    return "\n".join(lines)
+
+
+def _require_free(file: Path, source: Path, overwrite: bool) -> None:
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent}: no such folder; make it, or give another -o")
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; give -o a file name")
+    if file.exists() and source.exists() and file.samefile(source):
+        raise InputError(f"{file}: is the checkpoint to read; give another -o")
+    if file.exists() and not overwrite:
+        raise InputError(f"{file}: exists; give another -o, or --overwrite")
+
+
+def _trainer(name: str) -> type:
+    """The class that nnU-Net's commands find under this name."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found: type = recursive_find_trainer_class_by_name(name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"-tr {name}: nnU-Net finds no such trainer; nnUNetv2_ext_doctor lists ours") from error
+    return found
+
+
+def _planned(folder: Path, arguments: argparse.Namespace) -> tuple[Any, str, dict[str, Any]]:
+    """Plans, configuration and dataset.json of the data set.
+
+    Raises:
+        InputError: not planned, or no such configuration.
+    """
+    from batchgenerators.utilities.file_and_folder_operations import load_json
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans_file, dataset_file = folder / f"{arguments.p}.json", folder / "dataset.json"
+    for file in (plans_file, dataset_file):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; run nnUNetv2_plan_and_preprocess -d {arguments.d} first")
+    plans = PlansManager(load_json(str(plans_file)))
+    if arguments.c not in plans.available_configurations:
+        raise InputError(
+            f"{plans_file}: has no configuration {arguments.c}; it has {', '.join(plans.available_configurations)}"
+        )
+    return plans, arguments.c, load_json(str(dataset_file))
+
+
+def _save(checkpoint: dict[str, Any], file: Path) -> None:
+    """Write beside ``file``, then rename: an interruption leaves nothing half-written under its name."""
+    import torch
+
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    try:
+        with unfinished.open("wb") as stream:
+            torch.save(checkpoint, stream)
+        unfinished.replace(file)
+    except (OSError, RuntimeError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise InputError(f"{file}: cannot be written ({error}); give another -o") from error
