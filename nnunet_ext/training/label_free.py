@@ -7,7 +7,7 @@ that look good without labels: a network sure of nothing but background, and one
 import torch
 
 CHECKPOINT = "checkpoint_labelfree.pth"
-TERMS = ("labelfree_entropy", "labelfree_agreement", "labelfree_score")
+TERMS = ("labelfree_entropy", "labelfree_agreement", "labelfree_source_dice", "labelfree_score")
 
 
 def lesion_entropy(probabilities: torch.Tensor) -> torch.Tensor:
@@ -40,9 +40,9 @@ def agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return 2 * (p * q).sum() / total.clamp_min(torch.finfo(p.dtype).tiny)
 
 
-def combined_score(source_dice: float, entropy: float, agreed: float) -> float:
+def combined_score(source_dice: float, entropy: float, agreement: float) -> float:
     """Source Dice x agreement x (1 - entropy), in [0, 1]: one of the three at its worst is enough to reject."""
-    return source_dice * agreed * (1 - entropy)
+    return source_dice * agreement * (1 - entropy)
 
 
 def augmented_view(images: torch.Tensor, mirror_axes: tuple[int, ...]) -> tuple[torch.Tensor, list[int]]:

@@ -153,9 +153,9 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         if not self.scored_role:
             return
         means = self._epoch_means(self._label_free)
-        source_dice = float(self.logger.get_value("mean_fg_dice", step=-1))
-        score = label_free.combined_score(source_dice, means["entropy"], means["agreement"])
-        self.log_terms(dict(zip(label_free.TERMS, (means["entropy"], means["agreement"], score), strict=True)))
+        means["source_dice"] = float(self.logger.get_value("mean_fg_dice", step=-1))
+        means["score"] = label_free.combined_score(**means)
+        self.log_terms({term: means[term.removeprefix("labelfree_")] for term in label_free.TERMS})
 
     def on_epoch_end(self) -> None:
         """Keep the checkpoint that the label-free scores prefer, then go on as nnU-Net."""

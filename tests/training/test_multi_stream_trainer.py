@@ -38,9 +38,10 @@ def test_any_trainer_is_scored_where_a_stream_without_labels_is_configured(tmp_p
         one_epoch(made, epoch)
     log = made.logger.local_logger.my_fantastic_logging
     for epoch in range(3):
-        entropy, agreed, score = (log[term][epoch] for term in label_free.TERMS)
+        entropy, agreed, source_dice, score = (log[term][epoch] for term in label_free.TERMS)
         assert 0 <= entropy <= 1 and 0 <= agreed <= 1
-        assert score == pytest.approx(log["mean_fg_dice"][epoch] * agreed * (1 - entropy))
+        assert source_dice == log["mean_fg_dice"][epoch]
+        assert score == pytest.approx(source_dice * agreed * (1 - entropy))
     folder = Path(made.output_folder)
     lines = (folder / "training_terms.csv").read_text().splitlines()
     assert lines[0] == "epoch,segmentation," + ",".join(label_free.TERMS) and len(lines) == 4
