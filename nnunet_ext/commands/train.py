@@ -69,11 +69,11 @@ def load_pretrained_weights(network: Any, file: str, verbose: bool = False) -> N
     """As nnU-Net's function: every weight but the segmentation layers, from a checkpoint that fits.
 
     Raises:
-        InputError: a weight is missing or of another shape.
+        InputError: unreadable file, a weight is missing or of another shape.
     """
-    import torch
+    from nnunet_ext.training.encoder_transfer import read_weights
 
-    given = torch.load(Path(file), map_location="cpu", weights_only=False)["network_weights"]
+    given = read_weights(Path(file), "make it fit with nnUNetv2_ext_pretrained")
     network = getattr(network, "_orig_mod", network)
     weights = network.state_dict()
     wanted = [name for name in weights if ".seg_layers." not in name]

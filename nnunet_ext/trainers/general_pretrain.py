@@ -67,7 +67,7 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
         for key in tqdm(cases.identifiers, "general validation", disable=self.local_rank != 0):
             data, reference, *_ = cases.load_case(key)
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
-            dices[key] = dice(logits.argmax(0).numpy() == 1, reference[0] == 1)
+            dices[key] = dice(logits.argmax(0).cpu().numpy() == 1, reference[0] == 1)
         self.set_deep_supervision_enabled(True)
         dices = distributed.union_over_ranks(dices)
         if self.local_rank == 0:

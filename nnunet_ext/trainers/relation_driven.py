@@ -35,6 +35,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         "general_relation_distance",
         "target_relation_distance",
     )
+    changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "general_checkpoint")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {"relation_reduction": "sum", "rampup_squared": False},  # eq. 4-5 and the ramp-up as printed
         "code": {},  # the authors published none; the closest (SRC-MT) has the defaults below

@@ -23,6 +23,7 @@ class ConfiguredTrainer(nnUNetTrainer):
 
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    changeable: ClassVar[tuple[str, ...]] = ("save_every", "num_val_iterations_per_epoch")  # even when continuing
     loss_terms: ClassVar[tuple[str, ...]] = ()
     diagnostics: ClassVar[tuple[str, ...]] = ()
 

@@ -3,16 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-HARMLESS = ("save_every",)  # may differ: changes no weight
-
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:
     """Every entry in which two nested settings differ, as ``hyperparameters.seed is 1, was 0``."""
     found = []
     for name in sorted({*saved, *now}):
         old, new, path = saved.get(name, "absent"), now.get(name, "absent"), f"{above}{name}"
-        if name in HARMLESS:
-            continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{path}.")
         elif old != new:

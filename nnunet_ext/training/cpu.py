@@ -4,17 +4,23 @@ import ctypes
 
 from torch import nn
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc, and its defaults
+_TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next step instead of giving it back and faulting it in again."""
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let glibc keep freed memory for the next step instead of giving it back and faulting it in again.
+
+    Steps ask for the same sizes again and again, other code does not: undo it (``keep=False``) after the training.
+    """
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        glibc = ctypes.CDLL(None)
+        glibc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else _TRIM_THRESHOLD)
+        glibc.mallopt(_M_MMAP_MAX, 0 if keep else _MMAP_MAX)
+        if not keep:
+            glibc.malloc_trim(0)
     except (AttributeError, OSError, TypeError):
         return  # another C library
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_M_MMAP_MAX, 0)
 
 
 def activate_out_of_place(network: nn.Module) -> None:

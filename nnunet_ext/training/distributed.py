@@ -4,7 +4,6 @@ Networks are called directly, not through DistributedDataParallel: its reducer f
 Gradients are averaged where the optimizer steps. Every rank must run the same step, on batches of the same size.
 """
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,20 +22,19 @@ def is_distributed() -> bool:
 
 
 def process_device() -> torch.device:
-    """The device of this process of the group.
+    """The GPU that the command has chosen for this process; a group without NCCL trains on the CPU.
 
-    On several nodes it is the rank within the node (LOCAL_RANK, set by torchrun) that counts the GPUs, where nnU-Net
-    takes the global one; a group without NCCL trains on the CPU.
+    nnU-Net's trainer takes the global rank for the GPU's number, which is wrong on several nodes.
     """
     if "nccl" not in distributed.get_backend():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", distributed.get_rank())))
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def share_weights(module: nn.Module) -> None:
     """Give every rank the first rank's parameters and buffers."""
     with torch.no_grad():
-        for tensor in module.state_dict().values():
+        for tensor in (*module.parameters(), *module.buffers()):
             distributed.broadcast(tensor, src=0)
 
 

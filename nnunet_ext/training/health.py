@@ -1,5 +1,6 @@
 """Is the training well? Losses that are no numbers, and how the adversaries and the codebook of a method fare."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -8,12 +9,12 @@ from nnunet_ext.errors import InputError
 
 
 class NonFiniteLoss(InputError):
-    """A loss became NaN or infinite; the message names it, where, and the batch."""
+    """A loss or gradient became NaN or infinite; the message names it, where, and the batch."""
 
 
 def not_finite(values: Mapping[str, float]) -> list[str]:
     """``name is nan`` of every value that is no finite number."""
-    return [f"{name} is {float(v):g}" for name, v in values.items() if not torch.isfinite(torch.tensor(float(v)))]
+    return [f"{name} is {float(v):g}" for name, v in values.items() if not math.isfinite(v)]
 
 
 def case_names(batch: Mapping) -> str:

@@ -1,6 +1,7 @@
 """Training several networks: the step and its updates, several processes, checkpoints that continue exactly."""
 
 import io
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.helpers import dummy_context
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.training import cpu, distributed
@@ -74,20 +76,21 @@ class MultiNetworkTrainer(ConfiguredTrainer):
         """Run one :meth:`training_step`; ``loss`` is the segmentation loss, comparable to plain nnU-Net's.
 
         Raises:
-            NonFiniteLoss: a loss is NaN or infinite; the state before this step is saved on the CPU, on a GPU the one
-                after it, whose scaler has skipped that player's step.
+            NonFiniteLoss: a loss or gradient is NaN or infinite; the player's weights are saved as before its step,
+                which a gradient scaler skips.
         """
-        self._terms: dict[str, torch.Tensor] = {}
+        self._terms: dict[str, torch.Tensor | float] = {}
         self._losses: set[str] = set()
         self._batch = batch
         batch = _to_device(batch, self.device)
         with torch.autocast("cuda") if self.device.type == "cuda" else dummy_context():
             self.training_step(batch)
-        values = torch.stack([value.float() for value in self._terms.values()]).cpu().numpy()  # one wait for the device
-        terms = dict(zip(self._terms, values, strict=True))
+        tensors = {name: value for name, value in self._terms.items() if isinstance(value, torch.Tensor)}
+        values = torch.stack([value.float() for value in tensors.values()]).tolist()  # one wait for the device
+        terms = {**self._terms, **dict(zip(tensors, values, strict=True))}
         self._stop_where_not_finite({name: terms[name] for name in self._losses})
         self._iteration_in_epoch += 1
-        return {"loss": terms["segmentation"], **terms}
+        return {"loss": terms["segmentation"], **{name: terms.get(name, math.nan) for name in self.step_terms}}
 
     def update(self, player: str, **losses: torch.Tensor) -> None:
         """Sum the named losses, step that player's optimizer (its weights change, no other's) and log each loss.
@@ -98,14 +101,26 @@ class MultiNetworkTrainer(ConfiguredTrainer):
             self._stop_where_not_finite({name: loss.item() for name, loss in losses.items()})
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         with torch.autocast("cuda", enabled=False) if self.device.type == "cuda" else dummy_context():
-            self.players[player].step(total, self.iteration)
+            try:
+                self.players[player].step(total, self.iteration)
+            except FloatingPointError:
+                self._stop_where_not_finite({f"gradient of {' + '.join(losses)}": math.nan})
         torch.clear_autocast_cache()  # it holds the weights from before the step, in half precision
         self._losses |= set(losses)
         self.note(**losses)
 
     def note(self, **values: torch.Tensor | float) -> None:
-        """Log scalars under their names (``loss_terms`` or ``diagnostics``)."""
-        self._terms |= {name: torch.as_tensor(value, device=self.device).detach() for name, value in values.items()}
+        """Log scalars under their names (``loss_terms`` or ``diagnostics``); an epoch's mean is that of the steps
+        that gave one.
+
+        Raises:
+            ValueError: a name that is not declared.
+        """
+        undeclared = set(values) - set(self.step_terms)
+        if undeclared:
+            raise ValueError(f"{type(self).__name__} declares no loss term or diagnostic {', '.join(undeclared)}")
+        for name, value in values.items():
+            self._terms[name] = value.detach() if isinstance(value, torch.Tensor) else value
 
     def batch_mean(self, features: torch.Tensor) -> torch.Tensor:
         """Mean of ``[B, ...]`` over the whole batch, that of all processes: ``[1, ...]``, float32, with gradient."""
@@ -125,13 +140,15 @@ class MultiNetworkTrainer(ConfiguredTrainer):
         wrong = not_finite(losses)
         if not wrong:
             return
-        state, data = (Path(self.output_folder, name) for name in ("checkpoint_nonfinite.pth", "batch_nonfinite.pth"))
-        self.save_checkpoint(str(state))
+        which = f"_rank{self.local_rank}" if self.is_ddp else ""
+        state, data = (Path(self.output_folder, f"{what}_nonfinite{which}.pth") for what in ("checkpoint", "batch"))
+        with self._as_if(local_rank=0, current_epoch=self.current_epoch - 1):  # any rank; the epoch is not finished
+            self.save_checkpoint(str(state))
         torch.save(_to_device(self._batch, torch.device("cpu")), data)
         raise NonFiniteLoss(
-            f"loss {', '.join(wrong)} in epoch {self.current_epoch}, iteration {self.iteration}, cases "
-            f"{case_names(self._batch)}; {state.name} and {data.name} are in {self.output_folder}; look at these cases "
-            "or lower initial_lr (nnUNetv2_ext_configure --set initial_lr=...)"
+            f"{', '.join(wrong)} in epoch {self.current_epoch}, iteration {self.iteration}, cases "
+            f"{case_names(self._batch)}; networks and batch are saved as {self.output_folder}/*_nonfinite{which}.pth; "
+            "look at these cases, or train anew with a lower initial_lr (nnUNetv2_ext_configure --set initial_lr=...)"
         )
 
     # --- building ---------------------------------------------------------------------------------------------------
@@ -148,12 +165,11 @@ class MultiNetworkTrainer(ConfiguredTrainer):
         if self.is_ddp:
             self._join_processes()
         seed_random_numbers(self.seed)
-        with self._as_one_process():
+        with self._as_if(is_ddp=False):
             super().initialize()
         if self.is_ddp:
             self._share_batch()
         if self.device.type == "cpu":
-            cpu.keep_freed_memory()
             cpu.activate_out_of_place(self.network)
         self.players = {
             "network": Player(
@@ -179,25 +195,34 @@ class MultiNetworkTrainer(ConfiguredTrainer):
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log nnU-Net's training loss and the mean of every term."""
         super().on_train_epoch_end(train_outputs)
-        names = self.loss_terms + self.diagnostics
-        self.log_terms(self._epoch_means({name: [output[name] for output in train_outputs] for name in names}))
+        self.log_terms(self._epoch_means({n: [output[n] for output in train_outputs] for n in self.step_terms}))
+
+    @property
+    def step_terms(self) -> tuple[str, ...]:
+        """What a step may note."""
+        return self.loss_terms + self.diagnostics
 
     def _epoch_means(self, values: Mapping[str, list[float]]) -> dict[str, float]:
-        """Means over an epoch and all processes; of nothing: NaN."""
-        means = [float(np.mean(column)) if column else float("nan") for column in values.values()]
-        shared = distributed.mean_over_ranks(torch.tensor(means, dtype=torch.float32, device=self.device))
-        return dict(zip(values, shared.tolist(), strict=True))
+        """Means over an epoch and all processes, of what is no NaN; of nothing: NaN."""
+        columns = [np.asarray(column)[~np.isnan(column)] for column in values.values()]
+        own = torch.tensor([[column.sum(), len(column)] for column in columns], dtype=torch.float32)
+        sums, counts = distributed.mean_over_ranks(own.to(self.device)).cpu().T
+        return dict(zip(values, (sums / counts).tolist(), strict=True))
 
     # --- several processes ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _as_one_process(self) -> Iterator[None]:
-        """Run nnU-Net's code without its DistributedDataParallel, see ``distributed.py``."""
-        self.is_ddp, before = False, self.is_ddp
+    def _as_if(self, **attributes: Any) -> Iterator[None]:
+        """Run nnU-Net's code with other values of some attributes.
+
+        With ``is_ddp=False`` it does without its DistributedDataParallel, see ``distributed.py``.
+        """
+        before = {name: getattr(self, name) for name in attributes}
+        self.__dict__.update(attributes)
         try:
             yield
         finally:
-            self.is_ddp = before
+            self.__dict__.update(before)
 
     def _join_processes(self) -> None:
         size, batch_size = distributed.world_size(), self.configuration_manager.batch_size
@@ -219,6 +244,8 @@ class MultiNetworkTrainer(ConfiguredTrainer):
                 module.ddp = True  # nnU-Net's batch Dice: of the batches of all processes
         if self.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # in place
+        elif any(isinstance(module, _BatchNorm) for module in self.network.modules()):
+            raise InputError("batch normalisation is not shared by processes on the CPU; train with one process")
 
     def on_train_start(self) -> None:
         """As nnU-Net; all processes start from the first one's weights."""
@@ -226,10 +253,18 @@ class MultiNetworkTrainer(ConfiguredTrainer):
         if self.is_ddp:
             for player in self.players.values():
                 distributed.share_weights(player.module)
+        if self.device.type == "cpu":
+            cpu.keep_freed_memory()  # from here on: not in the loader's workers
+
+    def on_train_end(self) -> None:
+        """As nnU-Net."""
+        super().on_train_end()
+        if self.device.type == "cpu":
+            cpu.keep_freed_memory(False)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """As nnU-Net, whose network is wrapped when several processes train."""
-        with self._as_one_process():
+        with self._as_if(is_ddp=False):
             super().set_deep_supervision_enabled(enabled)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
@@ -240,12 +275,13 @@ class MultiNetworkTrainer(ConfiguredTrainer):
         A kill while writing leaves the previous checkpoint readable.
         """
         buffer = io.BytesIO()
-        with self._as_one_process():
+        with self._as_if(is_ddp=False):
             super().save_checkpoint(buffer)
         if buffer.tell() == 0:
             return  # not the first process, or checkpoints are disabled
         buffer.seek(0)
         checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
+        del buffer
         checkpoint[PLANS_KEY] = {
             "identity": self.identity(),
             "iteration": self.iteration,
@@ -260,33 +296,47 @@ class MultiNetworkTrainer(ConfiguredTrainer):
         unfinished.replace(filename)
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Continue a training, every network and schedule of it.
+        """Continue a training (``--c``), every network and schedule of it, or load it for validation.
 
         Raises:
-            InputError: the checkpoint was written with other streams, plans or hyperparameters.
+            InputError: the checkpoint was written for another network or data set, or, when continuing, with other
+                streams or hyperparameters.
         """
         if not self.was_initialized:
             self.initialize()
         checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
-        state = checkpoint.get(PLANS_KEY, {"identity": {"version": "one without the state of the training"}})
-        found = differences(state["identity"], self.identity())
+        if PLANS_KEY not in checkpoint:
+            raise InputError(
+                f"{filename_or_checkpoint} has no state of a training by {type(self).__name__}; train anew"
+            )
+        state = checkpoint[PLANS_KEY]
+        found = differences(self._compared(state["identity"]), self._compared(self.identity()))
         if found:
             raise InputError(
                 f"{filename_or_checkpoint} was written by another training: {'; '.join(found)}. Set this back, or "
                 "train anew under plans of another name (nnUNetv2_ext_configure -o NAME)"
             )
-        with self._as_one_process():
+        with self._as_if(is_ddp=False):
             super().load_checkpoint(filename_or_checkpoint)
-        for name, player_state in state["players"].items():
-            self.players[name].load_state_dict(player_state)
+        for name, player in self.players.items():
+            if name != "network":
+                player.load_state_dict(state["players"][name])
         self.load_auxiliary_state(state["auxiliary"])
+
+    def _compared(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """The part of an identity that matters now: validation only needs the network."""
+        if not self.logger.resume:
+            return {name: identity[name] for name in ("trainer", "dataset", "labels", "plans")}
+        defaults = {name: getattr(type(self), name) for name in self.hyperparameters}  # a setting may be newer
+        known = {**defaults, **identity["hyperparameters"]}
+        return {**identity, "hyperparameters": {n: value for n, value in known.items() if n not in self.changeable}}
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
-        configuration, plans = self.ext_configuration, self.plans_manager
+        plans = self.plans_manager
         return {
             "trainer": type(self).__name__,
-            "streams": configuration.streams,
+            "dataset": plans.dataset_name,
             "hyperparameters": self.hyperparameters,
             "labels": self.dataset_json["labels"],
             "plans": {

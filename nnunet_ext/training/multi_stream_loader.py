@@ -1,5 +1,6 @@
 """One loader that joins every labelled batch with a batch of each further stream, and the workers that run it."""
 
+import signal
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +27,6 @@ class MultiStreamLoader:
         seed: what the batches' random numbers follow from, besides the index.
         first: index of the first batch.
         workers: number of processes that share the indices; 0 means this process.
-        every: further streams are joined to every so-manieth batch.
     """
 
     def __init__(
@@ -36,11 +36,10 @@ class MultiStreamLoader:
         seed: tuple[int, ...] = (0,),
         first: int = 0,
         workers: int = 0,
-        every: int = 1,
     ) -> None:
         self.labelled = labelled
         self.further = further
-        self.seed, self.first, self.workers, self.every = seed, first, workers, every
+        self.seed, self.first, self.workers = seed, first, workers
         self._thread = 0
         self._drawn = 0
 
@@ -60,7 +59,7 @@ class MultiStreamLoader:
     def _batch(self, index: int) -> dict:
         with seeded_random_numbers(*self.seed, index):
             batch = next(self.labelled)
-            for role, loader in self.further.items() if index % self.every == 0 else ():
+            for role, loader in self.further.items():
                 batch[role] = next(loader)
                 if role in UNLABELLED_ROLES:
                     batch[role].pop("target", None)  # nnU-Net's loader makes an empty one
@@ -88,9 +87,11 @@ class WorkerPool(NonDetMultiThreadedAugmenter):
             batch = super().__next__()
         except RuntimeError as error:
             codes = sorted({process.exitcode for process in processes if process.exitcode})
+            memory = (
+                ", mostly for want of memory (fewer workers: nnUNet_n_proc_DA=4)" if -signal.SIGKILL in codes else ""
+            )
             raise InputError(
-                f"a data loading worker was killed (exit codes {codes}), mostly for want of memory; "
-                "continue with --c, and with fewer workers: nnUNet_n_proc_DA=4"
+                f"a data loading worker was killed (exit codes {codes}){memory}; continue with --c"
             ) from error
         if FAILURE in batch:
             wrong_input, trace = batch[FAILURE]

@@ -1,5 +1,6 @@
 """Training on further streams beside the labelled one: their loaders, and the scores of a stream without labels."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,14 +13,15 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import dummy_context
 
-from nnunet_ext.training import label_free
+from nnunet_ext.training import distributed, label_free
 from nnunet_ext.training.multi_network_trainer import MultiNetworkTrainer
 from nnunet_ext.training.multi_stream_loader import MultiStreamLoader, WorkerPool
+from nnunet_ext.training.random_numbers import seeded_random_numbers
 from nnunet_ext.training.streams import LESION_LABELS, UNLABELLED_ROLES
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 LABEL_FREE_BATCHES = 10  # per epoch
-TRAINING, VALIDATION = 0, 1  # whose batches: what their random numbers follow from
+TRAINING, VALIDATION, SCORING = 0, 1, 2  # what batches are for: their random numbers follow from it
 
 
 class MultiStreamTrainer(MultiNetworkTrainer):
@@ -41,30 +43,37 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         configured = self.ext_configuration.streams
         return [role for role in (*self.required_streams, *self.optional_streams) if role in configured]
 
+    def identity(self) -> dict[str, Any]:
+        """As every trainer's, with the streams that it reads."""
+        roles = {*self.roles_in_use(), *([self.scored_role] if self.scored_role else [])}
+        return {**super().identity(), "streams": {role: self.ext_configuration.streams[role] for role in roles}}
+
     def get_dataloaders(self) -> tuple:
-        """nnU-Net's loaders, each joined with the further streams it needs, in one worker pool."""
+        """nnU-Net's loaders, the training one joined with a loader of each further stream, in one worker pool."""
         workers = get_allowed_n_proc_DA()
         with without_workers():
             training, validation = super().get_dataloaders()
-        scored = [self.scored_role] if self.scored_role else []
-        every = max(1, self.num_val_iterations_per_epoch // LABEL_FREE_BATCHES)
+        if self.scored_role:
+            self._scored_images = self.stream_loader(self.scored_role, augmented=False)
+        streams = {role: self.stream_loader(role) for role in self.roles_in_use()}
         # numbers of processes and cached batches as in nnUNetTrainer.get_dataloaders
         return (
-            self._loader(training, self.roles_in_use(), TRAINING, 1, workers, max(6, workers // 2)),
-            self._loader(validation, scored, VALIDATION, every, workers and max(1, workers // 2), max(3, workers // 4)),
+            self._in_workers(training.data_loader, streams, TRAINING, workers, max(6, workers // 2)),
+            self._in_workers(
+                validation.data_loader, {}, VALIDATION, workers and max(1, workers // 2), max(3, workers // 4)
+            ),
         )
 
-    def _loader(
-        self, labelled: SingleThreadedAugmenter, roles: list[str], purpose: int, every: int, workers: int, cached: int
+    def _in_workers(
+        self, labelled: nnUNetDataLoader, streams: dict[str, nnUNetDataLoader], purpose: int, workers: int, cached: int
     ) -> SingleThreadedAugmenter | WorkerPool:
         per_epoch = self.num_val_iterations_per_epoch if purpose == VALIDATION else self.num_iterations_per_epoch
         joined = MultiStreamLoader(
-            labelled.data_loader,
-            {role: self.stream_loader(role) for role in roles},
+            labelled,
+            streams,
             seed=(self.seed, self.local_rank, purpose),
             first=self.current_epoch * per_epoch,
             workers=workers,
-            every=every,
         )
         if workers == 0:
             return SingleThreadedAugmenter(joined, None)
@@ -72,7 +81,7 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         pool._start()  # now, as nnU-Net does
         return pool
 
-    def stream_loader(self, role: str) -> nnUNetDataLoader:
+    def stream_loader(self, role: str, augmented: bool = True) -> nnUNetDataLoader:
         """Batches of one further stream: nnU-Net's loader with the labelled stream's patch size and augmentation.
 
         Raises:
@@ -83,21 +92,23 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         labels = self.plans_manager.get_label_manager({"labels": LESION_LABELS})
-        transforms = self.get_training_transforms(
-            patch_size,
-            rotation,
-            None,
-            mirror_axes,
-            dummy_2d,
-            use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
-            foreground_labels=labels.foreground_labels,
-        )
+        transforms = self.get_validation_transforms(None, foreground_labels=labels.foreground_labels)
+        if augmented:
+            transforms = self.get_training_transforms(
+                patch_size,
+                rotation,
+                None,
+                mirror_axes,
+                dummy_2d,
+                use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
+                foreground_labels=labels.foreground_labels,
+            )
         dataset = self.stream_dataset(role)
         self.print_to_log_file(f"stream {role}: {len(dataset.identifiers)} cases")
         return nnUNetDataLoader(
             dataset,
             self.batch_size,
-            initial_patch_size,
+            initial_patch_size if augmented else patch_size,
             patch_size,
             labels,
             oversample_foreground_percent=0.0 if role in UNLABELLED_ROLES else self.oversample_foreground_percent,
@@ -117,52 +128,47 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         """Losses, diagnostics, and the label-free scores where a stream allows them."""
         return super().logged_terms + (label_free.TERMS if self.scored_role else ())
 
-    def on_validation_epoch_start(self) -> None:
-        """As nnU-Net."""
-        super().on_validation_epoch_start()
-        self._label_free: dict[str, list[float]] = {"entropy": [], "agreement": []}
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """Log nnU-Net's pseudo Dice and the label-free scores."""
+        super().on_validation_epoch_end(val_outputs)
+        if not self.scored_role:
+            return
+        means = self._epoch_means(self._label_free_scores())
+        means["source_dice"] = float(self.logger.get_value("mean_fg_dice", step=-1))
+        means["score"] = label_free.combined_score(**means)
+        self.log_terms({term: means[term.removeprefix("labelfree_")] for term in label_free.TERMS})
 
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's on the labelled stream, and the label-free scores of a batch that has that stream."""
-        result = super().validation_step(batch)
-        if self.scored_role in batch:
-            self._score(batch[self.scored_role]["data"].to(self.device, non_blocking=True))
-        return result
+    def _label_free_scores(self) -> dict[str, list[float]]:
+        """Scores of some batches of the stream without labels, shared by all processes."""
+        scores: dict[str, list[float]] = {"entropy": [], "agreement": []}
+        with seeded_random_numbers(self.seed, self.local_rank, SCORING, self.current_epoch):
+            for _ in range(math.ceil(LABEL_FREE_BATCHES / distributed.world_size())):
+                images = next(self._scored_images)["data"]
+                first, second = (self._prediction_of_a_view(images) for _ in range(2))
+                entropy = (label_free.lesion_entropy(first) + label_free.lesion_entropy(second)) / 2
+                scores["entropy"].append(entropy.item())
+                scores["agreement"].append(label_free.agreement(first, second).item())
+        return scores
 
-    def _score(self, images: torch.Tensor) -> None:
-        first, second = (self._foreground_probabilities(images) for _ in range(2))
-        entropy = (label_free.lesion_entropy(first) + label_free.lesion_entropy(second)) / 2
-        self._label_free["entropy"].append(entropy.item())
-        self._label_free["agreement"].append(label_free.agreement(first, second).item())
-
-    def _foreground_probabilities(self, images: torch.Tensor) -> torch.Tensor:
+    def _prediction_of_a_view(self, images: torch.Tensor) -> torch.Tensor:
         """Prediction of a random view, turned back: ``[B, classes, *spatial]`` softmax; regions become one class."""
         view, flipped = label_free.augmented_view(images, self.inference_allowed_mirroring_axes or ())
         autocast: AbstractContextManager = torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
         with autocast:
-            logits = self.network(view)
+            logits = self.network(view.to(self.device))
         logits = (logits[0] if isinstance(logits, list | tuple) else logits).float().flip(flipped)
         if not self.label_manager.has_regions:
             return logits.softmax(1)
         whole = logits.sigmoid().amax(1, keepdim=True)
         return torch.cat((1 - whole, whole), 1)
 
-    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """Log nnU-Net's pseudo Dice and the label-free scores."""
-        super().on_validation_epoch_end(val_outputs)
-        if not self.scored_role:
-            return
-        means = self._epoch_means(self._label_free)
-        means["source_dice"] = float(self.logger.get_value("mean_fg_dice", step=-1))
-        means["score"] = label_free.combined_score(**means)
-        self.log_terms({term: means[term.removeprefix("labelfree_")] for term in label_free.TERMS})
-
     def on_epoch_end(self) -> None:
-        """Keep the checkpoint that the label-free scores prefer, then go on as nnU-Net."""
+        """As nnU-Net, and keep the checkpoint that the label-free scores prefer."""
+        super().on_epoch_end()
         if self.scored_role and label_free.is_best(self.logger.get_value("labelfree_score", step=None)):
             self.print_to_log_file("New best label-free score")
-            self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
-        super().on_epoch_end()
+            with self._as_if(current_epoch=self.current_epoch - 1):  # which is counted already
+                self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
 
 
 @contextmanager

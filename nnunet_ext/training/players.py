@@ -39,7 +39,11 @@ class Player:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def step(self, loss: torch.Tensor, iteration: int) -> None:
-        """Gradients of this player's parameters alone, averaged over all processes, clipped; then the optimizer."""
+        """Gradients of this player's parameters alone, averaged over all processes, clipped; then the optimizer.
+
+        Raises:
+            FloatingPointError: a gradient is NaN or infinite and there is no scaler to skip the step; nothing moved.
+        """
         if self.schedule is not None:
             for group, rate in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
                 group["lr"] = rate * self.schedule(iteration)
@@ -59,8 +63,9 @@ class Player:
             self.scaler.update()
 
     def _clip(self) -> None:
-        for group in self.clipped:
-            nn.utils.clip_grad_norm_(group, MAX_GRADIENT_NORM)
+        norms = [nn.utils.clip_grad_norm_(group, MAX_GRADIENT_NORM) for group in self.clipped]
+        if self.scaler is None and not all(norm.isfinite() for norm in norms):
+            raise FloatingPointError
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer and scaler; the learning rate follows from the iteration."""

@@ -151,14 +151,19 @@ def test_several_channels_and_region_labels(cls: type, tmp_path: Path) -> None:
 
 @every_trainer
 def test_trains_under_torch_compile(cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nnU-Net compiles on CUDA; the graph is captured here, without code generation."""
+    """nnU-Net compiles on CUDA; here the graphs of forward and backward are captured, without code generation."""
     compile_network = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: compile_network(module, backend="eager"))
-    monkeypatch.setattr(cls, "_do_i_compile", lambda self: isinstance(self.network, torch.nn.Module))
+    monkeypatch.setattr(torch, "compile", lambda module: compile_network(module, backend="aot_eager"))
+    eager = made_on_miniature_plans(cls, tmp_path / "eager")
+    monkeypatch.setattr(cls, "_do_i_compile", lambda self: self.loss is None and self.optimizer is None)  # the network
     made = made_on_miniature_plans(cls, tmp_path)
-    monkeypatch.setattr(cls, "_do_i_compile", lambda self: False)  # the loss is not compiled
+    monkeypatch.undo()
     assert type(made.network).__name__ == "OptimizedModule"
-    made.train_step(batch(made, cls.required_streams))
+    for one in (eager, made):
+        for seed in range(2):
+            one.train_step(batch(one, cls.required_streams, seed))
+    for ours, theirs in zip(made.network.parameters(), eager.network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     made.network.eval()
     made.set_deep_supervision_enabled(False)
     assert isinstance(made.network(torch.randn(1, 1, 16, 16)), torch.Tensor)

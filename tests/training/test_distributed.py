@@ -39,8 +39,9 @@ def test_two_processes_equal_one(case: str, batch_dice: bool, two: Path, tmp_pat
 
 
 def test_all_processes_start_from_the_first_ones_weights(two: Path) -> None:
-    for rank in (0, 1):
-        assert torch.equal(torch.load(two / f"shared_{rank}.pth"), torch.ones(3, 3))
+    first, second = (torch.load(two / f"shared_{rank}.pth") for rank in (0, 1))
+    assert {name.partition(".")[0] for name in first} == {"network", "discriminator"}
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,4 +50,16 @@ def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
     with pytest.raises(InputError, match="2 processes cannot share batches of 3 evenly"):
+        made.initialize()
+
+
+def test_batch_normalisation_is_refused_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = plans()
+    architecture = content["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    architecture["norm_op"] = "torch.nn.modules.batchnorm.BatchNorm2d"
+    made = trainer(PlainTrainer, tmp_path, content)
+    made.was_initialized, made.is_ddp = False, True
+    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 0, "get_backend": "gloo"}.items():
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda value=value: value)
+    with pytest.raises(InputError, match="batch normalisation is not shared by processes on the CPU"):
         made.initialize()

@@ -186,19 +186,47 @@ def test_checkpoints_of_another_training_are_refused_by_the_difference(tmp_path:
         "hyperparameters.initial_lr is 0.5, was 0.01": plans(streams=TARGET, settings={"initial_lr": 0.5}),
         "plans.batch_size is 4, was 2": plans(streams=TARGET, batch_size=4),
         r"streams.target_domain is \['Dataset997_Third'\]": plans(streams={"target_domain": ["Dataset997_Third"]}),
-        "streams.unlabeled is": plans(streams={**TARGET, "unlabeled": ["Dataset997_Third"]}),
     }
     for said, content in changes.items():
         other = trainer(AdversarialTrainer, tmp_path / "other", content)
+        other.logger.resume = True
         with pytest.raises(InputError, match=f"checkpoint.pth was written by another training: {said}"):
             other.load_checkpoint(path)
-    allowed = trainer(AdversarialTrainer, tmp_path / "allowed", plans(streams=TARGET, settings={"save_every": 1}))
+    settings = {"save_every": 1, "num_val_iterations_per_epoch": 1}
+    allowed = trainer(AdversarialTrainer, tmp_path / "allowed", plans(streams=TARGET, settings=settings))
+    allowed.logger.resume = True
     allowed.load_checkpoint(path)
     stock = torch.load(path, weights_only=False)
     del stock["nnunet_ext"]
     torch.save(stock, path)
-    with pytest.raises(InputError, match="without the state of the training"):
+    with pytest.raises(InputError, match="has no state of a training by AdversarialTrainer"):
         allowed.load_checkpoint(path)
+
+
+def test_streams_that_a_trainer_does_not_read_and_newer_settings_do_not_matter(tmp_path: Path) -> None:
+    made = trainer(PlainTrainer, tmp_path / "made", plans())
+    path = tmp_path / "checkpoint.pth"
+    made.save_checkpoint(str(path))
+    stored = torch.load(path, weights_only=False)
+    del stored["nnunet_ext"]["identity"]["hyperparameters"]["seed"]  # as a version without that setting writes it
+    torch.save(stored, path)
+    later = trainer(PlainTrainer, tmp_path / "later", plans(streams={"general": ["Dataset998_Other"]}))
+    later.logger.resume = True
+    later.load_checkpoint(str(path))
+    assert later.current_epoch == 1
+
+
+def test_validation_only_asks_for_the_same_network_and_data(tmp_path: Path) -> None:
+    """``--val`` after the plans got other streams and hyperparameters for the next training."""
+    path = str(tmp_path / "checkpoint.pth")
+    adversarial(tmp_path / "made").save_checkpoint(path)
+    streams = {**TARGET, "unlabeled": ["Dataset997_Third"]}
+    trainer(
+        AdversarialTrainer, tmp_path / "later", plans(streams=streams, settings={"initial_lr": 1.0})
+    ).load_checkpoint(path)
+    moved = {**plans(streams=TARGET), "dataset_name": "Dataset777_Moved"}
+    with pytest.raises(InputError, match="dataset is Dataset777_Moved, was Dataset999_Miniature"):
+        trainer(AdversarialTrainer, tmp_path / "moved", moved).load_checkpoint(path)
 
 
 # --- health -----------------------------------------------------------------------------------------------------------
@@ -211,13 +239,53 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_hurt(tmp_path: Pa
     before = weights(made, "network")
     with pytest.raises(NonFiniteLoss) as raised:
         made.train_step(data)
-    for said in ("loss adversarial is nan", "epoch 0, iteration 0", "case_0, case_1; target_domain: target_domain_0"):
+    for said in ("adversarial is nan in ", "epoch 0, iteration 0", "case_0, case_1; target_domain: target_domain_0"):
         assert said in str(raised.value)
     assert equal(weights(made, "network"), before)
     saved = torch.load(Path(made.output_folder, "checkpoint_nonfinite.pth"), weights_only=False)
     assert equal(list(saved["network_weights"].values()), before)
     kept = torch.load(Path(made.output_folder, "batch_nonfinite.pth"))
     assert kept["target_domain"]["data"].isnan().any() and kept["keys"] == data["keys"]
+    assert saved["current_epoch"] == 0
+
+
+class RootTrainer(MultiStreamTrainer):
+    """A finite loss whose gradient is infinite: the root at 0."""
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        self.update("network", segmentation=(0 * self.network(batch["data"])[0]).abs().sum().sqrt())
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights_are_hurt(tmp_path: Path) -> None:
+    made = trainer(RootTrainer, tmp_path, plans())
+    before = weights(made, "network")
+    with pytest.raises(NonFiniteLoss, match="gradient of segmentation is nan in epoch 0, iteration 0"):
+        made.train_step(batch(made))
+    assert equal(weights(made, "network"), before)
+
+
+class SometimesTrainer(MultiStreamTrainer):
+    """Notes a term every second step, and one that is not declared when asked to."""
+
+    loss_terms = ("segmentation", "rare")
+    misspelt = None
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        super().training_step(batch)
+        if self.iteration % 2:
+            self.note(rare=self.iteration)
+        if self.misspelt:
+            self.note(misspelt=1.0)
+
+
+def test_an_epochs_mean_is_that_of_the_steps_that_noted_a_term(tmp_path: Path) -> None:
+    made = trainer(SometimesTrainer, tmp_path, plans())
+    made.on_train_epoch_start()
+    made.on_train_epoch_end([made.train_step(batch(made)) for _ in range(4)])
+    assert made.logger.get_value("rare", 0) == 2  # of 1 and 3
+    made.misspelt = True
+    with pytest.raises(ValueError, match="SometimesTrainer declares no loss term or diagnostic misspelt"):
+        made.train_step(batch(made))
 
 
 def test_the_seed_decides_the_start(tmp_path: Path) -> None:

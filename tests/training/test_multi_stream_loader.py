@@ -67,11 +67,6 @@ def test_streams_without_labels_bring_none() -> None:
     assert drawn["unlabeled"] == {"data": "u 1"} and drawn["target_domain"] == {"data": "t 1"}
 
 
-def test_further_streams_come_every_nth_time() -> None:
-    joined = MultiStreamLoader(Loader("labelled"), {"unlabeled": Loader("u")}, first=3, every=4)
-    assert ["unlabeled" in next(joined) for _ in range(6)] == [False, True, False, False, False, True]
-
-
 def test_a_batch_follows_from_its_index() -> None:
     whole = numbers(6)
     assert len(set(whole)) == 6 and numbers(3, first=3) == whole[3:]

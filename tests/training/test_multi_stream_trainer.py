@@ -1,5 +1,6 @@
 """Further streams: their loaders, and the choice of a checkpoint without labels."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,7 @@ def one_epoch(made: Any, epoch: int) -> None:
     made.on_train_epoch_end([made.train_step(batch(made, seed=epoch))])
     with torch.no_grad():
         made.on_validation_epoch_start()
-        roles = (made.scored_role,) if made.scored_role else ()
-        outputs = [made.validation_step(batch(made, roles, seed=100 + i)) for i in range(2)]
+        outputs = [made.validation_step(batch(made, seed=100 + i)) for i in range(2)]
         made.on_validation_epoch_end(outputs)
     made.on_epoch_end()
 
@@ -33,6 +33,7 @@ def one_epoch(made: Any, epoch: int) -> None:
 def test_any_trainer_is_scored_where_a_stream_without_labels_is_configured(tmp_path: Path) -> None:
     made = trainer(PlainTrainer, tmp_path, plans(streams=UNLABELED, settings={"num_epochs": 9}))
     made.inference_allowed_mirroring_axes = (0, 1)
+    made._scored_images = ({"data": torch.randn(2, 1, 16, 16)} for _ in itertools.count())
     assert made.roles_in_use() == [] and made.scored_role == "unlabeled"
     for epoch in range(3):
         one_epoch(made, epoch)
@@ -71,11 +72,9 @@ def test_a_network_blind_to_its_input_agrees_and_one_that_mirrors_does_not(tmp_p
     agreed = {}
     for name, foreground in answers.items():
         made.network = lambda x, f=foreground: torch.cat((torch.zeros_like(x), f - 10 + torch.zeros_like(x)), 1)
-        made._label_free = {"entropy": [], "agreement": []}
-        torch.manual_seed(0)
-        for _ in range(20):
-            made._score(torch.randn(2, 1, 16, 16))
-        agreed[name] = made._label_free["agreement"]
+        made._scored_images = ({"data": torch.randn(2, 1, 16, 16)} for _ in itertools.count())
+        agreed[name] = made._label_free_scores()["agreement"]
+        assert len(agreed[name]) == 10
     assert np.allclose(agreed["blind"], 1)
     assert min(agreed["left half"]) < 0.01 and max(agreed["left half"]) == pytest.approx(1)
 
@@ -83,7 +82,7 @@ def test_a_network_blind_to_its_input_agrees_and_one_that_mirrors_does_not(tmp_p
 def test_regions_are_scored_as_a_whole(tmp_path: Path) -> None:
     regions = {**DATASET_JSON, "labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
     made = trainer(PlainTrainer, tmp_path, plans(streams=UNLABELED), dataset_json=regions)
-    probabilities = made._foreground_probabilities(torch.randn(2, 1, 16, 16))
+    probabilities = made._prediction_of_a_view(torch.randn(2, 1, 16, 16))
     assert probabilities.shape == (2, 2, 16, 16)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(2, 16, 16))
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
-from nnunet_ext.training.distributed import share_weights
 from tests.miniature_plans import batch, plans, trainer
 from tests.training.adversarial_trainer import AdversarialTrainer
 
@@ -76,8 +76,10 @@ def run(rank: int, size: int, root: Path, port: int) -> None:
             made = train(case, root, rank, size, batch_dice)
             logged = {term: made.logger.get_value(term, None) for term in made.loss_terms}
             torch.save((weights(made), logged), root / f"{case}_{batch_dice}_{rank}.pth")
-    apart = torch.nn.Linear(3, 3)
-    torch.nn.init.constant_(apart.weight, rank + 1)
-    share_weights(apart)
-    torch.save(apart.weight, root / f"shared_{rank}.pth")
+    nnUNetTrainer.on_train_start = lambda self: None  # needs data
+    with torch.no_grad():
+        for player in made.players.values():
+            next(player.module.parameters()).fill_(rank + 1)
+    made.on_train_start()
+    torch.save(weights(made), root / f"shared_{rank}.pth")
     distributed.destroy_process_group()
