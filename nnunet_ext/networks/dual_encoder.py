@@ -118,10 +118,7 @@ class DualEncoderUNet(nn.Module):
         return DualEncoderOutput(segmentation, features)
 
     def _encode_general(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Bottlenecks of the general encoder for every stream, in one pass where normalisation and device allow that.
-
-        A CPU is slower on one large batch than on its parts, which fit the cache (benchmarks/train_step.py).
-        """
-        if streams[0].device.type == "cpu" or self.batch_statistics:
+        """Bottlenecks of the general encoder for every stream, in one pass where the normalisation allows that."""
+        if self.batch_statistics:
             return [self.encoder_general(stream)[-1] for stream in streams]
         return list(self.encoder_general(torch.cat(streams))[-1].split([len(stream) for stream in streams]))
