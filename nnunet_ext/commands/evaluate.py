@@ -118,11 +118,12 @@ def _parser() -> argparse.ArgumentParser:
         "else all values found",
     )
     parser.add_argument("--chill", action="store_true", help="accept references without prediction (as in nnU-Net)")
-    parser.add_argument("-np", dest="processes", type=_positive, default=1, help="number of processes, default 1")
+    parser.add_argument("-np", dest="processes", type=positive, default=1, help="number of processes, default 1")
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1, as an argument."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
     return int(text)

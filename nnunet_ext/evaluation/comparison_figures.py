@@ -83,6 +83,8 @@ def score_over_volume_figure(cases: "pd.DataFrame", metric: str, path: Path) -> 
 
     Cases without lesion are left out.
     """
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
     methods, labels = list(cases["method"].unique()), list(cases["label"].unique())
     figure = new_figure(4.2 * len(labels), 3.4)
     axes = figure.subplots(1, len(labels), squeeze=False, sharey=True)[0]
@@ -94,6 +96,9 @@ def score_over_volume_figure(cases: "pd.DataFrame", metric: str, path: Path) -> 
                 values["reference_volume"], values[metric], "o", color=_color(i), markersize=4, alpha=0.8, label=method
             )
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(str(label), fontsize=11)
         ax.set_xlabel(f"reference volume [{_unit(cases)}]", fontsize=10)
         ax.grid(alpha=0.3)

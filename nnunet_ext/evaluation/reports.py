@@ -32,7 +32,7 @@ _FEW_CASES = 10
 def markdown_report(
     summary: "pd.DataFrame", tests: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, notes: Sequence[str] = ()
 ) -> str:
-    """Means (methods and labels down, metrics across, best in bold), the tests between methods, all settings in words."""
+    """Means (methods and labels down, metrics across, best in bold), tests between methods, all settings in words."""
     counted = ["cases", "slices"] if profile.per_slice else ["cases"]
     rows = []
     chosen = _best(summary)
@@ -137,9 +137,9 @@ def _tex_cell(row: dict[Any, Any], chosen: set[tuple[str, str, str]]) -> str:
     mean = formatted(row["metric"], row["mean"])
     if (row["method"], row["label"], row["metric"]) in chosen:
         mean = rf"\textbf{{{mean}}}"
-    return (
-        mean if row["n"] < 2 or row["interval"] == AGGREGATE else rf"{mean} $\pm$ {formatted(row['metric'], row['sd'])}"
-    )
+    if row["n"] < 2 or row["interval"] == AGGREGATE:
+        return mean
+    return rf"{mean} $\pm$ {formatted(row['metric'], row['sd'])}"
 
 
 def _settings(summary: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, notes: Sequence[str]) -> list[str]:
@@ -150,7 +150,7 @@ def _settings(summary: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, not
     ]
     if profile.empty is None:
         lines.append(
-            f"- Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is {_POLICY[empty]}. That is Dice with "
+            f"- Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is {_POLICY[empty]}: Dice with "
             "reference and prediction empty, sensitivity with an empty reference, precision with an empty prediction, "
             "specificity with a reference that fills the image. Surface distances are undefined where a mask is empty."
         )

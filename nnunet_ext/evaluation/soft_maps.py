@@ -63,7 +63,7 @@ def read_soft_map(path: Path, values: tuple[int, ...], channels: LabelSet, shape
         )
     if with_regions and sorted(values) not in [sorted(region) for region in regions]:
         raise InputError(f"{path}: no channel for the values {list(values)}; the network has the regions {regions}")
-    chosen = [[sorted(r) for r in regions].index(sorted(values))] if with_regions else [v for v in values]
+    chosen = [[sorted(r) for r in regions].index(sorted(values))] if with_regions else list(values)
     if max(chosen) >= len(probabilities):
         raise InputError(f"{path}: no channel for the value {max(chosen)} among its {len(probabilities)}")
     soft = probabilities[chosen].sum(axis=0, dtype=np.float32)
