@@ -95,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_crossval",
         description="Trains all folds of several trainers (and plans) with nnUNetv2_train, one after the other, "
-        "collects their validation predictions and compares them with nnUNetv2_ext_evaluate. Finished folds are skipped, "
-        "interrupted ones continued: run the same command again.",
+        "collects their validation predictions and compares them with nnUNetv2_ext_evaluate. Finished folds are "
+        "skipped and interrupted ones continued: run the same command again.",
     )
     parser.add_argument("-d", dest="dataset", required=True, metavar="DATASET", help="number or name of the data set")
     parser.add_argument("-c", dest="configuration", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, ...")

@@ -241,7 +241,7 @@ def test_every_table_names_its_profile_and_counts_its_cases(
 def test_ncovsegnet_aggregates_overlap_error_and_volume_difference_both_ways(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Of half overlap, perfect and both empty: Dice .5, 1, 1; VOE 2/3, 0, 0; with twice the volume in b: RVD 0, 1, 0."""
+    """Half overlap, twice the volume, both empty: Dice 1/2, 2/3, 1; VOE 2/3, 1/2, 0; RVD 0, 1, 0."""
     write_folder(folders[1], {"b": bars(2, 10)})  # 8 rows for 4: Dice 2/3, VOE 1/2
     assert run("-r", folders[0], "-p", folders[1], "-o", tmp_path / "out", "--profile", "ncovsegnet") == 0
     mean = summary_of(tmp_path / "out").loc["model", "mean"]

@@ -71,7 +71,7 @@ def test_no_pickles_and_no_rubbish(tmp_path: Path) -> None:
 def test_all_cases_have_a_soft_map_or_none_has(tmp_path: Path) -> None:
     assert soft_map_files(tmp_path, ["a", "b"]) == {}
     written(tmp_path / "a.npz", np.zeros(1))
-    with pytest.raises(InputError, match="1 of 2 cases have a soft map, b.npz is missing"):
+    with pytest.raises(InputError, match=r"1 of 2 cases have a soft map, b\.npz is missing"):
         soft_map_files(tmp_path, ["a", "b"])
     written(tmp_path / "b.npz", np.zeros(1))
     assert sorted(soft_map_files(tmp_path, ["a", "b"])) == ["a", "b"]
@@ -80,7 +80,7 @@ def test_all_cases_have_a_soft_map_or_none_has(tmp_path: Path) -> None:
 def test_channels_of_a_prediction_folder_and_of_a_fold(tmp_path: Path) -> None:
     fold = tmp_path / "model" / "fold_0" / "validation"
     fold.mkdir(parents=True)
-    with pytest.raises(InputError, match="soft maps, but no dataset.json"):
+    with pytest.raises(InputError, match=r"soft maps, but no dataset\.json"):
         channels_declared(fold)
     (tmp_path / "model" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "lesion": 1}}))
     assert channels_declared(fold).values == {"lesion": (1,)}
