@@ -1,8 +1,13 @@
-"""Distances between the surfaces of two masks, by MONAI (the extra ``nnunetv2-ext[metrics]``), imported when called."""
+"""Distances between the surfaces of two masks.
 
-import warnings
+The areas of surface elements are MONAI's (the extra ``nnunetv2-ext[metrics]``), nearest neighbours SciPy's; both are
+imported when called. MONAI's own functions would hold several float32 copies of the volume: 9 GB for a chest CT.
+"""
+
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +18,12 @@ from nnunet_ext.evaluation.arrays import mask_pair
 SURFACE_METRICS = ("surface_dice", "hd95", "assd")
 
 
-class _Surfaces(NamedTuple):
-    """Distance in mm of each surface element to the other surface, and its area (empty without sub-voxels)."""
+class _Surface(NamedTuple):
+    """Surface elements of one mask: their places in one grid in rising order, positions in mm, and areas in mm2."""
 
-    to_reference: npt.NDArray[np.float64]
-    to_prediction: npt.NDArray[np.float64]
-    prediction_areas: npt.NDArray[np.float64]
-    reference_areas: npt.NDArray[np.float64]
+    places: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.float64]
 
 
 def surface_dice(
@@ -46,10 +50,11 @@ def surface_dice(
     p, g = _checked(prediction, reference, spacing)
     if not (p.any() and g.any()):
         return 0.0 if p.any() or g.any() else float("nan")
-    surfaces = _surfaces(p, g, spacing, subvoxel=True)
-    near = surfaces.prediction_areas[surfaces.to_reference <= tolerance_mm].sum()
-    near += surfaces.reference_areas[surfaces.to_prediction <= tolerance_mm].sum()
-    return float(near / (surfaces.prediction_areas.sum() + surfaces.reference_areas.sum()))
+    surface_p, surface_g = (_surface_between_voxels(mask, spacing) for mask in (p, g))
+    reach = math.nextafter(tolerance_mm, math.inf)
+    near = surface_p.areas[_distances(surface_p, surface_g, reach) <= tolerance_mm].sum()
+    near += surface_g.areas[_distances(surface_g, surface_p, reach) <= tolerance_mm].sum()
+    return float(near / (surface_p.areas.sum() + surface_g.areas.sum()))
 
 
 def hd95(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[float]) -> float:
@@ -77,8 +82,8 @@ def surface_distances(
     p, g = _checked(prediction, reference, spacing)
     if not (p.any() and g.any()):
         return {"hd95": float("nan"), "assd": float("nan")}
-    surfaces = _surfaces(p, g, spacing, subvoxel=False)
-    directed = surfaces.to_reference, surfaces.to_prediction
+    border_p, border_g = (_border_voxels(mask, spacing) for mask in (p, g))
+    directed = _distances(border_p, border_g), _distances(border_g, border_p)
     return {
         "hd95": float(max(np.percentile(distances, 95) for distances in directed)),
         "assd": float(np.concatenate(directed).mean()),
@@ -109,19 +114,48 @@ def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
     return tuple(slice(int(line[0]), int(line[-1]) + 1) if len(line) else slice(0, 0) for line in lines)
 
 
-def _surfaces(
-    p: npt.NDArray[np.bool_], g: npt.NDArray[np.bool_], spacing: Sequence[float], subvoxel: bool
-) -> _Surfaces:
+def _surface_between_voxels(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> _Surface:
+    """Elements between the 2 x 2 (x 2) voxels that are not all alike, outside the array being background."""
     require_monai()
-    import torch
-    from monai.metrics.utils import get_edge_surface_distance
+    from monai.metrics.utils import get_code_to_measure_table
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside MONAI
-        edges, distances, areas = get_edge_surface_distance(
-            torch.from_numpy(p), torch.from_numpy(g), spacing=list(spacing), use_subvoxels=subvoxel, symmetric=True
-        )
-    weights: list[Any] = (
-        [area[edge] for area, edge in zip(areas, edges, strict=True)] if subvoxel else [np.empty(0)] * 2
-    )
-    return _Surfaces(*(np.asarray(values, dtype=np.float64) for values in (*distances, *weights)))
+    table, kernel = get_code_to_measure_table(list(spacing))  # which neighbours are foreground, as bits -> mm2
+    padded = np.pad(mask, 1).view(np.uint8)
+    code = np.zeros([size + 1 for size in mask.shape], dtype=np.uint8)
+    for corner, bit in zip(product((0, 1), repeat=mask.ndim), np.asarray(kernel).ravel(), strict=True):
+        code += padded[tuple(slice(c, c + size) for c, size in zip(corner, code.shape, strict=True))] * np.uint8(bit)
+    places = np.flatnonzero((code != 0) & (code != len(table) - 1))
+    areas = np.asarray(table, dtype=np.float64)[code.ravel()[places]]
+    return _Surface(places, _positions(places, code.shape, spacing), areas)
+
+
+def _border_voxels(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> _Surface:
+    """Foreground voxels with a background neighbour by face, outside the array being background."""
+    padded = np.pad(mask, 1)
+    inside = mask.copy()
+    for axis in range(mask.ndim):
+        for step in (0, 2):
+            window = [slice(1, -1)] * mask.ndim
+            window[axis] = slice(step, step + mask.shape[axis])
+            inside &= padded[tuple(window)]
+    places = np.flatnonzero(mask ^ inside)
+    return _Surface(places, _positions(places, mask.shape, spacing), np.ones(len(places)))
+
+
+def _positions(
+    places: npt.NDArray[np.int64], shape: tuple[int, ...], spacing: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    indices = np.stack(np.unravel_index(places, shape), axis=-1)
+    return np.multiply(indices, spacing, dtype=np.float64)
+
+
+def _distances(first: _Surface, second: _Surface, reach: float = math.inf) -> npt.NDArray[np.float64]:
+    """From each element of the first surface to the nearest of the second in mm; infinite from ``reach`` on."""
+    from scipy.spatial import KDTree  # slow to import
+
+    distances = np.zeros(len(first.places))
+    apart = ~np.isin(first.places, second.places, assume_unique=True)  # mostly few: good predictions share surface
+    if apart.any():
+        tree = KDTree(second.positions, balanced_tree=False, compact_nodes=False)
+        distances[apart] = tree.query(first.positions[apart], distance_upper_bound=reach, workers=-1)[0]
+    return distances

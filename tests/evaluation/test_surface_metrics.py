@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from nnunet_ext.evaluation.surface_metrics import assd, hd95, surface_dice, surface_distances
 
-pytest.importorskip("monai")
+metrics = pytest.importorskip("monai.metrics")
+torch = pytest.importorskip("torch")
 SPACING = (5.0, 0.7, 0.8)
 
 
@@ -112,3 +113,20 @@ def test_empty_masks() -> None:
 def test_spacing_must_fit(spacing: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="spacing"):
         hd95(np.ones((2, 2, 2)), np.ones((2, 2, 2)), spacing)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6), st.sampled_from([(5.0, 0.7, 0.8), (1.0, 1.0, 1.0), (0.7, 0.8)]), st.floats(0.3, 6))
+def test_agreement_with_monai(seed: int, spacing: tuple[float, ...], tolerance: float) -> None:
+    """MONAI's sub-voxel surface Dice (equal to DeepMind's surface-distance), Hausdorff and mean surface distances."""
+    rng = np.random.default_rng(seed)
+    p, g = (np.asarray(rng.uniform(size=(6, 7, 8)[-len(spacing) :]) < rng.uniform(0.1, 0.9)) for _ in range(2))
+    p.flat[0] = g.flat[-1] = True
+    batch = [torch.from_numpy(mask)[None, None] for mask in (p, g)]
+    options = {"include_background": True, "spacing": list(spacing)}
+    theirs = metrics.compute_surface_dice(*batch, class_thresholds=[tolerance], use_subvoxels=True, **options)
+    assert surface_dice(p, g, spacing, tolerance) == pytest.approx(theirs.item(), abs=1e-4)
+    theirs = metrics.compute_hausdorff_distance(*batch, percentile=95, **options)
+    assert hd95(p, g, spacing) == pytest.approx(theirs.item(), rel=1e-4)
+    theirs = metrics.compute_average_surface_distance(*batch, symmetric=True, **options)
+    assert assd(p, g, spacing) == pytest.approx(theirs.item(), rel=1e-4)
