@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -154,15 +155,26 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
     """Merge each model's validation predictions with the stock command, then evaluate all of them."""
     named = {_name(model, args): args.output / "predictions" / _name(model, args) for model in models}
     for model, folder in zip(models, named.values(), strict=True):
-        merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
-        _run([*merge, "-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(folder)])
-        if args.profile == "infnet":
-            _link_soft_maps(model.folder(results), args.folds, folder)
+        _merge(model, args, results, folder)
     reference = environment_folder("nnUNet_preprocessed") / models[0].dataset / "gt_segmentations"
     predictions = [f"{name}={folder}" for name, folder in named.items()]
     evaluate = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", *predictions, "--chill"]
     evaluate += ["-o", str(args.output / "comparison"), "--overwrite", "--profile", args.profile]
     _run([*evaluate, "-np", str(args.processes), *(["--figures"] if args.figures else [])])
+
+
+def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) -> None:
+    """Copy the folds' predictions to one folder, which replaces that of an earlier run."""
+    if folder.exists() and not (folder / "summary.json").is_file():
+        raise InputError(f"{folder}: exists, but holds no merged predictions; move it away or choose another -o")
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run; the stock command refuses a folder that exists
+    merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
+    _run([*merge, "-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)])
+    if args.profile == "infnet":
+        _link_soft_maps(model.folder(results), args.folds, unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
 
 
 def _name(model: Model, args: argparse.Namespace) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ def evaluate_entry(argv: list[str] | None = None) -> int:
     from nnunet_ext.evaluation.cases import compare_case, pair_cases, require_no_problems
     from nnunet_ext.evaluation.profiles import chosen_profile
     from nnunet_ext.evaluation.reports import latex_table, markdown_report, wide_table
+    from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
     from nnunet_ext.evaluation.tables import cases_table, summary_table, tests_table
 
     profile = chosen_profile(args.profile, tuple(args.metrics), args.tolerance_mm)
@@ -53,6 +55,8 @@ def evaluate_entry(argv: list[str] | None = None) -> int:
     labels = (declared or _inferred_labels(comparisons)).with_foreground()
     if labels.ignore is not None:
         notes.append(f"Voxels with the reference value {labels.ignore} (ignore label) are left out")
+    if set(profile.metrics) & set(SURFACE_METRICS) and any(math.isnan(c.voxel_ml) for c in comparisons):
+        notes.append("Files without spacing: their surface distances and tolerance are in pixels, not mm")
     measures, further_notes = _array_measures(profile, labels, methods, cases, args.processes)
 
     table = cases_table(comparisons, labels, profile, empty, measures)
