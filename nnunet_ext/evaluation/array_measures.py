@@ -14,7 +14,7 @@ from nnunet_ext.evaluation.infnet_metrics import infnet_metrics
 from nnunet_ext.evaluation.label_files import LabelMap, read_label_file
 from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.profiles import Profile
-from nnunet_ext.evaluation.soft_maps import channels_declared, read_soft_map, soft_map_files
+from nnunet_ext.evaluation.soft_maps import channels_declared, read_probabilities, soft_map_files, soft_map_of
 from nnunet_ext.evaluation.surface_metrics import require_monai, surface_dice, surface_distances
 
 Measures = dict[tuple[str, str, int], dict[str, float]]
@@ -42,23 +42,27 @@ class ArrayMeasurement:
         measures: Measures = {}
         for method, path in case.predictions.items():
             prediction = read_label_file(path)
+            soft = self._probabilities(method, case.name, prediction)
             for label, values in self.labels.values.items():
-                g = np.isin(reference.array, values)
+                g = _mask(reference, values)
                 if self.profile.soft:
-                    p = self._soft(method, case.name, values, prediction)
+                    p = self._soft(soft, values, method, case.name) if soft is not None else _mask(prediction, values)
                     per_unit = [infnet_metrics(*pair) for pair in zip(*map(as_slices, (p, g)), strict=True)]
                 else:
-                    p = np.isin(prediction.array, values)
+                    p = _mask(prediction, values)
                     if self.labels.ignore is not None:
                         p &= reference.array != self.labels.ignore
                     per_unit = [self._surface(p, g, reference)]
                 measures |= {(method, label, unit): metrics for unit, metrics in enumerate(per_unit)}
         return measures
 
-    def _soft(self, method: str, case: str, values: tuple[int, ...], prediction: LabelMap) -> npt.NDArray[Any]:
+    def _probabilities(self, method: str, case: str, prediction: LabelMap) -> npt.NDArray[Any] | None:
         if method not in self.channels:
-            return np.isin(prediction.array, values)
-        return read_soft_map(self.soft_files[method][case], values, self.channels[method], prediction.array.shape)
+            return None
+        return read_probabilities(self.soft_files[method][case], self.channels[method], prediction.array.shape)
+
+    def _soft(self, soft: npt.NDArray[Any], values: tuple[int, ...], method: str, case: str) -> npt.NDArray[Any]:
+        return soft_map_of(soft, values, self.channels[method], self.soft_files[method][case])
 
     def _surface(self, p: npt.NDArray[np.bool_], g: npt.NDArray[np.bool_], reference: LabelMap) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -94,3 +98,7 @@ def plan_measurement(
 def as_slices(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Slices along the first axis; a picture is one slice."""
     return array[None] if array.ndim == 2 else array
+
+
+def _mask(labels: LabelMap, values: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    return np.isin(labels.array, values)

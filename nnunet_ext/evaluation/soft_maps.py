@@ -10,6 +10,8 @@ import numpy.typing as npt
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.labels import LabelSet, labels_beside
 
+_ROUNDING = 1e-3  # of float16
+
 
 def soft_map_files(folder: Path, cases: list[str]) -> dict[str, Path]:
     """The ``.npz`` file of each case, or nothing where the folder holds none for any of them.
@@ -44,42 +46,57 @@ def channels_declared(folder: Path) -> LabelSet:
     return labels
 
 
-def read_soft_map(path: Path, values: tuple[int, ...], channels: LabelSet, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Probability of one label or region, float32 in [0, 1], in the shape of the label file.
+def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """All channels of one case in [0, 1], shape (channels, *shape of the label file).
+
+    Raises:
+        InputError: the file is unreadable, its channels are not those of dataset.json, or its shape does not fit.
+    """
+    probabilities = _array(path)
+    expected = len(channels.values) if _has_regions(channels) else len(channels.known)
+    if probabilities.ndim < 2 or len(probabilities) != expected:
+        raise InputError(
+            f"{path}: {len(probabilities)} channels, dataset.json declares {expected}; wrong dataset.json?"
+        )
+    if probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1:  # nnU-Net gives a picture a third axis
+        probabilities = probabilities[:, 0]
+    if probabilities.shape[1:] != shape:
+        raise InputError(f"{path}: shape {probabilities.shape[1:]}, its label file {shape}; predict both in one run")
+    if not (probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING):
+        raise InputError(f"{path}: values outside [0, 1]; soft maps hold probabilities")
+    return probabilities
+
+
+def soft_map_of(
+    probabilities: npt.NDArray[Any], values: tuple[int, ...], channels: LabelSet, path: Path
+) -> npt.NDArray[Any]:
+    """Probability of one label or region, float32 in [0, 1].
 
     A network with softmax has one channel per label value, background first: a region is the sum of its labels. One
     with regions has a sigmoid channel per region, in the order of dataset.json.
 
     Raises:
-        InputError: the file is unreadable, its channels or shape do not fit, or the network has no such region.
+        InputError: the network has no such label or region; names ``path``.
     """
-    probabilities = _probabilities(path)
-    regions = list(channels.values.values())
-    with_regions = any(len(region) > 1 for region in regions)
-    expected = len(regions) if with_regions else len(channels.known)
-    if probabilities.ndim < 2 or len(probabilities) != expected:
-        raise InputError(
-            f"{path}: {len(probabilities)} channels, dataset.json declares {expected}; wrong dataset.json?"
-        )
-    if with_regions and sorted(values) not in [sorted(region) for region in regions]:
+    if not _has_regions(channels):
+        if max(values) >= len(probabilities):
+            raise InputError(f"{path}: no channel for the value {max(values)} among its {len(probabilities)}")
+        return probabilities[list(values)].sum(axis=0, dtype=np.float32).clip(0, 1)
+    regions = [sorted(region) for region in channels.values.values()]
+    if sorted(values) not in regions:
         raise InputError(f"{path}: no channel for the values {list(values)}; the network has the regions {regions}")
-    chosen = [[sorted(r) for r in regions].index(sorted(values))] if with_regions else list(values)
-    if max(chosen) >= len(probabilities):
-        raise InputError(f"{path}: no channel for the value {max(chosen)} among its {len(probabilities)}")
-    soft = probabilities[chosen].sum(axis=0, dtype=np.float32)
-    if soft.ndim == len(shape) + 1 and soft.shape[0] == 1:  # nnU-Net gives a picture a third axis
-        soft = soft[0]
-    if soft.shape != shape:
-        raise InputError(f"{path}: shape {soft.shape}, the label file beside it {shape}; predict both in one run")
-    if not (soft.min() >= -1e-3 and soft.max() <= 1 + 1e-3):
-        raise InputError(f"{path}: values outside [0, 1]; soft maps hold probabilities")
-    return np.clip(soft, 0, 1)
+    return probabilities[regions.index(sorted(values))].astype(np.float32).clip(0, 1)
 
 
-def _probabilities(path: Path) -> npt.NDArray[Any]:
+def _has_regions(channels: LabelSet) -> bool:
+    """As nnU-Net decides: a label of several values makes all of them regions."""
+    return any(len(values) > 1 for values in channels.values.values())
+
+
+def _array(path: Path) -> npt.NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["probabilities"] if "probabilities" in file.files else file["softmax"]
+            return file["probabilities"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: no readable array 'probabilities'; predict again with --save_probabilities"

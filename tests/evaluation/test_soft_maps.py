@@ -6,10 +6,14 @@ import pytest
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.labels import LabelSet
-from nnunet_ext.evaluation.soft_maps import channels_declared, read_soft_map, soft_map_files
+from nnunet_ext.evaluation.soft_maps import channels_declared, read_probabilities, soft_map_files, soft_map_of
 
 LABELS = LabelSet({"ggo": (1,), "consolidation": (2,)})
 REGIONS = LabelSet({"infection": (1, 2), "consolidation": (2,)})
+
+
+def read_soft_map(path: Path, values: tuple[int, ...], channels: LabelSet, shape: tuple[int, ...]) -> np.ndarray:
+    return soft_map_of(read_probabilities(path, channels, shape), values, channels, path)
 
 
 def written(path: Path, array: np.ndarray, key: str = "probabilities") -> Path:
@@ -46,8 +50,8 @@ def test_a_picture_has_one_slice(tmp_path: Path, softmax: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("shape", "scale", "key", "message"),
     [
-        ((2, 2, 4, 5), 0.1, "probabilities", "2 channels, dataset.json declares 3"),
-        ((3, 2, 4, 4), 0.1, "probabilities", r"shape \(2, 4, 4\), the label file beside it \(2, 4, 5\)"),
+        ((2, 2, 4, 5), 0.1, "probabilities", "2 channels, dataset.json says 3"),
+        ((3, 2, 4, 4), 0.1, "probabilities", r"shape \(2, 4, 4\), its label file \(2, 4, 5\)"),
         ((3, 2, 4, 5), 9.0, "probabilities", r"values outside \[0, 1\]"),
         ((3, 2, 4, 5), 0.1, "features", "no readable array"),
     ],
