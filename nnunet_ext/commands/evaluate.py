@@ -41,7 +41,7 @@ def evaluate_entry(argv: list[str] | None = None) -> int:
     from nnunet_ext.evaluation.profiles import chosen_profile
     from nnunet_ext.evaluation.reports import latex_table, markdown_report, wide_table
     from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
-    from nnunet_ext.evaluation.tables import cases_table, summary_table, tests_table
+    from nnunet_ext.evaluation.tables import cases_table, paired_tests_table, summary_table
 
     profile = chosen_profile(args.profile, tuple(args.metrics), args.tolerance_mm)
     if profile.empty is not None and args.empty is not None:
@@ -60,7 +60,7 @@ def evaluate_entry(argv: list[str] | None = None) -> int:
     measures, further_notes = _array_measures(profile, labels, methods, cases, args.processes)
 
     table = cases_table(comparisons, labels, profile, empty, measures)
-    summary, tests = summary_table(table, profile), tests_table(table, profile)
+    summary, tests = summary_table(table, profile), paired_tests_table(table, profile)
     markdown = markdown_report(summary, tests, profile, empty, notes + further_notes)
     print(markdown)
     if args.output:

@@ -53,7 +53,7 @@ def worst_cases_figure(
     Args:
         table: rows of one label of `cases_table`.
         method: whose worst cases.
-        metric: by which they are the worst; cases without a value do not take part.
+        metric: by which they are the worst, then by the number of false voxels; those without a value do not take part.
         cases: where their files are.
         values: voxel values of the label.
         images: image file by case name; empty draws on black.
@@ -61,7 +61,9 @@ def worst_cases_figure(
         count: rows.
     """
     rows = table[table["method"] == method].dropna(subset=[metric])
-    rows = rows.sort_values(metric, ascending=arrow(metric) == "↑").drop_duplicates("case").head(count)
+    rows = rows.assign(errors=rows["fp"] + rows["fn"])
+    rows = rows.sort_values([metric, "errors"], ascending=[arrow(metric) == "↑", False])
+    rows = rows.drop_duplicates("case").head(count)
     by_name = {case.name: case for case in cases}
     overlays = [
         _overlay(by_name[row["case"]], method, values, images.get(row["case"]), row.get("slice"))

@@ -81,7 +81,7 @@ def summary_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def tests_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
+def paired_tests_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
     """Every pair of methods by label and metric; empty for one method. Slices of a case are averaged first.
 
     Columns: profile, label, metric, first, second, n, mean_difference, t_p, t_p_holm, wilcoxon_p, wilcoxon_p_holm,

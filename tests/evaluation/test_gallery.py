@@ -42,7 +42,7 @@ def test_worst_first_at_the_slice_with_most_errors(
     metric: str, expected: list[str], cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = drawn(monkeypatch)
-    table = pd.DataFrame({"method": "m", "case": list("abc"), metric: [0.9, 0.1, 0.5]})
+    table = pd.DataFrame({"method": "m", "case": list("abc"), metric: [0.9, 0.1, 0.5], "fp": 0, "fn": 19})
     images = image_files(tmp_path / "images", cases)
     worst_cases_figure(table, "m", metric, cases, (2,), images, tmp_path / "figure.png", count=2)
     (overlays,) = rows
@@ -55,7 +55,8 @@ def test_a_slice_profile_shows_the_slice_that_scored(
     cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = drawn(monkeypatch)
-    table = pd.DataFrame({"method": "m", "case": ["a", "a", "b"], "slice": [1, 3, 0], "dice": [0.0, 0.2, np.nan]})
+    scores = {"slice": [3, 1, 2, 0], "dice": [0.0, 0.0, 0.2, np.nan], "fp": 0, "fn": [1, 5, 9, 9]}
+    table = pd.DataFrame({"method": "m", "case": ["a", "a", "a", "b"]} | scores)
     worst_cases_figure(table, "m", "dice", cases, (2,), {}, tmp_path / "figure.png")
     assert [overlay.name for overlay in rows[0]] == ["a, slice 1"]
     assert not rows[0][0].image.any()
@@ -64,7 +65,7 @@ def test_a_slice_profile_shows_the_slice_that_scored(
 def test_images_that_do_not_fit(cases: list[Case], tmp_path: Path) -> None:
     images = image_files(tmp_path / "images", cases)
     write(images["a"], np.zeros((3, 6, 6), np.float32))
-    table = pd.DataFrame({"method": "m", "case": ["a"], "dice": [0.0]})
+    table = pd.DataFrame({"method": "m", "case": ["a"], "dice": [0.0], "fp": 0, "fn": 1})
     with pytest.raises(InputError, match=r"a_0000\.nii\.gz: shape \(3, 6, 6\), reference \(4, 6, 6\)"):
         worst_cases_figure(table, "m", "dice", cases, (2,), images, tmp_path / "figure.png")
     images["b"].unlink()

@@ -50,7 +50,7 @@ def test_a_picture_has_one_slice(tmp_path: Path, softmax: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("shape", "scale", "key", "message"),
     [
-        ((2, 2, 4, 5), 0.1, "probabilities", "2 channels, dataset.json says 3"),
+        ((2, 2, 4, 5), 0.1, "probabilities", "2 channels, dataset.json declares 3"),
         ((3, 2, 4, 4), 0.1, "probabilities", r"shape \(2, 4, 4\), its label file \(2, 4, 5\)"),
         ((3, 2, 4, 5), 9.0, "probabilities", r"values outside \[0, 1\]"),
         ((3, 2, 4, 5), 0.1, "features", "no readable array"),
