@@ -14,7 +14,13 @@ from nnunet_ext.evaluation.infnet_metrics import infnet_metrics
 from nnunet_ext.evaluation.label_files import LabelMap, read_label_file
 from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.profiles import Profile
-from nnunet_ext.evaluation.soft_maps import channels_declared, read_probabilities, soft_map_files, soft_map_of
+from nnunet_ext.evaluation.soft_maps import (
+    channels_declared,
+    read_probabilities,
+    require_agreement,
+    soft_map_files,
+    soft_map_of,
+)
 from nnunet_ext.evaluation.surface_metrics import require_monai, surface_dice, surface_distances
 
 Measures = dict[tuple[str, str, int], dict[str, float]]
@@ -59,7 +65,10 @@ class ArrayMeasurement:
     def _probabilities(self, method: str, case: str, prediction: LabelMap) -> npt.NDArray[Any] | None:
         if method not in self.channels:
             return None
-        return read_probabilities(self.soft_files[method][case], self.channels[method], prediction.array.shape)
+        path, channels = self.soft_files[method][case], self.channels[method]
+        probabilities = read_probabilities(path, channels, prediction.array.shape)
+        require_agreement(probabilities, prediction.array, channels, path)
+        return probabilities
 
     def _soft(self, soft: npt.NDArray[Any], values: tuple[int, ...], method: str, case: str) -> npt.NDArray[Any]:
         return soft_map_of(soft, values, self.channels[method], self.soft_files[method][case])

@@ -11,6 +11,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.labels import LabelSet, labels_beside
 
 _ROUNDING = 1e-3  # of float16
+_AGREEMENT = 0.9
 
 
 def soft_map_files(folder: Path, cases: list[str]) -> dict[str, Path]:
@@ -65,6 +66,26 @@ def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -
     if not (probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING):
         raise InputError(f"{path}: values outside [0, 1]; soft maps hold probabilities")
     return probabilities
+
+
+def require_agreement(
+    probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], channels: LabelSet, path: Path
+) -> None:
+    """Refuse soft maps that do not belong to the predicted labels beside them: of another run, or with axes flipped.
+
+    Only predicted foreground is compared, since postprocessing removes components; a tenth may differ by rounding.
+
+    Raises:
+        InputError: they disagree; names ``path``.
+    """
+    foreground = labels > 0
+    chosen = probabilities[:, foreground]
+    if _has_regions(channels):
+        agrees = chosen.max(axis=0, initial=0.0) >= 0.5 - _ROUNDING
+    else:
+        agrees = chosen.argmax(axis=0) == labels[foreground]
+    if agrees.size and agrees.mean() < _AGREEMENT:
+        raise InputError(f"{path}: does not match the predicted labels beside it; predict both in one run")
 
 
 def soft_map_of(

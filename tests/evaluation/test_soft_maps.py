@@ -6,7 +6,13 @@ import pytest
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.labels import LabelSet
-from nnunet_ext.evaluation.soft_maps import channels_declared, read_probabilities, soft_map_files, soft_map_of
+from nnunet_ext.evaluation.soft_maps import (
+    channels_declared,
+    read_probabilities,
+    require_agreement,
+    soft_map_files,
+    soft_map_of,
+)
 
 LABELS = LabelSet({"ggo": (1,), "consolidation": (2,)})
 REGIONS = LabelSet({"infection": (1, 2), "consolidation": (2,)})
@@ -90,3 +96,17 @@ def test_channels_of_a_prediction_folder_and_of_a_fold(tmp_path: Path) -> None:
     assert channels_declared(fold).values == {"lesion": (1,)}
     (fold / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "other": 1}}))
     assert channels_declared(fold).values == {"other": (1,)}
+
+
+def test_soft_maps_must_belong_to_the_labels(softmax: np.ndarray) -> None:
+    labels, path = softmax.argmax(axis=0), Path("a.npz")
+    require_agreement(softmax, labels, LABELS, path)
+    require_agreement(softmax, np.where(labels == 2, 0, labels), LABELS, path)  # postprocessing removed something
+    with pytest.raises(InputError, match=r"a\.npz: does not match the predicted labels"):
+        require_agreement(softmax[..., ::-1], labels, LABELS, path)  # one axis flipped
+    infection = np.zeros((2, 4, 5))
+    infection[0, :2] = 0.9
+    regions = np.stack([infection, 0.1 * infection])
+    require_agreement(regions, (infection > 0.5).astype(int), REGIONS, path)
+    with pytest.raises(InputError, match="does not match"):
+        require_agreement(regions, (infection < 0.5).astype(int), REGIONS, path)

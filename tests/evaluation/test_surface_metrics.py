@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.surface_metrics import assd, hd95, surface_dice, surface_distances
 
 metrics = pytest.importorskip("monai.metrics")
@@ -130,3 +132,9 @@ def test_agreement_with_monai(seed: int, spacing: tuple[float, ...], tolerance: 
     assert hd95(p, g, spacing) == pytest.approx(theirs.item(), rel=1e-4)
     theirs = metrics.compute_average_surface_distance(*batch, symmetric=True, **options)
     assert assd(p, g, spacing) == pytest.approx(theirs.item(), rel=1e-4)
+
+
+def test_advice_where_monai_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "monai", None)  # as if not installed
+    with pytest.raises(InputError, match=r"pip install 'nnunetv2-ext\[metrics\]'"):
+        surface_dice(point(1, 1, 1), point(2, 2, 2), SPACING, 3)
