@@ -1,5 +1,6 @@
 """From folders to voxel counts: pair the cases, compare each once, count per label."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,16 @@ class Case:
 
 @dataclass
 class Comparison:
-    """Voxel counts of one case for each method, or the problems that prevented them."""
+    """Voxel counts of one case for each method, or the problems that prevented them.
+
+    ``pairs`` has one entry per unit: the whole case, or each of its slices. ``voxel_ml`` is the volume of a voxel, NaN
+    for formats that store no spacing.
+    """
 
     case: Case
-    pairs: dict[str, ValuePairs] = field(default_factory=dict)
+    pairs: dict[str, list[ValuePairs]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    voxel_ml: float = float("nan")
 
 
 def pair_cases(
@@ -71,7 +77,7 @@ def pair_cases(
     return cases, notes
 
 
-def compare_case(case: Case) -> Comparison:
+def compare_case(case: Case, per_slice: bool = False) -> Comparison:
     """Read the files of one case and count value pairs; problems are collected, so that one run names them all."""
     comparison = Comparison(case)
     try:
@@ -79,10 +85,12 @@ def compare_case(case: Case) -> Comparison:
     except InputError as error:
         comparison.problems.append(str(error))
         return comparison
+    if reference.geometry:
+        comparison.voxel_ml = math.prod(reference.spacing) / 1000
     for method, path in case.predictions.items():
         try:
             prediction = read_label_file(path)
-            comparison.pairs[method] = _count_on_one_grid(reference, prediction, path, case.reference)
+            comparison.pairs[method] = _count_on_one_grid(reference, prediction, case, path, per_slice)
         except InputError as error:
             comparison.problems.append(str(error))
     return comparison
@@ -106,10 +114,10 @@ def values_found(comparisons: Sequence[Comparison]) -> set[int]:
     Raises:
         InputError: references and a method's predictions share no foreground value, as with masks of 255 and of 1.
     """
-    reference = {g for c in comparisons for pairs in c.pairs.values() for g, _ in pairs}
+    reference = {g for c in comparisons for units in c.pairs.values() for pairs in units for g, _ in pairs}
     found = set(reference)
     for method in comparisons[0].pairs:
-        predicted = {p for c in comparisons for _, p in c.pairs[method]}
+        predicted = {p for c in comparisons for pairs in c.pairs[method] for _, p in pairs}
         found |= predicted
         if len(reference - {0}) and len(predicted - {0}) and not reference & predicted - {0}:
             raise InputError(
@@ -155,18 +163,22 @@ def _compact(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[An
     return np.unique(values, return_inverse=True)
 
 
-def _count_on_one_grid(reference: LabelMap, prediction: LabelMap, path: Path, reference_path: Path) -> ValuePairs:
+def _count_on_one_grid(
+    reference: LabelMap, prediction: LabelMap, case: Case, path: Path, per_slice: bool
+) -> list[ValuePairs]:
     if difference := grid_difference(reference, prediction):
-        raise InputError(f"{path}: {difference} ({reference_path}); resample it to the reference")
-    return count_value_pairs(reference.array, prediction.array)
+        raise InputError(f"{path}: {difference} ({case.reference}); resample it to the reference")
+    if per_slice and reference.array.ndim == 3:
+        return [count_value_pairs(*slices) for slices in zip(reference.array, prediction.array, strict=True)]
+    return [count_value_pairs(reference.array, prediction.array)]
 
 
 def _values_by_file(comparisons: Sequence[Comparison], ignore: int | None) -> dict[Path, set[int]]:
     found: dict[Path, set[int]] = {}
     for comparison in comparisons:
-        for method, pairs in comparison.pairs.items():
-            found[comparison.case.reference] = {g for g, _ in pairs} - {ignore}
-            found[comparison.case.predictions[method]] = {p for _, p in pairs}
+        for method, units in comparison.pairs.items():
+            found[comparison.case.reference] = {g for pairs in units for g, _ in pairs} - {ignore}
+            found[comparison.case.predictions[method]] = {p for pairs in units for _, p in pairs}
     return found
 
 

@@ -1,46 +1,26 @@
-"""Figures of an evaluation and of a training, as PNG or PDF by the ending of the path.
+"""Figures of images and of a training, on arrays; those that compare methods are in ``comparison_figures``."""
 
-Each figure has its own Agg canvas: no pyplot, hence no global state and no display. Matplotlib is imported inside.
-"""
-
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.evaluation.canvas import in_default_style, new_figure, saved
 from nnunet_ext.evaluation.metrics import dice
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-DPI = 150
 # From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the legend.
 ERROR_COLORS = {"true positive": "#56B4E9", "missed": "#F0E442", "false alarm": "#D55E00"}
 _REFERENCE_COLOR = "#009E73"
 _FILL = 0.6
 _PANEL_INCHES = 2.5
-
-
-def _in_default_style(draw: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """nnU-Net's progress plot leaves seaborn's large fonts behind in the process; draw without them."""
-
-    @functools.wraps(draw)
-    def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        from matplotlib import style
-
-        with style.context("default"):
-            return draw(*args, **kwargs)
-
-    return styled
 
 
 @dataclass(frozen=True)
@@ -66,7 +46,7 @@ def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
     return int(areas.argmax()) if areas.any() else len(areas) // 2
 
 
-@_in_default_style
+@in_default_style
 def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
     """Rows of cases: image, image with reference contour, then each method's hits and errors with its Dice.
 
@@ -80,7 +60,7 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
     methods = list(cases[0].predictions)
     ratio = max(case.image.shape[0] / case.image.shape[1] for case in cases)
     columns = 2 + len(methods)
-    figure = _figure(_PANEL_INCHES * columns, (_PANEL_INCHES * ratio + 0.25) * len(cases) + 0.7)
+    figure = new_figure(_PANEL_INCHES * columns, (_PANEL_INCHES * ratio + 0.25) * len(cases) + 0.7)
     axes = figure.subplots(len(cases), columns, squeeze=False)
     for row, case in zip(axes, cases, strict=True):
         low, high = case.window or np.percentile(case.image, (1, 99))
@@ -98,10 +78,10 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
     keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
     keys += [Patch(color=color, label=label) for label, color in ERROR_COLORS.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
-@_in_default_style
+@in_default_style
 def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "Figure":
     """One small panel per numeric column (loss terms, weights, relation distances) over the epochs in the index.
 
@@ -114,7 +94,7 @@ def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "F
         raise ValueError("no epochs or no columns to draw")
     columns = min(3, table.shape[1])
     rows = math.ceil(table.shape[1] / columns)
-    figure = _figure(3.4 * columns, 2.2 * rows + (0.4 if title else 0.0))
+    figure = new_figure(3.4 * columns, 2.2 * rows + (0.4 if title else 0.0))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     marker = "." if len(table) < 25 else None
     for ax, name in zip(axes, table.columns, strict=False):
@@ -132,10 +112,10 @@ def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "F
             ax.set_xlabel("epoch")
             ax.tick_params(labelbottom=True)
     figure.suptitle(title, fontsize=13)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
-@_in_default_style
+@in_default_style
 def relation_matrices_figure(
     matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]], path: Path, title: str = ""
 ) -> "Figure":
@@ -163,7 +143,7 @@ def relation_matrices_figure(
     high = float(np.percentile(np.abs(off_diagonal), 99.5)) or 1.0
     signed = bool(np.percentile(off_diagonal, 0.5) < -0.1 * high)  # a few small negative values need no second colour
     norm, cmap = Normalize(-high if signed else 0.0, high), "RdBu_r" if signed else "cividis"
-    figure = _figure(2.9 * len(columns) + 0.9, 2.9 * len(matrices) + (0.5 if title else 0.1))
+    figure = new_figure(2.9 * len(columns) + 0.9, 2.9 * len(matrices) + (0.5 if title else 0.1))
     axes = figure.subplots(len(matrices), len(columns), squeeze=False)
     for i, (row_title, row) in enumerate(matrices.items()):
         for ax, column in zip(axes[i], columns, strict=True):
@@ -180,22 +160,76 @@ def relation_matrices_figure(
     bar = figure.colorbar(image, ax=axes, extend="both" if signed else "max", shrink=0.9, aspect=30, pad=0.02)
     bar.set_label("relation", fontsize=11)
     figure.suptitle(title, fontsize=13)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+@in_default_style
+def array_rows_figure(
+    rows: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+    path: Path,
+    title: str = "",
+    *,
+    colored: Collection[str] = (),
+    same_scale: Collection[str] = (),
+) -> "Figure":
+    """Rows of named pictures: inputs beside confidence maps, reconstructions, pseudo-CTs or label maps of an epoch.
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    Args:
+        rows: by row title (a case, an epoch), then by column title; every row has the same columns, 2D arrays.
+        path: file to write.
+        title: above the rows.
+        colored: columns of numbers in [0, 1], drawn in colour with a common bar, such as confidence maps.
+        same_scale: columns that share one grey scale within a row, such as an input and its reconstruction. Other
+            columns have a scale of their own. A scale runs from the 1st to the 99th percentile.
+
+    Raises:
+        ValueError: no rows, rows with different columns, unknown columns, or an array that is not 2D and finite.
+    """
+    columns = _require_picture_rows(rows, {*colored, *same_scale})
+    ratio = max(np.shape(a)[0] / np.shape(a)[1] for row in rows.values() for a in row.values())
+    width = _PANEL_INCHES * len(columns) + (0.8 if colored else 0.3)
+    figure = new_figure(width, _PANEL_INCHES * ratio * len(rows) + (0.8 if title else 0.4))
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    in_color = None
+    for line, (row_title, row) in zip(axes, rows.items(), strict=True):
+        shared = _grey_range([row[column] for column in columns if column in same_scale])
+        for ax, column in zip(line, columns, strict=True):
+            low, high = shared if column in same_scale else _grey_range([row[column]])
+            if column in colored:
+                in_color = ax.imshow(row[column], cmap="cividis", vmin=0, vmax=1)
+            else:
+                ax.imshow(row[column], cmap="gray", vmin=low, vmax=high)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(row_title, fontsize=11)
+    for ax, column in zip(axes[0], columns, strict=True):
+        ax.set_title(column, fontsize=12)
+    if in_color is not None:
+        figure.colorbar(in_color, ax=axes, shrink=0.9, aspect=30, pad=0.02)
+    figure.suptitle(title, fontsize=13)
+    return saved(figure, path)
 
 
-def _saved(figure: "Figure", path: Path) -> "Figure":
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
-    return figure
+def _grey_range(arrays: Sequence[npt.NDArray[Any]]) -> tuple[float, float]:
+    if not arrays:
+        return 0.0, 1.0
+    low, high = np.percentile(np.concatenate([np.ravel(a) for a in arrays]).astype(float), (1, 99))
+    return float(low), float(high)
+
+
+def _require_picture_rows(rows: Mapping[str, Mapping[str, npt.NDArray[Any]]], named: set[str]) -> list[str]:
+    columns = list(next(iter(rows.values()), ()))
+    if not columns:
+        raise ValueError("no pictures to draw")
+    if unknown := sorted(named - set(columns)):
+        raise ValueError(f"unknown columns {unknown}; the rows have {columns}")
+    for title, row in rows.items():
+        if list(row) != columns:
+            raise ValueError(f"{title}: columns {list(row)}, expected {columns}")
+        for column, array in row.items():
+            if np.ndim(array) != 2 or not np.isfinite(array).all():
+                raise ValueError(f"{title}, {column}: expected a finite 2D array, got shape {np.shape(array)}")
+    return columns
 
 
 def _draw_contour(ax: Any, mask: npt.NDArray[np.bool_]) -> None:

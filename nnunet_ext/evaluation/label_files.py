@@ -28,6 +28,11 @@ class LabelMap:
     array: npt.NDArray[Any]
     geometry: dict[str, tuple[float, ...]] | None
 
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Per axis of the array in mm; 1 for formats that store none, whose unit is then the pixel."""
+        return self.geometry["spacing"][::-1] if self.geometry else (1.0,) * self.array.ndim
+
 
 def find_label_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """Label files of a folder by case name, and the names of further files that are no known by-products.
@@ -81,6 +86,20 @@ def read_label_file(path: Path) -> LabelMap:
         return LabelMap(array, None)
     names = {"spacing": image.GetSpacing(), "origin": image.GetOrigin(), "direction": image.GetDirection()}
     return LabelMap(array, {name: tuple(values) for name, values in names.items()})
+
+
+def read_image_file(path: Path) -> npt.NDArray[Any]:
+    """Grey values of an image file, axes slowest first; of a colour picture the mean over its channels.
+
+    Raises:
+        InputError: the file is unreadable or truncated.
+    """
+    import SimpleITK  # slow to import
+
+    _guarded(path, lambda: _require_complete(path))
+    image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
+    array = SimpleITK.GetArrayFromImage(image)
+    return array.mean(axis=-1) if image.GetNumberOfComponentsPerPixel() > 1 else array
 
 
 def grid_difference(reference: LabelMap, prediction: LabelMap) -> str | None:

@@ -1,102 +1,114 @@
-"""The tables of an evaluation: one row per case, and one mean with confidence interval per method, label, metric."""
+"""The numbers of an evaluation as data frames: per case, per method, and between methods."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from nnunet_ext.evaluation.array_measures import Measures
 from nnunet_ext.evaluation.cases import Comparison, counts_of_label
 from nnunet_ext.evaluation.labels import LabelSet
-from nnunet_ext.evaluation.metrics import METRICS, EmptyPolicy, metrics_from_counts
-from nnunet_ext.evaluation.statistics import (
-    CONFIDENCE_LEVEL,
-    CONSTANT,
-    METHOD,
-    RESAMPLES,
-    SEED,
-    TOO_FEW,
-    UNDEFINED,
-    mean_with_interval,
-)
+from nnunet_ext.evaluation.metrics import EmptyPolicy, metrics_from_counts
+from nnunet_ext.evaluation.profiles import AGGREGATES, Profile
+from nnunet_ext.evaluation.statistics import compare_paired, holm, mean_with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_HEADERS = {"mae": "MAE"}
-_DECIMALS = {"specificity": 4, "mae": 4}  # dominated by background, their differences sit further right
-_POLICY = {
-    "nan": "undefined and left out of the mean; `undefined` in a cell counts such cases",
-    "one": "counted as 1",
-    "zero": "counted as 0",
-}
-_WITHOUT_INTERVAL = {TOO_FEW: "no CI: one case", CONSTANT: "no CI: all equal", UNDEFINED: "no CI: BCa undefined"}
-_FEW_CASES = 10
+AGGREGATE = "not available: one number of all cases"
 
 
-def cases_table(comparisons: Sequence[Comparison], labels: LabelSet, empty: EmptyPolicy) -> "pd.DataFrame":
-    """One row per method, case and label: counts and metrics. Columns: method, case, label, tp, fp, fn, tn, METRICS."""
-    import pandas as pd
+def cases_table(
+    comparisons: Sequence[Comparison],
+    labels: LabelSet,
+    profile: Profile,
+    empty: EmptyPolicy,
+    measures: Mapping[str, Measures] | None = None,
+) -> "pd.DataFrame":
+    """One row per method, case, label and, with a profile on slices, slice.
 
-    rows = []
-    for method in comparisons[0].pairs:
-        for comparison in comparisons:
-            for label, values in labels.values.items():
-                counts = counts_of_label(comparison.pairs[method], values, labels.ignore)
-                row = {"method": method, "case": comparison.case.name, "label": label, **counts._asdict()}
-                rows.append(row | metrics_from_counts(counts, empty=empty))
-    return pd.DataFrame(rows)
+    Columns: method, case, slice (if any), label, tp, fp, fn, tn, the profile's metrics, voxel_ml.
 
-
-def summary_table(cases: "pd.DataFrame") -> "pd.DataFrame":
-    """One row per method, label and metric of a cases table.
-
-    Columns: method, label, metric, cases, n (cases with a defined value), undefined, mean, ci_low, ci_high, interval.
+    Args:
+        comparisons: of all cases.
+        labels: what is measured.
+        profile: how it is measured.
+        empty: what 0/0 counts, unless the profile says so itself.
+        measures: by case, those metrics that do not follow from counts.
     """
     import pandas as pd
 
-    rows = []
-    for (method, label), group in cases.groupby(["method", "label"], sort=False):
-        for metric in METRICS:
-            result = mean_with_interval(group[metric].to_numpy())
-            row = {"method": method, "label": label, "metric": metric, "cases": len(group), "n": result.n}
-            row |= {"undefined": result.n_undefined, "mean": result.mean, "ci_low": result.low, "ci_high": result.high}
-            rows.append(row | {"interval": result.interval})
+    rows: list[dict[str, Any]] = []
+    for method in comparisons[0].pairs:
+        for comparison in comparisons:
+            name = comparison.case.name
+            for unit, pairs in enumerate(comparison.pairs[method]):
+                for label, values in labels.values.items():
+                    counts = counts_of_label(pairs, values, labels.ignore)
+                    metrics = metrics_from_counts(counts, empty=profile.empty or empty)
+                    metrics |= (measures or {}).get(name, {}).get((method, label, unit), {})
+                    if profile.lesion_slices and counts.tp + counts.fn == 0:  # counts for the pooled Dice only
+                        metrics = dict.fromkeys(metrics, float("nan"))
+                    where = {"slice": unit} if profile.per_slice else {}
+                    row = {"method": method, "case": name, **where, "label": label, **counts._asdict()}
+                    rows.append(row | {m: metrics[m] for m in profile.metrics} | {"voxel_ml": comparison.voxel_ml})
     return pd.DataFrame(rows)
 
 
-def summary_markdown(summary: "pd.DataFrame", empty: EmptyPolicy, notes: Sequence[str] = ()) -> str:
-    """The summary as a Markdown table (methods and labels down, metrics across), with its settings in words."""
-    header = ["method", "label", "cases", *(_HEADERS.get(m, m.capitalize()) for m in METRICS)]
-    rows = [header, ["---"] * len(header)]
-    for (method, label), group in summary.groupby(["method", "label"], sort=False):
-        cells = [_cell(row) for row in group.to_dict("records")]
-        rows.append([_escaped(method), _escaped(label), str(group["cases"].iloc[0]), *cells])
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(header))]
-    rows[1] = ["-" * width for width in widths]
-    table = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    return "\n".join(["# Evaluation", "", *table, "", *_settings(summary, empty, notes), ""])
+def summary_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
+    """One row per method, label and metric of a cases table.
+
+    Columns: profile, method, label, metric, cases, units (slices or cases), n (units with a defined value), undefined,
+    mean, sd, ci_low, ci_high, interval.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for (method, label), group in cases.groupby(["method", "label"], sort=False):
+        row: dict[str, Any] = {"profile": profile.name, "method": method, "label": label}
+        units = group[group["tp"] + group["fn"] > 0] if profile.lesion_slices else group
+        sizes = {"cases": group["case"].nunique(), "units": len(units)}
+        for metric in profile.metrics:
+            result = mean_with_interval(units[metric].to_numpy())
+            numbers = {"n": result.n, "undefined": result.n_undefined, "mean": result.mean, "sd": result.sd}
+            interval = {"ci_low": result.low, "ci_high": result.high, "interval": result.interval}
+            rows.append(row | {"metric": metric} | sizes | numbers | interval)
+        for metric in profile.aggregates:
+            value, nan = AGGREGATES[metric](group), float("nan")
+            numbers = {"n": sizes["cases"] if value == value else 0, "undefined": 0, "mean": value, "sd": nan}
+            rows.append(
+                row | {"metric": metric} | sizes | numbers | {"ci_low": nan, "ci_high": nan, "interval": AGGREGATE}
+            )
+    return pd.DataFrame(rows)
 
 
-def _cell(row: dict[Hashable, Any]) -> str:
-    if not row["n"]:
-        return f"undefined in all {row['cases']}"
-    decimals = _DECIMALS.get(str(row["metric"]), 3)
-    interval = f"{row['ci_low']:.{decimals}f}, {row['ci_high']:.{decimals}f}"
-    interval = _WITHOUT_INTERVAL.get(str(row["interval"]), interval)
-    undefined = f" ({row['undefined']} undefined)" if row["undefined"] else ""
-    return f"{row['mean']:.{decimals}f} [{interval}]{undefined}"
+def paired_tests_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
+    """Every pair of methods by label and metric; empty for one method. Slices of a case are averaged first.
 
+    Columns: profile, label, metric, first, second, n, mean_difference, t_p, t_p_holm, wilcoxon_p, wilcoxon_p_holm,
+    cohen_dz. Holm's correction is over the pairs of methods within a label and metric.
+    """
+    import pandas as pd
 
-def _settings(summary: "pd.DataFrame", empty: EmptyPolicy, notes: Sequence[str]) -> list[str]:
-    lines = [
-        f"- Cells: mean over cases [{CONFIDENCE_LEVEL:.0%} confidence interval]. Bootstrap over cases, {METHOD}, "
-        f"{RESAMPLES} resamples, seed {SEED}. No CI: fewer than two cases, or all values equal.",
-        f"- Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is {_POLICY[empty]}. That is Dice with "
-        "reference and prediction empty, sensitivity with an empty reference, precision with an empty prediction, "
-        "specificity with a reference that fills the image.",
+    tables = [
+        _tests_of_metric(of_label, metric, {"profile": profile.name, "label": label, "metric": metric})
+        for label, of_label in cases.groupby("label", sort=False)
+        for metric in profile.metrics
     ]
-    if summary["cases"].min() < _FEW_CASES:
-        lines.append(f"- Fewer than {_FEW_CASES} cases: bootstrap intervals are then too narrow; read them as a hint.")
-    return lines + [f"- {note}." for note in notes]
+    return pd.concat(tables, ignore_index=True)
 
 
-def _escaped(text: object) -> str:
-    return str(text).replace("|", r"\|")
+def _tests_of_metric(cases: "pd.DataFrame", metric: str, identity: dict[str, Any]) -> "pd.DataFrame":
+    import pandas as pd
+
+    by_case = cases.pivot_table(metric, "case", "method", dropna=False, sort=False)
+    pairs = list(combinations(cases["method"].unique(), 2))
+    results = [compare_paired(by_case[first], by_case[second]) for first, second in pairs]
+    t_p, wilcoxon_p = (holm([getattr(result, test) for result in results]) for test in ("t_p", "wilcoxon_p"))
+    rows = [
+        identity
+        | {"first": first, "second": second, "n": result.n, "mean_difference": result.mean_difference}
+        | {"t_p": result.t_p, "t_p_holm": t_p[i], "wilcoxon_p": result.wilcoxon_p, "wilcoxon_p_holm": wilcoxon_p[i]}
+        | {"cohen_dz": result.cohen_dz}
+        for i, ((first, second), result) in enumerate(zip(pairs, results, strict=True))
+    ]
+    return pd.DataFrame(rows)

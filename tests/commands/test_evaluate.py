@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import SimpleITK
 
-from nnunet_ext.commands.evaluate import RESULTS, evaluate_entry
+from nnunet_ext.commands.evaluate import PROFILE_NAMES, RESULTS, evaluate_entry
+from nnunet_ext.evaluation.profiles import PROFILES
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,7 +55,7 @@ def test_prints_only(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.
     assert run("-r", folders[0], "-p", folders[1]) == 0
     out = capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
-    assert "| model  | 1     | 3     | 0.750 [0.500, 1.000] (1 undefined)" in out
+    assert "| model  | 1     | 3     | 0.750 ± 0.354 [0.500, 1.000] (1 undefined)" in out
     for words in ("BCa, 9999 resamples, seed 0", "--empty nan", "left out of the mean", "Fewer than 10 cases"):
         assert words in out
 
@@ -71,7 +72,7 @@ def test_tables(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.Captu
     dice = pd.read_csv(out / "summary.csv").set_index("metric").loc["dice"]
     assert dice[["cases", "n", "undefined", "mean"]].tolist() == [3, 2, 1, 0.75]
     assert (out / "summary.md").read_text(encoding="utf-8") == capsys.readouterr().out[:-1]
-    assert sorted(p.name for p in out.iterdir()) == sorted(RESULTS)
+    assert {p.name for p in out.iterdir()} == {*RESULTS} - {"tests.csv"}  # one method: nothing to test
 
 
 @pytest.mark.parametrize(("empty", "mean"), [("nan", 1.5 / 2), ("one", 2.5 / 3), ("zero", 1.5 / 3)])
@@ -116,7 +117,7 @@ def test_ignore_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_processes_give_the_same_tables(folders: tuple[Path, Path], tmp_path: Path) -> None:
     for processes in (1, 2):
         assert run("-r", folders[0], "-p", folders[1], "-np", processes, "-o", tmp_path / f"{processes}") == 0
-    for name in RESULTS:
+    for name in {*RESULTS} - {"tests.csv"}:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
@@ -210,3 +211,144 @@ def test_help_is_quick() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
     assert time.monotonic() - start < 5  # 0.05 s when measured; the bound is for busy machines
+
+
+def summary_of(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "summary.csv").set_index(["method", "metric"])
+
+
+def test_profiles_are_those_of_the_evaluation() -> None:
+    assert tuple(PROFILES) == PROFILE_NAMES
+
+
+@pytest.mark.parametrize("profile", PROFILE_NAMES)
+def test_every_table_names_its_profile_and_counts_its_cases(
+    profile: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    if profile == "covid-benchmark":
+        pytest.importorskip("monai")
+    second = write_folder(tmp_path / "second", REFERENCE)
+    assert run("-r", folders[0], "-p", folders[1], second, "-o", out, "--profile", profile) == 0
+    markdown, latex = (out / "summary.md").read_text(encoding="utf-8"), (out / "table.tex").read_text(encoding="utf-8")
+    assert f"Profile `{profile}`: {PROFILES[profile].definition[:60]}" in markdown
+    assert f"Profile {profile}" in latex and "3 cases" in latex
+    for name in ("summary.csv", "tests.csv", "table.csv"):
+        assert set(pd.read_csv(out / name)["profile"]) == {profile}
+    assert set(pd.read_csv(out / "summary.csv")["cases"]) == {3}
+
+
+def test_ncovsegnet_aggregates_overlap_error_and_volume_difference_both_ways(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Half overlap, twice the volume, both empty: Dice 1/2, 2/3, 1; VOE 2/3, 1/2, 0; RVD 0, 1, 0."""
+    write_folder(folders[1], {"b": bars(2, 10)})  # 8 rows for 4: Dice 2/3, VOE 1/2
+    assert run("-r", folders[0], "-p", folders[1], "-o", tmp_path / "out", "--profile", "ncovsegnet") == 0
+    mean = summary_of(tmp_path / "out").loc["model", "mean"]
+    dice = (1 / 2 + 2 / 3 + 1) / 3
+    assert mean["dice"] == pytest.approx(dice)
+    assert mean["voe"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    assert mean["voe_of_mean_dice"] == pytest.approx(1 - dice / (2 - dice))
+    assert mean["abs_rvd"] == mean["abs_mean_rvd"] == pytest.approx(1 / 3)
+    write_folder(folders[1], {"a": bars(0, 0)})  # -1 and +1 cancel in the signed mean only
+    assert (
+        run("-r", folders[0], "-p", folders[1], "-o", tmp_path / "out", "--profile", "ncovsegnet", "--overwrite") == 0
+    )
+    mean = summary_of(tmp_path / "out").loc["model", "mean"]
+    assert mean["abs_rvd"] == pytest.approx(2 / 3) and mean["abs_mean_rvd"] == 0
+
+
+def test_slice_profiles_differ_in_empty_slices(tmp_path: Path) -> None:
+    """Four slices of 6 pixels per row: half overlap, perfect, false alarm of one row, nothing."""
+    reference, prediction = np.zeros((4, 10, 6), np.uint8), np.zeros((4, 10, 6), np.uint8)
+    reference[0, 0:4] = prediction[0, 2:6] = reference[1, 0:2] = prediction[1, 0:2] = prediction[2, 0:1] = 1
+    folders = write_folder(tmp_path / "r", {"a": reference}), write_folder(tmp_path / "p", {"a": prediction})
+    for profile in ("slice", "smooth1"):
+        assert run("-r", folders[0], "-p", folders[1], "-o", tmp_path / profile, "--profile", profile) == 0
+    table = summary_of(tmp_path / "slice").loc["p"]
+    assert table.loc["dice", ["cases", "units", "mean"]].tolist() == [1, 2, (0.5 + 1) / 2]
+    assert table.loc["pooled_dice", "mean"] == pytest.approx(2 * (12 + 12) / (24 + 12 + 24 + 12 + 6))
+    smooth = summary_of(tmp_path / "smooth1").loc[("p", "dice_smooth1")]
+    assert smooth["units"] == 4
+    assert smooth["mean"] == pytest.approx(((2 * 12 + 1) / (48 + 1) + 1 + 1 / (6 + 1) + 1) / 4)
+
+
+def test_infnet_on_soft_maps_of_nnunet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The soft map is the reference at contrast 0.3: stretched, it is the perfect binary mask."""
+    reference = write_folder(tmp_path / "r", {"a": bars(0, 4), "b": bars(2, 6)})
+    prediction = write_folder(tmp_path / "p", {"a": bars(0, 0), "b": bars(0, 0)})
+    hard = write_folder(tmp_path / "hard", {"a": bars(0, 0), "b": bars(0, 0)})
+    for name, rows in {"a": (0, 4), "b": (2, 6)}.items():
+        lesion = 0.1 + 0.3 * bars(*rows)
+        np.savez(prediction / f"{name}.npz", probabilities=np.stack([1 - lesion, lesion]).astype(np.float16))
+    arguments = ("-r", reference, "-p", prediction, hard, "--profile", "infnet", "-o", tmp_path / "out")
+    assert run(*arguments) == 1
+    assert "p: soft maps, but no dataset.json says which channel is which" in capsys.readouterr().err
+    (prediction / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "infection": 1}}))
+    assert run(*arguments) == 0
+    assert "hard: no soft maps (.npz)" in capsys.readouterr().out
+    mean = summary_of(tmp_path / "out")["mean"]
+    assert mean["p", "specificity"] == pytest.approx(255 / 256) and mean["p", "mae"] == pytest.approx(0)
+    assert [mean["hard", name] for name in ("dice", "sensitivity", "specificity")] == [0, 0, 0]
+    (prediction / "b.npz").unlink()
+    assert run(*arguments, "--overwrite") == 1
+    assert "1 of 2 cases have a soft map" in capsys.readouterr().err
+
+
+def test_surface_metrics_use_the_spacing(tmp_path: Path) -> None:
+    """One slice of 5 mm further: hd95 is 5 mm, and a tolerance of 5.1 mm forgives it."""
+    pytest.importorskip("monai")
+    masks = [np.zeros((8, 10, 6), np.uint8) for _ in range(2)]
+    masks[0][2:4], masks[1][3:5] = 1, 1
+    folders = [write_folder(tmp_path / name, {"a": mask}) for name, mask in zip("rp", masks, strict=True)]
+    metrics = ("--metrics", "dice", "surface_dice", "hd95", "assd")
+    assert run("-r", folders[0], "-p", folders[1], *metrics, "-o", tmp_path / "out") == 0
+    mean = summary_of(tmp_path / "out").loc["p", "mean"]
+    assert mean["dice"] == 0.5 and mean["hd95"] == pytest.approx(5) and mean["surface_dice"] < 1
+    assert run("-r", folders[0], "-p", folders[1], *metrics, "--tolerance", "5.1", "-o", tmp_path / "wide") == 0
+    assert summary_of(tmp_path / "wide").loc[("p", "surface_dice"), "mean"] == 1
+    assert "surface Dice at 5.1 mm" in (tmp_path / "wide" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_tests_between_methods_and_the_papers_layout(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    better = write_folder(tmp_path / "better_one", REFERENCE)
+    assert run("-r", folders[0], "-p", folders[1], better, "-o", tmp_path / "out", "--empty", "one") == 0
+    tests = pd.read_csv(tmp_path / "out" / "tests.csv").set_index("metric")
+    assert tests.loc["dice", ["first", "second", "n"]].tolist() == ["model", "better_one", 3]
+    assert tests.loc["dice", "mean_difference"] == pytest.approx(-0.5 / 3)
+    assert (
+        tests.loc["dice", "t_p"] == tests.loc["dice", "t_p_holm"] == pytest.approx(1 - 1 / np.sqrt(3))
+    )  # t = -1, 2 df
+    latex = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in latex if line.startswith(("model", "better"))]
+    assert rows[1].startswith(r"better\_one & \textbf{1.000} $\pm$ 0.000 & ") and "textbf" not in rows[0]
+    wide = pd.read_csv(tmp_path / "out" / "table.csv").set_index("method")
+    assert wide.loc["better_one", "1 dice mean"] == 1 and wide.loc["model", "1 dice sd"] == pytest.approx(0.5 / 3**0.5)
+    assert "**1.000**" in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_figures_on_volumes_with_images(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images = write_folder(tmp_path / "images", {f"{k}_0000": v.astype(np.float32) for k, v in REFERENCE.items()})
+    out = tmp_path / "out"
+    assert run("-r", folders[0], "-p", folders[1], "-o", out, "--figures", "-i", images) == 0
+    names = sorted(path.name for path in (out / "figures").iterdir())
+    assert names == ["bland_altman.png", "box_plots.png", "dice_over_volume.png", "worst_cases_1_model.png"]
+    assert run("-r", folders[0], "-p", folders[1], "-o", out, "--figures") == 1  # earlier results are kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--figures",), "--figures: needs a folder"),
+        (("--profile", "slice", "--empty", "one"), "profile slice has its own rule"),
+        (("--profile", "slice", "--metrics", "hd95"), "--metrics hd95: profile slice can measure dice"),
+        (("--tolerance", "3"), "--tolerance: for surface_dice only"),
+        (("-i", "{r}"), "labels: no image a_0000.*"),
+    ],
+)
+def test_options_that_do_not_fit(
+    arguments: tuple[str, ...], message: str, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-r", folders[0], "-p", folders[1], *(a.replace("{r}", str(folders[0])) for a in arguments)) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""

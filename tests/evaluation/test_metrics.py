@@ -10,16 +10,19 @@ from hypothesis.extra import numpy as hnp
 from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn
 
 from nnunet_ext.evaluation.metrics import (
+    COUNT_METRICS,
     EMPTY_POLICIES,
-    METRICS,
     ConfusionCounts,
     confusion_counts,
     dice,
+    jaccard,
     mae,
     metrics_from_counts,
     precision,
+    rvd,
     sensitivity,
     specificity,
+    voe,
 )
 
 FRACTIONS: dict[str, Callable[..., float]] = {
@@ -27,6 +30,8 @@ FRACTIONS: dict[str, Callable[..., float]] = {
     "sensitivity": sensitivity,
     "specificity": specificity,
     "precision": precision,
+    "jaccard": jaccard,
+    "voe": voe,
 }
 
 
@@ -136,7 +141,7 @@ def test_symmetries_and_ranges(masks: tuple[np.ndarray, np.ndarray], empty: str)
 @given(mask_pairs(), st.sampled_from(EMPTY_POLICIES))
 def test_metrics_from_counts_equal_the_functions(masks: tuple[np.ndarray, np.ndarray], empty: str) -> None:
     values = metrics_from_counts(confusion_counts(*masks), empty=empty)
-    assert tuple(values) == METRICS
+    assert tuple(values) == COUNT_METRICS
     for name, metric in FRACTIONS.items():
         np.testing.assert_equal(values[name], metric(*masks, empty=empty))
     assert values["mae"] == pytest.approx(mae(*masks))
@@ -174,5 +179,35 @@ def test_mae_refuses_values_outside_0_to_1(wrong: float) -> None:
 
 
 def test_mae_refuses_empty_arrays() -> None:
-    with pytest.raises(ValueError, match="undefined"):
+    with pytest.raises(ValueError, match="no elements"):
         mae([], [])
+
+
+@settings(deadline=None, max_examples=60)
+@given(mask_pairs(), st.sampled_from(EMPTY_POLICIES))
+def test_identities_of_overlap(masks: tuple[np.ndarray, np.ndarray], empty: str) -> None:
+    """VOE = 1 - Jaccard, Jaccard = Dice / (2 - Dice), and RVD from the volumes; under every policy."""
+    j = jaccard(*masks, empty=empty)
+    np.testing.assert_allclose(voe(*masks, empty=empty), 1 - j, atol=1e-12)
+    d = dice(*masks, empty=empty)
+    np.testing.assert_allclose(j, d / (2 - d), atol=1e-12)
+    prediction, reference = (int(mask.sum()) for mask in masks)
+    if reference:
+        assert rvd(*masks, empty=empty) == pytest.approx(prediction / reference - 1)
+
+
+@pytest.mark.parametrize(("empty", "overlap", "volume"), [("nan", math.nan, math.nan), ("one", 0, 0), ("zero", 1, 1)])
+def test_errors_of_empty_masks_are_perfect_or_failed(empty: str, overlap: float, volume: float) -> None:
+    nothing = np.zeros((2, 2))
+    np.testing.assert_equal(voe(nothing, nothing, empty=empty), overlap)
+    np.testing.assert_equal(rvd(nothing, nothing, empty=empty), volume)
+
+
+@pytest.mark.parametrize("empty", EMPTY_POLICIES)
+def test_volume_against_an_empty_reference_has_no_relative_difference(empty: str) -> None:
+    assert math.isnan(rvd(np.ones((2, 2)), np.zeros((2, 2)), empty=empty))
+
+
+def test_smoothed_dice() -> None:
+    assert metrics_from_counts(ConfusionCounts(0, 0, 0, 9))["dice_smooth1"] == 1
+    assert metrics_from_counts(ConfusionCounts(2, 1, 3, 9))["dice_smooth1"] == (2 * 2 + 1) / (2 * 2 + 1 + 3 + 1)

@@ -1,0 +1,71 @@
+"""Time and memory of ``nnUNetv2_ext_evaluate`` on one chest-CT-sized pair with all metrics.
+
+Run from the repository's root: ``python -m benchmarks.evaluation [--shape 300 512 512]``. Lesions are generated: blobs
+in two ellipsoids that fill most of the image, so that the surfaces' bounding box is nearly the whole volume. Times are
+of the whole command (start of Python, reading the .nii.gz files, metrics, tables), in a process of its own.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from nnunet_ext.evaluation.infnet_metrics import INFNET_METRICS
+from nnunet_ext.evaluation.metrics import COUNT_METRICS
+from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
+
+RUNS = {
+    "counts": ("--metrics", *COUNT_METRICS),
+    "counts and surfaces": ("--metrics", *COUNT_METRICS, *SURFACE_METRICS),
+    "infnet, all": ("--profile", "infnet", "--metrics", *INFNET_METRICS),
+}
+
+
+def lesions(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and prediction: the same smooth noise in both lungs above two thresholds, about 4 % foreground."""
+    coarse = tuple(max(2, size // 12) for size in shape)
+    noise = np.random.default_rng(0).normal(size=coarse).astype(np.float32)
+    field = ndimage.zoom(noise, np.array(shape) / coarse, order=1)
+    z, y, x = (np.linspace(-1, 1, size, dtype=np.float32) for size in shape)
+    across = (np.abs(x) - 0.5) / 0.42
+    lungs = (z[:, None, None] / 0.95) ** 2 + (y[:, None] / 0.8) ** 2 + across**2 < 1
+    return lungs & (field > 0.75), lungs & (field > 0.85)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), help="slices, rows, columns")
+    shape = tuple(parser.parse_args().shape)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, mask in zip(("reference", "prediction"), lesions(shape), strict=True):
+            image = sitk.GetImageFromArray(mask.astype(np.uint8))
+            image.SetSpacing((0.7, 0.7, 1.25))
+            (Path(folder) / name).mkdir()
+            sitk.WriteImage(image, str(Path(folder) / name / "case.nii.gz"), useCompression=True)
+            print(f"{name}: {mask.mean():.1%} foreground")
+        code = "from nnunet_ext.commands.evaluate import evaluate_entry; evaluate_entry()"
+        command = [sys.executable, "-c", code, "-r", f"{folder}/reference", "-p", f"{folder}/prediction"]
+        print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n| metrics | seconds | CPU s | peak GB |")
+        print("|---|---|---|---|")
+        for name, arguments in RUNS.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            start = time.perf_counter()
+            subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - start
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            peak = after.ru_maxrss / 1e6  # kB; of the largest child so far, hence runs in rising order
+            print(f"| {name} | {seconds:.1f} | {cpu:.1f} | {peak:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

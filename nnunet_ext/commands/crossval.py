@@ -1,0 +1,200 @@
+"""``nnUNetv2_ext_crossval``: train all folds of several trainers or plans, then compare them."""
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_ext.commands.entry import command
+from nnunet_ext.commands.evaluate import PROFILE_NAMES, positive
+from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+
+_UNFINISHED = ("checkpoint_latest.pth", "checkpoint_best.pth")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of the comparison: a trainer with plans."""
+
+    dataset: str
+    trainer: str
+    plans: str
+    configuration: str
+
+    def folder(self, results: Path) -> Path:
+        """nnU-Net's result folder of the model."""
+        return results / self.dataset / f"{self.trainer}__{self.plans}__{self.configuration}"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training of a model."""
+
+    model: Model
+    number: str
+    folder: Path
+    soft_maps: bool
+
+    @property
+    def finished(self) -> bool:
+        """Trained and validated, with soft maps where they are wanted."""
+        return self._trained and self._validated
+
+    @property
+    def _trained(self) -> bool:
+        return (self.folder / "checkpoint_final.pth").is_file()
+
+    @property
+    def _validated(self) -> bool:
+        validation = self.folder / "validation"
+        return (validation / "summary.json").is_file() and (not self.soft_maps or any(validation.glob("*.npz")))
+
+    def arguments(self, device: str) -> list[str]:
+        """The stock command that finishes the fold from where it is: its start, a checkpoint, or its validation."""
+        model = self.model
+        arguments = ["nnUNetv2_train", model.dataset, model.configuration, self.number]
+        arguments += ["-tr", model.trainer, "-p", model.plans, "-device", device]
+        if self._trained:
+            arguments.append("--val")
+        elif any((self.folder / name).is_file() for name in _UNFINISHED):
+            arguments.append("--c")
+        return [*arguments, "--npz"] if self.soft_maps else arguments
+
+
+@command
+def crossval_entry(argv: list[str] | None = None) -> int:
+    """Run or collect all folds of a list of models with stock commands, and write their comparison."""
+    args = _parser().parse_args(argv)
+    if args.output is None and not args.jobs:
+        raise InputError("-o: say where the comparison goes, or print the missing trainings with --jobs")
+    results = environment_folder("nnUNet_results")
+    models = _models(dataset_name(args.dataset), args.trainers, args.plans, args.configuration)
+    _require_planned(models)
+    folds = list(_folds(models, args.folds, results, soft_maps=args.profile == "infnet"))
+    missing = [fold for fold in folds if not fold.finished]
+    if args.jobs:
+        for fold in missing:
+            print(shlex.join(fold.arguments(args.device)))
+        return 0
+    for number, fold in enumerate(missing, start=1):
+        arguments = fold.arguments(args.device)
+        print(f"[{number}/{len(missing)}] {shlex.join(arguments)}", flush=True)
+        _run(arguments)
+        if not fold.finished:
+            raise InputError(f"{fold.folder}: no validation/summary.json after the training; see its training log")
+    _compare(models, args, results)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_ext_crossval",
+        description="Trains all folds of several trainers (and plans) with nnUNetv2_train, one after the other, "
+        "collects their validation predictions and compares them with nnUNetv2_ext_evaluate. Finished folds are "
+        "skipped and interrupted ones continued: run the same command again.",
+    )
+    parser.add_argument("-d", dest="dataset", required=True, metavar="DATASET", help="number or name of the data set")
+    parser.add_argument("-c", dest="configuration", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, ...")
+    parser.add_argument("-tr", dest="trainers", nargs="+", required=True, metavar="TRAINER", help="trainers to compare")
+    parser.add_argument(
+        "-p", dest="plans", nargs="+", default=["nnUNetPlans"], metavar="PLANS", help="each with each trainer"
+    )
+    parser.add_argument(
+        "-f", dest="folds", nargs="+", default=list("01234"), metavar="FOLD", help="folds, default 0 1 2 3 4"
+    )
+    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="folder for predictions and comparison")
+    parser.add_argument("--profile", choices=PROFILE_NAMES, default="plain", help="as nnUNetv2_ext_evaluate has them")
+    parser.add_argument("--figures", action="store_true", help="draw them, too")
+    parser.add_argument("--jobs", action="store_true", help="print the commands of unfinished folds, run nothing")
+    parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda")
+    parser.add_argument(
+        "-np", dest="processes", type=positive, default=1, help="processes of the evaluation, default 1"
+    )
+    return parser
+
+
+def _models(dataset: str, trainers: Sequence[str], plans: Sequence[str], configuration: str) -> list[Model]:
+    for name in (*trainers, *plans, configuration):
+        if "__" in name or Path(name).name != name:
+            raise InputError(f"{name}: no name of a trainer, plans or configuration")
+    models = [Model(dataset, trainer, identifier, configuration) for trainer in trainers for identifier in plans]
+    if len(set(models)) < len(models):
+        raise InputError("-tr, -p: a trainer or plans are named twice")
+    return models
+
+
+def _require_planned(models: Sequence[Model]) -> None:
+    folder = environment_folder("nnUNet_preprocessed") / models[0].dataset
+    for model in models:
+        path = folder / f"{model.plans}.json"
+        try:
+            configurations = json.loads(path.read_text(encoding="utf-8"))["configurations"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: no readable plans; run nnUNetv2_plan_and_preprocess first") from error
+        if model.configuration not in configurations:
+            raise InputError(f"{path}: no configuration {model.configuration}; it has {', '.join(configurations)}")
+
+
+def _folds(models: Sequence[Model], numbers: Sequence[str], results: Path, soft_maps: bool) -> Iterator[Fold]:
+    if wrong := [number for number in numbers if not number.isdigit()]:
+        raise InputError(f"-f {wrong[0]}: no number of a fold; 'all' has no held-out cases to compare")
+    if len(set(numbers)) < len(numbers):
+        raise InputError("-f: a fold is named twice")
+    for model in models:
+        for number in numbers:
+            yield Fold(model, number, model.folder(results) / f"fold_{number}", soft_maps)
+
+
+def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -> None:
+    """Merge each model's validation predictions with the stock command, then evaluate all of them."""
+    named = {_name(model, args): args.output / "predictions" / _name(model, args) for model in models}
+    for model, folder in zip(models, named.values(), strict=True):
+        _merge(model, args, results, folder)
+    reference = environment_folder("nnUNet_preprocessed") / models[0].dataset / "gt_segmentations"
+    predictions = [f"{name}={folder}" for name, folder in named.items()]
+    evaluate = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", *predictions, "--chill"]
+    evaluate += ["-o", str(args.output / "comparison"), "--overwrite", "--profile", args.profile]
+    _run([*evaluate, "-np", str(args.processes), *(["--figures"] if args.figures else [])])
+
+
+def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) -> None:
+    """Copy the folds' predictions to one folder, which replaces that of an earlier run."""
+    if folder.exists() and not (folder / "summary.json").is_file():
+        raise InputError(f"{folder}: exists, but holds no merged predictions; move it away or choose another -o")
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run; the stock command refuses a folder that exists
+    merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
+    _run([*merge, "-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)])
+    if args.profile == "infnet":
+        _link_soft_maps(model.folder(results), args.folds, unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def _name(model: Model, args: argparse.Namespace) -> str:
+    return model.trainer if len(args.plans) == 1 else f"{model.trainer} {model.plans}"
+
+
+def _link_soft_maps(model: Path, folds: Sequence[str], folder: Path) -> None:
+    """The stock command copies labels only; a link saves gigabytes."""
+    for number in folds:
+        for path in (model / f"fold_{number}" / "validation").glob("*.npz"):
+            (folder / path.name).symlink_to(path.resolve())
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """Run a console script of this environment, its output visible.
+
+    Raises:
+        InputError: it failed.
+    """
+    program = Path(sys.executable).parent / arguments[0]
+    code = subprocess.run([str(program), *arguments[1:]], check=False).returncode
+    if code != 0:
+        raise InputError(f"{shlex.join(arguments)}: ended with code {code}; mend what it says and run the same again")

@@ -1,0 +1,47 @@
+"""What every metric demands of its arrays."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def mask_pair(
+    prediction: npt.ArrayLike, reference: npt.ArrayLike
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Both as boolean masks.
+
+    Raises:
+        ValueError: the shapes differ, or a mask holds values other than 0 and 1.
+    """
+    p, g = _mask(prediction, "prediction"), _mask(reference, "reference")
+    require_same_shape(p, g)
+    return p, g
+
+
+def soft_map(values: npt.ArrayLike, name: str = "prediction") -> npt.NDArray[np.float64]:
+    """A map of numbers in [0, 1].
+
+    Raises:
+        ValueError: no elements, or a value outside [0, 1] or NaN.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError(f"{name} has no elements")
+    if not (array.min() >= 0.0 and array.max() <= 1.0):  # also catches NaN
+        raise ValueError(f"{name} holds values outside [0, 1]: {array.min()} to {array.max()}")
+    return array
+
+
+def require_same_shape(prediction: npt.NDArray[Any], reference: npt.NDArray[Any]) -> None:
+    """Raise ValueError where the shapes differ."""
+    if prediction.shape != reference.shape:
+        raise ValueError(f"shapes differ: prediction {prediction.shape}, reference {reference.shape}")
+
+
+def _mask(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
+    array = np.asarray(values)
+    mask = array.astype(bool)
+    if array.dtype != bool and not np.array_equal(array, mask):
+        raise ValueError(f"{name} is no mask: it holds values other than 0 and 1")
+    return mask

@@ -1,0 +1,121 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from nnunet_ext.commands.crossval import crossval_entry
+from tests.miniature_raw import write_raw
+from tests.test_end_to_end import SETTINGS, Workplace
+
+DATASET = "Dataset120_Infection"
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        crossval_entry([str(a) for a in arguments])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    """Planned, as far as the command looks: two plans files, one of them without 3d."""
+    place = Workplace(tmp_path)
+    for name, folder in place.folders.items():
+        monkeypatch.setenv(name, str(folder))
+    folder = place.folders["nnUNet_preprocessed"] / DATASET
+    folder.mkdir()
+    for plans, configurations in (("nnUNetPlans", {"2d": {}, "3d_fullres": {}}), ("otherPlans", {"2d": {}})):
+        (folder / f"{plans}.json").write_text(json.dumps({"configurations": configurations}))
+    return place
+
+
+def state(place: Workplace, fold: int, *files: str) -> None:
+    folder = place.fold(DATASET, "PlainTrainer", "2d", str(fold))
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+
+
+def test_jobs_continue_each_fold_from_where_it_is(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    state(place, 0, "checkpoint_final.pth", "validation/summary.json")
+    state(place, 1, "checkpoint_latest.pth")
+    state(place, 2, "checkpoint_final.pth", "validation/case.png")
+    state(place, 3, "training_log.txt")
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs", "-device", "cpu") == 0
+    command = f"nnUNetv2_train {DATASET} 2d {{}} -tr PlainTrainer -p nnUNetPlans -device cpu"
+    jobs = [command.format(fold) for fold in (1, 2, 3, 4)]
+    assert capsys.readouterr().out.splitlines() == [f"{jobs[0]} --c", f"{jobs[1]} --val", *jobs[2:]]
+
+
+def test_soft_maps_are_demanded_for_the_profile_that_needs_them(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state(place, 0, "checkpoint_final.pth", "validation/summary.json")
+    state(place, 1, "checkpoint_final.pth", "validation/summary.json", "validation/case.npz")
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 0, 1, "--jobs", "--profile", "infnet") == 0
+    (job,) = capsys.readouterr().out.splitlines()
+    assert job.endswith("2d 0 -tr PlainTrainer -p nnUNetPlans -device cuda --val --npz")
+
+
+def test_every_trainer_with_every_plans(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = ("nnUNetPlans", "otherPlans")
+    assert run("-d", 120, "-c", "2d", "-tr", "A", "B", "-p", *plans, "-f", 0, 1, "--jobs") == 0
+    jobs = capsys.readouterr().out.splitlines()
+    assert [tuple(np.array(job.split())[[3, 5, 7]]) for job in jobs] == [
+        (fold, trainer, identifier) for trainer in "AB" for identifier in plans for fold in "01"
+    ]
+
+
+Spoil = Callable[[Workplace], object]
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "no output": (("-c", "2d", "-tr", "A"), "-o: say where"),
+    "fold all": (("-c", "2d", "-tr", "A", "-f", "all", "--jobs"), "-f all: no number of a fold"),
+    "fold twice": (("-c", "2d", "-tr", "A", "-f", "1", "1", "--jobs"), "a fold is named twice"),
+    "trainer twice": (("-c", "2d", "-tr", "A", "A", "--jobs"), "named twice"),
+    "path": (("-c", "2d", "-tr", "../A", "--jobs"), "../A: no name"),
+    "plans": (("-c", "2d", "-tr", "A", "-p", "absent", "--jobs"), "absent.json: no readable plans"),
+    "configuration": (("-c", "3d_fullres", "-tr", "A", "-p", "otherPlans", "--jobs"), "no configuration 3d_fullres"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments_are_one_line(name: str, place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = BAD[name]
+    assert run("-d", 120, *arguments) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+@pytest.mark.e2e
+def test_trains_compares_and_skips_what_is_finished(tmp_path: Path) -> None:
+    """Two folds through stock commands, with soft maps; the second run only repeats a lost validation."""
+    place = Workplace(tmp_path)
+    write_raw(place.folders["nnUNet_raw"], DATASET, 5, (32, 32))
+    place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "2d", "-np", 1)
+    place.run("nnUNetv2_ext_configure", "-d", 120, "-np", 1, "--set", "num_epochs=1", *SETTINGS[1:])
+    arguments = ("nnUNetv2_ext_crossval", "-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 0, 1, "-device", "cpu",
+                 "-o", tmp_path / "out", "--profile", "infnet", "--figures")  # fmt: skip
+    first = place.run(*arguments)
+    assert "[1/2] nnUNetv2_train" in first and "[2/2] nnUNetv2_train" in first
+    held_out = [
+        case
+        for fold in json.loads((place.folders["nnUNet_preprocessed"] / DATASET / "splits_final.json").read_text())[:2]
+        for case in fold["val"]
+    ]
+    table = pd.read_csv(tmp_path / "out" / "comparison" / "cases.csv")
+    assert sorted(table["case"].unique()) == sorted(held_out)
+    merged = tmp_path / "out" / "predictions" / "PlainTrainer"
+    for case in held_out:
+        assert (merged / f"{case}.npz").is_file()
+        assert sitk.GetArrayFromImage(sitk.ReadImage(str(merged / f"{case}.png"))).shape == (32, 32)
+    before = (tmp_path / "out" / "comparison" / "summary.md").read_bytes()
+
+    (place.fold(DATASET, "PlainTrainer", "2d", "0") / "validation" / "summary.json").unlink()
+    second = place.run(*arguments)
+    assert "[1/1] nnUNetv2_train" in second and "--val" in second and "Epoch" not in second
+    assert (tmp_path / "out" / "comparison" / "summary.md").read_bytes() == before
