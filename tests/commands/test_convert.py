@@ -44,7 +44,7 @@ def test_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("MSD", "-h") == 0
     text = capsys.readouterr().out
     assert "--merge" in text
-    assert "--unlabeled" not in text
+    assert "--slices" in text
 
 
 def test_conversion_prints_what_it_did(covid: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-from dataset_conversion.conversion import convert
+from dataset_conversion.conversion import Workers, convert
 from dataset_conversion.converter import Converter
 from dataset_conversion.datasets import converter_named, converters
 from nnunet_ext.errors import InputError
@@ -46,7 +46,7 @@ def test_result_depends_on_neither_run_nor_processes(
 ) -> None:
     again = pickle.loads(pickle.dumps(converter))
     for parent, processes, source in (("a", 1, converter), ("b", 2, again)):
-        convert(source, raw / parent / "Dataset120_X", processes=processes)
+        convert(source, raw / parent / "Dataset120_X", Workers(processes))
     assert contents(raw / "a") == contents(raw / "b")
 
 
