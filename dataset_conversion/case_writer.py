@@ -140,22 +140,20 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
 
 
 def _check_intensities(converter: Converter, image: np.ndarray, label: np.ndarray, unit: str) -> bool:
-    """Whether a label was there to prove, by its median in HU, that label and image fit; InputError where they do not.
+    """Whether a label's median intensity proves that label and image fit; InputError where it proves the contrary.
 
     Equal headers prove nothing where a publisher wrote masks in another orientation.
     """
     checked = False
-    if not unit.startswith("HU"):
-        return checked
-    for name, (low, high) in converter.plausible_hu.items():
+    for name, (low, high) in converter.plausible(unit).items():
         values = image[label == converter.labels[name]] if name in converter.labels else np.empty(0)
         if values.size:
             checked = True
             median = float(np.median(values))
             if not low <= median <= high:
                 raise InputError(
-                    f"label {name} has a median of {median:g} HU, expected {low:g} to {high:g}: label and image do not "
-                    "fit, perhaps one is flipped; remove the case"
+                    f"label {name} has a median of {median:g} {unit}, expected {low:g} to {high:g}: label and image do "
+                    "not fit, perhaps one is flipped; remove the case"
                 )
     return checked
 

@@ -144,6 +144,10 @@ class Converter(ABC):
             InputError: the case is damaged or not as documented; the message names the file.
         """
 
+    def plausible(self, unit: str) -> Mapping[str, tuple[float, float]]:
+        """Published label to the range of its median, in the unit of the case's image; empty where none is known."""
+        return self.plausible_hu if unit == "HU" else {}
+
     def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
         """Training and validation cases of each fold of a split in :attr:`splits`.
 
