@@ -94,6 +94,8 @@ def convert(
         InputError: the download is not this data set, or the folder belongs to something else.
     """
     workers = workers or Workers()
+    if converter.source.is_file():
+        raise InputError(f"{converter.source}: is a file; unpack it, -i names the folder that comes out")
     require_possible(converter)
     found = _without_name_clashes(wanted_cases(converter, converter.find_cases()))
     if not found.cases and not found.problems:

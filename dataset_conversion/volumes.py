@@ -89,7 +89,7 @@ def label_on_image_grid(
     Raises:
         InputError: the grids cover different places or have different voxels.
     """
-    if label.shape == shape and _same_grid(label_affine_mm, affine_mm, shape):
+    if label.shape == shape and same_grid(label_affine_mm, affine_mm, shape):
         return label, ()
     to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
     turn = np.round(to_image[:3, :3])
@@ -100,7 +100,7 @@ def label_on_image_grid(
         rigid = np.eye(4)
         rigid[:3, :3] = turn
         rigid[flipped, 3] = [shape[row] - 1 for row in flipped]
-        if turned.shape == shape and _same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
+        if turned.shape == shape and same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
             return np.ascontiguousarray(turned), (f"label axes {axes}, flipped {flipped}",)
     raise InputError(
         f"label grid (shape {label.shape}, spacing {_spacing_text(label_affine_mm)} mm) is not the image's "
@@ -113,7 +113,7 @@ def axial_axis(affine_mm: np.ndarray) -> int:
     return int(np.argmax(np.abs(affine_mm[2, :3]) / spacing_of(affine_mm)))
 
 
-def _same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> bool:
+def same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether both affines put every voxel at the same place, to a fraction of a voxel."""
     return _largest_shift_voxel(first_mm, second_mm, shape) <= GRID_TOLERANCE_VOXEL
 
@@ -175,7 +175,7 @@ def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) 
     seen[:axes, 3] = reader.GetOrigin()
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
     corner = (*voxels.shape, 1)[:3]
-    if reader.GetSize() != voxels.shape or not _same_grid(to_lps @ seen, affine_mm, corner):
+    if reader.GetSize() != voxels.shape or not same_grid(to_lps @ seen, affine_mm, corner):
         raise InputError(f"{path}: SimpleITK reads another geometry than was written; please report this image")
 
 

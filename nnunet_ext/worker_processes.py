@@ -53,7 +53,7 @@ def on_dask_cluster(
     except ImportError as error:
         raise InputError("--dask needs Dask: pip install 'nnunetv2-ext[dask]'") from error
     try:
-        client = Client(address, timeout="10s")
+        client = Client(address, timeout="5s")
     except (OSError, ValueError) as error:
         raise InputError(f"--dask {address}: no scheduler answers there ({first_line(error)})") from error
     with client:

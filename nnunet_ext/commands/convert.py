@@ -24,6 +24,8 @@ SHOWN = 5  # ids in a line of the summary
 def convert_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_convert``; 0 when every case is converted, 1 when any failed."""
     argv = sys.argv[1:] if argv is None else argv
+    if "--verify-only" in argv:
+        return _verify([argument for argument in argv if argument != "--verify-only"])
     if not argv or argv[0].startswith("-"):
         return _without_name(argv)
 
@@ -55,13 +57,15 @@ def _without_name(argv: list[str]) -> int:
     names = ", ".join(converters())
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n       {PROGRAM} NAME -h\n       {PROGRAM} --list",
+        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n       {PROGRAM} NAME -h\n       {PROGRAM} --list\n"
+        f"       {PROGRAM} --verify-only -d ID",
         description=f"Convert a public data set, as downloaded, to nnU-Net raw data. NAME is one of: {names}.",
         epilog=f"Example: {PROGRAM} COVID-SemiSeg -i ~/downloads/COVID-SemiSeg -d 120",
     )
     parser.add_argument(
         "--list", action="store_true", help="table of the data sets: name, task, licence, where to get it"
     )
+    parser.add_argument("--verify-only", action="store_true", help="check the raw data set -d, whoever made it")
     if not argv:
         parser.print_help()
         return 0
@@ -69,6 +73,33 @@ def _without_name(argv: list[str]) -> int:
         raise InputError(f"the data set's name comes first: {PROGRAM} NAME -i DOWNLOAD -d ID; names: {names}")
     _print_list(list(converters().values()))
     return 0
+
+
+def _verify(argv: list[str]) -> int:
+    """Check a raw data set, and print what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} --verify-only", description="Check a raw data set; change nothing."
+    )
+    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)  # of the data set; its folder says all
+    parser.add_argument("-d", required=True, metavar="ID", help="number or name, e.g. 120 or Dataset120_X")
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
+    arguments = parser.parse_args(argv)
+    from dataset_conversion.verification import verify
+
+    raw = environment_folder("nnUNet_raw")
+    pattern = f"Dataset{int(arguments.d):03d}_*" if arguments.d.isdigit() else arguments.d
+    folders = [folder for folder in raw.glob("Dataset*") if folder.match(pattern) and folder.is_dir()]
+    if len(folders) != 1:
+        raise InputError(
+            f"{raw}: holds {len(folders)} data sets {arguments.d}; give the name of one, e.g. Dataset120_X"
+        )
+    verified = verify(folders[0], max(arguments.np, 1))
+    for problem in verified.problems:
+        print(f"{PROGRAM}: error: {problem}", file=sys.stderr)
+    for finding in verified.findings:
+        print(f"note: {finding}")
+    print(f"{folders[0]}: {verified.cases} cases checked, {len(verified.problems)} problems")
+    return 1 if verified.problems else 0
 
 
 def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
