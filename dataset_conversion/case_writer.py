@@ -182,7 +182,7 @@ def _record(
 ) -> Record:
     digest = hashlib.sha256(repr(reading.image.shape).encode())
     for channel in reading.image:
-        digest.update(np.ascontiguousarray(channel).data)
+        digest.update(np.ascontiguousarray(channel.T).data)  # NIfTI's first axis runs fastest: no copy
     spacing_mm = np.empty(0) if reading.affine_mm is None else spacing_of(reading.affine_mm)[: reading.image.ndim - 1]
     return Record(
         case=case.id,
@@ -206,5 +206,5 @@ def _voxels(label: np.ndarray) -> dict[str, int]:
     """Voxels by label value, of values that occur; piece by piece, to save memory."""
     counts = np.zeros(256, np.int64)
     for index in range(label.shape[-1]):
-        counts += np.bincount(label[..., index].ravel(), minlength=256)
+        counts += np.bincount(label[..., index].ravel("K"), minlength=256)
     return {str(value): int(counts[value]) for value in np.flatnonzero(counts)}

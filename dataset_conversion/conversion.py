@@ -274,7 +274,7 @@ def _finish(converter: Converter, cases: list[Case], folder: Path, summary: Summ
         first = first_with.setdefault(record.image_sha256, record.case)
         if first != record.case:
             summary.duplicates[record.case] = first
-    summary.copies = copies_elsewhere(folder, done)
+    summary.copies = copies_elsewhere(folder, converter.collection, done)
     if summary.copies and forbid_overlap:
         pairs = ", ".join(f"{case} = {copy}" for case, copy in list(summary.copies.items())[:3])
         summary.problems.append(f"{folder}: {len(summary.copies)} images occur in other data sets ({pairs})")

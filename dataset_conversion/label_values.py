@@ -18,6 +18,9 @@ def distinct_values(array: np.ndarray) -> np.ndarray:
     """Sorted distinct values; along the last axis piece by piece, since sorting a whole volume doubles its memory."""
     if array.ndim < 3:
         return np.unique(array)
+    if array.dtype == np.uint8:
+        counts = [np.bincount(array[..., index].ravel("K"), minlength=256) for index in range(array.shape[-1])]
+        return np.flatnonzero(np.sum(counts, axis=0)).astype(np.uint8)
     found = [np.unique(array[..., index]) for index in range(array.shape[-1])]
     return np.unique(np.concatenate(found)) if found else np.unique(array)
 

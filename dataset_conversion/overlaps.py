@@ -65,15 +65,17 @@ def known_overlaps(folder: Path, collection: str) -> list[str]:
     return lines
 
 
-def copies_elsewhere(folder: Path, records: Iterable[Record]) -> dict[str, str]:
+def copies_elsewhere(folder: Path, collection: str, records: Iterable[Record]) -> dict[str, str]:
     """Cases whose image, or a file they were made of, occurs in another data set beside ``folder``.
+
+    Further conversions of the same collection are no finding.
 
     Returns:
         Case to ``Dataset006_X/case``.
     """
     first_with: dict[str, str] = {}
-    for other in converted_data_sets(folder.parent):
-        if other != folder:
+    for other, name in converted_data_sets(folder.parent).items():
+        if other != folder and name != collection:
             for record in (record for own in read_records(other).values() for record in own):
                 for digest in _digests(record):
                     first_with.setdefault(digest, f"{other.name}/{record.case}")

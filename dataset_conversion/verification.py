@@ -161,7 +161,7 @@ def _check_case(case: RawCase, labels: set[int], channels: int, checked: Checked
             checked.problems.append(f"{image}: holds NaN or infinite values; convert it again")
         else:
             checked.units.append(intensity_unit(values))
-        digest.update(repr(values.shape).encode() + np.ascontiguousarray(values).data)
+        digest.update(repr(values.shape).encode() + np.ascontiguousarray(values.T).data)
     checked.digest = digest.hexdigest()
     if case.label is not None:
         values, affine_mm = _read(case.label)

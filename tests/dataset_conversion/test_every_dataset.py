@@ -13,22 +13,22 @@ from dataset_conversion.datasets import converter_named, converters
 from nnunet_ext.errors import InputError
 
 # A miniature download per data set: fixture name, and the options to try.
-MINIATURES: dict[str, tuple[str, list[dict]]] = {
-    "COVID-19-20": ("covid_19_20_original", [{}, {"slices": "every:3", "window": (-1250.0, 250.0)}]),
-    "COVID-19-CT-Seg": ("covid_19_ct_seg_original", [{}, {"labels_wanted": "lung,infection", "slices": "lesion"}]),
-    "COVID-SemiSeg": ("covid_original", [{}, {"labels_wanted": "ggo,consolidation"}]),
-    "Generic": ("generic_original", [{
+MINIATURES: dict[str, tuple[str, dict]] = {
+    "COVID-19-20": ("covid_19_20_original", {"slices": "every:3", "window": (-1250.0, 250.0)}),
+    "COVID-19-CT-Seg": ("covid_19_ct_seg_original", {"labels_wanted": "lung,infection", "slices": "lesion"}),
+    "COVID-SemiSeg": ("covid_original", {"labels_wanted": "ggo,consolidation"}),
+    "Generic": ("generic_original", {
         "images": "scans", "masks": "masks", "image_suffix": "_ct", "mask_suffix": "_seg", "map": ("1=a", "5=b"),
-    }]),
-    "LiTS": ("lits_original", [{}, {"labels_wanted": "liver+tumour", "slices": "all"}]),
-    "MSD": ("lung_original", [{"slices": "lesion", "split": "patient:2"}, {}, {"merge": ("1=nodule",)}]),
-    "MosMed": ("mosmed_original", [{}, {"window": (-1250.0, 250.0)}]),
-    "SIRM": ("sirm_original", [{"wanted_part": "volumes", "labels_wanted": ""}, {}]),
-    "Synthetic-COVID-CT": ("synthetic_original", [{
+    }),
+    "LiTS": ("lits_original", {"labels_wanted": "liver+tumour", "slices": "all"}),
+    "MSD": ("lung_original", {"merge": ("1=nodule",), "split": "patient:2"}),
+    "MosMed": ("mosmed_original", {}),
+    "SIRM": ("sirm_original", {}),
+    "Synthetic-COVID-CT": ("synthetic_original", {
         "images": "img", "masks": "map", "map": ("64=lung", "128=ggo", "255=consolidation"),
-    }]),
+    }),
 }  # fmt: skip
-CASES = [(name, options) for name in converters() for options in MINIATURES[name][1]]
+CASES = [(name, MINIATURES[name][1]) for name in converters()]
 
 
 @pytest.fixture
