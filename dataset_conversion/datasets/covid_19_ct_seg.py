@@ -144,8 +144,8 @@ def _patient(scan: str) -> str:
 def _sides(reading: Reading) -> list[str]:
     """A warning where the left lung lies on the right by the header, which some of these volumes have wrong."""
     assert reading.label is not None and reading.label_affine_mm is not None
-    centres = [np.mean(np.argwhere(reading.label == value), axis=0) for value in (1, 2)]
-    x = [float((reading.label_affine_mm @ [*centre, 1])[0]) for centre in centres if np.isfinite(centre).all()]
+    places = [np.argwhere(reading.label == value) for value in (1, 2)]
+    x = [float((reading.label_affine_mm @ [*place.mean(axis=0), 1])[0]) for place in places if place.size]
     if len(x) == 2 and x[0] > x[1]:
         return ["by the header the left lung lies on the patient's right: orientation is not trustworthy"]
     return []
