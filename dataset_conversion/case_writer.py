@@ -1,10 +1,11 @@
-"""One case: read, prove, write, read back. Runs in a worker process."""
+"""One case: read, prove, shape, write, read back. Runs in a worker process."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from dataset_conversion.converter import Case, Converter, Reading
 from dataset_conversion.download_folder import sha256_of_file
 from dataset_conversion.label_values import integer_labels
 from dataset_conversion.pictures import check_written_png, write_png
+from dataset_conversion.shaping import output_channels, pieces
 from dataset_conversion.volumes import (
     check_written_volume,
     label_on_image_grid,
@@ -27,13 +29,14 @@ TEMPORARY_PREFIX = ".part-"
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a converted case: a line of the journal and a row of conversion.csv.
+    """What is known of a written case: a row of conversion.csv. ``volume`` is the case it is a slice of, or itself.
 
     ``outputs`` and ``source_bytes`` give sizes in bytes, by path relative to the data set and to the download.
     ``spacing_mm`` is empty for pictures. ``label_voxels`` counts voxels by label value, and is empty without label.
     """
 
     case: str
+    volume: str
     part: str
     outputs: dict[str, int]
     source_bytes: dict[str, int]
@@ -55,13 +58,26 @@ def output_names(converter: Converter, case: Case) -> tuple[list[str], str | Non
     return images, f"labels{case.part}/{case.id}{converter.file_ending}" if case.label_files else None
 
 
+def case_of(name: str) -> str:
+    """The case that an output file or its temporary file belongs to, also if it is one slice of it.
+
+    >>> case_of("imagesTr/lung_001_s0012_0000.nii.gz"), case_of(".part-77-lung_001.nii.gz")
+    ('lung_001', 'lung_001')
+    """
+    stem = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}\d+-", "", Path(name).name).partition(".")[0]
+    return re.sub(r"(_s\d{4})?(_\d{4})?$", "", stem)
+
+
 def source_name(converter: Converter, file: Path) -> str:
     """A source file as conversion.csv names it: relative to the download, with forward slashes."""
     return Path(os.path.relpath(file, converter.source)).as_posix()
 
 
-def convert_case(converter: Converter, case: Case, folder: Path) -> Record:
+def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]:
     """Convert one case into the data set's folder; its files appear complete or not at all.
+
+    Returns:
+        One record, or one per slice.
 
     Raises:
         InputError: the case is unfit; the message names its file. Nothing of it is left behind.
@@ -74,40 +90,72 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> Record:
         named = any(str(file) in text for file in (*case.image_files, *case.label_files))
         files = case.label_files or case.image_files
         raise InputError(text if named else f"{files[0]}: {text}") from error
-    image_names, label_name = output_names(converter, case)
-    arrays = dict(zip(image_names, reading.image, strict=True))
-    if label_name is not None and reading.label is not None:
-        # The label comes first: nnU-Net takes what lies in imagesTr for a case.
-        arrays = {label_name: reading.label, **arrays}
-    _write(folder, arrays, reading.affine_mm)
-    return _record(converter, case, reading, {name: (folder / name).stat().st_size for name in arrays})
+    sources = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
+    hashes = {name: sha256_of_file(file) for name, file in sources.items()}
+    sizes = {name: file.stat().st_size for name, file in sources.items()}
+    records = []
+    for piece, content in pieces(converter, case, reading):
+        image_names, label_name = output_names(converter, piece)
+        arrays = dict(zip(image_names, content.image, strict=True))
+        if label_name is not None and content.label is not None:
+            # The label comes first: nnU-Net takes what lies in imagesTr for a case.
+            arrays = {label_name: content.label, **arrays}
+        _write(folder, arrays, content.affine_mm)
+        outputs = {name: (folder / name).stat().st_size for name in arrays}
+        records.append(_record(case.id, piece, content, outputs, sizes, hashes))
+    return records
 
 
 def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
     """The reading on one grid, with storable values; InputError where it breaks what was declared."""
     image, affine_mm, transforms = reading.image, reading.affine_mm, list(reading.transforms)
-    if len(image) != len(converter.channel_names):
+    warnings = list(reading.warnings)
+    if len(image) != len(output_channels(converter)):
         raise InputError(f"has {len(image)} channels, expected {', '.join(converter.channel_names)}")
     if 0 in image.shape:
         raise InputError(f"holds no voxels (shape {image.shape[1:]})")
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
+    if image.dtype.kind == "f" and not all(np.isfinite(image[..., k]).all() for k in range(image.shape[-1])):
         raise InputError("image holds NaN or infinite values, and nnU-Net takes none; remove the case")
     if (reading.label is None) != (not case.label_files):
         raise TypeError(f"{converter.name}: read_case gives a label exactly where the case has label files")
     label = reading.label
     if label is not None:
         label = integer_labels(label, sorted(converter.labels.values()))
-        if affine_mm is not None and reading.label_affine_mm is not None:
+        turned: tuple[str, ...] = ()
+        if affine_mm is not None and reading.label_affine_mm is not None and label.ndim == 3:
             label, turned = label_on_image_grid(label, reading.label_affine_mm, image.shape[1:], affine_mm)
             transforms += turned
         elif label.shape != image.shape[1:]:
             sizes = " and ".join("x".join(map(str, shape[::-1])) for shape in (image.shape[1:], label.shape))
             raise InputError(f"image and mask have different sizes ({sizes} pixels); remove the case or replace a file")
-    if affine_mm is not None:
+        checked = _check_intensities(converter, image[0], label, reading.intensity_unit)
+        if turned and not checked:
+            warnings.append("label axes follow the headers; no intensity range is known that would prove them")
+    if affine_mm is not None and image.ndim == 4:
         affine_mm = right_angled(affine_mm, image.shape[1:])
-    return Reading(
-        image, label, reading.intensity_unit, affine_mm, None, transforms=tuple(transforms), warnings=reading.warnings
-    )
+    return replace(
+        reading, label=label, affine_mm=affine_mm, label_affine_mm=None, transforms=tuple(transforms),
+        warnings=tuple(warnings),
+    )  # fmt: skip
+
+
+def _check_intensities(converter: Converter, image: np.ndarray, label: np.ndarray, unit: str) -> bool:
+    """Whether a label's median intensity proves that label and image fit; InputError where it proves the contrary.
+
+    Equal headers prove nothing where a publisher wrote masks in another orientation.
+    """
+    checked = False
+    for name, (low, high) in converter.plausible(unit).items():
+        values = image[label == converter.labels[name]] if name in converter.labels else np.empty(0)
+        if values.size:
+            checked = True
+            median = float(np.median(values))
+            if not low <= median <= high:
+                raise InputError(
+                    f"label {name} has a median of {median:g} {unit}, expected {low:g} to {high:g}: label and image do "
+                    "not fit, perhaps one is flipped; remove the case"
+                )
+    return checked
 
 
 def _write(folder: Path, arrays: dict[str, np.ndarray], affine_mm: np.ndarray | None) -> None:
@@ -129,23 +177,34 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], affine_mm: np.ndarray | 
             temporary.unlink(missing_ok=True)
 
 
-def _record(converter: Converter, case: Case, reading: Reading, outputs: dict[str, int]) -> Record:
-    sources = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
+def _record(
+    volume: str, case: Case, reading: Reading, outputs: dict[str, int], sizes: dict[str, int], hashes: dict[str, str]
+) -> Record:
     digest = hashlib.sha256(repr(reading.image.shape).encode())
-    digest.update(np.ascontiguousarray(reading.image).tobytes())
-    counts = {} if reading.label is None else dict(zip(*np.unique(reading.label, return_counts=True), strict=True))
+    for channel in reading.image:
+        digest.update(np.ascontiguousarray(channel.T).data)  # NIfTI's first axis runs fastest: no copy
+    spacing_mm = np.empty(0) if reading.affine_mm is None else spacing_of(reading.affine_mm)[: reading.image.ndim - 1]
     return Record(
         case=case.id,
+        volume=volume,
         part=case.part,
         outputs=outputs,
-        source_bytes={name: file.stat().st_size for name, file in sources.items()},
-        source_sha256={name: sha256_of_file(file) for name, file in sources.items()},
+        source_bytes=sizes,
+        source_sha256=hashes,
         image_sha256=digest.hexdigest(),
         intensity_unit=reading.intensity_unit,
         shape=list(reading.image.shape[1:]),
-        spacing_mm=[] if reading.affine_mm is None else [round(float(s), 6) for s in spacing_of(reading.affine_mm)],
-        label_voxels={str(value): int(count) for value, count in counts.items()},
+        spacing_mm=[round(float(s), 6) for s in spacing_mm],
+        label_voxels={} if reading.label is None else _voxels(reading.label),
         transforms=list(reading.transforms),
         warnings=list(reading.warnings),
         details=dict(case.details),
     )
+
+
+def _voxels(label: np.ndarray) -> dict[str, int]:
+    """Voxels by label value, of values that occur; piece by piece, to save memory."""
+    counts = np.zeros(256, np.int64)
+    for index in range(label.shape[-1]):
+        counts += np.bincount(label[..., index].ravel("K"), minlength=256)
+    return {str(value): int(counts[value]) for value in np.flatnonzero(counts)}

@@ -12,30 +12,46 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record, convert_case, output_names
+from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record, case_of, convert_case, output_names
 from dataset_conversion.converter import Case, Converter, Found
 from dataset_conversion.download_folder import natural_key
 from dataset_conversion.journal import (
-    JOURNAL_NAME,
     Journal,
     files_in,
     is_complete,
+    journal_name,
+    journals,
     only_writer,
     read_header,
     read_records,
     remove_leftovers,
     start_journal,
 )
+from dataset_conversion.overlaps import copies_elsewhere, known_overlaps
 from dataset_conversion.result_files import version, write_dataset_json, write_provenance
+from dataset_conversion.shaping import require_possible, wanted_cases
+from dataset_conversion.splits import SPLITS_NAME, write_splits
 from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import in_worker_processes
+from nnunet_ext.worker_processes import in_worker_processes, on_dask_cluster
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who converts: ``processes`` here or a Dask cluster, and which part of the cases."""
+
+    processes: int = 1
+    dask: str | None = None
+    part: int = 0
+    parts: int = 1
 
 
 @dataclass
 class Summary:
     """What a conversion did. Cases are ids in natural order; ``problems`` are lines, one per case that failed.
 
-    ``empty`` have a label file without foreground; ``duplicates`` map a case to an earlier one with the same image.
+    ``empty`` have a label file without foreground; ``duplicates`` map a case to an earlier one with the same image,
+    ``copies`` to one in another data set (``Dataset006_X/case``). ``units`` counts cases by intensity unit.
+    ``complete`` is False while another part of a job array has cases to do.
     """
 
     folder: Path
@@ -47,11 +63,20 @@ class Summary:
     empty: list[str] = field(default_factory=list)
     duplicates: dict[str, str] = field(default_factory=dict)
     count_by_part: Counter[str] = field(default_factory=Counter)
+    copies: dict[str, str] = field(default_factory=dict)
+    units: Counter[str] = field(default_factory=Counter)
     warnings: int = 0
+    complete: bool = True
 
 
 def convert(
-    converter: Converter, folder: Path, *, processes: int = 1, overwrite: bool = False, dry_run: bool = False
+    converter: Converter,
+    folder: Path,
+    workers: Workers | None = None,
+    *,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    forbid_overlap: bool = False,
 ) -> Summary:
     """Convert a data set into ``folder`` (``nnUNet_raw/Dataset120_Name``), or continue an interrupted conversion.
 
@@ -60,31 +85,45 @@ def convert(
     Args:
         converter: the data set, with its options.
         folder: result; made if absent.
-        processes: worker processes, at least 1.
+        workers: default: this process alone.
         overwrite: convert anew what an earlier run of the same converter made.
         dry_run: only look: nothing is written, no pixels are read.
+        forbid_overlap: refuse where another data set in the same nnUNet_raw shares images with this one.
 
     Raises:
         InputError: the download is not this data set, or the folder belongs to something else.
     """
-    found = _without_name_clashes(converter.find_cases())
+    workers = workers or Workers()
+    if converter.source.is_file():
+        raise InputError(f"{converter.source}: is a file; unpack it, -i names the folder that comes out")
+    require_possible(converter)
+    found = _without_name_clashes(wanted_cases(converter, converter.find_cases()))
     if not found.cases and not found.problems:
-        raise InputError(f"{converter.source}: holds no case of {converter.name}")
-    header = {"converter": converter.name, "settings": converter.settings, "version": version()}
+        raise InputError(f"{converter.source}: holds no case of {converter.name} for these options")
+    overlaps = known_overlaps(folder, converter.collection)
+    if overlaps and forbid_overlap:
+        raise InputError(f"{overlaps[0]}; move one of the two out of nnUNet_raw, or leave out --forbid-overlap")
+    header = {"converter": converter.name, "collection": converter.collection, "settings": converter.settings}
+    header["version"] = version()
     require_ours(folder, header, overwrite)
-    summary = Summary(folder, list(found.problems), list(found.notes))
-    summary.planned = [case.id for case in found.cases]
+    notes = [*found.notes, *(f"{line}; do not train on one and test on the other" for line in overlaps)]
+    summary = Summary(folder, list(found.problems), notes)
+    own = found.cases[workers.part :: workers.parts]
+    summary.planned = [case.id for case in own]
     if dry_run:
-        summary.count_by_part = Counter(case.part for case in found.cases)
+        summary.count_by_part = Counter(case.part for case in own)
         return summary
     if not found.cases:
         return summary
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with only_writer(folder):
-            _prepare(converter, found.cases, folder, header, overwrite)
-            _convert_cases(converter, found.cases, folder, processes, summary)
+        with only_writer(folder, shared=workers.parts > 1):
+            journal = folder / journal_name(workers.part, workers.parts)
+            _prepare(converter, found.cases, {case.id for case in own}, journal, header, overwrite)
+            with only_writer(journal):
+                _convert_cases(converter, own, journal, workers, summary)
+            _finish(converter, found.cases, folder, summary, forbid_overlap)
     except OSError as error:
         raise InputError(f"{folder}: cannot write ({error}); mend that and run the same command again") from error
     return summary
@@ -100,13 +139,16 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
         return
     if folder.is_dir() and all(entry.name.startswith(TEMPORARY_PREFIX) for entry in folder.iterdir()):
         return  # empty, or killed before its journal began
-    existing = read_header(folder / JOURNAL_NAME)
-    if existing is None or existing["converter"] != header["converter"]:
-        maker = "something else" if existing is None else existing["converter"]
-        raise InputError(f"{folder}: was made by {maker} and is left alone; choose another -d or --name")
-    if existing["settings"] != json.loads(json.dumps(header["settings"])) and not overwrite:
-        options = ", ".join(f"{name}={value}" for name, value in existing["settings"].items())
-        raise InputError(f"{folder}: was converted with other options ({options}); add --overwrite to convert it anew")
+    headers = [read_header(journal) for journal in journals(folder)] or [None]
+    for existing in headers:
+        if existing is None or existing["converter"] != header["converter"]:
+            maker = "something else" if existing is None else existing["converter"]
+            raise InputError(f"{folder}: was made by {maker} and is left alone; choose another -d or --name")
+        now, then = json.loads(json.dumps(header["settings"])), existing["settings"]
+        other = [f"{name}={then.get(name)}" for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
+        if other and not overwrite:
+            options = ", ".join(other)
+            raise InputError(f"{folder}: was converted with other options ({options}); add --overwrite to convert anew")
 
 
 def _without_name_clashes(found: Found) -> Found:
@@ -118,24 +160,34 @@ def _without_name_clashes(found: Found) -> Found:
     return Found(sorted(cases, key=lambda case: natural_key(case.id)), found.problems + lines, found.notes)
 
 
-def _prepare(converter: Converter, cases: list[Case], folder: Path, header: dict, overwrite: bool) -> None:
-    """Bring the folder into a state in which every file has a known origin."""
-    journal = folder / JOURNAL_NAME
-    records = read_records(journal)
-    planned: set[str] = set()
-    for case in cases:
-        images, label = output_names(converter, case)
-        planned.update([*images, label] if label else images)
-    foreign = files_in(folder) - planned - {name for record in records.values() for name in record.outputs}
+def _prepare(
+    converter: Converter, cases: list[Case], own: set[str], journal: Path, header: dict, overwrite: bool
+) -> None:
+    """Bring the folder into a state in which every file has a known origin.
+
+    Args:
+        converter: the data set.
+        cases: all cases.
+        own: ids of those that this run converts.
+        journal: of this run.
+        header: its first line.
+        overwrite: drop what was converted before.
+    """
+    folder = journal.parent
+    made = {name for records in read_records(folder).values() for record in records for name in record.outputs}
+    planned = {case.id: case for case in cases}
+    foreign = {name for name in files_in(folder) - made if not _is_output(converter, planned.get(case_of(name)), name)}
     if foreign:
         raise InputError(f"{folder / min(foreign)}: was not made by this conversion; move it away and run again")
-    remove_leftovers(folder)
-    if overwrite and records:
+    remove_leftovers(folder, own)
+    if overwrite and journals(folder):
+        if journal not in journals(folder) or len(journals(folder)) > 1:
+            raise InputError(f"{folder}: was made in several parts, which --overwrite cannot tell apart; delete it")
         (folder / "dataset.json").unlink(missing_ok=True)
-        for name in (name for record in records.values() for name in record.outputs):
+        for name in made:
             (folder / name).unlink(missing_ok=True)
     if overwrite or not journal.is_file():
-        start_journal(folder, header)
+        start_journal(journal, header)
     # A data set of only unlabelled images has no folders for training.
     for part in {case.part for case in cases}:
         (folder / f"images{part}").mkdir(exist_ok=True)
@@ -143,51 +195,67 @@ def _prepare(converter: Converter, cases: list[Case], folder: Path, header: dict
         (folder / f"labels{part}").mkdir(exist_ok=True)
 
 
-def _convert_cases(converter: Converter, cases: list[Case], folder: Path, processes: int, summary: Summary) -> None:
-    journal = Journal(folder)
+def _is_output(converter: Converter, case: Case | None, name: str) -> bool:
+    """Whether a file may be of a case that was in work when a run was killed."""
+    if case is None:
+        return False
+    if converter.slices:
+        return name.partition("/")[0] in (f"images{case.part}", f"labels{case.part}")
+    images, label = output_names(converter, case)
+    return name in images or name == label
+
+
+def _convert_cases(converter: Converter, cases: list[Case], path: Path, workers: Workers, summary: Summary) -> None:
+    folder = path.parent
+    done = read_records(folder)
+    pending = []
+    for case in cases:
+        records = done.get(case.id)
+        if records is None or not is_complete(folder, records):
+            pending.append(case)
+        elif changed := _changed_source(converter, records):
+            summary.problems.append(f"{changed}: changed since case {case.id} was converted; add --overwrite")
+        else:
+            summary.skipped.append(case.id)
+    if pending:
+        (folder / "dataset.json").unlink(missing_ok=True)  # it comes last and says: complete
+    journal = Journal(path)
     try:
-        pending = []
-        for case in cases:
-            record = journal.records.get(case.id)
-            if record is None or not is_complete(folder, record):
-                pending.append(case)
-            elif changed := _changed_source(converter, record):
-                summary.problems.append(f"{changed}: changed since case {case.id} was converted; add --overwrite")
-            else:
-                summary.skipped.append(case.id)
-        if pending:
-            (folder / "dataset.json").unlink(missing_ok=True)  # it comes last and says: complete
-        for case, result in _results(converter, pending, folder, processes):
-            if isinstance(result, Record):
-                journal.add(result)
-                summary.converted.append(case.id)
-            else:
+        for case, result in _results(converter, pending, folder, workers):
+            if isinstance(result, str):
                 summary.problems.append(result)
+            else:
+                journal.add(case.id, result)
+                summary.converted.append(case.id)
     finally:
         journal.close()
-    _finish(converter, cases, folder, journal.records, summary)
 
 
-def _changed_source(converter: Converter, record: Record) -> Path | None:
+def _changed_source(converter: Converter, records: list[Record]) -> Path | None:
     """A source file whose size is no longer what it was; sizes tell without reading."""
-    for name, size in record.source_bytes.items():
-        file = converter.source / name
-        if file.is_file() and file.stat().st_size != size:
-            return file
+    for record in records[:1]:
+        for name, size in record.source_bytes.items():
+            file = converter.source / name
+            if file.is_file() and file.stat().st_size != size:
+                return file
     return None
 
 
 def _results(
-    converter: Converter, cases: list[Case], folder: Path, processes: int
-) -> Iterator[tuple[Case, Record | str]]:
-    """Convert cases, in worker processes if more than one; a line of text stands for a case that failed."""
+    converter: Converter, cases: list[Case], folder: Path, workers: Workers
+) -> Iterator[tuple[Case, list[Record] | str]]:
+    """Convert cases; a line of text stands for a case that failed."""
     from tqdm import tqdm
 
-    results = in_worker_processes(partial(_outcome, converter, folder), cases, processes)
+    work = partial(_outcome, converter, folder)
+    if workers.dask is None:
+        results = in_worker_processes(work, cases, workers.processes)
+    else:
+        results = on_dask_cluster(work, cases, workers.dask)
     yield from tqdm(results, total=len(cases), unit="case", disable=not sys.stderr.isatty())
 
 
-def _outcome(converter: Converter, folder: Path, case: Case) -> Record | str:
+def _outcome(converter: Converter, folder: Path, case: Case) -> list[Record] | str:
     try:
         return convert_case(converter, case, folder)
     except InputError as error:
@@ -196,27 +264,37 @@ def _outcome(converter: Converter, folder: Path, case: Case) -> Record | str:
         return f"{case.image_files[0]}: does not fit into memory; run again with a smaller -np"
 
 
-def _finish(
-    converter: Converter, cases: list[Case], folder: Path, records: Mapping[str, Record], summary: Summary
-) -> None:
-    """Write conversion.csv and dataset.json, and sum up."""
-    order = sorted(records.values(), key=lambda record: natural_key(record.case))
-    done = [record for record in order if is_complete(folder, record)]
+def _finish(converter: Converter, cases: list[Case], folder: Path, summary: Summary, forbid_overlap: bool) -> None:
+    """Write conversion.csv, dataset.json and the split when no part has anything left to do, and sum up."""
+    by_case = {case: records for case, records in read_records(folder).items() if is_complete(folder, records)}
+    every = [record for records in by_case.values() for record in records]
+    done = sorted(every, key=lambda record: natural_key(record.case))
     first_with: dict[str, str] = {}
     for record in done:
         first = first_with.setdefault(record.image_sha256, record.case)
         if first != record.case:
             summary.duplicates[record.case] = first
+    summary.copies = copies_elsewhere(folder, converter.collection, done)
+    if summary.copies and forbid_overlap:
+        pairs = ", ".join(f"{case} = {copy}" for case, copy in list(summary.copies.items())[:3])
+        summary.problems.append(f"{folder}: {len(summary.copies)} images occur in other data sets ({pairs})")
     summary.converted.sort(key=natural_key)
     summary.problems.sort(key=natural_key)
     summary.empty = [record.case for record in done if record.label_voxels and set(record.label_voxels) == {"0"}]
     summary.count_by_part = Counter(record.part for record in done)
+    summary.units = Counter(record.intensity_unit for record in done)
     summary.warnings = sum(len(record.warnings) for record in done)
-    gone = {record.case for record in done} - {case.id for case in cases}
+    gone = by_case.keys() - {case.id for case in cases}
     if gone:
         summary.notes.append(f"{len(gone)} cases of an earlier run are no longer in the download; they are kept")
-    if done:
-        write_provenance(folder, done, summary.duplicates)
+    missing = {case.id for case in cases} - by_case.keys() - set(summary.planned)
+    summary.complete = not missing  # the rest failed here; another part's may only be late
+    if done and summary.complete:
+        write_provenance(folder, done, summary.duplicates | summary.copies)
+        if converter.split:
+            write_splits(folder, converter, done)
+        elif (folder / SPLITS_NAME).is_file():
+            (folder / SPLITS_NAME).unlink()
         write_dataset_json(folder, converter, summary.count_by_part["Tr"])
 
 

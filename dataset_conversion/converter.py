@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -35,9 +35,10 @@ class Case:
 class Reading:
     """One case in memory.
 
-    ``image`` is (C, *spatial), 3-D (x, y, z) with its affine or 2-D (row, column) without; ``label`` is (*spatial) of
-    integers from the declared set, and ``None`` exactly where the case has no label files. Affines are (4, 4), voxel
-    index to mm in NIfTI's RAS+ world; the core brings the label onto the image's grid.
+    ``image`` is (C, *spatial): 3-D (x, y, z) or a slice (x, y) with its affine, or a picture (row, column)
+    without. ``label`` is (*spatial) of integers from the declared set, and ``None`` exactly where the case has no
+    label files. Affines are (4, 4), voxel index to mm in NIfTI's RAS+ world; the core brings the label onto the
+    image's grid.
     """
 
     image: np.ndarray
@@ -63,11 +64,22 @@ class Converter(ABC):
     """A data set: class constants say what it is, fields are its command-line options, methods read it.
 
     A concrete data set is a frozen dataclass in a module of :mod:`dataset_conversion.datasets`. Each field after
-    ``source`` is an option: :meth:`add_options` declares an argument with that ``dest``, and a run with other values
-    into the same folder is refused. Instances travel to worker processes, so they hold plain values only.
+    ``source`` is an option, and a run with other values into the same folder is refused. The fields here are options of
+    every data set, which the core carries out (:mod:`dataset_conversion.shaping`); :meth:`add_options` declares an
+    argument for each further one. Instances travel to worker processes, so they hold plain values only.
     """
 
     source: Path
+    labels_wanted: str = ""
+    """``--labels``: published labels or groups of them, separated by commas; empty: all as published."""
+    unlabeled: bool = False
+    """``--unlabeled``: training images without their labels, into imagesUn."""
+    slices: str = ""
+    """``--slices``: ``lesion``, ``all`` or ``every:N``, as single axial slices; empty: volumes."""
+    window: tuple[float, ...] | None = None
+    """``--window``: CT in HU to grey values 0..255 of this range."""
+    split: str = ""
+    """``--split``: one of :attr:`splits` or ``patient:K``; empty: nnU-Net's own folds."""
 
     name: ClassVar[str]
     """As its publisher writes it; what the user types."""
@@ -78,6 +90,12 @@ class Converter(ABC):
     citation: ClassVar[str]
     release: ClassVar[str | None] = None
     file_ending: ClassVar[Literal[".nii.gz", ".png"]] = ".nii.gz"
+    label_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Names that ``--labels`` takes for several published labels, e.g. infection for ggo and consolidation."""
+    splits: ClassVar[tuple[str, ...]] = ()
+    """Published splits that :meth:`published_folds` knows: ``official`` (the publisher's), ``paper`` (others')."""
+    plausible_hu: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Published label to the range of its median in HU: proof that a label lies on its organ (lungs are dark)."""
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
@@ -86,13 +104,19 @@ class Converter(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Options that shape the result, by name."""
-        return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "source"}
+        """Options that shape the cases, by name; another split needs no new conversion."""
+        names = [item.name for item in dataclasses.fields(self) if item.name not in ("source", "split")]
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def collection(self) -> str:
+        """The name under which :mod:`dataset_conversion.overlaps` knows the images."""
+        return self.name
 
     @property
     def folder_name(self) -> str:
         """What follows ``Dataset120_`` unless the user gives ``--name``."""
-        return self.name
+        return f"{self.name}-unlabeled" if self.unlabeled else self.name
 
     @property
     @abstractmethod
@@ -102,7 +126,7 @@ class Converter(ABC):
     @property
     @abstractmethod
     def labels(self) -> dict[str, int]:
-        """Label names and values: ``background`` is 0, the others follow without gap."""
+        """Names and values of the labels that :meth:`read_case` gives; ``background`` is 0, no gaps."""
 
     @abstractmethod
     def find_cases(self) -> Found:
@@ -119,3 +143,16 @@ class Converter(ABC):
         Raises:
             InputError: the case is damaged or not as documented; the message names the file.
         """
+
+    def plausible(self, unit: str) -> Mapping[str, tuple[float, float]]:
+        """Published label to the range of its median, in the unit of the case's image; empty where none is known."""
+        return self.plausible_hu if unit == "HU" else {}
+
+    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
+        """Training and validation cases of each fold of a split in :attr:`splits`.
+
+        Args:
+            split: its name.
+            cases: ids of the training cases at hand; others of the publication are left out by the core.
+        """
+        raise NotImplementedError(f"{self.name} declares the split {split} without folds")

@@ -93,6 +93,48 @@ def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path]
     return {stem: file for stem, file in files.items() if stem not in broken}, broken
 
 
+def files_matching(download: Path, pattern: str, folders: str = ".*") -> tuple[dict[str, Path], list[str]]:
+    """Files at any depth whose name matches ``pattern``, by what its first group captured, in natural order.
+
+    Mirrors of a data set rename and flatten its folders, but keep its file names. A file that lies there twice is
+    not taken: nothing says which copy is the right one.
+
+    Args:
+        download: as the user gave it.
+        pattern: regular expression for the whole name, case ignored, with a group for the key.
+        folders: the same for the name of the folder that a file lies in.
+
+    Returns:
+        Files by key, and one line per file that cannot be used.
+
+    Raises:
+        InputError: ``download`` is no folder.
+    """
+    if not download.is_dir():
+        raise InputError(f"{download}: no such folder; -i names the unpacked download")
+    known = re.compile(pattern, re.IGNORECASE)
+    found: dict[str, list[Path]] = {}
+    for folder in _folders(download, SEARCH_DEPTH):
+        if known.fullmatch(folder.name) or not re.fullmatch(folders, folder.name, re.IGNORECASE):
+            continue  # the first: x.nii.gz unpacked to a folder of that name; its entry in the parent counts
+        for entry in folder.iterdir():
+            match = known.fullmatch(entry.name)
+            if match and not is_hidden(entry.name):
+                found.setdefault(match[1], []).append(entry)
+    files: dict[str, Path] = {}
+    problems: list[str] = []
+    for key in sorted(found, key=natural_key):
+        first, *others = sorted(found[key])
+        if others:
+            problems.append(f"{first}: lies in the download twice, also as {others[0]}; remove one of the two")
+            continue
+        try:
+            files[key] = actual_file(first)
+        except InputError as error:
+            problems.append(str(error))
+    return files, problems
+
+
 def find_folder(download: Path, relative: str) -> Path | None:
     """The one folder at or below ``download`` whose path ends in ``relative``; None where there is none.
 

@@ -1,7 +1,8 @@
 """The journal of a conversion: which converter, which options, which cases are done.
 
-One JSON object per line. The first line says what made the folder; each finished case adds one line, written only after
-its files lie in place. So a kill loses at most the cases in work, and a folder without journal is not ours.
+One JSON object per line. The first line says what made the folder; each finished case adds one line with its records,
+written only after its files lie in place. So a kill loses at most the cases in work, and a folder without journal is
+not ours. Each part of a job array (``--num-parts``) writes a journal of its own beside the others'; all are read.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record
+from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record, case_of
 from nnunet_ext.errors import InputError
 
 JOURNAL_NAME = "conversion.jsonl"
@@ -23,21 +24,29 @@ CASE_FOLDERS = tuple(f"{kind}{part}" for part in ("Tr", "Ts", "Un") for kind in 
 OUTPUT_NAME = re.compile(rf"({'|'.join(CASE_FOLDERS)})/[^/\\.][^/\\]*")
 
 
-class Journal:
-    """Appends finished cases to the journal of a data set; ``records`` holds them by case."""
+def journal_name(part: int, parts: int) -> str:
+    """File name of the journal of one part, counted from 0, of a job array."""
+    return JOURNAL_NAME if parts == 1 else f"conversion_{part}_of_{parts}.jsonl"
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / JOURNAL_NAME
-        self.records = read_records(path)
+
+def journals(folder: Path) -> list[Path]:
+    """All journals of a data set."""
+    return sorted(folder.glob("conversion*.jsonl"))
+
+
+class Journal:
+    """Appends finished cases to one journal of a data set."""
+
+    def __init__(self, path: Path) -> None:
         self._stream = path.open("r+", encoding="utf-8", newline="")
         text = self._stream.read()
         self._stream.seek(len(text[: text.rfind("\n") + 1].encode()))  # drop the half line that a kill may have left
         self._stream.truncate()
 
-    def add(self, record: Record) -> None:
+    def add(self, case: str, records: list[Record]) -> None:
         """Note a finished case."""
-        self.records[record.case] = record
-        self._stream.write(json.dumps(asdict(record)) + "\n")
+        line = {"case": case, "records": [asdict(record) for record in records]}
+        self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
@@ -46,16 +55,16 @@ class Journal:
         self._stream.close()
 
 
-def start_journal(folder: Path, header: dict[str, Any]) -> None:
+def start_journal(path: Path, header: dict[str, Any]) -> None:
     """Begin a journal without cases, in place of an earlier one."""
-    temporary = folder / f"{TEMPORARY_PREFIX}{JOURNAL_NAME}"
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
     temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
-    temporary.replace(folder / JOURNAL_NAME)
+    temporary.replace(path)
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder; a kill releases it.
+def only_writer(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on the folder, together with others that share it; a kill releases it.
 
     Raises:
         InputError: another process holds it.
@@ -68,7 +77,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{folder}: another conversion is writing it; wait for its end") from error
         yield
@@ -86,24 +95,25 @@ def read_header(path: Path) -> dict[str, Any] | None:
     return header if isinstance(header, dict) and {"converter", "settings"} <= header.keys() else None
 
 
-def read_records(path: Path) -> dict[str, Record]:
-    """Records of a journal by case; lines that a kill cut short are left out."""
-    records: dict[str, Record] = {}
-    if not path.is_file():
-        return records
-    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
-        try:
-            record = Record(**json.loads(line))
-        except (ValueError, TypeError):
-            continue
-        if all(OUTPUT_NAME.fullmatch(name) for name in record.outputs):  # a doctored journal deletes nothing outside
-            records[record.case] = record
+def read_records(folder: Path) -> dict[str, list[Record]]:
+    """Records of all journals of a data set, by case; lines that a kill cut short are left out."""
+    records: dict[str, list[Record]] = {}
+    for path in journals(folder):
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+            try:
+                entry = json.loads(line)
+                own = [Record(**record) for record in entry["records"]]
+            except (ValueError, TypeError, KeyError):
+                continue
+            # A doctored journal deletes nothing outside.
+            if all(OUTPUT_NAME.fullmatch(name) for record in own for name in record.outputs):
+                records[entry["case"]] = own
     return records
 
 
-def is_complete(folder: Path, record: Record) -> bool:
+def is_complete(folder: Path, records: list[Record]) -> bool:
     """Whether all files of a finished case still lie there at their size."""
-    files = {folder / name: size for name, size in record.outputs.items()}
+    files = {folder / name: size for record in records for name, size in record.outputs.items()}
     return all(file.is_file() and file.stat().st_size == size for file, size in files.items())
 
 
@@ -112,8 +122,9 @@ def files_in(folder: Path) -> set[str]:
     return {f"{name}/{file.name}" for name in CASE_FOLDERS for file in (folder / name).glob("[!.]*")}
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a kill left behind."""
+def remove_leftovers(folder: Path, cases: Collection[str]) -> None:
+    """Delete temporary files that a kill left behind, of these cases: others may be in work elsewhere."""
     for name in CASE_FOLDERS:
         for file in (folder / name).glob(f"{TEMPORARY_PREFIX}*"):
-            file.unlink(missing_ok=True)
+            if case_of(file.name) in cases:
+                file.unlink(missing_ok=True)

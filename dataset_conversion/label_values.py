@@ -14,13 +14,24 @@ Colour = tuple[int, int, int]
 ANTIALIASED_SHARE = 0.1  # at most this many pixels between black and white per white pixel
 
 
+def distinct_values(array: np.ndarray) -> np.ndarray:
+    """Sorted distinct values; along the last axis piece by piece, since sorting a whole volume doubles its memory."""
+    if array.ndim < 3:
+        return np.unique(array)
+    if array.dtype == np.uint8:
+        counts = [np.bincount(array[..., index].ravel("K"), minlength=256) for index in range(array.shape[-1])]
+        return np.flatnonzero(np.sum(counts, axis=0)).astype(np.uint8)
+    found = [np.unique(array[..., index]) for index in range(array.shape[-1])]
+    return np.unique(np.concatenate(found)) if found else np.unique(array)
+
+
 def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
     """The label array as uint8, proven to hold only ``valid`` values (0..255).
 
     Raises:
         InputError: values that are no integers or not among the valid ones; the message says which.
     """
-    values = np.unique(label)
+    values = distinct_values(label)
     foreign = values[~np.isin(values, valid)]  # NaN and fractions are never among the integers
     if foreign.size:
         shown = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if foreign.size > 5 else "")
@@ -45,6 +56,8 @@ class LabelMap:
             InputError: an old value that was not declared.
         """
         old = integer_labels(label, sorted(self.new_value))
+        if not self.changes:
+            return old
         table = np.zeros(256, np.uint8)
         for value, new in self.new_value.items():
             table[value] = new
@@ -87,6 +100,41 @@ def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelM
     for value in sorted(group_of):
         names.setdefault(group_of[value], len(names))
     return LabelMap(names, {0: 0, **{value: names[name] for value, name in sorted(group_of.items())}})
+
+
+def choose_labels(published: Mapping[str, int], wanted: str, groups: Mapping[str, Sequence[str]]) -> LabelMap:
+    """Keep some labels, in the order they are named; the others become background.
+
+    Args:
+        published: label names and values, 0 the background.
+        wanted: names separated by commas: a label, a group, or labels joined by ``+``; empty: all as they are.
+        groups: name to the labels it merges.
+
+    Raises:
+        InputError: an unknown name, or a label that is named twice.
+
+    >>> choose_labels({"background": 0, "ggo": 1, "node": 2}, "infection", {"infection": ("ggo", "node")})
+    LabelMap(names={'background': 0, 'infection': 1}, new_value={0: 0, 1: 1, 2: 1})
+    """
+    if not wanted:
+        return LabelMap(dict(published), {value: value for value in published.values()})
+    by_name = {name.casefold(): value for name, value in published.items() if value != 0}
+    members = {name.casefold(): [by_name[part.casefold()] for part in parts if part.casefold() in by_name]
+               for name, parts in groups.items()}  # fmt: skip
+    names, new_value = {"background": 0}, dict.fromkeys(published.values(), 0)
+    for name in (part.strip() for part in wanted.split(",")):
+        values: list[int] = []
+        for part in (part.strip().casefold() for part in name.split("+")):
+            chosen = [by_name[part]] if part in by_name else members.get(part, [])
+            if not chosen:
+                valid = ", ".join([name for name, value in published.items() if value != 0] + list(groups))
+                raise InputError(f"--labels {wanted}: no label {part!r}; there are {valid}")
+            values += chosen
+        if name in names or any(new_value[value] for value in values):
+            raise InputError(f"--labels {wanted}: {name} names a label for the second time; name each once")
+        names[name] = len(names)
+        new_value.update(dict.fromkeys(values, names[name]))
+    return LabelMap(names, new_value)
 
 
 def _member(member: str, declared: Mapping[int, str], group: str) -> int:

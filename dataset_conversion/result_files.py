@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import io
 import json
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record
 from dataset_conversion.converter import Converter
 from dataset_conversion.download_folder import natural_key
+from dataset_conversion.shaping import output_channels, output_labels
 
 PROVENANCE_NAME = "conversion.csv"
 
@@ -32,8 +34,8 @@ def write_dataset_json(folder: Path, converter: Converter, training_cases: int) 
     with tempfile.TemporaryDirectory() as scratch:
         generate_dataset_json(
             scratch,
-            channel_names={str(index): name for index, name in enumerate(converter.channel_names)},
-            labels=dict(converter.labels),
+            channel_names={str(index): name for index, name in enumerate(output_channels(converter))},
+            labels=dict(output_labels(converter).names),
             num_training_cases=training_cases,
             file_ending=converter.file_ending,
             citation=converter.citation,
@@ -44,8 +46,9 @@ def write_dataset_json(folder: Path, converter: Converter, training_cases: int) 
             converted_by=f"nnUNetv2_ext_convert {version()}: {converter.name}",
         )
         content = json.loads((Path(scratch) / "dataset.json").read_text(encoding="utf-8"))
+    content["source"] = converter.name
     content["citation"] = converter.citation  # nnunetv2 2.8.1 stores the release here
-    _replace(folder / "dataset.json", json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    replace_text(folder / "dataset.json", json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
 def write_provenance(folder: Path, records: Iterable[Record], duplicates: dict[str, str]) -> None:
@@ -72,10 +75,11 @@ def write_provenance(folder: Path, records: Iterable[Record], duplicates: dict[s
             [duplicates.get(record.case, "")], *([record.details.get(name, "")] for name in details),
         ]  # fmt: skip
         writer.writerow([record.case, f"images{record.part}", *("; ".join(cell) for cell in cells)])
-    _replace(folder / PROVENANCE_NAME, stream.getvalue())
+    replace_text(folder / PROVENANCE_NAME, stream.getvalue())
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+def replace_text(path: Path, text: str) -> None:
+    """Write a file in one step."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")  # two parts may end at once
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -21,10 +21,8 @@ def open_volume(path: Path) -> Any:
     Raises:
         InputError: no NIfTI file, or a header without usable geometry.
     """
-    import nibabel
-
     try:
-        volume = nibabel.load(path)
+        volume = _nifti(path)
     except MemoryError:
         raise
     except Exception as error:  # nibabel and gzip raise a dozen kinds for damaged files
@@ -33,6 +31,19 @@ def open_volume(path: Path) -> Any:
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its header gives no voxel size; download it again")
     return volume
+
+
+def _nifti(path: Path) -> Any:
+    """nibabel image; the content decides whether it is compressed: browsers unpack files or drop their endings."""
+    import gzip
+
+    import nibabel
+
+    with path.open("rb") as stream:
+        compressed = stream.read(2) == b"\x1f\x8b"
+    if path.name.lower().endswith(".nii.gz" if compressed else ".nii"):
+        return nibabel.load(path)
+    return nibabel.Nifti1Image.from_stream(gzip.open(path) if compressed else path.open("rb"))
 
 
 def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarray:
@@ -78,7 +89,7 @@ def label_on_image_grid(
     Raises:
         InputError: the grids cover different places or have different voxels.
     """
-    if label.shape == shape and _same_grid(label_affine_mm, affine_mm, shape):
+    if label.shape == shape and same_grid(label_affine_mm, affine_mm, shape):
         return label, ()
     to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
     turn = np.round(to_image[:3, :3])
@@ -89,7 +100,7 @@ def label_on_image_grid(
         rigid = np.eye(4)
         rigid[:3, :3] = turn
         rigid[flipped, 3] = [shape[row] - 1 for row in flipped]
-        if turned.shape == shape and _same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
+        if turned.shape == shape and same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
             return np.ascontiguousarray(turned), (f"label axes {axes}, flipped {flipped}",)
     raise InputError(
         f"label grid (shape {label.shape}, spacing {_spacing_text(label_affine_mm)} mm) is not the image's "
@@ -97,7 +108,12 @@ def label_on_image_grid(
     )
 
 
-def _same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> bool:
+def axial_axis(affine_mm: np.ndarray) -> int:
+    """Array axis that runs most nearly from feet to head."""
+    return int(np.argmax(np.abs(affine_mm[2, :3]) / spacing_of(affine_mm)))
+
+
+def same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether both affines put every voxel at the same place, to a fraction of a voxel."""
     return _largest_shift_voxel(first_mm, second_mm, shape) <= GRID_TOLERANCE_VOXEL
 
@@ -130,7 +146,7 @@ def right_angled(affine_mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
-    """Write (x, y, z) voxels as gzip-compressed NIfTI; equal input gives equal bytes."""
+    """Write (x, y, z) or (x, y) voxels as gzip-compressed NIfTI; equal input gives equal bytes."""
     import nibabel
 
     volume = nibabel.Nifti1Image(voxels, affine_mm)
@@ -148,18 +164,25 @@ def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) 
     """
     import SimpleITK as sitk
 
-    volume = open_volume(path)
-    if not np.array_equal(read_voxels(path, volume), voxels):
+    if not _equal(read_voxels(path, open_volume(path)), voxels):
         raise InputError(f"{path}: reads back with other voxels than were written; check the disk and repeat")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
+    axes = reader.GetDimension()
     seen = np.eye(4)
-    seen[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * np.array(reader.GetSpacing())
-    seen[:3, 3] = reader.GetOrigin()
-    if reader.GetSize() != voxels.shape or not _same_grid(to_lps @ seen, affine_mm, voxels.shape):
+    seen[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes)) * np.array(reader.GetSpacing())
+    seen[:axes, 3] = reader.GetOrigin()
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
+    corner = (*voxels.shape, 1)[:3]
+    if reader.GetSize() != voxels.shape or not same_grid(to_lps @ seen, affine_mm, corner):
         raise InputError(f"{path}: SimpleITK reads another geometry than was written; please report this image")
+
+
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether all voxels are equal; piece by piece, to save memory."""
+    last = range(first.shape[-1])
+    return first.shape == second.shape and all(np.array_equal(first[..., i], second[..., i]) for i in last)
 
 
 def _spacing_text(affine_mm: np.ndarray) -> str:

@@ -40,6 +40,31 @@ def in_worker_processes(
         pool.shutdown(cancel_futures=True)
 
 
+def on_dask_cluster(
+    function: Callable[[Item], Result], items: Sequence[Item], address: str
+) -> Iterator[tuple[Item, Result]]:
+    """The same on a Dask cluster, whose workers see the same folders under the same names.
+
+    Raises:
+        InputError: Dask is not installed, no scheduler answers, or a worker died.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise InputError("--dask needs Dask: pip install 'nnunetv2-ext[dask]'") from error
+    try:
+        client = Client(address, timeout="5s")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--dask {address}: no scheduler answers there ({first_line(error)})") from error
+    with client:
+        futures = {client.submit(function, item, pure=False): item for item in items}
+        for future in as_completed(futures):
+            if future.status != "finished":
+                client.cancel(list(futures))
+                raise InputError(f"a Dask worker failed: {first_line(future.exception())}")
+            yield futures[future], future.result()
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -35,7 +34,6 @@ class CovidSemiSeg(Converter):
     """
 
     labels_wanted: str = BINARY
-    unlabeled: bool = False
 
     name: ClassVar[str] = "COVID-SemiSeg"
     task: ClassVar[str] = "COVID-19 infection, single CT slices"
@@ -46,18 +44,6 @@ class CovidSemiSeg(Converter):
         "IEEE Transactions on Medical Imaging 39(8), 2020, doi:10.1109/TMI.2020.2996645"
     )
     file_ending = ".png"
-
-    @staticmethod
-    def add_options(parser: argparse._ArgumentGroup) -> None:
-        parser.add_argument(
-            "--labels", dest="labels_wanted", choices=(BINARY, MULTICLASS), default=BINARY,
-            help="one label, or ground glass and consolidation; default infection",
-        )  # fmt: skip
-        parser.add_argument(
-            "--unlabeled", action="store_true",
-            help="convert the unlabelled slices (Pseudo-label/Imgs) instead, into imagesUn; their pseudo masks are "
-            "never used",
-        )  # fmt: skip
 
     @property
     def folder_name(self) -> str:
@@ -75,6 +61,8 @@ class CovidSemiSeg(Converter):
 
     def find_cases(self) -> Found:
         found = Found()
+        if self.labels_wanted not in LABELLED_FOLDERS:
+            raise InputError(f"--labels {self.labels_wanted}: valid are {' and '.join(LABELLED_FOLDERS)}")
         if self.unlabeled:
             images, broken = files_by_stem(self._required(UNLABELED_FOLDER), IMAGE_ENDINGS)
             found.problems.extend(broken.values())

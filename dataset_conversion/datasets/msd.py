@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ from dataset_conversion.volumes import open_volume, read_voxels
 from nnunet_ext.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii")
+# Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): 51 lung tumours to train on, these to test.
+LUNG_BENCHMARK_HELD_OUT = (3, 25, 45, 51, 54, 55, 61, 73, 92, 93, 95, 96)
 AIR_HU = -200  # any CT of a patient shows air below this
 
 
@@ -31,7 +33,6 @@ class MSD(Converter):
 
     channel: str | None = None
     merge: tuple[str, ...] = ()
-    window: tuple[float, ...] | None = None
 
     name: ClassVar[str] = "MSD"
     task: ClassVar[str] = "Medical Segmentation Decathlon, any task (Task06_Lung, Task01_BrainTumour)"
@@ -51,20 +52,28 @@ class MSD(Converter):
             "--merge", action="append", default=[], metavar="LABELS=NAME",
             help="make several labels one, by value or name, e.g. 1,2,3=tumour; may be repeated",
         )  # fmt: skip
-        parser.add_argument(
-            "--window", nargs=2, type=float, metavar=("LOW", "HIGH"),
-            help="CT in HU to grey values 0..255, to go with pictures such as COVID-SemiSeg; lung window: -1250 250",
-        )  # fmt: skip
+
+    @property
+    def collection(self) -> str:
+        title = self._list.get("name")
+        return f"MSD_{case_id(title)}" if isinstance(title, str) and title.strip() else "MSD"
 
     @property
     def folder_name(self) -> str:
-        title = self._list.get("name")
-        return f"MSD_{case_id(title)}" if isinstance(title, str) and title.strip() else "MSD"
+        return f"{self.collection}-unlabeled" if self.unlabeled else self.collection
 
     @property
     def release(self) -> str | None:  # type: ignore[override]
         release = self._list.get("release") or self._list.get("relase")  # Task06_Lung is published with the latter
         return str(release) if release else None
+
+    @property
+    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("paper",) if self.collection == "MSD_Lung" else ()
+
+    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
+        held_out = [f"lung_{number:03d}" for number in LUNG_BENCHMARK_HELD_OUT]
+        return [([case for case in cases if case not in held_out], held_out)]
 
     @cached_property
     def root(self) -> Path:
@@ -120,14 +129,7 @@ class MSD(Converter):
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        names = self._channels if self._kept_channel is None else (self._channels[self._kept_channel],)
-        if self.window is None:
-            return names
-        if any(name.casefold() != "ct" for name in names):
-            raise InputError(f"--window is for CT in HU; {self.root} has {', '.join(names)}")
-        if not self.window[0] < self.window[1]:
-            raise InputError(f"--window {self.window[0]:g} {self.window[1]:g}: the low end comes first")
-        return ("windowed CT",)  # not "CT": grey values are no Hounsfield units
+        return self._channels if self._kept_channel is None else (self._channels[self._kept_channel],)
 
     @cached_property
     def _label_map(self) -> LabelMap:
@@ -187,11 +189,6 @@ class MSD(Converter):
         if all(name.casefold() == "ct" for name in self._channels):
             unit = "HU" if image.min() < AIR_HU else "unknown"
             warnings = () if unit == "HU" else (f"called CT, but no value lies below {AIR_HU}: perhaps not HU",)
-        if self.window is not None:
-            low, high = self.window
-            image = np.round(255 * np.clip((image - low) / (high - low), 0, 1)).astype(np.uint8)
-            transforms.append(f"window {low:g} to {high:g} HU")
-            unit = "grey values 0..255 of a CT window"
         label, label_affine_mm = None, None
         if case.label_files:
             label_volume = open_volume(case.label_files[0])

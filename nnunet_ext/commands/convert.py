@@ -24,25 +24,29 @@ SHOWN = 5  # ids in a line of the summary
 def convert_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_convert``; 0 when every case is converted, 1 when any failed."""
     argv = sys.argv[1:] if argv is None else argv
+    if "--verify-only" in argv:
+        return _verify([argument for argument in argv if argument != "--verify-only"])
     if not argv or argv[0].startswith("-"):
         return _without_name(argv)
 
-    from dataset_conversion.conversion import convert, dataset_folder
+    from dataset_conversion.conversion import Workers, convert, dataset_folder
     from dataset_conversion.datasets import converter_named
 
     kind = converter_named(argv[0])
     arguments = _parser(kind).parse_args(argv[1:])
     if arguments.np < 1:
         raise InputError(f"-np {arguments.np}: needs at least one process")
+    if not 0 <= arguments.part_id < arguments.num_parts:
+        raise InputError(f"--part-id {arguments.part_id}: parts are numbered 0 to {arguments.num_parts - 1}")
     raw = environment_folder("nnUNet_raw")
     options = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(kind) if item.name != "source"}
     # Lists become tuples: a converter is a frozen value.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     converter = kind(arguments.i, **options)
     folder = dataset_folder(raw, arguments.d, arguments.name or converter.folder_name)
-    summary = convert(
-        converter, folder, processes=arguments.np, overwrite=arguments.overwrite, dry_run=arguments.dry_run
-    )
+    workers = Workers(arguments.np, arguments.dask, arguments.part_id, arguments.num_parts)
+    switches = {name: getattr(arguments, name) for name in ("overwrite", "dry_run", "forbid_overlap")}
+    summary = convert(converter, folder, workers, **switches)
     _print_summary(summary, arguments.d, arguments.dry_run)
     return 1 if summary.problems else 0
 
@@ -53,13 +57,15 @@ def _without_name(argv: list[str]) -> int:
     names = ", ".join(converters())
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n       {PROGRAM} NAME -h\n       {PROGRAM} --list",
+        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n       {PROGRAM} NAME -h\n       {PROGRAM} --list\n"
+        f"       {PROGRAM} --verify-only -d ID",
         description=f"Convert a public data set, as downloaded, to nnU-Net raw data. NAME is one of: {names}.",
         epilog=f"Example: {PROGRAM} COVID-SemiSeg -i ~/downloads/COVID-SemiSeg -d 120",
     )
     parser.add_argument(
         "--list", action="store_true", help="table of the data sets: name, task, licence, where to get it"
     )
+    parser.add_argument("--verify-only", action="store_true", help="check the raw data set -d, whoever made it")
     if not argv:
         parser.print_help()
         return 0
@@ -67,6 +73,33 @@ def _without_name(argv: list[str]) -> int:
         raise InputError(f"the data set's name comes first: {PROGRAM} NAME -i DOWNLOAD -d ID; names: {names}")
     _print_list(list(converters().values()))
     return 0
+
+
+def _verify(argv: list[str]) -> int:
+    """Check a raw data set, and print what is wrong."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} --verify-only", description="Check a raw data set; change nothing."
+    )
+    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)  # of the data set; its folder says all
+    parser.add_argument("-d", required=True, metavar="ID", help="number or name, e.g. 120 or Dataset120_X")
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
+    arguments = parser.parse_args(argv)
+    from dataset_conversion.verification import verify
+
+    raw = environment_folder("nnUNet_raw")
+    pattern = f"Dataset{int(arguments.d):03d}_*" if arguments.d.isdigit() else arguments.d
+    folders = [folder for folder in raw.glob("Dataset*") if folder.match(pattern) and folder.is_dir()]
+    if len(folders) != 1:
+        raise InputError(
+            f"{raw}: holds {len(folders)} data sets {arguments.d}; give the name of one, e.g. Dataset120_X"
+        )
+    verified = verify(folders[0], max(arguments.np, 1))
+    for problem in verified.problems:
+        print(f"{PROGRAM}: error: {problem}", file=sys.stderr)
+    for finding in verified.findings:
+        print(f"note: {finding}")
+    print(f"{folders[0]}: {verified.cases} cases checked, {len(verified.problems)} problems")
+    return 1 if verified.problems else 0
 
 
 def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
@@ -78,11 +111,46 @@ def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
     parser.add_argument("-i", type=Path, required=True, metavar="DOWNLOAD", help="folder of the unpacked download")
     parser.add_argument("-d", type=int, required=True, metavar="ID", help="data set id, 1 to 999")
     parser.add_argument("--name", metavar="NAME", help="folder becomes Dataset<ID>_<NAME>; default: after the data set")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
     parser.add_argument("--overwrite", action="store_true", help="convert anew what this command made before")
     parser.add_argument("--dry-run", action="store_true", help="show what would be converted; write nothing")
-    kind.add_options(parser.add_argument_group(f"options of {kind.name}"))
+    parser.add_argument(
+        "--forbid-overlap", action="store_true", help="refuse if another data set in nnUNet_raw shares images with it"
+    )
+    _add_shape_options(parser.add_argument_group("what is converted"), kind)
+    scale = parser.add_argument_group("large data sets")
+    scale.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
+    scale.add_argument("--num-parts", type=int, default=1, metavar="N", help="of a job array, default 1")
+    scale.add_argument("--part-id", type=int, default=0, metavar="I", help="this job's part, 0 to N-1")
+    scale.add_argument("--dask", metavar="ADDRESS", help="Dask scheduler instead of -np, e.g. tcp://head:8786")
+    group = parser.add_argument_group(f"options of {kind.name}")
+    kind.add_options(group)
     return parser
+
+
+def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) -> None:
+    """Options that the core carries out for every data set."""
+    groups = "".join(f"; {name} = {' + '.join(parts)}" for name, parts in kind.label_groups.items())
+    group.add_argument(
+        "--labels", dest="labels_wanted", default=kind.labels_wanted, metavar="A,B+C",
+        help=f"labels to keep, + merges, the others become background{groups}; "
+        f"default: {kind.labels_wanted or 'all as published'}",
+    )  # fmt: skip
+    group.add_argument(
+        "--unlabeled", action="store_true", help="the images that have no labels, or else those of training without "
+        "them, into imagesUn",
+    )  # fmt: skip
+    group.add_argument(
+        "--slices", default=kind.slices, metavar="lesion|all|every:N",
+        help="single axial slices instead of volumes: those with a label, all, or every Nth",
+    )  # fmt: skip
+    group.add_argument(
+        "--window", nargs=2, type=float, metavar=("LOW", "HIGH"),
+        help="CT in HU to grey values 0..255, to go with pictures such as COVID-SemiSeg; lung window: -1250 250",
+    )  # fmt: skip
+    group.add_argument(
+        "--split", default="", metavar="official|paper|patient:K",
+        help="write splits_final.json, which nnU-Net takes when planning: a published split, or K folds by patient",
+    )  # fmt: skip
 
 
 def _print_list(kinds: list[type[Converter]]) -> None:
@@ -108,7 +176,9 @@ def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
         _print_findings(summary)
     for problem in summary.problems:
         print(f"{PROGRAM}: error: {problem}", file=sys.stderr)
-    if not dry_run and summary.count_by_part["Tr"]:
+    if not summary.complete:
+        print("other parts are not done; dataset.json comes with the last one")
+    elif not dry_run and summary.count_by_part["Tr"]:
         print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
     elif not dry_run and summary.count_by_part["Un"]:
         print(f"next: nnUNetv2_ext_configure -d LABELLED_ID --unlabeled {dataset_id}")
@@ -120,6 +190,12 @@ def _print_findings(summary: Summary) -> None:
     if summary.duplicates:
         pairs = [f"{case} = {first}" for case, first in summary.duplicates.items()]
         print(f"{len(summary.duplicates)} images occur twice: {_some(pairs)}; keep both on one side of any split")
+    if summary.copies:
+        pairs = [f"{case} = {copy}" for case, copy in summary.copies.items()]
+        print(f"{len(summary.copies)} images are in another data set, too: {_some(pairs)}; do not test on them")
+    if len(summary.units) > 1:
+        units = ", ".join(f"{count} in {unit}" for unit, count in summary.units.most_common())
+        print(f"mixed intensity units: {units}; nnU-Net normalises them all alike")
     if summary.warnings:
         print(f"{summary.warnings} warnings, see {summary.folder / 'conversion.csv'}")
 

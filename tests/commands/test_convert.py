@@ -40,11 +40,11 @@ def test_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert any("MSD" in line and "CC-BY-SA 4.0" in line and "medicaldecathlon" in line for line in table)
     for arguments in ([], ["--help"]):
         assert run(*arguments) == 0
-        assert "COVID-SemiSeg, MSD" in capsys.readouterr().out
+        assert "COVID-SemiSeg, Generic, LiTS, MSD" in " ".join(capsys.readouterr().out.split())
     assert run("MSD", "-h") == 0
     text = capsys.readouterr().out
     assert "--merge" in text
-    assert "--unlabeled" not in text
+    assert "--slices" in text
 
 
 def test_conversion_prints_what_it_did(covid: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:

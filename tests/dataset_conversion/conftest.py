@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dataset_conversion import phantom_volumes
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
 
 
@@ -25,6 +26,41 @@ def lung_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def brain_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_msd_brain(tmp_path_factory.mktemp("brain"), n_train=2, n_test=1, shape=(24, 20, 16))
+
+
+@pytest.fixture(scope="session")
+def covid_19_20_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom_volumes.write_covid_19_20(tmp_path_factory.mktemp("covid_19_20"))
+
+
+@pytest.fixture(scope="session")
+def covid_19_ct_seg_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom_volumes.write_covid_19_ct_seg(tmp_path_factory.mktemp("covid_19_ct_seg"))
+
+
+@pytest.fixture(scope="session")
+def generic_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom_volumes.write_generic(tmp_path_factory.mktemp("generic"))
+
+
+@pytest.fixture(scope="session")
+def lits_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom_volumes.write_lits(tmp_path_factory.mktemp("lits"))
+
+
+@pytest.fixture(scope="session")
+def mosmed_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom_volumes.write_mosmed(tmp_path_factory.mktemp("mosmed"))
+
+
+@pytest.fixture(scope="session")
+def sirm_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom_volumes.write_sirm(tmp_path_factory.mktemp("sirm"))
+
+
+@pytest.fixture(scope="session")
+def synthetic_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return phantom_volumes.write_synthetic(tmp_path_factory.mktemp("synthetic"))
 
 
 def _copy(original: Path, tmp_path: Path) -> Path:

@@ -69,17 +69,18 @@ def test_kill_and_resume(
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     deadline = time.monotonic() + 30
-    while len(read_records(folder / JOURNAL_NAME)) < 2 or not leftovers(folder):
+    while len(read_records(folder)) < 2 or not leftovers(folder):
         assert process.poll() is None, "ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = read_records(folder / JOURNAL_NAME)
+    done = read_records(folder)
     assert 2 <= len(done) < 6
     assert leftovers(folder)
     assert not (folder / "dataset.json").exists()  # nnU-Net takes no unfinished data set
-    times = {name: (folder / name).stat().st_mtime_ns for record in done.values() for name in record.outputs}
+    names = [name for records in done.values() for record in records for name in record.outputs]
+    times = {name: (folder / name).stat().st_mtime_ns for name in names}
 
     summary = convert(converter, folder)
     assert summary.skipped == sorted(done)
@@ -110,7 +111,7 @@ def test_a_failure_at_any_rename_leaves_no_half_case(
     images = {path.name.removesuffix("_0000.png") for path in (folder / "imagesTr").iterdir()}
     labels = {path.name.removesuffix(".png") for path in (folder / "labelsTr").iterdir()}
     assert images <= labels  # the label comes first
-    assert set(read_records(folder / JOURNAL_NAME)) == images
+    assert set(read_records(folder)) == images
     monkeypatch.undo()
     assert len(convert(converter, folder).converted) == 6 - len(images)
 
@@ -162,14 +163,14 @@ def test_half_line_of_the_journal_is_dropped(converter: Converter, folder: Path)
     journal = folder / JOURNAL_NAME
     journal.write_bytes(journal.read_bytes()[:-30])
     assert len(convert(converter, folder).converted) == 1
-    assert len(read_records(journal)) == 6
+    assert len(read_records(folder)) == 6
     assert [bool(json.loads(line)) for line in journal.read_text().splitlines()] == [True] * 7
 
 
 def test_other_options_are_refused_unless_overwritten(converter: Converter, folder: Path) -> None:
     convert(converter, folder)
     other = CovidSemiSeg(converter.source, labels_wanted="ggo,consolidation")
-    with pytest.raises(InputError, match=r"other options \(labels_wanted=infection, unlabeled=False\).*--overwrite"):
+    with pytest.raises(InputError, match=r"other options \(labels_wanted=infection\).*--overwrite"):
         convert(other, folder)
     (folder / "my notes.txt").write_text("kept")
     assert len(convert(other, folder, overwrite=True).converted) == 6
@@ -221,8 +222,9 @@ def test_doctored_journal_deletes_nothing_outside(converter: Converter, folder: 
     victim.touch()
     journal = folder / JOURNAL_NAME
     lines = journal.read_text().splitlines()
-    record = {**json.loads(lines[1]), "case": "evil", "outputs": {"../../victim.png": 0, "imagesTr/../../x": 0}}
-    journal.write_text("\n".join([*lines, json.dumps(record)]) + "\n")
+    entry = {**json.loads(lines[1]), "case": "evil"}
+    entry["records"][0]["outputs"] = {"../../victim.png": 0, "imagesTr/../../x": 0}
+    journal.write_text("\n".join([*lines, json.dumps(entry)]) + "\n")
     convert(converter, folder, overwrite=True)
     assert victim.is_file()
 

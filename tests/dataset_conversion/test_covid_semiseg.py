@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_conversion.conversion import convert
+from dataset_conversion.conversion import Workers, convert
 from dataset_conversion.datasets.covid_semiseg import CLASS_COLOURS, MULTICLASS, CovidSemiSeg
 from nnunet_ext.errors import InputError
 
@@ -153,7 +153,7 @@ def test_other_folders_are_refused(tmp_path: Path, relative: str) -> None:
 )
 def test_published_data(raw: Path, options: dict, count: int, values: set[int]) -> None:
     folder = raw / "Dataset120_X"
-    summary = convert(CovidSemiSeg(REAL, **options), folder, processes=2)
+    summary = convert(CovidSemiSeg(REAL, **options), folder, Workers(2))
     assert summary.problems == []
     assert len(summary.converted) == count
     assert summary.duplicates == {}

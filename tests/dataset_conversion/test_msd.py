@@ -60,9 +60,9 @@ def test_window_turns_hu_into_the_grey_values_of_pictures(lung: Path, brain: Pat
     assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "windowed CT"}
     assert "window -1250 to 250 HU" in (folder / "conversion.csv").read_text()
     with pytest.raises(InputError, match="the low end comes first"):
-        MSD(lung, window=(250.0, -1250.0)).find_cases()
+        convert(MSD(lung, window=(250.0, -1250.0)), folder)
     with pytest.raises(InputError, match=r"--window is for CT in HU; .* has FLAIR, T1w, t1gd, T2w"):
-        MSD(brain, window=(0.0, 1.0)).find_cases()
+        convert(MSD(brain, window=(0.0, 1.0)), folder)
 
 
 def test_renamed_and_outer_folders(lung: Path, tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""COVID-19-CT-Seg: 20 chest CT with lung and infection masks, ten of them stored as grey values."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.download_folder import files_matching
+from dataset_conversion.nifti_cases import above_half, paired, read_ct
+from dataset_conversion.shaping import windowed
+from nnunet_ext.errors import InputError
+
+WINDOW_HU = (-1250.0, 250.0)  # in which the publisher stored the Radiopaedia volumes, and advises for the others
+GREY = "grey values 0..255 of a lung window"
+# As Zenodo has them, and as a mirror renamed them: radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm.nii
+SCAN = r"((?:coronacases|radiopaedia)_[\w-]+)\.nii(?:\.gz)?"
+NO_MASK_FOLDER = r"(?!(?:infection|lung|lung_and_infection)_mask$).*"
+# Ma et al. 2021, task 1: train on one of these groups, test on the 16 other cases.
+GROUPS = (
+    ("coronacases_008", "coronacases_007", "radiopaedia_36_86526_0", "radiopaedia_4_85506_1"),
+    ("coronacases_009", "coronacases_004", "radiopaedia_14_85914_0", "radiopaedia_7_85703_0"),
+    ("coronacases_010", "coronacases_001", "radiopaedia_10_85902_1", "radiopaedia_29_86491_1"),
+    ("coronacases_003", "coronacases_005", "radiopaedia_40_86625_0", "radiopaedia_27_86410_0"),
+    ("coronacases_002", "radiopaedia_10_85902_3", "coronacases_006", "radiopaedia_29_86490_1"),
+)
+
+
+@dataclass(frozen=True)
+class Covid19CTSeg(Converter):
+    """Grey values 0..255 of one window by default, because nothing else is common to all 20; or ten volumes in HU.
+
+    Reference: Ma et al. 2021 (the data set's paper).
+    """
+
+    labels_wanted: str = "infection"
+    hu_only: bool = False
+
+    name: ClassVar[str] = "COVID-19-CT-Seg"
+    task: ClassVar[str] = "COVID-19 infection and lungs, chest CT"
+    licence: ClassVar[str] = "CC BY-NC-SA"
+    download: ClassVar[str] = "https://zenodo.org/records/3757476"
+    citation: ClassVar[str] = (
+        "Ma et al., Toward Data-Efficient Learning: A Benchmark for COVID-19 CT Lung and Infection Segmentation, "
+        "Medical Physics 48(3), 2021, doi:10.1002/mp.14676"
+    )
+    label_groups = {"lung": ("left lung", "right lung")}  # noqa: RUF012
+    splits = ("paper",)
+    plausible_hu = {"left lung": (-1000.0, -400.0), "right lung": (-1000.0, -400.0), "infection": (-900.0, 150.0)}  # noqa: RUF012
+
+    @staticmethod
+    def add_options(parser: argparse._ArgumentGroup) -> None:
+        parser.add_argument(
+            "--hu-only", action="store_true", help="the ten coronacases in HU, without the grey-valued ten"
+        )
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return ("CT",) if self.hu_only else ("lung-window CT",)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        if self._mask_folder == "infection_mask":
+            return {"background": 0, "infection": 1}
+        lungs = {"background": 0, "left lung": 1, "right lung": 2}
+        return lungs if self._mask_folder == "lung_mask" else {**lungs, "infection": 3}
+
+    @property
+    def _mask_folder(self) -> str:
+        """The masks that hold what is wanted; where infection is wanted with lungs, those that hold both."""
+        names = {part.strip().casefold() for name in self.labels_wanted.split(",") for part in name.split("+")} - {""}
+        if names == {"infection"}:
+            return "infection_mask"
+        return "lung_and_infection_mask" if not names or "infection" in names else "lung_mask"
+
+    def plausible(self, unit: str) -> Mapping[str, tuple[float, float]]:
+        if unit != GREY:
+            return super().plausible(unit)
+        low, high = WINDOW_HU
+        return {name: tuple(255 * (hu - low) / (high - low) for hu in ends) for name, ends in self.plausible_hu.items()}  # type: ignore[misc]
+
+    def find_cases(self) -> Found:
+        images, problems = self._scans(NO_MASK_FOLDER)
+        masks, more = self._scans(self._mask_folder)
+        if not images:
+            raise InputError(f"{self.source}: holds no coronacases_001.nii.gz or such; -i names the unpacked download")
+        if not masks and not self.unlabeled:
+            raise InputError(f"{self.source}: holds no {self._mask_folder}; -i names a folder with it and the scans")
+        return paired(
+            images, {scan: file for scan, file in masks.items() if scan in images or not self.hu_only},
+            problems + more, details=lambda scan: {"patient": _patient(scan)},
+            without_label="Un" if self.unlabeled else None,
+        )  # fmt: skip
+
+    def _scans(self, folders: str) -> tuple[dict[str, Path], list[str]]:
+        """Files in folders of that name by the scan's name on Zenodo."""
+        files, problems = files_matching(self.source, SCAN, folders)
+        scans: dict[str, Path] = {}
+        for stem, file in files.items():
+            scan = re.sub(r"_org_(covid-19-pneumonia-)?", "_", stem).removesuffix("-dcm")
+            if scan in scans:
+                problems.append(f"{file}: is {scans[scan].name} under another name; remove one of the two")
+            elif not self.hu_only or scan.startswith("coronacases"):
+                scans[scan] = file
+        return scans, problems
+
+    def read_case(self, case: Case) -> Reading:
+        reading = read_ct(case, above_half if self._mask_folder == "infection_mask" else None)
+        warnings, transforms = list(reading.warnings), list(reading.transforms)
+        if reading.label is not None and "left lung" in self.labels:
+            warnings += _sides(reading)
+        if self.hu_only:
+            if reading.intensity_unit != "HU":
+                raise InputError(f"{case.image_files[0]}: is not in HU; leave out --hu-only")
+            return replace(reading, warnings=tuple(warnings))
+        if reading.intensity_unit == "HU":
+            image = windowed(reading.image, *WINDOW_HU)
+            transforms.append(f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU")
+        elif reading.intensity_unit == "grey values 0..255":
+            image = np.round(reading.image).astype(np.uint8)
+            warnings = [warning for warning in warnings if "not HU" not in warning]  # as published
+        else:
+            raise InputError(f"{case.image_files[0]}: is neither in HU nor in grey values 0..255; download it again")
+        return replace(
+            reading, image=image, intensity_unit=GREY, transforms=tuple(transforms),
+            warnings=tuple(warnings),
+        )  # fmt: skip
+
+    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
+        return [(list(group), [case for case in cases if case not in group]) for group in GROUPS]
+
+
+def _patient(scan: str) -> str:
+    """Scans with one Radiopaedia case number, like 10_85902_1 and 10_85902_3, count as one patient."""
+    return "_".join(scan.split("_")[:2])
+
+
+def _sides(reading: Reading) -> list[str]:
+    """A warning where the left lung lies on the right by the header, which some of these volumes have wrong."""
+    assert reading.label is not None and reading.label_affine_mm is not None
+    places = [np.argwhere(reading.label == value) for value in (1, 2)]
+    x = [float((reading.label_affine_mm @ [*place.mean(axis=0), 1])[0]) for place in places if place.size]
+    if len(x) == 2 and x[0] > x[1]:
+        return ["by the header the left lung lies on the patient's right: orientation is not trustworthy"]
+    return []

@@ -1,0 +1,79 @@
+"""MosMedData COVID19_1110: chest CT of 1110 patients, 50 of them with masks."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.download_folder import files_matching
+from dataset_conversion.nifti_cases import above_half, paired, read_ct
+from nnunet_ext.errors import InputError
+
+
+@dataclass(frozen=True)
+class MosMed(Converter):
+    """The 50 studies with masks (0255 to 0304, all of severity CT-1); ``--unlabeled``: the others.
+
+    Reference: Morozov et al. 2020 (the data set's paper).
+    """
+
+    name: ClassVar[str] = "MosMed"
+    task: ClassVar[str] = "COVID-19 infection, chest CT of 8 mm slice distance"
+    licence: ClassVar[str] = "CC BY-NC-ND 3.0: converted data may not be passed on"
+    download: ClassVar[str] = "https://mosmed.ai/datasets/covid19_1110"
+    citation: ClassVar[str] = (
+        "Morozov et al., MosMedData: Chest CT Scans With COVID-19 Related Findings Dataset, 2020, arXiv:2005.06465"
+    )
+    plausible_hu = {"infection": (-900.0, 150.0)}  # noqa: RUF012
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return ("CT",)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        return {"background": 0, "infection": 1}
+
+    def find_cases(self) -> Found:
+        images, problems = files_matching(self.source, r"study_(\d{4})\.nii(?:\.gz)?")
+        masks, more = files_matching(self.source, r"study_(\d{4})_mask\.nii(?:\.gz)?")
+        if not images:
+            raise InputError(f"{self.source}: holds no study_NNNN.nii.gz; -i names the unpacked download of MosMed")
+        registry = self._registry()
+        found = paired(
+            images, masks, problems + more, name="study_{}".format, without_label="Un",
+            details=lambda study: {"severity": _severity(images[study]) or registry.get(int(study), ""),
+                                   "patient": f"study_{study}"},
+        )  # fmt: skip
+        if not self.unlabeled:
+            left_out = sum(case.part == "Un" for case in found.cases)
+            found.cases = [case for case in found.cases if case.part == "Tr"]
+            if left_out:
+                found.notes.append(f"{left_out} studies have no mask and are left out; --unlabeled converts them")
+        return found
+
+    def _registry(self) -> dict[int, str]:
+        """Severity by study from dataset_registry.csv, where it is there; the folders say the same."""
+        files, _ = files_matching(self.source, r"(dataset_registry)\.csv")
+        if not files:
+            return {}
+        try:
+            with files["dataset_registry"].open(encoding="utf-8-sig", newline="") as stream:
+                return {int(row["study_id"]): row["category"] for row in csv.DictReader(stream)}
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise InputError(f"{files['dataset_registry']}: is no registry of studies ({error}); remove it") from error
+
+    def read_case(self, case: Case) -> Reading:
+        return read_ct(case, above_half)
+
+
+def _severity(image: Path) -> str:
+    """``CT-1`` of ``studies/CT-1/study_0255.nii.gz`` or ``ct1/study_0255.nii.gz``; empty where folders do not say."""
+    for part in image.parts[::-1]:
+        if match := re.fullmatch(r"ct-?([0-4])", part, re.IGNORECASE):
+            return f"CT-{match[1]}"
+    return ""

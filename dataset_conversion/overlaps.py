@@ -1,0 +1,92 @@
+"""Which public data sets share images: training on one and testing on the other measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset_conversion.case_writer import Record
+from dataset_conversion.journal import journals, read_header, read_records
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two collections with common images; ``certain`` where names or hashes show it, not only counts and sizes."""
+
+    first: str
+    second: str
+    what: str
+    certain: bool = True
+
+
+OVERLAPS = (
+    Overlap("COVID-SemiSeg", "SIRM", "its 98 labelled slices are slices of the SIRM collection"),
+    Overlap("COVID-SemiSeg", "COVID-19-CT-Seg", "its unlabelled slices come from the same 20 volumes"),
+    Overlap("SIRM", "COVID-19-CT-Seg", "the nine volumes have the sizes of Radiopaedia volumes there", certain=False),
+    Overlap("Synthetic-COVID-CT", "SIRM", "its generator was trained on the nine volumes", certain=False),
+    Overlap("Synthetic-COVID-CT", "COVID-19-CT-Seg", "its generator was trained on volumes found there", certain=False),
+    Overlap("Synthetic-COVID-CT", "COVID-SemiSeg", "its generator was trained on volumes found there", certain=False),
+    Overlap("BHSD", "RSNA-ICH", "its scans are scans of the challenge"),
+    Overlap("Seg-CQ500", "CQ500", "its scans are a part of it"),
+    Overlap("LiTS", "MSD_Liver", "the same scans under another licence (CC-BY-SA 4.0)"),
+    Overlap("LiTS", "3D-IRCADb", "volumes 28 to 48 come from there"),
+    Overlap("MSD_Liver", "3D-IRCADb", "volumes 28 to 48 come from there"),
+    Overlap("NSCLC-PleuralEffusion", "NSCLC-Radiomics", "masks drawn on its scans, by patient id"),
+    Overlap("LUNA16", "LIDC-IDRI", "its scans are a part of it"),
+)
+
+
+def overlap_of(first: str, second: str) -> Overlap | None:
+    """What two collections share; None: nothing that is known. A collection shares everything with itself."""
+    if first == second:
+        return Overlap(first, second, "the same data set")
+    return next((known for known in OVERLAPS if {known.first, known.second} == {first, second}), None)
+
+
+def converted_data_sets(raw: Path) -> dict[Path, str]:
+    """Data sets below ``nnUNet_raw`` that this package made: folder to collection."""
+    found = {}
+    for folder in sorted(raw.glob("Dataset[0-9][0-9][0-9]_*")):
+        header = next((header for journal in journals(folder) if (header := read_header(journal))), None)
+        if header is not None:
+            found[folder] = str(header.get("collection", header["converter"]))
+    return found
+
+
+def known_overlaps(folder: Path, collection: str) -> list[str]:
+    """One line per other data set beside ``folder`` that shares images with ``collection``."""
+    lines = []
+    for other, name in converted_data_sets(folder.parent).items():
+        overlap = overlap_of(collection, name)
+        if other != folder and overlap is not None and overlap.first != overlap.second:
+            probably = "" if overlap.certain else ", probably"
+            lines.append(f"{other.name} overlaps with {collection}{probably}: {overlap.first}: {overlap.what}")
+    return lines
+
+
+def copies_elsewhere(folder: Path, collection: str, records: Iterable[Record]) -> dict[str, str]:
+    """Cases whose image, or a file they were made of, occurs in another data set beside ``folder``.
+
+    Further conversions of the same collection are no finding.
+
+    Returns:
+        Case to ``Dataset006_X/case``.
+    """
+    first_with: dict[str, str] = {}
+    for other, name in converted_data_sets(folder.parent).items():
+        if other != folder and name != collection:
+            for record in (record for own in read_records(other).values() for record in own):
+                for digest in _digests(record):
+                    first_with.setdefault(digest, f"{other.name}/{record.case}")
+    found = {}
+    for record in records:
+        match = next((first_with[digest] for digest in _digests(record) if digest in first_with), None)
+        if match is not None:
+            found[record.case] = match
+    return found
+
+
+def _digests(record: Record) -> list[str]:
+    """Hashes of the image and of the first file it was made of; masks come last there, and empty ones are all alike."""
+    return [record.image_sha256, *list(record.source_sha256.values())[:1]]

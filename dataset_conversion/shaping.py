@@ -1,0 +1,139 @@
+"""What the user wants of any data set: which labels, which part, volumes or slices, HU or a window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.label_values import LabelMap, choose_labels
+from dataset_conversion.volumes import axial_axis, spacing_of
+from nnunet_ext.errors import InputError
+
+WINDOWED_CT = "windowed CT"  # not "CT": nnU-Net would normalise grey values as Hounsfield units
+
+
+def output_labels(converter: Converter) -> LabelMap:
+    """From the labels that the data set reads to those that are written.
+
+    Raises:
+        InputError: ``--labels`` names an unknown label, or one twice.
+    """
+    return choose_labels(converter.labels, converter.labels_wanted, converter.label_groups)
+
+
+def output_channels(converter: Converter) -> tuple[str, ...]:
+    """Names of the channels that are written.
+
+    Raises:
+        InputError: a window of something other than CT.
+    """
+    names = converter.channel_names
+    if converter.window is None:
+        return names
+    if any(name.casefold() != "ct" for name in names):
+        raise InputError(f"--window is for CT in HU; {converter.source} has {', '.join(names)}")
+    low, high = converter.window
+    if not low < high:
+        raise InputError(f"--window {low:g} {high:g}: the low end comes first")
+    return (WINDOWED_CT,) * len(names)
+
+
+def require_possible(converter: Converter) -> None:
+    """Refuse options that are wrong in themselves, before any case is read.
+
+    Raises:
+        InputError: says which and what is valid.
+    """
+    output_labels(converter)
+    output_channels(converter)
+    if converter.slices:
+        slice_step(converter.slices)
+        if converter.file_ending == ".png":
+            raise InputError(f"--slices {converter.slices}: {converter.name} is single slices already; leave it out")
+        if converter.slices == "lesion" and converter.unlabeled:
+            raise InputError("--slices lesion needs labels; with --unlabeled choose all or every:N")
+    if converter.split and converter.split not in converter.splits:
+        kind, _, count = converter.split.partition(":")
+        if kind != "patient" or not count.isascii() or not count.isdigit() or int(count) < 2:
+            valid = ", ".join([*converter.splits, "patient:K with K of 2 or more"])
+            raise InputError(f"--split {converter.split}: {converter.name} has {valid}")
+
+
+def slice_step(slices: str) -> int:
+    """Every how many slices one is taken.
+
+    Raises:
+        InputError: not ``lesion``, ``all`` or ``every:N``.
+    """
+    kind, _, step = slices.partition(":")
+    if slices in ("lesion", "all"):
+        return 1
+    if kind != "every" or not step.isascii() or not step.isdigit() or int(step) < 1:
+        raise InputError(f"--slices {slices}: write lesion, all or every:N, e.g. every:5")
+    return int(step)
+
+
+def wanted_cases(converter: Converter, found: Found) -> Found:
+    """With ``--unlabeled``: what the data set gives as unlabelled, or else its training images without labels."""
+    if not converter.unlabeled:
+        return found
+    cases = [case for case in found.cases if case.part == "Un"]
+    if not cases:
+        cases = [replace(case, part="Un", label_files=()) for case in found.cases if case.part == "Tr"]
+    return Found(cases, found.problems, found.notes)
+
+
+def pieces(converter: Converter, case: Case, reading: Reading) -> Iterator[tuple[Case, Reading]]:
+    """What is written for a case: itself, or its slices; image and label already on one grid."""
+    label = None if reading.label is None else output_labels(converter)(reading.label)
+    image, transforms = reading.image, reading.transforms
+    if label is not None and output_labels(converter).changes:
+        transforms += (f"labels {output_labels(converter).new_value}",)
+    if converter.window is not None:
+        low, high = converter.window
+        image = windowed(image, low, high)
+        transforms += (f"window {low:g} to {high:g} HU",)
+        reading = replace(reading, intensity_unit="grey values 0..255 of a CT window")
+    reading = replace(reading, image=image, label=label, transforms=transforms)
+    if not converter.slices or image.ndim == 3:
+        yield case, reading
+    else:
+        yield from _slices(converter.slices, case, reading)
+
+
+def _slices(wanted: str, case: Case, reading: Reading) -> Iterator[tuple[Case, Reading]]:
+    """Axial slices as 2-D images, with the volume and the slice's index in ``details``."""
+    if reading.affine_mm is None:
+        raise TypeError("a volume has an affine")
+    axis = axial_axis(reading.affine_mm)
+    image = np.moveaxis(reading.image, 1 + axis, -1)
+    label = None if reading.label is None else np.moveaxis(reading.label, axis, -1)
+    affine_mm = slice_affine(np.delete(spacing_of(reading.affine_mm), axis))
+    for index in range(0, image.shape[-1], slice_step(wanted)):
+        if wanted == "lesion" and (label is None or not label[..., index].any()):
+            continue
+        details = {"patient": case.id, **case.details, "volume": case.id, "slice": str(index)}
+        piece = replace(case, id=f"{case.id}_s{index:04d}", details=details)
+        own = None if label is None else np.ascontiguousarray(label[..., index])
+        yield piece, replace(reading, image=np.ascontiguousarray(image[..., index]), label=own, affine_mm=affine_mm)
+
+
+def slice_affine(spacing_mm: np.ndarray) -> np.ndarray:
+    """Affine (4, 4) of a 2-D image with this spacing (2,) in mm; its place in the volume is not kept.
+
+    A 2-D file makes nnU-Net treat it as a slice whatever the thickness: in a volume of one slice, nnU-Net would cut
+    along another axis where slices are thinner than pixels are wide.
+    """
+    return np.diag([-spacing_mm[0], -spacing_mm[1], 1.0, 1.0])  # ITK reads this as the identity direction
+
+
+def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Grey values 0..255 (uint8) of values between ``low`` and ``high``; slice by slice, to save memory."""
+    grey = np.empty(image.shape, np.uint8)
+    for index in range(image.shape[-1]):
+        part = (image[..., index].astype(np.float64) - low) / (high - low)
+        grey[..., index] = np.round(255 * np.clip(part, 0, 1))
+    return grey

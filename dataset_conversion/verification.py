@@ -1,0 +1,298 @@
+"""Check of a raw data set, whoever made it: what nnU-Net's own check asks, and what it overlooks.
+
+nnunetv2 2.8 only warns of labels whose affine differs (so a flipped mask passes), never reports empty labels, and
+compares no case with another (so HU and grey values may stand in one data set).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset_conversion.download_folder import natural_key
+from dataset_conversion.journal import read_records
+from dataset_conversion.label_values import distinct_values
+from dataset_conversion.nifti_cases import intensity_unit
+from dataset_conversion.pictures import read_colours
+from dataset_conversion.splits import SPLITS_NAME
+from dataset_conversion.volumes import open_volume, read_voxels, right_angled, same_grid, spacing_of
+from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import in_worker_processes
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """Files of one case: images in channel order, and its label where there is one."""
+
+    id: str
+    part: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+
+@dataclass
+class Checked:
+    """What the files of a case hold; ``problems`` are lines that name the file."""
+
+    case: str
+    problems: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    empty: bool = False
+    digest: str = ""
+
+
+@dataclass
+class Verified:
+    """Of a data set: ``problems`` must be mended; ``findings`` should be known."""
+
+    cases: int
+    problems: list[str]
+    findings: list[str]
+
+
+def verify(folder: Path, processes: int = 1) -> Verified:
+    """Read every file of a raw data set and report what is wrong with it.
+
+    Raises:
+        InputError: no dataset.json, or one that nnU-Net cannot use.
+    """
+    description = _description(folder)
+    cases, problems = _cases(folder, description)
+    labels, regions = _label_values(folder, description)
+    results: list[Checked] = []
+    work = partial(_outcome, labels=labels, channels=len(description["channel_names"]))
+    for _, checked in in_worker_processes(work, cases, processes):
+        results.append(checked)
+    results.sort(key=lambda checked: natural_key(checked.case))
+    problems += [line for checked in results for line in checked.problems]
+    problems += _counts(folder, description, cases)
+    problems += _split_problems(folder, {case.id for case in cases if case.part == "Tr"})
+    if not regions and sorted(labels) != list(range(len(labels))):
+        problems.append(f"{folder / 'dataset.json'}: labels {sorted(labels)} have gaps; number them 0, 1, 2, ...")
+    problems += _mixed_units(folder, description, results)
+    return Verified(len(cases), problems, _findings(folder, results))
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    file = folder / "dataset.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); convert the data set again") from error
+    for key, kind in (("channel_names", dict), ("labels", dict), ("numTraining", int), ("file_ending", str)):
+        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+            raise InputError(f"{file}: has no {key!r} as nnU-Net needs it; convert the data set again")
+    if content.get("dataset"):
+        raise InputError(f"{file}: lists its files itself, which this check does not follow; move them into imagesTr")
+    return content
+
+
+def _cases(folder: Path, description: dict[str, Any]) -> tuple[list[RawCase], list[str]]:
+    """Cases by their file names, and lines for files that belong to none."""
+    ending, problems = description["file_ending"], []
+    cases = []
+    for part in ("Tr", "Ts", "Un"):
+        images: dict[str, list[Path]] = defaultdict(list)
+        for file in sorted((folder / f"images{part}").glob("[!.]*")):
+            stem = file.name.removesuffix(ending)
+            if not file.name.endswith(ending) or stem[-5:-4] != "_" or not stem[-4:].isdigit():
+                problems.append(f"{file}: is not called CASE_0000{ending}; rename or remove it")
+                continue
+            images[stem[:-5]].append(file)
+        labels = {file.name.removesuffix(ending): file for file in (folder / f"labels{part}").glob(f"[!.]*{ending}")}
+        for case in sorted(images, key=natural_key):
+            cases.append(RawCase(case, part, tuple(images[case]), labels.get(case)))
+            if part == "Tr" and case not in labels:
+                problems.append(f"{images[case][0]}: has no label in labelsTr; remove the image or convert it again")
+        for case in sorted(labels.keys() - images.keys()):
+            problems.append(f"{labels[case]}: has no image in images{part}; remove it or convert it again")
+    return cases, problems
+
+
+def _label_values(folder: Path, description: dict[str, Any]) -> tuple[set[int], bool]:
+    """Allowed values, and whether labels are regions of several values."""
+    values: set[int] = set()
+    regions = False
+    for value in description["labels"].values():
+        several = isinstance(value, list)
+        regions |= several
+        try:
+            values.update(map(int, value) if several else [int(value)])
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{folder / 'dataset.json'}: label value {value!r} is no integer; mend it") from error
+    return values, regions
+
+
+def _outcome(case: RawCase, labels: set[int], channels: int) -> Checked:
+    checked = Checked(case.id)
+    try:
+        _check_case(case, labels, channels, checked)
+    except InputError as error:
+        checked.problems.append(str(error))
+    except MemoryError:
+        checked.problems.append(f"{case.images[0]}: does not fit into memory; run again with a smaller -np")
+    return checked
+
+
+def _check_case(case: RawCase, labels: set[int], channels: int, checked: Checked) -> None:
+    expected = [f"{index:04d}" for index in range(channels)]
+    if [image.name.removeprefix(f"{case.id}_")[:4] for image in case.images] != expected:
+        checked.problems.append(f"{case.images[0]}: has {len(case.images)} channels, dataset.json names {channels}")
+    digest = hashlib.sha256()
+    first_affine_mm: np.ndarray | None = None
+    for image in case.images:
+        values, affine_mm = _read(image)
+        if not checked.shape:
+            checked.shape, first_affine_mm = values.shape, affine_mm
+            if affine_mm is not None:
+                checked.spacing_mm = tuple(round(float(size), 4) for size in spacing_of(affine_mm)[: values.ndim])
+                _checked(image, right_angled, affine_mm, (*values.shape, 1, 1)[:3])
+        _check_grid(image, values.shape, affine_mm, case.images[0], checked.shape, first_affine_mm, checked)
+        if values.dtype.kind == "f" and not all(np.isfinite(values[..., k]).all() for k in range(values.shape[-1])):
+            checked.problems.append(f"{image}: holds NaN or infinite values; convert it again")
+        else:
+            checked.units.append(intensity_unit(values))
+        digest.update(repr(values.shape).encode() + np.ascontiguousarray(values.T).data)
+    checked.digest = digest.hexdigest()
+    if case.label is not None:
+        values, affine_mm = _read(case.label)
+        _check_grid(case.label, values.shape, affine_mm, case.images[0], checked.shape, first_affine_mm, checked)
+        found = distinct_values(values)
+        foreign = found[~np.isin(found, sorted(labels))]
+        if foreign.size:
+            shown = ", ".join(f"{value:g}" for value in foreign[:5])
+            checked.problems.append(
+                f"{case.label}: holds {shown}, which dataset.json does not declare; convert it again"
+            )
+        checked.empty = bool((found == 0).all())
+
+
+def _checked(file: Path, function: Any, *arguments: Any) -> None:
+    try:
+        function(*arguments)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values with the geometry where the format has one; other formats than NIfTI are read as SimpleITK does."""
+    if file.name.endswith((".nii.gz", ".nii")):
+        volume = open_volume(file)
+        return read_voxels(file, volume), volume.affine
+    if file.suffix.lower() in (".png", ".bmp"):
+        return read_colours(file)[0][..., 0], None
+    import SimpleITK as sitk
+
+    try:
+        image = sitk.ReadImage(str(file))
+    except RuntimeError as error:
+        raise InputError(f"{file}: cannot be read ({str(error).splitlines()[-1]}); convert it again") from error
+    axes = image.GetDimension()
+    affine_mm = np.eye(4)
+    affine_mm[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * np.array(image.GetSpacing())
+    affine_mm[:axes, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm
+
+
+def _check_grid(
+    file: Path,
+    shape: tuple[int, ...],
+    affine_mm: np.ndarray | None,
+    image: Path,
+    image_shape: tuple[int, ...],
+    image_affine_mm: np.ndarray | None,
+    checked: Checked,
+) -> None:
+    """Shapes must agree, and affines, also in the signs and order of axes that nnU-Net only warns about."""
+    if shape != image_shape:
+        checked.problems.append(f"{file}: has shape {shape}, but {image.name} {image_shape}; convert the case again")
+    elif affine_mm is None or image_affine_mm is None:
+        return
+    elif not same_grid(affine_mm, image_affine_mm, (*shape, 1, 1)[:3]):
+        checked.problems.append(
+            f"{file}: lies elsewhere in space than {image.name} (flipped, shifted or of another voxel size); nnU-Net "
+            "would train on it as it is; convert the case again"
+        )
+
+
+def _counts(folder: Path, description: dict[str, Any], cases: list[RawCase]) -> list[str]:
+    training = sum(case.part == "Tr" for case in cases)
+    if description["numTraining"] == training:
+        return []
+    return [f"{folder / 'dataset.json'}: says numTraining {description['numTraining']}, but there are {training} cases"]
+
+
+def _split_problems(folder: Path, training: set[str]) -> list[str]:
+    """Cases of a split that do not exist, lie on both sides, or share a patient with the other side."""
+    file = folder / SPLITS_NAME
+    if not file.is_file():
+        return []
+    try:
+        folds = [(set(fold["train"]), set(fold["val"])) for fold in json.loads(file.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [f"{file}: is no list of folds with train and val ({error}); convert with --split again"]
+    records = [record for own in read_records(folder).values() for record in own]
+    patient_of = {record.case: record.details.get("patient") or record.volume for record in records}
+    problems = []
+    for index, (train, validation) in enumerate(folds):
+        if unknown := sorted((train | validation) - training):
+            problems.append(f"{file}: fold {index} names {unknown[0]}, which is no training case")
+        if both := sorted(train & validation):
+            problems.append(f"{file}: fold {index} trains and validates on {both[0]}")
+        shared = {patient_of[case] for case in train if case in patient_of} & {
+            patient_of[case] for case in validation if case in patient_of
+        }
+        if shared:
+            problems.append(f"{file}: fold {index} has {len(shared)} patients on both sides; use --split patient:K")
+    return problems
+
+
+def _mixed_units(folder: Path, description: dict[str, Any], results: list[Checked]) -> list[str]:
+    """Channels whose intensity unit is not the same in every case."""
+    problems = []
+    for channel, name in enumerate(description["channel_names"].values()):
+        cases = {checked.case: checked.units[channel] for checked in results if len(checked.units) > channel}
+        units = Counter(cases.values())
+        is_ct = str(name).casefold() == "ct"
+        if is_ct and len(units) > 1:
+            rare = units.most_common()[-1][0]
+            example = next(case for case, unit in cases.items() if unit == rare)
+            shown = ", ".join(f"{count} cases look like {unit}" for unit, count in units.most_common())
+            problems.append(f"{folder}: channel {name} mixes units: {shown}, e.g. {example}; convert them to one unit")
+        elif is_ct and units and "HU" not in units:
+            problems.append(
+                f"{folder}: channel {name} holds no Hounsfield units ({next(iter(units))}); call it otherwise"
+            )
+    return problems
+
+
+def _findings(folder: Path, results: list[Checked]) -> list[str]:
+    findings = []
+    if empty := [checked.case for checked in results if checked.empty]:
+        findings.append(f"{len(empty)} labels without foreground: {', '.join(empty[:5])}")
+    first_with: dict[str, str] = {}
+    for checked in results:
+        first = first_with.setdefault(checked.digest, checked.case)
+        if checked.digest and first != checked.case:
+            findings.append(f"{checked.case} has the image of {first}; keep both on one side of any split")
+    changed = []
+    for own in read_records(folder).values():
+        for record in own:
+            for name, size in record.outputs.items():
+                if not (folder / name).is_file() or (folder / name).stat().st_size != size:
+                    changed.append(name)
+    if changed:
+        findings.append(f"{len(changed)} files are no longer as converted: {', '.join(changed[:5])}")
+    if spacings := {checked.spacing_mm for checked in results if checked.spacing_mm}:
+        low, high = np.min(list(spacings), axis=0), np.max(list(spacings), axis=0)
+        findings.append(f"voxel sizes from {'x'.join(f'{v:g}' for v in low)} to {'x'.join(f'{v:g}' for v in high)} mm")
+    return findings

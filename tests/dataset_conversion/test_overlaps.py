@@ -1,0 +1,60 @@
+"""Leakage between data sets: by name, and by content."""
+
+from pathlib import Path
+
+import pytest
+
+from dataset_conversion.conversion import convert
+from dataset_conversion.datasets import converters
+from dataset_conversion.datasets.covid_19_ct_seg import Covid19CTSeg
+from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
+from dataset_conversion.datasets.generic import Generic
+from dataset_conversion.datasets.msd import MSD
+from dataset_conversion.overlaps import OVERLAPS, overlap_of
+from nnunet_ext.errors import InputError
+
+
+def test_the_map_is_symmetric_and_names_each_pair_once() -> None:
+    pairs = [frozenset((known.first, known.second)) for known in OVERLAPS]
+    assert len(set(pairs)) == len(pairs)
+    assert all(len(pair) == 2 for pair in pairs)
+    for known in OVERLAPS:
+        assert overlap_of(known.first, known.second) is overlap_of(known.second, known.first) is known
+    assert overlap_of("MosMed", "LiTS") is None
+
+
+def test_our_data_sets_are_in_the_map_under_their_names() -> None:
+    names = {name for known in OVERLAPS for name in (known.first, known.second)}
+    assert {"COVID-SemiSeg", "SIRM", "COVID-19-CT-Seg", "LiTS", "Synthetic-COVID-CT"} <= names & set(converters())
+
+
+def test_overlapping_sets_are_told_and_forbidden(covid: Path, covid_19_ct_seg_original: Path, raw: Path) -> None:
+    convert(CovidSemiSeg(covid, unlabeled=True), raw / "Dataset121_X")
+    other = Covid19CTSeg(covid_19_ct_seg_original)
+    with pytest.raises(InputError, match="Dataset121_X overlaps with COVID-19-CT-Seg"):
+        convert(other, raw / "Dataset122_X", forbid_overlap=True)
+    assert not (raw / "Dataset122_X").exists()
+    (note,) = convert(other, raw / "Dataset122_X").notes
+    assert "the same 20 volumes" in note
+    assert "do not train on one and test on the other" in note
+
+
+def test_liver_of_the_decathlon_is_lits(lits_original: Path, lung: Path, raw: Path) -> None:
+    description = lung / "dataset.json"
+    description.write_text(description.read_text().replace('"Lung"', '"Liver"'))
+    convert(MSD(lung), raw / "Dataset003_X")
+    kind = converters()["LiTS"]
+    assert "the same scans under another licence" in convert(kind(lits_original), raw / "Dataset004_X").notes[-1]
+
+
+def test_same_images_under_other_names_are_found(lung: Path, raw: Path, tmp_path: Path) -> None:
+    convert(MSD(lung), raw / "Dataset006_X")
+    source = tmp_path / "renamed"
+    for part in ("imagesTr", "labelsTr"):
+        (source / part).mkdir(parents=True)
+        (source / part / "a.nii.gz").write_bytes((lung / part / "lung_003.nii.gz").read_bytes())
+    generic = Generic(source, images="imagesTr", masks="labelsTr", channel="CT")
+    assert convert(generic, raw / "Dataset007_X").copies == {"a": "Dataset006_X/lung_003"}
+    assert "Dataset006_X/lung_003" in (raw / "Dataset007_X/conversion.csv").read_text()
+    summary = convert(generic, raw / "Dataset007_X", forbid_overlap=True)
+    assert "1 images occur in other data sets (a = Dataset006_X/lung_003)" in summary.problems[0]
