@@ -1,0 +1,144 @@
+"""The headers of all DICOM files below a folder, read in worker processes and kept in a cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunet_ext.dicom.headers import Slice, read_headers
+from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import in_worker_processes
+
+CHUNK = 256  # files per task of a worker
+CACHE_VERSION = 1  # of what a cache row holds
+_SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+
+
+@dataclass
+class Scan:
+    """What lies in a folder. ``damaged``: one line per file that should be readable; ``others``: count of non-DICOM."""
+
+    slices: list[Slice] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    others: int = 0
+
+
+def scan(folder: Path, *, processes: int = 1, cache: Path | None = None) -> Scan:
+    """Read the headers of every file below ``folder``, whatever the files and folders are called.
+
+    Slices come in the order of their paths, with ``path`` as ``folder`` joined with the rest. Links to folders are not
+    followed. Hidden files and what operating systems leave behind are passed over.
+
+    Args:
+        folder: of any depth.
+        processes: worker processes.
+        cache: SQLite file, made if absent, readable by its owner only (it holds patient identifiers); a file is read
+            again when its size or time of change differs. Must lie outside ``folder``.
+
+    Raises:
+        InputError: no such folder, or a cache that lies in it or is another kind of file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; -i names a folder of DICOM files")
+    files = sorted(_files(folder))
+    if cache is None:
+        return _as_scan(folder, _results(files, processes))
+    return _with_cache(folder, files, processes, cache)
+
+
+def _with_cache(folder: Path, files: list[str], processes: int, cache: Path) -> Scan:
+    if cache.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{cache}: lies in the folder that is scanned; choose a place outside")
+    with closing(_open_cache(cache)) as database:
+        known = dict(database.execute("SELECT path, state || char(9) || content FROM file"))
+        states = {file: _state(file) for file in files}
+        fresh, pending = {}, []
+        for file in files:
+            state, _, content = known.get(os.path.realpath(file), "").partition("\t")
+            if content and state == states[file]:
+                fresh[file] = json.loads(content)
+            else:
+                pending.append(file)
+        for file, result in _results(pending, processes):
+            fresh[file] = result
+            row = (os.path.realpath(file), states[file], json.dumps(result))
+            database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", row)
+            if len(fresh) % (16 * CHUNK) == 0:
+                database.commit()  # a kill loses little
+        database.commit()
+    return _as_scan(folder, fresh.items())
+
+
+def _open_cache(cache: Path) -> sqlite3.Connection:
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(cache, os.O_RDWR | os.O_CREAT, 0o600))
+        database = sqlite3.connect(cache)
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(f"{cache}: is no cache of DICOM headers ({error}); choose another file") from error
+    if tables - {"file"} or (tables and version == 0):
+        database.close()
+        raise InputError(f"{cache}: is a database of something else; choose another file")
+    if version != CACHE_VERSION:
+        database.execute("DROP TABLE IF EXISTS file")
+        database.execute("CREATE TABLE file (path TEXT PRIMARY KEY, state TEXT, content TEXT)")
+        database.execute(f"PRAGMA user_version = {CACHE_VERSION}")
+    return database
+
+
+def _state(file: str) -> str:
+    status = os.stat(file)  # noqa: PTH116 - of 750 000 files
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _SYSTEM_NAMES]
+        for name in names:
+            path = os.path.join(parent, name)  # noqa: PTH118 - of 750 000 files
+            if not name.startswith(".") and name not in _SYSTEM_NAMES and os.path.isfile(path):  # noqa: PTH113
+                yield path
+
+
+def _results(files: list[str], processes: int) -> Iterator[tuple[str, list | str]]:
+    """Each file with the rows of its slices, or with the line that says what is wrong."""
+    from tqdm import tqdm
+
+    chunks = [tuple(files[begin : begin + CHUNK]) for begin in range(0, len(files), CHUNK)]
+    with tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty()) as progress:
+        for chunk, results in in_worker_processes(_read_chunk, chunks, processes):
+            yield from zip(chunk, results, strict=True)
+            progress.update(len(chunk))
+
+
+def _read_chunk(files: tuple[str, ...]) -> list[list | str]:
+    results: list[list | str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's remarks on values that we check ourselves
+        for file in files:
+            try:
+                results.append([list(item[1:]) for item in read_headers(Path(file))])  # a JSON value, without the path
+            except InputError as error:
+                results.append(str(error))
+    return results
+
+
+def _as_scan(folder: Path, results: Iterable[tuple[str, list | str]]) -> Scan:
+    found = Scan()
+    for file, result in sorted(results, key=lambda pair: pair[0]):
+        if isinstance(result, str):
+            found.damaged.append(result)
+        elif not result:
+            found.others += 1
+        for row in result if isinstance(result, list) else ():
+            found.slices.append(Slice(file, *(tuple(value) if isinstance(value, list) else value for value in row)))
+    return found

@@ -1,0 +1,304 @@
+"""DICOM headers without pixels: one :class:`Slice` per image or frame, as plain values that travel and are cached."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import first_line
+
+CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"  # enhanced kinds continue it
+PREFIX_BYTES = 1 << 15  # holds the header of nearly every CT slice, so that one read per file is enough
+INFLATED_LIMIT = 1 << 29  # bytes that a deflated file may unpack to
+LARGEST_FRAME_COUNT = 20_000
+ARCHIVE_ENDINGS = (".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".iso")
+
+_NAMES = (
+    "SOPClassUID SOPInstanceUID Modality PatientID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID ImageType "
+    "SeriesNumber AcquisitionNumber InstanceNumber TemporalPositionIdentifier AcquisitionTime Rows Columns "
+    "SamplesPerPixel NumberOfFrames PixelSpacing ImagePositionPatient ImageOrientationPatient SliceThickness "
+    "SeriesDescription ConvolutionKernel BodyPartExamined SpecificCharacterSet"
+).split()
+_TAGS = {name: Tag(name) for name in _NAMES}
+_WANTED = list(_TAGS.values())
+
+
+class Slice(NamedTuple):
+    """One image or frame of a file.
+
+    Absent texts are empty, absent numbers ``None``, absent vectors empty. ``position_mm`` is the centre of the first
+    pixel and ``orientation`` the directions of increasing column and of increasing row, both in DICOM's patient
+    coordinates (left, posterior, head). ``spacing_mm`` is the distance between rows, then between columns.
+    """
+
+    path: str
+    frame: int | None = None
+    sop_class: str = ""
+    sop_uid: str = ""
+    modality: str = ""
+    patient_id: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    frame_of_reference_uid: str = ""
+    image_type: str = ""
+    series_number: int | None = None
+    acquisition_number: int | None = None
+    instance_number: int | None = None
+    temporal_position: int | None = None
+    acquisition_time: str = ""
+    rows: int = 0
+    columns: int = 0
+    samples: int = 1
+    position_mm: tuple[float, ...] = ()
+    orientation: tuple[float, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    thickness_mm: float | None = None
+    description: str = ""
+    kernel: str = ""
+    body_part: str = ""
+    transfer_syntax: str = ""
+
+
+def read_headers(path: Path) -> list[Slice]:
+    """Headers of a DICOM file: one slice, or one per frame; an empty list for any other kind of file.
+
+    The start of the file decides, not its name. A file without the 128-byte preamble is read if it begins like DICOM.
+
+    Raises:
+        InputError: damaged, or an archive that hides files; one line that says what to do.
+    """
+    try:
+        with path.open("rb", buffering=0) as stream:
+            start = stream.read(PREFIX_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if path.name.lower().endswith(ARCHIVE_ENDINGS):
+        raise InputError(f"{path}: is an archive; unpack it and run again")
+    if not _looks_like_dicom(start):
+        if path.suffix.lower() in (".dcm", ".dicom"):
+            raise InputError(f"{path}: {'is empty' if not start else 'is no DICOM file'}; copy it again or remove it")
+        return []
+    try:
+        return _slices(path, start)
+    except InputError:
+        raise
+    except Exception as error:  # damaged files make pydicom raise a dozen kinds
+        raise InputError(f"{path}: DICOM header is damaged ({first_line(error)}); copy it again") from error
+
+
+def _looks_like_dicom(start: bytes) -> bool:
+    if start[128:132] == b"DICM":
+        return True
+    # Without preamble: an element of group 2 or 8 with a small element number, in either byte order.
+    return (
+        len(start) >= 16
+        and start[:2] in (b"\2\0", b"\x08\0", b"\0\x08")
+        and 0 in start[2:4]
+        and start[4:8] != b"\0" * 4
+    )
+
+
+def _slices(path: Path, start: bytes) -> list[Slice]:
+    if DeflatedExplicitVRLittleEndian.encode() in start[132:1024]:
+        refuse_inflation_bomb(path)
+        data = None
+    else:
+        data = _from_start(start)
+    if data is None:
+        data = dcmread(path, stop_before_pixels=True, specific_tags=_WANTED, force=True)
+    plain = _plain_slice(path, data, str(data.file_meta.get("TransferSyntaxUID", "")))
+    frames = int(_text(data, "NumberOfFrames") or 1)
+    if not 1 <= frames <= LARGEST_FRAME_COUNT:
+        raise InputError(f"{path}: says it has {frames} frames; it is damaged, copy it again")
+    if frames == 1 and not plain.sop_class.startswith(CT_STORAGE + "."):
+        return [plain]
+    return _frames(path, plain, frames)
+
+
+def _from_start(start: bytes) -> Dataset | None:
+    """The header, if it lies in the first bytes: they are the whole file, or reach beyond what we want of it."""
+    try:
+        data = dcmread(io.BytesIO(start), stop_before_pixels=True, specific_tags=_WANTED, force=True)
+    except Exception:
+        if len(start) < PREFIX_BYTES:
+            raise
+        return None
+    return data if len(start) < PREFIX_BYTES or _TAGS["PixelSpacing"] in data else None
+
+
+def refuse_inflation_bomb(path: Path) -> None:
+    """Refuse a deflated file that unpacks to more than any image needs; pydicom would unpack it in one piece.
+
+    Raises:
+        InputError: it does.
+    """
+    with path.open("rb") as stream:
+        content = stream.read()
+    position = content.find(struct.pack("<HH", 2, 0), 132)
+    if position < 0 or len(content) < position + 12:
+        raise InputError(f"{path}: DICOM header is damaged (no group length); copy it again")
+    begin = position + 12 + struct.unpack_from("<I", content, position + 8)[0]
+    engine, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, content[begin:]
+    while rest and not engine.eof:
+        total += len(engine.decompress(rest, 1 << 24))
+        rest = engine.unconsumed_tail
+        if total > INFLATED_LIMIT:
+            raise InputError(f"{path}: unpacks to more than {INFLATED_LIMIT >> 20} MiB; do not use this file")
+
+
+def _plain_slice(path: Path, data: Dataset, syntax: str) -> Slice:
+    """What the top level of the header says."""
+    sop_class = _text(data, "SOPClassUID")
+    return Slice(
+        path=str(path),
+        sop_class=sop_class,
+        sop_uid=_text(data, "SOPInstanceUID"),
+        modality=_text(data, "Modality") or ("CT" if sop_class.startswith(CT_STORAGE) else ""),
+        patient_id=_decoded(data, "PatientID"),
+        study_uid=_text(data, "StudyInstanceUID"),
+        series_uid=_text(data, "SeriesInstanceUID"),
+        frame_of_reference_uid=_text(data, "FrameOfReferenceUID"),
+        image_type=_text(data, "ImageType").upper(),
+        series_number=_whole(data, "SeriesNumber"),
+        acquisition_number=_whole(data, "AcquisitionNumber"),
+        instance_number=_whole(data, "InstanceNumber"),
+        temporal_position=_whole(data, "TemporalPositionIdentifier"),
+        acquisition_time=_text(data, "AcquisitionTime"),
+        rows=_short(data, "Rows"),
+        columns=_short(data, "Columns"),
+        samples=_short(data, "SamplesPerPixel") or 1,
+        position_mm=_vector(path, data, "ImagePositionPatient", 3),
+        orientation=_vector(path, data, "ImageOrientationPatient", 6),
+        spacing_mm=_vector(path, data, "PixelSpacing", 2),
+        thickness_mm=next(iter(_vector(path, data, "SliceThickness", 1)), None),
+        description=_decoded(data, "SeriesDescription"),
+        kernel=_text(data, "ConvolutionKernel"),
+        body_part=_text(data, "BodyPartExamined"),
+        transfer_syntax=syntax,
+    )
+
+
+def _frames(path: Path, plain: Slice, frames: int) -> list[Slice]:
+    """Slices of an enhanced image; the file itself where it has no per-frame geometry."""
+    data = dcmread(path, stop_before_pixels=True, force=True)
+    if "PerFrameFunctionalGroupsSequence" not in data:
+        return [plain] if frames == 1 else [plain._replace(position_mm=(), orientation=())]
+    groups = data.PerFrameFunctionalGroupsSequence
+    shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    if len(groups) != frames:
+        raise InputError(f"{path}: has {frames} frames but describes {len(groups)}; it is damaged, copy it again")
+    return [_frame(path, plain, index, group, shared) for index, group in enumerate(groups)]
+
+
+def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset) -> Slice:
+    def item(sequence: str) -> Dataset:
+        items = group.get(sequence) or shared.get(sequence)
+        return items[0] if items else Dataset()
+
+    def vector(sequence: str, name: str, count: int) -> tuple[float, ...]:
+        values = item(sequence).get(name)
+        return _finite(path, name, values if isinstance(values, Sequence) else [], count)
+
+    measures, content = item("PixelMeasuresSequence"), item("FrameContentSequence")
+    thickness = measures.get("SliceThickness")
+    frame_type = item("CTImageFrameTypeSequence").get("FrameType")
+    return plain._replace(
+        frame=index,
+        position_mm=vector("PlanePositionSequence", "ImagePositionPatient", 3),
+        orientation=vector("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+        spacing_mm=vector("PixelMeasuresSequence", "PixelSpacing", 2),
+        thickness_mm=None if thickness is None else float(thickness),
+        image_type="\\".join(frame_type) if frame_type else plain.image_type,
+        instance_number=index + 1,
+        temporal_position=content.get("TemporalPositionIndex"),
+        acquisition_number=content.get("FrameAcquisitionNumber", plain.acquisition_number),
+        acquisition_time=str(content.get("FrameAcquisitionDateTime", plain.acquisition_time)),
+    )
+
+
+def _raw(data: Dataset, name: str) -> Any:
+    """Undecoded value: pydicom's conversion of every element would take longer than reading the file."""
+    element = data.get_item(_TAGS[name])
+    return None if element is None else element.value
+
+
+def _text(data: Dataset, name: str) -> str:
+    value = _raw(data, name)
+    if value is None:
+        return ""
+    return value.decode("latin-1").strip(" \0\n") if isinstance(value, bytes) else str(value).strip()
+
+
+def _decoded(data: Dataset, name: str) -> str:
+    """Text in the file's character set; only its equality and the series choice depend on it."""
+    value = _raw(data, name)
+    if not isinstance(value, bytes):
+        return str(value or "").strip()
+    return _in_character_set(value, _text(data, "SpecificCharacterSet"))
+
+
+@lru_cache(maxsize=4096)
+def _in_character_set(value: bytes, character_sets: str) -> str:
+    from pydicom.charset import convert_encodings, decode_bytes
+
+    try:
+        text = decode_bytes(value, convert_encodings(character_sets.split("\\")), {"\\"})
+    except (LookupError, ValueError):
+        text = value.decode("latin-1")
+    return text.strip(" \0\n")
+
+
+def _whole(data: Dataset, name: str) -> int | None:
+    try:
+        return int(_text(data, name).partition("\\")[0])
+    except ValueError:
+        return None
+
+
+def _short(data: Dataset, name: str) -> int:
+    """A 16-bit number; 0 where it is absent."""
+    element = data.get_item(_TAGS[name])
+    if element is None or not element.value:
+        return 0
+    if isinstance(element.value, bytes):
+        return int(struct.unpack_from("<H" if element.is_little_endian else ">H", element.value)[0])
+    return int(element.value)
+
+
+def _vector(path: Path, data: Dataset, name: str, count: int) -> tuple[float, ...]:
+    text = _text(data, name)
+    return _finite(path, name, text.split("\\") if text else [], count)
+
+
+def _finite(path: Path, name: str, values: Sequence[Any], count: int) -> tuple[float, ...]:
+    """``count`` finite numbers, or none where the file gives none.
+
+    Raises:
+        InputError: other than that.
+    """
+    if not len(values):
+        return ()
+    try:
+        numbers = tuple(float(value) for value in values)
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{path}: {name} is not {count} numbers; its place is unknown, remove the file")
+    return numbers
+
+
+def sop_class_name(uid: str) -> str:
+    """Name of a kind of DICOM object, e.g. ``CT Image Storage``."""
+    return UID(uid).name if uid else "an object without SOP class"
