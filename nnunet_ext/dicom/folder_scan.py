@@ -140,5 +140,6 @@ def _as_scan(folder: Path, results: Iterable[tuple[str, list | str]]) -> Scan:
         elif not result:
             found.others += 1
         for row in result if isinstance(result, list) else ():
-            found.slices.append(Slice(file, *(tuple(value) if isinstance(value, list) else value for value in row)))
+            # Vectors come out of JSON as lists.
+            found.slices.append(Slice._make([file, *(tuple(v) if isinstance(v, list) else v for v in row)]))
     return found

@@ -96,11 +96,6 @@ def directions_of(orientation: Sequence[float]) -> np.ndarray:
     return np.stack([row, column, np.cross(row, column)])
 
 
-def sorted_along_normal(positions_mm: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Indices that sort positions (n, 3) along the normal; stable."""
-    return np.argsort(positions_mm @ directions[2], kind="stable")
-
-
 def stack_of(
     positions_mm: np.ndarray,
     directions: np.ndarray,
@@ -151,16 +146,17 @@ def _steps(along_mm: np.ndarray) -> tuple[Kind, float]:
     typical_mm = float(np.median(np.diff(along_mm)))
     layers = np.concatenate([[0], np.cumsum(np.round(np.diff(along_mm) / typical_mm))])
     if np.diff(layers).min() > 0:
-        step_mm, first_mm = np.polyfit(layers, along_mm, 1)
+        slope_mm, first_mm = np.polyfit(layers, along_mm, 1)
+        step_mm = round(float(slope_mm), 6)
         if np.abs(first_mm + step_mm * layers - along_mm).max() <= ALONG_TOLERANCE * step_mm:
-            return ("regular" if layers[-1] == len(along_mm) - 1 else "missing"), float(step_mm)
+            return ("regular" if layers[-1] == len(along_mm) - 1 else "missing"), step_mm
     return "uneven", typical_mm
 
 
 def grid_of(stack: Stack) -> Grid:
     """The right-angled grid that holds all slices; for a regular stack its layers are the slices.
 
-    Its axes are those of the slices, its pixels theirs. Where slices are shifted (a tilted gantry), it is as much wider.
+    Its axes are those of the slices, its pixels theirs. Where slices are shifted (a tilted gantry), it is wider.
 
     Raises:
         InputError: too large to be an image.
@@ -185,6 +181,11 @@ def grid_of(stack: Stack) -> Grid:
 
 
 def slice_places(stack: Stack, grid: Grid) -> np.ndarray:
-    """Grid indices (n, 3), fractional, of the first pixel of each slice."""
-    origin = np.append(grid.affine_lps_mm[:3, 3], 1.0)[:3] @ stack.directions.T
-    return (stack.offsets_mm - origin) / np.array([*stack.spacing_mm, stack.step_mm])
+    """Grid indices (n, 3) of the first pixel of each slice, fractional where slice and grid differ noticeably."""
+    origin_mm = grid.affine_lps_mm[:3, 3] @ stack.directions.T
+    places = (stack.offsets_mm - origin_mm) / np.array([*stack.spacing_mm, stack.step_mm])
+    if not stack.shifted:
+        places[:, :2] = 0
+    if stack.kind in ("regular", "missing"):
+        places[:, 2] = np.round(places[:, 2])
+    return places

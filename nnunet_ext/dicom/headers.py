@@ -6,7 +6,7 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +26,32 @@ LARGEST_FRAME_COUNT = 20_000
 ARCHIVE_ENDINGS = (".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".iso")
 
 _NAMES = (
-    "SOPClassUID SOPInstanceUID Modality PatientID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID ImageType "
-    "SeriesNumber AcquisitionNumber InstanceNumber TemporalPositionIdentifier AcquisitionTime Rows Columns "
-    "SamplesPerPixel NumberOfFrames PixelSpacing ImagePositionPatient ImageOrientationPatient SliceThickness "
-    "SeriesDescription ConvolutionKernel BodyPartExamined SpecificCharacterSet"
-).split()
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "ImageType",
+    "SeriesNumber",
+    "AcquisitionNumber",
+    "InstanceNumber",
+    "TemporalPositionIdentifier",
+    "AcquisitionTime",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "PixelSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SliceThickness",
+    "SeriesDescription",
+    "ConvolutionKernel",
+    "BodyPartExamined",
+    "SpecificCharacterSet",
+)
 _TAGS = {name: Tag(name) for name in _NAMES}
 _WANTED = list(_TAGS.values())
 
@@ -102,12 +123,8 @@ def _looks_like_dicom(start: bytes) -> bool:
     if start[128:132] == b"DICM":
         return True
     # Without preamble: an element of group 2 or 8 with a small element number, in either byte order.
-    return (
-        len(start) >= 16
-        and start[:2] in (b"\2\0", b"\x08\0", b"\0\x08")
-        and 0 in start[2:4]
-        and start[4:8] != b"\0" * 4
-    )
+    group, element, rest = start[:2], start[2:4], start[4:8]
+    return group in (b"\2\0", b"\x08\0", b"\0\x08") and b"\0" in element and len(start) >= 16 and any(rest)
 
 
 def _slices(path: Path, start: bytes) -> list[Slice]:
@@ -122,9 +139,13 @@ def _slices(path: Path, start: bytes) -> list[Slice]:
     frames = int(_text(data, "NumberOfFrames") or 1)
     if not 1 <= frames <= LARGEST_FRAME_COUNT:
         raise InputError(f"{path}: says it has {frames} frames; it is damaged, copy it again")
-    if frames == 1 and not plain.sop_class.startswith(CT_STORAGE + "."):
-        return [plain]
-    return _frames(path, plain, frames)
+    enhanced = plain.sop_class.startswith(f"{CT_STORAGE}.")
+    return _frames(path, plain, frames) if frames > 1 or enhanced else [plain]
+
+
+def is_kind_of(sop_class: str, storage: str) -> bool:
+    """Whether an object is of a storage class, in its plain or in one of its enhanced forms."""
+    return sop_class == storage or sop_class.startswith(f"{storage}.")
 
 
 def _from_start(start: bytes) -> Dataset | None:
@@ -160,12 +181,12 @@ def refuse_inflation_bomb(path: Path) -> None:
 
 def _plain_slice(path: Path, data: Dataset, syntax: str) -> Slice:
     """What the top level of the header says."""
-    sop_class = _text(data, "SOPClassUID")
+    sop_class = _text(data, "SOPClassUID") or str(data.file_meta.get("MediaStorageSOPClassUID", ""))
     return Slice(
         path=str(path),
         sop_class=sop_class,
         sop_uid=_text(data, "SOPInstanceUID"),
-        modality=_text(data, "Modality") or ("CT" if sop_class.startswith(CT_STORAGE) else ""),
+        modality=_text(data, "Modality") or ("CT" if is_kind_of(sop_class, CT_STORAGE) else ""),
         patient_id=_decoded(data, "PatientID"),
         study_uid=_text(data, "StudyInstanceUID"),
         series_uid=_text(data, "SeriesInstanceUID"),
@@ -209,7 +230,7 @@ def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset
 
     def vector(sequence: str, name: str, count: int) -> tuple[float, ...]:
         values = item(sequence).get(name)
-        return _finite(path, name, values if isinstance(values, Sequence) else [], count)
+        return _finite(path, name, [] if values is None else values, count)
 
     measures, content = item("PixelMeasuresSequence"), item("FrameContentSequence")
     thickness = measures.get("SliceThickness")
@@ -235,6 +256,7 @@ def _raw(data: Dataset, name: str) -> Any:
 
 
 def _text(data: Dataset, name: str) -> str:
+    """Value as text without padding; empty where it is absent."""
     value = _raw(data, name)
     if value is None:
         return ""
@@ -269,7 +291,7 @@ def _whole(data: Dataset, name: str) -> int | None:
 
 def _short(data: Dataset, name: str) -> int:
     """A 16-bit number; 0 where it is absent."""
-    element = data.get_item(_TAGS[name])
+    element: Any = data.get_item(_TAGS[name])
     if element is None or not element.value:
         return 0
     if isinstance(element.value, bytes):
@@ -282,18 +304,18 @@ def _vector(path: Path, data: Dataset, name: str, count: int) -> tuple[float, ..
     return _finite(path, name, text.split("\\") if text else [], count)
 
 
-def _finite(path: Path, name: str, values: Sequence[Any], count: int) -> tuple[float, ...]:
+def _finite(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[float, ...]:
     """``count`` finite numbers, or none where the file gives none.
 
     Raises:
         InputError: other than that.
     """
-    if not len(values):
-        return ()
     try:
         numbers = tuple(float(value) for value in values)
-    except ValueError:
-        numbers = ()
+    except (TypeError, ValueError):
+        numbers = (math.nan,)
+    if not numbers:
+        return ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise InputError(f"{path}: {name} is not {count} numbers; its place is unknown, remove the file")
     return numbers

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from nnunet_ext.dicom.headers import Slice, refuse_inflation_bomb
 from nnunet_ext.errors import InputError
@@ -61,12 +62,12 @@ def read_pixels(item: Slice) -> Pixels:
 def _decode(path: Path, frame: int | None) -> tuple[Dataset, np.ndarray]:
     """The header and the stored values, widened to int32."""
     try:
-        data = dcmread(path, force=True)
+        data = dcmread(path, force=True) if frame is None else _multi_frame(path, path.stat().st_mtime_ns)
         if data.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             refuse_inflation_bomb(path)
         if "TransferSyntaxUID" not in data.file_meta:  # no preamble: pydicom has found out the encoding
             implicit, _ = data.original_encoding
-            data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1"
+            data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         if data.get("SamplesPerPixel", 1) != 1:
             raise InputError(f"{path}: is a colour picture, no scan; remove it")
         if not 0 < data.Rows * data.Columns <= LARGEST_PIXELS:
@@ -79,6 +80,13 @@ def _decode(path: Path, frame: int | None) -> tuple[Dataset, np.ndarray]:
     if stored.shape != (data.Rows, data.Columns):
         raise InputError(f"{path}: its pixels have shape {stored.shape}, not what its header says; copy it again")
     return data, stored.astype(np.float64 if stored.dtype.kind == "f" else np.int32)
+
+
+@lru_cache(maxsize=1)
+def _multi_frame(path: Path, changed_ns: int) -> Dataset:
+    """A file of many frames, read once for all of them."""
+    del changed_ns  # part of the key
+    return dcmread(path, force=True)
 
 
 def _declared_padding(data: Dataset, stored: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from nnunet_ext.dicom.geometry import SAME_POSITION_MM, Stack, directions_of, sorted_along_normal, stack_of
-from nnunet_ext.dicom.headers import CT_STORAGE, Slice, sop_class_name
+from nnunet_ext.dicom.geometry import SAME_POSITION_MM, Stack, directions_of, stack_of
+from nnunet_ext.dicom.headers import CT_STORAGE, Slice, is_kind_of, sop_class_name
 from nnunet_ext.dicom.pixels import read_pixels
 from nnunet_ext.errors import InputError
 
@@ -32,7 +33,7 @@ PART_TAGS: tuple[Callable[[Slice], object], ...] = (
 
 @dataclass(frozen=True)
 class Rules:
-    """Which series are accepted.
+    """Which series are accepted; known modalities are CT and MR.
 
     ``repeats`` says what happens where several different slices share a position and no field tells acquisitions apart:
     ``reject`` the series, or keep the ``first`` by InstanceNumber and say so.
@@ -91,7 +92,7 @@ def acquisitions_of(slices: Iterable[Slice], rules: Rules | None = None) -> tupl
 
 def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisition], list[Rejected]]:
     reasons: dict[str, list[Slice]] = defaultdict(list)
-    usable = []
+    usable: list[Slice] = []
     for item in members:
         reason = _unfit(item, rules)
         (reasons[reason] if reason else usable).append(item)
@@ -99,17 +100,21 @@ def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisi
     accepted: list[Acquisition] = []
     for alike in _alike(usable):
         try:
-            for part, remarks in _divide(alike, rules):
-                accepted.append(_acquisition(part, remarks, len(accepted) + 1, rules))
+            parts = _divide(alike, rules)
         except InputError as error:
             rejected.append(Rejected(tuple(alike), str(error)))
+            continue
+        for part, remarks in parts:
+            try:
+                accepted.append(_acquisition(part, remarks, len(accepted) + 1, rules))
+            except InputError as error:
+                rejected.append(Rejected(tuple(part), str(error)))
     return accepted, rejected
 
 
 def _unfit(item: Slice, rules: Rules) -> str:
     """Why a slice is no part of a scan; empty where nothing speaks against it."""
-    classes = tuple(CLASS_OF_MODALITY[name] for name in rules.modalities if name in CLASS_OF_MODALITY)
-    if not item.sop_class.startswith(classes):
+    if item.sop_class and not any(is_kind_of(item.sop_class, CLASS_OF_MODALITY[name]) for name in rules.modalities):
         return f"is {sop_class_name(item.sop_class)}, not {' or '.join(rules.modalities)}"
     if item.modality not in rules.modalities:
         return f"has modality {item.modality}, not {' or '.join(rules.modalities)}"
@@ -259,7 +264,7 @@ def _by_runs(items: Sequence[Slice]) -> list[list[Slice]]:
         else:
             run.append(index)
     ranges = [(along_mm[run].min(), along_mm[run].max()) for run in runs]
-    for first, second in zip(ranges, ranges[1:], strict=False):
+    for first, second in itertools.pairwise(ranges):
         shared_mm = min(first[1], second[1]) - max(first[0], second[0])
         if shared_mm < SHARED_RANGE * min(first[1] - first[0], second[1] - second[0]):
             return []

@@ -20,8 +20,8 @@ NO_AIR_HU = -200  # any CT of a patient shows air below this
 class Volume:
     """An acquisition in memory.
 
-    ``voxels`` is (x, y, z), int16 or float32, in ``unit`` (``HU`` for CT); ``grid`` places it. ``transforms`` say what was
-    done to it, ``warnings`` what is odd.
+    ``voxels`` is (x, y, z), int16 or float32, in ``unit`` (``HU`` for CT); ``grid`` places it. ``transforms`` say
+    what was done to it, ``warnings`` what is odd.
     """
 
     acquisition: Acquisition
@@ -132,9 +132,8 @@ def _read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str, list[str]]:
         units[pixels.unit] += 1
         remarks.update(pixels.remarks)
     if len(units) > 1:
-        raise InputError(
-            f"{acquisition.slices[0].path}: slices of one series have different units ({', '.join(units)})"
-        )
+        file = acquisition.slices[0].path
+        raise InputError(f"{file}: slices of its series have different units ({', '.join(units)}); remove the series")
     total = len(acquisition.slices)
     words = [text if count == total else f"{text} ({count} of {total} slices)" for text, count in remarks.items()]
     return result, next(iter(units)), words
