@@ -276,7 +276,7 @@ def _in_character_set(value: bytes, character_sets: str) -> str:
     from pydicom.charset import convert_encodings, decode_bytes
 
     try:
-        text = decode_bytes(value, convert_encodings(character_sets.split("\\")), {"\\"})
+        text = decode_bytes(value, convert_encodings(character_sets.split("\\")), {ord("\\")})
     except (LookupError, ValueError):
         text = value.decode("latin-1")
     return text.strip(" \0\n")

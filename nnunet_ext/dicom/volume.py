@@ -159,7 +159,7 @@ def _shifted(values: np.ndarray, place: np.ndarray, shape: tuple[int, int, int],
     """A slice (row, column) at a fractional place of the grid's plane."""
     from scipy import ndimage
 
-    offset = (-place[1], -place[0])
+    offset = -np.round(place[::-1], 3)  # or noise of the last digit would put a slice's border outside of it
     return ndimage.affine_transform(
         values.astype(np.float64), np.ones(2), offset, output_shape=shape[1::-1], order=1, cval=fill
     )
