@@ -131,3 +131,158 @@ def chest_series(
     first_mm = -np.array(spacing_mm[1:]) * (size - 1) / 2
     positions_mm = np.array([(first_mm[1], first_mm[0], -200 + index * spacing_mm[0]) for index in range(slices)])
     return hu, np.ascontiguousarray(label[::-1]), positions_mm
+
+
+LIDC_SHAPE = (9, 48, 48)  # slices, rows, columns
+LIDC_STEP_MM, LIDC_PIXEL_MM = 2.5, 0.7
+LIDC_NODULES = (
+    # centre (slice, row, column), half height in slices, radius in pixels per reader; 0: not marked
+    ((4, 20, 14), 2, (6.0, 5.0, 4.0, 3.0)),
+    ((6, 30, 34), 1, (3.0, 0.0, 3.0, 0.0)),
+    ((2, 14, 36), 0, (0.0, 4.0, 0.0, 0.0)),
+)
+LIDC_HOLE = (20, 14, 2.0)  # row, column, radius: what the first reader leaves out of the first nodule's middle slice
+
+
+def write_lidc(folder: Path, *, layout: int = 3, seed: int = 0) -> Path:
+    """Write LIDC-IDRI: three CT of two patients, a chest X-ray with its reading, a segmentation object, XML files.
+
+    Args:
+        folder: made if absent.
+        layout: 1 to 4, the folders of the collection's releases; the XML files lie beside the images in 1 to 3 and in
+            a folder of their own in 4.
+        seed: of the images.
+
+    Returns:
+        The folder to give to ``nnUNetv2_ext_convert LIDC-IDRI -i``.
+    """
+    slices, rows, _ = LIDC_SHAPE
+    for number, (patient, scan) in enumerate((("LIDC-IDRI-0001", 1), ("LIDC-IDRI-0132", 1), ("LIDC-IDRI-0132", 2))):
+        study, series = uid(patient, scan), uid(patient, scan, "ct")
+        hu, _, positions_mm = chest_series(seed + number, slices, rows, (LIDC_STEP_MM, LIDC_PIXEL_MM, LIDC_PIXEL_MM))
+        place = folder / _lidc_place(layout, patient, scan, series)
+        write_series(
+            place, hu, positions_mm, spacing_mm=(LIDC_PIXEL_MM, LIDC_PIXEL_MM), patient=patient, study=study,
+            series=series, order=range(slices)[::-1],
+            names="{:06d}.dcm".format if layout < 3 else "1-{:03d}.dcm".format,
+        )  # fmt: skip
+        text = lidc_xml(series, positions_mm[:, 2])
+        xml = (place if layout < 4 else folder / "tcia-lidc-xml/157") / f"{(69, 71, 72)[number]:03d}.xml"
+        xml.parent.mkdir(parents=True, exist_ok=True)
+        xml.write_text(text, encoding="utf-8")
+        if number == 0:  # the same reading once more, as in LIDC-XML-only.zip
+            copy = folder / "LIDC-XML-only/tcia-lidc-xml/157/158.xml"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(text, encoding="utf-8")
+            (copy.parent / "._158.xml").write_bytes(b"\0\5\x16\7\0\2\0\0")
+    _write_xray(folder / _lidc_place(layout, "LIDC-IDRI-0001", 9, uid("xray")))
+    (folder / "metadata.csv").write_text('Series UID,File Size\n1.2,"1,234.5 MB"\n', encoding="utf-8")
+    return folder
+
+
+def _lidc_place(layout: int, patient: str, scan: int, series: str) -> str:
+    return {
+        1: f"LIDC-IDRI/{patient}/{uid(patient, scan)}/{series}",
+        2: f"LIDC-IDRI/{patient}/01-01-2000-{scan}/3000566-{scan}",
+        3: f"LIDC-IDRI/{patient}/01-01-2000-NA-NA-{scan}/3000566.000000-NA-{scan}",
+        4: series,
+    }[layout]
+
+
+def _write_xray(place: Path) -> None:
+    """A radiograph, a segmentation object, and the XML file of the radiograph's reading."""
+
+    def edit(index: int, data: Any) -> None:
+        data.SOPClassUID = ("1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.66.4")[index]
+        data.Modality = ("DX", "SEG")[index]
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+
+    write_series(place, np.zeros((2, 8, 8), int), np.zeros((2, 3)), patient="LIDC-IDRI-0001", edit=edit)
+    (place / "070.xml").write_text(
+        '<?xml version="1.0" encoding="UTF-8"?>\n<IdriReadMessage xmlns="http://www.nih.gov/idri"><ResponseHeader>'
+        f"<CTSeriesInstanceUid>{uid('LIDC-IDRI-0001', 1, 'ct')}</CTSeriesInstanceUid>"
+        f"<CXRSeriesInstanceUid>{uid('xray')}</CXRSeriesInstanceUid><Modality>CXR</Modality></ResponseHeader>"
+        "<CXRreadingSession><unblindedRead/></CXRreadingSession></IdriReadMessage>\n",
+        encoding="utf-8",
+    )
+
+
+def lidc_reader_masks() -> np.ndarray:
+    """What each of the four readers took for nodule, (reader, slice, row, column), slices foot to head."""
+    slices, rows, columns = np.meshgrid(*map(np.arange, LIDC_SHAPE), indexing="ij")
+    masks = np.zeros((4, *LIDC_SHAPE), bool)
+    for (z, row, column), half, radii in LIDC_NODULES:
+        for reader, radius in enumerate(radii):
+            near = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
+            masks[reader] |= near & (np.abs(slices - z) <= half)
+    row, column, radius = LIDC_HOLE
+    hole = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
+    masks[0] &= ~(hole & (slices == LIDC_NODULES[0][0][0]))
+    return masks
+
+
+def lidc_xml(series: str, heights_mm: np.ndarray) -> str:
+    """The reading of :data:`LIDC_NODULES` as the collection writes it, with small nodules and stray points."""
+    sessions = []
+    for reader in range(4):
+        nodules = []
+        for number, ((z, row, column), half, radii) in enumerate(LIDC_NODULES):
+            if not radii[reader]:
+                continue
+            rois = [
+                _roi(series, heights_mm, index, _around(row, column, radii[reader]))
+                for index in range(z + half, z - half - 1, -1)  # against the order of the slices
+            ]
+            if reader == 0 and number == 0:
+                hole_row, hole_column, radius = LIDC_HOLE
+                # The outline of a hole belongs to what is excluded, so it is the hole's own rim.
+                rois.insert(0, _roi(series, heights_mm, z, _rim(hole_row, hole_column, radius), inclusion="FALSE"))
+                rois.append(_roi(series, heights_mm, z, [(column + 1, row + 3)]))  # a stray mark
+            nodules.append(
+                f"<unblindedReadNodule><noduleID>Nodule {number}</noduleID><characteristics><subtlety>5</subtlety>"
+                f"<malignancy>4</malignancy></characteristics>{''.join(rois)}</unblindedReadNodule>"
+            )
+        small = _roi(series, heights_mm, 1, [(10, 30)])
+        nodules.append(f"<unblindedReadNodule><noduleID>small</noduleID>{small}</unblindedReadNodule>")
+        nodules.append("<nonNodule><nonNoduleID>1</nonNoduleID></nonNodule>")
+        sessions.append(
+            f"<readingSession><annotationVersion>3.12</annotationVersion>{''.join(nodules)}</readingSession>"
+        )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<LidcReadMessage xmlns="http://www.nih.gov"><ResponseHeader>'
+        f"<TaskDescription>Second unblinded read</TaskDescription><SeriesInstanceUid>{series}</SeriesInstanceUid>"
+        "<DateService>2008-08-18</DateService><TimeService>02:05:51</TimeService>"
+        f"</ResponseHeader>{''.join(sessions)}</LidcReadMessage>\n"
+    )
+
+
+def _roi(
+    series: str, heights_mm: np.ndarray, index: int, points: Sequence[tuple[int, int]], inclusion: str = "TRUE"
+) -> str:
+    edges = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points)
+    return (
+        f"<roi><imageZposition>{heights_mm[index]:.6f} </imageZposition>"
+        f"<imageSOP_UID>{uid(series, index)}</imageSOP_UID><inclusion>{inclusion}</inclusion>{edges}</roi>"
+    )
+
+
+def _around(row: int, column: int, radius: float) -> list[tuple[int, int]]:
+    """The first pixels outside a disc, as closed outline of (column, row)."""
+    return _ordered(row, column, radius, outside=True)
+
+
+def _rim(row: int, column: int, radius: float) -> list[tuple[int, int]]:
+    """The last pixels inside a disc."""
+    return _ordered(row, column, radius, outside=False)
+
+
+def _ordered(row: int, column: int, radius: float, outside: bool) -> list[tuple[int, int]]:
+    from scipy import ndimage
+
+    reach = int(radius) + 3
+    rows, columns = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
+    disc = rows**2 + columns**2 < radius**2
+    ring = ndimage.binary_dilation(disc) & ~disc if outside else disc & ~ndimage.binary_erosion(disc)
+    points = sorted(((x, y) for y, x in np.argwhere(ring) - reach), key=lambda point: np.arctan2(point[1], point[0]))
+    closed = [*points, points[0]]
+    return [(int(column + x), int(row + y)) for x, y in closed]

