@@ -286,3 +286,69 @@ def _ordered(row: int, column: int, radius: float, outside: bool) -> list[tuple[
     points = sorted(((x, y) for y, x in np.argwhere(ring) - reach), key=lambda point: np.arctan2(point[1], point[0]))
     closed = [*points, points[0]]
     return [(int(column + x), int(row + y)) for x, y in closed]
+
+
+NSCLC_SHAPE = (12, 56, 56)
+NSCLC_SPACING_MM = (3.0, 1.5, 1.5)
+
+
+def write_nsclc(folder: Path, *, seed: int = 0) -> Path:
+    """Write NSCLC-Radiomics with PleThora's masks: four patients, one without an effusion.
+
+    The masks' arrays run against the rows of the CT. The header of LUNG1-001 says so; LUNG1-005's does not fit the
+    CT at all; LUNG1-008 has two reviewers, whose values are not quite binary; LUNG1-010 has no effusion. Beside each CT
+    lies an RTSTRUCT.
+
+    Returns:
+        The folder to give to ``nnUNetv2_ext_convert NSCLC-PleuralEffusion -i``.
+    """
+    import nibabel
+
+    for number, patient in enumerate(("LUNG1-001", "LUNG1-005", "LUNG1-008", "LUNG1-010")):
+        hu, cavity, effusion, positions_mm = effusion_chest(seed + number)
+        study = folder / f"NSCLC-Radiomics/{patient}/09-18-2008-StudyID-NA-69331"
+        write_series(
+            study / "0.000000-NA-82046", hu, positions_mm, spacing_mm=NSCLC_SPACING_MM[1:], patient=patient,
+            order=range(len(hu))[::-1],
+        )  # fmt: skip
+        write_series(
+            study / "0.000000-NA-58228", np.zeros((1, 4, 4), int), np.zeros((1, 3)), patient=patient,
+            series=uid(patient, "rtstruct"), modality="RTSTRUCT",
+            edit=lambda _, data: setattr(data, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.481.3"),
+        )  # fmt: skip
+        row_mm, column_mm = NSCLC_SPACING_MM[1:]
+        affine_mm = np.diag([-column_mm, row_mm, NSCLC_SPACING_MM[0], 1.0])
+        last_row_mm = positions_mm[0, 1] + row_mm * (hu.shape[1] - 1)
+        affine_mm[:3, 3] = (-positions_mm[0, 0], -last_row_mm, positions_mm[0, 2])
+        if patient == "LUNG1-005":
+            affine_mm = np.eye(4)
+        masks = {f"Thoracic_Cavities/{patient}/{patient}_thor_cav_primary_reviewer": cavity.astype(float)}
+        if patient != "LUNG1-010":
+            masks[f"Effusions/{patient}/{patient}_effusion_first_reviewer"] = effusion.astype(float)
+        if patient == "LUNG1-008":
+            softened = np.where(effusion, 0.98, 0.01)
+            softened[np.nonzero(effusion)[0].min()] = 0
+            masks[f"Effusions/{patient}/{patient}_effusion_second_reviewer"] = softened
+        for name, mask in masks.items():
+            path = folder / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            array = mask[:, ::-1].transpose(2, 1, 0).astype(np.float32)
+            nibabel.save(nibabel.Nifti1Image(array, affine_mm), path)
+    (folder / "metadata.csv").write_text('Series UID,File Size\n1.2,"1,234.5 MB"\n', encoding="utf-8")
+    return folder
+
+
+def effusion_chest(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """HU, cavity and effusion (slice, row, column), foot to head, and positions: fluid in the back of one lung."""
+    generator = np.random.default_rng([seed, 45])
+    slices, rows, columns = NSCLC_SHAPE
+    body = thorax(generator, NSCLC_SHAPE, np.linspace(-0.4, 0.4, slices))
+    cavity = body.lung > 0.5
+    effusion = cavity & (body.x > 0) & (body.y > 0.15)
+    effusion[:2] = False  # the fluid ends below the apex
+    body.hu[effusion] = 15
+    hu = np.round(scanned(generator, body.hu)).astype(np.int16)[::-1]
+    step_mm, row_mm, column_mm = NSCLC_SPACING_MM
+    first = (-column_mm * (columns - 1) / 2, -row_mm * (rows - 1) / 2)
+    positions_mm = np.array([(*first, -300 + step_mm * index) for index in range(slices)])
+    return hu, cavity[::-1], effusion[::-1], positions_mm

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion.dicom_phantoms import write_lidc
+from dataset_conversion.dicom_phantoms import write_lidc, write_nsclc
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
 
 
@@ -31,6 +31,11 @@ def brain_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lidc_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lidc(tmp_path_factory.mktemp("lidc"))
+
+
+@pytest.fixture(scope="session")
+def nsclc_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_nsclc(tmp_path_factory.mktemp("nsclc"))
 
 
 def _copy(original: Path, tmp_path: Path) -> Path:

@@ -16,6 +16,7 @@ from nnunet_ext.errors import InputError
 MINIATURES: dict[str, tuple[str, list[dict]]] = {
     "COVID-SemiSeg": ("covid_original", [{}, {"labels_wanted": "ggo,consolidation"}]),
     "LIDC-IDRI": ("lidc_original", [{}, {"consensus_percent": 100.0, "denominator": "marked"}]),
+    "NSCLC-PleuralEffusion": ("nsclc_original", [{}, {"reviewer": "union", "positives_only": True}]),
     "MSD": ("lung_original", [{}, {"merge": ("1=nodule",)}]),
 }
 CASES = [(name, options) for name in converters() for options in MINIATURES[name][1]]
