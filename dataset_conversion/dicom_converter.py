@@ -38,7 +38,8 @@ class DicomConverter(Converter):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {name: value for name, value in super().settings.items() if name != "cache"}
+        values = {name: value for name, value in super().settings.items() if name != "cache"}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     def scan(self, found: Found) -> Scan:
         """Headers of all DICOM files; damaged files become problems.

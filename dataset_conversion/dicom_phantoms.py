@@ -5,6 +5,8 @@ Everything is computed, nothing comes from a patient. Equal arguments give equal
 
 from __future__ import annotations
 
+import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,6 @@ Edit = Callable[[int, Any], None]
 
 def uid(*parts: int | str) -> str:
     """A valid UID that depends only on its arguments."""
-    import zlib
-
     return f"{ROOT_UID}.{zlib.crc32(repr(parts).encode())}.{zlib.adler32(repr(parts).encode())}"
 
 
@@ -75,7 +75,9 @@ def write_series(
         if edit is not None:
             edit(index, data)
         paths[index] = folder / names(number)
-        data.save_as(paths[index], enforce_file_format=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about identifiers that are no UIDs, which some collections have
+            data.save_as(paths[index], enforce_file_format=True)
     return paths
 
 
@@ -352,3 +354,127 @@ def effusion_chest(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     first = (-column_mm * (columns - 1) / 2, -row_mm * (rows - 1) / 2)
     positions_mm = np.array([(*first, -300 + step_mm * index) for index in range(slices)])
     return hu, cavity[::-1], effusion[::-1], positions_mm
+
+
+ICH_SIZE = 40
+ICH_PIXEL_MM = 5.0
+
+
+def head(seed: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
+    """A head CT (slice, row, column) int16 in HU, foot to head, and its haemorrhages 0..5 (BHSD's values)."""
+    generator = np.random.default_rng([seed, 46])
+    axis = np.linspace(-1, 1, ICH_SIZE)
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    radius = np.sqrt((x / 0.7) ** 2 + (y / 0.85) ** 2)
+    hu = np.select([radius < 0.88, radius < 1], [35.0, 900.0], -1000.0)
+    label = np.zeros((slices, ICH_SIZE, ICH_SIZE), np.uint8)
+    for value in generator.choice(np.arange(1, 6), 2, replace=False):
+        centre = generator.uniform(-0.35, 0.35, 2)
+        layer = int(generator.integers(0, slices))
+        label[layer, (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 0.03] = value
+    volume = hu + generator.normal(0, 5, label.shape) + 40 * (label > 0)
+    return np.round(np.maximum(volume, -1000)).astype(np.int16), label
+
+
+def ich_id(*parts: int | str) -> str:
+    """An identifier as the challenge uses in place of UIDs."""
+    return f"ID_{uid(*parts).rpartition('.')[2]:0>9.9}"
+
+
+def write_rsna(folder: Path, *, seed: int = 0) -> Path:
+    """Write the challenge's ``stage_2_train``, ``stage_2_test`` and tables: four series, each with a trap.
+
+    Series 0 is regular, signed, with padding of -2000. Series 1 is tilted and holds 12-bit values without their sign.
+    Series 2 holds three positions twice, and nothing tells the slices apart. Series 3 (test) is foot first. Files have
+    no InstanceNumber, no thickness, no valid UID.
+
+    Returns:
+        The folder to give to ``nnUNetv2_ext_convert RSNA-ICH -i``.
+    """
+    rows = [("ID", "Label")]
+    for number in range(4):
+        hu, label = head(seed + number, 6)
+        part = "stage_2_test" if number == 3 else "stage_2_train"
+        ids = [ich_id(number, index) for index in range(9)]
+        _write_exam(folder / part, number, hu, ids)
+        if number == 3:
+            continue
+        for index in range(6):
+            present = set(np.unique(label[index])) - {0}
+            flags = [
+                *((name, value in present) for value, name in enumerate(ICH_TYPES, start=1)),
+                ("any", bool(present)),
+            ]
+            rows += [(f"{ids[index]}_{name}", str(int(flag))) for name, flag in flags]
+    rows += rows[1:7]  # four images of the real table occur twice
+    _write_table(folder / "stage_2_train.csv", rows)
+    _write_table(folder / "stage_2_sample_submission.csv", [("ID", "Label"), (f"{ich_id(3, 0)}_any", "0.5")])
+    return folder
+
+
+ICH_TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+
+
+def _write_exam(folder: Path, number: int, hu: np.ndarray, ids: Sequence[str]) -> None:
+    count = len(hu)
+    positions_mm = np.array([(-95.0, -95.0, 5.0 * index) for index in range(count)])
+    orientation: Sequence[float] = AXIAL
+    order = np.arange(count)
+    if number == 1:
+        angle = np.radians(15)
+        orientation = (1, 0, 0, 0, np.cos(angle), np.sin(angle))
+    if number == 2:
+        order = np.array([*range(count), 1, 2, 3])
+
+    def edit(index: int, data: Any) -> None:
+        for name in ("InstanceNumber", "SliceThickness", "SeriesNumber", "FrameOfReferenceUID", "ImageType"):
+            delattr(data, name)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = ids[index]
+        values = hu[order[index]].astype(int) + (5 if index >= count else 0)
+        if number == 0:
+            values[:2] = -2000
+            data.RescaleIntercept = "0"
+            set_pixels(data, values, 16, True)
+        elif number == 1:
+            data.RescaleIntercept = "0"
+            set_pixels(data, np.where(values < 0, values + 4096, values), 12, False)
+        else:
+            set_pixels(data, values + 1024, 12, False)
+
+    write_series(
+        folder, hu[order], positions_mm[order], orientation=orientation, spacing_mm=(ICH_PIXEL_MM, ICH_PIXEL_MM),
+        patient=ich_id("patient", number), study=ich_id("study", number), series=ich_id("series", number),
+        names=lambda position: f"{ids[position - 1]}.dcm", edit=edit,
+    )  # fmt: skip
+
+
+def _write_table(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    path.write_text("".join(f"{name},{value}\n" for name, value in rows), encoding="utf-8")
+
+
+def write_bhsd(folder: Path, *, seed: int = 0) -> Path:
+    """Write BHSD: ``label_192/images`` and ``label_192/ground truths``, two volumes of 5 mm slices."""
+    for number in range(2):
+        name = f"{ich_id('patient', number)}_{ich_id('study', number)}"
+        _write_pair(folder / "label_192", ("images", "ground truths"), f"{name}.nii.gz", *head(seed + number, 6))
+    return folder
+
+
+def write_ct_ich(folder: Path, *, seed: int = 0) -> Path:
+    """Write PhysioNet's ct-ich: ``ct_scans`` and ``masks``; the second volume is without haemorrhage."""
+    root = folder / "computed-tomography-images-for-intracranial-hemorrhage-detection-and-segmentation-1.3.1"
+    for number, name in enumerate(("049", "066")):
+        hu, label = head(seed + number, 6)
+        _write_pair(root, ("ct_scans", "masks"), f"{name}.nii", hu, 255 * (label > 0) * (number == 0))
+    (root / "Patient_demographics.csv").write_text('"Patient\nNumber",Unnamed: 4\n49,\n', encoding="utf-8")
+    return folder
+
+
+def _write_pair(root: Path, folders: tuple[str, str], name: str, hu: np.ndarray, label: np.ndarray) -> None:
+    import nibabel
+
+    affine_mm = np.diag([ICH_PIXEL_MM, -ICH_PIXEL_MM, 5.0, 1.0])
+    for folder, array in zip(folders, (hu, label), strict=True):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        values = np.ascontiguousarray(array.transpose(2, 1, 0)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values, affine_mm), root / folder / name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion.dicom_phantoms import write_lidc, write_nsclc
+from dataset_conversion.dicom_phantoms import write_lidc, write_nsclc, write_rsna
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
 
 
@@ -36,6 +36,11 @@ def lidc_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def nsclc_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_nsclc(tmp_path_factory.mktemp("nsclc"))
+
+
+@pytest.fixture(scope="session")
+def rsna_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rsna(tmp_path_factory.mktemp("rsna"))
 
 
 def _copy(original: Path, tmp_path: Path) -> Path:
