@@ -10,14 +10,17 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from nnunet_ext.dicom.headers import Slice, read_headers
 from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import in_worker_processes
+from nnunet_ext.worker_processes import first_line, in_worker_processes
 
 CHUNK = 256  # files per task of a worker
 CACHE_VERSION = 1  # of what a cache row holds
+Rows = list[list]  # of a file: one per slice, the fields after the path as JSON values
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
@@ -49,31 +52,36 @@ def scan(folder: Path, *, processes: int = 1, cache: Path | None = None) -> Scan
         raise InputError(f"{folder}: no such folder; -i names a folder of DICOM files")
     files = sorted(_files(folder))
     if cache is None:
-        return _as_scan(folder, _results(files, processes))
-    return _with_cache(folder, files, processes, cache)
-
-
-def _with_cache(folder: Path, files: list[str], processes: int, cache: Path) -> Scan:
+        return _as_scan(_results(files, processes))
     if cache.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{cache}: lies in the folder that is scanned; choose a place outside")
     with closing(_open_cache(cache)) as database:
-        known = dict(database.execute("SELECT path, state || char(9) || content FROM file"))
-        states = {file: _state(file) for file in files}
-        fresh, pending = {}, []
-        for file in files:
-            state, _, content = known.get(os.path.realpath(file), "").partition("\t")
-            if content and state == states[file]:
-                fresh[file] = json.loads(content)
-            else:
-                pending.append(file)
-        for file, result in _results(pending, processes):
-            fresh[file] = result
-            row = (os.path.realpath(file), states[file], json.dumps(result))
-            database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", row)
-            if len(fresh) % (16 * CHUNK) == 0:
-                database.commit()  # a kill loses little
-        database.commit()
-    return _as_scan(folder, fresh.items())
+        try:
+            return _as_scan(_cached_results(files, processes, database))
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            raise InputError(f"{cache}: cannot be used as cache ({first_line(error)}); delete it") from error
+
+
+def _cached_results(files: list[str], processes: int, database: sqlite3.Connection) -> Iterator[tuple[str, Rows | str]]:
+    """As :func:`_results`; reads only the files that the cache does not hold as they are now."""
+    pending = []
+    states = {}
+    for file in files:
+        state = _state(file)
+        query = "SELECT content FROM file WHERE path = ? AND state = ?"
+        row = database.execute(query, (os.path.realpath(file), state)).fetchone()
+        if row:
+            yield file, json.loads(row[0])
+        else:
+            pending.append(file)
+            states[file] = state
+    for number, (file, result) in enumerate(_results(pending, processes), start=1):
+        row = (os.path.realpath(file), states[file], json.dumps(result))
+        database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", row)
+        if number % (16 * CHUNK) == 0:
+            database.commit()  # a kill loses little
+        yield file, result
+    database.commit()
 
 
 def _open_cache(cache: Path) -> sqlite3.Connection:
@@ -109,7 +117,7 @@ def _files(folder: Path) -> Iterator[str]:
                 yield path
 
 
-def _results(files: list[str], processes: int) -> Iterator[tuple[str, list | str]]:
+def _results(files: list[str], processes: int) -> Iterator[tuple[str, Rows | str]]:
     """Each file with the rows of its slices, or with the line that says what is wrong."""
     from tqdm import tqdm
 
@@ -120,8 +128,8 @@ def _results(files: list[str], processes: int) -> Iterator[tuple[str, list | str
             progress.update(len(chunk))
 
 
-def _read_chunk(files: tuple[str, ...]) -> list[list | str]:
-    results: list[list | str] = []
+def _read_chunk(files: tuple[str, ...]) -> list[Rows | str]:
+    results: list[Rows | str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's remarks on values that we check ourselves
         for file in files:
@@ -132,14 +140,28 @@ def _read_chunk(files: tuple[str, ...]) -> list[list | str]:
     return results
 
 
-def _as_scan(folder: Path, results: Iterable[tuple[str, list | str]]) -> Scan:
+def _as_scan(results: Iterable[tuple[str, Rows | str]]) -> Scan:
+    slices: dict[str, list[Slice]] = {}
     found = Scan()
-    for file, result in sorted(results, key=lambda pair: pair[0]):
+    for file, result in results:
         if isinstance(result, str):
             found.damaged.append(result)
-        elif not result:
+        elif result:
+            slices[file] = [Slice._make([file, *map(_shared, row)]) for row in result]
+        else:
             found.others += 1
-        for row in result if isinstance(result, list) else ():
-            # Vectors come out of JSON as lists.
-            found.slices.append(Slice._make([file, *(tuple(v) if isinstance(v, list) else v for v in row)]))
+    found.slices = [item for file in sorted(slices) for item in slices[file]]
+    found.damaged.sort()
     return found
+
+
+def _shared(value: Any) -> Any:
+    """A header's value, kept once for all slices that have it: 750 000 slices would fill gigabytes."""
+    if isinstance(value, str):
+        return sys.intern(value)
+    return _vector(tuple(value)) if isinstance(value, list | tuple) else value
+
+
+@lru_cache(maxsize=4096)
+def _vector(value: tuple[float, ...]) -> tuple[float, ...]:
+    return value

@@ -139,6 +139,8 @@ def _slices(path: Path, start: bytes) -> list[Slice]:
     frames = int(_text(data, "NumberOfFrames") or 1)
     if not 1 <= frames <= LARGEST_FRAME_COUNT:
         raise InputError(f"{path}: says it has {frames} frames; it is damaged, copy it again")
+    if is_kind_of(plain.sop_class, CT_STORAGE) and not (plain.rows and plain.columns):
+        raise InputError(f"{path}: ends before its pixels; it is truncated, copy it again")
     enhanced = plain.sop_class.startswith(f"{CT_STORAGE}.")
     return _frames(path, plain, frames) if frames > 1 or enhanced else [plain]
 

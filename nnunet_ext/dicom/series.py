@@ -175,9 +175,9 @@ def _acquisition(items: Sequence[Slice], remarks: tuple[str, ...], index: int, r
 def _divide(items: Sequence[Slice], rules: Rules) -> list[tuple[list[Slice], tuple[str, ...]]]:
     """Stacks without repeated positions, each sorted along the normal, with remarks.
 
-    Where positions repeat: exact copies go first; then a header field that divides the series into whole stacks
-    decides; then runs of InstanceNumber that lie beside each other. What remains is rejected or, as ``rules`` say,
-    thinned to the lowest InstanceNumber.
+    Where positions repeat, a header field that divides the series into whole stacks decides. Otherwise exact copies go
+    (their pixels are read), and the field is tried again; then runs of InstanceNumber that lie beside each other. What
+    remains is rejected or, as ``rules`` say, thinned to the lowest InstanceNumber.
 
     Raises:
         InputError: nothing tells the slices at one position apart.
@@ -186,22 +186,37 @@ def _divide(items: Sequence[Slice], rules: Rules) -> list[tuple[list[Slice], tup
     layers = _layers(items)
     if max(map(len, layers)) == 1:
         return [(items, ())]
+    if parts := _first_whole([_by_field(items, field) for field in PART_TAGS], rules):
+        return _numbered(parts, ())
     kept = [item for layer in layers for item in _without_copies(layer)]
     copies = len(items) - len(kept)
     remarks = (f"{copies} exact copies left out",) if copies else ()
     layers = _layers(kept)
     if max(map(len, layers)) == 1:
         return [(kept, remarks)]
-    for parts in (*(_by_field(kept, field) for field in PART_TAGS), _by_runs(kept)):
-        if len(parts) > 1 and all(_is_stack(part, rules) for part in parts):
-            total = len(parts)
-            named = [f"acquisition {number} of {total} in one series" for number in range(1, total + 1)]
-            return [(_sorted(part), (*remarks, name)) for part, name in zip(parts, named, strict=True)]
+    if parts := _first_whole([*(_by_field(kept, field) for field in PART_TAGS), _by_runs(kept)], rules):
+        return _numbered(parts, remarks)
     repeated = sum(len(layer) > 1 for layer in layers)
     if rules.repeats == "reject":
         raise InputError(f"holds several different slices at {repeated} positions, and no field tells them apart")
     first = [min(layer, key=lambda item: (item.instance_number or 0, item.path)) for layer in layers]
     return [(first, (*remarks, f"several slices at {repeated} positions, the lowest InstanceNumber kept"))]
+
+
+def _first_whole(ways: Sequence[list[list[Slice]]], rules: Rules) -> list[list[Slice]]:
+    """The first way of dividing a series in which every part is a stack; empty where there is none."""
+    for parts in ways:
+        if len(parts) > 1 and all(_is_stack(part, rules) for part in parts):
+            return parts
+    return []
+
+
+def _numbered(parts: list[list[Slice]], remarks: tuple[str, ...]) -> list[tuple[list[Slice], tuple[str, ...]]]:
+    total = len(parts)
+    return [
+        (_sorted(part), (*remarks, f"acquisition {number} of {total} in one series"))
+        for number, part in enumerate(parts, start=1)
+    ]
 
 
 def _sorted(items: Sequence[Slice]) -> list[Slice]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion.dicom_phantoms import write_lidc, write_nsclc, write_rsna
+from dataset_conversion.dicom_miniatures import write_bhsd, write_lidc, write_nsclc, write_rsna
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
 
 
@@ -41,6 +41,11 @@ def nsclc_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rsna_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rsna(tmp_path_factory.mktemp("rsna"))
+
+
+@pytest.fixture(scope="session")
+def bhsd_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bhsd(tmp_path_factory.mktemp("bhsd"))
 
 
 def _copy(original: Path, tmp_path: Path) -> Path:

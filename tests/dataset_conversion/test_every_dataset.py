@@ -18,7 +18,7 @@ MINIATURES: dict[str, tuple[str, list[dict]]] = {
     "LIDC-IDRI": ("lidc_original", [{}, {"consensus_percent": 100.0, "denominator": "marked"}]),
     "NSCLC-PleuralEffusion": ("nsclc_original", [{}, {"reviewer": "union", "positives_only": True}]),
     "MSD": ("lung_original", [{}, {"merge": ("1=nodule",)}]),
-    "RSNA-ICH": ("rsna_original", [{}, {"dimension": "3d", "haemorrhage": "any"}]),
+    "RSNA-ICH": ("bhsd_original", [{}, {"classes": "types"}]),
 }
 CASES = [(name, options) for name in converters() for options in MINIATURES[name][1]]
 

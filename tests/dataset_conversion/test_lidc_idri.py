@@ -10,14 +10,8 @@ from scipy import ndimage
 
 from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.lidc_idri import LidcIdri
-from dataset_conversion.dicom_phantoms import (
-    LIDC_SHAPE,
-    lidc_reader_masks,
-    lidc_xml,
-    uid,
-    write_lidc,
-    write_series,
-)
+from dataset_conversion.dicom_miniatures import LIDC_SHAPE, lidc_reader_masks, lidc_xml, write_lidc
+from dataset_conversion.dicom_phantoms import uid, write_series
 from dataset_conversion.lidc_annotations import Annotations, Outline, consensus, interior, read_annotations
 from nnunet_ext.errors import InputError
 

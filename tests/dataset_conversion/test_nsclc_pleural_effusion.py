@@ -7,7 +7,8 @@ import pytest
 
 from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.nsclc_pleural_effusion import PAPER_TEST, NsclcPleuralEffusion
-from dataset_conversion.dicom_phantoms import effusion_chest, write_series
+from dataset_conversion.dicom_miniatures import effusion_chest
+from dataset_conversion.dicom_phantoms import write_series
 from nnunet_ext.errors import InputError
 
 PATIENTS = ("LUNG1-001", "LUNG1-005", "LUNG1-008", "LUNG1-010")

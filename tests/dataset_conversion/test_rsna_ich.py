@@ -12,7 +12,8 @@ from PIL import Image
 from dataset_conversion.conversion import convert
 from dataset_conversion.converter import Case
 from dataset_conversion.datasets.rsna_ich import RsnaIch
-from dataset_conversion.dicom_phantoms import head, ich_id, write_bhsd, write_ct_ich, write_rsna, write_series
+from dataset_conversion.dicom_miniatures import head, ich_id, write_bhsd, write_ct_ich, write_rsna
+from dataset_conversion.dicom_phantoms import write_series
 from dataset_conversion.haemorrhage_labels import TYPES, read_slice_mask, read_table, slice_label
 from nnunet_ext.errors import InputError
 

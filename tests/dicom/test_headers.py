@@ -213,3 +213,27 @@ def test_unfit_caches_are_refused(series: Write, tmp_path: Path) -> None:
         scan(tmp_path / "data", cache=tmp_path / "other.sqlite")
     with pytest.raises(InputError, match="no such folder"):
         scan(tmp_path / "absent")
+
+
+def test_files_that_end_in_the_header_are_one_line(series: Write, tmp_path: Path) -> None:
+    first, second, third = series(stacked(3))
+    content = first.read_bytes()
+    rows = content.index(b"\x28\0\x10\0US")  # Rows
+    for path, end in ((first, rows), (second, rows - 40), (third, 200)):
+        path.write_bytes(content[:end])
+    found = scan(tmp_path)
+    assert found.slices == [] or all(item.sop_class == "" for item in found.slices)
+    assert [line for line in found.damaged if "truncated" in line or "damaged" in line] == found.damaged
+    assert len(found.damaged) >= 2
+
+
+def test_damaged_caches_are_one_line(series: Write, tmp_path: Path) -> None:
+    import sqlite3
+
+    series(stacked(1), folder="data")
+    cache = tmp_path / "headers.sqlite"
+    scan(tmp_path / "data", cache=cache)
+    with sqlite3.connect(cache) as database:
+        database.execute("UPDATE file SET content = '[[1, 2]]'")
+    with pytest.raises(InputError, match=r"headers\.sqlite: cannot be used as cache .*; delete it"):
+        scan(tmp_path / "data", cache=cache)
