@@ -16,7 +16,6 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from dataset_conversion.dicom_phantoms import uid, write_series
 from nnunet_ext.dicom.folder_scan import scan
 
 SERIES = 200  # slices in one
@@ -24,6 +23,8 @@ SERIES = 200  # slices in one
 
 def write_files(folder: Path, files: int) -> None:
     """Series of 200 slices; pixels are holes in the file, because no scan reads them."""
+    from dataset_conversion.dicom_phantoms import uid, write_series
+
     (template,) = write_series(folder, np.zeros((1, 8, 8), int), np.zeros((1, 3)), edit=lambda _, data: fill(data))
     data = pydicom.dcmread(template)
     template.unlink()
@@ -42,6 +43,8 @@ def write_files(folder: Path, files: int) -> None:
 
 def fill(data: Dataset) -> None:
     """What scanners add: acquisition parameters, referenced images, private elements."""
+    from dataset_conversion.dicom_phantoms import uid  # not at the top: worker processes import this module
+
     for name in ("PatientName", "StudyDescription", "SeriesDescription", "Manufacturer", "InstitutionName",
                  "ProtocolName", "StationName", "OperatorsName", "ReferringPhysicianName"):  # fmt: skip
         setattr(data, name, "generated")
