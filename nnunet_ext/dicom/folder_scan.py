@@ -18,7 +18,7 @@ from nnunet_ext.dicom.headers import Slice, read_headers
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line, in_worker_processes
 
-CHUNK = 256  # files per task of a worker
+CHUNK = 1024  # files per task of a worker; fewer files are read before a worker has started
 CACHE_VERSION = 1  # of what a cache row holds
 Rows = list[list]  # of a file: one per slice, the fields after the path as JSON values
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
@@ -78,7 +78,7 @@ def _cached_results(files: list[str], processes: int, database: sqlite3.Connecti
     for number, (file, result) in enumerate(_results(pending, processes), start=1):
         row = (os.path.realpath(file), states[file], json.dumps(result))
         database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", row)
-        if number % (16 * CHUNK) == 0:
+        if number % (4 * CHUNK) == 0:
             database.commit()  # a kill loses little
         yield file, result
     database.commit()

@@ -168,7 +168,8 @@ def test_any_damage_ends_in_one_line_or_a_header(tmp_path_factory: pytest.TempPa
         assert "\n" not in str(error)
 
 
-def test_workers_and_cache_change_nothing(series: Write, tmp_path: Path) -> None:
+def test_workers_and_cache_change_nothing(series: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnunet_ext.dicom.folder_scan.CHUNK", 5)
     for folder in "abc":
         series(stacked(4), folder=f"data/{folder}", patient=folder)
     (tmp_path / "data/broken.dcm").write_bytes(b"x")
