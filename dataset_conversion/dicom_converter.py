@@ -47,7 +47,12 @@ class DicomConverter(Converter):
         Raises:
             InputError: no folder, or one without DICOM files.
         """
-        from nnunet_ext.dicom.folder_scan import scan
+        try:
+            from nnunet_ext.dicom.folder_scan import scan
+        except ImportError as error:
+            raise InputError(
+                f"{error}: reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'"
+            ) from error
 
         content = scan(self.source, processes=SCAN_PROCESSES, cache=self.cache)
         if not content.slices and not content.damaged:

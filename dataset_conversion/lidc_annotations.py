@@ -167,24 +167,22 @@ def consensus(
     ``all4``: of the collection's four readers, so one who drew nothing counts as a vote against. ``marked``: of those
     readers who drew anything in the connected piece (26 neighbours) of the union of all readers' nodules.
     """
-    votes = np.zeros(shape, np.uint8)
-    by_reader = []
-    for nodules in annotations.readers:
-        mask = np.zeros(shape, bool)
+    drawn_by = np.zeros(shape, np.uint8)  # a bit per reader: large scans leave no room for a mask of each
+    for reader, nodules in enumerate(annotations.readers):
         for outlines in nodules:
             for index, layer in nodule_layers(outlines, slice_of_outline, shape[1:]).items():
-                mask[index] |= layer
-        votes += mask
-        by_reader.append(mask)
-    if denominator == "all4":
-        needed: np.ndarray | float = READERS * percent / 100
-    else:
+                drawn_by[index][layer] |= 1 << reader
+    places = np.flatnonzero(drawn_by)
+    readers = (drawn_by.reshape(-1)[places, None] >> np.arange(READERS)) & 1  # (place, reader)
+    of = np.full(len(places), READERS)
+    if denominator == "marked":
         from scipy import ndimage
 
-        pieces, count = ndimage.label(votes, np.ones((3, 3, 3)))
-        readers = np.zeros(count + 1)
-        for mask in by_reader:
-            present = np.unique(pieces[mask])
-            readers[present] += 1
-        needed = readers[pieces] * percent / 100
-    return ((votes > 0) & (votes >= needed - 1e-9)).astype(np.uint8)
+        pieces = ndimage.label(drawn_by, np.ones((3, 3, 3)))[0].reshape(-1)[places]
+        marked = np.zeros((pieces.max(initial=0) + 1, READERS), bool)
+        for reader in range(READERS):
+            marked[pieces[readers[:, reader] == 1], reader] = True
+        of = marked.sum(axis=1)[pieces]
+    label = np.zeros(drawn_by.size, np.uint8)
+    label[places[readers.sum(axis=1) >= of * percent / 100 - 1e-9]] = 1
+    return label.reshape(shape)
