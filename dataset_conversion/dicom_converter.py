@@ -68,26 +68,42 @@ class DicomConverter(Converter):
         return Rules()
 
     def read_volume(self, case: Case) -> Volume:
-        """The volume of a case made by :func:`series_case`."""
+        """The volume of a case made by :func:`details_of` and :func:`files_of`."""
         from nnunet_ext.dicom.headers import read_headers
         from nnunet_ext.dicom.volume import acquisition_in, read_volume
 
         slices = [item for file in case.image_files for item in read_headers(file)]
         try:
-            return read_volume(acquisition_in(slices, self.rules, int(case.details.get("acquisition", "1"))))
+            return read_volume(acquisition_in(slices, self.rules, int(case.details["acquisition"])))
         except InputError as error:
             named = any(str(file) in str(error) for file in case.image_files)
             raise InputError(str(error) if named else f"{case.image_files[0].parent}: {error}") from error
 
 
-def notes_on(rejected: Iterable[Rejected]) -> list[str]:
-    """One line per reason, with counts."""
+def report_rejected(rejected: Iterable[Rejected], found: Found) -> None:
+    """Scans that cannot be used become problems, a line each; what never was a scan one note per reason."""
     series: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for item in rejected:
-        series[item.reason] += 1
-        files[item.reason] += len(item.slices)
-    return [f"{series[reason]} series left out ({files[reason]} images): {reason}" for reason in sorted(series)]
+        if item.defect:
+            folder = Path(item.slices[0].path).parent
+            found.problems.append(f"{folder}: series of {len(item.slices)} images left out: {item.reason}")
+        else:
+            series[item.reason] += 1
+            files[item.reason] += len(item.slices)
+    for reason in sorted(series):
+        found.notes.append(f"{series[reason]} series left out ({files[reason]} images): {reason}")
+
+
+def details_of(acquisition: Acquisition) -> dict[str, str]:
+    """What conversion.csv says of a series."""
+    first = acquisition.slices[0]
+    return {
+        "patient": first.patient_id,
+        "series_uid": first.series_uid,
+        "acquisition": str(acquisition.index),
+        "series_remarks": ", ".join(acquisition.remarks),
+    }
 
 
 def files_of(acquisition: Acquisition) -> tuple[Path, ...]:

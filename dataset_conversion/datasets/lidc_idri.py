@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, notes_on
+from dataset_conversion.dicom_converter import DicomConverter, details_of, files_of, report_rejected
 from dataset_conversion.download_folder import case_id, is_hidden
 from dataset_conversion.lidc_annotations import Annotations, Denominator, Outline, consensus, read_annotations
 from nnunet_ext.errors import InputError
@@ -75,7 +75,7 @@ class LidcIdri(DicomConverter):
 
         found = Found()
         accepted, rejected = acquisitions_of(self.scan(found).slices, self.rules)
-        found.notes.extend(notes_on(rejected))
+        report_rejected(rejected, found)
         files = self._annotation_files(found)
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:
@@ -91,9 +91,8 @@ class LidcIdri(DicomConverter):
                 if not readings:
                     without += 1
                     continue
-                details = {"patient": patient, "series_uid": first.series_uid, "acquisition": str(acquisition.index)}
                 name = case_id(f"{patient or 'series'}{suffix}")
-                found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings), details))
+                found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings), details_of(acquisition)))
         if without:
             found.notes.append(f"{without} CT series have no XML file and are left out")
         absent = len(files.keys() - {item.slices[0].series_uid for item in accepted})

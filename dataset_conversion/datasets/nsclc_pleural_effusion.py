@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, notes_on
+from dataset_conversion.dicom_converter import DicomConverter, details_of, files_of, report_rejected
 from dataset_conversion.download_folder import case_id, is_hidden, natural_key
 from dataset_conversion.volumes import label_on_image_grid, open_volume, read_voxels
 from nnunet_ext.errors import InputError
@@ -77,7 +77,7 @@ class NsclcPleuralEffusion(DicomConverter):
 
         found = Found()
         accepted, rejected = acquisitions_of(self.scan(found).slices, self.rules)
-        found.notes.extend(notes_on(rejected))
+        report_rejected(rejected, found)
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:
             by_patient[acquisition.slices[0].patient_id.upper()].append(acquisition)
@@ -95,11 +95,8 @@ class NsclcPleuralEffusion(DicomConverter):
             except InputError as error:
                 found.problems.append(str(error))
                 continue
-            details = {
-                "patient": patient, "series_uid": acquisition.slices[0].series_uid,
-                "acquisition": str(acquisition.index),
-                "benchmark_part": ("test" if patient in PAPER_TEST else "train") if effusions else "",
-            }  # fmt: skip
+            part = ("test" if patient in PAPER_TEST else "train") if effusions else ""
+            details = {**details_of(acquisition), "benchmark_part": part}
             found.cases.append(Case(case_id(patient), "Tr", files_of(acquisition), files, details))
         if negatives:
             done = "left out" if self.positives_only else "converted with an empty label"

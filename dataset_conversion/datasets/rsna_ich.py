@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, notes_on
+from dataset_conversion.dicom_converter import DicomConverter, details_of, files_of, report_rejected
 from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
 from dataset_conversion.haemorrhage_labels import MASK_ENDINGS, TYPES, read_slice_mask, read_table, slice_label
 from dataset_conversion.volumes import open_volume, read_voxels
@@ -151,7 +151,7 @@ class RsnaIch(DicomConverter):
         from nnunet_ext.dicom.series import acquisitions_of
 
         accepted, rejected = acquisitions_of(slices, self.rules)
-        found.notes.extend(notes_on(rejected))
+        report_rejected(rejected, found)
         by_study: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:
             first = acquisition.slices[0]
@@ -167,9 +167,7 @@ class RsnaIch(DicomConverter):
                 if masks is not None and mask is None:
                     without_mask += 1
                     continue
-                first = acquisition.slices[0]
-                details = {"patient": first.patient_id, "series_uid": first.series_uid,
-                           "acquisition": str(acquisition.index), "haemorrhage": _words(union)}  # fmt: skip
+                details = {**details_of(acquisition), "haemorrhage": _words(union)}
                 suffix = f"-{number}" if len(by_study[study]) > 1 else ""
                 part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
                 labels = (mask,) if mask else ()

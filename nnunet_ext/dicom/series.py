@@ -61,10 +61,14 @@ class Acquisition:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Slices of a series that form no stack, and why, in words that hold nothing of the patient."""
+    """Slices of a series that form no stack, and why, in words that hold nothing of the patient.
+
+    ``defect`` tells a scan that cannot be used from what never was one (a scout, a report, a secondary capture).
+    """
 
     slices: tuple[Slice, ...]
     reason: str
+    defect: bool = False
 
 
 def acquisitions_of(slices: Iterable[Slice], rules: Rules | None = None) -> tuple[list[Acquisition], list[Rejected]]:
@@ -102,13 +106,16 @@ def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisi
         try:
             parts = _divide(alike, rules)
         except InputError as error:
-            rejected.append(Rejected(tuple(alike), str(error)))
+            rejected.append(Rejected(tuple(alike), str(error), defect=True))
             continue
         for part, remarks in parts:
+            if len(part) < rules.minimum_slices:
+                rejected.append(Rejected(tuple(part), f"has {len(part)} slices, needs {rules.minimum_slices}"))
+                continue
             try:
-                accepted.append(_acquisition(part, remarks, len(accepted) + 1, rules))
+                accepted.append(_acquisition(part, remarks, len(accepted) + 1))
             except InputError as error:
-                rejected.append(Rejected(tuple(part), str(error)))
+                rejected.append(Rejected(tuple(part), str(error), defect=True))
     return accepted, rejected
 
 
@@ -155,9 +162,7 @@ def _alike(items: Sequence[Slice]) -> list[list[Slice]]:
     return groups
 
 
-def _acquisition(items: Sequence[Slice], remarks: tuple[str, ...], index: int, rules: Rules) -> Acquisition:
-    if len(items) < rules.minimum_slices:
-        raise InputError(f"has {len(items)} slices, needs {rules.minimum_slices}")
+def _acquisition(items: Sequence[Slice], remarks: tuple[str, ...], index: int) -> Acquisition:
     first = items[0]
     directions = directions_of(first.orientation)
     positions_mm = np.array([item.position_mm for item in items])

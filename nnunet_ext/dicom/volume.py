@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunet_ext.dicom.geometry import Grid, grid_of, slice_places
+from nnunet_ext.dicom.headers import Slice
 from nnunet_ext.dicom.pixels import AIR_HU, read_pixels
 from nnunet_ext.dicom.series import Acquisition, Rules, acquisitions_of
 from nnunet_ext.errors import InputError
@@ -103,15 +104,15 @@ def grid_on_slices(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
     return result
 
 
-def acquisition_in(slices: Sequence, rules: Rules | None = None, index: int = 1) -> Acquisition:
-    """The acquisition of that index among slices of one series.
+def acquisition_in(slices: Sequence[Slice], rules: Rules | None = None, index: int = 1) -> Acquisition:
+    """The acquisition that the slices form; the one of that index where a multi-frame file holds several.
 
     Raises:
         InputError: there is none, with the reason.
     """
     accepted, rejected = acquisitions_of(slices, rules)
     for acquisition in accepted:
-        if acquisition.index == index:
+        if len(accepted) == 1 or acquisition.index == index:
             return acquisition
     reasons = "; ".join(sorted({item.reason for item in rejected})) or "no such acquisition"
     raise InputError(f"the series {reasons}")

@@ -5,6 +5,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from scipy import ndimage
 
@@ -128,6 +129,30 @@ def test_image_uid_comes_before_height(lidc: Path, raw: Path) -> None:
     path.write_text(shifted.replace(f"<imageSOP_UID>{uid(SERIES, 4)}<", "<imageSOP_UID><"))
     (problem,) = convert(LidcIdri(lidc), raw / "Dataset122_X").problems
     assert "069.xml: an outline lies at -193 mm, where the series has no slice" in problem
+
+
+def test_two_slices_at_one_place_and_two_acquisitions(lidc: Path, raw: Path) -> None:
+    """The lower InstanceNumber counts; what was done is said in conversion.csv."""
+    folder = xml_of(lidc).parent
+    hu = np.asarray(pydicom.dcmread(folder / "1-004.dcm").pixel_array)
+    data = pydicom.dcmread(folder / "1-004.dcm")
+    data.PixelData, data.InstanceNumber, data.SOPInstanceUID = (hu + 1).tobytes(), 99, "2.25.99"
+    data.save_as(folder / "extra.dcm")
+    for path in list(xml_of(lidc, "071.xml").parent.glob("*.dcm")):  # a second phase in the same series
+        data = pydicom.dcmread(path)
+        data.AcquisitionNumber = 1
+        data.save_as(path)
+        data.AcquisitionNumber, data.SOPInstanceUID = 2, f"{data.SOPInstanceUID}.2"
+        data.save_as(path.with_name(f"second-{path.name}"))
+    summary = convert(LidcIdri(lidc), raw / "Dataset120_X")
+    assert summary.problems == []
+    assert summary.converted == ["LIDC-IDRI-0001", *(f"LIDC-IDRI-0132-scan{number}" for number in (1, 2, 3))]
+    image = np.asarray(nibabel.load(raw / "Dataset120_X/imagesTr/LIDC-IDRI-0001_0000.nii.gz").dataobj)
+    assert image.shape[2] == LIDC_SHAPE[0]
+    assert np.array_equal(label_of(raw / "Dataset120_X"), lidc_reader_masks().sum(axis=0) >= 2)
+    text = (raw / "Dataset120_X/conversion.csv").read_text()
+    assert "several slices at 1 positions, the lowest InstanceNumber kept" in text
+    assert "acquisition 2 of 2 in one series" in text
 
 
 def test_newest_of_different_files_counts(lidc: Path, raw: Path) -> None:
