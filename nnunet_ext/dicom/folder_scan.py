@@ -69,14 +69,14 @@ def _cached_results(files: list[str], processes: int, database: sqlite3.Connecti
     for file in files:
         state = _state(file)
         query = "SELECT content FROM file WHERE path = ? AND state = ?"
-        row = database.execute(query, (os.path.realpath(file), state)).fetchone()
+        row = database.execute(query, (_key(file), state)).fetchone()
         if row:
             yield file, json.loads(row[0])
         else:
             pending.append(file)
             states[file] = state
     for number, (file, result) in enumerate(_results(pending, processes), start=1):
-        row = (os.path.realpath(file), states[file], json.dumps(result))
+        row = (_key(file), states[file], json.dumps(result))
         database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", row)
         if number % (4 * CHUNK) == 0:
             database.commit()  # a kill loses little
@@ -98,9 +98,13 @@ def _open_cache(cache: Path) -> sqlite3.Connection:
         raise InputError(f"{cache}: is a database of something else; choose another file")
     if version != CACHE_VERSION:
         database.execute("DROP TABLE IF EXISTS file")
-        database.execute("CREATE TABLE file (path TEXT PRIMARY KEY, state TEXT, content TEXT)")
+        database.execute("CREATE TABLE file (path BLOB PRIMARY KEY, state TEXT, content TEXT)")
         database.execute(f"PRAGMA user_version = {CACHE_VERSION}")
     return database
+
+
+def _key(file: str) -> bytes:
+    return os.fsencode(os.path.realpath(file))  # bytes, because not every name on a disc is text
 
 
 def _state(file: str) -> str:

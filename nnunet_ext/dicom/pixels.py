@@ -25,13 +25,12 @@ LARGEST_PIXELS = 1 << 26
 
 @dataclass(frozen=True)
 class Pixels:
-    """Values (row, column) of a slice, integers where they are whole; ``padding`` marks what was not scanned.
+    """Values (row, column) of a slice, integers where they are whole.
 
     ``unit`` is ``HU``, or what else is known; ``remarks`` say what was mended.
     """
 
     values: np.ndarray
-    padding: np.ndarray
     unit: str
     remarks: tuple[str, ...]
 
@@ -45,10 +44,9 @@ def read_pixels(item: Slice) -> Pixels:
     Raises:
         InputError: truncated, damaged, colours, or compressed in a way no installed decoder reads.
     """
-    path = Path(item.path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data, stored = _decode(path, item.frame)
+        data, stored = _decode(item)
     padding = _declared_padding(data, stored)
     values, unit, remarks = _rescaled(data, item, stored)
     if unit == "HU":
@@ -56,15 +54,16 @@ def read_pixels(item: Slice) -> Pixels:
         values[padding] = AIR_HU
     if padding.any():
         remarks.append("padding set to air" if unit == "HU" else "holds padding")
-    return Pixels(values, padding, unit, tuple(remarks))
+    return Pixels(values, unit, tuple(remarks))
 
 
-def _decode(path: Path, frame: int | None) -> tuple[Dataset, np.ndarray]:
+def _decode(item: Slice) -> tuple[Dataset, np.ndarray]:
     """The header and the stored values, widened to int32."""
+    path, frame = Path(item.path), item.frame
     try:
-        data = dcmread(path, force=True) if frame is None else _multi_frame(path, path.stat().st_mtime_ns)
-        if data.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        if item.transfer_syntax == DeflatedExplicitVRLittleEndian:
             refuse_inflation_bomb(path)
+        data = dcmread(path, force=True) if frame is None else _multi_frame(path, path.stat().st_mtime_ns)
         if "TransferSyntaxUID" not in data.file_meta:  # no preamble: pydicom has found out the encoding
             implicit, _ = data.original_encoding
             data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -108,7 +107,7 @@ def _as_stored(value: int, data: Dataset) -> int:
 
 def _rescaled(data: Dataset, item: Slice, stored: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
     """Values in the unit that the header gives, that unit, and what was mended."""
-    remarks = []
+    remarks: list[str] = []
     group = _transformation(data, item.frame)
     table = data.get("ModalityLUTSequence")
     slope, intercept = group.get("RescaleSlope"), group.get("RescaleIntercept")
@@ -117,13 +116,13 @@ def _rescaled(data: Dataset, item: Slice, stored: np.ndarray) -> tuple[np.ndarra
 
         values = np.asarray(apply_modality_lut(stored, data)).astype(np.int32)
         kind = str(table[0].get("ModalityLUTType", ""))
-        return values, "HU" if kind == "HU" else kind or "unknown", ["modality table applied"]
+        if kind == "HU":
+            values[values >= 1 << 15] -= 1 << 16  # tables are read without sign, Hounsfield units have one
+        return values, kind or "unknown", ["modality table applied"]
     if slope is None and intercept is None:
         if data.get("PhotometricInterpretation") == "MONOCHROME1":
-            stored = _as_inverted(data, stored)
-            remarks.append("MONOCHROME1 inverted")
-        # Nothing but Hounsfield units has air this far below zero.
-        return stored, "HU" if item.modality == "CT" and stored.min() < -200 else "unknown", remarks
+            return _as_inverted(data, stored), "unknown", ["MONOCHROME1 inverted"]
+        return stored, "HU" if item.modality == "CT" else "unknown", []
     slope, intercept = float(1 if slope is None else slope), float(intercept or 0)
     if not np.isfinite([slope, intercept]).all() or slope == 0:
         raise InputError(f"{item.path}: rescales by {slope:g}, {intercept:g}; its values are lost, remove the file")

@@ -45,12 +45,12 @@ def read_volume(acquisition: Acquisition) -> Volume:
     slices, unit, remarks = _read_slices(acquisition)
     grid = grid_of(acquisition.stack)
     warnings = []
-    if not acquisition.stack.is_grid:
-        fill = AIR_HU if unit == "HU" else slices.min()
-        slices = _resampled(slices, slice_places(acquisition.stack, grid), grid.shape, float(fill))
     if unit == "HU" and slices.min() >= NO_AIR_HU:
         warnings.append(f"no value lies below {NO_AIR_HU}: perhaps not HU")
         unit = "unknown"
+    if not acquisition.stack.is_grid:
+        fill = AIR_HU if unit == "HU" else slices.min()
+        slices = _resampled(slices, slice_places(acquisition.stack, grid), grid.shape, float(fill))
     voxels = slices.transpose(2, 1, 0)
     return Volume(acquisition, voxels, grid, unit, (*acquisition.remarks, *remarks), tuple(warnings))
 

@@ -228,11 +228,13 @@ def test_tilt_is_measured(tmp_path: Path) -> None:
     orientation = (1, 0, 0, 0, np.cos(angle), -np.sin(angle))
     positions_mm = np.array([(0.0, 0.0, 5.0 * index) for index in range(count)])  # the table moves along the body
     drawn = Drawn(positions_mm, orientation, (1.0, 1.0), tuple(range(count)), "regular", True, 5 * np.cos(angle))
-    acquisition = written(drawn, tmp_path, np.full((count, ROWS, COLUMNS), 40))
+    hu = np.full((count, ROWS, COLUMNS), 40)
+    hu[0] = -1000
+    acquisition = written(drawn, tmp_path, hu)
     assert acquisition.stack.tilt_degrees == pytest.approx(18.5, abs=0.01)
     assert acquisition.remarks == ("gantry tilt 18.5 degrees, resampled",)
     volume = read_volume(acquisition)
     drift_pixels = 45 * np.sin(angle)
     assert volume.voxels.shape == (COLUMNS, ROWS + int(np.ceil(drift_pixels)), count)
-    assert set(np.unique(volume.voxels)) == {-1024, 40}
+    assert set(np.unique(volume.voxels)) == {-1024, -1000, 40}
     assert acquisitions_of([], Rules()) == ([], [])

@@ -90,6 +90,15 @@ def test_other_files_are_passed_over(series: Write, tmp_path: Path) -> None:
     assert (len(found.slices), found.damaged, found.others) == (3, [], 4)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names are text there")
+def test_names_that_are_no_text(series: Write, tmp_path: Path) -> None:
+    (path,) = series(stacked(1), folder="data")
+    path.rename(path.with_name(os.fsdecode(b"M\xfcller \xff")))
+    for _ in range(2):
+        (item,) = scan(tmp_path / "data", cache=tmp_path / "cache.sqlite").slices
+        assert (read_pixels(item).values == numbered(1)[0]).all()
+
+
 def test_directories_are_no_images(tmp_path: Path) -> None:
     data = pydicom.Dataset()
     data.file_meta = pydicom.dataset.FileMetaDataset()
