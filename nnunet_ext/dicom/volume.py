@@ -44,7 +44,7 @@ def read_volume(acquisition: Acquisition) -> Volume:
     """
     slices, unit, remarks = _read_slices(acquisition)
     grid = grid_of(acquisition.stack)
-    warnings = []
+    warnings = list(acquisition.stack.describe()) if acquisition.stack.kind == "missing" else []
     if unit == "HU" and slices.min() >= NO_AIR_HU:
         warnings.append(f"no value lies below {NO_AIR_HU}: perhaps not HU")
         unit = "unknown"

@@ -146,6 +146,7 @@ def test_ct_without_rescale_is_judged_as_a_series(series: Write, tmp_path: Path)
     (acquisition,), _ = acquisitions_of(scan(tmp_path).slices)
     volume = read_volume(acquisition)
     assert volume.unit == "unknown"
+    assert "no value lies below -200: perhaps not HU" in volume.warnings
     assert set(np.unique(volume.voxels)) == {40}
 
 
@@ -179,6 +180,32 @@ def test_lossless_compression_is_exact(series: Write, tmp_path: Path, syntax: st
 def compressed_as(data: Any, syntax: str) -> None:
     data.file_meta.TransferSyntaxUID = UID(syntax)
     data.PixelData = encapsulate([b"no such stream"])
+
+
+@pytest.mark.parametrize("name", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1"])
+def test_lossless_jpeg_of_older_scanners_is_exact(series: Write, tmp_path: Path, name: str) -> None:
+    """Encoded by GDCM, because pydicom encodes no JPEG."""
+    gdcm = pytest.importorskip("gdcm")
+    hu = np.random.default_rng(0).integers(-1024, 3000, (1, 64, 48))
+
+    def edit(_: int, data: Any) -> None:
+        data.Rows, data.Columns = hu.shape[1:]
+        set_pixels(data, hu[0] + 1024, 12, False)
+
+    (path,) = series(stacked(1), edit=edit)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, name)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    (item,) = read_headers(path)
+    assert item.transfer_syntax in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+    assert np.array_equal(read_pixels(item).values, hu[0])
 
 
 @pytest.mark.parametrize("end", [-1, -10, 700])

@@ -51,6 +51,7 @@ def test_missing_slices_are_interpolated_and_said(series: Write, tmp_path: Path)
     volume = read_volume(acquisition)
     kept, hu = [0, 1, 2, 5, 6, 7], numbered(6)
     assert volume.voxels.shape[2] == 8
+    assert volume.warnings == ("2 slices missing, interpolated",)
     assert np.array_equal(volume.voxels[:, :, kept], hu.transpose(2, 1, 0))
     assert np.array_equal(volume.voxels[:, :, 3], np.round(hu[2] * 2 / 3 + hu[3] / 3).T)
 
