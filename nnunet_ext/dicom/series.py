@@ -95,12 +95,15 @@ def acquisitions_of(slices: Iterable[Slice], rules: Rules | None = None) -> tupl
 
 
 def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisition], list[Rejected]]:
-    reasons: dict[str, list[Slice]] = defaultdict(list)
+    unfit: dict[tuple[str, bool], list[Slice]] = defaultdict(list)
     usable: list[Slice] = []
     for item in members:
-        reason = _unfit(item, rules)
-        (reasons[reason] if reason else usable).append(item)
-    rejected = [Rejected(tuple(items), reason) for reason, items in reasons.items()]
+        kind, defect = _other_kind(item, rules), _defect(item)
+        if kind or defect:
+            unfit[kind or defect, not kind].append(item)
+        else:
+            usable.append(item)
+    rejected = [Rejected(tuple(items), reason, defect) for (reason, defect), items in unfit.items()]
     accepted: list[Acquisition] = []
     for alike in _alike(usable):
         try:
@@ -119,8 +122,8 @@ def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisi
     return accepted, rejected
 
 
-def _unfit(item: Slice, rules: Rules) -> str:
-    """Why a slice is no part of a scan; empty where nothing speaks against it."""
+def _other_kind(item: Slice, rules: Rules) -> str:
+    """What an image is that is no part of a scan; empty where it may be."""
     if item.sop_class and not any(is_kind_of(item.sop_class, CLASS_OF_MODALITY[name]) for name in rules.modalities):
         return f"is {sop_class_name(item.sop_class)}, not {' or '.join(rules.modalities)}"
     if item.modality not in rules.modalities:
@@ -132,15 +135,23 @@ def _unfit(item: Slice, rules: Rules) -> str:
         return "is computed from another series (ImageType DERIVED, SECONDARY)"
     if item.samples != 1:
         return "is a colour picture"
+    if rules.axial_only and item.orientation:
+        normal = np.cross(item.orientation[:3], item.orientation[3:])
+        return "is not axial" if abs(normal[2]) < AXIAL_COSINE else ""
+    return ""
+
+
+def _defect(item: Slice) -> str:
+    """Why the place of a slice is not known; empty where it is."""
     if not item.rows or not item.columns:
         return "has no pixels"
     if not (item.position_mm and item.orientation and item.spacing_mm):
         return "has no position, orientation or pixel spacing"
     try:
-        normal = directions_of(item.orientation)[2]
+        directions_of(item.orientation)
     except InputError as error:
         return str(error)
-    return "is not axial" if rules.axial_only and abs(normal[2]) < AXIAL_COSINE else ""
+    return ""
 
 
 def _alike(items: Sequence[Slice]) -> list[list[Slice]]:
@@ -148,18 +159,21 @@ def _alike(items: Sequence[Slice]) -> list[list[Slice]]:
     groups: list[list[Slice]] = []
     for item in items:
         for group in groups:
-            first = group[0]
-            same_size = (item.rows, item.columns) == (first.rows, first.columns)
-            if (
-                same_size
-                and np.allclose(item.orientation, first.orientation, rtol=0, atol=ORIENTATION_TOLERANCE)
-                and np.allclose(item.spacing_mm, first.spacing_mm, rtol=PIXEL_TOLERANCE, atol=0)
-            ):
+            if _is_like(item, group[0]):
                 group.append(item)
                 break
         else:
             groups.append([item])
     return groups
+
+
+def _is_like(item: Slice, first: Slice) -> bool:
+    if (item.rows, item.columns) != (first.rows, first.columns):
+        return False
+    if (item.orientation, item.spacing_mm) == (first.orientation, first.spacing_mm):  # nearly always, and fast
+        return True
+    same_orientation = np.allclose(item.orientation, first.orientation, rtol=0, atol=ORIENTATION_TOLERANCE)
+    return same_orientation and np.allclose(item.spacing_mm, first.spacing_mm, rtol=PIXEL_TOLERANCE, atol=0)
 
 
 def _acquisition(items: Sequence[Slice], remarks: tuple[str, ...], index: int) -> Acquisition:
@@ -191,7 +205,7 @@ def _divide(items: Sequence[Slice], rules: Rules) -> list[tuple[list[Slice], tup
     layers = _layers(items)
     if max(map(len, layers)) == 1:
         return [(items, ())]
-    if parts := _first_whole([_by_field(items, field) for field in PART_TAGS], rules):
+    if parts := _first_whole([_by_field(items, field) for field in PART_TAGS], max(map(len, layers)), rules):
         return _numbered(parts, ())
     kept = [item for layer in layers for item in _without_copies(layer)]
     copies = len(items) - len(kept)
@@ -199,7 +213,8 @@ def _divide(items: Sequence[Slice], rules: Rules) -> list[tuple[list[Slice], tup
     layers = _layers(kept)
     if max(map(len, layers)) == 1:
         return [(kept, remarks)]
-    if parts := _first_whole([*(_by_field(kept, field) for field in PART_TAGS), _by_runs(kept)], rules):
+    ways = [*(_by_field(kept, field) for field in PART_TAGS), _by_runs(kept)]
+    if parts := _first_whole(ways, max(map(len, layers)), rules):
         return _numbered(parts, remarks)
     repeated = sum(len(layer) > 1 for layer in layers)
     if rules.repeats == "reject":
@@ -208,10 +223,13 @@ def _divide(items: Sequence[Slice], rules: Rules) -> list[tuple[list[Slice], tup
     return [(first, (*remarks, f"several slices at {repeated} positions, the lowest InstanceNumber kept"))]
 
 
-def _first_whole(ways: Sequence[list[list[Slice]]], rules: Rules) -> list[list[Slice]]:
-    """The first way of dividing a series in which every part is a stack; empty where there is none."""
+def _first_whole(ways: Sequence[list[list[Slice]]], count: int, rules: Rules) -> list[list[Slice]]:
+    """The first way of dividing a series into ``count`` stacks; empty where there is none.
+
+    As many as slices share a position: more parts would be pieces, such as the rotations of a step-and-shoot scan.
+    """
     for parts in ways:
-        if len(parts) > 1 and all(_is_stack(part, rules) for part in parts):
+        if len(parts) == count and all(_is_stack(part, rules) for part in parts):
             return parts
     return []
 

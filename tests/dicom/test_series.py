@@ -119,6 +119,33 @@ def test_one_acquisition_number_per_slice_is_one_stack(series: Write, tmp_path: 
     assert rejected == []
 
 
+def test_rotations_are_no_acquisitions(series: Write, tmp_path: Path) -> None:
+    """Two phases of a step-and-shoot scan: four slices per rotation share a time, which would divide it into pieces."""
+
+    def edit(index: int, data: Any) -> None:
+        data.AcquisitionTime = f"{100000 + index // 4}"
+
+    series(np.concatenate([stacked(12), stacked(12)]), edit=edit)
+    accepted, rejected = found_in(tmp_path)
+    assert [len(item.slices) for item in accepted] == [12, 12]  # by the runs of InstanceNumber
+    assert rejected == []
+
+
+def test_defects_are_told_from_other_objects(series: Write, tmp_path: Path) -> None:
+    def edit(index: int, data: Any) -> None:
+        if index == 0:
+            data.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        if index == 1:
+            del data.ImagePositionPatient
+
+    series(stacked(5), edit=edit)
+    accepted, rejected = found_in(tmp_path)
+    assert [len(item.slices) for item in accepted] == [3]
+    assert [(item.reason, item.defect) for item in rejected] == [
+        ("is a localizer", False), ("has no position, orientation or pixel spacing", True)
+    ]  # fmt: skip
+
+
 def test_one_repeated_position_is_no_end_of_a_stack(series: Write, tmp_path: Path) -> None:
     positions_mm = stacked(6)[[0, 1, 2, 2, 3, 4, 5]]
     series(positions_mm)
