@@ -189,7 +189,7 @@ def changed(index: int, **values: object) -> Callable[[int, Any], None]:
         (changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), "is Secondary Capture Image Storage, not CT"),
         (changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.20"), "is Nuclear Medicine Image Storage, not CT"),
         (changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.67"), "is X-Ray Radiation Dose SR Storage, not CT"),
-        (changed(3, Modality="OT"), "has modality OT, not CT"),
+        (changed(3, Modality="PT"), "has modality PT, not CT"),
         (changed(3, ImagePositionPatient=None), "has no position, orientation or pixel spacing"),
         (changed(3, PixelSpacing=None), "has no position, orientation or pixel spacing"),
         (changed(3, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "its orientation is not two unit vectors"),
