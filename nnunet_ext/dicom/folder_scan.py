@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -134,13 +133,11 @@ def _results(files: list[str], processes: int) -> Iterator[tuple[str, Rows | str
 
 def _read_chunk(files: tuple[str, ...]) -> list[Rows | str]:
     results: list[Rows | str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's remarks on values that we check ourselves
-        for file in files:
-            try:
-                results.append([list(item[1:]) for item in read_headers(Path(file))])  # a JSON value, without the path
-            except InputError as error:
-                results.append(str(error))
+    for file in files:
+        try:
+            results.append([list(item[1:]) for item in read_headers(Path(file))])  # a JSON value, without the path
+        except InputError as error:
+            results.append(str(error))
     return results
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
 from functools import lru_cache
@@ -136,7 +137,10 @@ def _looks_like_dicom(start: bytes) -> bool:
 
 
 def _slices(path: Path, start: bytes) -> list[Slice]:
-    elements = _elements_at(start) or _elements_of(path, start)
+    if (elements := _elements_at(start)) is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's remarks on values that are checked here
+            elements = _elements_of(path, start)
     plain = _plain_slice(path, elements)
     frames = int(_text(elements, "NumberOfFrames") or 1)
     if not 1 <= frames <= LARGEST_FRAME_COUNT:
@@ -144,7 +148,11 @@ def _slices(path: Path, start: bytes) -> list[Slice]:
     if is_kind_of(plain.sop_class, CT_STORAGE) and not (plain.rows and plain.columns):
         raise InputError(f"{path}: ends before its pixels; it is truncated, copy it again")
     enhanced = plain.sop_class.startswith(f"{CT_STORAGE}.")
-    return _frames(path, plain, frames) if frames > 1 or enhanced else [plain]
+    if frames == 1 and not enhanced:
+        return [plain]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _frames(path, plain, frames)
 
 
 def is_kind_of(sop_class: str, storage: str) -> bool:

@@ -300,6 +300,7 @@ def test_real_slices_in_the_challenges_layout(tmp_path: Path, raw: Path) -> None
     assert isinstance(RsnaIch(tmp_path / "download").find_cases().cases[0], Case)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_miniature_is_the_challenges(rsna_original: Path) -> None:
     import pydicom
 

@@ -159,7 +159,7 @@ def test_inflation_bombs_are_refused(series: Write, monkeypatch: pytest.MonkeyPa
         read_headers(path)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("error::UserWarning")
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_damage_ends_in_one_line_or_a_header(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.series import Acquisition, Rejected, Rules, acquisitions_of
-from nnunet_ext.dicom.volume import acquisition_in, read_volume
+from nnunet_ext.dicom.volume import acquisition_in, grid_on_slices, read_volume
 from nnunet_ext.errors import InputError
 from tests.dicom.conftest import numbered, stacked
 
@@ -255,6 +255,14 @@ def test_acquisition_is_found_again_or_the_reason_is_said(series: Write, tmp_pat
         acquisition_in(slices, index=3)
     with pytest.raises(InputError, match="the series has 2 slices, needs 3"):
         acquisition_in(slices[:2])
+
+
+def test_masks_of_another_volume_are_refused(series: Write, tmp_path: Path) -> None:
+    series(stacked(4))
+    (acquisition,), _ = found_in(tmp_path)
+    assert grid_on_slices(np.ones((5, 6, 4)), acquisition).shape == (4, 6, 5)
+    with pytest.raises(InputError, match=r"mask has shape \(6, 5, 4\), the volume \(5, 6, 4\)"):
+        grid_on_slices(np.ones((6, 5, 4)), acquisition)
 
 
 def test_highdicom_builds_the_same_volume(series: Write, tmp_path: Path) -> None:
