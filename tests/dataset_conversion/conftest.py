@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataset_conversion import phantom_volumes
+from dataset_conversion.dicom_miniatures import write_bhsd, write_lidc, write_nsclc, write_rsna
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
 
 
@@ -61,6 +62,26 @@ def sirm_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def synthetic_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return phantom_volumes.write_synthetic(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="session")
+def lidc_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lidc(tmp_path_factory.mktemp("lidc"))
+
+
+@pytest.fixture(scope="session")
+def nsclc_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_nsclc(tmp_path_factory.mktemp("nsclc"))
+
+
+@pytest.fixture(scope="session")
+def rsna_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rsna(tmp_path_factory.mktemp("rsna"))
+
+
+@pytest.fixture(scope="session")
+def bhsd_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bhsd(tmp_path_factory.mktemp("bhsd"))
 
 
 def _copy(original: Path, tmp_path: Path) -> Path:

@@ -20,9 +20,12 @@ MINIATURES: dict[str, tuple[str, dict]] = {
     "Generic": ("generic_original", {
         "images": "scans", "masks": "masks", "image_suffix": "_ct", "mask_suffix": "_seg", "map": ("1=a", "5=b"),
     }),
+    "LIDC-IDRI": ("lidc_original", {"consensus_percent": 100.0, "denominator": "marked"}),
     "LiTS": ("lits_original", {"labels_wanted": "liver+tumour", "slices": "all"}),
     "MSD": ("lung_original", {"merge": ("1=nodule",), "split": "patient:2"}),
     "MosMed": ("mosmed_original", {}),
+    "NSCLC-PleuralEffusion": ("nsclc_original", {"reviewer": "union", "positives_only": True}),
+    "RSNA-ICH": ("bhsd_original", {"classes": "types"}),
     "SIRM": ("sirm_original", {}),
     "Synthetic-COVID-CT": ("synthetic_original", {
         "images": "img", "masks": "map", "map": ("64=lung", "128=ggo", "255=consolidation"),

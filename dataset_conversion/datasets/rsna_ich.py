@@ -1,0 +1,325 @@
+"""RSNA Intracranial Hemorrhage: head CT of the 2019 challenge, and the collections that add masks to it."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from dataset_conversion.converter import Case, Found, Reading
+from dataset_conversion.dicom_converter import DicomConverter, details_of, files_of, report_rejected
+from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
+from dataset_conversion.haemorrhage_labels import MASK_ENDINGS, TYPES, read_slice_mask, read_table, slice_label
+from dataset_conversion.volumes import open_volume, read_voxels
+from nnunet_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from nnunet_ext.dicom.headers import Slice
+    from nnunet_ext.dicom.series import Acquisition, Rules
+    from nnunet_ext.dicom.volume import Volume
+
+VOLUME_ENDINGS = (".nii.gz", ".nii")
+# Folders of images and of masks: BHSD (its name has a space), PhysioNet ct-ich, and slices cut from it.
+PAIRED_FOLDERS = (("images", "ground truths"), ("ct_scans", "masks"), ("images", "masks"))
+SLICES_WITHOUT_PLACE = "no pixel spacing in the file, 1 mm assumed"
+Wanted = Literal["any", "none", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
+
+
+@dataclass(frozen=True)
+class RsnaIch(DicomConverter):
+    """752 803 labelled slices of 25 000 examinations, without masks; and BHSD, ct-ich or own masks for some of them.
+
+    Reference: Flanders et al. 2020 (the challenge).
+    """
+
+    dimension: Literal["2d", "3d"] = "2d"
+    haemorrhage: Wanted | None = None
+    classes: Literal["any", "types"] = "any"
+    masks: Path | None = None
+
+    name: ClassVar[str] = "RSNA-ICH"
+    task: ClassVar[str] = "intracranial haemorrhage, head CT (RSNA 2019, BHSD, PhysioNet ct-ich)"
+    licence: ClassVar[str] = "RSNA: non-commercial research and education; BHSD: NC-ND; ct-ich: PhysioNet restricted"
+    download: ClassVar[str] = "https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection"
+    citation: ClassVar[str] = (
+        "Flanders et al., Construction of a Machine Learning Dataset through Collaboration: The RSNA 2019 Brain CT "
+        "Hemorrhage Challenge, Radiology: Artificial Intelligence 2(3), e190211 (2020), doi:10.1148/ryai.2020190211"
+    )
+
+    @staticmethod
+    def add_options(parser: argparse._ArgumentGroup) -> None:
+        DicomConverter.add_options(parser)
+        parser.add_argument(
+            "--dimension", choices=("2d", "3d"), default="2d",
+            help="a case is a slice, or a series where its slices form a volume; default 2d",
+        )  # fmt: skip
+        parser.add_argument(
+            "--haemorrhage", choices=("any", "none", *TYPES),
+            help="only slices (2d) or series (3d) that the challenge's table labels so",
+        )  # fmt: skip
+        parser.add_argument(
+            "--classes", choices=("any", "types"), default="any",
+            help="one label for any haemorrhage, or BHSD's five types; default any",
+        )  # fmt: skip
+        parser.add_argument(
+            "--masks", type=Path, metavar="FOLDER",
+            help="masks of the challenge's images: PNG, NPY, NIfTI or DICOM per slice, called like the image (2d), or "
+            "NIfTI per series, called PATIENT_STUDY as BHSD's (3d); only images with a mask are converted (imagesTr)",
+        )  # fmt: skip
+
+    @property
+    def folder_name(self) -> str:
+        return self.name if self.dimension == "2d" else f"{self.name}-{self.dimension}"
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        return ("CT",)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        names = ("haemorrhage",) if self.classes == "any" else TYPES
+        return {"background": 0, **{name: 1 + index for index, name in enumerate(names)}}
+
+    @property
+    def rules(self) -> Rules:
+        from nnunet_ext.dicom.series import Rules
+
+        return Rules(minimum_slices=1 if self.dimension == "2d" else 3)
+
+    def find_cases(self) -> Found:
+        for images, beside in PAIRED_FOLDERS:
+            image_folder = find_folder(self.source, images)
+            if image_folder is not None and (image_folder.parent / beside).is_dir():
+                return self._paired(image_folder, image_folder.parent / beside)
+        found = Found()
+        slices = self.scan(found).slices
+        if self.masks is not None:  # which may be DICOM, and lie in the download
+            mask_folder = self.masks.resolve()
+            slices = [item for item in slices if not Path(item.path).resolve().is_relative_to(mask_folder)]
+        types, notes = read_table(sorted(path for path in self.source.rglob("*.csv") if path.is_file()))
+        found.notes.extend(notes)
+        if self.haemorrhage and not types:
+            raise InputError(f"{self.source}: holds no stage_2_train.csv, which --haemorrhage needs")
+        masks = self._masks(found)
+        if self.dimension == "2d":
+            self._find_slices(slices, types, masks, found)
+        else:
+            self._find_series(slices, types, masks, found)
+        return found
+
+    def _masks(self, found: Found) -> dict[str, Path] | None:
+        if self.masks is None:
+            return None
+        files, broken = files_by_stem(self.masks, MASK_ENDINGS if self.dimension == "2d" else VOLUME_ENDINGS)
+        found.problems.extend(broken.values())
+        return files
+
+    def _find_slices(
+        self, slices: list[Slice], types: Mapping[str, frozenset[str]], masks: dict[str, Path] | None, found: Found
+    ) -> None:
+        """One case per image; its layer is as thick as the slices of its series are apart."""
+        steps_mm = _steps_mm(slices)
+        unknown = without_mask = 0
+        for item in slices:
+            name = item.sop_uid or Path(item.path).stem
+            unknown += name not in types
+            if not self._is_wanted(types.get(name)):
+                continue
+            mask = None if masks is None else masks.get(name) or masks.get(Path(item.path).stem)
+            if masks is not None and mask is None:
+                without_mask += 1
+                continue
+            details = {
+                "patient": item.patient_id, "series_uid": item.series_uid, "step_mm": f"{steps_mm[item.path]:g}",
+                "haemorrhage": _words(types.get(name)),
+            }  # fmt: skip
+            part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
+            found.cases.append(Case(case_id(name), part, (Path(item.path),), (mask,) if mask else (), details))
+        if types and unknown:
+            found.notes.append(f"{unknown} images are not in the table (the challenge's test images never are)")
+        if without_mask:
+            found.notes.append(f"{without_mask} images have no mask and are left out")
+
+    def _find_series(
+        self, slices: list[Slice], types: Mapping[str, frozenset[str]], masks: dict[str, Path] | None, found: Found
+    ) -> None:
+        from nnunet_ext.dicom.series import acquisitions_of
+
+        accepted, rejected = acquisitions_of(slices, self.rules)
+        report_rejected(rejected, found)
+        by_study: dict[str, list[Acquisition]] = defaultdict(list)
+        for acquisition in accepted:
+            first = acquisition.slices[0]
+            by_study[f"{first.patient_id}_{first.study_uid}"].append(acquisition)
+        without_mask = 0
+        for study in sorted(by_study, key=natural_key):
+            for number, acquisition in enumerate(by_study[study], start=1):
+                present = [types[item.sop_uid] for item in acquisition.slices if item.sop_uid in types]
+                union = frozenset().union(*present) if present else None
+                mask = None if masks is None else masks.get(study)
+                if not self._is_wanted(union):
+                    continue
+                if masks is not None and mask is None:
+                    without_mask += 1
+                    continue
+                details = {**details_of(acquisition), "haemorrhage": _words(union)}
+                suffix = f"-{number}" if len(by_study[study]) > 1 else ""
+                part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
+                labels = (mask,) if mask else ()
+                found.cases.append(Case(case_id(study + suffix), part, files_of(acquisition), labels, details))
+        if without_mask:
+            found.notes.append(f"{without_mask} series have no mask and are left out")
+
+    def _is_wanted(self, types: frozenset[str] | None) -> bool:
+        if self.haemorrhage is None:
+            return True
+        if types is None:
+            return False
+        return not types if self.haemorrhage == "none" else self.haemorrhage in types
+
+    def _paired(self, image_folder: Path, mask_folder: Path) -> Found:
+        """Images and masks of one name in two folders."""
+        if self.masks or self.haemorrhage:
+            option = "--masks" if self.masks else "--haemorrhage"
+            raise InputError(f"{option} belongs to the challenge's DICOM files; {image_folder} has masks of its own")
+        endings = (*VOLUME_ENDINGS, ".dcm")
+        images, broken_images = files_by_stem(image_folder, endings)
+        masks, broken_masks = files_by_stem(mask_folder, endings)
+        found = Found(problems=[*broken_images.values(), *broken_masks.values()])
+        for stem in sorted(images.keys() ^ masks.keys(), key=natural_key):
+            if stem not in broken_images and stem not in broken_masks:
+                file, missing = (images[stem], "mask") if stem in images else (masks[stem], "image")
+                found.problems.append(f"{file}: has no {missing}; download it again or remove the file")
+        for stem in images.keys() & masks.keys():
+            # BHSD: patient and study; slices of ct-ich: patient and slice; ct-ich itself: the patient.
+            patient = "_".join(stem.split("_")[:2]) if stem.startswith("ID_") else stem.split("_")[0]
+            name = case_id(stem if stem.startswith("ID_") else f"ich_{stem}")
+            found.cases.append(Case(name, "Tr", (images[stem],), (masks[stem],), {"patient": patient}))
+        odd = [path.name for path in image_folder.iterdir() if not path.suffix and not path.name.startswith(".")]
+        if odd:
+            found.problems.append(f"{image_folder / min(odd)}: has no ending, as {len(odd)} files; call them .nii.gz")
+        return found
+
+    def read_case(self, case: Case) -> Reading:
+        if case.image_files[0].name.lower().endswith(VOLUME_ENDINGS):
+            return self._read_volumes(case)
+        if "step_mm" not in case.details and "acquisition" not in case.details:
+            return self._read_bare_slice(case)
+        volume = self._read_slice(case) if "step_mm" in case.details else self.read_volume(case)
+        warnings = volume.warnings
+        if volume.voxels.min() == volume.voxels.max():
+            warnings = (*warnings, "all voxels have one value")
+        label, label_affine_mm = None, None
+        if case.label_files:
+            label, label_affine_mm, remarks = self._read_label(case.label_files[0], volume.voxels.shape)
+            warnings = (*warnings, *remarks)
+        return Reading(
+            volume.voxels[None],
+            label,
+            volume.unit,
+            volume.grid.affine_ras_mm,
+            label_affine_mm,
+            volume.transforms,
+            warnings,
+        )
+
+    def _read_slice(self, case: Case) -> Volume:
+        """One image of the challenge at its place, as a volume of one layer."""
+        from nnunet_ext.dicom.headers import read_headers
+        from nnunet_ext.dicom.series import acquisitions_of
+        from nnunet_ext.dicom.volume import read_volume
+
+        file = case.image_files[0]
+        slices = [item._replace(thickness_mm=float(case.details["step_mm"])) for item in read_headers(file)]
+        accepted, rejected = acquisitions_of(slices, self.rules)
+        if len(accepted) != 1:
+            reason = rejected[0].reason if rejected else f"holds {len(accepted)} images"
+            raise InputError(f"{file}: {reason}; remove the file")
+        return read_volume(accepted[0])
+
+    def _read_label(self, file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+        """Mask of a slice or of a series, as (x, y, z) with its affine, or on the image's pixels without."""
+        if self.dimension == "3d":
+            volume = open_volume(file)
+            label, warnings = self._volume_label(file, volume)
+            return label, volume.affine, warnings
+        label, affine_mm, warnings = read_slice_mask(file, self.classes == "types")
+        return (label if affine_mm is not None else label.T[:, :, None]), affine_mm, warnings
+
+    def _volume_label(self, file: Path, volume: object) -> tuple[np.ndarray, tuple[str, ...]]:
+        try:
+            return slice_label(read_voxels(file, volume), self.classes == "types")
+        except InputError as error:
+            raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+
+    def _read_volumes(self, case: Case) -> Reading:
+        """Image and mask as NIfTI volumes (BHSD, ct-ich)."""
+        image_file, label_file = case.image_files[0], case.label_files[0]
+        image, mask = open_volume(image_file), open_volume(label_file)
+        hu = read_voxels(image_file, image)
+        label, warnings = self._volume_label(label_file, mask)
+        hu, transforms, remarks = _as_hu(hu)
+        return Reading(hu[None], label, "HU", image.affine, mask.affine, transforms, (*warnings, *remarks))
+
+    def _read_bare_slice(self, case: Case) -> Reading:
+        """A slice without any geometry, as ct-ich's are passed on."""
+        from nnunet_ext.dicom.headers import read_headers
+        from nnunet_ext.dicom.pixels import read_pixels
+
+        file = case.image_files[0]
+        slices = read_headers(file)
+        if len(slices) != 1:
+            raise InputError(f"{file}: holds {len(slices)} images, expected one slice")
+        hu, transforms, remarks = _as_hu(read_pixels(slices[0]).values.T[:, :, None])
+        label, affine_mm, warnings = read_slice_mask(case.label_files[0], self.classes == "types")
+        if affine_mm is not None:
+            raise InputError(f"{case.label_files[0]}: is a volume, its image {file.name} a slice without a place")
+        place_mm = np.diag([-1.0, -1.0, 1.0, 1.0])
+        return Reading(
+            hu[None], label.T[:, :, None], "HU", place_mm,
+            transforms=transforms, warnings=(SLICES_WITHOUT_PLACE, *remarks, *warnings),
+        )  # fmt: skip
+
+
+def _as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Values said to be Hounsfield units, with padding as air; what was done, and a warning if they seem not to be."""
+    from nnunet_ext.dicom.pixels import AIR_HU, PADDING_HU
+    from nnunet_ext.dicom.volume import NO_AIR_HU
+
+    padding = values < PADDING_HU
+    transforms = ("padding set to air",) if padding.any() else ()
+    values = np.where(padding, AIR_HU, values)
+    whole = values.dtype.kind == "i" and np.abs(values).max(initial=0) < 1 << 15
+    warnings = () if values.min(initial=0) < NO_AIR_HU else (f"no value lies below {NO_AIR_HU}: perhaps not HU",)
+    return values.astype(np.int16 if whole else np.float32), transforms, warnings
+
+
+def _steps_mm(slices: list[Slice]) -> dict[str, float]:
+    """Typical distance between the slices of each file's series; 1 mm where the series tells none."""
+    series: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    for item in slices:
+        series[item.study_uid, item.series_uid].append(item)
+    result: dict[str, float] = {}
+    for members in series.values():
+        places = np.unique(np.round([_height_mm(item) for item in members], 2))
+        step_mm = float(np.median(np.diff(places))) if len(places) > 1 else 1.0
+        result.update({item.path: step_mm for item in members})
+    return result
+
+
+def _height_mm(item: Slice) -> float:
+    """Position along the slice's normal; 0 where the header gives none."""
+    if not (item.position_mm and item.orientation):
+        return 0.0
+    return float(np.dot(np.cross(item.orientation[:3], item.orientation[3:]), item.position_mm))
+
+
+def _words(types: frozenset[str] | None) -> str:
+    if types is None:
+        return "unknown"
+    return " ".join(sorted(types - {"any"})) or ("any" if types else "none")

@@ -1,0 +1,111 @@
+"""What the converters of DICOM collections share: finding series in a download, and reading one again as a case."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dataset_conversion.converter import Case, Converter, Found
+from nnunet_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from nnunet_ext.dicom.folder_scan import Scan
+    from nnunet_ext.dicom.series import Acquisition, Rejected, Rules
+    from nnunet_ext.dicom.volume import Volume
+
+SCAN_PROCESSES = 2
+
+
+@dataclass(frozen=True)
+class DicomConverter(Converter):
+    """A collection of DICOM files in folders of any names; headers decide what belongs together."""
+
+    cache: Path | None = None
+
+    maker: ClassVar[str]
+    """What the files are called in a message, e.g. ``LIDC-IDRI CT``."""
+
+    @staticmethod
+    def add_options(parser: argparse._ArgumentGroup) -> None:
+        parser.add_argument(
+            "--cache", type=Path, metavar="FILE",
+            help="keep the headers of the scan in this file, outside the download; a second run then reads them there",
+        )  # fmt: skip
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        values = {name: value for name, value in super().settings.items() if name != "cache"}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    def scan(self, found: Found) -> Scan:
+        """Headers of all DICOM files; damaged files become problems.
+
+        Raises:
+            InputError: no folder, or one without DICOM files.
+        """
+        try:
+            from nnunet_ext.dicom.folder_scan import scan
+        except ImportError as error:
+            raise InputError(
+                f"{error}: reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'"
+            ) from error
+
+        content = scan(self.source, processes=SCAN_PROCESSES, cache=self.cache)
+        if not content.slices and not content.damaged:
+            raise InputError(f"{self.source}: holds no DICOM file; -i names the unpacked download of {self.download}")
+        found.problems.extend(content.damaged)
+        return content
+
+    @property
+    def rules(self) -> Rules:
+        """Which series are taken."""
+        from nnunet_ext.dicom.series import Rules
+
+        return Rules()
+
+    def read_volume(self, case: Case) -> Volume:
+        """The volume of a case made by :func:`details_of` and :func:`files_of`."""
+        from nnunet_ext.dicom.headers import read_headers
+        from nnunet_ext.dicom.volume import acquisition_in, read_volume
+
+        slices = [item for file in case.image_files for item in read_headers(file)]
+        try:
+            return read_volume(acquisition_in(slices, self.rules, int(case.details["acquisition"])))
+        except InputError as error:
+            named = any(str(file) in str(error) for file in case.image_files)
+            raise InputError(str(error) if named else f"{case.image_files[0].parent}: {error}") from error
+
+
+def report_rejected(rejected: Iterable[Rejected], found: Found) -> None:
+    """Scans that cannot be used become problems, a line each; what never was a scan one note per reason."""
+    series: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    for item in rejected:
+        if item.defect:
+            folder = Path(item.slices[0].path).parent
+            found.problems.append(f"{folder}: series of {len(item.slices)} images left out: {item.reason}")
+        else:
+            series[item.reason] += 1
+            files[item.reason] += len(item.slices)
+    for reason in sorted(series):
+        found.notes.append(f"{series[reason]} series left out ({files[reason]} images): {reason}")
+
+
+def details_of(acquisition: Acquisition) -> dict[str, str]:
+    """What conversion.csv says of a series."""
+    first = acquisition.slices[0]
+    return {
+        "patient": first.patient_id,
+        "series_uid": first.series_uid,
+        "acquisition": str(acquisition.index),
+        "series_remarks": ", ".join(acquisition.remarks),
+    }
+
+
+def files_of(acquisition: Acquisition) -> tuple[Path, ...]:
+    """Files of an acquisition, each once."""
+    return tuple(dict.fromkeys(Path(item.path) for item in acquisition.slices))

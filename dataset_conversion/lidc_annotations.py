@@ -1,0 +1,188 @@
+"""The XML files of LIDC-IDRI: what up to four readers drew, as masks on the slices they saw.
+
+Reference: Armato et al. 2011 and the collection's annotation rules: an outline runs through the first pixels *outside*
+the nodule; a nodule below 3 mm is a single point; an outline with ``inclusion`` FALSE bounds a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import first_line
+
+CT_ROOT = "{http://www.nih.gov}LidcReadMessage"
+XRAY_ROOT = "{http://www.nih.gov/idri}IdriReadMessage"
+NAMESPACE = "{http://www.nih.gov}"
+LARGEST_BYTES = 64 << 20  # the largest file of the collection has 2 MB
+READERS = 4
+Denominator = Literal["all4", "marked"]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One closed outline on one slice: ``points`` are (column, row) from 0; a ``hole`` bounds what is excluded."""
+
+    sop_uid: str
+    z_mm: float
+    hole: bool
+    points: tuple[tuple[int, int], ...]
+
+    @property
+    def encloses(self) -> bool:
+        """Whether it can enclose anything; a single point marks a small nodule, or is a stray mark in a large one."""
+        return len(self.points) >= 3
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """One XML file: ``readers[r][n]`` are the outlines of nodule ``n`` of reader ``r``."""
+
+    series_uid: str
+    served: str
+    readers: tuple[tuple[tuple[Outline, ...], ...], ...]
+
+
+def read_annotations(path: Path) -> Annotations | None:
+    """Read one XML file; ``None`` for a reading of a chest X-ray.
+
+    Entities, external references and document types are refused, whatever they hold.
+
+    Raises:
+        InputError: damaged, hostile, or no file of the collection.
+    """
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, parse
+
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise InputError(f"{path}: has {path.stat().st_size >> 20} MiB, far more than any file of LIDC-IDRI")
+        root = parse(path, forbid_dtd=True).getroot()
+    except DefusedXmlException as error:
+        raise InputError(
+            f"{path}: declares entities or a document type; do not use this copy of the data set"
+        ) from error
+    except (ParseError, OSError, ValueError, LookupError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as XML ({first_line(error)}); download it again") from error
+    if root.tag == XRAY_ROOT:
+        return None
+    if root.tag != CT_ROOT:
+        raise InputError(f"{path}: is no LIDC-IDRI reading (root {root.tag[:60]}); remove it")
+    header = root.find(f"{NAMESPACE}ResponseHeader")
+    if header is None or not _text(header, "SeriesInstanceUid"):
+        raise InputError(f"{path}: names no series; download it again")
+    try:
+        readers = tuple(
+            tuple(tuple(_outlines(nodule)) for nodule in session.findall(f"{NAMESPACE}unblindedReadNodule"))
+            for session in root.findall(f"{NAMESPACE}readingSession")
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{path}: holds an outline that cannot be read ({first_line(error)}); download it again"
+        ) from error
+    served = f"{_text(header, 'DateService')} {_text(header, 'TimeService')}"
+    if len(readers) > READERS:
+        raise InputError(f"{path}: has {len(readers)} readers, the collection had {READERS}; download it again")
+    return Annotations(_text(header, "SeriesInstanceUid"), served, readers)
+
+
+def _outlines(nodule: Element) -> Iterator[Outline]:
+    for roi in nodule.findall(f"{NAMESPACE}roi"):
+        points = tuple(
+            (int(_text(edge, "xCoord")), int(_text(edge, "yCoord"))) for edge in roi.findall(f"{NAMESPACE}edgeMap")
+        )
+        if any(not 0 <= value < 1 << 16 for point in points for value in point):
+            raise ValueError(f"points outside of any image, such as {min(points)}")
+        inclusion = _text(roi, "inclusion").upper()
+        if inclusion not in ("TRUE", "FALSE"):
+            raise ValueError(f"inclusion {inclusion!r}")
+        z_mm = float(_text(roi, "imageZposition"))
+        yield Outline(_text(roi, "imageSOP_UID"), z_mm, inclusion == "FALSE", points)
+
+
+def _text(element: Element, name: str) -> str:
+    return (element.findtext(f"{NAMESPACE}{name}") or "").strip()
+
+
+def interior(points: Sequence[tuple[int, int]], shape: tuple[int, int]) -> np.ndarray:
+    """Pixels (row, column) inside an outline, without the outline's own pixels.
+
+    Raises:
+        InputError: the outline leaves the image.
+    """
+    from skimage.draw import polygon
+
+    columns, rows = np.array(points).T
+    if rows.max() >= shape[0] or columns.max() >= shape[1]:
+        raise InputError(f"an outline reaches row {rows.max()}, column {columns.max()} of an image of {shape}")
+    mask = np.zeros(shape, bool)
+    mask[polygon(rows, columns, shape)] = True
+    mask[rows, columns] = False
+    return mask
+
+
+def nodule_layers(
+    outlines: Sequence[Outline], slice_of_outline: Mapping[Outline, int], shape: tuple[int, int]
+) -> dict[int, np.ndarray]:
+    """One reader's nodule: the interiors, less the holes together with their outlines.
+
+    Args:
+        outlines: of the nodule.
+        slice_of_outline: index of the slice of each outline that encloses anything.
+        shape: (rows, columns).
+
+    Returns:
+        Mask (row, column) by slice index.
+    """
+    layers: dict[int, np.ndarray] = {}
+    for outline in sorted(outlines, key=lambda outline: outline.hole):
+        if not outline.encloses:
+            continue
+        inside = interior(outline.points, shape)
+        layer = layers.setdefault(slice_of_outline[outline], np.zeros(shape, bool))
+        if outline.hole:
+            columns, rows = np.array(outline.points).T
+            inside[rows, columns] = True
+            layer &= ~inside
+        else:
+            layer |= inside
+    return layers
+
+
+def consensus(
+    annotations: Annotations,
+    slice_of_outline: Mapping[Outline, int],
+    shape: tuple[int, int, int],
+    percent: float,
+    denominator: Denominator,
+) -> np.ndarray:
+    """Voxels that at least ``percent`` of the readers take for nodule, (n, row, column) uint8 0..1.
+
+    ``all4``: of the collection's four readers, so one who drew nothing counts as a vote against. ``marked``: of those
+    readers who drew anything in the connected piece (26 neighbours) of the union of all readers' nodules.
+    """
+    drawn_by = np.zeros(shape, np.uint8)  # a bit per reader: large scans leave no room for a mask of each
+    for reader, nodules in enumerate(annotations.readers):
+        for outlines in nodules:
+            for index, layer in nodule_layers(outlines, slice_of_outline, shape[1:]).items():
+                drawn_by[index][layer] |= 1 << reader
+    places = np.flatnonzero(drawn_by)
+    readers = (drawn_by.reshape(-1)[places, None] >> np.arange(READERS)) & 1  # (place, reader)
+    of = np.full(len(places), READERS)
+    if denominator == "marked":
+        from scipy import ndimage
+
+        pieces = ndimage.label(drawn_by, np.ones((3, 3, 3)))[0].reshape(-1)[places]
+        marked = np.zeros((pieces.max(initial=0) + 1, READERS), bool)
+        for reader in range(READERS):
+            marked[pieces[readers[:, reader] == 1], reader] = True
+        of = marked.sum(axis=1)[pieces]
+    label = np.zeros(drawn_by.size, np.uint8)
+    label[places[readers.sum(axis=1) >= of * percent / 100 - 1e-9]] = 1
+    return label.reshape(shape)

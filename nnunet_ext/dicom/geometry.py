@@ -1,0 +1,191 @@
+"""Where the slices of a stack lie, what kind of stack they form, and the right-angled grid that holds them.
+
+All coordinates are DICOM's patient coordinates in mm (left, posterior, head). Arrays of a volume are (x, y, z): column,
+row, and position along the normal of the slices, which is the cross product of the row and column directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from nnunet_ext.errors import InputError
+
+UNIT_TOLERANCE = 1e-2  # of the orientation vectors' lengths and right angle; texts in the header are rounded
+ALONG_TOLERANCE = 0.05  # of the distance between slices: how far a slice may lie off a regular grid
+IN_PLANE_TOLERANCE = 0.1  # of a pixel: how far a slice may be shifted in its plane
+SAME_POSITION_MM = 1e-3
+TILT_DEGREES = 0.5  # from here on a drift of the slices in their plane is called a tilt
+GAP_STEPS, GAP_MM = 4.5, 20.0  # a gap beyond both is no gap but another stack
+LARGEST_VOXELS = 1 << 31
+
+Kind = Literal["single", "regular", "missing", "uneven"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Parallel slices of one size, sorted along their normal, at different positions.
+
+    ``directions`` is (3, 3): unit vectors of increasing column, increasing row, and the normal, as rows.
+    ``spacing_mm`` is between columns, then rows. ``offsets_mm`` is (n, 3): the first pixel of each slice, in the
+    coordinates of ``directions``. ``tilt_degrees`` is the angle between the line through the slices and their normal.
+    """
+
+    directions: np.ndarray
+    spacing_mm: tuple[float, float]
+    offsets_mm: np.ndarray
+    columns: int
+    rows: int
+    kind: Kind
+    step_mm: float
+    tilt_degrees: float
+    shifted: bool
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the slices themselves are the layers of a right-angled grid, so that nothing is resampled."""
+        return self.kind in ("single", "regular") and not self.shifted
+
+    def describe(self) -> tuple[str, ...]:
+        """What is unusual, in words."""
+        steps_mm = np.diff(self.offsets_mm[:, 2])
+        words = []
+        if self.kind == "missing":
+            missing = int(np.round(steps_mm / self.step_mm).sum()) - len(steps_mm)
+            words.append(f"{missing} slices missing, interpolated")
+        if self.kind == "uneven":
+            words.append(
+                f"slices {steps_mm.min():.3g} to {steps_mm.max():.3g} mm apart, resampled to {self.step_mm:.3g} mm"
+            )
+        if self.tilt_degrees > TILT_DEGREES:
+            words.append(f"gantry tilt {self.tilt_degrees:.1f} degrees, resampled")
+        elif self.shifted:
+            words.append("slices shifted in their plane, resampled")
+        return tuple(words)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A right-angled grid: ``shape`` (x, y, z) and ``affine_lps_mm`` (4, 4), voxel index to patient coordinates."""
+
+    shape: tuple[int, int, int]
+    affine_lps_mm: np.ndarray
+
+    @property
+    def affine_ras_mm(self) -> np.ndarray:
+        """The affine in NIfTI's world (right, anterior, head)."""
+        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.affine_lps_mm
+
+
+def directions_of(orientation: Sequence[float]) -> np.ndarray:
+    """Row direction, column direction and normal, (3, 3) exactly orthonormal, of ImageOrientationPatient.
+
+    Raises:
+        InputError: not two unit vectors at a right angle.
+    """
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    products = np.array([row @ row - 1, column @ column - 1, row @ column])
+    if np.abs(products).max() > UNIT_TOLERANCE:
+        raise InputError("its orientation is not two unit vectors at a right angle")
+    row = row / np.linalg.norm(row)
+    column = column - (column @ row) * row
+    column = column / np.linalg.norm(column)
+    return np.stack([row, column, np.cross(row, column)])
+
+
+def stack_of(
+    positions_mm: np.ndarray,
+    directions: np.ndarray,
+    spacing_mm: tuple[float, float],
+    columns: int,
+    rows: int,
+    thickness_mm: float | None = None,
+) -> Stack:
+    """Classify sorted slices.
+
+    The distance between slices comes from their positions, never from a header field; only a single slice takes its
+    thickness (1 mm where the header gives none).
+
+    Args:
+        positions_mm: (n, 3), sorted along the normal, patient coordinates.
+        directions: from :func:`directions_of`.
+        spacing_mm: between columns, then rows.
+        columns: pixels per row.
+        rows: pixels per column.
+        thickness_mm: of a slice, for a stack of one.
+
+    Raises:
+        InputError: impossible pixel size, repeated positions, or a gap that only two stacks explain.
+    """
+    if min(spacing_mm) <= 0:
+        raise InputError("its pixel spacing is not positive")
+    offsets_mm = positions_mm @ directions.T
+    steps_mm = np.diff(offsets_mm[:, 2])
+    if not len(steps_mm):
+        step_mm = thickness_mm if thickness_mm and thickness_mm > 0 else 1.0
+        return Stack(directions, spacing_mm, offsets_mm, columns, rows, "single", step_mm, 0.0, False)
+    if steps_mm.min() <= SAME_POSITION_MM:
+        raise InputError("several slices have the same position")
+    kind, step_mm = _steps(offsets_mm[:, 2])
+    largest_mm = float(steps_mm.max())
+    if largest_mm > GAP_STEPS * step_mm and largest_mm > GAP_MM:
+        raise InputError(f"a gap of {largest_mm:.0f} mm divides it into two stacks")
+    in_plane_mm = offsets_mm[:, :2]
+    drift_mm = in_plane_mm[-1] - in_plane_mm[0]
+    tilt_degrees = float(np.degrees(np.arctan2(np.linalg.norm(drift_mm), offsets_mm[-1, 2] - offsets_mm[0, 2])))
+    shifts = np.abs(in_plane_mm - in_plane_mm[0]) / np.array(spacing_mm)
+    shifted = bool(shifts.max() > IN_PLANE_TOLERANCE)
+    return Stack(directions, spacing_mm, offsets_mm, columns, rows, kind, step_mm, tilt_degrees, shifted)
+
+
+def _steps(along_mm: np.ndarray) -> tuple[Kind, float]:
+    """Kind of a stack, and the distance between the layers of the grid that suits it."""
+    typical_mm = float(np.median(np.diff(along_mm)))
+    layers = np.concatenate([[0], np.cumsum(np.round(np.diff(along_mm) / typical_mm))])
+    if np.diff(layers).min() > 0:
+        slope_mm, first_mm = np.polyfit(layers, along_mm, 1)
+        step_mm = round(float(slope_mm), 6)
+        if np.abs(first_mm + step_mm * layers - along_mm).max() <= ALONG_TOLERANCE * step_mm:
+            return ("regular" if layers[-1] == len(along_mm) - 1 else "missing"), step_mm
+    return "uneven", typical_mm
+
+
+def grid_of(stack: Stack) -> Grid:
+    """The right-angled grid that holds all slices; for a regular stack its layers are the slices.
+
+    Its axes are those of the slices, its pixels theirs. Where slices are shifted (a tilted gantry), it is wider.
+
+    Raises:
+        InputError: too large to be an image.
+    """
+    begin_mm, end_mm = stack.offsets_mm.min(axis=0), stack.offsets_mm.max(axis=0)
+    layers = 1 + int(np.ceil((end_mm[2] - begin_mm[2]) / stack.step_mm - ALONG_TOLERANCE))
+    wider = [0, 0]
+    if stack.shifted:
+        wider = [int(np.ceil(length - 1e-6)) for length in (end_mm - begin_mm)[:2] / np.array(stack.spacing_mm)]
+    else:
+        begin_mm = np.append(stack.offsets_mm[:, :2].mean(axis=0), begin_mm[2])
+    if stack.kind in ("regular", "missing"):  # the layers fit all slices best, not the first one exactly
+        layer_of_slice = np.round((stack.offsets_mm[:, 2] - begin_mm[2]) / stack.step_mm)
+        begin_mm[2] = float(np.mean(stack.offsets_mm[:, 2] - layer_of_slice * stack.step_mm))
+    shape = (stack.columns + wider[0], stack.rows + wider[1], layers)
+    if int(np.prod(np.array(shape, float))) > LARGEST_VOXELS:
+        raise InputError(f"its slices span {'x'.join(map(str, shape))} voxels, too many for one image")
+    affine = np.eye(4)
+    affine[:3, :3] = stack.directions.T * np.array([*stack.spacing_mm, stack.step_mm])
+    affine[:3, 3] = begin_mm @ stack.directions
+    return Grid(shape, affine)
+
+
+def slice_places(stack: Stack, grid: Grid) -> np.ndarray:
+    """Grid indices (n, 3) of the first pixel of each slice, fractional where slice and grid differ noticeably."""
+    origin_mm = grid.affine_lps_mm[:3, 3] @ stack.directions.T
+    places = (stack.offsets_mm - origin_mm) / np.array([*stack.spacing_mm, stack.step_mm])
+    if not stack.shifted:
+        places[:, :2] = 0
+    if stack.kind in ("regular", "missing"):
+        places[:, 2] = np.round(places[:, 2])
+    return places
