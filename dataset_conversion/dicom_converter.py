@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from dataset_conversion.converter import Case, Converter, Found
 from nnunet_ext.errors import InputError
@@ -25,9 +25,6 @@ class DicomConverter(Converter):
     """A collection of DICOM files in folders of any names; headers decide what belongs together."""
 
     cache: Path | None = None
-
-    maker: ClassVar[str]
-    """What the files are called in a message, e.g. ``LIDC-IDRI CT``."""
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:

@@ -162,7 +162,8 @@ def grid_of(stack: Stack) -> Grid:
         InputError: too large to be an image.
     """
     begin_mm, end_mm = stack.offsets_mm.min(axis=0), stack.offsets_mm.max(axis=0)
-    layers = 1 + int(np.ceil((end_mm[2] - begin_mm[2]) / stack.step_mm - ALONG_TOLERANCE))
+    steps = (end_mm[2] - begin_mm[2]) / stack.step_mm
+    layers = 1 + int(np.ceil(steps - ALONG_TOLERANCE) if stack.kind == "uneven" else np.round(steps))
     wider = [0, 0]
     if stack.shifted:
         wider = [int(np.ceil(length - 1e-6)) for length in (end_mm - begin_mm)[:2] / np.array(stack.spacing_mm)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dataset_conversion.dicom_phantoms import write_series
 from nnunet_ext.dicom.folder_scan import scan
-from nnunet_ext.dicom.geometry import directions_of, grid_of, slice_places, stack_of
+from nnunet_ext.dicom.geometry import Stack, directions_of, grid_of, slice_places, stack_of
 from nnunet_ext.dicom.series import Acquisition, Rules, acquisitions_of
 from nnunet_ext.dicom.volume import grid_on_slices, read_volume, slices_on_grid
 from nnunet_ext.errors import InputError
@@ -182,7 +182,7 @@ def test_places_are_the_true_ones(drawn: Drawn) -> None:
     assert (places[:, :2].max(axis=0) + np.array((COLUMNS, ROWS)) <= np.array(grid.shape[:2]) + 1e-5).all()
 
 
-def stack_at(along_mm: list[float], thickness_mm: float | None = None) -> object:
+def stack_at(along_mm: list[float], thickness_mm: float | None = None) -> Stack:
     positions_mm = np.array([(0.0, 0.0, z) for z in along_mm])
     return stack_of(positions_mm, np.eye(3), (1.0, 1.0), 4, 4, thickness_mm)
 
@@ -202,6 +202,23 @@ def test_kinds(along_mm: list[float], kind: str, step_mm: float) -> None:
     stack = stack_at(along_mm)
     assert stack.kind == kind
     assert stack.step_mm == pytest.approx(step_mm, rel=0.02)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), missing=st.booleans())
+def test_rounded_positions_keep_one_layer_per_slice(seed: int, missing: bool) -> None:
+    """Slices up to 2 % of their distance off the grid, the outermost ones 4.5 % outwards."""
+    generator = np.random.default_rng(seed)
+    index = np.arange(int(generator.integers(20, 40)))
+    if missing:
+        index = np.delete(index, int(generator.integers(1, len(index) - 1)))
+    error = generator.uniform(-0.02, 0.02, len(index))
+    error[0], error[-1] = -0.045, 0.045
+    stack = stack_at((2.5 * (index + error)).tolist())
+    grid = grid_of(stack)
+    assert stack.kind == ("missing" if missing else "regular")
+    assert grid.shape[2] == index[-1] + 1
+    assert np.array_equal(slice_places(stack, grid)[:, 2], index)
 
 
 def test_impossible_stacks_are_refused() -> None:
