@@ -50,10 +50,8 @@ def _train_together(run_training: Any) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     run_training.load_pretrained_weights = load_pretrained_weights  # nnU-Net's takes the rank for the GPU's number
     distributed.init_process_group("nccl" if arguments.device == "cuda" else "gloo")
-    try:
-        run_training.run_training_entry()
-    finally:
-        distributed.destroy_process_group()
+    run_training.run_training_entry()
+    distributed.destroy_process_group()  # not after an error, when others may still wait for this process
 
 
 def _require_own_trainer(name: str) -> None:
