@@ -1,5 +1,6 @@
 """Every trainer through stock nnU-Net commands: plan, train, kill, resume, predict, zip out and in, predict again."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,8 @@ def test_train_kill_resume_predict_export_import_predict(
 def test_two_processes_under_torchrun(slices: Workplace, tmp_path: Path) -> None:
     """Labelled and further streams, training and validation are shared; the label-free checkpoint predicts."""
     pretrain_once(slices, "2d")
-    command = ("nnUNetv2_ext_train", 120, "2d", 2, "-tr", "RelationDrivenTrainer", "-device", "cpu")
+    train = Path(sys.executable).parent / "nnUNetv2_ext_train"  # torchrun would look for it in PATH
+    command = (train, 120, "2d", 2, "-tr", "RelationDrivenTrainer", "-device", "cpu")
     output = slices.run("torchrun", "--nproc_per_node", 2, "--no-python", *command)
     assert "]), rank 0" in output and "]), rank 1" in output and "Mean Validation Dice" in output  # cases predicted
     predict = ("-i", slices.folders["nnUNet_raw"] / "Dataset120_Infection" / "imagesTs", "-d", 120, "-c", "2d")

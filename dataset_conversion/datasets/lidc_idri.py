@@ -71,10 +71,11 @@ class LidcIdri(DicomConverter):
     def find_cases(self) -> Found:
         if not 0 < self.consensus_percent <= 100:
             raise InputError(f"--consensus {self.consensus_percent:g}: choose a share above 0, up to 100 percent")
+        found = Found()
+        slices = self.scan(found).slices  # says so where packages are missing
         from nnunet_ext.dicom.series import acquisitions_of
 
-        found = Found()
-        accepted, rejected = acquisitions_of(self.scan(found).slices, self.rules)
+        accepted, rejected = acquisitions_of(slices, self.rules)
         report_rejected(rejected, found)
         files = self._annotation_files(found)
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)

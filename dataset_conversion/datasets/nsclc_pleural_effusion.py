@@ -73,10 +73,11 @@ class NsclcPleuralEffusion(DicomConverter):
         return {"background": 0, "effusion": 1}
 
     def find_cases(self) -> Found:
+        found = Found()
+        slices = self.scan(found).slices  # says so where packages are missing
         from nnunet_ext.dicom.series import acquisitions_of
 
-        found = Found()
-        accepted, rejected = acquisitions_of(self.scan(found).slices, self.rules)
+        accepted, rejected = acquisitions_of(slices, self.rules)
         report_rejected(rejected, found)
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:
