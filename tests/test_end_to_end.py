@@ -101,11 +101,11 @@ def test_two_processes_under_torchrun(slices: Workplace, tmp_path: Path) -> None
     """Labelled and further streams, training and validation are shared; the label-free checkpoint predicts."""
     pretrain_once(slices, "2d")
     train = Path(sys.executable).parent / "nnUNetv2_ext_train"  # torchrun would look for it in PATH
-    command = (train, 120, "2d", 2, "-tr", "RelationDrivenTrainer", "-device", "cpu")
+    command = (train, 120, "2d", "all", "-tr", "RelationDrivenTrainer", "-device", "cpu")
     output = slices.run("torchrun", "--nproc_per_node", 2, "--no-python", *command)
     assert "]), rank 0" in output and "]), rank 1" in output and "Mean Validation Dice" in output  # cases predicted
     predict = ("-i", slices.folders["nnUNet_raw"] / "Dataset120_Infection" / "imagesTs", "-d", 120, "-c", "2d")
-    which = ("-f", 2, "-tr", "RelationDrivenTrainer", "-chk", "checkpoint_labelfree.pth", "-device", "cpu")
+    which = ("-f", "all", "-tr", "RelationDrivenTrainer", "-chk", "checkpoint_labelfree.pth", "-device", "cpu")
     slices.run("nnUNetv2_predict", "-o", tmp_path, *predict, *which, "-npp", 1, "-nps", 1, "--disable_tta")
     assert read(tmp_path)
     refused, _ = (
