@@ -12,11 +12,12 @@ import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Reading
 from dataset_conversion.download_folder import sha256_of_file
-from dataset_conversion.label_values import integer_labels
+from dataset_conversion.label_values import count_values, integer_labels
 from dataset_conversion.pictures import check_written_png, write_png
-from dataset_conversion.shaping import output_channels, pieces
+from dataset_conversion.shaping import output_channels, output_labels, pieces
 from dataset_conversion.volumes import (
     check_written_volume,
+    copy_volume,
     label_on_image_grid,
     right_angled,
     spacing_of,
@@ -93,6 +94,7 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
     sources = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
     hashes = {name: sha256_of_file(file) for name, file in sources.items()}
     sizes = {name: file.stat().st_size for name, file in sources.items()}
+    values = sorted(set(output_labels(converter).names.values()))
     records = []
     for piece, content in pieces(converter, case, reading):
         image_names, label_name = output_names(converter, piece)
@@ -100,9 +102,13 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         if label_name is not None and content.label is not None:
             # The label comes first: nnU-Net takes what lies in imagesTr for a case.
             arrays = {label_name: content.label, **arrays}
-        _write(folder, arrays, content.affine_mm)
+        source = case.image_files[0]
+        untouched = _is_array(content.image[0], reading.as_read)
+        copies = {image_names[0]: (source, hashes[source_name(converter, source)])} if untouched else {}
+        _write(folder, arrays, content.affine_mm, copies)
         outputs = {name: (folder / name).stat().st_size for name in arrays}
-        records.append(_record(case.id, piece, content, outputs, sizes, hashes))
+        voxels = {} if content.label is None else count_values(content.label, values)
+        records.append(_record(case.id, piece, content, outputs, sizes, hashes, voxels))
     return records
 
 
@@ -158,8 +164,23 @@ def _check_intensities(converter: Converter, image: np.ndarray, label: np.ndarra
     return checked
 
 
-def _write(folder: Path, arrays: dict[str, np.ndarray], affine_mm: np.ndarray | None) -> None:
-    """Write under temporary names, read back, then rename all."""
+def _is_array(voxels: np.ndarray, other: np.ndarray | None) -> bool:
+    """Whether one is a view of all of the other, which nobody can have changed."""
+    if other is None or other.flags.writeable:
+        return False
+    return voxels.__array_interface__ == other.__array_interface__
+
+
+def _write(
+    folder: Path,
+    arrays: dict[str, np.ndarray],
+    affine_mm: np.ndarray | None,
+    copies: dict[str, tuple[Path, str]],
+) -> None:
+    """Write under temporary names, read back, then rename all.
+
+    ``copies`` gives, by output, a file that holds the array already, and its SHA-256.
+    """
     prefix = f"{TEMPORARY_PREFIX}{os.getpid()}-"  # a worker may outlive a killed run for a moment
     temporaries = {name: (folder / name).parent / f"{prefix}{Path(name).name}" for name in arrays}
     try:
@@ -167,7 +188,7 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], affine_mm: np.ndarray | 
             if affine_mm is None:
                 write_png(temporaries[name], values)
                 check_written_png(temporaries[name], values)
-            else:
+            elif name not in copies or not copy_volume(*copies[name], temporaries[name], values, affine_mm):
                 write_volume(temporaries[name], values, affine_mm)
                 check_written_volume(temporaries[name], values, affine_mm)
         for name, temporary in temporaries.items():
@@ -178,7 +199,13 @@ def _write(folder: Path, arrays: dict[str, np.ndarray], affine_mm: np.ndarray | 
 
 
 def _record(
-    volume: str, case: Case, reading: Reading, outputs: dict[str, int], sizes: dict[str, int], hashes: dict[str, str]
+    volume: str,
+    case: Case,
+    reading: Reading,
+    outputs: dict[str, int],
+    sizes: dict[str, int],
+    hashes: dict[str, str],
+    voxels: dict[int, int],
 ) -> Record:
     digest = hashlib.sha256(repr(reading.image.shape).encode())
     for channel in reading.image:
@@ -195,16 +222,8 @@ def _record(
         intensity_unit=reading.intensity_unit,
         shape=list(reading.image.shape[1:]),
         spacing_mm=[round(float(s), 6) for s in spacing_mm],
-        label_voxels={} if reading.label is None else _voxels(reading.label),
+        label_voxels={str(value): count for value, count in voxels.items() if count},
         transforms=list(reading.transforms),
         warnings=list(reading.warnings),
         details=dict(case.details),
     )
-
-
-def _voxels(label: np.ndarray) -> dict[str, int]:
-    """Voxels by label value, of values that occur; piece by piece, to save memory."""
-    counts = np.zeros(256, np.int64)
-    for index in range(label.shape[-1]):
-        counts += np.bincount(label[..., index].ravel("K"), minlength=256)
-    return {str(value): int(counts[value]) for value in np.flatnonzero(counts)}

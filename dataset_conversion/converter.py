@@ -38,7 +38,7 @@ class Reading:
     ``image`` is (C, *spatial): 3-D (x, y, z) or a slice (x, y) with its affine, or a picture (row, column)
     without. ``label`` is (*spatial) of integers from the declared set, and ``None`` exactly where the case has no
     label files. Affines are (4, 4), voxel index to mm in NIfTI's RAS+ world; the core brings the label onto the
-    image's grid.
+    image's grid. ``as_read`` are the voxels of the only image file; where they are what is written, the file is copied.
     """
 
     image: np.ndarray
@@ -48,6 +48,7 @@ class Reading:
     label_affine_mm: np.ndarray | None = None
     transforms: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    as_read: np.ndarray | None = None
 
 
 @dataclass

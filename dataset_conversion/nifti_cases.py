@@ -101,7 +101,7 @@ def read_ct(
         if label_values is not None:
             label, more = label_values(label)
             warnings += more
-    return Reading(image[None], label, unit, affine_mm, label_affine_mm, warnings=tuple(warnings))
+    return Reading(image[None], label, unit, affine_mm, label_affine_mm, warnings=tuple(warnings), as_read=image)
 
 
 def above_half(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

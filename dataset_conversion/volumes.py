@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal import igzip
 
+from dataset_conversion.download_folder import sha256_of_file
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
 GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
+PIECE = 1 << 18  # bytes that stay in the processor's cache
 SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
 
 
@@ -33,21 +37,39 @@ def open_volume(path: Path) -> Any:
     return volume
 
 
+class _GzipFile(igzip.IGzipFile):
+    """ISA-L's gzip: decompresses in half zlib's time and compresses in a quarter."""
+
+    def readinto(self, buffer: Any) -> int:
+        """Piece by piece: the inherited one holds everything twice."""
+        view, done = memoryview(buffer).cast("B"), 0
+        while count := super().readinto(view[done : done + PIECE]):
+            done += count
+        return done
+
+
 def _nifti(path: Path) -> Any:
     """nibabel image; the content decides whether it is compressed: browsers unpack files or drop their endings."""
-    import gzip
-
     import nibabel
 
+    compressed = is_gzip(path)
+    if not compressed and path.name.lower().endswith(".nii"):
+        return nibabel.load(path)  # maps the file into memory
+    stream = _GzipFile(path) if compressed else path.open("rb")
+    header_size = stream.read(4)
+    stream.seek(0)
+    nifti_2 = 540 in (int.from_bytes(header_size, order) for order in ("little", "big"))
+    return (nibabel.Nifti2Image if nifti_2 else nibabel.Nifti1Image).from_stream(stream)
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is compressed, as its first bytes say."""
     with path.open("rb") as stream:
-        compressed = stream.read(2) == b"\x1f\x8b"
-    if path.name.lower().endswith(".nii.gz" if compressed else ".nii"):
-        return nibabel.load(path)
-    return nibabel.Nifti1Image.from_stream(gzip.open(path) if compressed else path.open("rb"))
+        return stream.read(2) == b"\x1f\x8b"
 
 
 def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarray:
-    """Voxels (x, y, z[, channel]) in the stored integer type, or float32 where the file scales them.
+    """Voxels (x, y, z[, channel]) in the stored integer type, or float32 where the file scales them; read-only.
 
     Args:
         path: for the message.
@@ -59,6 +81,9 @@ def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarr
     """
     try:
         voxels = np.asanyarray(volume.dataobj if channel is None else volume.dataobj[..., channel])
+        stream = volume.dataobj.file_like
+        if channel is None and hasattr(stream, "read"):
+            stream.read(1)  # at its end, gzip compares the checksum
     except MemoryError:
         raise
     except Exception as error:
@@ -66,8 +91,11 @@ def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarr
     if voxels.dtype.kind not in "fiu":
         raise InputError(f"{path}: has voxels of type {voxels.dtype}, expected numbers; download it again")
     if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu":  # 64-bit integers are no type that every reader takes
-        return voxels.astype(np.int32 if np.abs(voxels).max(initial=0) < 2**31 else np.float32)
-    return voxels.astype(np.float32) if voxels.dtype.kind == "f" else voxels
+        voxels = voxels.astype(np.int32 if np.abs(voxels).max(initial=0) < 2**31 else np.float32)
+    elif voxels.dtype.kind == "f":
+        voxels = voxels.astype(np.float32, copy=False)
+    voxels.flags.writeable = False  # so that who still holds this array knows that it is the file's content
+    return voxels
 
 
 def label_on_image_grid(
@@ -153,7 +181,37 @@ def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
     volume.header.set_xyzt_units("mm")
     volume.set_qform(affine_mm, 1)
     volume.set_sform(affine_mm, 1)
-    nibabel.save(volume, path)
+    with path.open("wb") as raw, _GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
+        volume.to_stream(stream)
+
+
+def copy_volume(source: Path, sha256: str, path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> bool:
+    """Copy a file, known to hold these voxels, if it is what :func:`write_volume` would make of them.
+
+    Args:
+        source: to copy.
+        sha256: of its bytes.
+        path: the copy.
+        voxels: (x, y, z), as read from it.
+        affine_mm: (4, 4), voxel index to mm, that the case shall have.
+
+    Returns:
+        False where it is not: uncompressed, voxels scaled or of another type, a header with extensions or text, which
+        may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
+
+    Raises:
+        InputError: the copy has another hash.
+    """
+    volume = open_volume(source)
+    header = volume.header
+    text = b"".join(header[name].item() for name in ("data_type", "db_name", "intent_name", "descrip", "aux_file"))
+    as_written = volume.shape == voxels.shape and header.get_data_dtype() == voxels.dtype and not header.extensions
+    if not as_written or header.get_slope_inter() not in ((None, None), (1, 0)) or text or not is_gzip(source):
+        return False
+    shutil.copyfile(source, path)
+    if sha256_of_file(path) != sha256:
+        raise InputError(f"{path}: reads back with other bytes than were copied; check the disk and repeat")
+    return _sitk_sees(path, voxels.shape, affine_mm)
 
 
 def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
@@ -162,10 +220,16 @@ def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) 
     Raises:
         InputError: something differs.
     """
-    import SimpleITK as sitk
-
     if not _equal(read_voxels(path, open_volume(path)), voxels):
         raise InputError(f"{path}: reads back with other voxels than were written; check the disk and repeat")
+    if not _sitk_sees(path, voxels.shape, affine_mm):
+        raise InputError(f"{path}: SimpleITK reads another geometry than was written; please report this image")
+
+
+def _sitk_sees(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) -> bool:
+    """Whether SimpleITK, and so nnU-Net, reads this shape and geometry."""
+    import SimpleITK as sitk
+
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -174,9 +238,7 @@ def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) 
     seen[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes)) * np.array(reader.GetSpacing())
     seen[:axes, 3] = reader.GetOrigin()
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
-    corner = (*voxels.shape, 1)[:3]
-    if reader.GetSize() != voxels.shape or not same_grid(to_lps @ seen, affine_mm, corner):
-        raise InputError(f"{path}: SimpleITK reads another geometry than was written; please report this image")
+    return reader.GetSize() == shape and same_grid(to_lps @ seen, affine_mm, (*shape, 1)[:3])
 
 
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:

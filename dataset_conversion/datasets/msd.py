@@ -195,7 +195,8 @@ class MSD(Converter):
             label, label_affine_mm = self._read_label(case.label_files[0], label_volume), label_volume.affine
             if self._label_map.changes:
                 transforms.append(f"labels {self._label_map.new_value}")
-        return Reading(image, label, unit, volume.affine, label_affine_mm, tuple(transforms), warnings)
+        as_read = image[0] if len(volume.shape) == 3 else None
+        return Reading(image, label, unit, volume.affine, label_affine_mm, tuple(transforms), warnings, as_read)
 
     def _read_channels(self, file: Path, volume: Any) -> tuple[np.ndarray, list[str]]:
         """Image (C, x, y, z) with the wanted channels. The affine knows no fourth axis, so it needs no change."""

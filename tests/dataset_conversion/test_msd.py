@@ -35,6 +35,8 @@ def test_lung(lung: Path, raw: Path) -> None:
     assert image.get_data_dtype() == np.int16
     assert np.array_equal(image.dataobj, original.dataobj)
     assert np.allclose(image.affine, original.affine)
+    copied = (folder / "imagesTr/lung_001_0000.nii.gz").read_bytes()
+    assert copied == (lung / "imagesTr/lung_001.nii.gz").read_bytes()  # nothing changes, so the file is kept
     assert np.array_equal(voxels(folder / "labelsTr/lung_001.nii.gz"), voxels(lung / "labelsTr/lung_001.nii.gz"))
     content = json.loads((folder / "dataset.json").read_text())
     assert content["channel_names"] == {"0": "CT"}
@@ -165,7 +167,7 @@ def test_bad_volumes_are_one_line_each(lung: Path, raw: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj), label.affine + np.eye(4)), label_file)
     summary = convert(MSD(lung), raw / "Dataset006_X")
     first, second, third = summary.problems
-    assert "imagesTr/lung_003.nii.gz: is truncated or damaged" in first
+    assert "imagesTr/lung_003.nii.gz: cannot be read as NIfTI (Compressed file ended" in first
     assert "labelsTr/lung_001.nii.gz: holds label values 2; declared are 0, 1" in second
     assert "labelsTr/lung_005.nii.gz: label grid" in third
     assert summary.converted == ["lung_008"]

@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -6,8 +7,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from dataset_conversion.download_folder import sha256_of_file
 from dataset_conversion.volumes import (
     check_written_volume,
+    copy_volume,
     label_on_image_grid,
     open_volume,
     read_voxels,
@@ -113,3 +116,71 @@ def test_64_bit_integers_and_scaled_values(tmp_path: Path) -> None:
     image.header.set_slope_inter(2, -1024)
     nibabel.save(image, path)
     assert read_voxels(path, open_volume(path)).dtype == np.float32
+
+
+def test_wrong_checksum_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    write_volume(path, np.zeros((30, 30, 30), np.int16), AFFINE_MM)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1  # of the CRC-32, which the voxels do not depend on
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.nii\.gz: is truncated or damaged \(CRC check failed"):
+        read_voxels(path, open_volume(path))
+
+
+def test_nifti_2_is_read(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for name in ("a.nii.gz", "a.nii"):
+        nibabel.save(nibabel.Nifti2Image(values, AFFINE_MM), tmp_path / name)
+        assert np.array_equal(read_voxels(tmp_path / name, open_volume(tmp_path / name)), values)
+
+
+def harmless(image: nibabel.Nifti1Image) -> None:
+    image.header["cal_max"] = 100
+    image.header["regular"] = b"r"
+
+
+def text(image: nibabel.Nifti1Image) -> None:
+    image.header["descrip"] = b"DOE^JANE"
+
+
+def extension(image: nibabel.Nifti1Image) -> None:
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"DOE^JANE"))
+
+
+def scaled(image: nibabel.Nifti1Image) -> None:
+    image.header.set_slope_inter(2, 0)
+
+
+def metres(image: nibabel.Nifti1Image) -> None:
+    image.header.set_xyzt_units("meter")  # SimpleITK converts to mm, nibabel does not
+
+
+def contradiction(image: nibabel.Nifti1Image) -> None:
+    image.set_qform(np.diag([1.0, 1, 1, 1]), 1)
+    image.set_sform(AFFINE_MM, 0)
+
+
+@pytest.mark.parametrize("change", [harmless, text, extension, scaled, metres, contradiction])
+def test_a_file_is_copied_only_if_its_header_says_no_more_than_ours(
+    tmp_path: Path, change: Callable[[nibabel.Nifti1Image], None]
+) -> None:
+    source, copy = tmp_path / "source.nii.gz", tmp_path / "copy.nii.gz"
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), AFFINE_MM)
+    change(image)
+    nibabel.save(image, source)
+    voxels = read_voxels(source, open_volume(source))
+    copied = copy_volume(source, sha256_of_file(source), copy, voxels, AFFINE_MM)
+    assert copied == (change is harmless)
+    if copied:
+        assert copy.read_bytes() == source.read_bytes()
+    with pytest.raises(ValueError, match="read-only"):
+        voxels[0] = 1
+
+
+def test_a_copy_with_another_hash_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "source.nii.gz"
+    voxels = np.zeros((2, 3, 4), np.int16)
+    write_volume(source, voxels, AFFINE_MM)
+    with pytest.raises(InputError, match="other bytes"):
+        copy_volume(source, sha256_of_file(source)[::-1], tmp_path / "copy.nii.gz", voxels, AFFINE_MM)
