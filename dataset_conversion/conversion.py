@@ -99,7 +99,8 @@ def convert(
     require_possible(converter)
     found = _without_name_clashes(wanted_cases(converter, converter.find_cases()))
     if not found.cases and not found.problems:
-        raise InputError(f"{converter.source}: holds no case of {converter.name} for these options")
+        why = f" ({'; '.join(found.notes[:3])})" if found.notes else ""
+        raise InputError(f"{converter.source}: holds no case of {converter.name} for these options{why}")
     overlaps = known_overlaps(folder, converter.collection)
     if overlaps and forbid_overlap:
         raise InputError(f"{overlaps[0]}; move one of the two out of nnUNet_raw, or leave out --forbid-overlap")

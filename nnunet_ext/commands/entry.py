@@ -1,6 +1,7 @@
 """What every ``nnUNetv2_ext_*`` command shares: how it ends."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 
@@ -14,12 +15,16 @@ def command(entry: Callable[[list[str] | None], int]) -> Callable[..., None]:
     def run(argv: list[str] | None = None) -> None:
         try:
             code = entry(argv)
+            sys.stdout.flush()
         except InputError as error:
             print(f"nnUNetv2_ext_{entry.__name__.removesuffix('_entry')}: error: {error}", file=sys.stderr)
             code = 1
         except KeyboardInterrupt:
             print("interrupted; run the same command again to continue", file=sys.stderr)
             code = 130
+        except BrokenPipeError:  # the reader has seen enough: `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
+            code = 141  # as a shell reports it
         sys.exit(code)
 
     return run

@@ -1,0 +1,31 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from nnunet_ext.commands.entry import command
+from nnunet_ext.errors import InputError
+
+
+def test_how_a_command_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    def work_entry(argv: list[str] | None = None) -> int:
+        raise {"wrong": InputError("a.nii.gz: is empty"), "stop": KeyboardInterrupt()}[(argv or [""])[0]]
+
+    for argument, code, line in (
+        ("wrong", 1, "nnUNetv2_ext_work: error: a.nii.gz: is empty\n"),
+        ("stop", 130, "interrupted; run the same command again to continue\n"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            command(work_entry)([argument])
+        assert ended.value.code == code
+        assert capsys.readouterr().err == line
+
+
+def test_a_reader_that_stops_reading_is_no_traceback() -> None:
+    script = "from nnunet_ext.commands.convert import convert_entry; convert_entry(['--list'])"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    ended = subprocess.run([sys.executable, "-c", script], stdout=write_end, stderr=subprocess.PIPE, text=True)
+    os.close(write_end)
+    assert (ended.returncode, ended.stderr) == (141, "")
