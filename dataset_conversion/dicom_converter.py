@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataset_conversion.converter import Case, Converter, Found
 from nnunet_ext.errors import InputError
@@ -25,6 +27,9 @@ class DicomConverter(Converter):
     """A collection of DICOM files in folders of any names; headers decide what belongs together."""
 
     cache: Path | None = None
+
+    published_id: ClassVar[str]
+    """Pattern of the publisher's identifiers; any other may be a hospital's own and leaves only as a hash."""
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
@@ -57,6 +62,22 @@ class DicomConverter(Converter):
         found.problems.extend(content.damaged)
         return content
 
+    def public(self, identifier: str, kind: str) -> str:
+        """A patient's or study's identifier where it is the publisher's; else ``kind-`` and digits of its hash."""
+        if not identifier or re.fullmatch(self.published_id, identifier, re.IGNORECASE):
+            return identifier
+        return f"{kind}-{hashlib.sha256(identifier.encode()).hexdigest()[:10]}"
+
+    def details_of(self, acquisition: Acquisition) -> dict[str, str]:
+        """What conversion.csv says of a series."""
+        first = acquisition.slices[0]
+        return {
+            "patient": self.public(first.patient_id, "patient"),
+            "series_uid": first.series_uid,
+            "acquisition": str(acquisition.index),
+            "series_remarks": ", ".join(acquisition.remarks),
+        }
+
     @property
     def rules(self) -> Rules:
         """Which series are taken."""
@@ -65,7 +86,7 @@ class DicomConverter(Converter):
         return Rules()
 
     def read_volume(self, case: Case) -> Volume:
-        """The volume of a case made by :func:`details_of` and :func:`files_of`."""
+        """The volume of a case made by :meth:`details_of` and :func:`files_of`."""
         from nnunet_ext.dicom.headers import read_headers
         from nnunet_ext.dicom.volume import acquisition_in, read_volume
 
@@ -90,17 +111,6 @@ def report_rejected(rejected: Iterable[Rejected], found: Found) -> None:
             files[item.reason] += len(item.slices)
     for reason in sorted(series):
         found.notes.append(f"{series[reason]} series left out ({files[reason]} images): {reason}")
-
-
-def details_of(acquisition: Acquisition) -> dict[str, str]:
-    """What conversion.csv says of a series."""
-    first = acquisition.slices[0]
-    return {
-        "patient": first.patient_id,
-        "series_uid": first.series_uid,
-        "acquisition": str(acquisition.index),
-        "series_remarks": ", ".join(acquisition.remarks),
-    }
 
 
 def files_of(acquisition: Acquisition) -> tuple[Path, ...]:

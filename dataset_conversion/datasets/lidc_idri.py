@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, details_of, files_of, report_rejected
+from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected
 from dataset_conversion.download_folder import case_id, is_hidden
 from dataset_conversion.lidc_annotations import Annotations, Denominator, Outline, consensus, read_annotations
 from nnunet_ext.errors import InputError
@@ -33,6 +33,7 @@ class LidcIdri(DicomConverter):
     denominator: Denominator = "all4"
 
     name: ClassVar[str] = "LIDC-IDRI"
+    published_id: ClassVar[str] = r"LIDC-IDRI-\d{4}"
     task: ClassVar[str] = "lung nodules of 3 mm and more, chest CT"
     licence: ClassVar[str] = "CC BY 3.0"
     download: ClassVar[str] = "https://www.cancerimagingarchive.net/collection/lidc-idri/"
@@ -92,8 +93,9 @@ class LidcIdri(DicomConverter):
                 if not readings:
                     without += 1
                     continue
-                name = case_id(f"{patient or 'series'}{suffix}")
-                found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings), details_of(acquisition)))
+                name = case_id(f"{self.public(patient, 'patient') or 'series'}{suffix}")
+                details = self.details_of(acquisition)
+                found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings), details))
         if without:
             found.notes.append(f"{without} CT series have no XML file and are left out")
         absent = len(files.keys() - {item.slices[0].series_uid for item in accepted})

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, details_of, files_of, report_rejected
+from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected
 from dataset_conversion.download_folder import case_id, is_hidden, natural_key
 from dataset_conversion.volumes import label_on_image_grid, open_volume, read_voxels
 from nnunet_ext.errors import InputError
@@ -27,10 +28,14 @@ FLUID_HU = (-150, 150)
 CLEAR_LEAD = 0.02  # by which the share of fitting voxels must exceed that of any other orientation
 Reviewer = Literal["first", "second", "union", "intersection"]
 
-# The 15 test cases of the benchmark's published split of 78 (it calls them 16 of 78 in its text).
-PAPER_TEST = frozenset(
-    f"LUNG1-{number:03d}" for number in (2, 24, 35, 38, 50, 117, 149, 168, 177, 186, 196, 229, 320, 418, 420)
-)
+# Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): its task of pleural effusions, whose
+# text counts 62 and 16.
+PAPER_TRAIN = (
+    1, 5, 8, 13, 16, 18, 26, 28, 42, 46, 51, 53, 60, 65, 68, 88, 91, 93, 95, 97, 104, 107, 113, 115, 128, 133, 143, 148,
+    156, 170, 195, 205, 242, 249, 252, 253, 277, 285, 286, 291, 296, 299, 301, 303, 307, 312, 314, 325, 331, 336, 340,
+    343, 348, 361, 362, 366, 367, 376, 377, 381, 387, 396, 416,
+)  # fmt: skip
+PAPER_TEST = (2, 24, 35, 38, 50, 117, 149, 168, 177, 186, 196, 229, 320, 418, 420)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class NsclcPleuralEffusion(DicomConverter):
     positives_only: bool = False
 
     name: ClassVar[str] = "NSCLC-PleuralEffusion"
+    published_id: ClassVar[str] = r"LUNG1-\d{3}"
+    splits: ClassVar[tuple[str, ...]] = ("paper",)
     task: ClassVar[str] = "pleural effusion, chest CT"
     licence: ClassVar[str] = "CC BY-NC 3.0 (NSCLC-Radiomics and PleThora; see both pages)"
     download: ClassVar[str] = "https://www.cancerimagingarchive.net/analysis-result/plethora/"
@@ -96,9 +103,7 @@ class NsclcPleuralEffusion(DicomConverter):
             except InputError as error:
                 found.problems.append(str(error))
                 continue
-            part = ("test" if patient in PAPER_TEST else "train") if effusions else ""
-            details = {**details_of(acquisition), "benchmark_part": part}
-            found.cases.append(Case(case_id(patient), "Tr", files_of(acquisition), files, details))
+            found.cases.append(Case(case_id(patient), "Tr", files_of(acquisition), files, self.details_of(acquisition)))
         if negatives:
             done = "left out" if self.positives_only else "converted with an empty label"
             found.notes.append(f"{negatives} patients have a cavity mask but no effusion; they are {done}")
@@ -106,6 +111,10 @@ class NsclcPleuralEffusion(DicomConverter):
         if without:
             found.notes.append(f"{without} patients have no mask and are left out")
         return found
+
+    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
+        train, test = ([f"LUNG1-{number:03d}" for number in numbers] for numbers in (PAPER_TRAIN, PAPER_TEST))
+        return [(train, test)]
 
     def _masks(self) -> dict[str, dict[str, dict[str, Path]]]:
         """Mask files by patient, kind (``effusion``, ``thor_cav``) and reviewer."""

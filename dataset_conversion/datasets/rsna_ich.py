@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from collections.abc import Mapping
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, details_of, files_of, report_rejected
+from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected
 from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
 from dataset_conversion.haemorrhage_labels import MASK_ENDINGS, TYPES, read_slice_mask, read_table, slice_label
 from dataset_conversion.volumes import open_volume, read_voxels
 from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.headers import Slice
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 VOLUME_ENDINGS = (".nii.gz", ".nii")
 # Folders of images and of masks: BHSD (its name has a space), PhysioNet ct-ich, and slices cut from it.
 PAIRED_FOLDERS = (("images", "ground truths"), ("ct_scans", "masks"), ("images", "masks"))
+COLLECTIONS = {"ground truths": "BHSD", "ct_scans": "ct-ich"}
 SLICES_WITHOUT_PLACE = "no pixel spacing in the file, 1 mm assumed"
 Wanted = Literal["any", "none", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
 
@@ -43,12 +47,16 @@ class RsnaIch(DicomConverter):
     masks: Path | None = None
 
     name: ClassVar[str] = "RSNA-ICH"
+    published_id: ClassVar[str] = r"ID_[0-9a-f]{6,12}"
     task: ClassVar[str] = "intracranial haemorrhage, head CT (RSNA 2019, BHSD, PhysioNet ct-ich)"
     licence: ClassVar[str] = "RSNA: non-commercial research and education; BHSD: NC-ND; ct-ich: PhysioNet restricted"
     download: ClassVar[str] = "https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection"
     citation: ClassVar[str] = (
         "Flanders et al., Construction of a Machine Learning Dataset through Collaboration: The RSNA 2019 Brain CT "
-        "Hemorrhage Challenge, Radiology: Artificial Intelligence 2(3), e190211 (2020), doi:10.1148/ryai.2020190211"
+        "Hemorrhage Challenge, Radiology: Artificial Intelligence 2(3), e190211 (2020), doi:10.1148/ryai.2020190211; "
+        "masks of BHSD: Wu et al., BHSD: A 3D Multi-class Brain Hemorrhage Segmentation Dataset, MLMI 2023, "
+        "arXiv:2308.11298; ct-ich: Hssayeni et al., Intracranial Hemorrhage Segmentation Using a Deep Convolutional "
+        "Model, Data 5(1), 14 (2020), doi:10.3390/data5010014"
     )
 
     @staticmethod
@@ -74,7 +82,42 @@ class RsnaIch(DicomConverter):
 
     @property
     def folder_name(self) -> str:
+        if self._paired_folders is not None:
+            return self.collection
         return self.name if self.dimension == "2d" else f"{self.name}-{self.dimension}"
+
+    @cached_property
+    def _paired_folders(self) -> tuple[Path, Path] | None:
+        """Folders of images and masks, where the download is one of :data:`PAIRED_FOLDERS`."""
+        for images, beside in PAIRED_FOLDERS:
+            image_folder = find_folder(self.source, images)
+            if image_folder is not None and (image_folder.parent / beside).is_dir():
+                return image_folder, image_folder.parent / beside
+        return None
+
+    @property
+    def collection(self) -> str:
+        names = {folder.name for folder in self._paired_folders or ()}
+        return next((collection for folder, collection in COLLECTIONS.items() if folder in names), self.name)
+
+    @property
+    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("official",) if self.collection == "BHSD" else ()
+
+    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
+        """BHSD's: half of its scans to train on, half to test."""
+        assert self._paired_folders is not None
+        root = self._paired_folders[1].parent
+        file = next((path for path in (root / "dataset.json", root.parent / "dataset.json") if path.is_file()), None)
+        if file is None:
+            raise InputError(f"{root}: --split official needs BHSD's dataset.json there; it lies beside its README")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8-sig"))
+            names = [entry["image"] for entry in content["training"]], list(content["test"])
+            train, test = ([case_id(Path(name).name.removesuffix(".nii.gz")) for name in part] for part in names)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{file}: is not BHSD's list ({first_line(error)}); download it again") from error
+        return [(train, test)]
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -92,10 +135,8 @@ class RsnaIch(DicomConverter):
         return Rules(minimum_slices=1 if self.dimension == "2d" else 3)
 
     def find_cases(self) -> Found:
-        for images, beside in PAIRED_FOLDERS:
-            image_folder = find_folder(self.source, images)
-            if image_folder is not None and (image_folder.parent / beside).is_dir():
-                return self._paired(image_folder, image_folder.parent / beside)
+        if self._paired_folders is not None:
+            return self._paired(*self._paired_folders)
         found = Found()
         slices = self.scan(found).slices
         if self.masks is not None:  # which may be DICOM, and lie in the download
@@ -123,6 +164,11 @@ class RsnaIch(DicomConverter):
         self, slices: list[Slice], types: Mapping[str, frozenset[str]], masks: dict[str, Path] | None, found: Found
     ) -> None:
         """One case per image; its layer is as thick as the slices of its series are apart."""
+        from nnunet_ext.dicom.series import other_kind
+
+        others = Counter(kind for item in slices if (kind := other_kind(item, self.rules)))
+        found.notes.extend(f"{count} images left out: {kind}" for kind, count in sorted(others.items()))
+        slices = [item for item in slices if not other_kind(item, self.rules)]
         steps_mm = _steps_mm(slices)
         unknown = without_mask = 0
         for item in slices:
@@ -135,11 +181,14 @@ class RsnaIch(DicomConverter):
                 without_mask += 1
                 continue
             details = {
-                "patient": item.patient_id, "series_uid": item.series_uid, "step_mm": f"{steps_mm[item.path]:g}",
+                "patient": self.public(item.patient_id, "patient"),
+                "series_uid": item.series_uid,
+                "step_mm": f"{steps_mm[item.path]:g}",
                 "haemorrhage": _words(types.get(name)),
-            }  # fmt: skip
+            }
             part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
-            found.cases.append(Case(case_id(name), part, (Path(item.path),), (mask,) if mask else (), details))
+            image = case_id(self.public(name, "image"))
+            found.cases.append(Case(image, part, (Path(item.path),), (mask,) if mask else (), details))
         if types and unknown:
             found.notes.append(f"{unknown} images are not in the table (the challenge's test images never are)")
         if without_mask:
@@ -167,11 +216,17 @@ class RsnaIch(DicomConverter):
                 if masks is not None and mask is None:
                     without_mask += 1
                     continue
-                details = {**details_of(acquisition), "haemorrhage": _words(union)}
+                details = {**self.details_of(acquisition), "haemorrhage": _words(union)}
                 suffix = f"-{number}" if len(by_study[study]) > 1 else ""
                 part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
                 labels = (mask,) if mask else ()
-                found.cases.append(Case(case_id(study + suffix), part, files_of(acquisition), labels, details))
+                first = acquisition.slices[0]
+                ids = (
+                    self.public(first.patient_id, "patient"),
+                    self.public(first.study_uid or first.series_uid, "study"),
+                )
+                name = case_id("_".join(filter(None, ids)) + suffix)
+                found.cases.append(Case(name, part, files_of(acquisition), labels, details))
         if without_mask:
             found.notes.append(f"{without_mask} series have no mask and are left out")
 
@@ -190,6 +245,8 @@ class RsnaIch(DicomConverter):
         endings = (*VOLUME_ENDINGS, ".dcm")
         images, broken_images = files_by_stem(image_folder, endings)
         masks, broken_masks = files_by_stem(mask_folder, endings)
+        if self.classes == "types" and image_folder.name == "ct_scans":
+            raise InputError(f"{mask_folder}: --classes types: ct-ich's masks tell no types; leave it out")
         found = Found(problems=[*broken_images.values(), *broken_masks.values()])
         for stem in sorted(images.keys() ^ masks.keys(), key=natural_key):
             if stem not in broken_images and stem not in broken_masks:

@@ -100,7 +100,7 @@ def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisi
     unfit: dict[tuple[str, bool], list[Slice]] = defaultdict(list)
     usable: list[Slice] = []
     for item in members:
-        kind, defect = _other_kind(item, rules), _defect(item)
+        kind, defect = other_kind(item, rules), _defect(item)
         if kind or defect:
             unfit[kind or defect, not kind].append(item)
         else:
@@ -124,8 +124,8 @@ def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisi
     return accepted, rejected
 
 
-def _other_kind(item: Slice, rules: Rules) -> str:
-    """What an image is that is no part of a scan; empty where it may be."""
+def other_kind(item: Slice, rules: Rules) -> str:
+    """What an image is that is no part of a scan, in words that hold nothing of the patient; empty where it may be."""
     if item.sop_class and not any(is_kind_of(item.sop_class, CLASS_OF_MODALITY[name]) for name in rules.modalities):
         return f"is {sop_class_name(item.sop_class)}, not {' or '.join(rules.modalities)}"
     if item.modality not in rules.modalities:

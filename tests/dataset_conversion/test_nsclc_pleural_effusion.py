@@ -57,7 +57,6 @@ def test_masks_lie_on_the_ct(nsclc: Path, raw: Path) -> None:
 def test_positives_only_are_the_papers_cases(nsclc: Path) -> None:
     found = NsclcPleuralEffusion(nsclc, positives_only=True).find_cases()
     assert [case.id for case in found.cases] == list(PATIENTS[:3])
-    assert {case.details["benchmark_part"] for case in found.cases} == {"train"}
     assert "1 patients have a cavity mask but no effusion; they are left out" in found.notes
     assert len(PAPER_TEST) == 15
 
@@ -114,3 +113,9 @@ def test_download_without_masks_says_what_is_needed(nsclc: Path) -> None:
     shutil.rmtree(nsclc / "Thoracic_Cavities")
     with pytest.raises(InputError, match="-i names a folder with the CT and the unpacked Effusions"):
         NsclcPleuralEffusion(nsclc).find_cases()
+
+
+def test_published_split(tmp_path: Path) -> None:
+    ((train, test),) = NsclcPleuralEffusion(tmp_path).published_folds("paper", ())
+    assert (len(train), len(test), len({*train, *test})) == (63, 15, 78)
+    assert {train[0], train[-1]} == {"LUNG1-001", "LUNG1-416"} and {test[0], test[-1]} == {"LUNG1-002", "LUNG1-420"}

@@ -1,4 +1,5 @@
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,60 @@ def test_collections_with_masks(tmp_path: Path, raw: Path, write: Callable[[Path
         assert np.array_equal(label(folder, names[0]).transpose(2, 1, 0), expected)
 
 
+def test_official_split_of_bhsd(tmp_path: Path, raw: Path) -> None:
+    download = write_bhsd(tmp_path / "download")
+    with pytest.raises(InputError, match=r"label_192: --split official needs BHSD's dataset\.json there"):
+        convert(RsnaIch(download, split="official"), raw / "Dataset120_X")
+    content = {
+        "training": [{"image": f"./imagesTr/{study(1)}.nii.gz", "label": f"./labelsTr/{study(1)}.nii.gz"}],
+        "test": [f"./imagesTs/{study(0)}.nii.gz"],
+    }
+    (download / "dataset.json").write_text(json.dumps(content))
+    assert convert(RsnaIch(download, split="official"), raw / "Dataset120_X").problems == []
+    folds = json.loads((raw / "Dataset120_X/splits_final.json").read_text())
+    assert folds == [{"train": [study(1)], "val": [study(0)]}]
+    (download / "dataset.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not BHSD's list"):
+        convert(RsnaIch(download, split="official"), raw / "Dataset120_X")
+
+
+def test_scans_of_the_challenge_are_an_overlap(rsna: Path, tmp_path: Path, raw: Path) -> None:
+    convert(RsnaIch(rsna), raw / "Dataset120_X")
+    with pytest.raises(InputError, match="Dataset120_X overlaps with BHSD"):
+        convert(RsnaIch(write_bhsd(tmp_path / "bhsd")), raw / "Dataset121_X", forbid_overlap=True)
+    ct_ich = RsnaIch(write_ct_ich(tmp_path / "ct_ich"))
+    assert ct_ich.collection == ct_ich.folder_name == "ct-ich"
+    assert convert(ct_ich, raw / "Dataset121_X", forbid_overlap=True).problems == []
+    with pytest.raises(InputError, match="ct-ich's masks tell no types"):
+        convert(RsnaIch(tmp_path / "ct_ich", classes="types"), raw / "Dataset122_X")
+
+
+@pytest.mark.parametrize("dimension", ["2d", "3d"])
+def test_a_hospitals_identifiers_leave_as_hashes(tmp_path: Path, raw: Path, dimension: Any) -> None:
+    def edit(_: int, data: Any) -> None:
+        data.PatientID, data.StudyInstanceUID = "Mustermann 1961", "1.2.826.4711"
+
+    write_series(tmp_path / "download", head(0, 6)[0], np.array([(0, 0, 5.0 * z) for z in range(6)]), edit=edit)
+    folder = raw / "Dataset120_X"
+    assert convert(RsnaIch(tmp_path / "download", dimension=dimension), folder).problems == []
+    written = [path.name for path in folder.rglob("*")]
+    text = " ".join(path.read_text() for path in folder.glob("conversion*"))
+    assert not any("Mustermann" in name or "4711" in name for name in written)
+    assert "Mustermann" not in text and text.count("patient-") >= 2
+
+
+def test_what_is_no_scan_is_left_out(tmp_path: Path, raw: Path) -> None:
+    positions_mm = np.array([(0, 0, 5.0 * z) for z in range(3)])
+    write_series(tmp_path / "download/ct", head(0, 6)[0][:3], positions_mm)
+    write_series(
+        tmp_path / "download/other", head(0, 6)[0][:3], positions_mm,
+        edit=lambda _, data: setattr(data, "Modality", "DX"), names=lambda index: f"x{index}.dcm",
+    )  # fmt: skip
+    summary = convert(RsnaIch(tmp_path / "download"), raw / "Dataset120_X")
+    assert (len(summary.converted), summary.problems) == (3, [])
+    assert "3 images left out: has modality DX, not CT" in summary.notes
+
+
 def test_copies_of_collections_with_names_lost(tmp_path: Path, raw: Path) -> None:
     download = write_bhsd(tmp_path / "download")
     images = download / "label_192/images"
@@ -199,14 +254,14 @@ def test_truncated_and_constant_images(rsna: Path, raw: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
     def edit(_: int, data: Any) -> None:
-        data.SOPInstanceUID = "ID_flat"
+        data.SOPInstanceUID = "ID_f1a7f1a70"
 
     hu = np.full((1, 40, 40), -1000)
-    write_series(rsna / "stage_2_train", hu, np.zeros((1, 3)), patient="ID_0", edit=edit, names=lambda _: "ID_flat.dcm")
+    write_series(rsna / "stage_2_train", hu, np.zeros((1, 3)), patient="ID_0", edit=edit, names=lambda _: "ID_f1a7f1a70.dcm")
     summary = convert(RsnaIch(rsna), raw / "Dataset120_X")
     (problem,) = summary.problems
     assert f"{path}: its pixels cannot be read" in problem
-    assert "ID_flat" in summary.converted
+    assert "ID_f1a7f1a70" in summary.converted
     assert "all voxels have one value" in (raw / "Dataset120_X/conversion.csv").read_text()
 
 
