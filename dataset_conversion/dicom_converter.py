@@ -59,7 +59,7 @@ class DicomConverter(Converter):
         content = scan(self.source, processes=SCAN_PROCESSES, cache=self.cache)
         if not content.slices and not content.damaged:
             raise InputError(f"{self.source}: holds no DICOM file; -i names the unpacked download of {self.download}")
-        found.problems.extend(content.damaged)
+        found.problems.extend(content.damaged.values())
         return content
 
     def public(self, identifier: str, kind: str) -> str:
@@ -96,6 +96,19 @@ class DicomConverter(Converter):
         except InputError as error:
             named = any(str(file) in str(error) for file in case.image_files)
             raise InputError(str(error) if named else f"{case.image_files[0].parent}: {error}") from error
+
+
+def without_damaged(acquisitions: Iterable[Acquisition], content: Scan, found: Found) -> list[Acquisition]:
+    """Scans that have their folders to themselves, without those that lack a slice because its file is damaged."""
+    damaged = {Path(file).parent for file in content.damaged}
+    whole = []
+    for acquisition in acquisitions:
+        folders = {Path(item.path).parent for item in acquisition.slices}
+        if broken := folders & damaged:
+            found.problems.append(f"{min(broken)}: series left out: a file in this folder is damaged")
+        else:
+            whole.append(acquisition)
+    return whole
 
 
 def report_rejected(rejected: Iterable[Rejected], found: Found) -> None:

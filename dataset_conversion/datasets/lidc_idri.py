@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected
+from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, is_hidden
 from dataset_conversion.lidc_annotations import Annotations, Denominator, Outline, consensus, read_annotations
 from nnunet_ext.errors import InputError
@@ -73,10 +73,11 @@ class LidcIdri(DicomConverter):
         if not 0 < self.consensus_percent <= 100:
             raise InputError(f"--consensus {self.consensus_percent:g}: choose a share above 0, up to 100 percent")
         found = Found()
-        slices = self.scan(found).slices  # says so where packages are missing
+        content = self.scan(found)  # says so where packages are missing
         from nnunet_ext.dicom.series import acquisitions_of
 
-        accepted, rejected = acquisitions_of(slices, self.rules)
+        accepted, rejected = acquisitions_of(content.slices, self.rules)
+        accepted = without_damaged(accepted, content, found)
         report_rejected(rejected, found)
         files = self._annotation_files(found)
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)

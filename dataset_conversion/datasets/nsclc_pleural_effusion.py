@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected
+from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, is_hidden, natural_key
 from dataset_conversion.volumes import label_on_image_grid, open_volume, read_voxels
 from nnunet_ext.errors import InputError
@@ -81,10 +81,11 @@ class NsclcPleuralEffusion(DicomConverter):
 
     def find_cases(self) -> Found:
         found = Found()
-        slices = self.scan(found).slices  # says so where packages are missing
+        content = self.scan(found)  # says so where packages are missing
         from nnunet_ext.dicom.series import acquisitions_of
 
-        accepted, rejected = acquisitions_of(slices, self.rules)
+        accepted, rejected = acquisitions_of(content.slices, self.rules)
+        accepted = without_damaged(accepted, content, found)
         report_rejected(rejected, found)
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:

@@ -25,10 +25,13 @@ _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 @dataclass
 class Scan:
-    """What lies in a folder. ``damaged``: one line per file that should be readable; ``others``: count of non-DICOM."""
+    """What lies in a folder.
+
+    ``damaged``: files that should be readable, each with the line that says why not; ``others``: count of non-DICOM.
+    """
 
     slices: list[Slice] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
     others: int = 0
 
 
@@ -146,13 +149,13 @@ def _as_scan(results: Iterable[tuple[str, Rows | str]]) -> Scan:
     found = Scan()
     for file, result in results:
         if isinstance(result, str):
-            found.damaged.append(result)
+            found.damaged[file] = result
         elif result:
             slices[file] = [Slice._make([file, *map(_shared, row)]) for row in result]
         else:
             found.others += 1
     found.slices = [item for file in sorted(slices) for item in slices[file]]
-    found.damaged.sort()
+    found.damaged = dict(sorted(found.damaged.items()))
     return found
 
 

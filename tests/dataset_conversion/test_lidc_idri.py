@@ -236,6 +236,28 @@ def test_download_without_xml_says_where_it_is(lidc: Path) -> None:
         LidcIdri(lidc).find_cases()
 
 
+def test_a_mended_or_completed_download_is_converted_anew(lidc: Path, raw: Path) -> None:
+    folder = raw / "Dataset120_X"
+    parent = xml_of(lidc).parent
+    heights_mm = {path: pydicom.dcmread(path).ImagePositionPatient[2] for path in parent.glob("*.dcm")}
+    top = max(heights_mm, key=lambda path: heights_mm[path])
+    content = top.read_bytes()
+
+    top.write_bytes(content[:300])
+    summary = convert(LidcIdri(lidc), folder)
+    assert f"{parent}: series left out: a file in this folder is damaged" in summary.problems
+    assert "LIDC-IDRI-0001" not in summary.converted
+
+    top.unlink()  # and nothing tells that a slice at the end is not there
+    assert convert(LidcIdri(lidc), folder).problems == []
+    assert len(label_of(folder)) == LIDC_SHAPE[0] - 1
+
+    top.write_bytes(content)
+    summary = convert(LidcIdri(lidc), folder)
+    assert (summary.converted, summary.problems) == (["LIDC-IDRI-0001"], [])
+    assert len(label_of(folder)) == LIDC_SHAPE[0]
+
+
 def test_cache_is_no_setting(lidc: Path, raw: Path, tmp_path: Path) -> None:
     assert LidcIdri(lidc, cache=tmp_path / "cache").settings == LidcIdri(lidc).settings
     first = LidcIdri(lidc, cache=tmp_path / "cache.sqlite").find_cases()

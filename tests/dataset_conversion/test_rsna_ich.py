@@ -257,7 +257,9 @@ def test_truncated_and_constant_images(rsna: Path, raw: Path) -> None:
         data.SOPInstanceUID = "ID_f1a7f1a70"
 
     hu = np.full((1, 40, 40), -1000)
-    write_series(rsna / "stage_2_train", hu, np.zeros((1, 3)), patient="ID_0", edit=edit, names=lambda _: "ID_f1a7f1a70.dcm")
+    write_series(
+        rsna / "stage_2_train", hu, np.zeros((1, 3)), patient="ID_0", edit=edit, names=lambda _: "ID_f1a7f1a70.dcm"
+    )
     summary = convert(RsnaIch(rsna), raw / "Dataset120_X")
     (problem,) = summary.problems
     assert f"{path}: its pixels cannot be read" in problem

@@ -18,7 +18,7 @@ Write = Callable[..., list[Path]]
 
 def found_in(folder: Path, rules: Rules | None = None) -> tuple[list[Acquisition], list[Rejected]]:
     content = scan(folder)
-    assert content.damaged == []
+    assert content.damaged == {}
     return acquisitions_of(content.slices, rules)
 
 
