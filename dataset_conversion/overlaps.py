@@ -44,14 +44,31 @@ def overlap_of(first: str, second: str) -> Overlap | None:
     return next((known for known in OVERLAPS if {known.first, known.second} == {first, second}), None)
 
 
+def collection_of(folder: Path) -> str | None:
+    """The collection that a raw data set was converted from; None where this package did not make it."""
+    header = next((header for journal in journals(folder) if (header := read_header(journal))), None)
+    return None if header is None else str(header.get("collection", header["converter"]))
+
+
 def converted_data_sets(raw: Path) -> dict[Path, str]:
     """Data sets below ``nnUNet_raw`` that this package made: folder to collection."""
-    found = {}
-    for folder in sorted(raw.glob("Dataset[0-9][0-9][0-9]_*")):
-        header = next((header for journal in journals(folder) if (header := read_header(journal))), None)
-        if header is not None:
-            found[folder] = str(header.get("collection", header["converter"]))
-    return found
+    folders = sorted(raw.glob("Dataset[0-9][0-9][0-9]_*"))
+    return {folder: name for folder in folders if (name := collection_of(folder)) is not None}
+
+
+def shared_images(first: Path, second: Path) -> str | None:
+    """What two raw data sets of this package share, by what is known of them or else by content; None: nothing."""
+    names = collection_of(first), collection_of(second)
+    if names[0] is None or names[1] is None:
+        return None
+    known = overlap_of(names[0], names[1])
+    if known is not None:
+        return f"{second.name} overlaps with {first.name}{'' if known.certain else ', probably'}: {known.what}"
+    digests = {digest for own in read_records(first).values() for record in own for digest in _digests(record)}
+    copies = [
+        record.case for own in read_records(second).values() for record in own if digests.intersection(_digests(record))
+    ]
+    return f"{second.name} has {len(copies)} images of {first.name}, e.g. {min(copies)}" if copies else None
 
 
 def known_overlaps(folder: Path, collection: str) -> list[str]:

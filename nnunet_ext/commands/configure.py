@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
         help="configurations to preprocess for, default: 2d and 3d_fullres if planned",
     )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
+    parser.add_argument(
+        "--forbid-overlap", action="store_true", help="refuse a stream that shares images with the labelled data set"
+    )
     parser.add_argument("--reset", action="store_true", help="forget what was configured before")
     parser.add_argument("--show", action="store_true", help="print what is configured and change nothing")
     return parser
@@ -83,6 +86,7 @@ def configure_entry(argv: list[str] | None = None) -> int:
     names = _configurations(arguments.c, manager, plans_file)
     if arguments.c or any(getattr(arguments, role) for role in ROLES):
         _check_streams(configuration, dataset)
+        _check_overlaps(configuration, dataset, arguments.forbid_overlap)
         _preprocess(configuration, folder, manager, names, arguments.np)
     write_json({**configuration.into_plans(plans), "plans_name": target.stem}, target)
     _show(dataset, target.stem, configuration)
@@ -206,6 +210,21 @@ def _check_streams(configuration: Configuration, labelled: str) -> None:
                     f"note: {dataset}: {', '.join(foreground)} all become lesion; if one is an organ, name the others: "
                     f"--general {dataset}={foreground[-1]}"
                 )
+
+
+def _check_overlaps(configuration: Configuration, labelled: str, forbid: bool) -> None:
+    """Images that are labelled here and in a stream there may be trained on in one and validated on in the other."""
+    from dataset_conversion.overlaps import shared_images
+
+    raw = environment_folder("nnUNet_raw")
+    for name in dict.fromkeys(
+        entry.partition("=")[0] for entries in configuration.streams.values() for entry in entries
+    ):
+        shared = shared_images(raw / labelled, raw / name)
+        if shared and forbid:
+            raise InputError(f"{shared}; leave it out, or leave out --forbid-overlap")
+        if shared:
+            print(f"note: {shared}; what is measured on {labelled} may be too good")
 
 
 def _preprocess(configuration: Configuration, folder: Path, manager: Any, names: list[str], processes: int) -> None:

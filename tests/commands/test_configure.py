@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dataset_conversion.journal import JOURNAL_NAME, start_journal
 from nnunet_ext.commands.configure import configure_entry
 from tests.miniature_plans import DATASET_JSON, plans
 from tests.miniature_raw import write_raw
@@ -156,3 +157,16 @@ def test_unset_folders_are_named(
     monkeypatch.delenv("nnUNet_preprocessed")
     assert configure("--general", "998") == 1
     assert "nnUNet_preprocessed is not set; export nnUNet_preprocessed=" in capsys.readouterr().err
+
+
+def test_streams_that_share_images_are_told_or_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = place.parents[1] / "nnUNet_raw"
+    (raw / "Dataset999_Miniature").mkdir()
+    for folder, collection in (("Dataset999_Miniature", "COVID-SemiSeg"), ("Dataset998_General", "SIRM-slices")):
+        start_journal(raw / folder / JOURNAL_NAME, {"converter": "x", "settings": {}, "collection": collection})
+    assert configure("--general", "996", "998", "--forbid-overlap") == 1
+    assert recorded(place) == {}
+    assert "998_General overlaps with Dataset999_Miniature: its 98 labelled slices" in capsys.readouterr().err
+    assert configure("--general", "996", "998") == 0
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "overlaps" in line]
+    assert note.endswith("what is measured on Dataset999_Miniature may be too good")

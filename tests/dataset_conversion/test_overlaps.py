@@ -11,7 +11,7 @@ from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
 from dataset_conversion.datasets.sirm import SIRM
-from dataset_conversion.overlaps import OVERLAPS, overlap_of
+from dataset_conversion.overlaps import OVERLAPS, overlap_of, shared_images
 from nnunet_ext.errors import InputError
 
 
@@ -64,5 +64,10 @@ def test_same_images_under_other_names_are_found(lung: Path, raw: Path, tmp_path
     generic = Generic(source, images="imagesTr", masks="labelsTr", channel="CT")
     assert convert(generic, raw / "Dataset007_X").copies == {"a": "Dataset006_X/lung_003"}
     assert "Dataset006_X/lung_003" in (raw / "Dataset007_X/conversion.csv").read_text()
+    assert (
+        shared_images(raw / "Dataset006_X", raw / "Dataset007_X") == "Dataset007_X has 1 images of Dataset006_X, e.g. a"
+    )
+    assert shared_images(raw / "Dataset006_X", raw) is None
     summary = convert(generic, raw / "Dataset007_X", forbid_overlap=True)
+    assert not (raw / "Dataset007_X/dataset.json").exists()
     assert "1 images occur in other data sets (a = Dataset006_X/lung_003)" in summary.problems[0]
