@@ -21,7 +21,7 @@ from nnunet_ext.evaluation.soft_maps import (
     soft_map_files,
     soft_map_of,
 )
-from nnunet_ext.evaluation.surface_metrics import require_monai, surface_dice, surface_distances
+from nnunet_ext.evaluation.surface_metrics import surface_dice, surface_distances
 
 Measures = dict[tuple[str, str, int], dict[str, float]]
 """Metrics by method, label and unit (the slice's index, or 0)."""
@@ -88,11 +88,10 @@ def plan_measurement(
     """What the workers need to measure a case, and notes for the user.
 
     Raises:
-        InputError: MONAI is missing, soft maps are incomplete, or nothing says what their channels are; the
+        InputError: soft maps are incomplete, or nothing says what their channels are; the
             references hold an ignore label, which Inf-Net's toolbox does not know.
     """
     if not profile.soft:
-        require_monai()
         return ArrayMeasurement(profile, labels), []
     if labels.ignore is not None:
         raise InputError(f"profile {profile.name}: knows no ignore label; choose another profile or leave it out of -l")

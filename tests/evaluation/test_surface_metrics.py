@@ -1,5 +1,4 @@
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -7,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.surface_metrics import assd, hd95, surface_dice, surface_distances
+from nnunet_ext.evaluation.surface_metrics import (
+    _areas_by_code,
+    _surface_between_voxels,
+    assd,
+    hd95,
+    surface_dice,
+    surface_distances,
+)
 
 metrics = pytest.importorskip("monai.metrics")
 torch = pytest.importorskip("torch")
@@ -134,7 +139,19 @@ def test_agreement_with_monai(seed: int, spacing: tuple[float, ...], tolerance: 
     assert assd(p, g, spacing) == pytest.approx(theirs.item(), rel=1e-4)
 
 
-def test_advice_where_monai_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "monai", None)  # as if not installed
-    with pytest.raises(InputError, match=r"pip install 'nnunetv2-ext\[metrics\]'"):
-        surface_dice(point(1, 1, 1), point(2, 2, 2), SPACING, 3)
+@pytest.mark.parametrize("spacing", [(5.0, 0.7, 0.8), (1.0, 1.0, 1.0), (0.33, 2.2, 0.9), (0.7, 0.8), (3.0, 0.2)])
+def test_every_surface_element_has_the_area_of_the_reference_implementation(spacing: tuple[float, ...]) -> None:
+    """MONAI's table, which is DeepMind's, orders the bits the other way round and is of float32."""
+    from monai.metrics.utils import get_code_to_measure_table
+
+    table, _ = get_code_to_measure_table(list(spacing))
+    corners = 2 ** len(spacing)
+    reversed_bits = [int(f"{code:0{corners}b}"[::-1], 2) for code in range(2**corners)]
+    np.testing.assert_allclose(_areas_by_code(spacing), np.ravel(table)[reversed_bits], rtol=1e-6)
+
+
+def test_area_of_a_cube_cut_at_its_corners_and_edges() -> None:
+    """One voxel of 1 mm: marching cubes leave an octahedron of edge 1 / sqrt(2), area sqrt(3)."""
+    voxel = np.ones((1, 1, 1), bool)
+    assert _surface_between_voxels(voxel, (1, 1, 1)).areas.sum() == pytest.approx(math.sqrt(3))
+    assert _surface_between_voxels(voxel[0], (3, 4)).areas.sum() == pytest.approx(4 * 2.5)  # a rhombus
