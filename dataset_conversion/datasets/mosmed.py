@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from dataset_conversion.converter import Case, Converter, Found, Reading
 from dataset_conversion.download_folder import files_matching
 from dataset_conversion.nifti_cases import above_half, paired, read_ct
 from nnunet_ext.errors import InputError
+
+LAST_STUDY = {"CT-0": 254, "CT-1": 938, "CT-2": 1063, "CT-3": 1108, "CT-4": 1110}  # studies are numbered by severity
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,9 @@ class MosMed(Converter):
         masks, more = files_matching(self.source, r"study_(\d{4})_mask\.nii(?:\.gz)?")
         if not images:
             raise InputError(f"{self.source}: holds no study_NNNN.nii.gz; -i names the unpacked download of MosMed")
-        registry = self._registry()
         found = paired(
             images, masks, problems + more, name="study_{}".format, without_label="Un",
-            details=lambda study: {"severity": _severity(images[study]) or registry.get(int(study), ""),
-                                   "patient": f"study_{study}"},
+            details=lambda study: {"severity": severity_of(images[study], int(study)), "patient": f"study_{study}"},
         )  # fmt: skip
         if not self.unlabeled:
             left_out = sum(case.part == "Un" for case in found.cases)
@@ -56,24 +55,13 @@ class MosMed(Converter):
                 found.notes.append(f"{left_out} studies have no mask and are left out; --unlabeled converts them")
         return found
 
-    def _registry(self) -> dict[int, str]:
-        """Severity by study from dataset_registry.csv, where it is there; the folders say the same."""
-        files, _ = files_matching(self.source, r"(dataset_registry)\.csv")
-        if not files:
-            return {}
-        try:
-            with files["dataset_registry"].open(encoding="utf-8-sig", newline="") as stream:
-                return {int(row["study_id"]): row["category"] for row in csv.DictReader(stream)}
-        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise InputError(f"{files['dataset_registry']}: is no registry of studies ({error}); remove it") from error
-
     def read_case(self, case: Case) -> Reading:
         return read_ct(case, above_half)
 
 
-def _severity(image: Path) -> str:
-    """``CT-1`` of ``studies/CT-1/study_0255.nii.gz`` or ``ct1/study_0255.nii.gz``; empty where folders do not say."""
+def severity_of(image: Path, study: int) -> str:
+    """``CT-1`` of ``studies/CT-1/study_0255.nii.gz`` or ``ct1/study_0255.nii.gz``, or by the publisher's numbering."""
     for part in image.parts[::-1]:
         if match := re.fullmatch(r"ct-?([0-4])", part, re.IGNORECASE):
             return f"CT-{match[1]}"
-    return ""
+    return next((severity for severity, last in LAST_STUDY.items() if study <= last), "")

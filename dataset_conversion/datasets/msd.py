@@ -15,13 +15,13 @@ import numpy as np
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
 from dataset_conversion.download_folder import actual_file, case_id, is_hidden, listed_file, visible_files
 from dataset_conversion.label_values import LabelMap, label_map
+from dataset_conversion.nifti_cases import AIR_HU
 from dataset_conversion.volumes import open_volume, read_voxels
 from nnunet_ext.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii")
 # Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): 51 lung tumours to train on, these to test.
 LUNG_BENCHMARK_HELD_OUT = (3, 25, 45, 51, 54, 55, 61, 73, 92, 93, 95, 96)
-AIR_HU = -200  # any CT of a patient shows air below this
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataset_conversion.datasets.covid_19_20 import Covid1920
 from dataset_conversion.datasets.covid_19_ct_seg import GROUPS, Covid19CTSeg
 from dataset_conversion.datasets.generic import Generic, SyntheticCovidCT
 from dataset_conversion.datasets.lits import LiTS
-from dataset_conversion.datasets.mosmed import MosMed
+from dataset_conversion.datasets.mosmed import MosMed, severity_of
 from dataset_conversion.datasets.sirm import SIRM
 from dataset_conversion.phantom_volumes import (
     infected_volume,
@@ -88,7 +88,7 @@ def test_mosmed_flat_mirror_with_folders_in_place_of_files(tmp_path: Path, folde
     assert "study_0255" in problem
     (source / "studies/CT-1/study_0255.nii.gz").unlink()
     assert convert(MosMed(source), folder).problems == []
-    assert rows(folder)["study-0256"]["severity"] == "CT-1"  # from the registry, as the folders no longer say
+    assert rows(folder)["study-0256"]["severity"] == "CT-1"  # by its number, as the folders no longer say
 
 
 @pytest.mark.skipif(not REAL_MOSMED.is_dir(), reason="the published masks are not here")
@@ -102,7 +102,6 @@ def test_mosmed_published_masks_on_synthetic_images(tmp_path: Path, folder: Path
         nibabel.save(nibabel.Nifti1Image(image, volume.affine), path)
         (tmp_path / "masks").mkdir(exist_ok=True)
         shutil.copy(mask, tmp_path / "masks")
-    shutil.copy(REAL_MOSMED / "dataset_registry.csv", tmp_path)
     converted(MosMed(tmp_path), folder)
     for mask in masks:
         study = mask.name[:10].replace("_", "-")
@@ -301,3 +300,11 @@ def test_generic_volumes_with_suffixes(tmp_path: Path, folder: Path) -> None:
     converted(Generic(source, **names, map=("1=a", "5=b")), folder.with_name("Dataset121_X"))
     label = ras(folder.with_name("Dataset121_X") / "labelsTr/a1.nii.gz")
     assert np.array_equal(label, infected_volume(0, 1)[1])
+
+
+@pytest.mark.skipif(not REAL_MOSMED.is_dir(), reason="the published registry is not here")
+def test_mosmed_registry_confirms_the_numbering() -> None:
+    with (REAL_MOSMED / "dataset_registry.csv").open(encoding="utf-8-sig", newline="") as stream:
+        published = {int(row["study_id"]): row["category"] for row in csv.DictReader(stream)}
+    assert len(published) > 1000
+    assert {study: severity_of(Path("study.nii"), study) for study in published} == published
