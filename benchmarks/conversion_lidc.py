@@ -68,7 +68,7 @@ for path in Path(sys.argv[1]).glob("*.xml"):
     outlines = [line for nodules in annotations.readers for nodule in nodules for line in nodule]
     places = {line: int(np.abs(heights_mm - line.z_mm).argmin()) for line in outlines}
     mask = consensus(annotations, places, (len(heights_mm), 512, 512), 25, "all4")
-    np.save(f"{sys.argv[2]}/{path.stem}.npy", np.flatnonzero(mask))
+    np.save(f"{sys.argv[2]}/{path.stem}.npy", np.flatnonzero(mask > 0))
 """
 
 
