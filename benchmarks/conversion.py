@@ -3,7 +3,7 @@
 Run from the repository's root, with the tools to compare in an environment of their own::
 
     python -m venv /tmp/others && /tmp/others/bin/pip install dcm2niix dicom2nifti pylidc "setuptools<80"
-    python -m benchmarks.conversion --others /tmp/others/bin [--parts msd dicom exact lidc] [--processes 2] [--repeats 3]
+    python -m benchmarks.conversion --others /tmp/others/bin [--parts msd dicom exact lidc] [--repeats 3]
 
 All inputs are generated; real DICOM series are added where the machine has them. Each run is a command of its own, the
 tools take turns, and both have as many processes. Tables go to stdout, as Markdown; ``--json FILE`` keeps them as data.

@@ -113,7 +113,7 @@ def compare(
                 tools[label] = Tool(lambda out, start=start: [*start, out], folders)
         if dicom2nifti:
             tools["dicom2nifti"] = Tool(lambda out, folder=folder: [dicom2nifti, script, folder, out, processes])
-        series = [path for path in folder.iterdir()]
+        series = list(folder.iterdir())
         images = sum(1 for path in folder.rglob("*") if path.is_file())
         rows += rows_of(f"{name}: {len(series)} series, {images} images", in_turns(tools, repeats))
     return rows

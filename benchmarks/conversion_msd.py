@@ -42,7 +42,9 @@ def compare(scratch: Path, convert: Path, processes: int, repeats: int) -> list[
     for name in ("Task06_Lung", "Task01_BrainTumour"):
         task = scratch / name
         tools = {
-            OURS: Tool(lambda _, task=task: [sys.executable, convert, "MSD", "-i", task, "-d", "900", "-np", processes]),
+            OURS: Tool(
+                lambda _, task=task: [sys.executable, convert, "MSD", "-i", task, "-d", "900", "-np", processes]
+            ),
             "nnU-Net": Tool(lambda _, task=task: [sys.executable, nnunet, task, processes]),
         }
         rows += rows_of(name, in_turns(tools, repeats))

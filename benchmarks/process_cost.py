@@ -40,7 +40,11 @@ def cost_of(tool: Tool) -> Cost:
     Raises:
         RuntimeError: it failed; with the end of its messages.
     """
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as messages:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryFile() as stdin,
+        tempfile.TemporaryFile() as messages,
+    ):
         stdin.write(tool.stdin.encode())
         stdin.seek(0)
         command = [str(part) for part in tool.command(Path(folder))]
