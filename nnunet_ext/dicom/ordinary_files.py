@@ -40,13 +40,17 @@ def ordinary_elements(content: bytes) -> Iterator[tuple[int, int, int]]:
         raise ValueError("no file meta information")
     (length,) = _LENGTH(content, META_BEGIN + 8)
     end_of_meta = META_BEGIN + 12 + length
-    syntax = ""
-    for tag, begin, end in _elements(content[:end_of_meta], META_BEGIN, implicit=False):
-        if tag >> 16 != 2:
+    syntax, end = "", META_BEGIN
+    for tag, begin, end in _elements(content, META_BEGIN, implicit=False):
+        if tag >> 16 != 2 or end > end_of_meta:
             raise ValueError("wrong length of the file meta information")
         if tag == TRANSFER_SYNTAX:
             syntax = content[begin:end].decode("latin-1").strip(" \0")
         yield tag, begin, end
+        if end == end_of_meta:
+            break
+    if end != end_of_meta:
+        raise ValueError("wrong length of the file meta information")
     if syntax not in PLAIN_SYNTAXES and not syntax.startswith(COMPRESSED_SYNTAXES):
         raise ValueError("unusual encoding")
     yield from _elements(content, end_of_meta, implicit=syntax == IMPLICIT_LITTLE)
