@@ -74,6 +74,11 @@ def source_name(converter: Converter, file: Path) -> str:
     return Path(os.path.relpath(file, converter.source)).as_posix()
 
 
+def source_bytes(converter: Converter, case: Case) -> dict[str, int]:
+    """Sizes of a case's source files: who has other files than were recorded is another case by the same name."""
+    return {source_name(converter, file): file.stat().st_size for file in (*case.image_files, *case.label_files)}
+
+
 def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]:
     """Convert one case into the data set's folder; its files appear complete or not at all.
 
@@ -91,9 +96,9 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         named = any(str(file) in text for file in (*case.image_files, *case.label_files))
         files = case.label_files or case.image_files
         raise InputError(text if named else f"{files[0]}: {text}") from error
-    sources = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
-    hashes = {name: sha256_of_file(file) for name, file in sources.items()}
-    sizes = {name: file.stat().st_size for name, file in sources.items()}
+    files = (*case.image_files, *case.label_files)
+    hashes = {source_name(converter, file): sha256_of_file(file) for file in files}
+    sizes = source_bytes(converter, case)
     values = sorted(set(output_labels(converter).names.values()))
     records = []
     for piece, content in pieces(converter, case, reading):
@@ -102,9 +107,7 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         if label_name is not None and content.label is not None:
             # The label comes first: nnU-Net takes what lies in imagesTr for a case.
             arrays = {label_name: content.label, **arrays}
-        source = case.image_files[0]
-        untouched = _is_array(content.image[0], reading.as_read)
-        copies = {image_names[0]: (source, hashes[source_name(converter, source)])} if untouched else {}
+        copies = {image_names[0]: case.image_files[0]} if _is_array(content.image[0], reading.as_read) else {}
         _write(folder, arrays, content.affine_mm, copies)
         outputs = {name: (folder / name).stat().st_size for name in arrays}
         voxels = {} if content.label is None else count_values(content.label, values)
@@ -175,11 +178,11 @@ def _write(
     folder: Path,
     arrays: dict[str, np.ndarray],
     affine_mm: np.ndarray | None,
-    copies: dict[str, tuple[Path, str]],
+    copies: dict[str, Path],
 ) -> None:
     """Write under temporary names, read back, then rename all.
 
-    ``copies`` gives, by output, a file that holds the array already, and its SHA-256.
+    ``copies`` gives, by output, a file that holds the array already.
     """
     prefix = f"{TEMPORARY_PREFIX}{os.getpid()}-"  # a worker may outlive a killed run for a moment
     temporaries = {name: (folder / name).parent / f"{prefix}{Path(name).name}" for name in arrays}
@@ -188,7 +191,7 @@ def _write(
             if affine_mm is None:
                 write_png(temporaries[name], values)
                 check_written_png(temporaries[name], values)
-            elif name not in copies or not copy_volume(*copies[name], temporaries[name], values, affine_mm):
+            elif name not in copies or not copy_volume(copies[name], temporaries[name], values, affine_mm):
                 write_volume(temporaries[name], values, affine_mm)
                 check_written_volume(temporaries[name], values, affine_mm)
         for name, temporary in temporaries.items():

@@ -12,7 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record, case_of, convert_case, output_names
+from dataset_conversion.case_writer import (
+    TEMPORARY_PREFIX,
+    Record,
+    case_of,
+    convert_case,
+    output_names,
+    source_bytes,
+    source_name,
+)
 from dataset_conversion.converter import Case, Converter, Found
 from dataset_conversion.download_folder import natural_key
 from dataset_conversion.journal import (
@@ -30,9 +38,9 @@ from dataset_conversion.journal import (
 from dataset_conversion.overlaps import copies_elsewhere, known_overlaps
 from dataset_conversion.result_files import version, write_dataset_json, write_provenance
 from dataset_conversion.shaping import require_possible, wanted_cases
-from dataset_conversion.splits import SPLITS_NAME, write_splits
+from dataset_conversion.splits import SPLITS_NAME, with_patients, write_splits
 from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import in_worker_processes, on_dask_cluster
+from nnunet_ext.worker_processes import first_line, in_worker_processes, on_dask_cluster
 
 
 @dataclass(frozen=True)
@@ -181,6 +189,8 @@ def _prepare(
     if foreign:
         raise InputError(f"{folder / min(foreign)}: was not made by this conversion; move it away and run again")
     remove_leftovers(folder, own)
+    if not overwrite:
+        _require_same_names(converter, cases, folder)
     if overwrite and journals(folder):
         if journal not in journals(folder) or len(journals(folder)) > 1:
             raise InputError(f"{folder}: was made in several parts, which --overwrite cannot tell apart; delete it")
@@ -196,6 +206,19 @@ def _prepare(
         (folder / f"labels{part}").mkdir(exist_ok=True)
 
 
+def _require_same_names(converter: Converter, cases: list[Case], folder: Path) -> None:
+    """Refuse to keep a case beside another of the same image: some names depend on what else the download holds."""
+    records = read_records(folder)
+    gone = records.keys() - {case.id for case in cases}
+    if not gone:
+        return
+    name_now = {source_name(converter, file): case.id for case in cases for file in case.image_files}
+    for name in sorted(gone):
+        now = next((name_now[file] for file in records[name][0].source_bytes if file in name_now), None)
+        if now is not None:
+            raise InputError(f"{folder}: what was converted as {name} is now called {now}; add --overwrite")
+
+
 def _is_output(converter: Converter, case: Case | None, name: str) -> bool:
     """Whether a file may be of a case that was in work when a run was killed."""
     if case is None:
@@ -209,15 +232,21 @@ def _is_output(converter: Converter, case: Case | None, name: str) -> bool:
 def _convert_cases(converter: Converter, cases: list[Case], path: Path, workers: Workers, summary: Summary) -> None:
     folder = path.parent
     done = read_records(folder)
-    pending = []
+    pending, changed = [], []
     for case in cases:
         records = done.get(case.id)
         if records is None or not is_complete(folder, records):
             pending.append(case)
-        elif changed := _changed_source(converter, records):
-            summary.problems.append(f"{changed}: changed since case {case.id} was converted; add --overwrite")
+        elif records and records[0].source_bytes != source_bytes(converter, case):
+            for name in (name for record in records for name in record.outputs):
+                (folder / name).unlink(missing_ok=True)  # there may be fewer slices now
+            pending.append(case)
+            changed.append(case.id)
         else:
             summary.skipped.append(case.id)
+    if changed:
+        examples = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+        summary.notes.append(f"{len(changed)} cases converted anew: their files changed or more came ({examples})")
     if pending:
         (folder / "dataset.json").unlink(missing_ok=True)  # it comes last and says: complete
     journal = Journal(path)
@@ -230,16 +259,6 @@ def _convert_cases(converter: Converter, cases: list[Case], path: Path, workers:
                 summary.converted.append(case.id)
     finally:
         journal.close()
-
-
-def _changed_source(converter: Converter, records: list[Record]) -> Path | None:
-    """A source file whose size is no longer what it was; sizes tell without reading."""
-    for record in records[:1]:
-        for name, size in record.source_bytes.items():
-            file = converter.source / name
-            if file.is_file() and file.stat().st_size != size:
-                return file
-    return None
 
 
 def _results(
@@ -263,13 +282,17 @@ def _outcome(converter: Converter, folder: Path, case: Case) -> list[Record] | s
         return str(error)
     except MemoryError:
         return f"{case.image_files[0]}: does not fit into memory; run again with a smaller -np"
+    except OSError:
+        raise  # the result cannot be written: no other case could be
+    except Exception as error:  # a file odd in a way that nobody thought of; the other cases go on
+        return f"{case.image_files[0]}: {type(error).__name__}: {first_line(error)}; please report this file's kind"
 
 
 def _finish(converter: Converter, cases: list[Case], folder: Path, summary: Summary, forbid_overlap: bool) -> None:
     """Write conversion.csv, dataset.json and the split when no part has anything left to do, and sum up."""
     by_case = {case: records for case, records in read_records(folder).items() if is_complete(folder, records)}
     every = [record for records in by_case.values() for record in records]
-    done = sorted(every, key=lambda record: natural_key(record.case))
+    done = with_patients(sorted(every, key=lambda record: natural_key(record.case)), converter.patients)
     first_with: dict[str, str] = {}
     for record in done:
         first = first_with.setdefault(record.image_sha256, record.case)
@@ -278,7 +301,10 @@ def _finish(converter: Converter, cases: list[Case], folder: Path, summary: Summ
     summary.copies = copies_elsewhere(folder, converter.collection, done)
     if summary.copies and forbid_overlap:
         pairs = ", ".join(f"{case} = {copy}" for case, copy in list(summary.copies.items())[:3])
-        summary.problems.append(f"{folder}: {len(summary.copies)} images occur in other data sets ({pairs})")
+        summary.problems.append(
+            f"{folder}: {len(summary.copies)} images occur in other data sets ({pairs}), so it gets no dataset.json; "
+            "leave them out of the download, or leave out --forbid-overlap"
+        )
     summary.converted.sort(key=natural_key)
     summary.problems.sort(key=natural_key)
     summary.empty = [record.case for record in done if record.label_voxels and set(record.label_voxels) == {"0"}]
@@ -290,7 +316,9 @@ def _finish(converter: Converter, cases: list[Case], folder: Path, summary: Summ
         summary.notes.append(f"{len(gone)} cases of an earlier run are no longer in the download; they are kept")
     missing = {case.id for case in cases} - by_case.keys() - set(summary.planned)
     summary.complete = not missing  # the rest failed here; another part's may only be late
-    if done and summary.complete:
+    if summary.copies and forbid_overlap:
+        (folder / "dataset.json").unlink(missing_ok=True)
+    elif done and summary.complete:
         write_provenance(folder, done, summary.duplicates | summary.copies)
         if converter.split:
             write_splits(folder, converter, done)

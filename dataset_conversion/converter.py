@@ -81,6 +81,8 @@ class Converter(ABC):
     """``--window``: CT in HU to grey values 0..255 of this range."""
     split: str = ""
     """``--split``: one of :attr:`splits` or ``patient:K``; empty: nnU-Net's own folds."""
+    patients: Path | None = None
+    """``--patients``: CSV with columns case, patient, where the download does not say whose a case is."""
 
     name: ClassVar[str]
     """As its publisher writes it; what the user types."""
@@ -106,7 +108,7 @@ class Converter(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """Options that shape the cases, by name; another split needs no new conversion."""
-        names = [item.name for item in dataclasses.fields(self) if item.name not in ("source", "split")]
+        names = [item.name for item in dataclasses.fields(self) if item.name not in ("source", "split", "patients")]
         return {name: getattr(self, name) for name in names}
 
     @property

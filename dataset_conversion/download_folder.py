@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from nnunet_ext.errors import InputError
 
 SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-SEARCH_DEPTH = 5  # folders below the download in which its known folders are looked for
+SEARCH_DEPTH = 10  # folders below the download in which its known folders are looked for
 
 
 def is_hidden(name: str) -> bool:

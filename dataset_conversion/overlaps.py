@@ -21,12 +21,12 @@ class Overlap:
 
 
 OVERLAPS = (
-    Overlap("COVID-SemiSeg", "SIRM", "its 98 labelled slices are slices of the SIRM collection"),
-    Overlap("COVID-SemiSeg", "COVID-19-CT-Seg", "its unlabelled slices come from the same 20 volumes"),
-    Overlap("SIRM", "COVID-19-CT-Seg", "the nine volumes have the sizes of Radiopaedia volumes there", certain=False),
-    Overlap("Synthetic-COVID-CT", "SIRM", "its generator was trained on the nine volumes", certain=False),
+    Overlap("COVID-SemiSeg", "SIRM-slices", "its 98 labelled slices are slices of the SIRM collection"),
+    Overlap("COVID-SemiSeg-unlabeled", "COVID-19-CT-Seg", "its slices come from the same 20 volumes"),
+    Overlap("SIRM-volumes", "COVID-19-CT-Seg", "the nine have the sizes of Radiopaedia volumes there", certain=False),
+    Overlap("Synthetic-COVID-CT", "SIRM-volumes", "its generator was trained on the nine volumes", certain=False),
     Overlap("Synthetic-COVID-CT", "COVID-19-CT-Seg", "its generator was trained on volumes found there", certain=False),
-    Overlap("Synthetic-COVID-CT", "COVID-SemiSeg", "its generator was trained on volumes found there", certain=False),
+    Overlap("Synthetic-COVID-CT", "COVID-SemiSeg-unlabeled", "its generator saw their volumes", certain=False),
     Overlap("BHSD", "RSNA-ICH", "its scans are scans of the challenge"),
     Overlap("Seg-CQ500", "CQ500", "its scans are a part of it"),
     Overlap("LiTS", "MSD_Liver", "the same scans under another licence (CC-BY-SA 4.0)"),
@@ -88,5 +88,6 @@ def copies_elsewhere(folder: Path, collection: str, records: Iterable[Record]) -
 
 
 def _digests(record: Record) -> list[str]:
-    """Hashes of the image and of the first file it was made of; masks come last there, and empty ones are all alike."""
-    return [record.image_sha256, *list(record.source_sha256.values())[:1]]
+    """Hashes of the image and of the files it was made of; masks come last there, and empty ones are all alike."""
+    sources = list(record.source_sha256.values())
+    return [record.image_sha256, *(sources[:1] if set(record.label_voxels) == {"0"} else sources)]

@@ -132,8 +132,18 @@ def slice_affine(spacing_mm: np.ndarray) -> np.ndarray:
 
 def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
     """Grey values 0..255 (uint8) of values between ``low`` and ``high``; slice by slice, to save memory."""
-    grey = np.empty(image.shape, np.uint8)
+
+    def grey_of(values: np.ndarray) -> np.ndarray:
+        part = (values.astype(np.float64) - low) / (high - low)
+        return np.round(255 * np.clip(part, 0, 1)).astype(np.uint8)
+
+    grey = np.empty_like(image, np.uint8)
+    table = None
+    if image.dtype.kind in "iu" and image.size:
+        lowest, highest = int(image.min()), int(image.max())
+        if highest - lowest < 2**16:  # each value once
+            table = grey_of(np.arange(lowest, highest + 1))
     for index in range(image.shape[-1]):
-        part = (image[..., index].astype(np.float64) - low) / (high - low)
-        grey[..., index] = np.round(255 * np.clip(part, 0, 1))
+        part = image[..., index]
+        grey[..., index] = grey_of(part) if table is None else table[part.astype(np.intp) - lowest]
     return grey

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dataset_conversion.case_writer import Record
@@ -43,6 +45,27 @@ def patient_folds(patient_of: Mapping[str, str], count: int) -> list[tuple[list[
     return [(_ordered(patient_of.keys() - set(fold)), _ordered(fold)) for fold in folds]
 
 
+def with_patients(records: Iterable[Record], table: Path | None) -> list[Record]:
+    """Records with the patients of a CSV with columns case, patient; a case there is a volume with all its slices.
+
+    Raises:
+        InputError: no such table.
+    """
+    if table is None:
+        return list(records)
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            patient_of = {row["case"]: row["patient"] for row in csv.DictReader(stream)}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise InputError(f"{table}: is no table with columns case,patient ({error}); mend it") from error
+    found = []
+    for record in records:
+        known = record.details.get("patient", record.volume)
+        patient = patient_of.get(record.case) or patient_of.get(record.volume) or known
+        found.append(replace(record, details={**record.details, "patient": patient}))
+    return found
+
+
 def write_splits(folder: Path, converter: Converter, records: Iterable[Record]) -> None:
     """Write the split that the user asked for, over what was converted.
 
@@ -52,8 +75,12 @@ def write_splits(folder: Path, converter: Converter, records: Iterable[Record]) 
     training = [record for record in records if record.part == "Tr"]
     kind, _, count = converter.split.partition(":")
     if kind == "patient":
-        if any(record.details.get("patient") == "" for record in training):
-            raise InputError(f"{folder}: --split {converter.split}: the patient is not known of every case")
+        unknown = [record.case for record in training if record.details.get("patient") == ""]
+        if unknown:
+            raise InputError(
+                f"{folder}: --split {converter.split}: the download does not say whose {unknown[0]} is; give "
+                "--patients CSV with columns case,patient"
+            )
         patient_of = {record.case: record.details.get("patient", record.volume) for record in training}
         folds: Sequence[tuple[list[str], list[str]]] = patient_folds(patient_of, int(count))
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
 GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # without name, date and operating system
 PIECE = 1 << 18  # bytes that stay in the processor's cache
 SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
 
@@ -34,6 +36,9 @@ def open_volume(path: Path) -> Any:
     affine = getattr(volume, "affine", None)
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its header gives no voxel size; download it again")
+    unit = volume.header.get_xyzt_units()[0]
+    if unit not in ("mm", "unknown"):  # SimpleITK would convert the geometry, most other readers not
+        raise InputError(f"{path}: its header gives voxel sizes in {unit}; write them in mm")
     return volume
 
 
@@ -185,33 +190,61 @@ def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
         volume.to_stream(stream)
 
 
-def copy_volume(source: Path, sha256: str, path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> bool:
-    """Copy a file, known to hold these voxels, if it is what :func:`write_volume` would make of them.
+def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> bool:
+    """Copy a compressed file, known to hold these voxels, if it is what :func:`write_volume` would make of them.
+
+    The name that gzip may have noted is left out.
 
     Args:
         source: to copy.
-        sha256: of its bytes.
         path: the copy.
         voxels: (x, y, z), as read from it.
         affine_mm: (4, 4), voxel index to mm, that the case shall have.
 
     Returns:
-        False where it is not: uncompressed, voxels scaled or of another type, a header with extensions or text, which
-        may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
+        False where it is not: uncompressed, voxels scaled or of another type, any text, extension or further bytes,
+        which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
 
     Raises:
-        InputError: the copy has another hash.
+        InputError: the copy reads back with other bytes.
     """
     volume = open_volume(source)
     header = volume.header
     text = b"".join(header[name].item() for name in ("data_type", "db_name", "intent_name", "descrip", "aux_file"))
-    as_written = volume.shape == voxels.shape and header.get_data_dtype() == voxels.dtype and not header.extensions
-    if not as_written or header.get_slope_inter() not in ((None, None), (1, 0)) or text or not is_gzip(source):
+    as_written = (
+        volume.shape == voxels.shape
+        and header.get_data_dtype() == voxels.dtype
+        and header.get_slope_inter() in ((None, None), (1, 0))
+        and volume.dataobj.offset == header.single_vox_offset
+        and not header.extensions
+        and not text
+    )
+    start = _deflated_start(source, size=header.single_vox_offset + voxels.nbytes)
+    if not as_written or start is None:
         return False
-    shutil.copyfile(source, path)
-    if sha256_of_file(path) != sha256:
+    digest = hashlib.sha256()
+    with source.open("rb") as original, path.open("wb") as copy:
+        original.seek(start)
+        for piece in (GZIP_HEADER, *iter(partial(original.read, 1 << 20), b"")):
+            digest.update(piece)
+            copy.write(piece)
+    if sha256_of_file(path) != digest.hexdigest():
         raise InputError(f"{path}: reads back with other bytes than were copied; check the disk and repeat")
     return _sitk_sees(path, voxels.shape, affine_mm)
+
+
+def _deflated_start(path: Path, size: int) -> int | None:
+    """Where a gzip file's content of ``size`` bytes begins, with nothing before but a name; else None (RFC 1952)."""
+    with path.open("rb") as stream:
+        head = stream.read(4096)
+        stream.seek(-4, 2)
+        if head[:3] != GZIP_HEADER[:3] or int.from_bytes(stream.read(4), "little") != size % 2**32:
+            return None
+    flags, name_flag = head[3], 8
+    if flags == name_flag:
+        end = head.find(b"\0", len(GZIP_HEADER))
+        return end + 1 if end > 0 else None
+    return None if flags else len(GZIP_HEADER)
 
 
 def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:

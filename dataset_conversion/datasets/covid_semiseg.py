@@ -14,9 +14,9 @@ from dataset_conversion.label_values import binary_mask, colour_classes
 from dataset_conversion.pictures import read_colours, read_grey
 from nnunet_ext.errors import InputError
 
-BINARY, MULTICLASS = "infection", "ggo,consolidation"
+BINARY, MULTICLASS = ("infection",), ("ggo", "consolidation")
 # Official folders: GT is the reader's mask; Edge and Prior are inputs of the authors' network, derived from it.
-LABELLED_FOLDERS: dict[str, dict[Part, str]] = {
+LABELLED_FOLDERS: dict[tuple[str, ...], dict[Part, str]] = {
     BINARY: {"Tr": "LungInfection-Train/Doctor-label", "Ts": "LungInfection-Test"},
     MULTICLASS: {"Tr": "MultiClassInfection-Train", "Ts": "MultiClassInfection-Test"},
 }
@@ -33,7 +33,7 @@ class CovidSemiSeg(Converter):
     Reference: Fan et al. 2020, Inf-Net (the data set's paper).
     """
 
-    labels_wanted: str = BINARY
+    labels_wanted: str = "infection"
 
     name: ClassVar[str] = "COVID-SemiSeg"
     task: ClassVar[str] = "COVID-19 infection, single CT slices"
@@ -46,10 +46,14 @@ class CovidSemiSeg(Converter):
     file_ending = ".png"
 
     @property
+    def collection(self) -> str:
+        return f"{self.name}-unlabeled" if self.unlabeled else self.name
+
+    @property
     def folder_name(self) -> str:
         if self.unlabeled:
             return f"{self.name}-unlabeled"
-        return self.name if self.labels_wanted == BINARY else f"{self.name}-multiclass"
+        return f"{self.name}-multiclass" if self._multiclass else self.name
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -57,12 +61,11 @@ class CovidSemiSeg(Converter):
 
     @property
     def labels(self) -> dict[str, int]:
-        return {"background": 0, **{name: 1 + index for index, name in enumerate(self.labels_wanted.split(","))}}
+        names = MULTICLASS if self._multiclass else BINARY
+        return {"background": 0, **{name: 1 + index for index, name in enumerate(names)}}
 
     def find_cases(self) -> Found:
         found = Found()
-        if self.labels_wanted not in LABELLED_FOLDERS:
-            raise InputError(f"--labels {self.labels_wanted}: valid are {' and '.join(LABELLED_FOLDERS)}")
         if self.unlabeled:
             images, broken = files_by_stem(self._required(UNLABELED_FOLDER), IMAGE_ENDINGS)
             found.problems.extend(broken.values())
@@ -70,7 +73,7 @@ class CovidSemiSeg(Converter):
                 patient = stem.removeprefix("Data-1_").rpartition("_")[0]
                 found.cases.append(Case(case_id(stem), "Un", (image,), details={"patient": patient}))
             return found
-        parts = LABELLED_FOLDERS[self.labels_wanted]
+        parts = LABELLED_FOLDERS[MULTICLASS if self._multiclass else BINARY]
         test = find_folder(self.source, f"{parts['Ts']}/Imgs")
         self._pair(self._required(f"{parts['Tr']}/Imgs"), "Tr", found)
         if test is None:
@@ -78,6 +81,11 @@ class CovidSemiSeg(Converter):
         else:
             self._pair(test, "Ts", found)
         return found
+
+    @property
+    def _multiclass(self) -> bool:
+        """Whether the wanted labels are those of the multi-class part, which has masks and test slices of its own."""
+        return any(name in self.labels_wanted.casefold() for name in MULTICLASS)
 
     def _required(self, relative: str) -> Path:
         folder = find_folder(self.source, relative)
@@ -96,7 +104,9 @@ class CovidSemiSeg(Converter):
             missing = "mask in GT" if stem in images else f"image in {image_folder.name}"
             found.problems.append(f"{file}: has no {missing}; unpack the download again or remove the file")
         for stem in images.keys() & masks.keys():
-            found.cases.append(Case(case_id(f"slice_{stem.zfill(3)}"), part, (images[stem],), (masks[stem],)))
+            name = case_id(f"slice_{stem.zfill(3)}")
+            # The slices are of more than 40 patients; the download does not say whose.
+            found.cases.append(Case(name, part, (images[stem],), (masks[stem],), {"patient": ""}))
 
     def read_case(self, case: Case) -> Reading:
         image = read_grey(case.image_files[0])
@@ -108,7 +118,7 @@ class CovidSemiSeg(Converter):
 
     def _read_mask(self, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         try:
-            if self.labels_wanted == BINARY:
+            if not self._multiclass:
                 return binary_mask(read_grey(file))
             return colour_classes(*read_colours(file), CLASS_COLOURS), ()
         except InputError as error:

@@ -105,7 +105,7 @@ class Generic(Converter):
         if self.unlabeled:
             return paired(images, {}, problems, without_label="Un")
         masks, more = self._by_key(self.masks, "--masks", self.mask_suffix)
-        return paired(images, masks, problems + more)
+        return paired(images, masks, problems + more, details=lambda _: {"patient": ""})  # names do not tell
 
     def _by_key(self, relative: str, option: str, suffix: str) -> tuple[dict[str, Path], list[str]]:
         files, broken = files_by_stem(self._folder(relative, option), self._endings)

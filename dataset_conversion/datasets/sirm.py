@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -33,7 +32,6 @@ class SIRM(Converter):
     labels_wanted: str = "infection"
     wanted_part: Literal["slices", "volumes"] = "slices"
     spacing: tuple[float, ...] | None = None
-    patients: str | None = None
 
     name: ClassVar[str] = "SIRM"
     task: ClassVar[str] = "COVID-19 ground glass, consolidation and effusion, CT slices and volumes"
@@ -53,9 +51,10 @@ class SIRM(Converter):
         parser.add_argument(
             "--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="voxel size in mm in place of the header's"
         )
-        parser.add_argument(
-            "--patients", metavar="CSV", help="columns slice,patient: whose the slices (0 to 99) are, for --split"
-        )
+
+    @property
+    def collection(self) -> str:
+        return f"SIRM-{self.wanted_part}"
 
     @property
     def folder_name(self) -> str:
@@ -101,18 +100,8 @@ class SIRM(Converter):
             raise InputError(f"{images}: and its masks are no stacks of the same slices; download them again")
         prefix = "slice" if part == "Tr" else "val"
         for index in range(shape[2]):
-            details = {"slice": str(index), "patient": self._patient_of.get(index, "") if part == "Tr" else ""}
+            details = {"slice": str(index), "patient": ""}  # of more than 40, the download does not say whose
             yield Case(f"{prefix}_{index:03d}", part, (images,), () if masks is None else (masks,), details)
-
-    @cached_property
-    def _patient_of(self) -> dict[int, str]:
-        if self.patients is None:
-            return {}
-        try:
-            with Path(self.patients).open(encoding="utf-8-sig", newline="") as stream:
-                return {int(row["slice"]): row["patient"] for row in csv.DictReader(stream)}
-        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise InputError(f"{self.patients}: is no table with columns slice,patient ({error}); mend it") from error
 
     def read_case(self, case: Case) -> Reading:
         reading = read_ct(case) if self.wanted_part == "volumes" else _read_slice(case)

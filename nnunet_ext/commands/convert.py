@@ -151,6 +151,10 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
         "--split", default="", metavar="official|paper|patient:K",
         help="write splits_final.json, which nnU-Net takes when planning: a published split, or K folds by patient",
     )  # fmt: skip
+    group.add_argument(
+        "--patients", type=Path, metavar="CSV",
+        help="columns case,patient: whose the cases are, where the download does not say, for --split patient:K",
+    )  # fmt: skip
 
 
 def _print_list(kinds: list[type[Converter]]) -> None:
@@ -178,9 +182,11 @@ def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
         print(f"{PROGRAM}: error: {problem}", file=sys.stderr)
     if not summary.complete:
         print("other parts are not done; dataset.json comes with the last one")
-    elif not dry_run and summary.count_by_part["Tr"]:
+    elif dry_run or not (summary.folder / "dataset.json").is_file():
+        return
+    elif summary.count_by_part["Tr"]:
         print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
-    elif not dry_run and summary.count_by_part["Un"]:
+    else:
         print(f"next: nnUNetv2_ext_configure -d LABELLED_ID --unlabeled {dataset_id}")
 
 

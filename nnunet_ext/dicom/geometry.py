@@ -20,6 +20,8 @@ IN_PLANE_TOLERANCE = 0.1  # of a pixel: how far a slice may be shifted in its pl
 SAME_POSITION_MM = 1e-3
 TILT_DEGREES = 0.5  # from here on a drift of the slices in their plane is called a tilt
 GAP_STEPS, GAP_MM = 4.5, 20.0  # a gap beyond both is no gap but another stack
+MOST_LAYERS_PER_SLICE = 2
+MOST_UNEVEN_LAYERS_PER_SLICE = 10  # real heads have slices 1 to 7 mm apart in one series
 LARGEST_VOXELS = 1 << 31
 
 Kind = Literal["single", "regular", "missing", "uneven"]
@@ -118,7 +120,8 @@ def stack_of(
         thickness_mm: of a slice, for a stack of one.
 
     Raises:
-        InputError: impossible pixel size, repeated positions, or a gap that only two stacks explain.
+        InputError: impossible pixel size, repeated positions, a gap that only two stacks explain, or slices so close
+            that most layers of a regular grid would be interpolated.
     """
     if min(spacing_mm) <= 0:
         raise InputError("its pixel spacing is not positive")
@@ -133,6 +136,9 @@ def stack_of(
     largest_mm = float(steps_mm.max())
     if largest_mm > GAP_STEPS * step_mm and largest_mm > GAP_MM:
         raise InputError(f"a gap of {largest_mm:.0f} mm divides it into two stacks")
+    layers = 1 + round(float(steps_mm.sum()) / step_mm)
+    if layers > (MOST_LAYERS_PER_SLICE if kind == "missing" else MOST_UNEVEN_LAYERS_PER_SLICE) * len(offsets_mm):
+        raise InputError(f"its {len(offsets_mm)} slices lie at few of {layers} regular places; most would be invented")
     in_plane_mm = offsets_mm[:, :2]
     drift_mm = in_plane_mm[-1] - in_plane_mm[0]
     tilt_degrees = float(np.degrees(np.arctan2(np.linalg.norm(drift_mm), offsets_mm[-1, 2] - offsets_mm[0, 2])))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 AIR_HU = -1024
 PADDING_HU = -1500  # nothing scanned lies below; scanners fill what they did not scan with -2000, -3024 and the like
 WRAP_LIMIT, WRAP, WRAP_INTERCEPT = 3096, 4096, -100  # 12-bit values stored without their sign; air reads 3096
+LARGEST_RESCALE = 1e6  # of slope and intercept; beyond, voxels would not fit their type
 LARGEST_PIXELS = 1 << 26
 LARGEST_SLOPE = 1 << 14  # beyond, 16-bit values leave the range of int32
 _PIXEL_DATA, _MODALITY_TABLE = 0x7FE00010, 0x00283000
@@ -191,7 +192,7 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
             return _as_inverted(data, stored), "unknown", ["MONOCHROME1 inverted"]
         return stored, "HU" if item.modality == "CT" else "unknown", []
     slope, intercept = float(1 if slope is None else slope), float(intercept or 0)
-    if not np.isfinite([slope, intercept]).all() or slope == 0:
+    if not max(abs(slope), abs(intercept)) <= LARGEST_RESCALE or slope == 0:  # NaN, too
         raise InputError(f"{item.path}: rescales by {slope:g}, {intercept:g}; its values are lost, remove the file")
     if item.modality == "CT" and _wrapped(data, intercept) and (stored >= WRAP_LIMIT).any():
         stored = np.where(stored >= WRAP_LIMIT, stored - WRAP, stored)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from nnunet_ext.dicom.geometry import SAME_POSITION_MM, Stack, directions_of, stack_of
+from nnunet_ext.dicom.geometry import ALONG_TOLERANCE, SAME_POSITION_MM, Stack, directions_of, stack_of
 from nnunet_ext.dicom.headers import CT_STORAGE, Slice, is_kind_of, sop_class_name
 from nnunet_ext.dicom.pixels import read_pixels
 from nnunet_ext.errors import InputError
@@ -29,6 +29,8 @@ PART_TAGS: tuple[Callable[[Slice], object], ...] = (
     lambda item: item.image_type,
     lambda item: item.acquisition_time,
 )
+
+INTERLEAVING_TAGS = PART_TAGS[:3]  # the time differs from slice to slice anyway
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ def _divide(items: Sequence[Slice], rules: Rules) -> list[tuple[list[Slice], tup
     items = _sorted(items)
     layers = _layers(items)
     if max(map(len, layers)) == 1:
-        return [(items, ())]
+        parts = _interleaved(items, rules)
+        return _numbered(parts, ()) if parts else [(items, ())]
     if parts := _first_whole([_by_field(items, field) for field in PART_TAGS], max(map(len, layers)), rules):
         return _numbered(parts, ())
     kept = [item for layer in layers for item in _without_copies(layer)]
@@ -221,6 +224,33 @@ def _divide(items: Sequence[Slice], rules: Rules) -> list[tuple[list[Slice], tup
         raise InputError(f"holds several different slices at {repeated} positions, and no field tells them apart")
     first = [min(layer, key=lambda item: (item.instance_number or 0, item.path)) for layer in layers]
     return [(first, (*remarks, f"several slices at {repeated} positions, the lowest InstanceNumber kept"))]
+
+
+def _interleaved(items: Sequence[Slice], rules: Rules) -> list[list[Slice]]:
+    """Regular stacks between each other's slices, as a field tells them apart; empty where there are none.
+
+    A second pass that begins half a step further repeats no position.
+    """
+    for field in INTERLEAVING_TAGS:
+        parts = _by_field(items, field)
+        if not 1 < len(parts) <= len(items) / 3 or not all(_is_stack(part, rules) for part in parts):
+            continue
+        ends_mm = [(along.min(), along.max()) for along in map(_along_mm, parts)]
+        beside = all(_beside(*pair) for pair in itertools.pairwise(sorted(ends_mm)))
+        if beside and all(_is_regular(part) for part in parts):
+            return parts
+    return []
+
+
+def _is_regular(items: Sequence[Slice]) -> bool:
+    steps_mm = np.diff(np.sort(_along_mm(items)))
+    return bool(np.ptp(steps_mm) <= ALONG_TOLERANCE * steps_mm.min())
+
+
+def _beside(first_mm: tuple[float, float], second_mm: tuple[float, float]) -> bool:
+    """Whether two runs, each from its begin to its end, share a good part of their range."""
+    shared_mm = min(first_mm[1], second_mm[1]) - max(first_mm[0], second_mm[0])
+    return shared_mm >= SHARED_RANGE * min(first_mm[1] - first_mm[0], second_mm[1] - second_mm[0])
 
 
 def _first_whole(ways: Sequence[list[list[Slice]]], count: int, rules: Rules) -> list[list[Slice]]:
@@ -302,10 +332,8 @@ def _by_runs(items: Sequence[Slice]) -> list[list[Slice]]:
         else:
             run.append(index)
     ranges = [(along_mm[run].min(), along_mm[run].max()) for run in runs]
-    for first, second in itertools.pairwise(ranges):
-        shared_mm = min(first[1], second[1]) - max(first[0], second[0])
-        if shared_mm < SHARED_RANGE * min(first[1] - first[0], second[1] - second[0]):
-            return []
+    if not all(_beside(*pair) for pair in itertools.pairwise(ranges)):
+        return []
     return [[ordered[index] for index in run] for run in runs]
 
 

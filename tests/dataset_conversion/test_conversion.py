@@ -150,12 +150,43 @@ def test_lost_and_mended_files_are_converted(converter: Converter, folder: Path)
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 4
 
 
-def test_changed_source_is_no_silent_mixture(converter: Converter, folder: Path) -> None:
+def test_changed_source_is_converted_anew(converter: Converter, folder: Path) -> None:
     convert(converter, folder)
+    before = (folder / "imagesTr/slice_000_0000.png").read_bytes()
     shutil.copy(converter.source / TRAIN_IMAGES / "1.jpg", converter.source / TRAIN_IMAGES / "0.jpg")
+    shutil.copy(converter.source / TRAIN_IMAGES / "../GT/1.png", converter.source / TRAIN_IMAGES / "../GT/0.png")
     summary = convert(converter, folder)
-    assert len(summary.problems) == 1
-    assert "0.jpg: changed since case slice_000 was converted" in summary.problems[0]
+    assert (summary.problems, summary.converted) == ([], ["slice_000"])
+    assert "1 cases converted anew: their files changed or more came (slice_000)" in summary.notes
+    assert (folder / "imagesTr/slice_000_0000.png").read_bytes() != before
+    assert convert(converter, folder).converted == []
+
+
+def test_a_case_under_another_name_is_not_kept_beside_itself(converter: Converter, folder: Path) -> None:
+    convert(converter, folder)
+    journal = folder / JOURNAL_NAME
+    journal.write_text(journal.read_text().replace("slice_000", "slice_900"))
+    for file in folder.glob("*/slice_000*"):
+        file.rename(file.with_name(file.name.replace("slice_000", "slice_900")))
+    with pytest.raises(InputError, match=r"what was converted as slice_900 is now called slice_000; add --overwrite"):
+        convert(converter, folder)
+    summary = convert(converter, folder, overwrite=True)
+    assert summary.problems == [] and not list(folder.glob("*/slice_900*"))
+
+
+class Odd(CovidSemiSeg):
+    """A converter that meets what nobody thought of."""
+
+    def read_case(self, case: Case) -> Reading:
+        if case.id == "slice_001":
+            raise OverflowError("int too large")
+        return super().read_case(case)
+
+
+def test_an_unforeseen_error_is_the_line_of_its_case(converter: Converter, folder: Path) -> None:
+    summary = convert(Odd(converter.source), folder)
+    assert len(summary.problems) == 1 and len(summary.converted) == 5
+    assert "1.jpg: OverflowError: int too large; please report" in summary.problems[0]
 
 
 def test_half_line_of_the_journal_is_dropped(converter: Converter, folder: Path) -> None:

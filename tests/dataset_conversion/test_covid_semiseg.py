@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dataset_conversion.conversion import Workers, convert
-from dataset_conversion.datasets.covid_semiseg import CLASS_COLOURS, MULTICLASS, CovidSemiSeg
+from dataset_conversion.datasets.covid_semiseg import CLASS_COLOURS, CovidSemiSeg
 from nnunet_ext.errors import InputError
 
 REAL = Path(__file__).parents[3] / "shared/data/covid_semiseg"
@@ -62,7 +62,7 @@ def test_classes_in_every_encoding(covid: Path, raw: Path, encoding: str) -> Non
                 Image.fromarray(np.array([0, 38, 75], np.uint8)[expected[file.stem]]).save(file)
             elif encoding == "rgb":
                 picture.convert("RGB").save(file)
-    summary = convert(CovidSemiSeg(covid, labels_wanted=MULTICLASS), raw / "Dataset121_X")
+    summary = convert(CovidSemiSeg(covid, labels_wanted="ggo,consolidation"), raw / "Dataset121_X")
     assert summary.problems == []
     for stem, label in expected.items():
         assert np.array_equal(pixels(raw / f"Dataset121_X/labelsTr/slice_{stem.zfill(3)}.png"), label)
@@ -70,6 +70,28 @@ def test_classes_in_every_encoding(covid: Path, raw: Path, encoding: str) -> Non
         "background": 0, "ggo": 1, "consolidation": 2,
     }  # fmt: skip
     assert any((label == 2).any() for label in expected.values()), CLASS_COLOURS
+
+
+@pytest.mark.parametrize(
+    ("wanted", "new_value"),
+    [
+        ("GGO,Consolidation", [0, 1, 2]),
+        ("consolidation,ggo", [0, 2, 1]),
+        ("consolidation", [0, 0, 1]),
+        ("ggo+consolidation", [0, 1, 1]),
+    ],
+)
+def test_any_choice_of_the_two_classes(covid: Path, raw: Path, wanted: str, new_value: list[int]) -> None:
+    assert convert(CovidSemiSeg(covid, labels_wanted=wanted), raw / "Dataset121_X").problems == []
+    for file in sorted((covid / MULTI_TRAIN / "GT").glob("[!.]*.png")):
+        written = pixels(raw / f"Dataset121_X/labelsTr/slice_{file.stem.zfill(3)}.png")
+        with Image.open(file) as picture:
+            assert np.array_equal(written, np.array(new_value)[np.asarray(picture)])
+
+
+def test_no_split_by_patients_that_are_not_known(covid: Path, raw: Path) -> None:
+    with pytest.raises(InputError, match="does not say whose slice_000 is; give --patients CSV"):
+        convert(CovidSemiSeg(covid, split="patient:2"), raw / "Dataset120_X")
 
 
 def test_unlabelled_slices_have_no_label_files_and_know_their_patient(covid: Path, raw: Path) -> None:
@@ -149,7 +171,7 @@ def test_other_folders_are_refused(tmp_path: Path, relative: str) -> None:
 @pytest.mark.skipif(not REAL.is_dir(), reason="the published data are not here")
 @pytest.mark.parametrize(
     ("options", "count", "values"),
-    [({}, 50, {0, 1}), ({"labels_wanted": MULTICLASS}, 50, {0, 1, 2}), ({"unlabeled": True}, 800, set())],
+    [({}, 50, {0, 1}), ({"labels_wanted": "ggo,consolidation"}, 50, {0, 1, 2}), ({"unlabeled": True}, 800, set())],
 )
 def test_published_data(raw: Path, options: dict, count: int, values: set[int]) -> None:
     folder = raw / "Dataset120_X"

@@ -10,6 +10,7 @@ from dataset_conversion.datasets.covid_19_ct_seg import Covid19CTSeg
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
+from dataset_conversion.datasets.sirm import SIRM
 from dataset_conversion.overlaps import OVERLAPS, overlap_of
 from nnunet_ext.errors import InputError
 
@@ -23,9 +24,16 @@ def test_the_map_is_symmetric_and_names_each_pair_once() -> None:
     assert overlap_of("MosMed", "LiTS") is None
 
 
-def test_our_data_sets_are_in_the_map_under_their_names() -> None:
+def test_our_data_sets_are_in_the_map_under_their_names(
+    covid: Path, sirm_original: Path, lits_original: Path, covid_19_ct_seg_original: Path
+) -> None:
     names = {name for known in OVERLAPS for name in (known.first, known.second)}
-    assert {"COVID-SemiSeg", "SIRM", "COVID-19-CT-Seg", "LiTS", "Synthetic-COVID-CT"} <= names & set(converters())
+    ours = [CovidSemiSeg(covid), CovidSemiSeg(covid, unlabeled=True), SIRM(sirm_original)]
+    ours += [SIRM(sirm_original, wanted_part="volumes"), converters()["LiTS"](lits_original)]
+    ours += [Covid19CTSeg(covid_19_ct_seg_original)]
+    assert {converter.collection for converter in ours} <= names
+    labelled, unlabelled = (overlap_of(converter.collection, "COVID-19-CT-Seg") for converter in ours[:2])
+    assert labelled is None and unlabelled is not None
 
 
 def test_overlapping_sets_are_told_and_forbidden(covid: Path, covid_19_ct_seg_original: Path, raw: Path) -> None:

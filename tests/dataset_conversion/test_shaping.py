@@ -135,3 +135,13 @@ def test_the_benchmark_split_of_lung_tumours(lung: Path) -> None:
     ((train, validation),) = MSD(lung).published_folds("paper", cases)
     assert len(validation) == len(LUNG_BENCHMARK_HELD_OUT) == 12
     assert sorted(train + validation) == cases
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("spread", [2000, 30000])
+def test_window_is_the_same_formula_for_every_type(dtype: type, spread: int) -> None:
+    values = np.random.default_rng(0).integers(0, spread, (1, 7, 8, 9)).astype(dtype)
+    if dtype is np.int32:
+        values[0, 0, 0, 0] = -(2**20)  # more values than a table holds
+    expected = np.round(255 * np.clip((values.astype(float) - 40) / 1500, 0, 1))
+    assert np.array_equal(windowed(values, 40, 1540), expected)

@@ -200,12 +200,13 @@ def test_sirm_slices_are_cases_of_their_own(tmp_path: Path, folder: Path) -> Non
 
 def test_sirm_patients_are_needed_for_a_split_by_patient(tmp_path: Path, folder: Path) -> None:
     source = write_sirm(tmp_path / "d")
-    with pytest.raises(InputError, match="the patient is not known"):
+    with pytest.raises(InputError, match="does not say whose slice_000 is; give --patients CSV"):
         convert(SIRM(source, split="patient:2"), folder)
     table = tmp_path / "patients.csv"
-    table.write_text("slice,patient\n0,a\n1,a\n2,b\n3,c\n4,c\n", encoding="utf-8-sig")
-    converted(SIRM(source, split="patient:2", patients=str(table)), folder.with_name("Dataset121_X"))
-    folds = json.loads((folder.with_name("Dataset121_X") / "splits_final.json").read_text())
+    table.write_text("case,patient\nslice_000,a\nslice_001,a\nslice_002,b\nslice_003,c\nslice_004,c\n", "utf-8-sig")
+    assert convert(SIRM(source, split="patient:2", patients=table), folder).converted == []  # the table suffices
+    folds = json.loads((folder / "splits_final.json").read_text())
+    assert rows(folder)["slice_004"]["patient"] == "c"
     assert folds[0]["val"] in (["slice_000", "slice_001"], ["slice_000", "slice_001", "slice_002"])
 
 

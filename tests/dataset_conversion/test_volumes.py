@@ -1,3 +1,4 @@
+import gzip
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from dataset_conversion.download_folder import sha256_of_file
 from dataset_conversion.volumes import (
     check_written_volume,
     copy_volume,
@@ -148,12 +148,12 @@ def extension(image: nibabel.Nifti1Image) -> None:
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"DOE^JANE"))
 
 
+def gap(image: nibabel.Nifti1Image) -> None:
+    image.header.set_data_offset(400)  # room for text before the voxels
+
+
 def scaled(image: nibabel.Nifti1Image) -> None:
     image.header.set_slope_inter(2, 0)
-
-
-def metres(image: nibabel.Nifti1Image) -> None:
-    image.header.set_xyzt_units("meter")  # SimpleITK converts to mm, nibabel does not
 
 
 def contradiction(image: nibabel.Nifti1Image) -> None:
@@ -161,26 +161,55 @@ def contradiction(image: nibabel.Nifti1Image) -> None:
     image.set_sform(AFFINE_MM, 0)
 
 
-@pytest.mark.parametrize("change", [harmless, text, extension, scaled, metres, contradiction])
+VALUES = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+
+
+def copied(folder: Path, content: bytes, **gzip_fields: bytes) -> bytes | None:
+    """What becomes of a compressed file; None: it is not copied."""
+    source, copy = folder / "source.nii.gz", folder / "copy.nii.gz"
+    with gzip.GzipFile(fileobj=source.open("wb"), mode="wb", **{"filename": "", **gzip_fields}) as stream:
+        stream.write(content)
+    volume = open_volume(source)
+    return copy.read_bytes() if copy_volume(source, copy, read_voxels(source, volume), AFFINE_MM) else None
+
+
+@pytest.mark.parametrize("change", [harmless, text, extension, gap, scaled, contradiction])
 def test_a_file_is_copied_only_if_its_header_says_no_more_than_ours(
     tmp_path: Path, change: Callable[[nibabel.Nifti1Image], None]
 ) -> None:
-    source, copy = tmp_path / "source.nii.gz", tmp_path / "copy.nii.gz"
-    image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), AFFINE_MM)
+    image = nibabel.Nifti1Image(VALUES, AFFINE_MM)
     change(image)
-    nibabel.save(image, source)
-    voxels = read_voxels(source, open_volume(source))
-    copied = copy_volume(source, sha256_of_file(source), copy, voxels, AFFINE_MM)
-    assert copied == (change is harmless)
-    if copied:
-        assert copy.read_bytes() == source.read_bytes()
+    content = image.to_bytes()
+    result = copied(tmp_path, content)
+    assert (result is not None) == (change is harmless)
+    if result is not None:
+        assert gzip.decompress(result) == content
+
+
+def test_nothing_outside_header_and_voxels_is_copied(tmp_path: Path) -> None:
+    content = nibabel.Nifti1Image(VALUES, AFFINE_MM).to_bytes()
+    named = copied(tmp_path, content, filename=b"DOE^JANE.nii")  # type: ignore[arg-type]
+    assert named is not None and b"DOE" in (tmp_path / "source.nii.gz").read_bytes() and b"DOE" not in named
+    assert gzip.decompress(named) == content
+    assert copied(tmp_path, content + b"DOE^JANE") is None
+    commented = bytearray((tmp_path / "source.nii.gz").read_bytes())
+    commented[3] = 16  # FCOMMENT
+    commented[10:10] = b"DOE^JANE\0"
+    (tmp_path / "source.nii.gz").write_bytes(commented)
+    assert not copy_volume(tmp_path / "source.nii.gz", tmp_path / "copy.nii.gz", VALUES, AFFINE_MM)
+
+
+def test_what_was_read_is_not_changed_in_place(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz", VALUES, AFFINE_MM)
+    voxels = read_voxels(tmp_path / "a.nii.gz", open_volume(tmp_path / "a.nii.gz"))
     with pytest.raises(ValueError, match="read-only"):
         voxels[0] = 1
 
 
-def test_a_copy_with_another_hash_is_refused(tmp_path: Path) -> None:
-    source = tmp_path / "source.nii.gz"
-    voxels = np.zeros((2, 3, 4), np.int16)
-    write_volume(source, voxels, AFFINE_MM)
-    with pytest.raises(InputError, match="other bytes"):
-        copy_volume(source, sha256_of_file(source)[::-1], tmp_path / "copy.nii.gz", voxels, AFFINE_MM)
+@pytest.mark.parametrize("unit", ["meter", "micron"])
+def test_other_units_than_mm_are_refused(tmp_path: Path, unit: str) -> None:
+    image = nibabel.Nifti1Image(VALUES, AFFINE_MM)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match=rf"a\.nii\.gz: its header gives voxel sizes in {unit}"):
+        open_volume(tmp_path / "a.nii.gz")

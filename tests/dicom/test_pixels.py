@@ -222,6 +222,7 @@ def test_truncated_pixels_are_one_line(series: Write, end: int) -> None:
     ("edit", "message"),
     [
         (lambda _, data: setattr(data, "RescaleSlope", "0"), "its values are lost"),
+        (lambda _, data: setattr(data, "RescaleIntercept", "1e30"), "its values are lost"),
         (lambda _, data: setattr(data, "SamplesPerPixel", 3), "colour picture"),
         (lambda _, data: (setattr(data, "Rows", 65535), setattr(data, "Columns", 65535)), "it is damaged"),
         (lambda _, data: delattr(data, "PixelData"), "pixels cannot be read"),

@@ -112,6 +112,35 @@ def test_overlapping_phases_are_not_mixed(series: Write, tmp_path: Path) -> None
     assert np.array_equal(read_volume(accepted[1]).voxels, numbered(12)[6:].transpose(2, 1, 0))
 
 
+@pytest.mark.parametrize("further_mm", [1.0, 0.05])
+def test_a_pass_between_the_slices_of_another_is_not_merged(series: Write, tmp_path: Path, further_mm: float) -> None:
+    def edit(index: int, data: Any) -> None:
+        data.AcquisitionNumber = 1 + index // 6
+
+    series(np.concatenate([stacked(6), stacked(6) + np.array((0, 0, further_mm))]), edit=edit)  # 2 mm apart
+    accepted, rejected = found_in(tmp_path)
+    assert rejected == []
+    for part, acquisition in enumerate(accepted):
+        assert (acquisition.stack.kind, acquisition.stack.step_mm) == ("regular", 2)
+        expected = numbered(12)[6 * part : 6 * part + 6].transpose(2, 1, 0)
+        assert np.array_equal(read_volume(acquisition).voxels, expected)
+
+
+def test_blocks_of_rotations_are_one_stack(series: Write, tmp_path: Path) -> None:
+    series(stacked(12), edit=lambda index, data: setattr(data, "AcquisitionNumber", index // 4))
+    accepted, rejected = found_in(tmp_path)
+    assert [len(item.slices) for item in accepted] == [12]
+    assert rejected == []
+
+
+def test_a_volume_that_would_be_mostly_invented_is_refused(series: Write, tmp_path: Path) -> None:
+    series(np.concatenate([stacked(6), stacked(6) + np.array((0, 0, 0.05))]))  # nothing tells the passes apart
+    accepted, rejected = found_in(tmp_path)
+    assert accepted == []
+    assert reasons(rejected) == [(12, "its 12 slices lie at few of 202 regular places; most would be invented")]
+    assert rejected[0].defect
+
+
 def test_one_acquisition_number_per_slice_is_one_stack(series: Write, tmp_path: Path) -> None:
     series(stacked(5), edit=lambda index, data: setattr(data, "AcquisitionNumber", index))
     accepted, rejected = found_in(tmp_path)
