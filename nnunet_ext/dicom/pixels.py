@@ -199,8 +199,8 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
         remarks.append("12-bit values without sign mended")
     kind = str(group.get("RescaleType", "") or "")
     unit = "HU" if item.modality == "CT" and kind in ("", "HU", "HU_MOD", "US") else kind or "arbitrary"
-    fits = abs(slope) < LARGEST_SLOPE and abs(intercept) < 1 << 30
-    if slope.is_integer() and intercept.is_integer() and stored.dtype.kind == "i" and fits:
+    whole = slope.is_integer() and intercept.is_integer() and abs(slope) < LARGEST_SLOPE
+    if whole and stored.dtype.kind == "i":
         stored *= int(slope)  # in place: new arrays of this size are slow
         stored += int(intercept)
         return stored, unit, remarks
