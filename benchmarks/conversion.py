@@ -95,9 +95,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         results = tables(arguments, Path(scratch))
+    print(f"{arguments.processes} processes (lidc: 1), {arguments.repeats} runs, median (lowest to highest)")
     for part, rows in results.items():
-        print(f"\n{part}: {arguments.processes} processes, {arguments.repeats} runs, median (lowest to highest)\n")
-        print(markdown(rows))
+        print(f"\n{part}\n\n{markdown(rows)}")
     if arguments.json:
         content = {"processes": arguments.processes, "repeats": arguments.repeats, **results}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

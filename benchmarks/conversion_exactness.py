@@ -106,7 +106,7 @@ def traps() -> list[Trap]:
 
     return [
         Trap("regular", regular),
-        Trap("files and InstanceNumber in no order", regular, order=np.random.default_rng(44).permutation(SLICES)),
+        Trap("files and InstanceNumber in no order", regular, order=np.random.default_rng(44).permutation(SLICES).tolist()),
         Trap("slope and intercept differ by slice", regular, edit=own_rescale),
         Trap("gantry tilted by 15 degrees", regular, tilt_degrees=15.0),
         Trap("gantry tilted by -15 degrees", regular, tilt_degrees=-15.0),
