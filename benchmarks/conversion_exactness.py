@@ -91,6 +91,7 @@ class Trap:
 def traps() -> list[Trap]:
     """All kinds, the ordinary one first."""
     regular = STEP_MM * np.arange(SLICES)
+    shuffled = np.random.default_rng(44).permutation(SLICES).tolist()
     doubled = np.insert(regular, 10, regular[10])
     second = np.repeat([0.0, SECOND_SCAN_HU], SLICES)
 
@@ -106,7 +107,7 @@ def traps() -> list[Trap]:
 
     return [
         Trap("regular", regular),
-        Trap("files and InstanceNumber in no order", regular, order=np.random.default_rng(44).permutation(SLICES).tolist()),
+        Trap("files and InstanceNumber in no order", regular, order=shuffled),
         Trap("slope and intercept differ by slice", regular, edit=own_rescale),
         Trap("gantry tilted by 15 degrees", regular, tilt_degrees=15.0),
         Trap("gantry tilted by -15 degrees", regular, tilt_degrees=-15.0),
