@@ -1,91 +1,106 @@
-"""Time and peak memory of ``nnUNetv2_ext_convert MSD`` beside nnU-Net's own converter, on generated tasks.
+"""Conversion beside other tools: time, peak memory, and whether the voxels are right.
 
-Run from the repository's root: ``python -m benchmarks.conversion [--processes 2] [--repeats 3]``. Both convert the same
-folder to the same kind of disk with as many processes, in turns, each run in a process of its own. nnU-Net splits 4-D
-images and copies 3-D ones and labels as they are; ours reads, proves, hashes, writes and reads back every file.
+Run from the repository's root, with the tools to compare in an environment of their own::
+
+    python -m venv /tmp/others && /tmp/others/bin/pip install dcm2niix dicom2nifti pylidc "setuptools<80"
+    python -m benchmarks.conversion --others /tmp/others/bin [--parts msd dicom exact lidc] [--repeats 3]
+
+All inputs are generated; real DICOM series are added where the machine has them. Each run is a command of its own, the
+tools take turns, and both have as many processes. Tables go to stdout, as Markdown; ``--json FILE`` keeps them as data.
+What is not installed is left out, with a line on stderr.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
-from dataset_conversion.phantoms import write_msd_brain, write_msd_lung
+from benchmarks import conversion_dicom, conversion_exactness, conversion_lidc, conversion_msd
+from benchmarks.process_cost import markdown
 
-OURS = """
+PARTS = ("msd", "dicom", "exact", "lidc")
+CONVERT = """
 import sys
-from pathlib import Path
-from dataset_conversion.conversion import Workers, convert
-from dataset_conversion.datasets.msd import MSD
+from nnunet_ext.commands.convert import convert_entry
 if __name__ == "__main__":
-    summary = convert(MSD(Path(sys.argv[1])), Path(sys.argv[2]) / "Dataset900_X", Workers(int(sys.argv[3])))
-    assert not summary.problems, summary.problems
-"""
-NNUNET = """
-import sys
-from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
-if __name__ == "__main__":
-    convert_msd_dataset(sys.argv[1], 900, int(sys.argv[3]))
+    sys.exit(convert_entry())
 """
 
 
-def seconds_and_megabytes(script: Path, task: Path, processes: int) -> tuple[float, float]:
-    """Wall time of one conversion, and the largest resident set of any of its processes."""
-    with tempfile.TemporaryDirectory() as raw:
-        folders = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), raw)
-        environment = {**os.environ, **folders, "PYTHONPATH": str(Path(__file__).parents[1])}
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(task), raw, str(processes)], env=environment, stdout=subprocess.DEVNULL
+def python_with(package: str, others: Path | None) -> str | None:
+    """An interpreter that has a package: the other tools' or this one."""
+    for python in (*([str(others / "python")] if others else []), sys.executable):
+        find = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+        if subprocess.run([python, "-c", find], check=False).returncode == 0:
+            return python
+    print(f"{package} is not installed (see --others); left out", file=sys.stderr)
+    return None
+
+
+def program(name: str, others: Path | None) -> str | None:
+    """A program of the other tools, or of the path."""
+    found = (shutil.which(name, path=str(others)) if others else None) or shutil.which(name)
+    if found is None:
+        print(f"{name} is not installed (see --others); left out", file=sys.stderr)
+    return found
+
+
+def in_own_process(function: Callable[..., None], *arguments: object) -> None:
+    """Generate inputs elsewhere: Linux counts the memory of the parent at the fork as the child's."""
+    process = get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__module__}.{function.__name__} failed")
+
+
+def tables(arguments: argparse.Namespace, scratch: Path) -> dict[str, list[dict[str, str]]]:
+    """Rows by part."""
+    convert = scratch / "convert.py"
+    convert.write_text(CONVERT)
+    results = {}
+    if "msd" in arguments.parts:
+        in_own_process(conversion_msd.write_tasks, scratch)
+        results["msd"] = conversion_msd.compare(scratch, convert, arguments.processes, arguments.repeats)
+    if {"dicom", "exact"} & set(arguments.parts):
+        dcm2niix, dicom2nifti = program("dcm2niix", arguments.others), python_with("dicom2nifti", arguments.others)
+    if "dicom" in arguments.parts:
+        in_own_process(conversion_dicom.write_inputs, scratch, arguments.series)
+        results["dicom"] = conversion_dicom.compare(
+            scratch, convert, dcm2niix, dicom2nifti, arguments.processes, arguments.repeats
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-    if status:
-        raise RuntimeError(f"{script.name} failed on {task}")
-    return seconds, usage.ru_maxrss / 1024  # of the process or its largest child
-
-
-def write_tasks(folder: Path) -> None:
-    """A 3-D and a 4-D task, smaller than the real ones."""
-    write_msd_lung(folder, n_train=4, n_test=2, shape=(320, 320, 60), spacing=(1.1, 1.1, 5.0))
-    write_msd_brain(folder, n_train=4, n_test=2, shape=(160, 160, 96))
+    if "exact" in arguments.parts:
+        results["exact"] = conversion_exactness.compare(scratch, convert, dcm2niix, dicom2nifti)
+    if "lidc" in arguments.parts and (pylidc := python_with("pylidc", arguments.others)):
+        results["lidc"] = conversion_lidc.compare(scratch, pylidc, arguments.scans, arguments.repeats)
+    return results
 
 
 def main() -> None:
-    """Print a table: medians, and ours over nnU-Net's."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--others", type=Path, help="folder of the other tools' programs, such as ENVIRONMENT/bin")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--series", type=int, default=6, help="DICOM series of each kind")
+    parser.add_argument("--scans", type=int, default=40, help="scans of LIDC-IDRI")
+    parser.add_argument("--json", type=Path, help="file for the tables as data")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        scripts = {}
-        for name, text in (("ours", OURS), ("nnU-Net", NNUNET)):
-            scripts[name] = Path(scratch) / f"{name}.py"
-            scripts[name].write_text(text)
-        results: dict[str, dict[str, dict[str, float]]] = {}
-        # In a process of its own: Linux counts the memory of the parent at the fork as the child's.
-        generate = get_context("spawn").Process(target=write_tasks, args=(Path(scratch),))
-        generate.start()
-        generate.join()
-        for task in ("Task06_Lung", "Task01_BrainTumour"):
-            folder = Path(scratch) / task
-            runs: dict[str, list[tuple[float, float]]] = {name: [] for name in scripts}
-            for _ in range(arguments.repeats):
-                for name, script in scripts.items():
-                    runs[name].append(seconds_and_megabytes(script, folder, arguments.processes))
-            results[task] = {}
-            for name, pairs in runs.items():
-                seconds, megabytes = statistics.median(s for s, _ in pairs), max(m for _, m in pairs)
-                results[task][name] = {"seconds": round(seconds, 2), "peak MB": round(megabytes)}
-            ratio = results[task]["nnU-Net"]["seconds"] / results[task]["ours"]["seconds"]
-            results[task]["ours"]["throughput over nnU-Net"] = round(ratio, 2)
-    print(json.dumps({"processes": arguments.processes, "repeats": arguments.repeats, **results}, indent=2))
+        results = tables(arguments, Path(scratch))
+    print(f"{arguments.processes} processes (lidc: 1), {arguments.repeats} runs, median (lowest to highest)")
+    for part, rows in results.items():
+        print(f"\n{part}\n\n{markdown(rows)}")
+    if arguments.json:
+        content = {"processes": arguments.processes, "repeats": arguments.repeats, **results}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -49,12 +50,9 @@ class DicomConverter(Converter):
         Raises:
             InputError: no folder, or one without DICOM files.
         """
-        try:
-            from nnunet_ext.dicom.folder_scan import scan
-        except ImportError as error:
-            raise InputError(
-                f"{error}: reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'"
-            ) from error
+        if importlib.util.find_spec("pydicom") is None:  # imported only where it is needed: that takes a while
+            raise InputError("reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'")
+        from nnunet_ext.dicom.folder_scan import scan
 
         content = scan(self.source, processes=SCAN_PROCESSES, cache=self.cache)
         if not content.slices and not content.damaged:

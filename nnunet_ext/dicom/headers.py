@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 import warnings
@@ -10,59 +9,64 @@ import zlib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.filereader import data_element_generator
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
+from nnunet_ext.dicom.ordinary_files import ordinary_elements
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"  # enhanced kinds continue it
 PREFIX_BYTES = 1 << 15  # holds the header of nearly every CT slice, so that one read per file is enough
 INFLATED_LIMIT = 1 << 29  # bytes that a deflated file may unpack to
 LARGEST_FRAME_COUNT = 20_000
-LAST_OF_FILE_META = 0x0002FFFF
-PLAIN_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
-COMPRESSED_SYNTAXES = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")  # JPEG and its kin, RLE: explicit headers
+DEFLATED = "1.2.840.10008.1.2.1.99"
 ARCHIVE_ENDINGS = (".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".iso")
 
-_NAMES = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "Modality",
-    "PatientID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-    "ImageType",
-    "SeriesNumber",
-    "AcquisitionNumber",
-    "InstanceNumber",
-    "TemporalPositionIdentifier",
-    "AcquisitionTime",
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "NumberOfFrames",
-    "PixelSpacing",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "SliceThickness",
-    "SeriesDescription",
-    "ConvolutionKernel",
-    "BodyPartExamined",
-    "SpecificCharacterSet",
-    "MediaStorageSOPClassUID",
-    "TransferSyntaxUID",
-)
-_TAGS = {name: int(Tag(name)) for name in _NAMES}  # PixelSpacing has the highest
-_WANTED: list[BaseTag | int] = [*_TAGS.values()]
+_TAGS = {
+    "MediaStorageSOPClassUID": 0x00020002,
+    "TransferSyntaxUID": 0x00020010,
+    "SpecificCharacterSet": 0x00080005,
+    "ImageType": 0x00080008,
+    "SOPClassUID": 0x00080016,
+    "SOPInstanceUID": 0x00080018,
+    "AcquisitionTime": 0x00080032,
+    "Modality": 0x00080060,
+    "SeriesDescription": 0x0008103E,
+    "PatientID": 0x00100020,
+    "BodyPartExamined": 0x00180015,
+    "SliceThickness": 0x00180050,
+    "ConvolutionKernel": 0x00181210,
+    "StudyInstanceUID": 0x0020000D,
+    "SeriesInstanceUID": 0x0020000E,
+    "SeriesNumber": 0x00200011,
+    "AcquisitionNumber": 0x00200012,
+    "InstanceNumber": 0x00200013,
+    "ImagePositionPatient": 0x00200032,
+    "ImageOrientationPatient": 0x00200037,
+    "FrameOfReferenceUID": 0x00200052,
+    "TemporalPositionIdentifier": 0x00200100,
+    "SamplesPerPixel": 0x00280002,
+    "NumberOfFrames": 0x00280008,
+    "Rows": 0x00280010,
+    "Columns": 0x00280011,
+    "PixelSpacing": 0x00280030,
+}
+_WANTED = frozenset(_TAGS.values())
+_LAST = _TAGS["PixelSpacing"]
+
+
+class Element(NamedTuple):
+    """An undecoded element, as pydicom has them."""
+
+    value: bytes
+    is_little_endian: bool = True
+
+
 Elements = dict[int, Any]
-"""Undecoded elements by tag: pydicom's conversion of every element would take longer than reading the file."""
+"""Undecoded elements by tag, ours or pydicom's."""
 
 
 class Slice(NamedTuple):
@@ -161,43 +165,26 @@ def is_kind_of(sop_class: str, storage: str) -> bool:
 
 
 def _elements_at(start: bytes) -> Elements | None:
-    """Elements of an ordinary file from its first bytes; ``None`` where that is not enough or anything is unusual.
-
-    This is what ``dcmread`` does, without its data sets, whose making takes half of its time.
-    """
-    if start[128:132] != b"DICM":
-        return None
-    stream = io.BytesIO(start)
-    stream.seek(132)
+    """Elements of an ordinary file from its first bytes; ``None`` where that is not enough or anything is unusual."""
+    found: Elements = {}
     try:
-        elements, _ = _elements_to(LAST_OF_FILE_META, stream, implicit=False)
-        syntax = _text(elements, "TransferSyntaxUID")
-        if syntax not in PLAIN_SYNTAXES and not syntax.startswith(COMPRESSED_SYNTAXES):
-            return None
-        others, complete = _elements_to(_TAGS["PixelSpacing"], stream, implicit=syntax == ImplicitVRLittleEndian)
-    except Exception:  # the slow way will say what is wrong
-        return None
-    return elements | others if complete and _TAGS["Columns"] in others else None
-
-
-def _elements_to(last: int, stream: io.BytesIO, implicit: bool) -> tuple[Elements, bool]:
-    """The wanted elements up to a tag, and whether any beyond it was reached."""
-    reached = False
-
-    def beyond(tag: int, vr: str | None, length: int) -> bool:
-        nonlocal reached
-        reached = int(tag) > last
-        return reached
-
-    found = data_element_generator(stream, implicit, True, beyond, specific_tags=_WANTED)
-    return {int(element.tag): element for element in found}, reached
+        for tag, begin, end in ordinary_elements(start):
+            if tag > _LAST:
+                return found if _TAGS["Columns"] in found else None
+            if tag in _WANTED:
+                found[tag] = Element(start[begin:end])
+    except ValueError:  # the slow way will say what is wrong
+        pass
+    return None
 
 
 def _elements_of(path: Path, start: bytes) -> Elements:
     """Elements of any file that pydicom reads."""
-    if DeflatedExplicitVRLittleEndian.encode() in start[132:1024]:
+    from pydicom import dcmread
+
+    if DEFLATED.encode() in start[132:1024]:
         refuse_inflation_bomb(path)
-    data = dcmread(path, stop_before_pixels=True, specific_tags=_WANTED, force=True)
+    data = dcmread(path, stop_before_pixels=True, specific_tags=[*_WANTED], force=True)
     return {int(tag): part.get_item(tag) for part in (data.file_meta, data) for tag in _WANTED if tag in part}
 
 
@@ -255,6 +242,9 @@ def _plain_slice(path: Path, data: Elements) -> Slice:
 
 def _frames(path: Path, plain: Slice, frames: int) -> list[Slice]:
     """Slices of an enhanced image; the file itself where it has no per-frame geometry."""
+    from pydicom import dcmread
+    from pydicom.dataset import Dataset
+
     data = dcmread(path, stop_before_pixels=True, force=True)
     if "PerFrameFunctionalGroupsSequence" not in data:
         return [plain] if frames == 1 else [plain._replace(position_mm=(), orientation=())]
@@ -266,9 +256,9 @@ def _frames(path: Path, plain: Slice, frames: int) -> list[Slice]:
 
 
 def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset) -> Slice:
-    def item(sequence: str) -> Dataset:
+    def item(sequence: str) -> Any:
         items = group.get(sequence) or shared.get(sequence)
-        return items[0] if items else Dataset()
+        return items[0] if items else {}
 
     def vector(sequence: str, name: str, count: int) -> tuple[float, ...]:
         values = item(sequence).get(name)
@@ -314,6 +304,8 @@ def _decoded(data: Elements, name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _in_character_set(value: bytes, character_sets: str) -> str:
+    if value.isascii() and b"\x1b" not in value:  # escapes switch the set
+        return value.decode("ascii").strip(" \0\n")
     from pydicom.charset import convert_encodings, decode_bytes
 
     try:
@@ -364,4 +356,6 @@ def _finite(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[f
 
 def sop_class_name(uid: str) -> str:
     """Name of a kind of DICOM object, e.g. ``CT Image Storage``."""
+    from pydicom.uid import UID
+
     return UID(uid).name if uid else "an object without SOP class"

@@ -6,22 +6,45 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from nnunet_ext.dicom.headers import Slice, refuse_inflation_bomb
+from nnunet_ext.dicom.headers import DEFLATED, Slice, refuse_inflation_bomb
+from nnunet_ext.dicom.ordinary_files import EXPLICIT_LITTLE, IMPLICIT_LITTLE, PLAIN_SYNTAXES, ordinary_elements
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 AIR_HU = -1024
 PADDING_HU = -1500  # nothing scanned lies below; scanners fill what they did not scan with -2000, -3024 and the like
 WRAP_LIMIT, WRAP, WRAP_INTERCEPT = 3096, 4096, -100  # 12-bit values stored without their sign; air reads 3096
 LARGEST_RESCALE = 1e6  # of slope and intercept; beyond, voxels would not fit their type
 LARGEST_PIXELS = 1 << 26
+LARGEST_SLOPE = 1 << 14  # beyond, 16-bit values leave the range of int32
+_PIXEL_DATA, _MODALITY_TABLE = 0x7FE00010, 0x00283000
+_SHORTS = {
+    0x00280002: "SamplesPerPixel",
+    0x00280010: "Rows",
+    0x00280011: "Columns",
+    0x00280100: "BitsAllocated",
+    0x00280101: "BitsStored",
+    0x00280102: "HighBit",
+    0x00280103: "PixelRepresentation",
+    0x00280120: "PixelPaddingValue",
+    0x00280121: "PixelPaddingRangeLimit",
+}
+_TEXTS = {
+    0x00280004: "PhotometricInterpretation",
+    0x00280008: "NumberOfFrames",
+    0x00281052: "RescaleIntercept",
+    0x00281053: "RescaleSlope",
+    0x00281054: "RescaleType",
+}
+Header = Any
+"""What is asked by ``get`` and an element's name: pydicom's data set, or a dictionary of an ordinary file."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +68,12 @@ def read_pixels(item: Slice) -> Pixels:
     Raises:
         InputError: truncated, damaged, colours, or compressed in a way no installed decoder reads.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        data, stored = _decode(item)
+    decoded = _decode_plain(item)
+    if decoded is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decoded = _decode(item)
+    data, stored = decoded
     padding = _declared_padding(data, stored)
     values, unit, remarks = _rescaled(data, item, stored)
     if unit == "HU":
@@ -58,16 +84,55 @@ def read_pixels(item: Slice) -> Pixels:
     return Pixels(values, unit, tuple(remarks))
 
 
-def _decode(item: Slice) -> tuple[Dataset, np.ndarray]:
+def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
+    """As :func:`_decode`, of an uncompressed file of one 16-bit image; ``None`` where anything is unusual."""
+    if item.frame is not None or item.transfer_syntax not in PLAIN_SYNTAXES:
+        return None
+    header: dict[str, Any] = {}
+    try:
+        content = Path(item.path).read_bytes()
+        for tag, begin, end in ordinary_elements(content):
+            if tag in _SHORTS and end - begin == 2:
+                header[_SHORTS[tag]] = int.from_bytes(content[begin:end], "little")
+            elif tag in _TEXTS:
+                header[_TEXTS[tag]] = content[begin:end].decode("latin-1").strip(" \0") or None
+            elif tag in _SHORTS or tag == _MODALITY_TABLE:
+                return None
+            elif tag == _PIXEL_DATA:
+                break
+        else:
+            return None
+        rows, columns, bits = header["Rows"], header["Columns"], header["BitsStored"]
+        form = [header[name] for name in ("SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "HighBit")]
+        for name in ("RescaleSlope", "RescaleIntercept"):
+            header[name] = None if header.get(name) is None else float(header[name])
+    except (OSError, KeyError, ValueError):  # pydicom will say what is wrong
+        return None
+    size = rows * columns
+    usual = form in ([1, 16, 0, bits - 1], [1, 16, 1, bits - 1]) and header.get("NumberOfFrames") in (None, "1")
+    if not usual or not 1 <= bits <= 16 or not 0 < 2 * size == end - begin or end > len(content):
+        return None
+    stored = np.frombuffer(content, "<i2" if header["PixelRepresentation"] else "<u2", size, begin)
+    stored = stored.reshape(rows, columns)
+    if bits < 16:  # what stands in the other bits is no part of the value
+        stored = (stored << (16 - bits)) >> (16 - bits)
+    return header, stored.astype(np.int32)
+
+
+def _decode(item: Slice) -> tuple[Header, np.ndarray]:
     """The header and the stored values, widened to int32."""
+    from pydicom import dcmread
+    from pydicom.pixels import pixel_array
+    from pydicom.uid import UID
+
     path, frame = Path(item.path), item.frame
     try:
-        if item.transfer_syntax == DeflatedExplicitVRLittleEndian:
+        if item.transfer_syntax == DEFLATED:
             refuse_inflation_bomb(path)
         data = dcmread(path, force=True) if frame is None else _multi_frame(path, path.stat().st_mtime_ns)
         if "TransferSyntaxUID" not in data.file_meta:  # no preamble: pydicom has found out the encoding
             implicit, _ = data.original_encoding
-            data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            data.file_meta.TransferSyntaxUID = UID(IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE)
         if data.get("SamplesPerPixel", 1) != 1:
             raise InputError(f"{path}: is a colour picture, no scan; remove it")
         if not 0 < data.Rows * data.Columns <= LARGEST_PIXELS:
@@ -85,11 +150,13 @@ def _decode(item: Slice) -> tuple[Dataset, np.ndarray]:
 @lru_cache(maxsize=1)
 def _multi_frame(path: Path, changed_ns: int) -> Dataset:
     """A file of many frames, read once for all of them."""
+    from pydicom import dcmread
+
     del changed_ns  # part of the key
     return dcmread(path, force=True)
 
 
-def _declared_padding(data: Dataset, stored: np.ndarray) -> np.ndarray:
+def _declared_padding(data: Header, stored: np.ndarray) -> np.ndarray:
     """Mask of PixelPaddingValue, or of the range up to PixelPaddingRangeLimit."""
     first, last = data.get("PixelPaddingValue"), data.get("PixelPaddingRangeLimit")
     if not isinstance(first, int):
@@ -99,14 +166,14 @@ def _declared_padding(data: Dataset, stored: np.ndarray) -> np.ndarray:
     return (stored >= low) & (stored <= high)
 
 
-def _as_stored(value: int, data: Dataset) -> int:
+def _as_stored(value: int, data: Header) -> int:
     """A value of the header in the sign of the pixels: 63536 means -2000 among signed 16-bit values."""
-    bits = int(data.BitsAllocated)
+    bits = int(data.get("BitsAllocated"))
     value %= 1 << bits
-    return value - (1 << bits) if data.PixelRepresentation == 1 and value >= 1 << (bits - 1) else value
+    return value - (1 << bits) if data.get("PixelRepresentation") == 1 and value >= 1 << (bits - 1) else value
 
 
-def _rescaled(data: Dataset, item: Slice, stored: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
+def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
     """Values in the unit that the header gives, that unit, and what was mended."""
     remarks: list[str] = []
     group = _transformation(data, item.frame)
@@ -132,12 +199,15 @@ def _rescaled(data: Dataset, item: Slice, stored: np.ndarray) -> tuple[np.ndarra
         remarks.append("12-bit values without sign mended")
     kind = str(group.get("RescaleType", "") or "")
     unit = "HU" if item.modality == "CT" and kind in ("", "HU", "HU_MOD", "US") else kind or "arbitrary"
-    if slope.is_integer() and intercept.is_integer() and stored.dtype.kind == "i":
-        return stored * int(slope) + int(intercept), unit, remarks
+    whole = slope.is_integer() and intercept.is_integer() and abs(slope) < LARGEST_SLOPE
+    if whole and stored.dtype.kind == "i":
+        stored *= int(slope)  # in place: new arrays of this size are slow
+        stored += int(intercept)
+        return stored, unit, remarks
     return stored * slope + intercept, unit, remarks
 
 
-def _transformation(data: Dataset, frame: int | None) -> Dataset:
+def _transformation(data: Header, frame: int | None) -> Header:
     """Where slope and intercept stand: the frame's group of an enhanced image, or the top level."""
     if frame is not None:
         for groups in (data.PerFrameFunctionalGroupsSequence[frame], *data.get("SharedFunctionalGroupsSequence", [])):
@@ -146,15 +216,15 @@ def _transformation(data: Dataset, frame: int | None) -> Dataset:
     return data
 
 
-def _wrapped(data: Dataset, intercept: float) -> bool:
+def _wrapped(data: Header, intercept: float) -> bool:
     """Whether values from 3096 on are negative ones: unsigned 12 bits cannot hold air with so high an intercept.
 
     The two known populations of the RSNA challenge differ in all three fields, so all three are asked.
     """
-    return data.BitsStored == 12 and data.PixelRepresentation == 0 and intercept > WRAP_INTERCEPT
+    return data.get("BitsStored") == 12 and data.get("PixelRepresentation") == 0 and intercept > WRAP_INTERCEPT
 
 
-def _as_inverted(data: Dataset, stored: np.ndarray) -> np.ndarray:
+def _as_inverted(data: Header, stored: np.ndarray) -> np.ndarray:
     """Grey values mirrored within the range that their bits can hold."""
-    bits = int(data.BitsStored)
-    return (-1 if data.PixelRepresentation == 1 else (1 << bits) - 1) - stored
+    bits = int(data.get("BitsStored"))
+    return (-1 if data.get("PixelRepresentation") == 1 else (1 << bits) - 1) - stored

@@ -126,7 +126,7 @@ def _read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str, list[str]]:
     remarks: Counter[str] = Counter()
     for index, item in enumerate(acquisition.slices):
         pixels = read_pixels(item)
-        whole = pixels.values.dtype.kind == "i" and np.abs(pixels.values).max(initial=0) < 1 << 15
+        whole = pixels.values.dtype.kind == "i" and -(1 << 15) <= pixels.values.min() <= pixels.values.max() < 1 << 15
         if not whole and result.dtype == np.int16:
             result = result.astype(np.float32)
         result[index] = pixels.values

@@ -207,13 +207,13 @@ def test_kinds(along_mm: list[float], kind: str, step_mm: float) -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), missing=st.booleans())
 def test_rounded_positions_keep_one_layer_per_slice(seed: int, missing: bool) -> None:
-    """Slices up to 2 % of their distance off the grid, the outermost ones 4.5 % outwards."""
+    """Slices up to 1.5 % of their distance off the grid, the outermost ones 3.5 % outwards; the fit adds up to 1 %."""
     generator = np.random.default_rng(seed)
     index = np.arange(int(generator.integers(20, 40)))
     if missing:
         index = np.delete(index, int(generator.integers(1, len(index) - 1)))
-    error = generator.uniform(-0.02, 0.02, len(index))
-    error[0], error[-1] = -0.045, 0.045
+    error = generator.uniform(-0.015, 0.015, len(index))
+    error[0], error[-1] = -0.035, 0.035
     stack = stack_at((2.5 * (index + error)).tolist())
     grid = grid_of(stack)
     assert stack.kind == ("missing" if missing else "regular")
