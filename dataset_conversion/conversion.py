@@ -22,7 +22,7 @@ from dataset_conversion.case_writer import (
     source_name,
 )
 from dataset_conversion.converter import Case, Converter, Found
-from dataset_conversion.download_folder import natural_key
+from dataset_conversion.download_folder import natural_key, require_unpacked
 from dataset_conversion.journal import (
     Journal,
     files_in,
@@ -102,8 +102,7 @@ def convert(
         InputError: the download is not this data set, or the folder belongs to something else.
     """
     workers = workers or Workers()
-    if converter.source.is_file():
-        raise InputError(f"{converter.source}: is a file; unpack it, -i names the folder that comes out")
+    require_unpacked(converter.source)
     require_possible(converter)
     found = _without_name_clashes(wanted_cases(converter, converter.find_cases()))
     if not found.cases and not found.problems:

@@ -31,6 +31,7 @@ def convert_entry(argv: list[str] | None = None) -> int:
 
     from dataset_conversion.conversion import Workers, convert, dataset_folder
     from dataset_conversion.datasets import converter_named
+    from dataset_conversion.download_folder import require_unpacked
 
     kind = converter_named(argv[0])
     arguments = _parser(kind).parse_args(argv[1:])
@@ -42,6 +43,7 @@ def convert_entry(argv: list[str] | None = None) -> int:
     options = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(kind) if item.name != "source"}
     # Lists become tuples: a converter is a frozen value.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    require_unpacked(arguments.i)  # some data sets are called after what lies in the folder
     converter = kind(arguments.i, **options)
     folder = dataset_folder(raw, arguments.d, arguments.name or converter.folder_name)
     workers = Workers(arguments.np, arguments.dask, arguments.part_id, arguments.num_parts)
