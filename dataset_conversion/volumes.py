@@ -27,7 +27,7 @@ def open_volume(path: Path) -> Any:
     """nibabel image whose voxels are not yet read.
 
     Raises:
-        InputError: no NIfTI file, a header without usable geometry, or one that declares more voxels than any image has.
+        InputError: no NIfTI file, or a header without usable geometry or with more voxels than any image has.
     """
     try:
         volume = _nifti(path)

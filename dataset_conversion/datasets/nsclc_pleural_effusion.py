@@ -43,6 +43,7 @@ class NsclcPleuralEffusion(DicomConverter):
     reviewer: Reviewer = "first"
     positives_only: bool = False
 
+    patient_pattern: ClassVar[str] = r"LUNG1-\d{3}"
     name: ClassVar[str] = "NSCLC-PleuralEffusion"
     task: ClassVar[str] = "pleural effusion, chest CT"
     licence: ClassVar[str] = "CC BY-NC 3.0 (NSCLC-Radiomics and PleThora; see both pages)"

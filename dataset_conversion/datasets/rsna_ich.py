@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -42,6 +43,7 @@ class RsnaIch(DicomConverter):
     classes: Literal["any", "types"] = "any"
     masks: Path | None = None
 
+    patient_pattern: ClassVar[str] = r"ID_[0-9a-f]{6,9}"
     name: ClassVar[str] = "RSNA-ICH"
     task: ClassVar[str] = "intracranial haemorrhage, head CT (RSNA 2019, BHSD, PhysioNet ct-ich)"
     licence: ClassVar[str] = "RSNA: non-commercial research and education; BHSD: NC-ND; ct-ich: PhysioNet restricted"
@@ -90,6 +92,18 @@ class RsnaIch(DicomConverter):
         from nnunet_ext.dicom.series import Rules
 
         return Rules(minimum_slices=1 if self.dimension == "2d" else 3)
+
+    def recognises(self, slices: Sequence[Slice]) -> bool:
+        """By the challenge's names and tables, or the folders of BHSD and ct-ich."""
+        named = any(re.fullmatch(self.patient_pattern, Path(item.path).stem) for item in slices)
+        if named or any(self.source.rglob("stage_[12]_train*")):
+            return True
+        for images, beside in PAIRED_FOLDERS:
+            folder = find_folder(self.source, images)
+            if folder is not None and (folder.parent / beside).is_dir():
+                # Many a data set has images and masks.
+                return (images, beside) != ("images", "masks") or any(folder.glob("*.dcm"))
+        return False
 
     def find_cases(self) -> Found:
         for images, beside in PAIRED_FOLDERS:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from dataset_conversion import phantom_volumes
+from dataset_conversion.dicom_miniatures import write_bhsd, write_ct_ich, write_lidc, write_nsclc, write_rsna
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
 from nnunet_ext.commands.inspect import inspect_entry
 
@@ -20,8 +21,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     [
         ("COVID-19-20", phantom_volumes.write_covid_19_20),
         ("COVID-19-CT-Seg", phantom_volumes.write_covid_19_ct_seg),
+        ("LIDC-IDRI", write_lidc),
         ("LiTS", phantom_volumes.write_lits),
         ("MosMed", phantom_volumes.write_mosmed),
+        ("NSCLC-PleuralEffusion", write_nsclc),
+        ("RSNA-ICH", write_rsna),
+        ("RSNA-ICH", write_bhsd),
+        ("RSNA-ICH", write_ct_ich),
         ("SIRM", phantom_volumes.write_sirm),
         ("MSD", lambda folder: write_msd_lung(folder, n_train=2, n_test=1, shape=(32, 32, 6))),
         ("COVID-SemiSeg", lambda folder: write_covid_semiseg(folder, n_labelled=2, n_test=1, n_unlabeled=3, size=48)),
