@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataset_conversion.summary import without_numbers
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,15 +90,6 @@ def _describe_stack(group: SeriesGroup, acquisition: Acquisition) -> None:
     group.counts["orientation"]["".join(nibabel.aff2axcodes(affine_mm))] += 1
 
 
-def without_numbers(text: str) -> str:
-    """A line with N for each number, so that lines of one kind can be counted.
-
-    >>> without_numbers("gantry tilt 15.0 degrees, 2 slices below -1024 HU")
-    'gantry tilt N degrees, N slices below N HU'
-    """
-    return re.sub(r"(?<!\w)-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|\d+", "N", text)
-
-
 def _read(group: SeriesGroup, sample: int | None) -> None:
     from nnunet_ext.dicom.pixels import read_pixels
 
@@ -109,7 +100,7 @@ def _read(group: SeriesGroup, sample: int | None) -> None:
         try:
             pixels = read_pixels(item)
         except (InputError, MemoryError) as error:
-            group.oddities[_nameless(str(error), item.path) or "a slice does not fit into memory"] += 1
+            group.oddities[_nameless(str(error), [item]) or "a slice does not fit into memory"] += 1
             continue
         low, high = float(pixels.values.min()), float(pixels.values.max())
         group.range = (min(low, group.range[0]), max(high, group.range[1])) if group.range else (low, high)
@@ -119,9 +110,10 @@ def _read(group: SeriesGroup, sample: int | None) -> None:
             group.oddities[f"slices read: {remark}"] += 1
 
 
-def _nameless(line: str, path: str) -> str:
-    """A line without the path in it: folders are often called after the patient."""
-    return without_numbers(line.replace(path, "a file"))
+def _nameless(line: str, slices: Sequence[Slice]) -> str:
+    """A line without the path of one of the slices: folders are often called after the patient."""
+    path = next((item.path for item in slices if item.path in line), None)
+    return without_numbers(line if path is None else line.replace(path, "a file"))
 
 
 def lines_of(scan: Scan, folder: Path, sample: int | None) -> list[str]:
@@ -151,7 +143,7 @@ def _lines_of_group(group: SeriesGroup) -> list[str]:
     left_out: Counter[str] = Counter()
     images: Counter[str] = Counter()
     for reject in group.rejected:
-        reason = without_numbers(reject.reason)
+        reason = _nameless(reject.reason, reject.slices)
         left_out[reason] += 1
         images[reason] += len(reject.slices)
     lines += [f"  left out: {count} ({images[reason]} images): {reason}" for reason, count in left_out.most_common()]
