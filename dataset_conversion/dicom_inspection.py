@@ -100,7 +100,7 @@ def _read(group: SeriesGroup, sample: int | None) -> None:
         try:
             pixels = read_pixels(item)
         except (InputError, MemoryError) as error:
-            group.oddities[_nameless(str(error), [item]) or "a slice does not fit into memory"] += 1
+            group.oddities[without_numbers(_nameless(str(error), [item])) or "a slice does not fit into memory"] += 1
             continue
         low, high = float(pixels.values.min()), float(pixels.values.max())
         group.range = (min(low, group.range[0]), max(high, group.range[1])) if group.range else (low, high)
@@ -113,7 +113,7 @@ def _read(group: SeriesGroup, sample: int | None) -> None:
 def _nameless(line: str, slices: Sequence[Slice]) -> str:
     """A line without the path of one of the slices: folders are often called after the patient."""
     path = next((item.path for item in slices if item.path in line), None)
-    return without_numbers(line if path is None else line.replace(path, "a file"))
+    return line if path is None else line.replace(path, "a file")
 
 
 def lines_of(scan: Scan, folder: Path, sample: int | None) -> list[str]:
@@ -146,7 +146,9 @@ def _lines_of_group(group: SeriesGroup) -> list[str]:
         reason = _nameless(reject.reason, reject.slices)
         left_out[reason] += 1
         images[reason] += len(reject.slices)
-    lines += [f"  left out: {count} ({images[reason]} images): {reason}" for reason, count in left_out.most_common()]
+    lines += _first_ones(
+        f"  left out: {count} ({images[reason]} images): {reason}" for reason, count in left_out.most_common()
+    )
     return lines + _first_ones(f"  odd: {count} {what}" for what, count in group.oddities.most_common())
 
 
@@ -159,4 +161,4 @@ def property_line(name: str, counter: Counter[str]) -> str:
 
 def _first_ones(lines: Iterable[str]) -> list[str]:
     every = list(lines)
-    return every[:MANY] + ([f"  odd: {len(every) - MANY} more"] if len(every) > MANY else [])
+    return every[:MANY] + ([f"  and {len(every) - MANY} more such lines"] if len(every) > MANY else [])

@@ -276,7 +276,8 @@ def advice(inspection: Inspection, folder: Path) -> list[str]:
         name = match.converter.name
         counts = ", ".join(f"{number} in images{part}" for part, number in sorted(match.parts.items()))
         lines.append(f"looks like {name} ({counts or match.problem}); licence: {match.converter.licence}")
-        lines.append(f"  nnUNetv2_ext_convert {name} -i {folder} -d ID --dry-run")
+        if match.parts:
+            lines.append(f"  nnUNetv2_ext_convert {name} -i {folder} -d ID --dry-run")
     if inspection.dicom and not any(isinstance(match.converter, DicomConverter) for match in inspection.matches):
         lines.append("DICOM of no known data set")
     elif not lines:

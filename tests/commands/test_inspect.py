@@ -154,7 +154,7 @@ def test_series_are_described_without_their_patient(tmp_path: Path, capsys: pyte
         "  range: -1000 to 400 (of 39 slices read)",
     ]
     for line in (
-        "left out: 1 (10 images): holds several different slices at N positions, and no field tells them apart",
+        "left out: 1 (10 images): holds several different slices at 2 positions, and no field tells them apart",
         "left out: 1 (1 images): is a localizer",
         "left out: 1 (1 images): is Secondary Capture Image Storage, not CT or MR",
         "odd: 1 series: N slices missing, interpolated",
