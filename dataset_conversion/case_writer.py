@@ -94,7 +94,7 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
     except InputError as error:
         text = str(error)
         named = any(str(file) in text for file in (*case.image_files, *case.label_files))
-        files = case.label_files or case.image_files
+        files = case.label_files or case.image_files  # what concerns the image alone names it
         raise InputError(text if named else f"{files[0]}: {text}") from error
     files = (*case.image_files, *case.label_files)
     hashes = {source_name(converter, file): sha256_of_file(file) for file in files}
@@ -119,12 +119,13 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
     """The reading on one grid, with storable values; InputError where it breaks what was declared."""
     image, affine_mm, transforms = reading.image, reading.affine_mm, list(reading.transforms)
     warnings = list(reading.warnings)
+    image_file = case.image_files[0]
     if len(image) != len(output_channels(converter)):
-        raise InputError(f"has {len(image)} channels, expected {', '.join(converter.channel_names)}")
+        raise InputError(f"{image_file}: has {len(image)} channels, expected {', '.join(converter.channel_names)}")
     if 0 in image.shape:
-        raise InputError(f"holds no voxels (shape {image.shape[1:]})")
+        raise InputError(f"{image_file}: holds no voxels (shape {image.shape[1:]})")
     if image.dtype.kind == "f" and not all(np.isfinite(image[..., k]).all() for k in range(image.shape[-1])):
-        raise InputError("image holds NaN or infinite values, and nnU-Net takes none; remove the case")
+        raise InputError(f"{image_file}: image holds NaN or infinite values, and nnU-Net takes none; remove the case")
     if (reading.label is None) != (not case.label_files):
         raise TypeError(f"{converter.name}: read_case gives a label exactly where the case has label files")
     label = reading.label
@@ -141,7 +142,10 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
         if turned and not checked:
             warnings.append("label axes follow the headers; no intensity range is known that would prove them")
     if affine_mm is not None and image.ndim == 4:
-        affine_mm = right_angled(affine_mm, image.shape[1:])
+        try:
+            affine_mm = right_angled(affine_mm, image.shape[1:])
+        except InputError as error:
+            raise InputError(f"{image_file}: {error}") from error
     return replace(
         reading, label=label, affine_mm=affine_mm, label_affine_mm=None, transforms=tuple(transforms),
         warnings=tuple(warnings),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from dataset_conversion.case_writer import (
     source_name,
 )
 from dataset_conversion.converter import Case, Converter, Found
-from dataset_conversion.download_folder import natural_key
+from dataset_conversion.download_folder import natural_key, require_unpacked
 from dataset_conversion.journal import (
     Journal,
     files_in,
@@ -36,9 +37,10 @@ from dataset_conversion.journal import (
     start_journal,
 )
 from dataset_conversion.overlaps import copies_elsewhere, known_overlaps
-from dataset_conversion.result_files import version, write_dataset_json, write_provenance
-from dataset_conversion.shaping import require_possible, wanted_cases
+from dataset_conversion.result_files import replace_text, version, write_dataset_json, write_provenance
+from dataset_conversion.shaping import output_labels, require_possible, wanted_cases
 from dataset_conversion.splits import SPLITS_NAME, with_patients, write_splits
+from dataset_conversion.summary import SUMMARY_NAME, Summary, markdown
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line, in_worker_processes, on_dask_cluster
 
@@ -51,30 +53,6 @@ class Workers:
     dask: str | None = None
     part: int = 0
     parts: int = 1
-
-
-@dataclass
-class Summary:
-    """What a conversion did. Cases are ids in natural order; ``problems`` are lines, one per case that failed.
-
-    ``empty`` have a label file without foreground; ``duplicates`` map a case to an earlier one with the same image,
-    ``copies`` to one in another data set (``Dataset006_X/case``). ``units`` counts cases by intensity unit.
-    ``complete`` is False while another part of a job array has cases to do.
-    """
-
-    folder: Path
-    problems: list[str]
-    notes: list[str]
-    planned: list[str] = field(default_factory=list)
-    converted: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    duplicates: dict[str, str] = field(default_factory=dict)
-    count_by_part: Counter[str] = field(default_factory=Counter)
-    copies: dict[str, str] = field(default_factory=dict)
-    units: Counter[str] = field(default_factory=Counter)
-    warnings: int = 0
-    complete: bool = True
 
 
 def convert(
@@ -101,9 +79,9 @@ def convert(
     Raises:
         InputError: the download is not this data set, or the folder belongs to something else.
     """
+    started = time.monotonic()
     workers = workers or Workers()
-    if converter.source.is_file():
-        raise InputError(f"{converter.source}: is a file; unpack it, -i names the folder that comes out")
+    require_unpacked(converter.source)
     require_possible(converter)
     found = _without_name_clashes(wanted_cases(converter, converter.find_cases()))
     if not found.cases and not found.problems:
@@ -132,7 +110,9 @@ def convert(
             _prepare(converter, found.cases, {case.id for case in own}, journal, header, overwrite)
             with only_writer(journal):
                 _convert_cases(converter, own, journal, workers, summary)
-            _finish(converter, found.cases, folder, summary, forbid_overlap)
+            done = _sum_up(converter, found.cases, summary, forbid_overlap)
+            summary.seconds = time.monotonic() - started
+            _finish(converter, done, summary, forbid_overlap)
     except OSError as error:
         raise InputError(f"{folder}: cannot write ({error}); mend that and run the same command again") from error
     return summary
@@ -288,8 +268,9 @@ def _outcome(converter: Converter, folder: Path, case: Case) -> list[Record] | s
         return f"{case.image_files[0]}: {type(error).__name__}: {first_line(error)}; please report this file's kind"
 
 
-def _finish(converter: Converter, cases: list[Case], folder: Path, summary: Summary, forbid_overlap: bool) -> None:
-    """Write conversion.csv, dataset.json and the split when no part has anything left to do, and sum up."""
+def _sum_up(converter: Converter, cases: list[Case], summary: Summary, forbid_overlap: bool) -> list[Record]:
+    """Complete the summary by what lies in the folder, and return the records of that in natural order."""
+    folder = summary.folder
     by_case = {case: records for case, records in read_records(folder).items() if is_complete(folder, records)}
     every = [record for records in by_case.values() for record in records]
     done = with_patients(sorted(every, key=lambda record: natural_key(record.case)), converter.patients)
@@ -307,15 +288,19 @@ def _finish(converter: Converter, cases: list[Case], folder: Path, summary: Summ
         )
     summary.converted.sort(key=natural_key)
     summary.problems.sort(key=natural_key)
-    summary.empty = [record.case for record in done if record.label_voxels and set(record.label_voxels) == {"0"}]
-    summary.count_by_part = Counter(record.part for record in done)
-    summary.units = Counter(record.intensity_unit for record in done)
-    summary.warnings = sum(len(record.warnings) for record in done)
+    summary.elsewhere = len(by_case.keys() - {*summary.converted, *summary.skipped})
+    summary.count(done, output_labels(converter).names)
     gone = by_case.keys() - {case.id for case in cases}
     if gone:
         summary.notes.append(f"{len(gone)} cases of an earlier run are no longer in the download; they are kept")
     missing = {case.id for case in cases} - by_case.keys() - set(summary.planned)
     summary.complete = not missing  # the rest failed here; another part's may only be late
+    return done
+
+
+def _finish(converter: Converter, done: list[Record], summary: Summary, forbid_overlap: bool) -> None:
+    """Write what stands beside the cases when no part has anything left to do; dataset.json comes last."""
+    folder = summary.folder
     if summary.copies and forbid_overlap:
         (folder / "dataset.json").unlink(missing_ok=True)
     elif done and summary.complete:
@@ -324,6 +309,7 @@ def _finish(converter: Converter, cases: list[Case], folder: Path, summary: Summ
             write_splits(folder, converter, done)
         elif (folder / SPLITS_NAME).is_file():
             (folder / SPLITS_NAME).unlink()
+        replace_text(folder / SUMMARY_NAME, f"# {folder.name}\n\n{markdown(summary)}")
         write_dataset_json(folder, converter, summary.count_by_part["Tr"])
 
 

@@ -7,7 +7,9 @@ import hashlib
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,10 +19,35 @@ from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.folder_scan import Scan
+    from nnunet_ext.dicom.headers import Slice
     from nnunet_ext.dicom.series import Acquisition, Rejected, Rules
     from nnunet_ext.dicom.volume import Volume
 
 SCAN_PROCESSES = 2
+_SHARED: ContextVar[Scan | None] = ContextVar("shared", default=None)
+
+
+def headers_below(folder: Path, cache: Path | None = None) -> Scan:
+    """Headers of all DICOM files of a folder.
+
+    Raises:
+        InputError: no folder, or packages are missing.
+    """
+    if importlib.util.find_spec("pydicom") is None:  # imported only where it is needed: that takes a while
+        raise InputError("reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'")
+    from nnunet_ext.dicom.folder_scan import scan
+
+    return scan(folder, processes=SCAN_PROCESSES, cache=cache)
+
+
+@contextmanager
+def sharing(scan: Scan | None) -> Iterator[None]:
+    """Give these headers to every converter within, so that a folder is not read once for each."""
+    token = _SHARED.set(scan)
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
 
 
 @dataclass(frozen=True)
@@ -50,11 +77,7 @@ class DicomConverter(Converter):
         Raises:
             InputError: no folder, or one without DICOM files.
         """
-        if importlib.util.find_spec("pydicom") is None:  # imported only where it is needed: that takes a while
-            raise InputError("reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'")
-        from nnunet_ext.dicom.folder_scan import scan
-
-        content = scan(self.source, processes=SCAN_PROCESSES, cache=self.cache)
+        content = _SHARED.get() or headers_below(self.source, self.cache)
         if not content.slices and not content.damaged:
             raise InputError(f"{self.source}: holds no DICOM file; -i names the unpacked download of {self.download}")
         found.problems.extend(content.damaged.values())
@@ -75,6 +98,10 @@ class DicomConverter(Converter):
             "acquisition": str(acquisition.index),
             "series_remarks": ", ".join(acquisition.remarks),
         }
+
+    def recognises(self, slices: Sequence[Slice]) -> bool:
+        """Whether the folder looks like this collection; any other DICOM files can be converted as well."""
+        return any(re.fullmatch(self.published_id, patient) for patient in {item.patient_id for item in slices})
 
     @property
     def rules(self) -> Rules:

@@ -46,6 +46,16 @@ def case_id(text: str) -> str:
     return re.sub(r"_(\d{4})$", r"-\1", cleaned)
 
 
+def require_unpacked(download: Path) -> None:
+    """Refuse an archive in place of a folder.
+
+    Raises:
+        InputError: it is a file.
+    """
+    if download.is_file():
+        raise InputError(f"{download}: is a file; unpack it, -i names the folder that comes out")
+
+
 def actual_file(path: Path) -> Path:
     """The file itself; some tools unpack ``x.nii.gz`` to a folder of that name that holds the file.
 

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dataset_conversion.converter import Converter, Part
 from dataset_conversion.datasets import converters
+from dataset_conversion.dicom_converter import DicomConverter, headers_below, sharing
+from dataset_conversion.dicom_inspection import lines_of, property_line
 from dataset_conversion.download_folder import is_hidden, natural_key
 from dataset_conversion.label_values import distinct_values
 from dataset_conversion.nifti_cases import intensity_unit
@@ -21,7 +23,11 @@ from dataset_conversion.pictures import open_picture
 from dataset_conversion.volumes import axial_axis, open_volume, read_voxels, right_angled, spacing_of
 from nnunet_ext.errors import InputError
 
+if TYPE_CHECKING:
+    from nnunet_ext.dicom.folder_scan import Scan
+
 FEW = 16  # so many values at most are listed as labels
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DEPTH = 12
 
@@ -43,26 +49,59 @@ class Group:
         self.counts.setdefault(name, Counter())[value] += 1
 
 
-def recognised(folder: Path) -> list[tuple[Converter, dict[Part, int]]]:
-    """Data sets that find cases in the folder with their default options, and cases by part."""
+@dataclass
+class Match:
+    """A data set that a folder looks like: cases by part with its default options, or why there are none."""
+
+    converter: Converter
+    parts: dict[Part, int]
+    problem: str = ""
+
+
+def recognised(folder: Path, scan: Scan | None = None) -> list[Match]:
+    """Data sets that the folder looks like.
+
+    NIfTI files and pictures are known by their names, so what finds cases is a match. DICOM files are alike, so a
+    converter of them is only asked for cases where it recognises the collection.
+
+    Args:
+        folder: of the download.
+        scan: headers of its DICOM files; None: it has none, or they cannot be read.
+    """
     found = []
-    for kind in converters().values():
-        try:
+    with sharing(scan):
+        for kind in converters().values():
             converter = kind(folder)
-            cases = converter.find_cases().cases
-        except InputError:
-            continue
-        if cases:
-            found.append((converter, dict(Counter(case.part for case in cases))))
+            dicom = isinstance(converter, DicomConverter)
+            try:
+                if isinstance(converter, DicomConverter) and not converter.recognises(scan.slices if scan else []):
+                    continue
+                cases = converter.find_cases().cases
+            except InputError as error:
+                if dicom:
+                    found.append(Match(converter, {}, str(error)))
+                continue
+            if cases:
+                found.append(Match(converter, dict(Counter(case.part for case in cases))))
     return found
 
 
-def inspect(folder: Path, sample: int | None) -> tuple[list[Group], Counter[str]]:
-    """Groups of files, and how many hidden or other files were passed over.
+@dataclass
+class Inspection:
+    """What a folder holds. ``others`` counts hidden and other files; ``dicom`` are lines about its DICOM files."""
+
+    groups: list[Group]
+    others: Counter[str]
+    dicom: list[str]
+    matches: list[Match]
+
+
+def inspect(folder: Path, sample: int | None) -> Inspection:
+    """Look into a folder; headers of DICOM files are read once.
 
     Args:
         folder: to look into, to a depth of 12.
-        sample: read the voxels of so many files per group, evenly spread; None: of all.
+        sample: read the voxels of so many files, or DICOM slices, per group, evenly spread; None: of all.
 
     Raises:
         InputError: no such folder.
@@ -70,10 +109,13 @@ def inspect(folder: Path, sample: int | None) -> tuple[list[Group], Counter[str]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of a download")
     groups: dict[tuple[str, str], Group] = {}
+    dicom_files = 0
     others: Counter[str] = Counter()
     for file in _files(folder, DEPTH, others):
         kind = _kind(file)
-        if kind in ("NIfTI", "picture", "DICOM"):
+        if kind == "DICOM":
+            dicom_files += 1
+        elif kind in ("NIfTI", "picture"):
             place = os.path.relpath(file.parent, folder)
             groups.setdefault((place, kind), Group(place, kind)).files.append(file)
         else:
@@ -81,7 +123,19 @@ def inspect(folder: Path, sample: int | None) -> tuple[list[Group], Counter[str]
     for group in groups.values():
         group.files.sort(key=lambda file: natural_key(file.name))
         _describe(group, sample)
-    return sorted(groups.values(), key=lambda group: natural_key(group.folder)), others
+    scan, lines = _dicom(folder, dicom_files, sample)
+    by_folder = sorted(groups.values(), key=lambda group: natural_key(group.folder))
+    return Inspection(by_folder, others, lines, recognised(folder, scan))
+
+
+def _dicom(folder: Path, files: int, sample: int | None) -> tuple[Scan | None, list[str]]:
+    if not files:
+        return None, []
+    try:
+        scan = headers_below(folder)
+    except InputError as error:
+        return None, [f"DICOM: {files} files; {error}"]
+    return scan, lines_of(scan, folder, sample)
 
 
 def _files(folder: Path, depth: int, others: Counter[str]) -> Iterable[Path]:
@@ -112,7 +166,7 @@ def _kind(file: Path) -> str:
     name = file.name.lower()
     if not start:
         return "empty files"
-    if start[128:132] == b"DICM":
+    if start[128:132] == b"DICM" or name.endswith(DICOM_ENDINGS):
         return "DICOM"
     if start[344:347] in (b"n+1", b"ni1") or name.endswith((".nii", ".nii.gz")):
         return "NIfTI"
@@ -155,7 +209,7 @@ def _describe_volume(group: Group, file: Path, with_voxels: bool) -> None:
     group.count("voxel size (mm)", "x".join(f"{size:.3g}" for size in spacing_of(volume.affine)))
     group.count("orientation", "".join(nibabel.aff2axcodes(volume.affine)))
     group.count("stored as", str(volume.get_data_dtype()))
-    if np.array_equal(np.abs(volume.affine[:3, :3]), np.eye(3)):
+    if _is_default(volume):
         group.oddities.append(f"{file.name}: voxel size 1x1x1 mm, perhaps lost")
     if len(volume.shape) >= 3:
         if axial_axis(volume.affine) != 2:
@@ -166,6 +220,16 @@ def _describe_volume(group: Group, file: Path, with_voxels: bool) -> None:
             group.oddities.append(f"{file.name}: axes are not at right angles (tilted gantry?)")
     if with_voxels:
         _describe_values(group, file, read_voxels(file, volume))
+
+
+def _is_default(volume: Any) -> bool:
+    """Whether the geometry is what programs write that know none: 1 mm, axes along the patient's, at the origin.
+
+    A volume that was resampled to 1 mm has a place of its own.
+    """
+    one_mm = np.array_equal(np.abs(volume.affine[:3, :3]), np.eye(3))
+    placed = volume.header["qform_code"] > 0 or volume.header["sform_code"] > 0
+    return one_mm and not (placed and volume.affine[:3, 3].any())
 
 
 def _describe_picture(group: Group, file: Path) -> None:
@@ -195,10 +259,7 @@ def _describe_values(group: Group, file: Path, values: np.ndarray) -> None:
 def table(group: Group) -> list[str]:
     """Lines to print of a group."""
     lines = [f"{group.folder}: {len(group.files)} {group.kind} files"]
-    for name, counter in group.counts.items():
-        common = [f"{value} ({number})" if len(counter) > 1 else value for value, number in counter.most_common(4)]
-        more = f", and {len(counter) - 4} more" if len(counter) > 4 else ""
-        lines.append(f"  {name}: {', '.join(common)}{more}")
+    lines += [property_line(name, counter) for name, counter in group.counts.items()]
     if group.values:
         low, high = min(low for low, _ in group.values), max(high for _, high in group.values)
         lines.append(f"  range: {low:g} to {high:g} (of {group.read} files read)")
@@ -208,13 +269,18 @@ def table(group: Group) -> list[str]:
     return lines
 
 
-def advice(found: list[tuple[Converter, dict[Part, int]]], folder: Path) -> list[str]:
+def advice(inspection: Inspection, folder: Path) -> list[str]:
     """What to type next."""
-    if not found:
-        return ["looks like no known data set with default options; Generic converts any folder of images and masks"]
-    lines: list[Any] = []
-    for converter, parts in found:
-        counts = ", ".join(f"{number} in images{part}" for part, number in sorted(parts.items()))
-        lines.append(f"looks like {converter.name} ({counts}); licence: {converter.licence}")
-        lines.append(f"  nnUNetv2_ext_convert {converter.name} -i {folder} -d ID --dry-run")
+    lines = []
+    for match in inspection.matches:
+        name = match.converter.name
+        counts = ", ".join(f"{number} in images{part}" for part, number in sorted(match.parts.items()))
+        lines.append(f"looks like {name} ({counts or match.problem}); licence: {match.converter.licence}")
+        if match.parts:
+            lines.append(f"  nnUNetv2_ext_convert {name} -i {folder} -d ID --dry-run")
+    if inspection.dicom and not any(isinstance(match.converter, DicomConverter) for match in inspection.matches):
+        lines.append("DICOM of no known data set")
+    elif not lines:
+        text = "looks like no known data set with default options; Generic converts any folder of images and masks"
+        lines.append(text)
     return lines

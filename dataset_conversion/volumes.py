@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from isal import igzip
 
 from dataset_conversion.download_folder import sha256_of_file
+from nnunet_ext.dicom.geometry import LARGEST_VOXELS
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
@@ -25,7 +27,7 @@ def open_volume(path: Path) -> Any:
     """nibabel image whose voxels are not yet read.
 
     Raises:
-        InputError: no NIfTI file, or a header without usable geometry.
+        InputError: no NIfTI file, or a header without usable geometry or with more voxels than any image has.
     """
     try:
         volume = _nifti(path)
@@ -33,6 +35,9 @@ def open_volume(path: Path) -> Any:
         raise
     except Exception as error:  # nibabel and gzip raise a dozen kinds for damaged files
         raise InputError(f"{path}: cannot be read as NIfTI ({first_line(error)}); download it again") from error
+    if math.prod(map(int, volume.shape)) > LARGEST_VOXELS:
+        size = "x".join(map(str, volume.shape))
+        raise InputError(f"{path}: its header declares {size} voxels, too many for one image; download it again")
     affine = getattr(volume, "affine", None)
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its header gives no voxel size; download it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +18,7 @@ from dataset_conversion.lidc_annotations import Annotations, Denominator, Outlin
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
+    from nnunet_ext.dicom.headers import Slice
     from nnunet_ext.dicom.series import Acquisition, Rules
 
 SAME_SLICE_MM = 0.3  # an outline whose image is unknown lies so near to a slice
@@ -68,6 +70,9 @@ class LidcIdri(DicomConverter):
 
         # Some scans hold two slices at one place; the annotations belong to the first.
         return Rules(derived=True, repeats="first")
+
+    def recognises(self, slices: Sequence[Slice]) -> bool:
+        return super().recognises(slices) or any(map(_is_reading, self.source.rglob("*.xml")))
 
     def find_cases(self) -> Found:
         if not 0 < self.consensus_percent <= 100:
@@ -151,6 +156,14 @@ class LidcIdri(DicomConverter):
             transforms=transforms,
             warnings=(*volume.warnings, *warnings),
         )
+
+
+def _is_reading(path: Path) -> bool:
+    """Whether a file begins like the reading of a CT."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return b"<LidcReadMessage" in stream.read(1024)
 
 
 def chosen(files: tuple[Path, ...]) -> tuple[Annotations, tuple[str, ...]]:

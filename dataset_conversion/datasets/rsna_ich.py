@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,6 +134,16 @@ class RsnaIch(DicomConverter):
         from nnunet_ext.dicom.series import Rules
 
         return Rules(minimum_slices=1 if self.dimension == "2d" else 3)
+
+    def recognises(self, slices: Sequence[Slice]) -> bool:
+        """By the challenge's names and tables, or the folders of BHSD and ct-ich."""
+        named = any(re.fullmatch(self.published_id, Path(item.path).stem) for item in slices)
+        if named or any(self.source.rglob("stage_[12]_train*")):
+            return True
+        if self._paired_folders is None:
+            return False
+        # Many a data set has images and masks.
+        return self.collection != self.name or any(self._paired_folders[0].glob("*.dcm"))
 
     def find_cases(self) -> Found:
         if self._paired_folders is not None:

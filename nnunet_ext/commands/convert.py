@@ -13,11 +13,10 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.nnunet_folders import environment_folder
 
 if TYPE_CHECKING:
-    from dataset_conversion.conversion import Summary
     from dataset_conversion.converter import Converter
+    from dataset_conversion.summary import Summary
 
 PROGRAM = "nnUNetv2_ext_convert"
-SHOWN = 5  # ids in a line of the summary
 
 
 @command
@@ -31,6 +30,7 @@ def convert_entry(argv: list[str] | None = None) -> int:
 
     from dataset_conversion.conversion import Workers, convert, dataset_folder
     from dataset_conversion.datasets import converter_named
+    from dataset_conversion.download_folder import require_unpacked
 
     kind = converter_named(argv[0])
     arguments = _parser(kind).parse_args(argv[1:])
@@ -42,6 +42,7 @@ def convert_entry(argv: list[str] | None = None) -> int:
     options = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(kind) if item.name != "source"}
     # Lists become tuples: a converter is a frozen value.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    require_unpacked(arguments.i)  # some data sets are called after what lies in the folder
     converter = kind(arguments.i, **options)
     folder = dataset_folder(raw, arguments.d, arguments.name or converter.folder_name)
     workers = Workers(arguments.np, arguments.dask, arguments.part_id, arguments.num_parts)
@@ -166,18 +167,17 @@ def _print_list(kinds: list[type[Converter]]) -> None:
 
 
 def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
+    from dataset_conversion.summary import markdown
+
     for note in summary.notes:
         print(f"note: {note}")
-    folders = ", ".join(f"{count} in images{part}" for part, count in sorted(summary.count_by_part.items()))
     if dry_run:
+        folders = ", ".join(f"{count} in images{part}" for part, count in sorted(summary.count_by_part.items()))
         print(
             f"would convert {len(summary.planned)} cases ({folders or 'none'}) to {summary.folder}; nothing is written"
         )
     else:
-        done, kept, failed = len(summary.converted), len(summary.skipped), len(summary.problems)
-        print(f"{done} converted, {kept} done before, {failed} failed")
-        print(f"{summary.folder}: {folders or 'no case'}")
-        _print_findings(summary)
+        print(markdown(summary), end="")
     for problem in summary.problems:
         print(f"{PROGRAM}: error: {problem}", file=sys.stderr)
     if not summary.complete:
@@ -188,23 +188,3 @@ def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
         print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
     else:
         print(f"next: nnUNetv2_ext_configure -d LABELLED_ID --unlabeled {dataset_id}")
-
-
-def _print_findings(summary: Summary) -> None:
-    if summary.empty:
-        print(f"{len(summary.empty)} labels without foreground: {_some(summary.empty)}")
-    if summary.duplicates:
-        pairs = [f"{case} = {first}" for case, first in summary.duplicates.items()]
-        print(f"{len(summary.duplicates)} images occur twice: {_some(pairs)}; keep both on one side of any split")
-    if summary.copies:
-        pairs = [f"{case} = {copy}" for case, copy in summary.copies.items()]
-        print(f"{len(summary.copies)} images are in another data set, too: {_some(pairs)}; do not test on them")
-    if len(summary.units) > 1:
-        units = ", ".join(f"{count} in {unit}" for unit, count in summary.units.most_common())
-        print(f"mixed intensity units: {units}; nnU-Net normalises them all alike")
-    if summary.warnings:
-        print(f"{summary.warnings} warnings, see {summary.folder / 'conversion.csv'}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -14,19 +14,26 @@ def inspect_entry(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_inspect",
         description="Name the public data set that a folder looks like, and show what its files hold: counts, shapes, "
-        "voxel sizes, orientations, intensity units, label values, oddities. Nothing is written.",
+        "voxel sizes, orientations, intensity units, label values, DICOM series, oddities. No patient is named and "
+        "nothing is written.",
     )
     parser.add_argument("folder", type=Path, help="of a download")
-    parser.add_argument("-n", type=int, default=8, metavar="N", help="read the voxels of N files per folder, default 8")
+    parser.add_argument(
+        "-n",
+        type=int,
+        default=8,
+        metavar="N",
+        help="read the voxels of N files per folder, of N slices per kind of DICOM, default 8",
+    )
     parser.add_argument("--all", action="store_true", help="read the voxels of all files")
     arguments = parser.parse_args(argv)
-    from dataset_conversion.inspection import advice, inspect, recognised, table
+    from dataset_conversion.inspection import advice, inspect, table
 
-    groups, others = inspect(arguments.folder, None if arguments.all else max(arguments.n, 1))
-    for line in advice(recognised(arguments.folder), arguments.folder):
-        print(line)
-    for group in groups:
-        print("\n".join(table(group)))
-    if others:
-        print("passed over: " + ", ".join(f"{count} {what}" for what, count in others.most_common(6)))
+    inspection = inspect(arguments.folder, None if arguments.all else max(arguments.n, 1))
+    lines = [*advice(inspection, arguments.folder), *inspection.dicom]
+    for group in inspection.groups:
+        lines += table(group)
+    print("\n".join(lines))
+    if inspection.others:
+        print("passed over: " + ", ".join(f"{count} {what}" for what, count in inspection.others.most_common(6)))
     return 0

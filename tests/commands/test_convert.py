@@ -33,6 +33,12 @@ def run(*arguments: object) -> int:
     return code
 
 
+def cells(lines: list[str]) -> dict[str, str]:
+    """Second cell by first, of the lines of a Markdown table."""
+    rows = [line.strip("|").split(" | ") for line in lines if line.startswith("|")]
+    return {name.strip(): value.strip() for name, value in rows}
+
+
 def test_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--list") == 0
     table = capsys.readouterr().out.splitlines()
@@ -50,11 +56,11 @@ def test_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_conversion_prints_what_it_did(covid: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("covid-semiseg", "-i", covid, "-d", 120, "-np", 1) == 0
     folder = raw / "Dataset120_COVID-SemiSeg"
-    assert capsys.readouterr().out.splitlines() == [
-        "3 converted, 0 done before, 0 failed",
-        f"{folder}: 2 in imagesTr, 1 in imagesTs",
-        "next: nnUNetv2_plan_and_preprocess -d 120 --verify_dataset_integrity",
-    ]
+    *table, last = capsys.readouterr().out.splitlines()
+    assert last == "next: nnUNetv2_plan_and_preprocess -d 120 --verify_dataset_integrity"
+    assert cells(table)["converted"] == "3"
+    assert cells(table)["training cases (imagesTr)"] == "2"
+    assert (folder / "conversion.md").read_text().splitlines() == ["# Dataset120_COVID-SemiSeg", "", *table]
     assert run("COVID-SemiSeg", "-i", covid, "-d", 121, "--unlabeled", "--name", "Un") == 0
     out = capsys.readouterr().out
     assert "next: nnUNetv2_ext_configure -d LABELLED_ID --unlabeled 121" in out
@@ -81,7 +87,8 @@ def test_bad_case_is_one_line_and_exit_code_1(
     assert output.err.splitlines() == [
         f"nnUNetv2_ext_convert: error: {image}: cannot be read (no picture); download it again"
     ]
-    assert "1 converted, 0 done before, 1 failed" in output.out
+    table = cells(output.out.splitlines())
+    assert (table["converted"], table["done before"], table["failed"]) == ("1", "0", "1")
 
 
 @pytest.mark.parametrize(

@@ -117,10 +117,12 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
-    """All files of a folder with their bytes, without the journal, whose order depends on timing."""
+    """All files of a folder with their bytes, without the journal, whose order depends on timing, and the summary."""
+
+    left_out = (".jsonl", ".md")
 
     def read(folder: Path) -> dict[str, bytes]:
         files = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
-        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if file.suffix != ".jsonl"}
+        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if file.suffix not in left_out}
 
     return read

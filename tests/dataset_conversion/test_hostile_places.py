@@ -1,0 +1,107 @@
+"""Where a conversion cannot go on: targets that cannot be written, archives, headers that promise too much."""
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from dataset_conversion.case_writer import TEMPORARY_PREFIX
+from dataset_conversion.conversion import convert
+from dataset_conversion.datasets import converters
+from dataset_conversion.datasets.generic import Generic
+from dataset_conversion.datasets.msd import MSD
+from dataset_conversion.volumes import open_volume
+from nnunet_ext.commands.convert import convert_entry
+from nnunet_ext.errors import InputError
+
+REPOSITORY = Path(__file__).parents[2]
+# No file may grow beyond this, so every image fails midway, as on a full disk.
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+from nnunet_ext.commands.convert import convert_entry
+convert_entry(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux")
+def test_a_target_that_cannot_be_written_is_one_line(lung_original: Path) -> None:
+    with pytest.raises(InputError, match=r"^/proc/Dataset120_X: cannot write \(.*\); mend that and run .* again$"):
+        convert(MSD(lung_original), Path("/proc/Dataset120_X"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
+def test_a_full_disk_is_one_line_and_the_conversion_continues(lung_original: Path, raw: Path) -> None:
+    command = ["MSD", "-i", str(lung_original), "-d", "6", "-np", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, *command], env=environment, capture_output=True, text=True, check=False
+    )
+    (folder,) = raw.iterdir()
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f"nnUNetv2_ext_convert: error: {folder}: cannot write ([Errno 27] File too large); "
+        "mend that and run the same command again"
+    ]
+    assert list(folder.rglob("*.nii.gz")) == []
+    assert list(folder.rglob(f"{TEMPORARY_PREFIX}*")) == []
+    assert not (folder / "dataset.json").exists()
+    again = convert(MSD(lung_original), folder)
+    assert (len(again.converted), again.problems) == (4, [])
+
+
+@pytest.mark.parametrize("name", converters())
+def test_an_archive_in_place_of_a_folder(
+    name: str, tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "download.zip"
+    archive.write_bytes(b"PK\3\4")
+    with pytest.raises(SystemExit) as ended:
+        convert_entry([name, "-i", str(archive), "-d", "120"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"nnUNetv2_ext_convert: error: {archive}: is a file; unpack it, -i names the folder that comes out"
+    ]
+    assert list(raw.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_header_that_declares_more_than_any_image_holds(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"huge{ending}"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), path)
+    content = bytearray(nibabel.load(path).header.binaryblock + bytes(4 + 64))
+    struct.pack_into("<4h", content, 40, 3, 32767, 32767, 32767)
+    path.write_bytes(content)  # whether it is compressed, its content says
+    with pytest.raises(InputError, match="declares 32767x32767x32767 voxels, too many") as caught:
+        open_volume(path)
+    assert str(path) in str(caught.value)
+
+
+def _pair(folder: Path, image: np.ndarray, affine_mm: np.ndarray) -> Path:
+    for name, voxels in (("images", image), ("masks", np.zeros(image.shape, np.uint8))):
+        (folder / name).mkdir()
+        nibabel.save(nibabel.Nifti1Image(voxels, affine_mm), folder / name / "a.nii.gz")
+    return folder
+
+
+SHEARED_MM = np.array([[1.0, 0, 0.8, 0], [0, 1, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("image", "affine_mm", "message"),
+    [
+        (np.full((8, 8, 8), np.nan, np.float32), np.eye(4), "image holds NaN"),
+        (np.zeros((8, 8, 8), np.float32), SHEARED_MM, "image axes are not at right angles"),
+    ],
+)
+def test_what_is_wrong_with_an_image_names_the_image(
+    image: np.ndarray, affine_mm: np.ndarray, message: str, tmp_path: Path, raw: Path
+) -> None:
+    download = _pair(tmp_path, image, affine_mm)
+    (problem,) = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X").problems
+    assert problem.startswith(f"{download / 'images/a.nii.gz'}: {message}")
