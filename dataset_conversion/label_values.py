@@ -126,10 +126,12 @@ def choose_labels(published: Mapping[str, int], wanted: str, groups: Mapping[str
     by_name = {name.casefold(): value for name, value in published.items() if value != 0}
     members = {name.casefold(): [by_name[part.casefold()] for part in parts if part.casefold() in by_name]
                for name, parts in groups.items()}  # fmt: skip
+    spelling = {name.casefold(): name for name in (*published, *groups)}
     names, new_value = {"background": 0}, dict.fromkeys(published.values(), 0)
-    for name in (part.strip() for part in wanted.split(",")):
+    for parts in ([part.strip().casefold() for part in entry.split("+")] for entry in wanted.split(",")):
+        name = "+".join(spelling.get(part, part) for part in parts)
         values: list[int] = []
-        for part in (part.strip().casefold() for part in name.split("+")):
+        for part in parts:
             chosen = [by_name[part]] if part in by_name else members.get(part, [])
             if not chosen:
                 valid = ", ".join([name for name, value in published.items() if value != 0] + list(groups))

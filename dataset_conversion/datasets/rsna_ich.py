@@ -236,7 +236,7 @@ class RsnaIch(DicomConverter):
                     self.public(first.patient_id, "patient"),
                     self.public(first.study_uid or first.series_uid, "study"),
                 )
-                name = case_id("_".join(filter(None, ids)) + suffix)
+                name = case_id(("_".join(filter(None, ids)) or "series") + suffix)
                 found.cases.append(Case(name, part, files_of(acquisition), labels, details))
         if without_mask:
             found.notes.append(f"{without_mask} series have no mask and are left out")

@@ -83,6 +83,8 @@ def test_classes_in_every_encoding(covid: Path, raw: Path, encoding: str) -> Non
 )
 def test_any_choice_of_the_two_classes(covid: Path, raw: Path, wanted: str, new_value: list[int]) -> None:
     assert convert(CovidSemiSeg(covid, labels_wanted=wanted), raw / "Dataset121_X").problems == []
+    names = json.loads((raw / "Dataset121_X/dataset.json").read_text())["labels"]
+    assert list(names) == ["background", *wanted.lower().split(",")]
     for file in sorted((covid / MULTI_TRAIN / "GT").glob("[!.]*.png")):
         written = pixels(raw / f"Dataset121_X/labelsTr/slice_{file.stem.zfill(3)}.png")
         with Image.open(file) as picture:

@@ -223,6 +223,14 @@ def test_a_hospitals_identifiers_leave_as_hashes(tmp_path: Path, raw: Path, dime
     assert "Mustermann" not in text and text.count("patient-") >= 2
 
 
+def test_a_series_without_any_identifier_has_a_name(tmp_path: Path, raw: Path) -> None:
+    def edit(_: int, data: Any) -> None:
+        del data.PatientID, data.StudyInstanceUID, data.SeriesInstanceUID
+
+    write_series(tmp_path / "download", head(0, 6)[0], np.array([(0, 0, 5.0 * z) for z in range(6)]), edit=edit)
+    assert convert(RsnaIch(tmp_path / "download", dimension="3d"), raw / "Dataset120_X").converted == ["series"]
+
+
 def test_what_is_no_scan_is_left_out(tmp_path: Path, raw: Path) -> None:
     positions_mm = np.array([(0, 0, 5.0 * z) for z in range(3)])
     write_series(tmp_path / "download/ct", head(0, 6)[0][:3], positions_mm)
