@@ -13,6 +13,7 @@ import numpy as np
 from dataset_conversion.converter import Case, Converter, Reading
 from dataset_conversion.download_folder import sha256_of_file
 from dataset_conversion.label_values import count_values, integer_labels
+from dataset_conversion.mirroring import in_words, mirrored_axes, wrong_side
 from dataset_conversion.pictures import check_written_png, write_png
 from dataset_conversion.shaping import output_channels, output_labels, pieces
 from dataset_conversion.volumes import (
@@ -139,6 +140,14 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
             sizes = " and ".join("x".join(map(str, shape[::-1])) for shape in (image.shape[1:], label.shape))
             raise InputError(f"image and mask have different sizes ({sizes} pixels); remove the case or replace a file")
         checked = _check_intensities(converter, image[0], label, reading.intensity_unit)
+        if affine_mm is not None and label.ndim == 3:
+            if side := wrong_side(image[0], reading.intensity_unit, label, converter.labels, affine_mm):
+                warnings.append(side)
+            if reading.intensity_unit == "HU" and (axes := mirrored_axes(image[0], label, converter.labels, affine_mm)):
+                words = in_words(axes, affine_mm)
+                raise InputError(
+                    f"label is mirrored {words}: flipped it fits the image clearly better; remove the case"
+                )
         if turned and not checked:
             warnings.append("label axes follow the headers; no intensity range is known that would prove them")
     if affine_mm is not None and image.ndim == 4:

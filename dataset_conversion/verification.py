@@ -19,6 +19,7 @@ import numpy as np
 from dataset_conversion.download_folder import natural_key
 from dataset_conversion.journal import read_records
 from dataset_conversion.label_values import distinct_values
+from dataset_conversion.mirroring import in_words, mirrored_axes, wrong_side
 from dataset_conversion.nifti_cases import intensity_unit
 from dataset_conversion.pictures import read_colours
 from dataset_conversion.splits import SPLITS_NAME
@@ -48,6 +49,7 @@ class Checked:
     spacing_mm: tuple[float, ...] = ()
     empty: bool = False
     digest: str = ""
+    side: str = ""
 
 
 @dataclass
@@ -69,7 +71,8 @@ def verify(folder: Path, processes: int = 1) -> Verified:
     cases, problems = _cases(folder, description)
     labels, regions = _label_values(folder, description)
     results: list[Checked] = []
-    work = partial(_outcome, labels=labels, channels=len(description["channel_names"]))
+    named = {name: value for name, value in description["labels"].items() if isinstance(value, int)}
+    work = partial(_outcome, labels=labels, named=named, channels=len(description["channel_names"]))
     for _, checked in in_worker_processes(work, cases, processes):
         results.append(checked)
     results.sort(key=lambda checked: natural_key(checked.case))
@@ -132,10 +135,10 @@ def _label_values(folder: Path, description: dict[str, Any]) -> tuple[set[int], 
     return values, regions
 
 
-def _outcome(case: RawCase, labels: set[int], channels: int) -> Checked:
+def _outcome(case: RawCase, labels: set[int], named: dict[str, int], channels: int) -> Checked:
     checked = Checked(case.id)
     try:
-        _check_case(case, labels, channels, checked)
+        _check_case(case, labels, named, channels, checked)
     except InputError as error:
         checked.problems.append(str(error))
     except MemoryError:
@@ -143,16 +146,17 @@ def _outcome(case: RawCase, labels: set[int], channels: int) -> Checked:
     return checked
 
 
-def _check_case(case: RawCase, labels: set[int], channels: int, checked: Checked) -> None:
+def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels: int, checked: Checked) -> None:
     expected = [f"{index:04d}" for index in range(channels)]
     if [image.name.removeprefix(f"{case.id}_")[:4] for image in case.images] != expected:
         checked.problems.append(f"{case.images[0]}: has {len(case.images)} channels, dataset.json names {channels}")
     digest = hashlib.sha256()
+    first: np.ndarray | None = None
     first_affine_mm: np.ndarray | None = None
     for image in case.images:
         values, affine_mm = _read(image)
         if not checked.shape:
-            checked.shape, first_affine_mm = values.shape, affine_mm
+            first, checked.shape, first_affine_mm = values, values.shape, affine_mm
             if affine_mm is not None:
                 checked.spacing_mm = tuple(round(float(size), 4) for size in spacing_of(affine_mm)[: values.ndim])
                 _checked(image, right_angled, affine_mm, (*values.shape, 1, 1)[:3])
@@ -174,6 +178,20 @@ def _check_case(case: RawCase, labels: set[int], channels: int, checked: Checked
                 f"{case.label}: holds {shown}, which dataset.json does not declare; convert it again"
             )
         checked.empty = bool((found == 0).all())
+        if first is not None and affine_mm is not None and values.ndim == 3 and not checked.problems:
+            _check_sides(case.label, first, values, named, affine_mm, checked)
+
+
+def _check_sides(
+    file: Path, image: np.ndarray, label: np.ndarray, named: dict[str, int], affine_mm: np.ndarray, checked: Checked
+) -> None:
+    """What headers cannot show: a label mirrored on its image, or both mirrored in the body."""
+    checked.side = wrong_side(image, checked.units[0], label, named, affine_mm)
+    if checked.units[0] == "HU" and (axes := mirrored_axes(image, label, named, affine_mm)):
+        checked.problems.append(
+            f"{file}: is mirrored {in_words(axes, affine_mm)}, although its header says what the image's says: flipped "
+            "back it fits the image clearly better; convert the case again"
+        )
 
 
 def _checked(file: Path, function: Any, *arguments: Any) -> None:
@@ -279,6 +297,7 @@ def _findings(folder: Path, results: list[Checked]) -> list[str]:
     findings = []
     if empty := [checked.case for checked in results if checked.empty]:
         findings.append(f"{len(empty)} labels without foreground: {', '.join(empty[:5])}")
+    findings += [f"{checked.case}: {checked.side}" for checked in results if checked.side]
     first_with: dict[str, str] = {}
     for checked in results:
         first = first_with.setdefault(checked.digest, checked.case)

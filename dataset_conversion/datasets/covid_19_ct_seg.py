@@ -113,8 +113,6 @@ class Covid19CTSeg(Converter):
     def read_case(self, case: Case) -> Reading:
         reading = read_ct(case, above_half if self._mask_folder == "infection_mask" else None)
         warnings, transforms = list(reading.warnings), list(reading.transforms)
-        if reading.label is not None and "left lung" in self.labels:
-            warnings += _sides(reading)
         if self.hu_only:
             if reading.intensity_unit != "HU":
                 raise InputError(f"{case.image_files[0]}: is not in HU; leave out --hu-only")
@@ -139,13 +137,3 @@ class Covid19CTSeg(Converter):
 def _patient(scan: str) -> str:
     """Scans with one Radiopaedia case number, like 10_85902_1 and 10_85902_3, count as one patient."""
     return "_".join(scan.split("_")[:2])
-
-
-def _sides(reading: Reading) -> list[str]:
-    """A warning where the left lung lies on the right by the header, which some of these volumes have wrong."""
-    assert reading.label is not None and reading.label_affine_mm is not None
-    places = [np.argwhere(reading.label == value) for value in (1, 2)]
-    x = [float((reading.label_affine_mm @ [*place.mean(axis=0), 1])[0]) for place in places if place.size]
-    if len(x) == 2 and x[0] > x[1]:
-        return ["by the header the left lung lies on the patient's right: orientation is not trustworthy"]
-    return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import re
 from collections import defaultdict
 from collections.abc import Collection
@@ -16,6 +15,7 @@ import numpy as np
 from dataset_conversion.converter import Case, Found, Reading
 from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, is_hidden, natural_key
+from dataset_conversion.mirroring import points_of, shares_by_mirroring
 from dataset_conversion.volumes import label_on_image_grid, open_volume, read_voxels
 from nnunet_ext.errors import InputError
 
@@ -210,11 +210,7 @@ def _on_grid(file: Path, hu: np.ndarray, affine_mm: np.ndarray, cavity: bool) ->
             raise InputError(f"{file}: has shape {mask.shape}, its CT {hu.shape}; remove the case") from None
         placed = None
     base = mask if placed is None else placed
-    shares = {
-        axes: _fitting_share(np.flip(base, axes), hu, cavity)
-        for count in range(4)
-        for axes in itertools.combinations(range(3), count)
-    }
+    shares = shares_by_mirroring(points_of(base), base.shape, lambda at: _fits(hu[tuple(at.T)], cavity))
     best = max(shares, key=lambda axes: shares[axes])
     if placed is not None:
         if shares[()] < shares[best] - CLEAR_LEAD:
@@ -226,8 +222,6 @@ def _on_grid(file: Path, hu: np.ndarray, affine_mm: np.ndarray, cavity: bool) ->
     return np.flip(base, best), [*warnings, f"{file.name}: header leads elsewhere, placed by HU (flipped {list(best)})"]
 
 
-def _fitting_share(mask: np.ndarray, hu: np.ndarray, cavity: bool) -> float:
-    """Share of a mask's voxels with the Hounsfield units of what it marks."""
-    inside = hu[mask]
-    fits = inside < LUNG_HU if cavity else (inside > FLUID_HU[0]) & (inside < FLUID_HU[1])
-    return float(fits.mean())
+def _fits(hu: np.ndarray, cavity: bool) -> np.ndarray:
+    """Whether voxels have the Hounsfield units of what a mask marks."""
+    return hu < LUNG_HU if cavity else (hu > FLUID_HU[0]) & (hu < FLUID_HU[1])
