@@ -188,7 +188,7 @@ def test_verification_notes_a_body_mirrored_as_a_whole(raw: Path, tmp_path: Path
     for stem, voxels in (("volume", hu), ("segmentation", label)):
         save_nifti(tmp_path / f"{stem}-1.nii", np.ascontiguousarray(voxels[::-1]), (8.0, 8.0, 5.0), "LPS")
     folder = raw / "Dataset134_LiTS"
-    assert convert(LiTS(tmp_path), folder).warnings == 2  # padding, and the side
+    assert convert(LiTS(tmp_path), folder).warnings.total() == 2  # padding, and the side
     verified = verify(folder)
     assert verified.problems == []
     assert "volume_001: by the header the liver lies on the patient's left" in "\n".join(verified.findings)
