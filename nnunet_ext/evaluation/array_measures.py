@@ -16,12 +16,13 @@ from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.profiles import Profile
 from nnunet_ext.evaluation.soft_maps import (
     channels_declared,
+    merges_regions,
     read_probabilities,
     require_agreement,
     soft_map_files,
     soft_map_of,
 )
-from nnunet_ext.evaluation.surface_metrics import require_monai, surface_dice, surface_distances
+from nnunet_ext.evaluation.surface_metrics import surface_dice, surface_distances
 
 Measures = dict[tuple[str, str, int], dict[str, float]]
 """Metrics by method, label and unit (the slice's index, or 0)."""
@@ -88,11 +89,10 @@ def plan_measurement(
     """What the workers need to measure a case, and notes for the user.
 
     Raises:
-        InputError: MONAI is missing, soft maps are incomplete, or nothing says what their channels are; the
+        InputError: soft maps are incomplete, or nothing says what their channels are; the
             references hold an ignore label, which Inf-Net's toolbox does not know.
     """
     if not profile.soft:
-        require_monai()
         return ArrayMeasurement(profile, labels), []
     if labels.ignore is not None:
         raise InputError(f"profile {profile.name}: knows no ignore label; choose another profile or leave it out of -l")
@@ -101,6 +101,9 @@ def plan_measurement(
     channels = {method: channels_declared(methods[method]) for method, found in files.items() if found}
     hard = [method for method, found in files.items() if not found]
     notes = [f"{m}: no soft maps (.npz); its labels count as maps of 0 and 1" for m in hard]
+    for label, values in labels.values.items():
+        if merged := [method for method, declared in channels.items() if merges_regions(values, declared)]:
+            notes.append(f"{', '.join(merged)}: soft map of {label}: maximum over the regions of the network in it")
     return ArrayMeasurement(profile, labels, files, channels), notes
 
 

@@ -30,7 +30,7 @@ PREDICTION = {"a": bars(2, 6), "b": bars(2, 6), "c": bars(0, 0)}  # half overlap
 def write_folder(folder: Path, arrays: Arrays, ending: str = ".nii.gz", origin: float = 0.0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        image = SimpleITK.GetImageFromArray(array)
+        image = SimpleITK.GetImageFromArray(array, isVector=False)
         if array.ndim == 3:
             image.SetSpacing((0.7, 0.7, 5.0))
             image.SetOrigin((origin, 0.0, 0.0))
@@ -150,6 +150,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "no image": (lambda r, p: (r / "a.nii.gz").write_text("text"), "labels/a.nii.gz: cannot be read"),
     "soft map": (lambda r, p: write_folder(p, {"a": bars(0, 4) * 0.5}), "a.nii.gz: values that are no integers"),
     "unlike": (lambda r, p: write_folder(p, {k: v * 2 for k, v in PREDICTION.items()}), "bring both to the same"),
+    "four axes": (lambda r, p: write_folder(p, {"a": bars(0, 1)[None]}), "model/a.nii.gz: 4 dimensions"),
     "background": (
         lambda r, p: [write_folder(f, {k: bars(0, 0) for k in REFERENCE}) for f in (r, p)],
         "nothing but background",

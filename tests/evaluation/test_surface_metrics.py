@@ -1,5 +1,4 @@
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -7,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.surface_metrics import assd, hd95, surface_dice, surface_distances
+from nnunet_ext.evaluation.surface_metrics import _element_areas, assd, hd95, surface_dice, surface_distances
 
 metrics = pytest.importorskip("monai.metrics")
 torch = pytest.importorskip("torch")
@@ -134,7 +132,22 @@ def test_agreement_with_monai(seed: int, spacing: tuple[float, ...], tolerance: 
     assert assd(p, g, spacing) == pytest.approx(theirs.item(), rel=1e-4)
 
 
-def test_advice_where_monai_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "monai", None)  # as if not installed
-    with pytest.raises(InputError, match=r"pip install 'nnunetv2-ext\[metrics\]'"):
-        surface_dice(point(1, 1, 1), point(2, 2, 2), SPACING, 3)
+
+def test_a_distance_of_exactly_the_tolerance_is_within_it() -> None:
+    """A box of 4 x 20 x 14 voxels shifted along a row; every surface element is at most the shift away."""
+    for spacing, shift, tolerance in (((2.5, 0.7, 0.7), 1, 0.7), ((1.0, 0.6, 0.6), 5, 3.0), ((1.0, 0.3, 0.3), 10, 3.0)):
+        reference = np.zeros((8, 60, 80), bool)
+        reference[2:6, 10:30, 7:21] = True
+        moved = np.roll(reference, shift, axis=2)
+        assert surface_dice(moved, reference, spacing, tolerance) == 1
+        assert surface_dice(moved, reference, spacing, tolerance * 0.99) < 1
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 0.7, 0.8), (0.7, 0.8), (3.0, 1.0)])
+def test_areas_of_surface_elements_equal_monai(spacing: tuple[float, ...]) -> None:
+    """MONAI numbers the voxels in the reverse order."""
+    theirs, kernel = pytest.importorskip("monai.metrics.utils").get_code_to_measure_table(list(spacing))
+    assert np.ravel(kernel).tolist() == [1 << bit for bit in reversed(range(1 << len(spacing)))]
+    bits = 1 << len(spacing)
+    reversed_codes = [int(f"{code:0{bits}b}"[::-1], 2) for code in range(1 << bits)]
+    np.testing.assert_allclose(_element_areas(spacing), np.asarray(theirs)[reversed_codes], rtol=1e-6, atol=1e-6)
