@@ -49,3 +49,9 @@ def saved(figure: "Figure", path: Path) -> "Figure":
     figure.savefig(unfinished, dpi=DPI)
     unfinished.replace(path)
     return figure
+
+
+def literal(name: object) -> str:
+    """A name as it is, also with dollar signs, or with the leading underscore that hides it in a legend."""
+    text = str(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

@@ -1,10 +1,11 @@
 """From folders to voxel counts: pair the cases, compare each once, count per label."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,14 @@ from nnunet_ext.evaluation.label_files import LabelMap, find_label_files, grid_d
 from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.metrics import ConfusionCounts
 
+if TYPE_CHECKING:
+    from nnunet_ext.evaluation.array_measures import ArrayMeasurement
+
 ValuePairs = dict[tuple[int, int], int]
 """Number of voxels by (value in the reference, value in the prediction)."""
+
+Measures = dict[tuple[str, str, int], dict[str, float]]
+"""Metrics by method, label and unit (the slice's index, or 0)."""
 
 _VOXELS_PER_CHUNK = 1 << 22  # bounds memory; a chest CT has about 1 << 26
 _LISTED = 5
@@ -34,14 +41,26 @@ class Case:
 class Comparison:
     """Voxel counts of one case for each method, or the problems that prevented them.
 
-    ``pairs`` has one entry per unit: the whole case, or each of its slices. ``voxel_ml`` is the volume of a voxel, NaN
-    for formats that store no spacing.
+    ``pairs`` has one entry per slice, or one of the whole case. ``measures`` are, by profile, the metrics that do not
+    follow from counts. ``voxel_ml`` is the volume of a voxel, NaN for pictures and for formats without spacing.
+    ``files`` are the case itself, or what `pooled` merged to a patient.
     """
 
     case: Case
     pairs: dict[str, list[ValuePairs]] = field(default_factory=dict)
+    measures: dict[str, Measures] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     voxel_ml: float = float("nan")
+    is_picture: bool = False
+    has_spacing: bool = False
+    files: list[Case] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.files = self.files or [self.case]
+
+    def units(self, method: str, per_slice: bool) -> list[ValuePairs]:
+        """Counts of each slice, or those of the whole case."""
+        return self.pairs[method] if per_slice else [_total(self.pairs[method])]
 
 
 def pair_cases(
@@ -77,20 +96,24 @@ def pair_cases(
     return cases, notes
 
 
-def compare_case(case: Case, per_slice: bool = False) -> Comparison:
-    """Read the files of one case and count value pairs; problems are collected, so that one run names them all."""
+def compare_case(case: Case, per_slice: bool = False, measurements: "Sequence[ArrayMeasurement]" = ()) -> Comparison:
+    """Read the files of one case, count value pairs and measure; problems are collected, so that one run names all."""
     comparison = Comparison(case)
     try:
         reference = read_label_file(case.reference)
     except InputError as error:
         comparison.problems.append(str(error))
         return comparison
-    if reference.geometry:
+    comparison.is_picture, comparison.has_spacing = reference.array.ndim == 2, reference.geometry is not None
+    if comparison.has_spacing and not comparison.is_picture:
         comparison.voxel_ml = math.prod(reference.spacing) / 1000
     for method, path in case.predictions.items():
         try:
             prediction = read_label_file(path)
             comparison.pairs[method] = _count_on_one_grid(reference, prediction, case, path, per_slice)
+            for measurement in measurements:
+                measures = measurement(case.name, method, reference, prediction)
+                comparison.measures.setdefault(measurement.profile.name, {}).update(measures)
         except InputError as error:
             comparison.problems.append(str(error))
     return comparison
@@ -152,6 +175,13 @@ def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any])
             key = int(g[i]), int(p[j])
             pairs[key] = pairs.get(key, 0) + int(counts[i, j])
     return pairs
+
+
+def _total(units: list[ValuePairs]) -> ValuePairs:
+    total: Counter[tuple[int, int]] = Counter()
+    for pairs in units:
+        total.update(pairs)
+    return dict(total)
 
 
 def _compact(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -132,7 +132,6 @@ def test_agreement_with_monai(seed: int, spacing: tuple[float, ...], tolerance: 
     assert assd(p, g, spacing) == pytest.approx(theirs.item(), rel=1e-4)
 
 
-
 def test_a_distance_of_exactly_the_tolerance_is_within_it() -> None:
     """A box of 4 x 20 x 14 voxels shifted along a row; every surface element is at most the shift away."""
     for spacing, shift, tolerance in (((2.5, 0.7, 0.7), 1, 0.7), ((1.0, 0.6, 0.6), 5, 3.0), ((1.0, 0.3, 0.3), 10, 3.0)):
