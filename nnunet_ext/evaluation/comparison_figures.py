@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_ext.evaluation.canvas import COLORS, in_default_style, literal, new_figure, saved
+from nnunet_ext.evaluation.canvas import COLORS, in_default_style, literal, new_figure, saved, set_title
 from nnunet_ext.evaluation.metric_names import HEADERS, arrow
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def box_plots_figure(cases: "pd.DataFrame", metrics: tuple[str, ...], path: Path
             ax.grid(axis="y", alpha=0.3)
             ax.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel(literal(label), fontsize=11)
-    figure.suptitle(literal(title), fontsize=11)
+    set_title(figure, title)
     return saved(figure, path)
 
 
@@ -79,7 +79,7 @@ def bland_altman_figure(cases: "pd.DataFrame", path: Path, title: str = "") -> "
             ax.set_xlabel(f"mean volume [{_unit(cases)}]", fontsize=9)
             ax.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel(f"predicted - reference [{_unit(cases)}]", fontsize=9)
-    figure.suptitle(literal(title), fontsize=11)
+    set_title(figure, title)
     return saved(figure, path)
 
 
@@ -109,8 +109,10 @@ def score_over_volume_figure(cases: "pd.DataFrame", metric: str, path: Path, tit
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(HEADERS[metric], fontsize=10)
-    figure.suptitle(literal(title), fontsize=11)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    set_title(figure, title)
+    columns = max(1, int(figure.get_figwidth() // 2.1))  # inches for a name of 20 characters
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return saved(figure, path)
 
 

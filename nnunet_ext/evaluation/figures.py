@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.evaluation.canvas import in_default_style, literal, new_figure, saved
+from nnunet_ext.evaluation.canvas import in_default_style, literal, new_figure, saved, set_title
 from nnunet_ext.evaluation.metrics import dice
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") ->
             _draw_errors(ax, np.asarray(case.predictions[method]) != 0, reference)
     for ax, column in zip(axes[0], ("image", "reference", *methods), strict=True):
         ax.set_title(literal(column), fontsize=12)
-    figure.suptitle(literal(title), fontsize=11)
+    set_title(figure, title)
     keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
     keys += [Patch(color=color, label=label) for label, color in ERROR_COLORS.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11)

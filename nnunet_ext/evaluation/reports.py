@@ -150,7 +150,7 @@ def _cell(row: dict[Any, Any], chosen: set[tuple[str, str, str]]) -> str:
 def _tex_cell(row: dict[Any, Any], chosen: set[tuple[str, str, str]]) -> str:
     if not row["n"]:
         return "--"
-    mean = formatted(row["metric"], row["mean"])
+    mean = formatted(row["metric"], row["mean"]).replace("-", "$-$")
     if (row["method"], row["label"], row["metric"]) in chosen:
         mean = rf"\textbf{{{mean}}}"
     spread = "" if row["n"] < 2 or row["interval"] == AGGREGATE else rf" $\pm$ {formatted(row['metric'], row['sd'])}"
