@@ -72,7 +72,10 @@ def read_label_file(path: Path) -> LabelMap:
     _guarded(path, lambda: _require_complete(path))
     image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
     array = SimpleITK.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
+    components = image.GetNumberOfComponentsPerPixel()
+    if components > 4:
+        raise InputError(f"{path}: {components} values per voxel; a label file has one")
+    if components > 1:
         array, *others = np.moveaxis(array, -1, 0)[:3]  # grey BMP and many grey PNG arrive as RGB or RGBA
         if not all(np.array_equal(array, other) for other in others):
             raise InputError(f"{path}: a colour image; a label file has one channel")

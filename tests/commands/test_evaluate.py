@@ -150,6 +150,12 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "no image": (lambda r, p: (r / "a.nii.gz").write_text("text"), "labels/a.nii.gz: cannot be read"),
     "soft map": (lambda r, p: write_folder(p, {"a": bars(0, 4) * 0.5}), "a.nii.gz: values that are no integers"),
     "unlike": (lambda r, p: write_folder(p, {k: v * 2 for k, v in PREDICTION.items()}), "bring both to the same"),
+    "vectors": (
+        lambda r, p: SimpleITK.WriteImage(
+            SimpleITK.GetImageFromArray(np.ones((4, 10, 6, 5), np.uint8), isVector=True), str(p / "a.nii.gz")
+        ),
+        "model/a.nii.gz: 5 values per voxel",
+    ),
     "four axes": (lambda r, p: write_folder(p, {"a": np.stack([bars(0, 1)] * 2)}), "model/a.nii.gz: 4 dimensions"),
     "background": (
         lambda r, p: [write_folder(f, {k: bars(0, 0) for k in REFERENCE}) for f in (r, p)],
