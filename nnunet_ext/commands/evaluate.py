@@ -306,8 +306,8 @@ def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[st
     try:
         drawn = [folder / f".{FIGURES}.part" for folder in folders]
         for evaluation, folder in zip(evaluations, drawn, strict=True):
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
             if images is not None:
-                shutil.rmtree(folder, ignore_errors=True)
                 evaluation.draw(folder, images)
         for folder in _result_folders(output):
             if (folder / FIGURES).exists():

@@ -60,3 +60,16 @@ def test_box_plots_show_every_defined_case(cases: pd.DataFrame, tmp_path: Path) 
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a, n = 2", "b, n = 2"]
     with Image.open(tmp_path / "figure.png") as image:
         assert image.width > 200
+
+
+def test_names_are_drawn_as_they_are_and_titles_fit(cases: pd.DataFrame, tmp_path: Path) -> None:
+    """Matplotlib hides legend entries that begin with an underscore, and sets text between dollar signs as formula."""
+    cases["method"] = cases["method"].replace({"a": "_a", "b": "$x_{$"})
+    figure = score_over_volume_figure(cases, "dice", tmp_path / "figure.png", "a profile with a remark " * 4)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [" _a", r"\$x_{\$"]
+    assert figure.get_suptitle().count("\n") >= 2
+    figure.draw_without_rendering()
+    for text in (*legend.get_texts(), figure._suptitle):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
