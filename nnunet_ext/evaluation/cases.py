@@ -25,6 +25,7 @@ Measures = dict[tuple[str, str, int], dict[str, float]]
 """Metrics by method, label and unit (the slice's index, or 0)."""
 
 _VOXELS_PER_CHUNK = 1 << 22  # bounds memory; a chest CT has about 1 << 26
+_FEW_VALUES = 16  # whose pairs fit into 8 bits
 _LISTED = 5
 
 
@@ -168,9 +169,14 @@ def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any])
     reference, prediction = reference.ravel(), prediction.ravel()
     pairs: ValuePairs = {}
     for start in range(0, reference.size, _VOXELS_PER_CHUNK):
-        g, g_index = _compact(reference[start : start + _VOXELS_PER_CHUNK])
-        p, p_index = _compact(prediction[start : start + _VOXELS_PER_CHUNK])
-        counts = np.bincount(g_index * len(p) + p_index, minlength=len(g) * len(p)).reshape(len(g), len(p))
+        chunks = [array[start : start + _VOXELS_PER_CHUNK] for array in (reference, prediction)]
+        if all(chunk.max() < _FEW_VALUES for chunk in chunks):  # the usual case, three times faster
+            g_index, p_index = (chunk.astype(np.uint8) for chunk in chunks)
+            g = p = np.arange(_FEW_VALUES)
+        else:
+            (g, g_index), (p, p_index) = map(_compact, chunks)
+        joint = g_index * g_index.dtype.type(len(p)) + p_index
+        counts = np.bincount(joint, minlength=len(g) * len(p)).reshape(len(g), len(p))
         for i, j in zip(*np.nonzero(counts), strict=True):
             key = int(g[i]), int(p[j])
             pairs[key] = pairs.get(key, 0) + int(counts[i, j])
