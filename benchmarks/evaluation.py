@@ -1,13 +1,14 @@
 """Time and memory of ``nnUNetv2_ext_evaluate`` on one chest-CT-sized pair with all metrics.
 
-Run from the repository's root: ``python -m benchmarks.evaluation [--shape 300 512 512]``. Lesions are generated: blobs
-in two ellipsoids that fill most of the image, so that the surfaces' bounding box is nearly the whole volume. Times are
-of the whole command (start of Python, reading the .nii.gz files, metrics, tables), in a process of its own.
+Run from the repository's root: ``python -m benchmarks.evaluation [--shape 300 512 512] [--repeats 5]``. Lesions are
+generated: blobs in two ellipsoids that fill most of the image, so that the surfaces' bounding box is nearly the whole
+volume. Times are of the whole command (start of Python, reading the .nii.gz files, metrics, tables), in a process of
+its own; median and range.
 """
 
 import argparse
 import os
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,10 +23,12 @@ from nnunet_ext.evaluation.infnet_metrics import INFNET_METRICS
 from nnunet_ext.evaluation.metrics import COUNT_METRICS
 from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
 
+SURFACES = (*COUNT_METRICS, *SURFACE_METRICS)
 RUNS = {
     "counts": ("--metrics", *COUNT_METRICS),
-    "counts and surfaces": ("--metrics", *COUNT_METRICS, *SURFACE_METRICS),
+    "counts and surfaces": ("--metrics", *SURFACES),
     "infnet, all": ("--profile", "infnet", "--metrics", *INFNET_METRICS),
+    "all of both": ("--profile", "plain", "infnet", "--metrics", *dict.fromkeys((*SURFACES, *INFNET_METRICS))),
 }
 
 
@@ -44,7 +47,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), help="slices, rows, columns")
-    shape = tuple(parser.parse_args().shape)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    shape = tuple(args.shape)
     with tempfile.TemporaryDirectory() as folder:
         for name, mask in zip(("reference", "prediction"), lesions(shape), strict=True):
             image = sitk.GetImageFromArray(mask.astype(np.uint8))
@@ -54,17 +59,28 @@ def main() -> None:
             print(f"{name}: {mask.mean():.1%} foreground")
         code = "from nnunet_ext.commands.evaluate import evaluate_entry; evaluate_entry()"
         command = [sys.executable, "-c", code, "-r", f"{folder}/reference", "-p", f"{folder}/prediction"]
-        print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n| metrics | seconds | CPU s | peak GB |")
-        print("|---|---|---|---|")
+        command += ["-l", "lesion=1"]
+        print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {args.repeats} runs each\n")
+        print("| metrics | seconds | CPU s | peak MB |\n|---|---|---|---|")
         for name, arguments in RUNS.items():
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            start = time.perf_counter()
-            subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL)
-            seconds = time.perf_counter() - start
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            peak = after.ru_maxrss / 1e6  # kB; of the largest child so far, hence runs in rising order
-            print(f"| {name} | {seconds:.1f} | {cpu:.1f} | {peak:.2f} |")
+            runs = [measured([*command, *arguments]) for _ in range(args.repeats)]
+            print(f"| {name} | " + " | ".join(with_range(values) for values in zip(*runs, strict=True)) + " |")
+
+
+def measured(command: list[str]) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak memory in MB of a command."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def with_range(values: tuple[float, ...]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
 
 
 if __name__ == "__main__":

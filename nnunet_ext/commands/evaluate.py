@@ -2,8 +2,8 @@
 
 import argparse
 import functools
-import math
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +13,7 @@ from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from nnunet_ext.evaluation.array_measures import Measures
+    from nnunet_ext.evaluation.array_measures import ArrayMeasurement
     from nnunet_ext.evaluation.cases import Case, Comparison
     from nnunet_ext.evaluation.labels import LabelSet
     from nnunet_ext.evaluation.metrics import EmptyPolicy
@@ -35,42 +33,87 @@ def evaluate_entry(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     methods = _methods(args.predictions)
     _require_free(args.output, args.overwrite, args.figures)
+    if args.images and not args.figures:
+        raise InputError("-i: images are drawn behind the worst cases; add --figures, or leave -i out")
 
     # Imported here, so that --help and wrong arguments answer at once.
-    from nnunet_ext.evaluation.cases import compare_case, pair_cases, require_no_problems
-    from nnunet_ext.evaluation.profiles import chosen_profile
-    from nnunet_ext.evaluation.reports import latex_table, markdown_report, wide_table
+    from nnunet_ext.evaluation.cases import pair_cases
+    from nnunet_ext.evaluation.patients import patients_of, pooled
+    from nnunet_ext.evaluation.profiles import chosen_profiles
     from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
-    from nnunet_ext.evaluation.tables import cases_table, paired_tests_table, summary_table
 
-    profile = chosen_profile(args.profile, tuple(args.metrics), args.tolerance_mm)
-    if profile.empty is not None and args.empty is not None:
-        raise InputError(f"--empty {args.empty}: profile {profile.name} has its own rule for empty masks; leave it out")
-    empty: EmptyPolicy = args.empty or "nan"
+    profiles = chosen_profiles(args.profile, args.metrics, args.tolerance_mm)
+    if args.empty is not None and all(profile.empty is not None for profile in profiles):
+        names = ", ".join(profile.name for profile in profiles)
+        raise InputError(f"--empty {args.empty}: profile {names} has its own rule for empty masks; leave it out")
+    if args.patients and not any(profile.per_patient for profile in profiles):
+        raise InputError("--patients: for a profile on patients only (ncovsegnet); leave it out")
     declared = _declared_labels(args.labels, args.reference, methods)
     cases, notes = pair_cases(args.reference, methods, allow_missing=args.chill)
     images = _images(args.images, cases)
-    comparisons = _of_all_cases(functools.partial(compare_case, per_slice=profile.per_slice), cases, args.processes)
-    require_no_problems(comparisons, declared)
-    labels = (declared or _inferred_labels(comparisons)).with_foreground()
+    patients = patients_of(cases, args.reference, args.patients) if any(p.per_patient for p in profiles) else {}
+    comparisons, labels, further = _compared(profiles, declared, methods, cases, args.processes)
     if labels.ignore is not None:
         notes.append(f"Voxels with the reference value {labels.ignore} (ignore label) are left out")
-    if set(profile.metrics) & set(SURFACE_METRICS) and any(math.isnan(c.voxel_ml) for c in comparisons):
-        notes.append("Files without spacing: their surface distances and tolerance are in pixels, not mm")
-    measures, further_notes = _array_measures(profile, labels, methods, cases, args.processes)
 
-    table = cases_table(comparisons, labels, profile, empty, measures)
-    summary, tests = summary_table(table, profile), paired_tests_table(table, profile)
-    markdown = markdown_report(summary, tests, profile, empty, notes + further_notes)
-    print(markdown)
+    evaluations = []
+    for profile in profiles:
+        own_notes = notes + further[profile.name]
+        if set(profile.metrics) & set(SURFACE_METRICS) and not all(c.has_spacing for c in comparisons):
+            own_notes.append("Files without spacing: their surface distances and tolerance are in pixels, not mm")
+        units = comparisons
+        if profile.per_patient:
+            units, profile = pooled(comparisons, profile, patients)
+        evaluations.append(_Evaluation(profile, units, labels, args.empty or "nan", own_notes))
     if args.output:
-        frames = (table, summary, tests if len(tests) else None, wide_table(summary))
-        texts = [None if frame is None else frame.to_csv(index=False, na_rep="nan") for frame in frames]
-        texts += [latex_table(summary, profile), markdown]
-        _write(args.output, dict(zip(RESULTS, texts, strict=True)))
-    if args.figures:
-        _draw(args.output / FIGURES, table, profile, cases, labels, images)
+        _write_all(args.output, evaluations, images if args.figures else None)
+    print("\n".join(evaluation.texts["summary.md"] or "" for evaluation in evaluations))
     return 0
+
+
+class _Evaluation:
+    """The tables of one profile."""
+
+    def __init__(
+        self,
+        profile: "Profile",
+        comparisons: "Sequence[Comparison]",
+        labels: "LabelSet",
+        empty: "EmptyPolicy",
+        notes: Sequence[str],
+    ) -> None:
+        from nnunet_ext.evaluation.reports import latex_table, markdown_report, wide_table
+        from nnunet_ext.evaluation.tables import cases_table, paired_tests_table, summary_table
+
+        self.profile, self.labels = profile, labels
+        self.files = {comparison.case.name: comparison.files for comparison in comparisons}
+        self.cases = cases_table(comparisons, labels, profile, empty)
+        summary, tests = summary_table(self.cases, profile), paired_tests_table(self.cases, profile)
+        frames = (self.cases, summary, tests if len(tests) else None, wide_table(summary))
+        texts = [None if frame is None else frame.to_csv(index=False, na_rep="nan") for frame in frames]
+        texts += [latex_table(summary, profile), markdown_report(summary, tests, profile, empty, notes)]
+        self.texts = dict(zip(RESULTS, texts, strict=True))
+
+    def draw(self, folder: Path, images: dict[str, Path]) -> None:
+        """Figures of all methods, and of each one's worst cases."""
+        from nnunet_ext.evaluation.comparison_figures import (
+            bland_altman_figure,
+            box_plots_figure,
+            score_over_volume_figure,
+        )
+        from nnunet_ext.evaluation.gallery import worst_cases_figure
+
+        first = self.profile.metrics[0]
+        title = f"profile {self.profile.title}, {len(self.files)} {'patients' if self.profile.per_patient else 'cases'}"
+        box_plots_figure(self.cases, self.profile.metrics, folder / "box_plots.png", title)
+        bland_altman_figure(self.cases, folder / "bland_altman.png", title)
+        score_over_volume_figure(self.cases, first, folder / f"{first}_over_volume.png", title)
+        label, values = list(self.labels.values.items())[-1]  # all labels merged, where there are several
+        rows = self.cases[self.cases["label"] == label]
+        for number, method in enumerate(rows["method"].unique(), start=1):
+            name = re.sub(r"[^\w.-]+", "_", method)
+            path = folder / f"worst_cases_{number}_{name}.png"
+            worst_cases_figure(rows, method, first, self.files, values, images, path, f"{title}, worst {first}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,10 +134,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help=f"folder for {', '.join(RESULTS)}")
     parser.add_argument(
-        "--profile", choices=PROFILE_NAMES, default="plain", help="whose way to measure; default plain (textbook)"
+        "--profile",
+        nargs="+",
+        choices=PROFILE_NAMES,
+        default=["plain"],
+        help="whose way to measure; default plain (textbook). Several: tables of each, in a folder of its name",
     )
     parser.add_argument(
-        "--metrics", nargs="+", default=[], metavar="METRIC", help="these instead of the profile's, e.g. dice hd95 assd"
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="METRIC",
+        help="these instead of the profile's, e.g. dice hd95 assd; of several profiles each takes what it can measure",
+    )
+    parser.add_argument(
+        "--patients",
+        type=Path,
+        metavar="CSV",
+        help="columns case,patient: whose the cases are, for a profile on patients; default: conversion.csv beside "
+        "the reference folder",
     )
     parser.add_argument(
         "--tolerance", dest="tolerance_mm", type=_positive_number, metavar="MM", help="of surface_dice, default 3"
@@ -105,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-i", dest="images", type=Path, metavar="IMAGES", help="folder of CASE_0000.* images behind the worst cases"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier results in OUT")
+    parser.add_argument("--overwrite", action="store_true", help="replace all earlier results in OUT, figures too")
     parser.add_argument(
         "--empty",
         choices=("nan", "one", "zero"),
@@ -191,48 +249,33 @@ def _of_all_cases(function: "Callable[[Case], Result]", cases: "Sequence[Case]",
     return [result for _, result in sorted(done, key=lambda pair: order[id(pair[0])])]
 
 
-def _array_measures(
-    profile: "Profile", labels: "LabelSet", methods: dict[str, Path], cases: "Sequence[Case]", processes: int
-) -> "tuple[dict[str, Measures], list[str]]":
-    """Metrics that need the arrays, by case; after all files proved to be comparable."""
-    if not profile.array_metrics:
-        return {}, []
-    from nnunet_ext.evaluation.array_measures import plan_measurement
-
-    measurement, notes = plan_measurement(profile, labels, methods, cases)
-    results = _of_all_cases(measurement, cases, processes)
-    if errors := [result for result in results if isinstance(result, InputError)]:
-        more = f"; and {len(errors) - 1} more cases" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0]}{more}")
-    measures = zip(cases, results, strict=True)
-    return {case.name: result for case, result in measures if not isinstance(result, InputError)}, notes
-
-
-def _draw(
-    folder: Path,
-    table: "pd.DataFrame",
-    profile: "Profile",
+def _compared(
+    profiles: "Sequence[Profile]",
+    declared: "LabelSet | None",
+    methods: dict[str, Path],
     cases: "Sequence[Case]",
-    labels: "LabelSet",
-    images: dict[str, Path],
-) -> None:
-    from nnunet_ext.evaluation.comparison_figures import (
-        bland_altman_figure,
-        box_plots_figure,
-        score_over_volume_figure,
-    )
-    from nnunet_ext.evaluation.gallery import worst_cases_figure
+    processes: int,
+) -> "tuple[list[Comparison], LabelSet, dict[str, list[str]]]":
+    """All cases with what the profiles need, the labels, and notes by profile.
 
-    first = profile.metrics[0]
-    box_plots_figure(table, profile.metrics, folder / "box_plots.png")
-    bland_altman_figure(table, folder / "bland_altman.png")
-    score_over_volume_figure(table, first, folder / f"{first}_over_volume.png")
-    label, values = list(labels.values.items())[-1]  # all labels merged, where there are several
-    rows = table[table["label"] == label]
-    for number, method in enumerate(table["method"].unique(), start=1):
-        name = re.sub(r"[^\w.-]+", "_", method)
-        path = folder / f"worst_cases_{number}_{name}.png"
-        worst_cases_figure(rows, method, first, cases, values, images, path)
+    Each file is read once, unless the labels must be found in the files before anything else can be measured.
+    """
+    from nnunet_ext.evaluation.array_measures import plan_measurement
+    from nnunet_ext.evaluation.cases import compare_case, require_no_problems
+
+    def compared(measurements: "Sequence[ArrayMeasurement]") -> "list[Comparison]":
+        comparisons = _of_all_cases(functools.partial(compare_case, per_slice=per_slice, measurements=measurements),
+                                    cases, processes)  # fmt: skip
+        require_no_problems(comparisons, declared)
+        return comparisons
+
+    per_slice = any(profile.per_slice for profile in profiles)
+    comparisons = None if declared else compared(())
+    labels = (declared or _inferred_labels(comparisons or ())).with_foreground()
+    plans = {p.name: plan_measurement(p, labels, methods, cases) for p in profiles if p.array_metrics}
+    if comparisons is None or plans:
+        comparisons = compared([measurement for measurement, _ in plans.values()])
+    return comparisons, labels, {p.name: plans[p.name][1] if p.name in plans else [] for p in profiles}
 
 
 def _require_free(output: Path | None, overwrite: bool, figures: bool) -> None:
@@ -242,21 +285,52 @@ def _require_free(output: Path | None, overwrite: bool, figures: bool) -> None:
         return
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; -o needs a folder")
-    existing = [name for name in (*RESULTS, FIGURES) if (output / name).exists()]
+    existing = [
+        str(Path(folder.name if folder != output else "") / name)
+        for folder in _result_folders(output)
+        for name in (*RESULTS, FIGURES)
+        if (folder / name).exists()
+    ]
     if existing and not overwrite:
         raise InputError(f"{output}: already holds {', '.join(existing)}; choose another -o or add --overwrite")
 
 
-def _write(output: Path, texts: dict[str, str | None]) -> None:
-    """Each file whole; None removes what an earlier run left."""
+def _result_folders(output: Path) -> list[Path]:
+    """Where results can stand: one profile's in the folder itself, several profiles' in a folder of each."""
+    return [output, *(output / name for name in PROFILE_NAMES)]
+
+
+def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[str, Path] | None) -> None:
+    """Replace all earlier results, also those of other profiles; figures as a whole, if ``images`` is not None."""
+    folders = [output] if len(evaluations) == 1 else [output / e.profile.name for e in evaluations]
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            if text is None:
-                (output / name).unlink(missing_ok=True)
-                continue
-            temporary = output / f".{name}.part"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(output / name)  # no half-written table after a kill
+        drawn = [folder / f".{FIGURES}.part" for folder in folders]
+        for evaluation, folder in zip(evaluations, drawn, strict=True):
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+            if images is not None:
+                evaluation.draw(folder, images)
+        for folder in _result_folders(output):
+            if (folder / FIGURES).exists():
+                shutil.rmtree(folder / FIGURES)
+            if folder.is_dir() and folder not in folders:
+                _write(folder, dict.fromkeys(RESULTS))
+                if folder != output and not any(folder.iterdir()):
+                    folder.rmdir()
+        for evaluation, folder, figures in zip(evaluations, folders, drawn, strict=True):
+            _write(folder, evaluation.texts)
+            if images is not None:
+                figures.replace(folder / FIGURES)
     except OSError as error:
         raise InputError(f"{output}: cannot write results ({error.strerror})") from error
+
+
+def _write(output: Path, texts: dict[str, str | None]) -> None:
+    """Each file whole; None removes what an earlier run left."""
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        if text is None:
+            (output / name).unlink(missing_ok=True)
+            continue
+        temporary = output / f".{name}.part"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(output / name)  # no half-written table after a kill

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.cases import Case
+from nnunet_ext.evaluation.cases import Case, Measures
 from nnunet_ext.evaluation.infnet_metrics import infnet_metrics
-from nnunet_ext.evaluation.label_files import LabelMap, read_label_file
+from nnunet_ext.evaluation.label_files import LabelMap
 from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.profiles import Profile
 from nnunet_ext.evaluation.soft_maps import (
     channels_declared,
+    merges_regions,
     read_probabilities,
     require_agreement,
     soft_map_files,
@@ -23,43 +24,35 @@ from nnunet_ext.evaluation.soft_maps import (
 )
 from nnunet_ext.evaluation.surface_metrics import surface_dice, surface_distances
 
-Measures = dict[tuple[str, str, int], dict[str, float]]
-"""Metrics by method, label and unit (the slice's index, or 0)."""
-
 
 @dataclass(frozen=True)
 class ArrayMeasurement:
-    """What to measure, once for all cases; made by :func:`plan_measurement`, called on each case in the workers."""
+    """What to measure, once for all cases; made by :func:`plan_measurement`, called on each pair in the workers."""
 
     profile: Profile
     labels: LabelSet
     soft_files: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
     channels: Mapping[str, LabelSet] = field(default_factory=dict)
 
-    def __call__(self, case: Case) -> Measures | InputError:
-        """Metrics of one case, or what prevented them."""
-        try:
-            return self._measure(case)
-        except InputError as error:
-            return error
+    def __call__(self, case: str, method: str, reference: LabelMap, prediction: LabelMap) -> Measures:
+        """Metrics of one method on one case.
 
-    def _measure(self, case: Case) -> Measures:
-        reference = read_label_file(case.reference)
+        Raises:
+            InputError: the case's soft map does not fit.
+        """
         measures: Measures = {}
-        for method, path in case.predictions.items():
-            prediction = read_label_file(path)
-            soft = self._probabilities(method, case.name, prediction)
-            for label, values in self.labels.values.items():
-                g = _mask(reference, values)
-                if self.profile.soft:
-                    p = self._soft(soft, values, method, case.name) if soft is not None else _mask(prediction, values)
-                    per_unit = [infnet_metrics(*pair) for pair in zip(*map(as_slices, (p, g)), strict=True)]
-                else:
-                    p = _mask(prediction, values)
-                    if self.labels.ignore is not None:
-                        p &= reference.array != self.labels.ignore
-                    per_unit = [self._surface(p, g, reference)]
-                measures |= {(method, label, unit): metrics for unit, metrics in enumerate(per_unit)}
+        soft = self._probabilities(method, case, prediction)
+        for label, values in self.labels.values.items():
+            g = _mask(reference, values)
+            if self.profile.soft:
+                p = self._soft(soft, values, method, case) if soft is not None else _mask(prediction, values)
+                per_unit = [infnet_metrics(*pair) for pair in zip(*map(as_slices, (p, g)), strict=True)]
+            else:
+                p = _mask(prediction, values)
+                if self.labels.ignore is not None:
+                    p &= reference.array != self.labels.ignore
+                per_unit = [self._surface(p, g, reference)]
+            measures |= {(method, label, unit): metrics for unit, metrics in enumerate(per_unit)}
         return measures
 
     def _probabilities(self, method: str, case: str, prediction: LabelMap) -> npt.NDArray[Any] | None:
@@ -100,6 +93,9 @@ def plan_measurement(
     channels = {method: channels_declared(methods[method]) for method, found in files.items() if found}
     hard = [method for method, found in files.items() if not found]
     notes = [f"{m}: no soft maps (.npz); its labels count as maps of 0 and 1" for m in hard]
+    for label, values in labels.values.items():
+        if merged := [method for method, declared in channels.items() if merges_regions(values, declared)]:
+            notes.append(f"{', '.join(merged)}: soft map of {label}: maximum over the regions of the network in it")
     return ArrayMeasurement(profile, labels, files, channels), notes
 
 
@@ -109,4 +105,4 @@ def as_slices(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _mask(labels: LabelMap, values: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    return np.isin(labels.array, values)
+    return labels.array == values[0] if len(values) == 1 else np.isin(labels.array, values)  # the former is faster

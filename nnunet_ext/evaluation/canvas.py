@@ -4,6 +4,7 @@ No pyplot, hence no global state and no display. Matplotlib is imported inside.
 """
 
 import functools
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -49,3 +50,15 @@ def saved(figure: "Figure", path: Path) -> "Figure":
     figure.savefig(unfinished, dpi=DPI)
     unfinished.replace(path)
     return figure
+
+
+def literal(name: object) -> str:
+    """A name as it is, also with dollar signs, or with the leading underscore that hides it in a legend."""
+    text = str(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def set_title(figure: "Figure", title: str) -> None:
+    """Above the whole figure, in as many lines as its width needs."""
+    characters = max(20, int(11 * figure.get_figwidth()))  # of 11 points, per inch
+    figure.suptitle("\n".join(textwrap.wrap(literal(title), characters)), fontsize=11)

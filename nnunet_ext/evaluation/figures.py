@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.evaluation.canvas import in_default_style, new_figure, saved
+from nnunet_ext.evaluation.canvas import in_default_style, literal, new_figure, saved, set_title
 from nnunet_ext.evaluation.metrics import dice
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
 
 
 @in_default_style
-def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
+def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") -> "Figure":
     """Rows of cases: image, image with reference contour, then each method's hits and errors with its Dice.
 
     Raises:
@@ -69,12 +69,13 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path) -> "Figure":
             ax.imshow(case.image, cmap="gray", vmin=low, vmax=high)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        row[0].set_ylabel(case.name, fontsize=11)
+        row[0].set_ylabel(literal(case.name), fontsize=11)
         _draw_contour(row[1], reference)
         for ax, method in zip(row[2:], methods, strict=True):
             _draw_errors(ax, np.asarray(case.predictions[method]) != 0, reference)
-    for ax, title in zip(axes[0], ("image", "reference", *methods), strict=True):
-        ax.set_title(title, fontsize=12)
+    for ax, column in zip(axes[0], ("image", "reference", *methods), strict=True):
+        ax.set_title(literal(column), fontsize=12)
+    set_title(figure, title)
     keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
     keys += [Patch(color=color, label=label) for label, color in ERROR_COLORS.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11)

@@ -64,17 +64,23 @@ def read_label_file(path: Path) -> LabelMap:
     """Read one label file with SimpleITK, after proving that it is complete.
 
     Raises:
-        InputError: the file is unreadable or truncated, has colours, or holds other values than integers >= 0.
+        InputError: the file is unreadable or truncated, has colours, is neither 2D nor 3D, or holds other values than
+            integers >= 0.
     """
     import SimpleITK  # slow to import
 
     _guarded(path, lambda: _require_complete(path))
     image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
     array = SimpleITK.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() > 1:
+    components = image.GetNumberOfComponentsPerPixel()
+    if components > 4:
+        raise InputError(f"{path}: {components} values per voxel; a label file has one")
+    if components > 1:
         array, *others = np.moveaxis(array, -1, 0)[:3]  # grey BMP and many grey PNG arrive as RGB or RGBA
         if not all(np.array_equal(array, other) for other in others):
             raise InputError(f"{path}: a colour image; a label file has one channel")
+    if array.ndim not in (2, 3):
+        raise InputError(f"{path}: {array.ndim} dimensions; a label file is a picture or a volume, so split it")
     if array.dtype.kind == "f":
         rounded = np.nan_to_num(array).astype(np.int64)
         if not np.array_equal(rounded, array):
@@ -92,14 +98,32 @@ def read_image_file(path: Path) -> npt.NDArray[Any]:
     """Grey values of an image file, axes slowest first; of a colour picture the mean over its channels.
 
     Raises:
-        InputError: the file is unreadable or truncated.
+        InputError: the file is unreadable or truncated, or neither 2D nor 3D.
     """
     import SimpleITK  # slow to import
 
     _guarded(path, lambda: _require_complete(path))
     image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
     array = SimpleITK.GetArrayFromImage(image)
-    return array.mean(axis=-1) if image.GetNumberOfComponentsPerPixel() > 1 else array
+    array = array.mean(axis=-1) if image.GetNumberOfComponentsPerPixel() > 1 else array
+    if array.ndim not in (2, 3):
+        raise InputError(f"{path}: {array.ndim} dimensions; the gallery draws pictures and volumes")
+    return array
+
+
+def image_shape(path: Path) -> tuple[int, ...]:
+    """Of an image file by its header, axes slowest first, without a picture's colours.
+
+    Raises:
+        InputError: the file is unreadable or truncated.
+    """
+    import SimpleITK  # slow to import
+
+    _guarded(path, lambda: _require_complete(path))
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    _guarded(path, reader.ReadImageInformation)
+    return tuple(reader.GetSize()[::-1])
 
 
 def grid_difference(reference: LabelMap, prediction: LabelMap) -> str | None:

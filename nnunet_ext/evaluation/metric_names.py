@@ -1,6 +1,10 @@
 """How metrics are written in tables and figures, and which way is better."""
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEADERS = {
     "dice": "Dice",
@@ -32,8 +36,13 @@ def formatted(metric: str, value: float) -> str:
 
 
 def arrow(metric: str) -> str:
-    """Up where more is better."""
-    return "↓" if metric in _LOWER else "↑"
+    """Up where more is better, to 0 where the sign tells over- from under-segmentation."""
+    return "→ 0" if metric == "rvd" else "↓" if metric in _LOWER else "↑"
+
+
+def badness(metric: str, values: "pd.Series") -> "pd.Series":
+    """Rises from the best to the worst value."""
+    return values.abs() if metric in _LOWER else -values
 
 
 def best(metric: str, values: dict[str, float]) -> set[str]:

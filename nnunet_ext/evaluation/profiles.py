@@ -3,7 +3,7 @@
 The definition of the profile in use stands in every table, because numbers of two profiles are not comparable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ class Profile:
 
     ``empty`` None leaves the decision to the user. ``aggregates`` are numbers of a whole method rather than means over
     cases: each takes the cases' rows. ``soft``: on probability maps instead of labels, with Inf-Net's toolbox.
+    ``per_patient``: a patient's cases are pooled. ``remark`` says what was special in this evaluation.
     """
 
     name: str
@@ -33,6 +34,18 @@ class Profile:
     empty: EmptyPolicy | None = None
     tolerance_mm: float = 3.0
     aggregates: tuple[str, ...] = ()
+    per_patient: bool = False
+    remark: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name and remark, for every table."""
+        return f"{self.name} ({self.remark})" if self.remark else self.name
+
+    @property
+    def unit(self) -> str:
+        """What the means are over."""
+        return "slices" if self.per_slice else "patients" if self.per_patient else "cases"
 
     @property
     def count_metrics(self) -> tuple[str, ...]:
@@ -56,11 +69,12 @@ def _voe_of_mean_dice(cases: "pd.DataFrame") -> float:
     return 1 - mean / (2 - mean)
 
 
-AGGREGATES: dict[str, Callable[["pd.DataFrame"], float]] = {
-    "pooled_dice": _pooled_dice,
-    "voe_of_mean_dice": _voe_of_mean_dice,
-    "abs_mean_rvd": lambda cases: abs(float(cases["rvd"].mean())),
+AGGREGATES: dict[str, tuple[Callable[["pd.DataFrame"], float], str]] = {
+    "pooled_dice": (_pooled_dice, ""),
+    "voe_of_mean_dice": (_voe_of_mean_dice, "dice"),
+    "abs_mean_rvd": (lambda cases: abs(float(cases["rvd"].mean())), "rvd"),
 }
+"""The number, and the metric of whose defined values it is a number; of all voxels where there is none."""
 
 PROFILES = {
     profile.name: profile
@@ -94,6 +108,7 @@ PROFILES = {
             ("dice", "sensitivity", "specificity", "precision", "voe", "abs_rvd", "rvd"),
             empty="one",
             aggregates=("voe_of_mean_dice", "abs_mean_rvd"),
+            per_patient=True,
         ),
         Profile(
             "slice",
@@ -119,25 +134,49 @@ PROFILES = {
 METRIC_NAMES = tuple(dict.fromkeys((*COUNT_METRICS, *SURFACE_METRICS, *INFNET_METRICS)))
 
 
-def chosen_profile(name: str, metrics: tuple[str, ...] = (), tolerance_mm: float | None = None) -> Profile:
-    """A profile, with other metrics or tolerance where the user names them; its definition then says so.
+def chosen_profiles(
+    names: Sequence[str], metrics: Sequence[str] = (), tolerance_mm: float | None = None
+) -> list[Profile]:
+    """Profiles, with other metrics or tolerance where the user names them; their definitions then say so.
+
+    Of several profiles each takes those metrics that it can measure.
 
     Raises:
-        InputError: the profile cannot measure one of the metrics.
+        InputError: a name is given twice, nothing can measure a metric, a profile none, or nothing needs the tolerance.
     """
-    profile = PROFILES[name]
-    possible = (
-        INFNET_METRICS if profile.soft else COUNT_METRICS if profile.per_slice else COUNT_METRICS + SURFACE_METRICS
-    )
-    if wrong := [m for m in metrics if m not in possible]:
-        raise InputError(f"--metrics {' '.join(wrong)}: profile {name} can measure {', '.join(possible)}")
-    if metrics:
-        profile = replace(profile, metrics=metrics, aggregates=())
-        profile = replace(profile, definition=f"{profile.definition} (metrics chosen with --metrics)")
-    if tolerance_mm is not None:
-        if "surface_dice" not in profile.metrics:
-            raise InputError("--tolerance: for surface_dice only, which this profile does not measure; leave it out")
-        profile = replace(profile, tolerance_mm=tolerance_mm)
-    if "surface_dice" in profile.metrics:
-        profile = replace(profile, definition=f"{profile.definition}; surface Dice at {profile.tolerance_mm:g} mm")
-    return profile
+    for option, given in (("--profile", names), ("--metrics", metrics)):
+        if twice := [name for i, name in enumerate(given) if name in given[:i]]:
+            raise InputError(f"{option}: {twice[0]} is given twice")
+    profiles = [PROFILES[name] for name in names]
+    possible = {profile.name: _possible_metrics(profile) for profile in profiles}
+    for wrong in metrics:
+        if not any(wrong in of_profile for of_profile in possible.values()):
+            can = "; ".join(f"profile {name} can measure {', '.join(m)}" for name, m in possible.items())
+            raise InputError(f"--metrics {wrong}: {can}")
+    chosen = [_with_metrics(p, tuple(m for m in metrics if m in possible[p.name])) if metrics else p for p in profiles]
+    if tolerance_mm is not None and not any("surface_dice" in profile.metrics for profile in chosen):
+        raise InputError("--tolerance: for surface_dice only, which this profile does not measure; leave it out")
+    return [_with_tolerance(profile, tolerance_mm) for profile in chosen]
+
+
+def _possible_metrics(profile: Profile) -> tuple[str, ...]:
+    if profile.soft:
+        return INFNET_METRICS
+    return COUNT_METRICS if profile.per_slice else COUNT_METRICS + SURFACE_METRICS
+
+
+def _with_metrics(profile: Profile, metrics: tuple[str, ...]) -> Profile:
+    if not metrics:
+        raise InputError(
+            f"--metrics: profile {profile.name} can measure none of them, but {', '.join(_possible_metrics(profile))}"
+        )
+    definition = f"{profile.definition} (metrics chosen with --metrics)"
+    return replace(profile, metrics=metrics, aggregates=(), definition=definition)
+
+
+def _with_tolerance(profile: Profile, tolerance_mm: float | None) -> Profile:
+    if "surface_dice" not in profile.metrics:
+        return profile
+    tolerance_mm = tolerance_mm or profile.tolerance_mm
+    definition = f"{profile.definition}; surface Dice at {tolerance_mm:g} mm"
+    return replace(profile, tolerance_mm=tolerance_mm, definition=definition)

@@ -1,5 +1,6 @@
 """The tables of an evaluation as text: Markdown, and like the papers' (methods down, metrics across) LaTeX and CSV."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +34,15 @@ def markdown_report(
     summary: "pd.DataFrame", tests: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, notes: Sequence[str] = ()
 ) -> str:
     """Means (methods and labels down, metrics across, best in bold), tests between methods, all settings in words."""
-    counted = ["cases", "slices"] if profile.per_slice else ["cases"]
+    counted = dict.fromkeys(("cases", profile.unit))
     rows = []
     chosen = _best(summary)
     for (method, label), group in summary.groupby(["method", "label"], sort=False):
         cells = [_cell(row, chosen) for row in group.to_dict("records")]
-        sizes = [str(group[{"slices": "units"}.get(name, name)].iloc[0]) for name in counted]
+        sizes = [str(group["cases" if name == "cases" else "units"].iloc[0]) for name in counted]
         rows.append([_escaped(method), _escaped(label), *sizes, *cells])
     header = ["method", "label", *counted, *(_escaped(_header(m, profile)) for m in summary["metric"].unique())]
-    lines = ["# Evaluation", "", f"Profile `{profile.name}`: {profile.definition}.", "", *_table(header, rows), ""]
+    lines = ["# Evaluation", "", f"Profile `{profile.title}`: {profile.definition}.", "", *_table(header, rows), ""]
     lines += [*_settings(summary, profile, empty, notes), ""]
     if len(tests):
         lines += ["## Differences between methods", "", *_tests(tests, profile), ""]
@@ -49,7 +50,10 @@ def markdown_report(
 
 
 def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
-    """A ``booktabs`` table: methods down; a group of columns per label, metrics across; mean ± sd; best in bold."""
+    """A ``booktabs`` table: methods down; a group of columns per label, metrics across; mean ± sd; best in bold.
+
+    The number of values stands in a cell where the metric is undefined for some.
+    """
     labels, metrics = list(summary["label"].unique()), list(summary["metric"].unique())
     counts = summary.drop_duplicates("label").set_index("label")
     sizes = ", ".join(f"{label}: {_size(counts.loc[label], profile)}" for label in labels)
@@ -59,8 +63,9 @@ def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
-        rf"\caption{{Mean $\pm$ standard deviation; best in bold. Profile {_tex(profile.name)}: "
-        rf"{_tex(profile.definition)}. Evaluated: {_tex(sizes)}.}}",
+        rf"\caption{{Mean $\pm$ standard deviation{_tex(_legend(summary, profile))}; best in bold, where all "
+        rf"methods have as many values. Profile {_tex(profile.title)}: {_tex(profile.definition)}. "
+        rf"Evaluated: {_tex(sizes)}.}}",
         rf"\begin{{tabular}}{{l{'c' * len(labels) * len(metrics)}}}",
         r"\toprule",
         " & ".join(["", *(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_tex(label)}}}" for label in labels)]) + r" \\",
@@ -70,25 +75,34 @@ def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
     ]
     for method, group in summary.groupby("method", sort=False):
         cells = [_tex_cell(row, chosen) for row in group.to_dict("records")]
-        lines.append(" & ".join([_tex(method), *cells]) + r" \\")
+        start = "{}" if str(method).startswith(("[", "*")) else ""  # else an argument of the line before
+        lines.append(" & ".join([start + _tex(method), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
-    """Methods down; mean and sd of each label and metric across, after the profile and the number of cases."""
+    """Methods down; mean, sd and n of each label and metric across, after the profile and the number of cases.
+
+    Aggregates have no sd.
+    """
     import pandas as pd
 
     rows = []
     for method, group in summary.groupby("method", sort=False):
         row: dict[str, Any] = {"method": method, "profile": group["profile"].iloc[0], "cases": group["cases"].max()}
         for cell in group.to_dict("records"):
-            name = f"{cell['label']} {cell['metric']}"
-            row |= {f"{name} mean": cell["mean"], f"{name} sd": cell["sd"]}
+            numbers = ("mean", "n") if cell["interval"] == AGGREGATE else ("mean", "sd", "n")
+            row |= {f"{cell['label']} {cell['metric']} {name}": cell[name] for name in numbers}
         rows.append(row)
-    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+    return pd.DataFrame(rows)
 
 
-_TEX_ARROWS = {"↑": r"\uparrow", "↓": r"\downarrow"}
+def _legend(summary: "pd.DataFrame", profile: Profile) -> str:
+    undefined = (summary["undefined"] > 0) & (summary["n"] > 0)
+    return f" (n: {profile.unit} with a defined value, where not all have one)" if undefined.any() else ""
+
+
+_TEX_ARROWS = {"↑": r"\uparrow", "↓": r"\downarrow", "→ 0": r"\to 0"}
 _TEX_SPECIAL = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
                               "\\": r"\textbackslash{}", "|": r"\textbar{}"})  # fmt: skip
 
@@ -98,7 +112,7 @@ def _tex(text: object) -> str:
 
 
 def _size(row: Any, profile: Profile) -> str:
-    return f"{row['cases']} cases" + (f", {row['units']} slices" if profile.per_slice else "")
+    return f"{row['cases']} cases" + (f", {row['units']} {profile.unit}" if profile.unit != "cases" else "")
 
 
 def _header(metric: str, profile: Profile) -> str:
@@ -107,9 +121,11 @@ def _header(metric: str, profile: Profile) -> str:
 
 
 def _best(summary: "pd.DataFrame") -> set[tuple[str, str, str]]:
-    """(method, label, metric) of the best means."""
+    """(method, label, metric) of the best means; none where undefined values make them means of different cases."""
     chosen = set()
     for (label, metric), group in summary.groupby(["label", "metric"], sort=False):
+        if group["n"].nunique() > 1:
+            continue
         values = dict(zip(group["method"], group["mean"], strict=True))
         chosen |= {(method, str(label), str(metric)) for method in best(str(metric), values)}
     return chosen
@@ -122,32 +138,33 @@ def _cell(row: dict[Any, Any], chosen: set[tuple[str, str, str]]) -> str:
     mean = formatted(metric, row["mean"])
     if (row["method"], row["label"], metric) in chosen:
         mean = f"**{mean}**"
+    undefined = f" ({row['undefined']} undefined)" if row["undefined"] else ""
     if row["interval"] == AGGREGATE:
-        return mean
+        return mean + undefined
     spread = f" ± {formatted(metric, row['sd'])}" if row["n"] > 1 else ""
     interval = f"{formatted(metric, row['ci_low'])}, {formatted(metric, row['ci_high'])}"
     interval = _WITHOUT_INTERVAL.get(row["interval"], interval)
-    undefined = f" ({row['undefined']} undefined)" if row["undefined"] else ""
     return f"{mean}{spread} [{interval}]{undefined}"
 
 
 def _tex_cell(row: dict[Any, Any], chosen: set[tuple[str, str, str]]) -> str:
     if not row["n"]:
         return "--"
-    mean = formatted(row["metric"], row["mean"])
+    mean = formatted(row["metric"], row["mean"]).replace("-", "$-$")
     if (row["method"], row["label"], row["metric"]) in chosen:
         mean = rf"\textbf{{{mean}}}"
-    if row["n"] < 2 or row["interval"] == AGGREGATE:
-        return mean
-    return rf"{mean} $\pm$ {formatted(row['metric'], row['sd'])}"
+    spread = "" if row["n"] < 2 or row["interval"] == AGGREGATE else rf" $\pm$ {formatted(row['metric'], row['sd'])}"
+    return mean + spread + (f" ($n={row['n']}$)" if row["undefined"] else "")
 
 
 def _settings(summary: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, notes: Sequence[str]) -> list[str]:
-    unit = "slices" if profile.per_slice else "cases"
+    unit = profile.unit
     lines = [
         f"- Cells: mean ± standard deviation over {unit} [{CONFIDENCE_LEVEL:.0%} confidence interval]. Bootstrap over "
         f"{unit}, {METHOD}, {RESAMPLES} resamples, seed {SEED}. No CI: fewer than two, or all values equal.",
     ]
+    if summary["undefined"].any():
+        lines.append("- No bold where the methods have different numbers of defined values: means of different cases.")
     if profile.empty is None:
         lines.append(
             f"- Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is {_POLICY[empty]}: Dice with "
@@ -156,13 +173,23 @@ def _settings(summary: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, not
         )
     if profile.per_slice and (summary["units"] > summary["cases"]).any():
         lines.append("- Slices of one case are not independent: the intervals are too narrow.")
-    if summary["cases"].min() < _FEW_CASES:
-        lines.append(f"- Fewer than {_FEW_CASES} cases: bootstrap intervals are then too narrow; read them as a hint.")
+    few = "patients" if profile.per_patient else "cases"
+    if summary["units" if profile.per_patient else "cases"].min() < _FEW_CASES:
+        lines.append(f"- Fewer than {_FEW_CASES} {few}: bootstrap intervals are then too narrow; read them as a hint.")
     return lines + [f"- {note}." for note in notes]
 
 
 def _tests(tests: "pd.DataFrame", profile: Profile) -> list[str]:
-    header = ["label", "metric", "methods", "cases", "difference", "t-test p", "Wilcoxon p", "Cohen's d_z"]
+    header = [
+        "label",
+        "metric",
+        "methods",
+        "patients" if profile.per_patient else "cases",
+        "difference",
+        "t-test p",
+        "Wilcoxon p",
+        "Cohen's d_z",
+    ]
     rows = []
     for row in tests.to_dict("records"):
         p = [_p(row["t_p_holm"]), _p(row["wilcoxon_p_holm"])]
@@ -171,8 +198,11 @@ def _tests(tests: "pd.DataFrame", profile: Profile) -> list[str]:
         names = _escaped(f"{row['first']} - {row['second']}")
         metric = _escaped(_header(row["metric"], profile))
         rows.append([_escaped(row["label"]), metric, names, str(row["n"]), difference, *p, effect])
-    note = "Paired over cases, two-sided; p after Holm's correction over the pairs of methods of a label and metric"
-    note += "; slices of a case are averaged first." if profile.per_slice else "."
+    note = (
+        f"Paired over {header[3]}, two-sided; p after Holm's correction over the pairs of methods of a label and metric"
+    )
+    note += "; only units where both are defined count"
+    note += "; slices of a case are then averaged." if profile.per_slice else "."
     return [*_table(header, rows), "", note]
 
 
@@ -187,4 +217,4 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _escaped(text: object) -> str:
-    return str(text).replace("|", r"\|")
+    return re.sub(r"([\\|*_`\[\]<])", r"\\\1", str(text))

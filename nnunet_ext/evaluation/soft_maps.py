@@ -1,6 +1,7 @@
 """Probability maps that nnU-Net's ``--save_probabilities`` writes beside the predicted labels."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,9 @@ def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -
     """
     probabilities = _array(path)
     expected = len(channels.values) if _has_regions(channels) else len(channels.known)
-    if probabilities.ndim < 2 or len(probabilities) != expected:
-        raise InputError(
-            f"{path}: {len(probabilities)} channels, dataset.json declares {expected}; wrong dataset.json?"
-        )
+    found = len(probabilities) if probabilities.ndim > 1 else 0
+    if found != expected:
+        raise InputError(f"{path}: {found} channels, dataset.json declares {expected}; wrong dataset.json?")
     if probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1:  # nnU-Net gives a picture a third axis
         probabilities = probabilities[:, 0]
     if probabilities.shape[1:] != shape:
@@ -94,19 +94,28 @@ def soft_map_of(
     """Probability of one label or region, float32 in [0, 1].
 
     A network with softmax has one channel per label value, background first: a region is the sum of its labels. One
-    with regions has a sigmoid channel per region, in the order of dataset.json.
+    with regions has a sigmoid channel per region, in the order of dataset.json; a union of regions, such as all labels
+    merged, is the maximum of their channels, since sigmoids need not add up to a probability.
 
     Raises:
-        InputError: the network has no such label or region; names ``path``.
+        InputError: the network has no such label, region or union of regions; names ``path``.
     """
     if not _has_regions(channels):
         if max(values) >= len(probabilities):
             raise InputError(f"{path}: no channel for the value {max(values)} among its {len(probabilities)}")
         return probabilities[list(values)].sum(axis=0, dtype=np.float32).clip(0, 1)
-    regions = [sorted(region) for region in channels.values.values()]
-    if sorted(values) not in regions:
-        raise InputError(f"{path}: no channel for the values {list(values)}; the network has the regions {regions}")
-    return probabilities[regions.index(sorted(values))].astype(np.float32).clip(0, 1)
+    regions = [set(region) for region in channels.values.values()]
+    exact = [i for i, region in enumerate(regions) if region == set(values)]
+    chosen = exact[:1] or [i for i, region in enumerate(regions) if region <= set(values)]
+    if set(values) - set().union(*(regions[i] for i in chosen)):
+        shown = ", ".join(str(sorted(region)) for region in regions)
+        raise InputError(f"{path}: no channel for the values {list(values)}; the network has the regions {shown}")
+    return probabilities[chosen].max(axis=0).astype(np.float32).clip(0, 1)
+
+
+def merges_regions(values: tuple[int, ...], channels: LabelSet) -> bool:
+    """Whether `soft_map_of` takes a maximum over several channels."""
+    return _has_regions(channels) and not any(set(region) == set(values) for region in channels.values.values())
 
 
 def _has_regions(channels: LabelSet) -> bool:
@@ -117,8 +126,11 @@ def _has_regions(channels: LabelSet) -> bool:
 def _array(path: Path) -> npt.NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["probabilities"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            array = file["probabilities"]
+            if array.dtype.kind not in "fui":
+                raise ValueError(array.dtype)
+            return array
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(
             f"{path}: no readable array 'probabilities'; predict again with --save_probabilities"
         ) from error

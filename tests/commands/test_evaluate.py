@@ -30,7 +30,7 @@ PREDICTION = {"a": bars(2, 6), "b": bars(2, 6), "c": bars(0, 0)}  # half overlap
 def write_folder(folder: Path, arrays: Arrays, ending: str = ".nii.gz", origin: float = 0.0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        image = SimpleITK.GetImageFromArray(array)
+        image = SimpleITK.GetImageFromArray(array, isVector=False)
         if array.ndim == 3:
             image.SetSpacing((0.7, 0.7, 5.0))
             image.SetOrigin((origin, 0.0, 0.0))
@@ -64,7 +64,7 @@ def test_tables(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.Captu
     out = tmp_path / "deep" / "out"
     assert run("-r", folders[0], "-p", folders[1], "-o", out) == 0
     cases = pd.read_csv(out / "cases.csv").set_index("case")
-    assert list(cases.columns[:6]) == ["method", "label", "tp", "fp", "fn", "tn"]
+    assert list(cases.columns[:7]) == ["profile", "method", "label", "tp", "fp", "fn", "tn"]
     assert cases.loc["a", ["tp", "fp", "fn", "tn"]].tolist() == [48, 48, 48, 240 - 144]
     assert cases.loc["a", "dice"] == 2 * 48 / (96 + 96)
     assert cases.loc["a", "mae"] == 96 / 240
@@ -150,6 +150,13 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     "no image": (lambda r, p: (r / "a.nii.gz").write_text("text"), "labels/a.nii.gz: cannot be read"),
     "soft map": (lambda r, p: write_folder(p, {"a": bars(0, 4) * 0.5}), "a.nii.gz: values that are no integers"),
     "unlike": (lambda r, p: write_folder(p, {k: v * 2 for k, v in PREDICTION.items()}), "bring both to the same"),
+    "vectors": (
+        lambda r, p: SimpleITK.WriteImage(
+            SimpleITK.GetImageFromArray(np.ones((4, 10, 6, 5), np.uint8), isVector=True), str(p / "a.nii.gz")
+        ),
+        "model/a.nii.gz: 5 values per voxel",
+    ),
+    "four axes": (lambda r, p: write_folder(p, {"a": np.stack([bars(0, 1)] * 2)}), "model/a.nii.gz: 4 dimensions"),
     "background": (
         lambda r, p: [write_folder(f, {k: bars(0, 0) for k in REFERENCE}) for f in (r, p)],
         "nothing but background",
@@ -226,16 +233,18 @@ def test_every_table_names_its_profile_and_counts_its_cases(
     profile: str, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    if profile == "covid-benchmark":
-        pytest.importorskip("monai")
     second = write_folder(tmp_path / "second", REFERENCE)
     assert run("-r", folders[0], "-p", folders[1], second, "-o", out, "--profile", profile) == 0
     markdown, latex = (out / "summary.md").read_text(encoding="utf-8"), (out / "table.tex").read_text(encoding="utf-8")
     assert f"Profile `{profile}`: {PROFILES[profile].definition[:60]}" in markdown
-    assert f"Profile {profile}" in latex and "3 cases" in latex
-    for name in ("summary.csv", "tests.csv", "table.csv"):
+    cases = 2 if profile == "slice" else 3  # one case has no slice with lesion
+    assert f"Profile {profile}" in latex and f"{cases} cases" in latex
+    for name in ("cases.csv", "summary.csv", "tests.csv", "table.csv"):
         assert set(pd.read_csv(out / name)["profile"]) == {profile}
-    assert set(pd.read_csv(out / "summary.csv")["cases"]) == {3}
+    summary = pd.read_csv(out / "summary.csv").set_index("metric")
+    assert set(summary.drop("pooled_dice", errors="ignore")["cases"]) == {cases}
+    if profile == "slice":
+        assert set(summary.loc["pooled_dice", "cases"]) == {3}
 
 
 def test_ncovsegnet_aggregates_overlap_error_and_volume_difference_both_ways(
@@ -297,7 +306,6 @@ def test_infnet_on_soft_maps_of_nnunet(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_surface_metrics_use_the_spacing(tmp_path: Path) -> None:
     """One slice of 5 mm further: hd95 is 5 mm, and a tolerance of 5.1 mm forgives it."""
-    pytest.importorskip("monai")
     masks = [np.zeros((8, 10, 6), np.uint8) for _ in range(2)]
     masks[0][2:4], masks[1][3:5] = 1, 1
     folders = [write_folder(tmp_path / name, {"a": mask}) for name, mask in zip("rp", masks, strict=True)]
@@ -343,7 +351,13 @@ def test_figures_on_volumes_with_images(folders: tuple[Path, Path], tmp_path: Pa
         (("--profile", "slice", "--empty", "one"), "profile slice has its own rule"),
         (("--profile", "slice", "--metrics", "hd95"), "--metrics hd95: profile slice can measure dice"),
         (("--tolerance", "3"), "--tolerance: for surface_dice only"),
-        (("-i", "{r}"), "labels: no image a_0000.*"),
+        (("-i", "{r}", "--figures", "-o", "{r}/out"), "labels: no image a_0000.*"),
+        (("-i", "{r}"), "-i: images are drawn behind the worst cases; add --figures"),
+        (("--metrics", "dice", "dice"), "--metrics: dice is given twice"),
+        (("--profile", "plain", "plain"), "--profile: plain is given twice"),
+        (("--profile", "plain", "slice", "--metrics", "hd95"), "profile slice can measure none of them, but dice"),
+        (("--patients", "{r}/p.csv"), "--patients: for a profile on patients only"),
+        (("--profile", "ncovsegnet", "--patients", "{r}/p.csv"), "p.csv: is no table with columns case,patient"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -352,3 +366,140 @@ def test_options_that_do_not_fit(
     assert run("-r", folders[0], "-p", folders[1], *(a.replace("{r}", str(folders[0])) for a in arguments)) == 1
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+
+
+def figures_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*.png"))
+
+
+def test_overwrite_leaves_nothing_of_an_earlier_run(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("-r", folders[0], "-p", folders[1], "-o", out, "--overwrite")
+    second = write_folder(tmp_path / "second", REFERENCE)
+    assert run("-r", folders[0], "-p", folders[1], second, "-o", out, "--figures", "--metrics", "voe") == 0
+    assert "worst_cases_2_second.png" in figures_in(out) and (out / "tests.csv").exists()
+    assert run(*arguments, "--figures") == 0
+    assert figures_in(out) == ["bland_altman.png", "box_plots.png", "dice_over_volume.png", "worst_cases_1_model.png"]
+    assert run(*arguments, "--profile", "plain", "slice") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["plain", "slice"] and not figures_in(out)
+    assert run(*arguments) == 0
+    assert {path.name for path in out.iterdir()} == {*RESULTS} - {"tests.csv"}
+
+
+def test_several_profiles_give_the_tables_of_each_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    arguments = ("-r", folders[0], "-p", folders[1], "-l", "lesion=1")
+    metrics = ("--metrics", "dice", "hd95", "s_measure")
+    both = tmp_path / "both"
+    assert run(*arguments, "-o", both, "--profile", "plain", "infnet", *metrics, "--empty", "one") == 0
+    assert run(*arguments, "-o", tmp_path / "plain", "--metrics", "dice", "hd95", "--empty", "one") == 0
+    assert run(*arguments, "-o", tmp_path / "infnet", "--profile", "infnet", "--metrics", "dice", "s_measure") == 0
+    for profile in ("plain", "infnet"):
+        for name in {*RESULTS} - {"tests.csv"}:
+            assert (both / profile / name).read_bytes() == (tmp_path / profile / name).read_bytes()
+    assert run(*arguments, "-o", both) == 1  # earlier results are kept
+
+
+def test_slices_are_pooled_to_patients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two slices of patient p (one hit of 12 pixels, one missed of 24), one of patient q (perfect)."""
+    masks = {name: np.zeros((10, 6), np.uint8) for name in "abc"}
+    masks["a"][:2] = masks["b"][:4] = masks["c"][:3] = 1
+    reference = write_folder(tmp_path / "data" / "labelsTs", masks, ".png")
+    prediction = write_folder(tmp_path / "m", masks | {"b": masks["b"] * 0}, ".png")
+    arguments = ("-r", reference, "-p", prediction, "--profile", "ncovsegnet")
+    assert run(*arguments, "-o", tmp_path / "unknown") == 0
+    for name in ("table.tex", "table.csv", "summary.csv", "cases.csv", "summary.md"):
+        assert "3 single slices count as patients" in (tmp_path / "unknown" / name).read_text(encoding="utf-8")
+    table = "case,folder,patient\na,imagesTs,p\nb,imagesTs,p\nc,imagesTs,q\n"
+    (tmp_path / "data" / "conversion.csv").write_text(table)
+    (tmp_path / "mine.csv").write_text(table)
+    assert run(*arguments, "-o", tmp_path / "beside", "--figures") == 0
+    (tmp_path / "data" / "conversion.csv").write_text("case,volume\na,p\nb,p\nc,q\n")
+    assert run(*arguments, "-o", tmp_path / "volumes") == 0
+    (tmp_path / "data" / "conversion.csv").unlink()
+    assert run(*arguments, "-o", tmp_path / "given", "--patients", tmp_path / "mine.csv") == 0
+    for out in ("beside", "volumes", "given"):
+        dice = summary_of(tmp_path / out).loc[("m", "dice")]
+        assert dice[["cases", "units", "mean"]].tolist() == [3, 2, pytest.approx((2 * 12 / (24 + 24) + 1) / 2)]
+        for name in ("table.tex", "table.csv", "summary.md"):
+            assert "3 single slices of 2 patients" in (tmp_path / out / name).read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert run(*arguments, "--patients", tmp_path / "mine.csv", "--metrics", "hd95") == 1
+    assert "hd95 of a patient need one volume" in capsys.readouterr().err
+    (tmp_path / "mine.csv").write_text("case,patient\na,p\n")
+    assert run(*arguments, "--patients", tmp_path / "mine.csv") == 1
+    assert "names no patient of b (and of 1 more)" in capsys.readouterr().err
+
+
+def test_a_method_that_predicts_nothing_is_not_the_best(tmp_path: Path) -> None:
+    reference = write_folder(tmp_path / "r", {name: bars(2, 6) for name in "abcdef"})
+    good = write_folder(tmp_path / "good", {name: bars(2, 7) for name in "abcdef"})
+    lazy = write_folder(tmp_path / "lazy", {name: bars(2, 6 if name == "a" else 2) for name in "abcdef"})
+    out = tmp_path / "out"
+    assert run("-r", reference, "-p", good, lazy, "--metrics", "hd95", "dice", "-o", out) == 0
+    rows = {line.split(" ")[0]: line for line in (out / "table.tex").read_text(encoding="utf-8").splitlines()}
+    assert rows["lazy"].startswith("lazy & 0.00 ($n=1$) & 0.167 ") and r"& \textbf{0.889}" in rows["good"]
+    assert rows["good"].startswith(r"good & 0.70 $\pm$ 0.00 & ")
+    wide = pd.read_csv(out / "table.csv").set_index("method")
+    assert wide["1 hd95 n"].to_dict() == {"good": 6, "lazy": 1}
+    assert "No bold where" in (out / "summary.md").read_text(encoding="utf-8")
+
+
+def test_tests_compare_the_same_slices(tmp_path: Path) -> None:
+    """Method b finds nothing in slice 1, where a is poor: the precision of slice 0 is the same for both."""
+    reference, first, second = np.zeros((2, 10, 6), np.uint8), np.zeros((2, 10, 6), np.uint8), None
+    reference[:, 2:6] = first[0, 2:7] = first[1, 5:9] = 1
+    second = first.copy()
+    second[1] = 0
+    folders = [
+        write_folder(tmp_path / name, dict.fromkeys("xyz", array))
+        for name, array in (("r", reference), ("a", first), ("b", second))
+    ]
+    assert run("-r", folders[0], "-p", *folders[1:], "--profile", "slice", "-o", tmp_path / "out") == 0
+    tests = pd.read_csv(tmp_path / "out" / "tests.csv").set_index("metric")
+    assert tests.loc["precision", ["n", "mean_difference"]].tolist() == [3, 0]
+
+
+def test_undefined_volume_differences_do_not_count(tmp_path: Path) -> None:
+    reference = write_folder(tmp_path / "r", {"a": bars(0, 0), "b": bars(0, 4)})
+    prediction = write_folder(tmp_path / "p", {"a": bars(0, 1), "b": bars(0, 5)})
+    assert run("-r", reference, "-p", prediction, "--profile", "ncovsegnet", "-o", tmp_path / "out") == 0
+    rvd = summary_of(tmp_path / "out").loc[("p", "abs_mean_rvd")]
+    assert rvd[["n", "undefined", "mean"]].tolist() == [1, 1, 0.25]
+
+
+def test_infnet_on_disjoint_regions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = bars(0, 2) + bars(2, 4, 2) + bars(6, 8, 3)
+    reference, prediction = (write_folder(tmp_path / name, {"a": labels}) for name in "rp")
+    declared = {"background": 0, "infection": [1, 2], "effusion": 3}
+    (prediction / "dataset.json").write_text(json.dumps({"labels": declared}), encoding="utf-8")
+    maps = 0.1 + 0.8 * np.stack([np.isin(labels, (1, 2)), labels == 3])
+    np.savez(prediction / "a.npz", probabilities=maps)
+    assert run("-r", reference, "-p", prediction, "--profile", "infnet", "-o", tmp_path / "out") == 0
+    assert "soft map of foreground: maximum over the regions" in capsys.readouterr().out
+    mean = pd.read_csv(tmp_path / "out" / "summary.csv").set_index(["label", "metric"])["mean"]
+    assert [mean[label, "mae"] for label in ("infection", "effusion", "foreground")] == pytest.approx([0, 0, 0])
+
+
+def test_an_image_of_another_shape_is_found_before_anything_is_written(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_folder(tmp_path / "images", {f"{k}_0000": v.astype(np.float32) for k, v in REFERENCE.items()})
+    write_folder(images, {"b_0000": bars(0, 1)[:3].astype(np.float32)})
+    assert run("-r", folders[0], "-p", folders[1], "-o", tmp_path / "out", "--figures", "-i", images) == 1
+    assert "b_0000.nii.gz: shape (3, 10, 6), reference (4, 10, 6)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_awkward_names(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    names = (f"[1] w/o $L_{{adv}}={folders[1]}", f"_x $ y={folders[1]}")
+    assert run("-r", folders[0], "-p", *names, "-o", tmp_path / "out", "--figures") == 0
+    latex = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
+    assert "\n{}[1] w/o \\$L\\_\\{adv\\} & " in latex
+    markdown = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+    assert r"| \[1\] w/o $L\_{adv} " in markdown and r"| \_x $ y " in markdown
+
+
+def test_a_2d_nifti_file_has_no_volume(tmp_path: Path) -> None:
+    folders = [write_folder(tmp_path / name, {"a": bars(0, 4)[0]}) for name in "rp"]
+    assert run("-r", folders[0], "-p", folders[1], "-o", tmp_path / "out") == 0
+    assert pd.read_csv(tmp_path / "out" / "cases.csv")["voxel_ml"].isna().all()

@@ -22,7 +22,7 @@ def cases() -> pd.DataFrame:
 
 def test_bland_altman_lines(cases: pd.DataFrame, tmp_path: Path) -> None:
     figure = bland_altman_figure(cases, tmp_path / "figure.png")
-    assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
+    assert [ax.get_title() for ax in figure.axes] == ["a, n = 3", "b, n = 3"]
     points, _, mean, lower, upper = figure.axes[1].lines
     np.testing.assert_allclose(points.get_xdata(), [(20 + 40) / 2, (60 + 120) / 2, 0])
     np.testing.assert_allclose(points.get_ydata(), [20, 60, 0])
@@ -57,6 +57,19 @@ def test_box_plots_show_every_defined_case(cases: pd.DataFrame, tmp_path: Path) 
     (ax,) = box_plots_figure(cases, ("dice",), tmp_path / "figure.png").axes
     points = [line for line in ax.lines if line.get_marker() == "."]
     assert [sorted(line.get_ydata()) for line in points] == [[1, 1], [pytest.approx(2 / 3)] * 2]
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a, n = 2", "b, n = 2"]
     with Image.open(tmp_path / "figure.png") as image:
         assert image.width > 200
+
+
+def test_names_are_drawn_as_they_are_and_titles_fit(cases: pd.DataFrame, tmp_path: Path) -> None:
+    """Matplotlib hides legend entries that begin with an underscore, and sets text between dollar signs as formula."""
+    cases["method"] = cases["method"].replace({"a": "_a", "b": "$x_{$"})
+    figure = score_over_volume_figure(cases, "dice", tmp_path / "figure.png", "a profile with a remark " * 4)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [" _a", r"\$x_{\$"]
+    assert figure.get_suptitle().count("\n") >= 2
+    figure.draw_without_rendering()
+    for text in (*legend.get_texts(), figure._suptitle):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width

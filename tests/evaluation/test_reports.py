@@ -4,7 +4,7 @@ import re
 import pandas as pd
 import pytest
 
-from nnunet_ext.evaluation.metric_names import HEADERS, best, formatted
+from nnunet_ext.evaluation.metric_names import HEADERS, arrow, badness, best, formatted
 from nnunet_ext.evaluation.profiles import AGGREGATES, METRIC_NAMES, PROFILES
 from nnunet_ext.evaluation.reports import latex_table, markdown_report, wide_table
 from nnunet_ext.evaluation.tables import paired_tests_table, summary_table
@@ -28,6 +28,11 @@ def test_best(metric: str, values: dict[str, float], expected: set[str]) -> None
 
 def test_every_metric_has_a_name() -> None:
     assert set(METRIC_NAMES) | set(AGGREGATES) == set(HEADERS)
+
+
+def test_signed_differences_are_best_at_0() -> None:
+    assert [arrow(metric) for metric in ("dice", "hd95", "rvd", "abs_rvd")] == ["↑", "↓", "→ 0", "↓"]
+    assert badness("rvd", pd.Series([-0.6, 0.5, 0.0])).tolist() == [0.6, 0.5, 0.0]
 
 
 def test_specificity_and_mae_have_a_digit_more() -> None:
@@ -68,16 +73,19 @@ def test_markdown_marks_the_best_and_what_is_undefined(cases: pd.DataFrame) -> N
     profile = PROFILES["plain"]
     summary, tests = summary_table(cases, profile), paired_tests_table(cases, profile)
     text = markdown_report(summary, tests, profile, "nan", ["A note"])
-    row = next(line for line in text.splitlines() if line.startswith(r"| c\|d") and "lesion_1" in line)
+    row = next(line for line in text.splitlines() if line.startswith(r"| c\|d") and r"lesion\_1" in line)
     assert "**0.733** ± 0.153" in row
     assert "undefined in all 3" in text and "- A note." in text
-    assert r"| lesion_1 | Dice        | a_b & 50% - c\|d | 3     | -0.100" in text
+    assert r"| lesion\_1 | Dice        | a\_b & 50% - c\|d | 3     | -0.100" in text
 
 
-def test_wide_table_drops_what_nobody_measured(cases: pd.DataFrame) -> None:
+def test_wide_table_has_the_number_of_values_beside_each_mean(cases: pd.DataFrame) -> None:
     table = wide_table(summary_table(cases, PROFILES["plain"]))
-    assert list(table.columns[:3]) == ["method", "profile", "cases"]
-    assert "lesion_1 dice mean" in table and "lesion_2 dice mean" not in table
+    assert list(table.columns[:6]) == [
+        "method", "profile", "cases", "lesion_1 dice mean", "lesion_1 dice sd", "lesion_1 dice n"
+    ]  # fmt: skip
+    assert table["lesion_1 dice n"].tolist() == [3, 3] and table["lesion_2 dice n"].tolist() == [0, 0]
+    assert table["lesion_2 dice mean"].isna().all()
 
 
 def test_holm_is_over_pairs_of_methods(cases: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.soft_maps import (
     channels_declared,
+    merges_regions,
     read_probabilities,
     require_agreement,
     soft_map_files,
@@ -48,6 +49,16 @@ def test_a_network_with_regions_has_a_channel_for_each(tmp_path: Path, softmax: 
         read_soft_map(path, (1,), REGIONS, (2, 4, 5))
 
 
+def test_a_union_of_regions_is_their_maximum(tmp_path: Path, softmax: np.ndarray) -> None:
+    disjoint = LabelSet({"infection": (1, 2), "effusion": (3,)})
+    path = written(tmp_path / "a.npz", softmax[:2])
+    union = read_soft_map(path, (1, 2, 3), disjoint, (2, 4, 5))
+    np.testing.assert_array_equal(union, np.maximum(softmax[0], softmax[1]))
+    assert merges_regions((1, 2, 3), disjoint) and not merges_regions((3,), disjoint)
+    with pytest.raises(InputError, match=r"no channel for the values \[2, 3\]; the network has the regions \[1, 2\]"):
+        read_soft_map(path, (2, 3), disjoint, (2, 4, 5))
+
+
 def test_a_picture_has_one_slice(tmp_path: Path, softmax: np.ndarray) -> None:
     path = written(tmp_path / "a.npz", softmax[:, :1])
     np.testing.assert_array_equal(read_soft_map(path, (1,), LABELS, (4, 5)), softmax[1, 0])
@@ -58,6 +69,7 @@ def test_a_picture_has_one_slice(tmp_path: Path, softmax: np.ndarray) -> None:
     [
         ((2, 2, 4, 5), 0.1, "probabilities", "2 channels, dataset.json declares 3"),
         ((3, 2, 4, 4), 0.1, "probabilities", r"shape \(2, 4, 4\), its label file \(2, 4, 5\)"),
+        ((), 0.1, "probabilities", "0 channels, dataset.json declares 3"),
         ((3, 2, 4, 5), 9.0, "probabilities", r"values outside \[0, 1\]"),
         ((3, 2, 4, 5), 0.1, "features", "no readable array"),
     ],
@@ -73,6 +85,14 @@ def test_no_pickles_and_no_rubbish(tmp_path: Path) -> None:
     np.savez(path, probabilities=np.array([{}], dtype=object))
     with pytest.raises(InputError, match="no readable array"):
         read_soft_map(path, (1,), LABELS, (4, 5))
+    written(path, np.array(["a", "b"]))
+    with pytest.raises(InputError, match="no readable array"):
+        read_soft_map(path, (1,), LABELS, (4, 5))
+    content = bytearray(written(path, np.random.default_rng(0).uniform(size=(3, 40, 40))).read_bytes())
+    content[2000:2100] = bytes(byte ^ 0xFF for byte in content[2000:2100])
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no readable array"):
+        read_soft_map(path, (1,), LABELS, (40, 40))
     path.write_bytes(b"PK\x03\x04 rubbish")
     with pytest.raises(InputError, match="no readable array"):
         read_soft_map(path, (1,), LABELS, (4, 5))

@@ -6,14 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnunet_ext.evaluation.surface_metrics import (
-    _areas_by_code,
-    _surface_between_voxels,
-    assd,
-    hd95,
-    surface_dice,
-    surface_distances,
-)
+from nnunet_ext.evaluation.surface_metrics import _element_areas, assd, hd95, surface_dice, surface_distances
 
 metrics = pytest.importorskip("monai.metrics")
 torch = pytest.importorskip("torch")
@@ -139,19 +132,21 @@ def test_agreement_with_monai(seed: int, spacing: tuple[float, ...], tolerance: 
     assert assd(p, g, spacing) == pytest.approx(theirs.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("spacing", [(5.0, 0.7, 0.8), (1.0, 1.0, 1.0), (0.33, 2.2, 0.9), (0.7, 0.8), (3.0, 0.2)])
-def test_every_surface_element_has_the_area_of_the_reference_implementation(spacing: tuple[float, ...]) -> None:
-    """MONAI's table, which is DeepMind's, orders the bits the other way round and is of float32."""
-    from monai.metrics.utils import get_code_to_measure_table
+def test_a_distance_of_exactly_the_tolerance_is_within_it() -> None:
+    """A box of 4 x 20 x 14 voxels shifted along a row; every surface element is at most the shift away."""
+    for spacing, shift, tolerance in (((2.5, 0.7, 0.7), 1, 0.7), ((1.0, 0.6, 0.6), 5, 3.0), ((1.0, 0.3, 0.3), 10, 3.0)):
+        reference = np.zeros((8, 60, 80), bool)
+        reference[2:6, 10:30, 7:21] = True
+        moved = np.roll(reference, shift, axis=2)
+        assert surface_dice(moved, reference, spacing, tolerance) == 1
+        assert surface_dice(moved, reference, spacing, tolerance * 0.99) < 1
 
-    table, _ = get_code_to_measure_table(list(spacing))
-    corners = 2 ** len(spacing)
-    reversed_bits = [int(f"{code:0{corners}b}"[::-1], 2) for code in range(2**corners)]
-    np.testing.assert_allclose(_areas_by_code(spacing), np.ravel(table)[reversed_bits], rtol=1e-6)
 
-
-def test_area_of_a_cube_cut_at_its_corners_and_edges() -> None:
-    """One voxel of 1 mm: marching cubes leave an octahedron of edge 1 / sqrt(2), area sqrt(3)."""
-    voxel = np.ones((1, 1, 1), bool)
-    assert _surface_between_voxels(voxel, (1, 1, 1)).areas.sum() == pytest.approx(math.sqrt(3))
-    assert _surface_between_voxels(voxel[0], (3, 4)).areas.sum() == pytest.approx(4 * 2.5)  # a rhombus
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 0.7, 0.8), (0.7, 0.8), (3.0, 1.0)])
+def test_areas_of_surface_elements_equal_monai(spacing: tuple[float, ...]) -> None:
+    """MONAI numbers the voxels in the reverse order."""
+    theirs, kernel = pytest.importorskip("monai.metrics.utils").get_code_to_measure_table(list(spacing))
+    assert np.ravel(kernel).tolist() == [1 << bit for bit in reversed(range(1 << len(spacing)))]
+    bits = 1 << len(spacing)
+    reversed_codes = [int(f"{code:0{bits}b}"[::-1], 2) for code in range(1 << bits)]
+    np.testing.assert_allclose(_element_areas(spacing), np.asarray(theirs)[reversed_codes], rtol=1e-6, atol=1e-6)
