@@ -1,6 +1,8 @@
 """``nnUNetv2_ext_crossval``: train all folds of several trainers or plans, then compare them."""
 
 import argparse
+import contextlib
+import io
 import json
 import shlex
 import shutil
@@ -10,11 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_ext import locked_program
 from nnunet_ext.commands.entry import command
 from nnunet_ext.commands.evaluate import PROFILE_NAMES, positive
 from nnunet_ext.errors import InputError
+from nnunet_ext.locked_program import BUSY, held
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 
+_LOCK = ".crossval.lock"
 _UNFINISHED = ("checkpoint_latest.pth", "checkpoint_best.pth")
 
 
@@ -40,6 +45,11 @@ class Fold:
     number: str
     folder: Path
     soft_maps: bool
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains the fold."""
+        return self.folder / _LOCK
 
     @property
     def finished(self) -> bool:
@@ -75,20 +85,21 @@ def crossval_entry(argv: list[str] | None = None) -> int:
         raise InputError("-o: say where the comparison goes, or print the missing trainings with --jobs")
     results = environment_folder("nnUNet_results")
     models = _models(dataset_name(args.dataset), args.trainers, args.plans, args.configuration)
-    _require_planned(models)
-    folds = list(_folds(models, args.folds, results, soft_maps=args.profile == "infnet"))
+    folds = list(_folds(models, args.folds, results, soft_maps="infnet" in args.profiles))
+    _require_planned(models, args.folds)
+    _require_trainers(args.trainers)
     missing = [fold for fold in folds if not fold.finished]
+    print(f"{len(folds) - len(missing)} of {len(folds)} folds are finished", file=sys.stderr)
     if args.jobs:
+        print("one training per line; when all have ended, run the same with -o OUT for --jobs", file=sys.stderr)
         for fold in missing:
             print(shlex.join(fold.arguments(args.device)))
         return 0
-    for number, fold in enumerate(missing, start=1):
-        arguments = fold.arguments(args.device)
-        print(f"[{number}/{len(missing)}] {shlex.join(arguments)}", flush=True)
-        _run(arguments)
-        if not fold.finished:
-            raise InputError(f"{fold.folder}: no validation/summary.json after the training; see its training log")
-    _compare(models, args, results)
+    if problems := _train_all(missing, args.device):
+        raise InputError(f"{len(problems)} of {len(folds)} folds failed: {'; '.join(problems)}; run the same again")
+    args.output.mkdir(parents=True, exist_ok=True)
+    with held(args.output / _LOCK):  # of another run that writes the same
+        _compare(models, args, results)
     return 0
 
 
@@ -109,7 +120,16 @@ def _parser() -> argparse.ArgumentParser:
         "-f", dest="folds", nargs="+", default=list("01234"), metavar="FOLD", help="folds, default 0 1 2 3 4"
     )
     parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="folder for predictions and comparison")
-    parser.add_argument("--profile", choices=PROFILE_NAMES, default="plain", help="as nnUNetv2_ext_evaluate has them")
+    parser.add_argument(
+        "--profile",
+        dest="profiles",
+        nargs="+",
+        choices=PROFILE_NAMES,
+        default=["plain"],
+        metavar="PROFILE",
+        help=f"as nnUNetv2_ext_evaluate has them: {', '.join(PROFILE_NAMES)}; default plain",
+    )
+    parser.add_argument("--patients", type=Path, metavar="CSV", help="as of nnUNetv2_ext_evaluate")
     parser.add_argument("--figures", action="store_true", help="draw them, too")
     parser.add_argument("--jobs", action="store_true", help="print the commands of unfinished folds, run nothing")
     parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda")
@@ -129,16 +149,46 @@ def _models(dataset: str, trainers: Sequence[str], plans: Sequence[str], configu
     return models
 
 
-def _require_planned(models: Sequence[Model]) -> None:
+def _require_planned(models: Sequence[Model], folds: Sequence[str]) -> None:
     folder = environment_folder("nnUNet_preprocessed") / models[0].dataset
     for model in models:
         path = folder / f"{model.plans}.json"
-        try:
-            configurations = json.loads(path.read_text(encoding="utf-8"))["configurations"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: no readable plans; run nnUNetv2_plan_and_preprocess first") from error
+        configurations = _configurations(path)
+        if configurations is None:
+            known = [file.stem for file in sorted(folder.glob("*.json")) if _configurations(file)]
+            others = f"there are {', '.join(known)}" if known else "run nnUNetv2_plan_and_preprocess first"
+            raise InputError(f"{path}: no readable plans; {others}")
         if model.configuration not in configurations:
             raise InputError(f"{path}: no configuration {model.configuration}; it has {', '.join(configurations)}")
+    splits = folder / "splits_final.json"
+    try:
+        count = len(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else 5  # nnU-Net makes five
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{splits}: no readable list of folds") from error
+    if wrong := [fold for fold in folds if int(fold) >= count]:
+        raise InputError(f"-f {wrong[0]}: no such fold; {splits} has 0 to {count - 1}")
+
+
+def _configurations(plans: Path) -> list[str] | None:
+    try:
+        return list(json.loads(plans.read_text(encoding="utf-8"))["configurations"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _require_trainers(names: Sequence[str]) -> None:
+    """Look them up as nnUNetv2_train will."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    from nnunet_ext.commands.configure import trainers
+
+    for name in names:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
+                recursive_find_trainer_class_by_name(name)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            own = ", ".join(sorted(trainers()))
+            raise InputError(f"-tr {name}: no such trainer; there are {own}, nnUNetTrainer and its variants") from error
 
 
 def _folds(models: Sequence[Model], numbers: Sequence[str], results: Path, soft_maps: bool) -> Iterator[Fold]:
@@ -151,6 +201,38 @@ def _folds(models: Sequence[Model], numbers: Sequence[str], results: Path, soft_
             yield Fold(model, number, model.folder(results) / f"fold_{number}", soft_maps)
 
 
+def _train_all(folds: Sequence[Fold], device: str) -> list[str]:
+    """Train each fold, also after others failed; those that another run is training last. What went wrong is told."""
+    outcomes = {}
+    for number, fold in enumerate(folds, start=1):
+        outcomes[fold] = _train(fold, device, f"[{number}/{len(folds)}]")
+    for fold in [fold for fold, outcome in outcomes.items() if outcome == BUSY]:
+        while outcomes[fold] == BUSY:
+            print(f"{fold.folder}: waiting for the other run", flush=True)
+            with held(fold.lock):
+                pass
+            outcomes[fold] = _train(fold, device, "[waited]")
+    failed = {fold: outcome for fold, outcome in outcomes.items() if not fold.finished}
+    reasons = {0: "no validation/summary.json after the training, see its training log"}
+    return [f"{fold.folder} ({reasons.get(code, f'ended with code {code}')})" for fold, code in failed.items()]
+
+
+def _train(fold: Fold, device: str, progress: str) -> int:
+    """Exit code of the training, `BUSY` where another run is at it; 0 also if another run has finished it."""
+    if fold.finished:
+        return 0
+    fold.folder.mkdir(parents=True, exist_ok=True)
+    arguments = fold.arguments(device)
+    print(f"{progress} {shlex.join(arguments)}", flush=True)
+    locked = [sys.executable, "-m", locked_program.__name__, str(fold.lock)]
+    code = subprocess.run([*locked, *_program(arguments)], check=False).returncode
+    if code == BUSY:
+        print(f"{fold.folder}: another run is training it", flush=True)
+    elif code:
+        print(f"{fold.folder}: failed with code {code}", file=sys.stderr, flush=True)
+    return code
+
+
 def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -> None:
     """Merge each model's validation predictions with the stock command, then evaluate all of them."""
     named = {_name(model, args): args.output / "predictions" / _name(model, args) for model in models}
@@ -159,7 +241,8 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
     reference = environment_folder("nnUNet_preprocessed") / models[0].dataset / "gt_segmentations"
     predictions = [f"{name}={folder}" for name, folder in named.items()]
     evaluate = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", *predictions, "--chill"]
-    evaluate += ["-o", str(args.output / "comparison"), "--overwrite", "--profile", args.profile]
+    evaluate += ["-o", str(args.output / "comparison"), "--overwrite", "--profile", *args.profiles]
+    evaluate += ["--patients", str(args.patients)] if args.patients else []
     _run([*evaluate, "-np", str(args.processes), *(["--figures"] if args.figures else [])])
 
 
@@ -171,7 +254,7 @@ def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) 
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run; the stock command refuses a folder that exists
     merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
     _run([*merge, "-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)])
-    if args.profile == "infnet":
+    if "infnet" in args.profiles:
         _link_soft_maps(model.folder(results), args.folds, unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
@@ -194,7 +277,10 @@ def _run(arguments: Sequence[str]) -> None:
     Raises:
         InputError: it failed.
     """
-    program = Path(sys.executable).parent / arguments[0]
-    code = subprocess.run([str(program), *arguments[1:]], check=False).returncode
+    code = subprocess.run(_program(arguments), check=False).returncode
     if code != 0:
         raise InputError(f"{shlex.join(arguments)}: ended with code {code}; mend what it says and run the same again")
+
+
+def _program(arguments: Sequence[str]) -> list[str]:
+    return [str(Path(sys.executable).parent / arguments[0]), *arguments[1:]]

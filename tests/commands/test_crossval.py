@@ -64,10 +64,13 @@ def test_soft_maps_are_demanded_for_the_profile_that_needs_them(
 
 def test_every_trainer_with_every_plans(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     plans = ("nnUNetPlans", "otherPlans")
-    assert run("-d", 120, "-c", "2d", "-tr", "A", "B", "-p", *plans, "-f", 0, 1, "--jobs") == 0
-    jobs = capsys.readouterr().out.splitlines()
+    trainers = ("PlainTrainer", "nnUNetTrainerDiceCELoss_noSmooth")
+    assert run("-d", 120, "-c", "2d", "-tr", *trainers, "-p", *plans, "-f", 0, 1, "--jobs") == 0
+    captured = capsys.readouterr()
+    jobs = captured.out.splitlines()
+    assert "0 of 8 folds are finished" in captured.err
     assert [tuple(np.array(job.split())[[3, 5, 7]]) for job in jobs] == [
-        (fold, trainer, identifier) for trainer in "AB" for identifier in plans for fold in "01"
+        (fold, trainer, identifier) for trainer in trainers for identifier in plans for fold in "01"
     ]
 
 
@@ -78,7 +81,16 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "fold twice": (("-c", "2d", "-tr", "A", "-f", "1", "1", "--jobs"), "a fold is named twice"),
     "trainer twice": (("-c", "2d", "-tr", "A", "A", "--jobs"), "named twice"),
     "path": (("-c", "2d", "-tr", "../A", "--jobs"), "../A: no name"),
-    "plans": (("-c", "2d", "-tr", "A", "-p", "absent", "--jobs"), "absent.json: no readable plans"),
+    "plans": (
+        ("-c", "2d", "-tr", "A", "-p", "absent", "--jobs"),
+        "absent.json: no readable plans; there are nnUNetPlans, otherPlans",
+    ),
+    "fold 5": (("-c", "2d", "-tr", "A", "-f", "5", "--jobs"), "splits_final.json has 0 to 4"),
+    "trainer": (
+        ("-c", "2d", "-tr", "nnUNetTrainer", "PlainTraner", "--jobs"),
+        "-tr PlainTraner: no such trainer; there are GeneralPretrainTrainer, PlainTrainer, ",
+    ),
+    "module": (("-c", "2d", "-tr", "torch", "--jobs"), "-tr torch: no such trainer"),
     "configuration": (("-c", "3d_fullres", "-tr", "A", "-p", "otherPlans", "--jobs"), "no configuration 3d_fullres"),
 }
 
@@ -91,17 +103,36 @@ def test_bad_arguments_are_one_line(name: str, place: Workplace, capsys: pytest.
     assert message in captured.err and captured.err.count("\n") == 1 and captured.out == ""
 
 
-@pytest.mark.e2e
-def test_trains_compares_and_skips_what_is_finished(tmp_path: Path) -> None:
-    """Two folds through stock commands, with soft maps; the second run only repeats a lost validation."""
-    place = Workplace(tmp_path)
+def test_folds_of_a_split_of_ones_own(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    splits = place.folders["nnUNet_preprocessed"] / DATASET / "splits_final.json"
+    splits.write_text(json.dumps([{"train": ["a"], "val": ["b"]}] * 7))
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 6, "--jobs") == 0
+    splits.write_text("{")
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 6, "--jobs") == 1
+    assert "splits_final.json: no readable list of folds" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    place = Workplace(tmp_path_factory.mktemp("crossval"))
     write_raw(place.folders["nnUNet_raw"], DATASET, 5, (32, 32))
     place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "2d", "-np", 1)
     place.run("nnUNetv2_ext_configure", "-d", 120, "-np", 1, "--set", "num_epochs=1", *SETTINGS[1:])
+    return place
+
+
+@pytest.mark.e2e
+def test_trains_compares_and_skips_what_is_finished(planned: Workplace, tmp_path: Path) -> None:
+    """Two folds by two runs at once, with soft maps; later only a lost validation is repeated."""
+    place = planned
     arguments = ("nnUNetv2_ext_crossval", "-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 0, 1, "-device", "cpu",
                  "-o", tmp_path / "out", "--profile", "infnet", "--figures")  # fmt: skip
-    first = place.run(*arguments)
-    assert "[1/2] nnUNetv2_train" in first and "[2/2] nnUNetv2_train" in first
+    first, second = place.start(*arguments), place.start(*arguments)
+    outputs = [process.communicate(timeout=600)[0] for process in (first, second)]
+    assert first.returncode == second.returncode == 0, outputs
+    assert all("folds are finished" in output and "[1/2] nnUNetv2_train" in output for output in outputs)
+    for fold in "01":  # one log per training
+        assert len(list(place.fold(DATASET, "PlainTrainer", "2d", fold).glob("training_log_*"))) == 1
     held_out = [
         case
         for fold in json.loads((place.folders["nnUNet_preprocessed"] / DATASET / "splits_final.json").read_text())[:2]
@@ -116,6 +147,21 @@ def test_trains_compares_and_skips_what_is_finished(tmp_path: Path) -> None:
     before = (tmp_path / "out" / "comparison" / "summary.md").read_bytes()
 
     (place.fold(DATASET, "PlainTrainer", "2d", "0") / "validation" / "summary.json").unlink()
-    second = place.run(*arguments)
-    assert "[1/1] nnUNetv2_train" in second and "--val" in second and "Epoch" not in second
+    again = place.run(*arguments)
+    assert "[1/1] nnUNetv2_train" in again and "--val" in again and "Epoch" not in again
     assert (tmp_path / "out" / "comparison" / "summary.md").read_bytes() == before
+
+
+@pytest.mark.e2e
+def test_a_failed_fold_does_not_stop_the_others(planned: Workplace, tmp_path: Path) -> None:
+    """RelationDrivenTrainer refuses to train without a general stream."""
+    process = planned.start(
+        "nnUNetv2_ext_crossval", "-d", 120, "-c", "2d", "-tr", "RelationDrivenTrainer", "PlainTrainer", "-f", 2,
+        "-device", "cpu", "-o", tmp_path / "out",
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1 and "Traceback" not in output
+    failed = planned.fold(DATASET, "RelationDrivenTrainer", "2d", "2")
+    assert f"error: 1 of 2 folds failed: {failed} (ended with code 1); run the same again" in output
+    assert (planned.fold(DATASET, "PlainTrainer", "2d", "2") / "validation" / "summary.json").is_file()
+    assert not (tmp_path / "out" / "comparison").exists()
