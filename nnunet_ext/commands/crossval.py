@@ -4,17 +4,19 @@ import argparse
 import contextlib
 import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext import locked_program
-from nnunet_ext.commands.entry import command
-from nnunet_ext.commands.evaluate import PROFILE_NAMES, positive
+from nnunet_ext.commands.entry import command, console_script
+from nnunet_ext.commands.evaluate import evaluate, measuring_options, required_profiles
 from nnunet_ext.errors import InputError
 from nnunet_ext.locked_program import BUSY, held
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
@@ -62,8 +64,13 @@ class Fold:
 
     @property
     def _validated(self) -> bool:
-        validation = self.folder / "validation"
-        return (validation / "summary.json").is_file() and (not self.soft_maps or any(validation.glob("*.npz")))
+        try:
+            summary = json.loads((self.folder / "validation" / "summary.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return False
+        # A validation that was repeated for its soft maps and killed left some of them, and the summary of the first.
+        maps = [path for path in (self.folder / "validation").glob("*.npz") if zipfile.is_zipfile(path)]
+        return not self.soft_maps or len(maps) >= len(summary["metric_per_case"])
 
     def arguments(self, device: str) -> list[str]:
         """The stock command that finishes the fold from where it is: its start, a checkpoint, or its validation."""
@@ -84,8 +91,9 @@ def crossval_entry(argv: list[str] | None = None) -> int:
     if args.output is None and not args.jobs:
         raise InputError("-o: say where the comparison goes, or print the missing trainings with --jobs")
     results = environment_folder("nnUNet_results")
+    required_profiles(args)
     models = _models(dataset_name(args.dataset), args.trainers, args.plans, args.configuration)
-    folds = list(_folds(models, args.folds, results, soft_maps="infnet" in args.profiles))
+    folds = list(_folds(models, args.folds, results, soft_maps="infnet" in args.profile))
     _require_planned(models, args.folds)
     _require_trainers(args.trainers)
     missing = [fold for fold in folds if not fold.finished]
@@ -106,6 +114,7 @@ def crossval_entry(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_crossval",
+        parents=[measuring_options()],
         description="Trains all folds of several trainers (and plans) with nnUNetv2_train, one after the other, "
         "collects their validation predictions and compares them with nnUNetv2_ext_evaluate. Finished folds are "
         "skipped and interrupted ones continued: run the same command again.",
@@ -120,22 +129,8 @@ def _parser() -> argparse.ArgumentParser:
         "-f", dest="folds", nargs="+", default=list("01234"), metavar="FOLD", help="folds, default 0 1 2 3 4"
     )
     parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="folder for predictions and comparison")
-    parser.add_argument(
-        "--profile",
-        dest="profiles",
-        nargs="+",
-        choices=PROFILE_NAMES,
-        default=["plain"],
-        metavar="PROFILE",
-        help=f"as nnUNetv2_ext_evaluate has them: {', '.join(PROFILE_NAMES)}; default plain",
-    )
-    parser.add_argument("--patients", type=Path, metavar="CSV", help="as of nnUNetv2_ext_evaluate")
-    parser.add_argument("--figures", action="store_true", help="draw them, too")
     parser.add_argument("--jobs", action="store_true", help="print the commands of unfinished folds, run nothing")
     parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda")
-    parser.add_argument(
-        "-np", dest="processes", type=positive, default=1, help="processes of the evaluation, default 1"
-    )
     return parser
 
 
@@ -192,7 +187,7 @@ def _require_trainers(names: Sequence[str]) -> None:
 
 
 def _folds(models: Sequence[Model], numbers: Sequence[str], results: Path, soft_maps: bool) -> Iterator[Fold]:
-    if wrong := [number for number in numbers if not number.isdigit()]:
+    if wrong := [number for number in numbers if not re.fullmatch("0|[1-9][0-9]*", number)]:
         raise InputError(f"-f {wrong[0]}: no number of a fold; 'all' has no held-out cases to compare")
     if len(set(numbers)) < len(numbers):
         raise InputError("-f: a fold is named twice")
@@ -239,11 +234,9 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
     for model, folder in zip(models, named.values(), strict=True):
         _merge(model, args, results, folder)
     reference = environment_folder("nnUNet_preprocessed") / models[0].dataset / "gt_segmentations"
-    predictions = [f"{name}={folder}" for name, folder in named.items()]
-    evaluate = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", *predictions, "--chill"]
-    evaluate += ["-o", str(args.output / "comparison"), "--overwrite", "--profile", *args.profiles]
-    evaluate += ["--patients", str(args.patients)] if args.patients else []
-    _run([*evaluate, "-np", str(args.processes), *(["--figures"] if args.figures else [])])
+    measured = {"reference": reference, "predictions": [f"{name}={folder}" for name, folder in named.items()]}
+    written = {"output": args.output / "comparison", "overwrite": True, "chill": True}
+    evaluate(argparse.Namespace(**{**vars(args), **measured, **written}))
 
 
 def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) -> None:
@@ -253,8 +246,10 @@ def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) 
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run; the stock command refuses a folder that exists
     merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
-    _run([*merge, "-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)])
-    if "infnet" in args.profiles:
+    merge += ["-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)]
+    if code := subprocess.run(_program(merge), check=False).returncode:
+        raise InputError(f"{shlex.join(merge)}: ended with code {code}; mend what it says and run the same again")
+    if "infnet" in args.profile:
         _link_soft_maps(model.folder(results), args.folds, unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
@@ -271,16 +266,5 @@ def _link_soft_maps(model: Path, folds: Sequence[str], folder: Path) -> None:
             (folder / path.name).symlink_to(path.resolve())
 
 
-def _run(arguments: Sequence[str]) -> None:
-    """Run a console script of this environment, its output visible.
-
-    Raises:
-        InputError: it failed.
-    """
-    code = subprocess.run(_program(arguments), check=False).returncode
-    if code != 0:
-        raise InputError(f"{shlex.join(arguments)}: ended with code {code}; mend what it says and run the same again")
-
-
 def _program(arguments: Sequence[str]) -> list[str]:
-    return [str(Path(sys.executable).parent / arguments[0]), *arguments[1:]]
+    return [console_script(arguments[0]), *arguments[1:]]

@@ -7,14 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from nnunet_ext.commands.entry import command
+from nnunet_ext.commands.entry import command, console_script
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -161,9 +160,8 @@ class Demo:
         if skip:
             return
         log = self.root / "logs" / f"{self.done:02}_{name}.log"
-        program = Path(sys.executable).parent / name
         with log.open("w") as file, subprocess.Popen(
-            [str(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [console_script(name), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=self.environment(),
         ) as process:  # fmt: skip
             assert process.stdout is not None

@@ -30,24 +30,25 @@ PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "s
 @command
 def evaluate_entry(argv: list[str] | None = None) -> int:
     """Compare folders of predicted label files with reference labels."""
-    args = _parser().parse_args(argv)
+    evaluate(_parser().parse_args(argv))
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Evaluate as the arguments of the command say.
+
+    Raises:
+        InputError: an argument or a file is wrong; nothing was written.
+    """
     methods = _methods(args.predictions)
     _require_free(args.output, args.overwrite, args.figures)
-    if args.images and not args.figures:
-        raise InputError("-i: images are drawn behind the worst cases; add --figures, or leave -i out")
+    profiles = required_profiles(args)
 
     # Imported here, so that --help and wrong arguments answer at once.
     from nnunet_ext.evaluation.cases import pair_cases
     from nnunet_ext.evaluation.patients import patients_of, pooled
-    from nnunet_ext.evaluation.profiles import chosen_profiles
     from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
 
-    profiles = chosen_profiles(args.profile, args.metrics, args.tolerance_mm)
-    if args.empty is not None and all(profile.empty is not None for profile in profiles):
-        names = ", ".join(profile.name for profile in profiles)
-        raise InputError(f"--empty {args.empty}: profile {names} has its own rule for empty masks; leave it out")
-    if args.patients and not any(profile.per_patient for profile in profiles):
-        raise InputError("--patients: for a profile on patients only (ncovsegnet); leave it out")
     declared = _declared_labels(args.labels, args.reference, methods)
     cases, notes = pair_cases(args.reference, methods, allow_missing=args.chill)
     images = _images(args.images, cases)
@@ -68,7 +69,25 @@ def evaluate_entry(argv: list[str] | None = None) -> int:
     if args.output:
         _write_all(args.output, evaluations, images if args.figures else None)
     print("\n".join(evaluation.texts["summary.md"] or "" for evaluation in evaluations))
-    return 0
+
+
+def required_profiles(args: argparse.Namespace) -> "list[Profile]":
+    """The profiles, where the :func:`measuring_options` go together.
+
+    Raises:
+        InputError: they do not.
+    """
+    from nnunet_ext.evaluation.profiles import chosen_profiles
+
+    if args.images and not args.figures:
+        raise InputError("-i: images are drawn behind the worst cases; add --figures, or leave -i out")
+    profiles = chosen_profiles(args.profile, args.metrics, args.tolerance_mm)
+    if args.empty is not None and all(profile.empty is not None for profile in profiles):
+        names = ", ".join(profile.name for profile in profiles)
+        raise InputError(f"--empty {args.empty}: profile {names} has its own rule for empty masks; leave it out")
+    if args.patients and not any(profile.per_patient for profile in profiles):
+        raise InputError("--patients: for a profile on patients only (ncovsegnet); leave it out")
+    return profiles
 
 
 class _Evaluation:
@@ -119,6 +138,7 @@ class _Evaluation:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_evaluate",
+        parents=[measuring_options()],
         description="Metrics of predicted label files as a paper's profile defines them: per case, and as mean with "
         "standard deviation and 95 % bootstrap confidence interval; with several methods also paired tests. Prints "
         "Markdown; -o also writes tables (Markdown, LaTeX, CSV), --figures draws.",
@@ -133,6 +153,14 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of predictions, one per method; the method is called like the folder unless NAME= is given",
     )
     parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help=f"folder for {', '.join(RESULTS)}")
+    parser.add_argument("--overwrite", action="store_true", help="replace all earlier results in OUT, figures too")
+    parser.add_argument("--chill", action="store_true", help="accept references without prediction (as in nnU-Net)")
+    return parser
+
+
+def measuring_options() -> argparse.ArgumentParser:
+    """What is measured and drawn, and how: for every command that evaluates."""
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--profile",
         nargs="+",
@@ -163,7 +191,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-i", dest="images", type=Path, metavar="IMAGES", help="folder of CASE_0000.* images behind the worst cases"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace all earlier results in OUT, figures too")
     parser.add_argument(
         "--empty",
         choices=("nan", "one", "zero"),
@@ -179,8 +206,9 @@ def _parser() -> argparse.ArgumentParser:
         help="labels, e.g. infection=1 or lesion=1,2; default: dataset.json beside the references or predictions, "
         "else all values found",
     )
-    parser.add_argument("--chill", action="store_true", help="accept references without prediction (as in nnU-Net)")
-    parser.add_argument("-np", dest="processes", type=positive, default=1, help="number of processes, default 1")
+    parser.add_argument(
+        "-np", dest="processes", type=positive, default=1, help="processes of the evaluation, default 1"
+    )
     return parser
 
 

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     return place
 
 
-def state(place: Workplace, fold: int, *files: str) -> None:
+def state(place: Workplace, fold: int, *files: str, maps: Mapping[str, int] | None = None) -> None:
+    """Of one fold: files, where a summary is of two cases; soft maps by case and lost bytes."""
     folder = place.fold(DATASET, "PlainTrainer", "2d", str(fold))
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).touch()
+        (folder / file).write_text('{"metric_per_case": [{}, {}]}' if file.endswith("summary.json") else "")
+    for case, lost in (maps or {}).items():
+        path = folder / "validation" / f"{case}.npz"
+        np.savez_compressed(path, probabilities=np.zeros((2, 1, 8, 8), np.float32))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size - lost])
 
 
 def test_jobs_continue_each_fold_from_where_it_is(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,11 +60,15 @@ def test_jobs_continue_each_fold_from_where_it_is(place: Workplace, capsys: pyte
 def test_soft_maps_are_demanded_for_the_profile_that_needs_them(
     place: Workplace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state(place, 0, "checkpoint_final.pth", "validation/summary.json")
-    state(place, 1, "checkpoint_final.pth", "validation/summary.json", "validation/case.npz")
-    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 0, 1, "--jobs", "--profile", "infnet") == 0
-    (job,) = capsys.readouterr().out.splitlines()
-    assert job.endswith("2d 0 -tr PlainTrainer -p nnUNetPlans -device cuda --val --npz")
+    validated = ("checkpoint_final.pth", "validation/summary.json")
+    state(place, 0, *validated)
+    state(place, 1, *validated, maps={"a": 0, "b": 0})
+    state(place, 2, *validated, maps={"a": 0})  # killed after the first
+    state(place, 3, *validated, maps={"a": 0, "b": 1})  # while writing the last
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs", "--profile", "plain", "infnet") == 0
+    command = f"nnUNetv2_train {DATASET} 2d {{}} -tr PlainTrainer -p nnUNetPlans -device cuda"
+    jobs = [f"{command.format(fold)} --val --npz" for fold in (0, 2, 3)]
+    assert capsys.readouterr().out.splitlines() == [*jobs, f"{command.format(4)} --npz"]
 
 
 def test_every_trainer_with_every_plans(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,6 +87,10 @@ Spoil = Callable[[Workplace], object]
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "no output": (("-c", "2d", "-tr", "A"), "-o: say where"),
     "fold all": (("-c", "2d", "-tr", "A", "-f", "all", "--jobs"), "-f all: no number of a fold"),
+    "fold 00": (("-c", "2d", "-tr", "A", "-f", "00", "--jobs"), "-f 00: no number of a fold"),
+    "fold squared": (("-c", "2d", "-tr", "A", "-f", "²", "--jobs"), "-f ²: no number of a fold"),
+    "metric": (("-c", "2d", "-tr", "A", "--metrics", "dize", "--jobs"), "--metrics dize: "),
+    "images": (("-c", "2d", "-tr", "A", "-i", ".", "--jobs"), "-i: images are drawn behind"),
     "fold twice": (("-c", "2d", "-tr", "A", "-f", "1", "1", "--jobs"), "a fold is named twice"),
     "trainer twice": (("-c", "2d", "-tr", "A", "A", "--jobs"), "named twice"),
     "path": (("-c", "2d", "-tr", "../A", "--jobs"), "../A: no name"),
@@ -126,7 +139,7 @@ def test_trains_compares_and_skips_what_is_finished(planned: Workplace, tmp_path
     """Two folds by two runs at once, with soft maps; later only a lost validation is repeated."""
     place = planned
     arguments = ("nnUNetv2_ext_crossval", "-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 0, 1, "-device", "cpu",
-                 "-o", tmp_path / "out", "--profile", "infnet", "--figures")  # fmt: skip
+                 "-o", tmp_path / "out", "--profile", "infnet", "--metrics", "dice", "mae", "--figures")  # fmt: skip
     first, second = place.start(*arguments), place.start(*arguments)
     outputs = [process.communicate(timeout=600)[0] for process in (first, second)]
     assert first.returncode == second.returncode == 0, outputs
@@ -140,6 +153,7 @@ def test_trains_compares_and_skips_what_is_finished(planned: Workplace, tmp_path
     ]
     table = pd.read_csv(tmp_path / "out" / "comparison" / "cases.csv")
     assert sorted(table["case"].unique()) == sorted(held_out)
+    assert {"dice", "mae"} <= set(table.columns) and "sensitivity" not in table.columns
     merged = tmp_path / "out" / "predictions" / "PlainTrainer"
     for case in held_out:
         assert (merged / f"{case}.npz").is_file()
