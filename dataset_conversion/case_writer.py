@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from dataset_conversion.volumes import (
     label_on_image_grid,
     right_angled,
     spacing_of,
+    voxels_sha256,
     write_volume,
 )
 from nnunet_ext.errors import InputError
@@ -34,7 +34,8 @@ class Record:
     """What is known of a written case: a row of conversion.csv. ``volume`` is the case it is a slice of, or itself.
 
     ``outputs`` and ``source_bytes`` give sizes in bytes, by path relative to the data set and to the download.
-    ``spacing_mm`` is empty for pictures. ``label_voxels`` counts voxels by label value, and is empty without label.
+    ``image_sha256`` (by channel, with spaces between) and ``label_sha256`` are of the voxels. ``label_sha256`` is empty
+    without label, as is ``label_voxels`` (voxels by label value); ``spacing_mm`` is empty for pictures.
     """
 
     case: str
@@ -44,6 +45,7 @@ class Record:
     source_bytes: dict[str, int]
     source_sha256: dict[str, str]
     image_sha256: str
+    label_sha256: str
     intensity_unit: str
     shape: list[int]
     spacing_mm: list[float]
@@ -223,9 +225,6 @@ def _record(
     hashes: dict[str, str],
     voxels: dict[int, int],
 ) -> Record:
-    digest = hashlib.sha256(repr(reading.image.shape).encode())
-    for channel in reading.image:
-        digest.update(np.ascontiguousarray(channel.T).data)  # NIfTI's first axis runs fastest: no copy
     spacing_mm = np.empty(0) if reading.affine_mm is None else spacing_of(reading.affine_mm)[: reading.image.ndim - 1]
     return Record(
         case=case.id,
@@ -234,7 +233,8 @@ def _record(
         outputs=outputs,
         source_bytes=sizes,
         source_sha256=hashes,
-        image_sha256=digest.hexdigest(),
+        image_sha256=" ".join(map(voxels_sha256, reading.image)),
+        label_sha256="" if reading.label is None else voxels_sha256(reading.label),
         intensity_unit=reading.intensity_unit,
         shape=list(reading.image.shape[1:]),
         spacing_mm=[round(float(s), 6) for s in spacing_mm],

@@ -6,7 +6,6 @@ compares no case with another (so HU and grey values may stand in one data set).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from dataset_conversion.mirroring import in_words, mirrored_axes, wrong_side
 from dataset_conversion.nifti_cases import intensity_unit
 from dataset_conversion.pictures import read_colours
 from dataset_conversion.splits import SPLITS_NAME
-from dataset_conversion.volumes import open_volume, read_voxels, right_angled, same_grid, spacing_of
+from dataset_conversion.volumes import open_volume, read_voxels, right_angled, same_grid, spacing_of, voxels_sha256
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import in_worker_processes
 
@@ -48,7 +47,8 @@ class Checked:
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     empty: bool = False
-    digest: str = ""
+    image_sha256: str = ""
+    label_sha256: str = ""
     side: str = ""
 
 
@@ -150,11 +150,12 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
     expected = [f"{index:04d}" for index in range(channels)]
     if [image.name.removeprefix(f"{case.id}_")[:4] for image in case.images] != expected:
         checked.problems.append(f"{case.images[0]}: has {len(case.images)} channels, dataset.json names {channels}")
-    digest = hashlib.sha256()
     first: np.ndarray | None = None
     first_affine_mm: np.ndarray | None = None
+    hashes = []
     for image in case.images:
         values, affine_mm = _read(image)
+        hashes.append(voxels_sha256(values))
         if not checked.shape:
             first, checked.shape, first_affine_mm = values, values.shape, affine_mm
             if affine_mm is not None:
@@ -165,11 +166,11 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
             checked.problems.append(f"{image}: holds NaN or infinite values; convert it again")
         else:
             checked.units.append(intensity_unit(values))
-        digest.update(repr(values.shape).encode() + np.ascontiguousarray(values.T).data)
-    checked.digest = digest.hexdigest()
+    checked.image_sha256 = " ".join(hashes)
     if case.label is not None:
         values, affine_mm = _read(case.label)
         _check_grid(case.label, values.shape, affine_mm, case.images[0], checked.shape, first_affine_mm, checked)
+        checked.label_sha256 = voxels_sha256(values)
         found = distinct_values(values)
         foreign = found[~np.isin(found, sorted(labels))]
         if foreign.size:
@@ -300,18 +301,26 @@ def _findings(folder: Path, results: list[Checked]) -> list[str]:
     findings += [f"{checked.case}: {checked.side}" for checked in results if checked.side]
     first_with: dict[str, str] = {}
     for checked in results:
-        first = first_with.setdefault(checked.digest, checked.case)
-        if checked.digest and first != checked.case:
+        first = first_with.setdefault(checked.image_sha256, checked.case)
+        if checked.image_sha256 and first != checked.case:
             findings.append(f"{checked.case} has the image of {first}; keep both on one side of any split")
-    changed = []
-    for own in read_records(folder).values():
-        for record in own:
-            for name, size in record.outputs.items():
-                if not (folder / name).is_file() or (folder / name).stat().st_size != size:
-                    changed.append(name)
-    if changed:
+    if changed := _changed(folder, results):
         findings.append(f"{len(changed)} files are no longer as converted: {', '.join(changed[:5])}")
     if spacings := {checked.spacing_mm for checked in results if checked.spacing_mm}:
         low, high = np.min(list(spacings), axis=0), np.max(list(spacings), axis=0)
         findings.append(f"voxel sizes from {'x'.join(f'{v:g}' for v in low)} to {'x'.join(f'{v:g}' for v in high)} mm")
     return findings
+
+
+def _changed(folder: Path, results: list[Checked]) -> list[str]:
+    """Images and labels with other voxels than the conversion wrote, and those that are gone."""
+    found = {checked.case: checked for checked in results}
+    changed = []
+    for record in (record for own in read_records(folder).values() for record in own):
+        checked = found.get(record.case, Checked(record.case))
+        same = {
+            "images": checked.image_sha256 == record.image_sha256,
+            "labels": checked.label_sha256 == record.label_sha256,
+        }
+        changed += [name for name in record.outputs if not same[name[:6]]]
+    return changed

@@ -183,6 +183,13 @@ def right_angled(affine_mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return result
 
 
+def voxels_sha256(voxels: np.ndarray) -> str:
+    """Of shape and values: says whether an image or label is what it was."""
+    digest = hashlib.sha256(repr(voxels.shape).encode())
+    digest.update(np.ascontiguousarray(voxels.T).data)  # NIfTI's first axis runs fastest: no copy
+    return digest.hexdigest()
+
+
 def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
     """Write (x, y, z) or (x, y) voxels as gzip-compressed NIfTI; equal input gives equal bytes."""
     import nibabel

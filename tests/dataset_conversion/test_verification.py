@@ -59,6 +59,16 @@ def test_empty_label_is_a_finding(folder: Path) -> None:
     assert any("1 files are no longer as converted: labelsTr/lung_003.nii.gz" in line for line in verified.findings)
 
 
+def test_changed_voxels_are_a_finding(folder: Path) -> None:
+    """Also where size and header are as before."""
+    change(folder / "labelsTr/lung_001.nii.gz", lambda v: np.roll(v, 1, axis=0))
+    change(folder / "imagesTr/lung_003_0000.nii.gz", lambda v: v + np.int16(1))
+    names = "2 files are no longer as converted: labelsTr/lung_001.nii.gz, imagesTr/lung_003_0000.nii.gz"
+    assert any(names in line for line in verify(folder).findings)
+    (folder / "labelsTr/lung_001.nii.gz").unlink()
+    assert any(names in line for line in verify(folder).findings)
+
+
 def test_mixed_units(folder: Path) -> None:
     change(folder / "imagesTr/lung_003_0000.nii.gz", lambda v: np.clip(v / 10 + 100, 0, 255).astype(np.uint8))
     problem = only_problem(folder)
