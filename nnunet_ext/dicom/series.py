@@ -129,7 +129,7 @@ def other_kind(item: Slice, rules: Rules) -> str:
     if item.sop_class and not any(is_kind_of(item.sop_class, CLASS_OF_MODALITY[name]) for name in rules.modalities):
         return f"is {sop_class_name(item.sop_class)}, not {' or '.join(rules.modalities)}"
     if item.modality not in rules.modalities:
-        return f"has modality {item.modality}, not {' or '.join(rules.modalities)}"
+        return f"has modality {item.modality or 'unknown'}, not {' or '.join(rules.modalities)}"
     kinds = item.image_type.split("\\")
     if "LOCALIZER" in kinds:
         return "is a localizer"
