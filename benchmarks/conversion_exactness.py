@@ -26,6 +26,7 @@ HU_PER_MM = 20.0
 SECOND_SCAN_HU = 100.0
 TOLERANCE_MM = 0.2  # two roundings to whole HU, in three coordinates
 RIM = 3  # pixels of each slice whose voxels are not looked at: tools fill differently where nothing was scanned
+PATIENTS = ("ID_00000a", "ID_00000b", "ID_00000c")  # of the x, y and z coordinate; called as RSNA-ICH calls them
 DICOM2NIFTI = """
 import sys
 from pathlib import Path
@@ -122,7 +123,7 @@ def traps() -> list[Trap]:
 
 
 def write_trap(folder: Path, trap: Trap) -> None:
-    """Write its three series, of three patients called by their coordinate; 12-bit pixels, as scanners write them."""
+    """Write its three series, one per coordinate; 12-bit pixels, as scanners write them."""
     from dataset_conversion.dicom_phantoms import write_series
 
     def edit(index: int, data: Any) -> None:
@@ -131,7 +132,7 @@ def write_trap(folder: Path, trap: Trap) -> None:
             trap.edit(index, data)
 
     offsets_hu = np.zeros(len(trap.along_mm)) if trap.offsets_hu is None else trap.offsets_hu
-    for axis, name in enumerate("xyz"):
+    for axis, name in enumerate(PATIENTS):
         hu = np.round(HU_PER_MM * trap.pixels_mm[..., axis] + offsets_hu[:, None, None]).astype(int)
         write_series(
             folder / name, hu, trap.positions_mm, orientation=trap.orientation, spacing_mm=SPACING_MM, patient=name,
@@ -179,16 +180,16 @@ def _judge(trap: Trap, voxels: np.ndarray, affine_mm: np.ndarray) -> str:
     return ", ".join(faults)
 
 
-def _read_outputs(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def read_outputs(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Volumes in a folder, as :func:`verdict` takes them; the parts of a 4-D file one by one."""
     import nibabel
 
-    files = [sorted(folder.rglob(f"{name}[._]*nii.gz")) for name in "xyz"]
+    files = [sorted(folder.rglob(f"{name}[._]*nii.gz")) for name in PATIENTS]
     outputs = []
     for alike in zip(*files, strict=True):
         volumes = [nibabel.load(file) for file in alike]
         arrays = np.stack([np.asarray(volume.dataobj, np.float64) for volume in volumes])
-        word = alike[0].name.removesuffix(".nii.gz").partition("_")[2]
+        word = alike[0].name.removesuffix(".nii.gz").removeprefix(f"{PATIENTS[0]}_")
         ending = f"`_{word}` " if word in ("Tilt_1", "Eq_1", "Tilt_Eq_1") else ""  # what dcm2niix adds
         parts = np.moveaxis(arrays, 4, 0) if arrays.ndim == 5 else arrays[None]
         outputs += [(ending, part, volumes[0].affine) for part in parts]
@@ -214,6 +215,6 @@ def compare(scratch: Path, convert: Path, dcm2niix: str | None, dicom2nifti: str
             outs[tool].mkdir()
             # Refusing is an answer, so a failure is none.
             subprocess.run(list(map(str, command)), env=environment(outs[tool]), capture_output=True, check=False)
-            row[tool] = verdict(trap, _read_outputs(outs[tool]))
+            row[tool] = verdict(trap, read_outputs(outs[tool]))
         rows.append(row)
     return rows

@@ -180,10 +180,12 @@ def _require_trainers(names: Sequence[str]) -> None:
     for name in names:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
-                recursive_find_trainer_class_by_name(name)
+                trainer = recursive_find_trainer_class_by_name(name)
         except (RuntimeError, AssertionError, TypeError) as error:
             own = ", ".join(sorted(trainers()))
             raise InputError(f"-tr {name}: no such trainer; there are {own}, nnUNetTrainer and its variants") from error
+        if not getattr(trainer, "segments_target", True):
+            raise InputError(f"-tr {name}: is a first stage, which predicts no target labels to compare; leave it out")
 
 
 def _folds(models: Sequence[Model], numbers: Sequence[str], results: Path, soft_maps: bool) -> Iterator[Fold]:
@@ -208,7 +210,7 @@ def _train_all(folds: Sequence[Fold], device: str) -> list[str]:
                 pass
             outcomes[fold] = _train(fold, device, "[waited]")
     failed = {fold: outcome for fold, outcome in outcomes.items() if not fold.finished}
-    reasons = {0: "no validation/summary.json after the training, see its training log"}
+    reasons = {0: "no complete validation folder after the training, see its training log"}
     return [f"{fold.folder} ({reasons.get(code, f'ended with code {code}')})" for fold, code in failed.items()]
 
 

@@ -27,6 +27,7 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
     """
 
     required_streams: ClassVar[tuple[str, ...]] = ("general",)
+    segments_target: ClassVar[bool] = False  # so that no comparison takes its validation for one of the labelled data
 
     def initialize(self) -> None:
         """Replace the labelled data set's labels by lesion, then build as nnU-Net does."""

@@ -103,6 +103,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("-c", "2d", "-tr", "nnUNetTrainer", "PlainTraner", "--jobs"),
         "-tr PlainTraner: no such trainer; there are GeneralPretrainTrainer, PlainTrainer, ",
     ),
+    "first stage": (("-c", "2d", "-tr", "GeneralPretrainTrainer", "--jobs"), "-tr GeneralPretrainTrainer: is a first"),
     "module": (("-c", "2d", "-tr", "torch", "--jobs"), "-tr torch: no such trainer"),
     "configuration": (("-c", "3d_fullres", "-tr", "A", "-p", "otherPlans", "--jobs"), "no configuration 3d_fullres"),
 }
