@@ -12,7 +12,7 @@ import numpy as np
 from dataset_conversion.converter import Case, Converter, Reading
 from dataset_conversion.download_folder import sha256_of_file
 from dataset_conversion.label_values import count_values, integer_labels
-from dataset_conversion.mirroring import in_words, mirrored_axes, wrong_side
+from dataset_conversion.mirroring import MIRRORED, in_words, mirrored_axes, wrong_side
 from dataset_conversion.pictures import check_written_png, write_png
 from dataset_conversion.shaping import output_channels, output_labels, pieces
 from dataset_conversion.volumes import (
@@ -33,7 +33,8 @@ TEMPORARY_PREFIX = ".part-"
 class Record:
     """What is known of a written case: a row of conversion.csv. ``volume`` is the case it is a slice of, or itself.
 
-    ``outputs`` and ``source_bytes`` give sizes in bytes, by path relative to the data set and to the download.
+    ``outputs`` and ``source_bytes`` give sizes in bytes, by path relative to the data set and to the download, as
+    ``source_mtime_ns`` gives times of change.
     ``image_sha256`` (by channel, with spaces between) and ``label_sha256`` are of the voxels. ``label_sha256`` is empty
     without label, as is ``label_voxels`` (voxels by label value); ``spacing_mm`` is empty for pictures.
     """
@@ -43,6 +44,7 @@ class Record:
     part: str
     outputs: dict[str, int]
     source_bytes: dict[str, int]
+    source_mtime_ns: dict[str, int]
     source_sha256: dict[str, str]
     image_sha256: str
     label_sha256: str
@@ -77,9 +79,13 @@ def source_name(converter: Converter, file: Path) -> str:
     return Path(os.path.relpath(file, converter.source)).as_posix()
 
 
-def source_bytes(converter: Converter, case: Case) -> dict[str, int]:
-    """Sizes of a case's source files: who has other files than were recorded is another case by the same name."""
-    return {source_name(converter, file): file.stat().st_size for file in (*case.image_files, *case.label_files)}
+def is_unchanged(converter: Converter, case: Case, record: Record) -> bool:
+    """Whether a case still has the files that it was converted from; they are read only where their times differ."""
+    files = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
+    if record.source_bytes != {name: file.stat().st_size for name, file in files.items()}:
+        return False
+    touched = [name for name, file in files.items() if file.stat().st_mtime_ns != record.source_mtime_ns[name]]
+    return all(sha256_of_file(files[name]) == record.source_sha256[name] for name in touched)
 
 
 def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]:
@@ -92,16 +98,16 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         InputError: the case is unfit; the message names its file. Nothing of it is left behind.
         OSError: the result cannot be written.
     """
+    sources = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
     try:
+        stats = {name: file.stat() for name, file in sources.items()}  # before they are read
         reading = _proven(converter, case, converter.read_case(case))
     except InputError as error:
         text = str(error)
         named = any(str(file) in text for file in (*case.image_files, *case.label_files))
         files = case.label_files or case.image_files  # what concerns the image alone names it
         raise InputError(text if named else f"{files[0]}: {text}") from error
-    files = (*case.image_files, *case.label_files)
-    hashes = {source_name(converter, file): sha256_of_file(file) for file in files}
-    sizes = source_bytes(converter, case)
+    hashes = {name: sha256_of_file(file) for name, file in sources.items()}
     values = sorted(set(output_labels(converter).names.values()))
     records = []
     for piece, content in pieces(converter, case, reading):
@@ -114,7 +120,7 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         _write(folder, arrays, content.affine_mm, copies)
         outputs = {name: (folder / name).stat().st_size for name in arrays}
         voxels = {} if content.label is None else count_values(content.label, values)
-        records.append(_record(case.id, piece, content, outputs, sizes, hashes, voxels))
+        records.append(_record(case.id, piece, content, outputs, stats, hashes, voxels))
     return records
 
 
@@ -147,9 +153,7 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
                 warnings.append(side)
             if reading.intensity_unit == "HU" and (axes := mirrored_axes(image[0], label, converter.labels, affine_mm)):
                 words = in_words(axes, affine_mm)
-                raise InputError(
-                    f"label is mirrored {words}: flipped it fits the image clearly better; remove the case"
-                )
+                raise InputError(f"{MIRRORED} {words}: flipped it fits the image clearly better; remove the case")
         if turned and not checked:
             warnings.append("label axes follow the headers; no intensity range is known that would prove them")
     if affine_mm is not None and image.ndim == 4:
@@ -221,7 +225,7 @@ def _record(
     case: Case,
     reading: Reading,
     outputs: dict[str, int],
-    sizes: dict[str, int],
+    stats: dict[str, os.stat_result],
     hashes: dict[str, str],
     voxels: dict[int, int],
 ) -> Record:
@@ -231,7 +235,8 @@ def _record(
         volume=volume,
         part=case.part,
         outputs=outputs,
-        source_bytes=sizes,
+        source_bytes={name: stat.st_size for name, stat in stats.items()},
+        source_mtime_ns={name: stat.st_mtime_ns for name, stat in stats.items()},
         source_sha256=hashes,
         image_sha256=" ".join(map(voxels_sha256, reading.image)),
         label_sha256="" if reading.label is None else voxels_sha256(reading.label),

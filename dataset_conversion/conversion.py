@@ -18,8 +18,8 @@ from dataset_conversion.case_writer import (
     Record,
     case_of,
     convert_case,
+    is_unchanged,
     output_names,
-    source_bytes,
     source_name,
 )
 from dataset_conversion.converter import Case, Converter, Found
@@ -36,6 +36,7 @@ from dataset_conversion.journal import (
     remove_leftovers,
     start_journal,
 )
+from dataset_conversion.mirroring import MIRRORED
 from dataset_conversion.overlaps import copies_elsewhere, known_overlaps
 from dataset_conversion.result_files import replace_text, version, write_dataset_json, write_provenance
 from dataset_conversion.shaping import output_labels, require_possible, wanted_cases
@@ -83,6 +84,10 @@ def convert(
     workers = workers or Workers()
     require_unpacked(converter.source)
     require_possible(converter)
+    if folder.resolve().parent == converter.source.resolve():
+        raise InputError(
+            f"{folder.parent}: is nnUNet_raw and the download, which stays as it is; choose another of one"
+        )
     found = _without_name_clashes(wanted_cases(converter, converter.find_cases()))
     if not found.cases and not found.problems:
         why = f" ({'; '.join(found.notes[:3])})" if found.notes else ""
@@ -126,6 +131,7 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
     """
     if not folder.exists():
         return
+    converted = read_records(folder)
     if folder.is_dir() and all(entry.name.startswith(TEMPORARY_PREFIX) for entry in folder.iterdir()):
         return  # empty, or killed before its journal began
     headers = [read_header(journal) for journal in journals(folder)] or [None]
@@ -135,7 +141,11 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
             raise InputError(f"{folder}: was made by {maker} and is left alone; choose another -d or --name")
         now, then = json.loads(json.dumps(header["settings"])), existing["settings"]
         other = [f"{name}={then.get(name)}" for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
-        if other and not overwrite:
+        if not other and existing.get("collection") != header["collection"]:
+            raise InputError(
+                f"{folder}: holds {existing.get('collection')} and is left alone; choose another -d or --name"
+            )
+        if other and converted and not overwrite:
             options = ", ".join(other)
             raise InputError(f"{folder}: was converted with other options ({options}); add --overwrite to convert anew")
 
@@ -177,7 +187,7 @@ def _prepare(
         (folder / "dataset.json").unlink(missing_ok=True)
         for name in made:
             (folder / name).unlink(missing_ok=True)
-    if overwrite or not journal.is_file():
+    if overwrite or not journal.is_file() or not (read_records(folder) or read_header(journal) == header):
         start_journal(journal, header)
     # A data set of only unlabelled images has no folders for training.
     for part in {case.part for case in cases}:
@@ -197,6 +207,11 @@ def _require_same_names(converter: Converter, cases: list[Case], folder: Path) -
         now = next((name_now[file] for file in records[name][0].source_bytes if file in name_now), None)
         if now is not None:
             raise InputError(f"{folder}: what was converted as {name} is now called {now}; add --overwrite")
+    if gone == records.keys():
+        raise InputError(
+            f"{folder}: holds {len(gone)} cases, and none of them is in {converter.source}; choose another -d or "
+            "--name, or add --overwrite to convert this download in their place"
+        )
 
 
 def _is_output(converter: Converter, case: Case | None, name: str) -> bool:
@@ -217,24 +232,29 @@ def _convert_cases(converter: Converter, cases: list[Case], path: Path, workers:
         records = done.get(case.id)
         if records is None or not is_complete(folder, records):
             pending.append(case)
-        elif records and records[0].source_bytes != source_bytes(converter, case):
-            for name in (name for record in records for name in record.outputs):
-                (folder / name).unlink(missing_ok=True)  # there may be fewer slices now
+        elif records and not is_unchanged(converter, case, records[0]):
             pending.append(case)
             changed.append(case.id)
         else:
             summary.skipped.append(case.id)
     if changed:
         examples = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
-        summary.notes.append(f"{len(changed)} cases converted anew: their files changed or more came ({examples})")
+        summary.notes.append(f"{len(changed)} cases to convert anew: their files changed or more came ({examples})")
     if pending:
         (folder / "dataset.json").unlink(missing_ok=True)  # it comes last and says: complete
     journal = Journal(path)
     try:
         for case, result in _results(converter, pending, folder, workers):
             if isinstance(result, str):
-                summary.problems.append(result)
+                kept = "; what an earlier run made of it is kept" if case.id in changed else ""
+                summary.problems.append(result + kept)
             else:
+                old, new = (
+                    {name for record in records for name in record.outputs}
+                    for records in (done.get(case.id, ()), result)
+                )
+                for name in old - new:  # there may be fewer slices now
+                    (folder / name).unlink(missing_ok=True)
                 journal.add(case.id, result)
                 summary.converted.append(case.id)
     finally:
@@ -293,6 +313,12 @@ def _sum_up(converter: Converter, cases: list[Case], summary: Summary, forbid_ov
     gone = by_case.keys() - {case.id for case in cases}
     if gone:
         summary.notes.append(f"{len(gone)} cases of an earlier run are no longer in the download; they are kept")
+    mirrored = sum(MIRRORED in problem for problem in summary.problems)
+    if mirrored and any(record.label_voxels for record in done):
+        summary.notes.append(
+            f"{mirrored} labels are mirrored, so those that could not be judged (small or symmetric) may be, too: "
+            "look at the converted cases before training"
+        )
     missing = {case.id for case in cases} - by_case.keys() - set(summary.planned)
     summary.complete = not missing  # the rest failed here; another part's may only be late
     return done
@@ -306,9 +332,10 @@ def _finish(converter: Converter, done: list[Record], summary: Summary, forbid_o
     elif done and summary.complete:
         write_provenance(folder, done, summary.duplicates | summary.copies)
         if converter.split:
-            write_splits(folder, converter, done)
+            if earlier := write_splits(folder, converter, done):
+                summary.notes.append(f"the earlier {SPLITS_NAME} was another; it is now called {earlier}")
         elif (folder / SPLITS_NAME).is_file():
-            (folder / SPLITS_NAME).unlink()
+            summary.notes.append(f"{SPLITS_NAME} of an earlier run, or your own, is kept")
         replace_text(folder / SUMMARY_NAME, f"# {folder.name}\n\n{markdown(summary)}")
         write_dataset_json(folder, converter, summary.count_by_part["Tr"])
 
@@ -330,6 +357,6 @@ def dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
             if taken.name != folder.name:
                 own = taken.name.partition("_")[2]
                 raise InputError(
-                    f"{taken}: already has the id {dataset_id}; choose another -d (to continue it: --name {own})"
+                    f"{taken}: already has the id {dataset_id}; choose another -d, or --name {own} if you mean that one"
                 )
     return folder

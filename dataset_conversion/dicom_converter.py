@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nnunet_ext.dicom.volume import Volume
 
 SCAN_PROCESSES = 2
+DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _SHARED: ContextVar[Scan | None] = ContextVar("shared", default=None)
 
 
@@ -123,13 +124,28 @@ class DicomConverter(Converter):
             raise InputError(str(error) if named else f"{case.image_files[0].parent}: {error}") from error
 
 
-def without_damaged(acquisitions: Iterable[Acquisition], content: Scan, found: Found) -> list[Acquisition]:
-    """Scans that have their folders to themselves, without those that lack a slice because its file is damaged."""
+def without_damaged(
+    acquisitions: Sequence[Acquisition], content: Scan, found: Found, *, shared_folders: bool = False
+) -> list[Acquisition]:
+    """Scans without those that may lack a slice because a file beside theirs is damaged.
+
+    Args:
+        acquisitions: to choose from.
+        content: names the damaged files.
+        found: receives what was left out.
+        shared_folders: a folder may hold many scans; there a damaged file leaves out none, and a note says so.
+    """
     damaged = {Path(file).parent for file in content.damaged}
+    folders_of = [{Path(item.path).parent for item in acquisition.slices} for acquisition in acquisitions]
+    scans = Counter(folder for folders in folders_of for folder in folders)
+    spared = {folder for folder in damaged if shared_folders and scans[folder] > 1}
+    for folder in sorted(spared):
+        found.notes.append(
+            f"{folder}: holds damaged files; each of its {scans[folder]} series may lack a slice; mend them, run again"
+        )
     whole = []
-    for acquisition in acquisitions:
-        folders = {Path(item.path).parent for item in acquisition.slices}
-        if broken := folders & damaged:
+    for acquisition, folders in zip(acquisitions, folders_of, strict=True):
+        if broken := folders & (damaged - spared):
             found.problems.append(f"{min(broken)}: series left out: a file in this folder is damaged")
         else:
             whole.append(acquisition)
@@ -149,6 +165,16 @@ def report_rejected(rejected: Iterable[Rejected], found: Found) -> None:
             files[item.reason] += len(item.slices)
     for reason in sorted(series):
         found.notes.append(f"{series[reason]} series left out ({files[reason]} images): {reason}")
+
+
+def image_name(path: str) -> str:
+    """Name of a file without an ending; what follows the last dot of a UID is none.
+
+    >>> image_name("a/ID_1.dcm"), image_name("a/CT.1.2.840.17")
+    ('ID_1', 'CT.1.2.840.17')
+    """
+    file = Path(path)
+    return file.stem if file.suffix.lower() in DICOM_ENDINGS else file.name
 
 
 def files_of(acquisition: Acquisition) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dataset_conversion.converter import Converter, Part
 from dataset_conversion.datasets import converters
-from dataset_conversion.dicom_converter import DicomConverter, headers_below, sharing
+from dataset_conversion.dicom_converter import DICOM_ENDINGS, DicomConverter, headers_below, sharing
 from dataset_conversion.dicom_inspection import lines_of, property_line
 from dataset_conversion.download_folder import is_hidden, natural_key
 from dataset_conversion.label_values import distinct_values
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from nnunet_ext.dicom.folder_scan import Scan
 
 FEW = 16  # so many values at most are listed as labels
-DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DEPTH = 12
 

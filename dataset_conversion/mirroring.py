@@ -19,6 +19,7 @@ Axes = tuple[int, ...]
 Fits = Callable[[np.ndarray], np.ndarray]
 """Whether voxels (n, 3) hold what a label marks: (n,) of truth values."""
 
+MIRRORED = "label is mirrored"  # how the complaint about a case begins
 CONVINCING = 0.6  # share of a label's voxels that must fit where it is mirrored
 CLEAR_LEAD = 0.1  # by which the share must exceed the one of the label as it lies; lungs and livers
 LESION_LEAD = 0.3  # the same for lesions, which are small, and whose borders are matters of opinion

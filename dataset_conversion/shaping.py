@@ -34,7 +34,10 @@ def output_channels(converter: Converter) -> tuple[str, ...]:
     if converter.window is None:
         return names
     if any(name.casefold() != "ct" for name in names):
-        raise InputError(f"--window is for CT in HU; {converter.source} has {', '.join(names)}")
+        raise InputError(
+            f"--window is for CT in HU; {converter.source} has {', '.join(names)}; "
+            "if that is CT in HU, Generic needs --channel CT"
+        )
     low, high = converter.window
     if not low < high:
         raise InputError(f"--window {low:g} {high:g}: the low end comes first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,8 +67,11 @@ def with_patients(records: Iterable[Record], table: Path | None) -> list[Record]
     return found
 
 
-def write_splits(folder: Path, converter: Converter, records: Iterable[Record]) -> None:
+def write_splits(folder: Path, converter: Converter, records: Iterable[Record]) -> str | None:
     """Write the split that the user asked for, over what was converted.
+
+    Returns:
+        The new name of an earlier file with another split; None: there was none.
 
     Raises:
         InputError: it cannot be made of these cases.
@@ -92,7 +96,14 @@ def write_splits(folder: Path, converter: Converter, records: Iterable[Record]) 
         if not all(train and validation for train, validation in folds):
             raise InputError(f"{folder}: --split {converter.split}: a fold would be empty; convert the whole download")
     content = [{"train": train, "val": validation} for train, validation in folds]
-    replace_text(folder / SPLITS_NAME, json.dumps(content, indent=4) + "\n")
+    text = json.dumps(content, indent=4) + "\n"
+    file, earlier = folder / SPLITS_NAME, None
+    if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
+        names = (f"splits_before_{number}.json" for number in itertools.count(1))
+        earlier = next(name for name in names if not (folder / name).exists())
+        file.rename(folder / earlier)  # perhaps the user's own
+    replace_text(file, text)
+    return earlier
 
 
 def _expanded(volumes: Iterable[str], outputs: Mapping[str, list[str]]) -> list[str]:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from dataset_conversion.download_folder import natural_key
-from dataset_conversion.journal import read_records
+from dataset_conversion.journal import journals, read_records
 from dataset_conversion.label_values import distinct_values
 from dataset_conversion.mirroring import in_words, mirrored_axes, wrong_side
 from dataset_conversion.nifti_cases import intensity_unit
-from dataset_conversion.pictures import read_colours
+from dataset_conversion.pictures import open_picture, read_colours
 from dataset_conversion.splits import SPLITS_NAME
 from dataset_conversion.volumes import open_volume, read_voxels, right_angled, same_grid, spacing_of, voxels_sha256
 from nnunet_ext.errors import InputError
@@ -89,8 +89,11 @@ def _description(folder: Path) -> dict[str, Any]:
     file = folder / "dataset.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        mend = "run its conversion again to finish it" if journals(folder) else "no data set as nnU-Net wants it"
+        raise InputError(f"{folder}: has no dataset.json; {mend}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); convert the data set again") from error
+        raise InputError(f"{file}: cannot be read ({error}); mend it, or convert the data set again") from error
     for key, kind in (("channel_names", dict), ("labels", dict), ("numTraining", int), ("file_ending", str)):
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
             raise InputError(f"{file}: has no {key!r} as nnU-Net needs it; convert the data set again")
@@ -147,15 +150,13 @@ def _outcome(case: RawCase, labels: set[int], named: dict[str, int], channels: i
 
 
 def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels: int, checked: Checked) -> None:
-    expected = [f"{index:04d}" for index in range(channels)]
-    if [image.name.removeprefix(f"{case.id}_")[:4] for image in case.images] != expected:
-        checked.problems.append(f"{case.images[0]}: has {len(case.images)} channels, dataset.json names {channels}")
     first: np.ndarray | None = None
     first_affine_mm: np.ndarray | None = None
     hashes = []
     for image in case.images:
-        values, affine_mm = _read(image)
-        hashes.append(voxels_sha256(values))
+        read, affine_mm = _read(image)
+        values = read[0]
+        hashes += map(voxels_sha256, read)
         if not checked.shape:
             first, checked.shape, first_affine_mm = values, values.shape, affine_mm
             if affine_mm is not None:
@@ -165,10 +166,13 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
         if values.dtype.kind == "f" and not all(np.isfinite(values[..., k]).all() for k in range(values.shape[-1])):
             checked.problems.append(f"{image}: holds NaN or infinite values; convert it again")
         else:
-            checked.units.append(intensity_unit(values))
+            checked.units += map(intensity_unit, read)
+    numbers = [image.name.removeprefix(f"{case.id}_")[:4] for image in case.images]
+    if len(hashes) != channels or numbers != [f"{index:04d}" for index in range(len(numbers))]:
+        checked.problems.append(f"{case.images[0]}: has {len(hashes)} channels, dataset.json names {channels}")
     checked.image_sha256 = " ".join(hashes)
     if case.label is not None:
-        values, affine_mm = _read(case.label)
+        (values, *_), affine_mm = _read(case.label)
         _check_grid(case.label, values.shape, affine_mm, case.images[0], checked.shape, first_affine_mm, checked)
         checked.label_sha256 = voxels_sha256(values)
         found = distinct_values(values)
@@ -202,13 +206,17 @@ def _checked(file: Path, function: Any, *arguments: Any) -> None:
         raise InputError(f"{file}: {error}") from error
 
 
-def _read(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Values with the geometry where the format has one; other formats than NIfTI are read as SimpleITK does."""
+def _read(file: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Channels, of which only a colour picture has several, with the geometry where the format has one.
+
+    Other formats than NIfTI are read as SimpleITK does.
+    """
     if file.name.endswith((".nii.gz", ".nii")):
         volume = open_volume(file)
-        return read_voxels(file, volume), volume.affine
+        return [read_voxels(file, volume)], volume.affine
     if file.suffix.lower() in (".png", ".bmp"):
-        return read_colours(file)[0][..., 0], None
+        colours = read_colours(file)[0]
+        return list(np.moveaxis(colours, -1, 0))[: 1 if open_picture(file).mode in ("1", "L") else 3], None
     import SimpleITK as sitk
 
     try:
@@ -219,7 +227,7 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
     affine_mm = np.eye(4)
     affine_mm[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * np.array(image.GetSpacing())
     affine_mm[:axes, 3] = image.GetOrigin()
-    return sitk.GetArrayFromImage(image).T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm
+    return [sitk.GetArrayFromImage(image).T], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm
 
 
 def _check_grid(
@@ -308,16 +316,21 @@ def _findings(folder: Path, results: list[Checked]) -> list[str]:
         findings.append(f"{len(changed)} files are no longer as converted: {', '.join(changed[:5])}")
     if spacings := {checked.spacing_mm for checked in results if checked.spacing_mm}:
         low, high = np.min(list(spacings), axis=0), np.max(list(spacings), axis=0)
-        findings.append(f"voxel sizes from {'x'.join(f'{v:g}' for v in low)} to {'x'.join(f'{v:g}' for v in high)} mm")
+        sizes = ["x".join(f"{value:g}" for value in ends) for ends in (low, high)]
+        findings.append(
+            f"voxel sizes {sizes[0]} mm" if len(spacings) == 1 else f"voxel sizes from {' to '.join(sizes)} mm"
+        )
     return findings
 
 
 def _changed(folder: Path, results: list[Checked]) -> list[str]:
     """Images and labels with other voxels than the conversion wrote, and those that are gone."""
-    found = {checked.case: checked for checked in results}
+    found = {checked.case: checked for checked in results if checked.image_sha256}  # else unread, which is a problem
     changed = []
     for record in (record for own in read_records(folder).values() for record in own):
-        checked = found.get(record.case, Checked(record.case))
+        if not (checked := found.get(record.case)):
+            changed += [name for name in record.outputs if not (folder / name).is_file()]
+            continue
         same = {
             "images": checked.image_sha256 == record.image_sha256,
             "labels": checked.label_sha256 == record.label_sha256,

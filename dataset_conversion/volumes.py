@@ -141,8 +141,8 @@ def label_on_image_grid(
         if turned.shape == shape and same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
             return np.ascontiguousarray(turned), (f"label axes {axes}, flipped {flipped}",)
     raise InputError(
-        f"label grid (shape {label.shape}, spacing {_spacing_text(label_affine_mm)} mm) is not the image's "
-        f"(shape {shape}, spacing {_spacing_text(affine_mm)} mm), nor is it one with its axes flipped or swapped"
+        f"label grid ({_grid_text(label.shape, label_affine_mm)}) is not the image's ({_grid_text(shape, affine_mm)}), "
+        "nor is it one with its axes flipped or swapped"
     )
 
 
@@ -292,5 +292,7 @@ def _equal(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and all(np.array_equal(first[..., i], second[..., i]) for i in last)
 
 
-def _spacing_text(affine_mm: np.ndarray) -> str:
-    return "x".join(f"{value:.4g}" for value in spacing_of(affine_mm))
+def _grid_text(shape: tuple[int, ...], affine_mm: np.ndarray) -> str:
+    sizes = "x".join(f"{value:.4g}" for value in spacing_of(affine_mm))
+    first = ", ".join(f"{value:.5g}" for value in affine_mm[:3, 3])
+    return f"{'x'.join(map(str, shape))} voxels of {sizes} mm, the first at {first} mm"

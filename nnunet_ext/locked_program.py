@@ -5,6 +5,7 @@ nobody starts a second one meanwhile; and it ends with the program, however that
 forked outlive it. The lock file itself means nothing and stays.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -23,19 +24,28 @@ BUSY = 75  # exit code where another process holds the lock; EX_TEMPFAIL
 def held(lock: Path) -> Iterator[None]:
     """Hold the lock, after waiting for whoever has it."""
     with lock.open("a") as file:
-        if fcntl:
-            fcntl.lockf(file, fcntl.LOCK_EX)
+        _lock(file.fileno(), wait=True)
         yield
+
+
+def _lock(file: int, wait: bool) -> bool:
+    """Whether nobody else holds the lock; always where the file system has none, with a warning."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        sys.stderr.write(f"no lock ({error.strerror}): do not start the same training twice\n")
+    return True
 
 
 def become(lock: Path, program: list[str]) -> None:
     """Replace this process by the program under the lock, or exit with :data:`BUSY`."""
     file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     os.set_inheritable(file, True)  # closing it would free the lock
-    try:
-        if fcntl:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _lock(file, wait=False):
         sys.exit(BUSY)
     os.execv(program[0], program)
 

@@ -87,7 +87,14 @@ class Generic(Converter):
     def _endings(self) -> tuple[str, ...]:
         folder = self._folder(self.images, "--images")
         names = [entry.name.lower() for entry in folder.iterdir() if not entry.name.startswith(".")]
-        return VOLUMES if any(name.endswith(VOLUMES) for name in names) else PICTURES
+        if any(name.endswith(VOLUMES) for name in names):
+            return VOLUMES
+        if any(name.endswith(PICTURES) for name in names):
+            return PICTURES
+        raise InputError(
+            f"{folder}: holds no file that ends in {', '.join(VOLUMES + PICTURES)} (subfolders are not searched); name "
+            "the folder that does, or save the images as NIfTI first"
+        )
 
     def _folder(self, relative: str, option: str) -> Path:
         if not self.source.is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -96,12 +96,12 @@ class LidcIdri(DicomConverter):
                 suffix = f"-scan{number}" if len(ordered) > 1 else ""
                 first = acquisition.slices[0]
                 readings = files.get(first.series_uid)
-                if not readings:
+                if not readings and not self.unlabeled:
                     without += 1
                     continue
                 name = case_id(f"{self.public(patient, 'patient') or 'series'}{suffix}")
                 details = self.details_of(acquisition)
-                found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings), details))
+                found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings or ()), details))
         if without:
             found.notes.append(f"{without} CT series have no XML file and are left out")
         absent = len(files.keys() - {item.slices[0].series_uid for item in accepted})
@@ -127,7 +127,7 @@ class LidcIdri(DicomConverter):
                 files[annotations.series_uid].append(path)
         if xrays:
             found.notes.append(f"{xrays} XML files are readings of chest X-rays and are passed over")
-        if not files:
+        if not files and not self.unlabeled:
             raise InputError(
                 f"{self.source}: holds no XML file of a CT reading; unpack LIDC-XML-only.zip of {self.download} into it"
             )
@@ -136,8 +136,14 @@ class LidcIdri(DicomConverter):
     def read_case(self, case: Case) -> Reading:
         from nnunet_ext.dicom.volume import slices_on_grid
 
-        annotations, warnings = chosen(case.label_files)
         volume = self.read_volume(case)
+        image = Reading(
+            volume.voxels[None], None, volume.unit, volume.grid.affine_ras_mm, transforms=volume.transforms,
+            warnings=volume.warnings,
+        )  # fmt: skip
+        if not case.label_files:
+            return image
+        annotations, warnings = chosen(case.label_files)
         stack = volume.acquisition.stack
         shape = (len(volume.acquisition.slices), stack.rows, stack.columns)
         try:
@@ -145,15 +151,12 @@ class LidcIdri(DicomConverter):
             label = consensus(annotations, places, shape, self.consensus_percent, self.denominator)
         except InputError as error:
             raise InputError(f"{case.label_files[0]}: {error}") from error
-        transforms = (*volume.transforms, f"consensus {self.consensus_percent:g} % of {self.denominator}")
         if len(annotations.readers) < 4:
             warnings = (*warnings, f"only {len(annotations.readers)} reading sessions")
-        return Reading(
-            volume.voxels[None],
-            slices_on_grid(label, volume.acquisition),
-            volume.unit,
-            volume.grid.affine_ras_mm,
-            transforms=transforms,
+        return replace(
+            image,
+            label=slices_on_grid(label, volume.acquisition),
+            transforms=(*volume.transforms, f"consensus {self.consensus_percent:g} % of {self.denominator}"),
             warnings=(*volume.warnings, *warnings),
         )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected
+from dataset_conversion.dicom_converter import DicomConverter, files_of, image_name, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
 from dataset_conversion.haemorrhage_labels import MASK_ENDINGS, TYPES, read_slice_mask, read_table, slice_label
 from dataset_conversion.volumes import open_volume, read_voxels
@@ -23,6 +23,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
+    from nnunet_ext.dicom.folder_scan import Scan
     from nnunet_ext.dicom.headers import Slice
     from nnunet_ext.dicom.series import Acquisition, Rules
     from nnunet_ext.dicom.volume import Volume
@@ -137,7 +138,7 @@ class RsnaIch(DicomConverter):
 
     def recognises(self, slices: Sequence[Slice]) -> bool:
         """By the challenge's names and tables, or the folders of BHSD and ct-ich."""
-        named = any(re.fullmatch(self.published_id, Path(item.path).stem) for item in slices)
+        named = any(re.fullmatch(self.published_id, image_name(item.path)) for item in slices)
         if named or any(self.source.rglob("stage_[12]_train*")):
             return True
         if self._paired_folders is None:
@@ -149,7 +150,8 @@ class RsnaIch(DicomConverter):
         if self._paired_folders is not None:
             return self._paired(*self._paired_folders)
         found = Found()
-        slices = self.scan(found).slices
+        content = self.scan(found)
+        slices = content.slices
         if self.masks is not None:  # which may be DICOM, and lie in the download
             mask_folder = self.masks.resolve()
             slices = [item for item in slices if not Path(item.path).resolve().is_relative_to(mask_folder)]
@@ -161,7 +163,7 @@ class RsnaIch(DicomConverter):
         if self.dimension == "2d":
             self._find_slices(slices, types, masks, found)
         else:
-            self._find_series(slices, types, masks, found)
+            self._find_series(content, slices, types, masks, found)
         return found
 
     def _masks(self, found: Found) -> dict[str, Path] | None:
@@ -183,11 +185,11 @@ class RsnaIch(DicomConverter):
         steps_mm = _steps_mm(slices)
         unknown = without_mask = 0
         for item in slices:
-            name = item.sop_uid or Path(item.path).stem
+            name = item.sop_uid or image_name(item.path)
             unknown += name not in types
             if not self._is_wanted(types.get(name)):
                 continue
-            mask = None if masks is None else masks.get(name) or masks.get(Path(item.path).stem)
+            mask = None if masks is None else masks.get(name) or masks.get(image_name(item.path))
             if masks is not None and mask is None:
                 without_mask += 1
                 continue
@@ -206,11 +208,17 @@ class RsnaIch(DicomConverter):
             found.notes.append(f"{without_mask} images have no mask and are left out")
 
     def _find_series(
-        self, slices: list[Slice], types: Mapping[str, frozenset[str]], masks: dict[str, Path] | None, found: Found
+        self,
+        content: Scan,
+        slices: list[Slice],
+        types: Mapping[str, frozenset[str]],
+        masks: dict[str, Path] | None,
+        found: Found,
     ) -> None:
         from nnunet_ext.dicom.series import acquisitions_of
 
         accepted, rejected = acquisitions_of(slices, self.rules)
+        accepted = without_damaged(accepted, content, found, shared_folders=True)
         report_rejected(rejected, found)
         by_study: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +65,13 @@ class Fold:
     @property
     def _validated(self) -> bool:
         try:
-            summary = json.loads((self.folder / "validation" / "summary.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            text = (self.folder / "validation" / "summary.json").read_text(encoding="utf-8")
+            count = len(json.loads(text)["metric_per_case"])
+        except (OSError, ValueError, KeyError, TypeError):  # none, or cut short by a kill
             return False
         # A validation that was repeated for its soft maps and killed left some of them, and the summary of the first.
         maps = [path for path in (self.folder / "validation").glob("*.npz") if zipfile.is_zipfile(path)]
-        return not self.soft_maps or len(maps) >= len(summary["metric_per_case"])
+        return not self.soft_maps or len(maps) >= count
 
     def arguments(self, device: str) -> list[str]:
         """The stock command that finishes the fold from where it is: its start, a checkpoint, or its validation."""
@@ -91,7 +92,7 @@ def crossval_entry(argv: list[str] | None = None) -> int:
     if args.output is None and not args.jobs:
         raise InputError("-o: say where the comparison goes, or print the missing trainings with --jobs")
     results = environment_folder("nnUNet_results")
-    required_profiles(args)
+    _require_measurable(args)
     models = _models(dataset_name(args.dataset), args.trainers, args.plans, args.configuration)
     folds = list(_folds(models, args.folds, results, soft_maps="infnet" in args.profile))
     _require_planned(models, args.folds)
@@ -103,12 +104,32 @@ def crossval_entry(argv: list[str] | None = None) -> int:
         for fold in missing:
             print(shlex.join(fold.arguments(args.device)))
         return 0
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"-o {args.output}: no folder can be made there ({error.strerror}); choose another") from error
     if problems := _train_all(missing, args.device):
         raise InputError(f"{len(problems)} of {len(folds)} folds failed: {'; '.join(problems)}; run the same again")
-    args.output.mkdir(parents=True, exist_ok=True)
     with held(args.output / _LOCK):  # of another run that writes the same
         _compare(models, args, results)
     return 0
+
+
+def _require_measurable(args: argparse.Namespace) -> None:
+    """What the evaluation would refuse hours later.
+
+    Raises:
+        InputError: an option of it is wrong.
+    """
+    from nnunet_ext.evaluation.labels import labels_from_arguments
+
+    required_profiles(args)
+    if args.labels:
+        labels_from_arguments(args.labels)
+    if args.images and not args.images.is_dir():
+        raise InputError(f"-i {args.images}: no such folder")
+    if args.patients and not args.patients.is_file():
+        raise InputError(f"--patients {args.patients}: no such file")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -235,26 +256,44 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
     named = {_name(model, args): args.output / "predictions" / _name(model, args) for model in models}
     for model, folder in zip(models, named.values(), strict=True):
         _merge(model, args, results, folder)
-    reference = environment_folder("nnUNet_preprocessed") / models[0].dataset / "gt_segmentations"
+    preprocessed = environment_folder("nnUNet_preprocessed") / models[0].dataset
+    _require_all_held_out(preprocessed / "splits_final.json", args.folds, named.values())
+    reference = preprocessed / "gt_segmentations"
+    conversion = environment_folder("nnUNet_raw") / models[0].dataset / "conversion.csv"
     measured = {"reference": reference, "predictions": [f"{name}={folder}" for name, folder in named.items()]}
     written = {"output": args.output / "comparison", "overwrite": True, "chill": True}
-    evaluate(argparse.Namespace(**{**vars(args), **measured, **written}))
+    evaluate(argparse.Namespace(**{**vars(args), **measured, **written}), conversion)
+
+
+def _require_all_held_out(splits: Path, folds: Sequence[str], predictions: Iterable[Path]) -> None:
+    """Every case that a fold holds out is predicted: the evaluation takes a lost one for one of another fold."""
+    content = json.loads(splits.read_text(encoding="utf-8"))
+    held_out = {case for number in folds for case in content[int(number)]["val"]}
+    for folder in predictions:
+        predicted = {path.name.partition(".")[0] for path in folder.iterdir()}
+        if lost := sorted(held_out - predicted):
+            raise InputError(
+                f"{folder}: lacks {lost[0]} (and {len(lost) - 1} more); validate its fold again with --val"
+            )
 
 
 def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) -> None:
     """Copy the folds' predictions to one folder, which replaces that of an earlier run."""
     if folder.exists() and not (folder / "summary.json").is_file():
         raise InputError(f"{folder}: exists, but holds no merged predictions; move it away or choose another -o")
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "replaced"))
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run; the stock command refuses a folder that exists
+    shutil.rmtree(replaced, ignore_errors=True)
     merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
     merge += ["-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)]
     if code := subprocess.run(_program(merge), check=False).returncode:
         raise InputError(f"{shlex.join(merge)}: ended with code {code}; mend what it says and run the same again")
     if "infnet" in args.profile:
         _link_soft_maps(model.folder(results), args.folds, unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
     unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _name(model: Model, args: argparse.Namespace) -> str:

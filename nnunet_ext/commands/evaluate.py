@@ -34,8 +34,12 @@ def evaluate_entry(argv: list[str] | None = None) -> int:
     return 0
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace, conversion: Path | None = None) -> None:
     """Evaluate as the arguments of the command say.
+
+    Args:
+        args: of the command.
+        conversion: conversion.csv of the references, where it does not lie beside their folder.
 
     Raises:
         InputError: an argument or a file is wrong; nothing was written.
@@ -49,10 +53,11 @@ def evaluate(args: argparse.Namespace) -> None:
     from nnunet_ext.evaluation.patients import patients_of, pooled
     from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
 
+    conversion = conversion or args.reference.resolve().parent / "conversion.csv"
     declared = _declared_labels(args.labels, args.reference, methods)
     cases, notes = pair_cases(args.reference, methods, allow_missing=args.chill)
     images = _images(args.images, cases)
-    patients = patients_of(cases, args.reference, args.patients) if any(p.per_patient for p in profiles) else {}
+    patients = patients_of(cases, args.patients, conversion) if any(p.per_patient for p in profiles) else {}
     comparisons, labels, further = _compared(profiles, declared, methods, cases, args.processes)
     if labels.ignore is not None:
         notes.append(f"Voxels with the reference value {labels.ignore} (ignore label) are left out")
@@ -127,12 +132,15 @@ class _Evaluation:
         box_plots_figure(self.cases, self.profile.metrics, folder / "box_plots.png", title)
         bland_altman_figure(self.cases, folder / "bland_altman.png", title)
         score_over_volume_figure(self.cases, first, folder / f"{first}_over_volume.png", title)
-        label, values = list(self.labels.values.items())[-1]  # all labels merged, where there are several
+        union = self.labels.known - {0}
+        label, values = next((name, v) for name, v in self.labels.values.items() if set(v) == union)
         rows = self.cases[self.cases["label"] == label]
         for number, method in enumerate(rows["method"].unique(), start=1):
             name = re.sub(r"[^\w.-]+", "_", method)
             path = folder / f"worst_cases_{number}_{name}.png"
-            worst_cases_figure(rows, method, first, self.files, values, images, path, f"{title}, worst {first}")
+            worst_cases_figure(
+                rows, method, first, self.files, values, images, path, f"{title}, worst {first} of {label}"
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -331,8 +339,8 @@ def _result_folders(output: Path) -> list[Path]:
 def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[str, Path] | None) -> None:
     """Replace all earlier results, also those of other profiles; figures as a whole, if ``images`` is not None."""
     folders = [output] if len(evaluations) == 1 else [output / e.profile.name for e in evaluations]
+    drawn = [folder / f".{FIGURES}.part" for folder in folders]
     try:
-        drawn = [folder / f".{FIGURES}.part" for folder in folders]
         for evaluation, folder in zip(evaluations, drawn, strict=True):
             shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
             if images is not None:
@@ -349,7 +357,10 @@ def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[st
             if images is not None:
                 figures.replace(folder / FIGURES)
     except OSError as error:
-        raise InputError(f"{output}: cannot write results ({error.strerror})") from error
+        raise InputError(f"{output}: cannot write results ({error.strerror or error})") from error
+    finally:
+        for folder in drawn:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(output: Path, texts: dict[str, str | None]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from nnunet_ext.errors import InputError
 
 FOREGROUND = "foreground"
+MOST_INFERRED = 40  # labels that are taken for such without being declared
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,13 @@ def inferred_labels(values: Iterable[int]) -> LabelSet:
     """One label per value found except 0, named by its number.
 
     Raises:
-        InputError: nothing but background was found.
+        InputError: nothing but background was found, or as many values as only an image has.
     """
     foreground = sorted(set(values) - {0})
+    if len(foreground) > MOST_INFERRED:
+        raise InputError(
+            f"references and predictions hold {len(foreground)} values, as images do; if these are labels, state -l"
+        )
     if not foreground:
         raise InputError("references and predictions hold nothing but background; name the labels with -l NAME=VALUE")
     return LabelSet({str(v): (v,) for v in foreground})

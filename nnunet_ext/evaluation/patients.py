@@ -10,25 +10,26 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.cases import Case, Comparison
 from nnunet_ext.evaluation.profiles import Profile
 
-CONVERSION = "conversion.csv"
 
-
-def patients_of(cases: Sequence[Case], reference: Path, table: Path | None) -> dict[str, str]:
-    """Patient by case, as far as known: from a CSV with columns case, patient, else conversion.csv beside the folder.
+def patients_of(cases: Sequence[Case], table: Path | None, conversion: Path) -> dict[str, str]:
+    """Patient by case, as far as known: from a CSV with columns case, patient, else from conversion.csv.
 
     In conversion.csv a case without patient belongs to its volume, if it is a slice of one.
 
     Raises:
         InputError: the table cannot be read, or the user's names no patient for a case.
     """
-    path = table or reference.resolve().parent / CONVERSION
+    path = table or conversion
     if table is None and not path.is_file():
         return {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = {row["case"]: row.get("patient") or row.get("volume") or "" for row in csv.DictReader(stream)}
+            listed = [(row["case"], row.get("patient") or row.get("volume") or "") for row in csv.DictReader(stream)]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise InputError(f"{path}: is no table with columns case,patient ({error}); mend it") from error
+    rows = dict(listed)
+    if twice := next((case for case, patient in listed if rows[case] != patient), None):
+        raise InputError(f"{path}: names several patients of {twice}; mend it")
     found = {case.name: rows[case.name] for case in cases if rows.get(case.name)}
     if table and (unknown := [case.name for case in cases if case.name not in found]):
         raise InputError(f"{table}: names no patient of {unknown[0]} (and of {len(unknown) - 1} more); mend it")
@@ -45,10 +46,11 @@ def pooled(
     Raises:
         InputError: surface metrics of patients with several cases: cases have no common grid.
     """
+    named = set(patient_of.values())
     by_patient: dict[str, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         name = comparison.case.name
-        by_patient[patient_of.get(name, name)].append(comparison)
+        by_patient[patient_of.get(name, f"case {name}" if name in named else name)].append(comparison)
     kind = "single slices" if all(c.is_picture for c in comparisons) else "cases"
     lonely = [c for c in comparisons if c.is_picture and c.case.name not in patient_of]
     remarks = [f"{len(lonely)} single slices count as patients"] if lonely else []

@@ -81,7 +81,7 @@ def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
 
 
 def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
-    """Methods down; mean, sd and n of each label and metric across, after the profile and the number of cases.
+    """Methods down; mean, sd and n of each label and metric across, after the profile and each label's number of cases.
 
     Aggregates have no sd.
     """
@@ -89,7 +89,8 @@ def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
 
     rows = []
     for method, group in summary.groupby("method", sort=False):
-        row: dict[str, Any] = {"method": method, "profile": group["profile"].iloc[0], "cases": group["cases"].max()}
+        row: dict[str, Any] = {"method": method, "profile": group["profile"].iloc[0]}
+        row |= {f"{label} cases": of_label["cases"].iloc[0] for label, of_label in group.groupby("label", sort=False)}
         for cell in group.to_dict("records"):
             numbers = ("mean", "n") if cell["interval"] == AGGREGATE else ("mean", "sd", "n")
             row |= {f"{cell['label']} {cell['metric']} {name}": cell[name] for name in numbers}
@@ -124,7 +125,7 @@ def _best(summary: "pd.DataFrame") -> set[tuple[str, str, str]]:
     """(method, label, metric) of the best means; none where undefined values make them means of different cases."""
     chosen = set()
     for (label, metric), group in summary.groupby(["label", "metric"], sort=False):
-        if group["n"].nunique() > 1:
+        if group["n"].nunique() > 1 or not group["comparable"].all():
             continue
         values = dict(zip(group["method"], group["mean"], strict=True))
         chosen |= {(method, str(label), str(metric)) for method in best(str(metric), values)}
@@ -164,7 +165,7 @@ def _settings(summary: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, not
         f"{unit}, {METHOD}, {RESAMPLES} resamples, seed {SEED}. No CI: fewer than two, or all values equal.",
     ]
     if summary["undefined"].any():
-        lines.append("- No bold where the methods have different numbers of defined values: means of different cases.")
+        lines.append("- No bold where a metric is defined for different cases in two methods.")
     if profile.empty is None:
         lines.append(
             f"- Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is {_POLICY[empty]}: Dice with "

@@ -21,7 +21,10 @@ def soft_map_files(folder: Path, cases: list[str]) -> dict[str, Path]:
     Raises:
         InputError: only some cases have one.
     """
-    found = {case: folder / f"{case}.npz" for case in cases if (folder / f"{case}.npz").is_file()}
+    files = {case: folder / f"{case}.npz" for case in cases}
+    if broken := next((file for file in files.values() if file.is_symlink() and not file.exists()), None):
+        raise InputError(f"{broken}: is a link to {broken.readlink()}, which is gone; merge the predictions again")
+    found = {case: file for case, file in files.items() if file.is_file()}
     if found and len(found) < len(cases):
         missing = next(case for case in cases if case not in found)
         raise InputError(

@@ -55,7 +55,8 @@ def summary_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
     """One row per method, label and metric of a cases table.
 
     Columns: profile, method, label, metric, cases, units (slices, patients or cases), n (units with a defined value),
-    undefined, mean, sd, ci_low, ci_high, interval. With ``lesion_slices`` only slices with lesion and their cases
+    undefined, mean, sd, ci_low, ci_high, interval, comparable (the same units are defined for every method; a mean of
+    others is no competitor). With ``lesion_slices`` only slices with lesion and their cases
     count, but for the pooled Dice.
     """
     import pandas as pd
@@ -68,10 +69,17 @@ def summary_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
             result = mean_with_interval(units[metric].to_numpy())
             numbers = {"n": result.n, "undefined": result.n_undefined, "mean": result.mean, "sd": result.sd}
             interval = {"ci_low": result.low, "ci_high": result.high, "interval": result.interval}
-            rows.append(row | {"metric": metric} | _sizes(units) | numbers | interval)
+            comparable = {"comparable": _same_units(cases[cases["label"] == label], metric)}
+            rows.append(row | {"metric": metric} | _sizes(units) | numbers | interval | comparable)
         for metric in profile.aggregates:
             rows.append(row | {"metric": metric} | _aggregate(metric, group))
     return pd.DataFrame(rows)
+
+
+def _same_units(cases: "pd.DataFrame", metric: str) -> bool:
+    unit = ["case", "slice"] if "slice" in cases else ["case"]
+    defined = cases.set_index([*unit, "method"])[metric].notna().unstack("method")
+    return bool((defined.nunique(axis=1) == 1).all())
 
 
 def _aggregate(metric: str, group: "pd.DataFrame") -> dict[str, Any]:
@@ -79,7 +87,7 @@ def _aggregate(metric: str, group: "pd.DataFrame") -> dict[str, Any]:
     value, nan = function(group), float("nan")
     n = int(group[of_metric].notna().sum()) if of_metric else len(group) if value == value else 0
     numbers = {"n": n, "undefined": len(group) - n, "mean": value, "sd": nan}
-    return _sizes(group) | numbers | {"ci_low": nan, "ci_high": nan, "interval": AGGREGATE}
+    return _sizes(group) | numbers | {"ci_low": nan, "ci_high": nan, "interval": AGGREGATE, "comparable": True}
 
 
 def _sizes(units: "pd.DataFrame") -> dict[str, int]:

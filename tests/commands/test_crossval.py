@@ -71,6 +71,14 @@ def test_soft_maps_are_demanded_for_the_profile_that_needs_them(
     assert capsys.readouterr().out.splitlines() == [*jobs, f"{command.format(4)} --npz"]
 
 
+def test_a_validation_cut_short_is_repeated(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    state(place, 0, "checkpoint_final.pth", "validation/summary.json")
+    path = place.fold(DATASET, "PlainTrainer", "2d", "0") / "validation" / "summary.json"
+    path.write_text(path.read_text()[:20])
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 0, "--jobs") == 0
+    assert capsys.readouterr().out.endswith("--val\n")
+
+
 def test_every_trainer_with_every_plans(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     plans = ("nnUNetPlans", "otherPlans")
     trainers = ("PlainTrainer", "nnUNetTrainerDiceCELoss_noSmooth")
@@ -90,6 +98,12 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "fold 00": (("-c", "2d", "-tr", "A", "-f", "00", "--jobs"), "-f 00: no number of a fold"),
     "fold squared": (("-c", "2d", "-tr", "A", "-f", "²", "--jobs"), "-f ²: no number of a fold"),
     "metric": (("-c", "2d", "-tr", "A", "--metrics", "dize", "--jobs"), "--metrics dize: "),
+    "labels": (("-c", "2d", "-tr", "A", "-l", "a", "--jobs"), "-l a: write NAME=VALUE"),
+    "patients": (
+        ("-c", "2d", "-tr", "A", "--profile", "ncovsegnet", "--patients", "absent.csv", "--jobs"),
+        "--patients absent.csv: no such file",
+    ),
+    "no images": (("-c", "2d", "-tr", "A", "--figures", "-i", "absent", "--jobs"), "-i absent: no such folder"),
     "images": (("-c", "2d", "-tr", "A", "-i", ".", "--jobs"), "-i: images are drawn behind"),
     "fold twice": (("-c", "2d", "-tr", "A", "-f", "1", "1", "--jobs"), "a fold is named twice"),
     "trainer twice": (("-c", "2d", "-tr", "A", "A", "--jobs"), "named twice"),
@@ -165,6 +179,11 @@ def test_trains_compares_and_skips_what_is_finished(planned: Workplace, tmp_path
     again = place.run(*arguments)
     assert "[1/1] nnUNetv2_train" in again and "--val" in again and "Epoch" not in again
     assert (tmp_path / "out" / "comparison" / "summary.md").read_bytes() == before
+
+    (place.fold(DATASET, "PlainTrainer", "2d", "0") / "validation" / f"{held_out[0]}.png").unlink()
+    process = place.start(*arguments)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1 and f"{merged}: lacks {held_out[0]} (and 0 more)" in output
 
 
 @pytest.mark.e2e

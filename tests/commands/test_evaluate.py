@@ -425,9 +425,38 @@ def test_slices_are_pooled_to_patients(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert run(*arguments, "--patients", tmp_path / "mine.csv", "--metrics", "hd95") == 1
     assert "hd95 of a patient need one volume" in capsys.readouterr().err
-    (tmp_path / "mine.csv").write_text("case,patient\na,p\n")
-    assert run(*arguments, "--patients", tmp_path / "mine.csv") == 1
-    assert "names no patient of b (and of 1 more)" in capsys.readouterr().err
+    for table, message in (
+        ("case,patient\na,p\n", "names no patient of b (and of 1 more)"),
+        ("case,patient\na,p\na,q\nb,q\nc,q\n", "names several patients of a"),
+    ):
+        (tmp_path / "mine.csv").write_text(table)
+        assert run(*arguments, "--patients", tmp_path / "mine.csv") == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_slice_without_patient_is_no_patient_of_its_name(tmp_path: Path) -> None:
+    reference = write_folder(tmp_path / "labelsTs", {name: bars(2, 6) for name in "abc"}, ".png")
+    (tmp_path / "conversion.csv").write_text("case,patient\na,b\nb,\nc,b\n")
+    assert run("-r", reference, "-p", reference, "--profile", "ncovsegnet", "-o", tmp_path / "out") == 0
+    assert pd.read_csv(tmp_path / "out" / "cases.csv")["case"].unique().tolist() == ["b", "case b"]
+
+
+def test_means_of_different_cases_are_not_compared(tmp_path: Path) -> None:
+    """Each method predicts nothing in another case, so that both have the same number of distances."""
+    reference = write_folder(tmp_path / "r", {name: bars(2, 6) for name in "abcd"})
+    first = write_folder(tmp_path / "first", {name: bars(2, 2 if name == "a" else 7) for name in "abcd"})
+    second = write_folder(tmp_path / "second", {name: bars(2, 2 if name == "b" else 8) for name in "abcd"})
+    arguments = ("-r", reference, "-p", first, second, "--metrics", "hd95", "dice", "-o", tmp_path / "out")
+    assert run(*arguments) == 0
+    table = (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
+    assert "($n=3$)" in table and table.count(r"\textbf") == 1  # of Dice
+
+
+def test_values_of_an_image_are_no_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grey = np.arange(60, dtype=np.uint8).reshape(10, 6)
+    reference = write_folder(tmp_path / "r", {"a": grey}, ".png")
+    assert run("-r", reference, "-p", reference) == 1
+    assert "hold 59 values, as images do" in capsys.readouterr().err
 
 
 def test_a_method_that_predicts_nothing_is_not_the_best(tmp_path: Path) -> None:
@@ -457,6 +486,16 @@ def test_tests_compare_the_same_slices(tmp_path: Path) -> None:
     assert run("-r", folders[0], "-p", *folders[1:], "--profile", "slice", "-o", tmp_path / "out") == 0
     tests = pd.read_csv(tmp_path / "out" / "tests.csv").set_index("metric")
     assert tests.loc["precision", ["n", "mean_difference"]].tolist() == [3, 0]
+
+
+def test_every_table_counts_the_cases_with_a_lesion(tmp_path: Path) -> None:
+    masks = {name: np.zeros((2, 10, 6), np.uint8) for name in "abcd"}
+    masks["a"][:, 2:6] = masks["b"][:, 3:7] = 1
+    reference = write_folder(tmp_path / "r", masks)
+    arguments = ("-r", reference, "-p", reference, "--profile", "slice", "-l", "lesion=1", "-o", tmp_path / "out")
+    assert run(*arguments) == 0
+    assert pd.read_csv(tmp_path / "out" / "table.csv")["lesion cases"].tolist() == [2]
+    assert "2 cases" in (tmp_path / "out" / "table.tex").read_text(encoding="utf-8")
 
 
 def test_undefined_volume_differences_do_not_count(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dataset_conversion import case_writer
@@ -17,8 +18,10 @@ from dataset_conversion.case_writer import TEMPORARY_PREFIX
 from dataset_conversion.conversion import Summary, convert, dataset_folder
 from dataset_conversion.converter import Case, Found, Reading
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
+from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
-from dataset_conversion.journal import JOURNAL_NAME, only_writer, read_records
+from dataset_conversion.journal import JOURNAL_NAME, only_writer, read_header, read_records
+from dataset_conversion.phantom_volumes import save_nifti
 from nnunet_ext.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -157,9 +160,72 @@ def test_changed_source_is_converted_anew(converter: Converter, folder: Path) ->
     shutil.copy(converter.source / TRAIN_IMAGES / "../GT/1.png", converter.source / TRAIN_IMAGES / "../GT/0.png")
     summary = convert(converter, folder)
     assert (summary.problems, summary.converted) == ([], ["slice_000"])
-    assert "1 cases converted anew: their files changed or more came (slice_000)" in summary.notes
+    assert "1 cases to convert anew: their files changed or more came (slice_000)" in summary.notes
     assert (folder / "imagesTr/slice_000_0000.png").read_bytes() != before
     assert convert(converter, folder).converted == []
+
+
+def test_a_mended_mask_of_equal_size_is_converted_anew(folder: Path, tmp_path: Path) -> None:
+    """Uncompressed files keep their size; another time alone is no change."""
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for case in "ab":
+            save_nifti(tmp_path / kind / f"{case}.nii", np.zeros((4, 5, 6), np.uint8), (1.0, 1.0, 2.0), "LPS")
+    converter = Generic(tmp_path, images="images", masks="masks")
+    convert(converter, folder)
+    os.utime(tmp_path / "masks/a.nii", ns=(0, 0))
+    assert convert(converter, folder).converted == []
+    content = bytearray((tmp_path / "masks/a.nii").read_bytes())
+    content[-1] = 1
+    (tmp_path / "masks/a.nii").write_bytes(content)
+    assert convert(converter, folder).converted == ["a"]
+    assert read_records(folder)["a"][0].label_voxels == {"0": 119, "1": 1}
+
+
+def test_a_changed_source_that_is_damaged_costs_nothing(converter: Converter, folder: Path) -> None:
+    convert(converter, folder)
+    before = (folder / "imagesTr/slice_000_0000.png").read_bytes()
+    (converter.source / TRAIN_IMAGES / "0.jpg").write_bytes(b"damaged")
+    (problem,) = convert(converter, folder).problems
+    assert "0.jpg: cannot be read" in problem and problem.endswith("; what an earlier run made of it is kept")
+    assert (folder / "imagesTr/slice_000_0000.png").read_bytes() == before
+    assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 4
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_another_task_does_not_join(
+    lung: Path, brain: Path, folder: Path, overwrite: bool, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
+    convert(MSD(lung), folder)
+    before = contents(folder)
+    with pytest.raises(InputError, match="holds MSD_Lung and is left alone"):
+        convert(MSD(brain), folder, overwrite=overwrite)
+    assert contents(folder) == before
+
+
+def test_a_download_without_any_earlier_case_does_not_join(lung: Path, folder: Path, tmp_path: Path) -> None:
+    convert(MSD(lung), folder)
+    other = Path(shutil.copytree(lung, tmp_path / "other"))
+    for file in other.rglob("*lung_*.nii.gz"):
+        file.rename(file.with_name(file.name.replace("lung_", "chest_")))
+    (other / "dataset.json").write_text((other / "dataset.json").read_text().replace("lung_", "chest_"))
+    with pytest.raises(InputError, match="holds 4 cases, and none of them is in"):
+        convert(MSD(other), folder)
+
+
+def test_options_may_change_while_no_case_is_done(lung: Path, folder: Path) -> None:
+    for file in (lung / "imagesTr").glob("lung_*"):
+        file.write_bytes(b"damaged")
+    for file in (lung / "imagesTs").glob("lung_*"):
+        file.unlink()
+    assert convert(MSD(lung), folder).converted == []
+    assert convert(MSD(lung, slices="all"), folder).converted == []
+    assert read_header(folder / JOURNAL_NAME)["settings"]["slices"] == "all"  # type: ignore[index]
+
+
+def test_the_download_is_no_place_for_the_result(lung: Path) -> None:
+    with pytest.raises(InputError, match="is nnUNet_raw and the download"):
+        convert(MSD(lung), lung / "Dataset120_X")
 
 
 def test_a_case_under_another_name_is_not_kept_beside_itself(converter: Converter, folder: Path) -> None:

@@ -46,6 +46,33 @@ def expected_hu(number: int) -> np.ndarray:
     return hu
 
 
+def test_a_damaged_slice_leaves_out_its_series(tmp_path: Path, raw: Path) -> None:
+    """In a folder of its own; in the challenge's folder of all series each is converted, with a note."""
+    for place, series in (("alone", 1), ("together", 2)):
+        for number in range(series):
+            positions_mm = np.outer(np.arange(6), [0.0, 0.0, 5.0])
+            names = f"{number}-{{:03d}}.dcm".format
+            hu, patient = head(number, 6)[0], ich_id("patient", number)
+            write_series(tmp_path / place, hu, positions_mm, patient=patient, names=names)
+        first = min((tmp_path / place).rglob("*.dcm"))
+        first.write_bytes(first.read_bytes()[:300])
+    found = RsnaIch(tmp_path / "alone", dimension="3d").find_cases()
+    assert found.cases == [] and any("series left out: a file in this folder is damaged" in p for p in found.problems)
+    found = RsnaIch(tmp_path / "together", dimension="3d").find_cases()
+    assert len(found.cases) == 2 and any("each of its 2 series may lack a slice" in note for note in found.notes)
+
+
+def test_files_called_by_their_uid_without_an_ending(tmp_path: Path, raw: Path) -> None:
+    def edit(index: int, data: Any) -> None:
+        del data.SOPInstanceUID
+
+    write_series(tmp_path / "a", head(0, 6)[0], np.outer(np.arange(6), [0.0, 0.0, 5.0]), edit=edit)
+    for number, file in enumerate(sorted((tmp_path / "a").rglob("*.dcm"))):
+        file.rename(file.with_name(f"CT.1.2.840.{number}"))
+    assert len(RsnaIch(tmp_path / "a").find_cases().cases) == 6
+    assert convert(RsnaIch(tmp_path / "a"), raw / "Dataset120_X").problems == []
+
+
 def test_slices(rsna: Path, raw: Path) -> None:
     summary = convert(RsnaIch(rsna), raw / "Dataset120_X")
     assert summary.problems == []

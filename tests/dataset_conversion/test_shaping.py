@@ -86,7 +86,11 @@ def test_slices_are_those_of_the_volume(lung: Path, raw: Path, wanted: str) -> N
     again = convert(MSD(lung, slices=wanted), folder)
     assert again.converted == []
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*Tr/*")}
-    assert not (folder / "splits_final.json").exists()  # no longer wanted
+    assert any("splits_final.json of an earlier run, or your own, is kept" in note for note in again.notes)
+    kept = (folder / "splits_final.json").read_bytes()
+    third = convert(MSD(lung, slices=wanted, split="patient:3"), folder)
+    assert any("is now called splits_before_1.json" in note for note in third.notes)
+    assert (folder / "splits_before_1.json").read_bytes() == kept != (folder / "splits_final.json").read_bytes()
 
 
 def test_slices_are_axial_whatever_the_order_of_axes(lung: Path, raw: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_last_part_of_a_job_array_writes_it(lung_original: Path, raw: Path) 
 
 def test_slices_and_kinds_of_warnings(tmp_path: Path) -> None:
     def record(case: str, shape: list[int], voxels: dict[str, int], *warnings: str, unit: str = "HU") -> Record:
-        return Record(case, case, "Tr", {}, {}, {}, case, "", unit, shape, [], voxels, warnings=list(warnings))
+        return Record(case, case, "Tr", {}, {}, {}, {}, case, "", unit, shape, [], voxels, warnings=list(warnings))
 
     summary = Summary(tmp_path, [], [])
     records = [

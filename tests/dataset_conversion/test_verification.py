@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
@@ -36,7 +37,7 @@ def only_problem(folder: Path) -> str:
 def test_a_good_data_set_has_no_problem(folder: Path, covid: Path, raw: Path) -> None:
     verified = verify(folder)
     assert (verified.cases, verified.problems) == (4, [])
-    assert verified.findings == ["voxel sizes from 8x8.5x20 to 8x8.5x20 mm"]
+    assert verified.findings == ["voxel sizes 8x8.5x20 mm"]
     convert(CovidSemiSeg(covid), raw / "Dataset120_X")
     assert verify(raw / "Dataset120_X", 2).problems == []
 
@@ -67,6 +68,24 @@ def test_changed_voxels_are_a_finding(folder: Path) -> None:
     assert any(names in line for line in verify(folder).findings)
     (folder / "labelsTr/lung_001.nii.gz").unlink()
     assert any(names in line for line in verify(folder).findings)
+
+
+def test_colour_pictures_hold_three_channels(tmp_path: Path) -> None:
+    """As nnU-Net's reader of natural images takes them; two that differ in blue alone are no copies."""
+    for case, blue in (("a", 10), ("b", 20)):
+        colours = np.dstack([np.full((6, 8), value, np.uint8) for value in (200, 100, blue)])
+        for name, values in (
+            (f"imagesTr/{case}_0000.png", colours),
+            (f"labelsTr/{case}.png", np.eye(6, 8, dtype=np.uint8)),
+        ):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            Image.fromarray(values).save(tmp_path / name)
+    description = {"labels": {"background": 0, "x": 1}, "numTraining": 2, "file_ending": ".png"}
+    for channels, problems in ((("R", "G", "B"), 0), (("R",), 2)):
+        names = {str(index): name for index, name in enumerate(channels)}
+        (tmp_path / "dataset.json").write_text(json.dumps({**description, "channel_names": names}))
+        verified = verify(tmp_path)
+        assert len(verified.problems) == problems and verified.findings == []
 
 
 def test_mixed_units(folder: Path) -> None:

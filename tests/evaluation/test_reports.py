@@ -82,7 +82,7 @@ def test_markdown_marks_the_best_and_what_is_undefined(cases: pd.DataFrame) -> N
 def test_wide_table_has_the_number_of_values_beside_each_mean(cases: pd.DataFrame) -> None:
     table = wide_table(summary_table(cases, PROFILES["plain"]))
     assert list(table.columns[:6]) == [
-        "method", "profile", "cases", "lesion_1 dice mean", "lesion_1 dice sd", "lesion_1 dice n"
+        "method", "profile", "lesion_1 cases", "lesion_2 cases", "lesion_1 dice mean", "lesion_1 dice sd"
     ]  # fmt: skip
     assert table["lesion_1 dice n"].tolist() == [3, 3] and table["lesion_2 dice n"].tolist() == [0, 0]
     assert table["lesion_2 dice mean"].isna().all()
