@@ -152,7 +152,7 @@ def _outcome(case: RawCase, labels: set[int], named: dict[str, int], channels: i
 def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels: int, checked: Checked) -> None:
     first: np.ndarray | None = None
     first_affine_mm: np.ndarray | None = None
-    hashes = []
+    hashes: list[str] = []
     for image in case.images:
         read, affine_mm = _read(image)
         values = read[0]

@@ -144,11 +144,20 @@ class NsclcPleuralEffusion(DicomConverter):
         volume = self.read_volume(case)
         if not volume.acquisition.stack.is_grid:
             words = ", ".join(volume.acquisition.remarks)
-            raise InputError(f"{case.label_files[0]}: its CT is no regular stack ({words}); remove the case")
+            raise InputError(f"{case.image_files[0].parent}: CT is no regular stack ({words}); remove the case")
         effusions = [file for file in case.label_files if "effusion" in file.name.lower()]
         cavities = [file for file in case.label_files if file not in effusions]
         warnings: list[str] = []
         affine_mm = volume.grid.affine_ras_mm
+        if not case.label_files:
+            return Reading(
+                volume.voxels[None],
+                None,
+                volume.unit,
+                affine_mm,
+                transforms=volume.transforms,
+                warnings=volume.warnings,
+            )
         masks = {}
         for file in case.label_files:
             masks[file], remarks = _on_grid(file, volume.voxels, affine_mm, cavity=file in cavities)

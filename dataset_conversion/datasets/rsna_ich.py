@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -335,12 +335,15 @@ class RsnaIch(DicomConverter):
 
     def _read_volumes(self, case: Case) -> Reading:
         """Image and mask as NIfTI volumes (BHSD, ct-ich)."""
-        image_file, label_file = case.image_files[0], case.label_files[0]
-        image, mask = open_volume(image_file), open_volume(label_file)
-        hu = read_voxels(image_file, image)
-        label, warnings = self._volume_label(label_file, mask)
-        hu, transforms, remarks = _as_hu(hu)
-        return Reading(hu[None], label, "HU", image.affine, mask.affine, transforms, (*warnings, *remarks))
+        image_file = case.image_files[0]
+        image = open_volume(image_file)
+        hu, transforms, remarks = _as_hu(read_voxels(image_file, image))
+        reading = Reading(hu[None], None, "HU", image.affine, transforms=transforms, warnings=remarks)
+        if not case.label_files:
+            return reading
+        mask = open_volume(case.label_files[0])
+        label, warnings = self._volume_label(case.label_files[0], mask)
+        return replace(reading, label=label, label_affine_mm=mask.affine, warnings=(*warnings, *remarks))
 
     def _read_bare_slice(self, case: Case) -> Reading:
         """A slice without any geometry, as ct-ich's are passed on."""
@@ -352,14 +355,15 @@ class RsnaIch(DicomConverter):
         if len(slices) != 1:
             raise InputError(f"{file}: holds {len(slices)} images, expected one slice")
         hu, transforms, remarks = _as_hu(read_pixels(slices[0]).values.T[:, :, None])
+        remarks = (SLICES_WITHOUT_PLACE, *remarks)
+        place_mm = np.diag([-1.0, -1.0, 1.0, 1.0])
+        reading = Reading(hu[None], None, "HU", place_mm, transforms=transforms, warnings=remarks)
+        if not case.label_files:
+            return reading
         label, affine_mm, warnings = read_slice_mask(case.label_files[0], self.classes == "types")
         if affine_mm is not None:
             raise InputError(f"{case.label_files[0]}: is a volume, its image {file.name} a slice without a place")
-        place_mm = np.diag([-1.0, -1.0, 1.0, 1.0])
-        return Reading(
-            hu[None], label.T[:, :, None], "HU", place_mm,
-            transforms=transforms, warnings=(SLICES_WITHOUT_PLACE, *remarks, *warnings),
-        )  # fmt: skip
+        return replace(reading, label=label.T[:, :, None], warnings=(*remarks, *warnings))
 
 
 def _as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:

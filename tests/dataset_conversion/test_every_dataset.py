@@ -1,5 +1,6 @@
 """What holds for every data set; a new module in dataset_conversion.datasets is tested on the day it appears."""
 
+import dataclasses
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from dataset_conversion.conversion import Workers, convert
 from dataset_conversion.converter import Converter
 from dataset_conversion.datasets import converter_named, converters
+from dataset_conversion.verification import verify
 from nnunet_ext.errors import InputError
 
 # A miniature download per data set: fixture name, and the options to try.
@@ -52,6 +54,17 @@ def test_declaration_is_complete(kind: type[Converter]) -> None:
 def test_nnunet_accepts_the_result(converter: Converter, raw: Path) -> None:
     assert convert(converter, raw / "Dataset120_X").problems == []
     verify_dataset_integrity(str(raw / "Dataset120_X"), 1)
+
+
+@pytest.mark.parametrize("converter", CASES, indirect=True)
+def test_without_labels(converter: Converter, raw: Path) -> None:
+    """``--unlabeled``: images as with labels, or those that the data set has without."""
+    slices = "" if converter.slices == "lesion" else converter.slices
+    unlabeled = dataclasses.replace(converter, unlabeled=True, labels_wanted="", split="", slices=slices)
+    summary = convert(unlabeled, raw / "Dataset121_X")
+    assert summary.problems == [] and summary.count_by_part["Un"] > 0
+    assert verify(raw / "Dataset121_X").problems == []
+    assert not (raw / "Dataset121_X" / "labelsTr").exists()
 
 
 @pytest.mark.parametrize("converter", CASES, indirect=True)
