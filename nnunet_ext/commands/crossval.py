@@ -257,7 +257,7 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
     for model, folder in zip(models, named.values(), strict=True):
         _merge(model, args, results, folder)
     preprocessed = environment_folder("nnUNet_preprocessed") / models[0].dataset
-    _require_all_held_out(preprocessed / "splits_final.json", args.folds, named.values())
+    _require_all_held_out(preprocessed, args.folds, named.values())
     reference = preprocessed / "gt_segmentations"
     conversion = environment_folder("nnUNet_raw") / models[0].dataset / "conversion.csv"
     measured = {"reference": reference, "predictions": [f"{name}={folder}" for name, folder in named.items()]}
@@ -265,13 +265,13 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
     evaluate(argparse.Namespace(**{**vars(args), **measured, **written}), conversion)
 
 
-def _require_all_held_out(splits: Path, folds: Sequence[str], predictions: Iterable[Path]) -> None:
+def _require_all_held_out(preprocessed: Path, folds: Sequence[str], predictions: Iterable[Path]) -> None:
     """Every case that a fold holds out is predicted: the evaluation takes a lost one for one of another fold."""
-    content = json.loads(splits.read_text(encoding="utf-8"))
-    held_out = {case for number in folds for case in content[int(number)]["val"]}
+    splits = json.loads((preprocessed / "splits_final.json").read_text(encoding="utf-8"))
+    ending = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
+    held_out = sorted(f"{case}{ending}" for number in folds for case in splits[int(number)]["val"])
     for folder in predictions:
-        predicted = {path.name.partition(".")[0] for path in folder.iterdir()}
-        if lost := sorted(held_out - predicted):
+        if lost := [name for name in held_out if not (folder / name).is_file()]:
             raise InputError(
                 f"{folder}: lacks {lost[0]} (and {len(lost) - 1} more); validate its fold again with --val"
             )

@@ -183,7 +183,7 @@ def test_trains_compares_and_skips_what_is_finished(planned: Workplace, tmp_path
     (place.fold(DATASET, "PlainTrainer", "2d", "0") / "validation" / f"{held_out[0]}.png").unlink()
     process = place.start(*arguments)
     output, _ = process.communicate(timeout=600)
-    assert process.returncode == 1 and f"{merged}: lacks {held_out[0]} (and 0 more)" in output
+    assert process.returncode == 1 and f"{merged}: lacks {held_out[0]}.png (and 0 more)" in output
 
 
 @pytest.mark.e2e
