@@ -79,13 +79,18 @@ def source_name(converter: Converter, file: Path) -> str:
     return Path(os.path.relpath(file, converter.source)).as_posix()
 
 
+def _sources(converter: Converter, case: Case) -> dict[str, Path]:
+    return {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
+
+
 def is_unchanged(converter: Converter, case: Case, record: Record) -> bool:
     """Whether a case still has the files that it was converted from; they are read only where their times differ."""
-    files = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
-    if record.source_bytes != {name: file.stat().st_size for name, file in files.items()}:
+    sources = _sources(converter, case)
+    stats = {name: file.stat() for name, file in sources.items()}
+    if record.source_bytes != {name: stat.st_size for name, stat in stats.items()}:
         return False
-    touched = [name for name, file in files.items() if file.stat().st_mtime_ns != record.source_mtime_ns[name]]
-    return all(sha256_of_file(files[name]) == record.source_sha256[name] for name in touched)
+    touched = [name for name, stat in stats.items() if stat.st_mtime_ns != record.source_mtime_ns[name]]
+    return all(sha256_of_file(sources[name]) == record.source_sha256[name] for name in touched)
 
 
 def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]:
@@ -98,7 +103,7 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         InputError: the case is unfit; the message names its file. Nothing of it is left behind.
         OSError: the result cannot be written.
     """
-    sources = {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
+    sources = _sources(converter, case)
     try:
         stats = {name: file.stat() for name, file in sources.items()}  # before they are read
         reading = _proven(converter, case, converter.read_case(case))

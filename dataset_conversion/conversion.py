@@ -131,7 +131,6 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
     """
     if not folder.exists():
         return
-    converted = read_records(folder)
     if folder.is_dir() and all(entry.name.startswith(TEMPORARY_PREFIX) for entry in folder.iterdir()):
         return  # empty, or killed before its journal began
     headers = [read_header(journal) for journal in journals(folder)] or [None]
@@ -145,7 +144,7 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
             raise InputError(
                 f"{folder}: holds {existing.get('collection')} and is left alone; choose another -d or --name"
             )
-        if other and converted and not overwrite:
+        if other and not overwrite and read_records(folder):
             options = ", ".join(other)
             raise InputError(f"{folder}: was converted with other options ({options}); add --overwrite to convert anew")
 
