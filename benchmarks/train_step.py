@@ -19,7 +19,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_ext.commands.configure import trainers
-from nnunet_ext.training import cpu
+from nnunet_ext.training.engine import cpu
 from tests.miniature_plans import batch, plans, trainer
 
 SIZES: dict[str, dict[str, Any]] = {

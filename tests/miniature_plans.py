@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nnunet_ext.training.streams import UNLABELLED_ROLES
+from nnunet_ext.training.streams.location import UNLABELLED_ROLES
 
 DATASET_JSON = {
     "channel_names": {"0": "lung-window CT"},

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunet_ext.commands.configure import trainers
-from nnunet_ext.training.label_free import TERMS
+from nnunet_ext.training.engine.label_free import TERMS
 from tests.miniature_raw import write_raw
 from tests.workplace import Workplace, kill_when, prepared_slices, pretrain_once
 

@@ -12,12 +12,12 @@ from nnunet_ext.atomic_json import write_json
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
-from nnunet_ext.training.configuration import ROLES
-from nnunet_ext.training.hyperparameters import PRESETS
+from nnunet_ext.training.settings.hyperparameters import PRESETS
+from nnunet_ext.training.settings.plans_entry import ROLES
 
 if TYPE_CHECKING:
-    from nnunet_ext.training.configuration import Configuration
     from nnunet_ext.training.configured_trainer import ConfiguredTrainer
+    from nnunet_ext.training.settings.plans_entry import PlansEntry
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres")
 PLANS_NAME = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")  # a part of nnU-Net's folder names, which it splits at __
@@ -63,7 +63,7 @@ def configure_entry(argv: list[str] | None = None) -> int:
     from batchgenerators.utilities.file_and_folder_operations import load_json
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from nnunet_ext.training.configuration import Configuration
+    from nnunet_ext.training.settings.plans_entry import PlansEntry
 
     if arguments.np < 1:
         raise InputError(f"-np {arguments.np}: needs at least one process")
@@ -76,7 +76,7 @@ def configure_entry(argv: list[str] | None = None) -> int:
     plans = load_json(str(plans_file))
     target = _target(plans, folder, arguments.o) if arguments.o else plans_file
     before = {} if arguments.reset else load_json(str(target if target.is_file() else plans_file))
-    configuration = Configuration.from_plans(before)
+    configuration = PlansEntry.from_plans(before)
     if arguments.show:
         _show(dataset, target.stem, configuration)
         return 0
@@ -99,7 +99,7 @@ def _target(plans: dict, folder: Path, name: str) -> Path:
     Raises:
         InputError: an impossible name, or other plans of that name.
     """
-    from nnunet_ext.training.configuration import PLANS_KEY
+    from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 
     if not PLANS_NAME.fullmatch(name):
         raise InputError(f"-o {name}: use letters and digits, with single _ . or - between them")
@@ -112,7 +112,7 @@ def _target(plans: dict, folder: Path, name: str) -> Path:
     return path
 
 
-def _apply(arguments: argparse.Namespace, configuration: Configuration) -> None:
+def _apply(arguments: argparse.Namespace, configuration: PlansEntry) -> None:
     """Take over what the command line names."""
     for role in ROLES:
         given = getattr(arguments, role)
@@ -146,7 +146,7 @@ def trainers() -> dict[str, type[ConfiguredTrainer]]:
 
 def _checked(name: str, value: str) -> Any:
     """The value as its type; the same name has one meaning in every trainer that declares it."""
-    from nnunet_ext.training.hyperparameters import declared, parse, unknown
+    from nnunet_ext.training.settings.hyperparameters import declared, parse, unknown
 
     scope, _, plain = name.rpartition(".")
     candidates = trainers()
@@ -177,7 +177,7 @@ def _configurations(given: list[str] | None, manager: Any, plans_file: Path) -> 
     return given or [name for name in DEFAULT_CONFIGURATIONS if name in possible]
 
 
-def _check_streams(configuration: Configuration, labelled: str) -> None:
+def _check_streams(configuration: PlansEntry, labelled: str) -> None:
     """Every stream exists and has the labelled data set's number of channels."""
     from batchgenerators.utilities.file_and_folder_operations import load_json
 
@@ -212,7 +212,7 @@ def _check_streams(configuration: Configuration, labelled: str) -> None:
                 )
 
 
-def _check_overlaps(configuration: Configuration, labelled: str, forbid: bool) -> None:
+def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> None:
     """Images that are labelled here and in a stream there may be trained on in one and validated on in the other."""
     from dataset_conversion.overlaps import shared_images
 
@@ -227,9 +227,9 @@ def _check_overlaps(configuration: Configuration, labelled: str, forbid: bool) -
             print(f"note: {shared}; what is measured on {labelled} may be too good")
 
 
-def _preprocess(configuration: Configuration, folder: Path, manager: Any, names: list[str], processes: int) -> None:
-    from nnunet_ext.training.stream_preprocessing import preprocess_stream
-    from nnunet_ext.training.streams import Stream
+def _preprocess(configuration: PlansEntry, folder: Path, manager: Any, names: list[str], processes: int) -> None:
+    from nnunet_ext.training.streams.location import Stream
+    from nnunet_ext.training.streams.preprocessing import preprocess_stream
 
     raw = environment_folder("nnUNet_raw")
     for role, datasets in configuration.streams.items():
@@ -239,7 +239,7 @@ def _preprocess(configuration: Configuration, folder: Path, manager: Any, names:
                 print(preprocess_stream(stream, raw / stream.dataset, manager, name, processes))
 
 
-def _show(dataset: str, plans_name: str, configuration: Configuration) -> None:
+def _show(dataset: str, plans_name: str, configuration: PlansEntry) -> None:
     """Print the configuration, and which trainers it completes."""
     print(f"\n{dataset}, plans {plans_name}, preset {configuration.preset}")
     for role, datasets in configuration.streams.items():

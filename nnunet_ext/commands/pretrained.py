@@ -14,7 +14,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 
 if TYPE_CHECKING:
-    from nnunet_ext.training.pretrained_weights import Origin
+    from nnunet_ext.training.weights.transfer import Origin
 
 HOW = ("copied", "adapted", "random")
 
@@ -45,7 +45,7 @@ def pretrained_entry(argv: list[str] | None = None) -> int:
     folder = environment_folder("nnUNet_preprocessed") / dataset_name(arguments.d)
 
     from dataset_conversion.download_folder import sha256_of_file
-    from nnunet_ext.training.pretrained_weights import build_network, fill_network
+    from nnunet_ext.training.weights.transfer import build_network, fill_network
 
     network = build_network(_trainer(arguments.tr), *_planned(folder, arguments))
     origins = fill_network(network, arguments.i)

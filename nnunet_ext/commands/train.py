@@ -69,7 +69,7 @@ def load_pretrained_weights(network: Any, file: str, verbose: bool = False) -> N
     Raises:
         InputError: unreadable file, a weight is missing or of another shape.
     """
-    from nnunet_ext.training.encoder_transfer import read_weights
+    from nnunet_ext.training.weights.checkpoint_files import read_weights
 
     given = read_weights(Path(file), "make it fit with nnUNetv2_ext_pretrained")
     network = getattr(network, "_orig_mod", network)

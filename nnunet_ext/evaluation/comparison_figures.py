@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_ext.evaluation.canvas import COLORS, in_default_style, literal, new_figure, saved, set_title
+from nnunet_ext.canvas import COLORS, in_default_style, literal, new_figure, saved, set_title
 from nnunet_ext.evaluation.metric_names import HEADERS, arrow
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
-from nnunet_ext.training import distributed
+from nnunet_ext.training.engine import processes
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
-from nnunet_ext.training.streams import LESION_LABELS
+from nnunet_ext.training.streams.location import LESION_LABELS
 
 
 class GeneralPretrainTrainer(MultiStreamTrainer):
@@ -63,14 +63,14 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
             self.network, self.plans_manager, self.configuration_manager, None, self.dataset_json,
             type(self).__name__, self.inference_allowed_mirroring_axes,
         )  # fmt: skip
-        cases = self.stream_dataset("general", self.do_split()[1][self.local_rank :: distributed.world_size()])
+        cases = self.stream_dataset("general", self.do_split()[1][self.local_rank :: processes.world_size()])
         dices = {}
         for key in tqdm(cases.identifiers, "general validation", disable=self.local_rank != 0):
             data, reference, *_ = cases.load_case(key)
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
             dices[key] = dice(logits.argmax(0).cpu().numpy() == 1, reference[0] == 1)
         self.set_deep_supervision_enabled(True)
-        dices = distributed.union_over_ranks(dices)
+        dices = processes.union_over_ranks(dices)
         if self.local_rank == 0:
             mean = {"Dice": float(np.nanmean(list(dices.values())))}
             per_case = [{"prediction_file": key, "metrics": {"1": {"Dice": value}}} for key, value in dices.items()]

@@ -11,9 +11,9 @@ from torch import nn
 from nnunet_ext.losses.relation import Reduction, gaussian_rampup, relation_consistency, relation_matrix
 from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
-from nnunet_ext.training.encoder_transfer import load_encoder
-from nnunet_ext.training.hyperparameters import Weight
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import Weight
+from nnunet_ext.training.weights.checkpoint_files import load_encoder
 
 
 class RelationDrivenTrainer(MultiStreamTrainer):
@@ -186,7 +186,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
 
 def draw_relation_matrices(stored: Path) -> Path:
     """Draw what a training kept in ``relation_matrices.npz`` beside it, first epoch above last; returns the figure."""
-    from nnunet_ext.evaluation.figures import relation_matrices_figure
+    from nnunet_ext.training.figures import relation_matrices_figure
 
     titles = {
         "general_on_general": "$R_G(X^n)$",

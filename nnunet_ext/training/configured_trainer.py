@@ -7,9 +7,9 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.configuration import Configuration
-from nnunet_ext.training.hyperparameters import Count, Fraction, Seed, Weight, resolve
-from nnunet_ext.training.streams import role_root, stream_keys
+from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, resolve
+from nnunet_ext.training.settings.plans_entry import PlansEntry
+from nnunet_ext.training.streams.location import role_root, stream_keys
 
 
 class ConfiguredTrainer(nnUNetTrainer):
@@ -38,9 +38,9 @@ class ConfiguredTrainer(nnUNetTrainer):
     seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
     @property
-    def ext_configuration(self) -> Configuration:
+    def plans_entry(self) -> PlansEntry:
         """What the plans say about streams and hyperparameters."""
-        return Configuration.from_plans(self.plans_manager.plans)
+        return PlansEntry.from_plans(self.plans_manager.plans)
 
     def configure(self) -> None:
         """Apply the plans' hyperparameters and open a log for every term.
@@ -48,7 +48,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         Raises:
             InputError: an impossible hyperparameter in the plans, a stream that is not configured.
         """
-        configuration = self.ext_configuration
+        configuration = self.plans_entry
         missing = [role for role in self.required_streams if role not in configuration.streams]
         if missing:
             plans = self.plans_manager
@@ -85,7 +85,7 @@ class ConfiguredTrainer(nnUNetTrainer):
     def _write_terms(self) -> None:
         import pandas as pd  # only training needs it, not every command that looks a trainer up
 
-        from nnunet_ext.evaluation.figures import loss_curves_figure
+        from nnunet_ext.training.figures import loss_curves_figure
 
         log = self.logger.local_logger.my_fantastic_logging
         table = pd.DataFrame({term: log[term] for term in self.logged_terms})
@@ -106,7 +106,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         """Names of all cases of a stream, all its data sets together."""
         return stream_keys(
             role,
-            self.ext_configuration.streams[role],
+            self.plans_entry.streams[role],
             self.preprocessed_dataset_folder_base,
             self.plans_manager,
             self.configuration_manager,

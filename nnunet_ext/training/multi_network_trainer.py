@@ -15,14 +15,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training import cpu, distributed
-from nnunet_ext.training.configuration import PLANS_KEY
 from nnunet_ext.training.configured_trainer import ConfiguredTrainer
-from nnunet_ext.training.continuation import differences
-from nnunet_ext.training.health import NonFiniteLoss, case_names, not_finite
-from nnunet_ext.training.players import Player
-from nnunet_ext.training.random_numbers import seed_random_numbers
-from nnunet_ext.training.schedules import Schedule
+from nnunet_ext.training.engine import cpu, processes
+from nnunet_ext.training.engine.checkpoints import differences
+from nnunet_ext.training.engine.diagnostics import NonFiniteLoss, case_names, not_finite
+from nnunet_ext.training.engine.random_numbers import seed_random_numbers
+from nnunet_ext.training.engine.schedules import Schedule
+from nnunet_ext.training.engine.updates import Player
+from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 
 
 class MultiNetworkTrainer(ConfiguredTrainer):
@@ -124,7 +124,7 @@ class MultiNetworkTrainer(ConfiguredTrainer):
 
     def batch_mean(self, features: torch.Tensor) -> torch.Tensor:
         """Mean of ``[B, ...]`` over the whole batch, that of all processes: ``[1, ...]``, float32, with gradient."""
-        return distributed.global_batch_mean(features)
+        return processes.global_batch_mean(features)
 
     @property
     def iteration(self) -> int:
@@ -206,7 +206,7 @@ class MultiNetworkTrainer(ConfiguredTrainer):
         """Means over an epoch and all processes, of what is no NaN; of nothing: NaN."""
         columns = [np.asarray(column)[~np.isnan(column)] for column in values.values()]
         own = torch.tensor([[column.sum(), len(column)] for column in columns], dtype=torch.float32)
-        sums, counts = distributed.mean_over_ranks(own.to(self.device)).cpu().T
+        sums, counts = processes.mean_over_ranks(own.to(self.device)).cpu().T
         return dict(zip(values, (sums / counts).tolist(), strict=True))
 
     # --- several processes ------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class MultiNetworkTrainer(ConfiguredTrainer):
     def _as_if(self, **attributes: Any) -> Iterator[None]:
         """Run nnU-Net's code with other values of some attributes.
 
-        With ``is_ddp=False`` it does without its DistributedDataParallel, see ``distributed.py``.
+        With ``is_ddp=False`` it does without its DistributedDataParallel, see ``processes.py``.
         """
         before = {name: getattr(self, name) for name in attributes}
         self.__dict__.update(attributes)
@@ -225,13 +225,13 @@ class MultiNetworkTrainer(ConfiguredTrainer):
             self.__dict__.update(before)
 
     def _join_processes(self) -> None:
-        size, batch_size = distributed.world_size(), self.configuration_manager.batch_size
+        size, batch_size = processes.world_size(), self.configuration_manager.batch_size
         if batch_size % size:
             raise InputError(
                 f"{size} processes cannot share batches of {batch_size} evenly; use as many as divide {batch_size}, or "
                 f"change batch_size in {self.plans_manager.plans_name}.json"
             )
-        self.device = distributed.process_device()
+        self.device = processes.process_device()
         if self.device.type == "cpu":
             self.grad_scaler = None
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -252,7 +252,7 @@ class MultiNetworkTrainer(ConfiguredTrainer):
         super().on_train_start()
         if self.is_ddp:
             for player in self.players.values():
-                distributed.share_weights(player.module)
+                processes.share_weights(player.module)
         if self.device.type == "cpu":
             cpu.keep_freed_memory()  # from here on: not in the loader's workers
 

@@ -13,11 +13,11 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import dummy_context
 
-from nnunet_ext.training import distributed, label_free
+from nnunet_ext.training.engine import label_free, processes
+from nnunet_ext.training.engine.random_numbers import seeded_random_numbers
 from nnunet_ext.training.multi_network_trainer import MultiNetworkTrainer
-from nnunet_ext.training.multi_stream_loader import MultiStreamLoader, WorkerPool
-from nnunet_ext.training.random_numbers import seeded_random_numbers
-from nnunet_ext.training.streams import LESION_LABELS, UNLABELLED_ROLES
+from nnunet_ext.training.streams.loader import MultiStreamLoader, WorkerPool
+from nnunet_ext.training.streams.location import LESION_LABELS, UNLABELLED_ROLES
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 LABEL_FREE_BATCHES = 10  # per epoch
@@ -40,13 +40,13 @@ class MultiStreamTrainer(MultiNetworkTrainer):
 
     def roles_in_use(self) -> list[str]:
         """Required streams, then the optional ones that are configured."""
-        configured = self.ext_configuration.streams
+        configured = self.plans_entry.streams
         return [role for role in (*self.required_streams, *self.optional_streams) if role in configured]
 
     def identity(self) -> dict[str, Any]:
         """As every trainer's, with the streams that it reads."""
         roles = {*self.roles_in_use(), *([self.scored_role] if self.scored_role else [])}
-        return {**super().identity(), "streams": {role: self.ext_configuration.streams[role] for role in roles}}
+        return {**super().identity(), "streams": {role: self.plans_entry.streams[role] for role in roles}}
 
     def get_dataloaders(self) -> tuple:
         """nnU-Net's loaders, the training one joined with a loader of each further stream, in one worker pool."""
@@ -120,7 +120,7 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     @property
     def scored_role(self) -> str | None:
         """The stream without labels on which the network is judged every epoch."""
-        configured = self.ext_configuration.streams
+        configured = self.plans_entry.streams
         return next((role for role in ("target_domain", "unlabeled") if role in configured), None)
 
     @property
@@ -142,7 +142,7 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         """Scores of some batches of the stream without labels, shared by all processes."""
         scores: dict[str, list[float]] = {"entropy": [], "agreement": []}
         with seeded_random_numbers(self.seed, self.local_rank, SCORING, self.current_epoch):
-            for _ in range(math.ceil(LABEL_FREE_BATCHES / distributed.world_size())):
+            for _ in range(math.ceil(LABEL_FREE_BATCHES / processes.world_size())):
                 images = next(self._scored_images)["data"]
                 first, second = (self._prediction_of_a_view(images) for _ in range(2))
                 entropy = (label_free.lesion_entropy(first) + label_free.lesion_entropy(second)) / 2

@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_ext.commands.pretrained import pretrained_entry
 from nnunet_ext.discovery import SEARCH_VARIABLE, TRAINER_FOLDER
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
-from nnunet_ext.training.pretrained_weights import build_network
+from nnunet_ext.training.weights.transfer import build_network
 from tests.miniature_plans import DATASET_JSON, plans
 
 THREE_CHANNELS = {**DATASET_JSON, "channel_names": {str(c): "CT" for c in range(3)}}

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
@@ -10,11 +9,8 @@ from PIL import Image
 from nnunet_ext.evaluation.figures import (
     ERROR_COLORS,
     OverlayCase,
-    array_rows_figure,
     largest_lesion_slice,
-    loss_curves_figure,
     overlay_figure,
-    relation_matrices_figure,
 )
 
 
@@ -24,13 +20,6 @@ def overlay_case(name: str = "case") -> OverlayCase:
     reference[4:12, 4:12] = True
     shifted[4:12, 8:16] = True
     return OverlayCase(name, image, reference, {"shifted": shifted, "silent": np.zeros_like(reference)})
-
-
-def relations(channels: int, rows: tuple[str, ...] = ("epoch 1", "epoch 200")) -> dict[str, dict[str, np.ndarray]]:
-    features = np.abs(np.random.default_rng(0).normal(size=(channels, 50)))
-    matrix = features @ features.T
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    return {row: {"$R_G(X^n)$": matrix, "$R_G(X^c)$": matrix, "$R_T(X^c)$": matrix} for row in rows}
 
 
 def assert_written(path: Path) -> None:
@@ -83,104 +72,7 @@ def test_largest_lesion_slice() -> None:
         largest_lesion_slice(mask[0])
 
 
-@pytest.mark.parametrize("columns", [1, 3, 7])
-def test_loss_curves_have_one_panel_per_column(tmp_path: Path, columns: int) -> None:
-    table = pd.DataFrame({f"loss_{i}": np.linspace(1, 0, 30) for i in range(columns)})
-    figure = loss_curves_figure(table, tmp_path / "loss.png", "a trainer")
-    assert_written(tmp_path / "loss.png")
-    assert [ax.get_title() for ax in figure.axes] == [f"loss {i}" for i in range(columns)]
-    assert sum(ax.get_xlabel() == "epoch" for ax in figure.axes) == min(3, columns)
-
-
-def test_loss_curves_accept_gaps_and_one_epoch(tmp_path: Path) -> None:
-    loss_curves_figure(pd.DataFrame({"a": [1.0, np.nan, 0.5], "b": [np.nan] * 3}), tmp_path / "gaps.png")
-    loss_curves_figure(pd.DataFrame({"a": [1.0]}), tmp_path / "one.png")
-    with pytest.raises(ValueError, match="no epochs"):
-        loss_curves_figure(pd.DataFrame({"a": []}), tmp_path / "none.png")
-
-
-@pytest.mark.parametrize("channels", [1, 32, 512])
-def test_relation_matrices_share_one_scale(tmp_path: Path, channels: int) -> None:
-    figure = relation_matrices_figure(relations(channels), tmp_path / "relations.png", "relations")
-    assert_written(tmp_path / "relations.png")
-    *panels, bar = figure.axes
-    assert len(panels) == 2 * 3 and bar.get_ylabel() == "relation"
-    assert [ax.get_title() for ax in panels[:3]] == ["$R_G(X^n)$", "$R_G(X^c)$", "$R_T(X^c)$"]
-    assert len({ax.images[0].get_clim() for ax in panels}) == 1
-    assert panels[0].images[0].get_clim()[0] == 0
-
-
-def test_relation_scale_is_symmetric_for_signed_matrices(tmp_path: Path) -> None:
-    matrix = np.array([[1.0, -0.4], [0.2, 1.0]])
-    figure = relation_matrices_figure({"epoch 1": {"R": matrix}}, tmp_path / "r.png")
-    low, high = figure.axes[0].images[0].get_clim()
-    assert low == -high and high == pytest.approx(0.4, rel=0.01)
-
-
-def test_relation_matrices_refuse_what_does_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no matrices"):
-        relation_matrices_figure({}, tmp_path / "x.png")
-    with pytest.raises(ValueError, match="square"):
-        relation_matrices_figure({"e": {"R": np.zeros((2, 3))}}, tmp_path / "x.png")
-    with pytest.raises(ValueError, match="NaN"):
-        relation_matrices_figure({"e": {"R": np.full((2, 2), np.nan)}}, tmp_path / "x.png")
-    with pytest.raises(ValueError, match="expected"):
-        relation_matrices_figure({"a": {"R": np.eye(2)}, "b": {"S": np.eye(2)}}, tmp_path / "x.png")
-
-
 def test_no_global_state_is_touched(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     overlay_figure([overlay_case()], tmp_path / "overlay.png")
     assert dict(matplotlib.rcParams) == before
-
-
-def test_styles_left_behind_in_the_process_do_not_reach_the_figure(tmp_path: Path) -> None:
-    table = pd.DataFrame({"segmentation": [0.5, 0.4]})
-    with matplotlib.rc_context({"xtick.labelsize": 40, "axes.facecolor": "red"}):  # as nnU-Net's progress plot does
-        figure = loss_curves_figure(table, tmp_path / "loss.png")
-        assert to_hex(figure.axes[0].get_facecolor()) == "#ffffff"
-        assert matplotlib.rcParams["axes.facecolor"] == "red"
-
-
-def pictures(size: tuple[int, int] = (12, 16)) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=size)
-    return {"input": 100 + image, "reconstruction": 80 + image, "confidence": rng.uniform(size=size)}
-
-
-def test_rows_of_pictures(tmp_path: Path) -> None:
-    rows = {"epoch 1": pictures(), "epoch 200": pictures()}
-    figure = array_rows_figure(
-        rows, tmp_path / "rows.png", "two epochs", colored=["confidence"], same_scale=["input", "reconstruction"]
-    )
-    assert_written(tmp_path / "rows.png")
-    panels = figure.axes[:6]
-    assert [ax.get_title() for ax in panels[:3]] == ["input", "reconstruction", "confidence"]
-    assert [panels[i].get_ylabel() for i in (0, 3)] == ["epoch 1", "epoch 200"]
-    limits = [ax.images[0].get_clim() for ax in panels[:3]]
-    both = np.concatenate([rows["epoch 1"][name].ravel() for name in ("input", "reconstruction")])
-    assert limits[0] == limits[1] == pytest.approx(tuple(np.percentile(both, (1, 99))))
-    assert limits[2] == (0, 1)
-
-
-def test_pictures_have_scales_of_their_own(tmp_path: Path) -> None:
-    figure = array_rows_figure({"case": pictures()}, tmp_path / "rows.png")
-    limits = [ax.images[0].get_clim() for ax in figure.axes]
-    assert len(limits) == 3 and limits[0][0] > limits[1][1]
-
-
-@pytest.mark.parametrize(
-    ("rows", "options", "message"),
-    [
-        ({}, {}, "no pictures"),
-        ({"a": {}}, {}, "no pictures"),
-        ({"a": pictures(), "b": {"input": np.zeros((2, 2))}}, {}, "b: columns"),
-        ({"a": pictures()}, {"colored": ["certainty"]}, "unknown columns"),
-        ({"a": {"input": np.zeros((2, 2, 2))}}, {}, "a, input: expected a finite 2D array"),
-        ({"a": {"input": np.full((2, 2), np.nan)}}, {}, "a, input: expected a finite 2D array"),
-    ],
-)
-def test_pictures_that_cannot_be_drawn(rows: dict, options: dict, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        array_rows_figure(rows, tmp_path / "rows.png", **options)
-    assert not (tmp_path / "rows.png").exists()

@@ -16,9 +16,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import nnunet_ext.trainers
 from nnunet_ext.commands.configure import trainers
-from nnunet_ext.training.configuration import ROLES
-from nnunet_ext.training.hyperparameters import PRESETS, declared, resolve
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import PRESETS, declared, resolve
+from nnunet_ext.training.settings.plans_entry import ROLES
 from tests.miniature_plans import batch, plans, trainer
 
 RANDOM_START = {"general_checkpoint": "random"}

@@ -12,7 +12,7 @@ import torch
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.relation import gaussian_rampup, relation_consistency, relation_matrix
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
-from nnunet_ext.training.encoder_transfer import load_encoder
+from nnunet_ext.training.weights.checkpoint_files import load_encoder
 from tests.miniature_plans import batch, plans, trainer
 
 STREAMS = {"general": ["Dataset998_General"]}

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from nnunet_ext.training.health import discriminator_balance
+from nnunet_ext.training.engine.diagnostics import discriminator_balance
+from nnunet_ext.training.engine.schedules import Schedule, polynomial
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
-from nnunet_ext.training.schedules import Schedule, polynomial
 
 
 class AdversarialTrainer(MultiStreamTrainer):

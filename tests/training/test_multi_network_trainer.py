@@ -12,7 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.trainers.plain import PlainTrainer
-from nnunet_ext.training.health import NonFiniteLoss
+from nnunet_ext.training.engine.diagnostics import NonFiniteLoss
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from tests.miniature_plans import batch, plans, trainer
 from tests.training.adversarial_trainer import AdversarialTrainer

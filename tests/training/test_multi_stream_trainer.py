@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nnunet_ext.trainers.plain import PlainTrainer
-from nnunet_ext.training import label_free
+from nnunet_ext.training.engine import label_free
 from nnunet_ext.training.multi_stream_trainer import WORKERS_VARIABLE, without_workers
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
 

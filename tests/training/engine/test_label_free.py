@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from nnunet_ext.training.label_free import agreement, augmented_view, combined_score, is_best, lesion_entropy
+from nnunet_ext.training.engine.label_free import agreement, augmented_view, combined_score, is_best, lesion_entropy
 
 
 def softmax_of(foreground: torch.Tensor) -> torch.Tensor:

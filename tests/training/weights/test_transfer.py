@@ -17,7 +17,7 @@ from torch import nn
 from nnunet_ext.commands.configure import trainers
 from nnunet_ext.errors import InputError
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
-from nnunet_ext.training.pretrained_weights import Origin, adapted_to_channels, build_network, fill_network
+from nnunet_ext.training.weights.transfer import Origin, adapted_to_channels, build_network, fill_network
 from tests.miniature_plans import DATASET_JSON, plans, trainer
 from tests.trainers.test_relation_driven import Trap
 

@@ -5,7 +5,16 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.hyperparameters import Count, Fraction, Weight, declared, describe, parse, resolve, unknown
+from nnunet_ext.training.settings.hyperparameters import (
+    Count,
+    Fraction,
+    Weight,
+    declared,
+    describe,
+    parse,
+    resolve,
+    unknown,
+)
 
 
 class Base:

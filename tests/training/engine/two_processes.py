@@ -1,4 +1,4 @@
-"""Trains trainers in several gloo processes on the CPU; run by test_distributed.py."""
+"""Trains trainers in several gloo processes on the CPU; run by test_processes.py."""
 
 import os
 from pathlib import Path

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunet_ext.training.distributed import average_gradients
-from nnunet_ext.training.schedules import Schedule
+from nnunet_ext.training.engine.processes import average_gradients
+from nnunet_ext.training.engine.schedules import Schedule
 
 MAX_GRADIENT_NORM = 12.0  # nnU-Net's
 

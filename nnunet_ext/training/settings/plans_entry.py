@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.hyperparameters import PRESETS
+from nnunet_ext.training.settings.hyperparameters import PRESETS
 
 PLANS_KEY = "nnunet_ext"
 ROLES = {
@@ -20,7 +20,7 @@ ROLES = {
 
 
 @dataclass
-class Configuration:
+class PlansEntry:
     """Streams and hyperparameters of one plans file."""
 
     preset: str = "recommended"
@@ -28,7 +28,7 @@ class Configuration:
     settings: dict[str, Any] = field(default_factory=dict)  # name or Trainer.name -> value
 
     @classmethod
-    def from_plans(cls, plans: dict) -> Configuration:
+    def from_plans(cls, plans: dict) -> PlansEntry:
         """The recorded configuration, or the default one of plans that were never configured.
 
         Raises:

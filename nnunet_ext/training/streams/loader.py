@@ -9,8 +9,8 @@ from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMu
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.random_numbers import seeded_random_numbers
-from nnunet_ext.training.streams import UNLABELLED_ROLES
+from nnunet_ext.training.engine.random_numbers import seeded_random_numbers
+from nnunet_ext.training.streams.location import UNLABELLED_ROLES
 
 FAILURE = "failure"  # key of what a worker returns in place of a batch
 

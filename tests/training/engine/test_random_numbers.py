@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from nnunet_ext.training.random_numbers import seed_random_numbers, seeded_random_numbers
+from nnunet_ext.training.engine.random_numbers import seed_random_numbers, seeded_random_numbers
 
 
 def draw() -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nnunet_ext.training.health import case_names, codebook_use, discriminator_balance, not_finite
+from nnunet_ext.training.engine.diagnostics import case_names, codebook_use, discriminator_balance, not_finite
 
 
 def test_not_finite_names_each_loss() -> None:

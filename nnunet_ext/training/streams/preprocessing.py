@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.streams import (
+from nnunet_ext.training.streams.location import (
     CASE_FILES,
     LESION_LABELS,
     MANIFEST,

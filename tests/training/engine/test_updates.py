@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_ext.training.players import MAX_GRADIENT_NORM, Player
-from nnunet_ext.training.schedules import linear_decay, per_epoch, polynomial
+from nnunet_ext.training.engine.schedules import linear_decay, per_epoch, polynomial
+from nnunet_ext.training.engine.updates import MAX_GRADIENT_NORM, Player
 
 
 def linear(seed: int = 0) -> nn.Linear:

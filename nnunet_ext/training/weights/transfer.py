@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.encoder_transfer import read_weights
+from nnunet_ext.training.weights.checkpoint_files import read_weights
 
 GENERAL, TARGET = "encoder_general.", "encoder."  # the two encoders of DualEncoderUNet
 FUSION = "decoder.transpconvs.0.weight"  # (general and target bottleneck, outputs, *kernel) in DualEncoderUNet

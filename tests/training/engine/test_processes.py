@@ -9,7 +9,7 @@ import torch
 from nnunet_ext.errors import InputError
 from nnunet_ext.trainers.plain import PlainTrainer
 from tests.miniature_plans import plans, trainer
-from tests.training import two_processes
+from tests.training.engine import two_processes
 
 CASES = [(case, batch_dice) for case in two_processes.CASES for batch_dice in (True, False)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.multi_stream_loader import MultiStreamLoader, WorkerPool
+from nnunet_ext.training.streams.loader import MultiStreamLoader, WorkerPool
 
 
 class Loader:

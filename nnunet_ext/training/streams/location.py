@@ -14,7 +14,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.configuration import ROLES
+from nnunet_ext.training.settings.plans_entry import ROLES
 
 LESION_LABELS = {"background": 0, "lesion": 1}
 UNLABELLED_ROLES = ("unlabeled", "target_domain")
@@ -53,7 +53,7 @@ class Stream:
         """The place of a stream below the labelled data set's preprocessed folder.
 
         Args:
-            role: key of :data:`~nnunet_ext.training.configuration.ROLES`.
+            role: key of :data:`~nnunet_ext.training.settings.plans_entry.ROLES`.
             recorded: data set as the plans record it, ``Dataset003_Liver`` or ``Dataset003_Liver=cancer``.
             labelled_folder: the labelled data set's preprocessed folder.
             configuration: gives the data identifier.

@@ -10,8 +10,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.stream_preprocessing import preprocess_stream
-from nnunet_ext.training.streams import Stream, stream_keys
+from nnunet_ext.training.streams.location import Stream, stream_keys
+from nnunet_ext.training.streams.preprocessing import preprocess_stream
 from tests.miniature_plans import plans
 from tests.miniature_raw import write_raw
 
@@ -185,7 +185,7 @@ def test_an_error_without_a_message_is_named_by_its_type(tmp_path: Path, monkeyp
     def out_of_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("nnunet_ext.training.stream_preprocessing.preprocess_case", out_of_memory)
+    monkeypatch.setattr("nnunet_ext.training.streams.preprocessing.preprocess_case", out_of_memory)
     with pytest.raises(InputError, match=r"2 of 2 cases failed.*: MemoryError; .*: MemoryError"):
         Place(tmp_path).run(write_raw(tmp_path, "Dataset998_Other", 2))
 

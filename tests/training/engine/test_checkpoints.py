@@ -1,6 +1,6 @@
 """Differences are named by their path."""
 
-from nnunet_ext.training.continuation import differences
+from nnunet_ext.training.engine.checkpoints import differences
 
 
 def test_differences() -> None:
