@@ -57,10 +57,10 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
         from nnunet_ext.evaluation.metrics import dice
 
         self.set_deep_supervision_enabled(False)
-        self.network.eval()
+        self.evaluated_network.eval()
         predictor = nnUNetPredictor(perform_everything_on_device=self.device.type == "cuda", device=self.device)
         predictor.manual_initialization(
-            self.network, self.plans_manager, self.configuration_manager, None, self.dataset_json,
+            self.evaluated_network, self.plans_manager, self.configuration_manager, None, self.dataset_json,
             type(self).__name__, self.inference_allowed_mirroring_axes,
         )  # fmt: skip
         cases = self.stream_dataset("general", self.do_split()[1][self.local_rank :: processes.world_size()])

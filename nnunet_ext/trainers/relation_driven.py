@@ -110,7 +110,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         """R of the whole batch, that of all processes."""
         return relation_matrix(self.batch_mean(features))
 
-    def clipped_groups(self) -> list[list[nn.Parameter]]:
+    def clipped_groups(self, player: str) -> list[list[nn.Parameter]]:
         """θ_G apart from the rest, so that neither gradient norm scales the other."""
         general = list(self.network.encoder_general.parameters())
         ours = {id(parameter) for parameter in general}

@@ -21,11 +21,13 @@ class ConfiguredTrainer(nnUNetTrainer):
     fold's folder.
     """
 
+    configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")  # what the method is made for
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     changeable: ClassVar[tuple[str, ...]] = ("save_every", "num_val_iterations_per_epoch")  # even when continuing
     loss_terms: ClassVar[tuple[str, ...]] = ()
     diagnostics: ClassVar[tuple[str, ...]] = ()
+    miniature: ClassVar[dict[str, Any]] = {}  # settings with which the smallest training meets every part of the method
 
     # nnU-Net's own training settings, with its defaults
     num_epochs: Count = 1000
@@ -34,6 +36,7 @@ class ConfiguredTrainer(nnUNetTrainer):
     initial_lr: Weight = 1e-2
     weight_decay: Weight = 3e-5
     oversample_foreground_percent: Fraction = 0.33
+    enable_deep_supervision: bool = True
     save_every: Count = 50
     seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
@@ -46,8 +49,14 @@ class ConfiguredTrainer(nnUNetTrainer):
         """Apply the plans' hyperparameters and open a log for every term.
 
         Raises:
-            InputError: an impossible hyperparameter in the plans, a stream that is not configured.
+            InputError: an impossible hyperparameter in the plans, a stream that is not configured, a configuration
+                that the method is not made for.
         """
+        dimensions = f"{len(self.configuration_manager.patch_size)}d"
+        if dimensions not in self.configurations:
+            raise InputError(
+                f"{type(self).__name__} trains {' and '.join(self.configurations)}, not {self.configuration_name}"
+            )
         configuration = self.plans_entry
         missing = [role for role in self.required_streams if role not in configuration.streams]
         if missing:

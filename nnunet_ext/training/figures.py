@@ -1,7 +1,7 @@
 """Figures of a training: curves of its terms, relation matrices, rows of pictures."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,72 +100,66 @@ def relation_matrices_figure(
 
 
 @in_default_style
-def array_rows_figure(
-    rows: Mapping[str, Mapping[str, npt.NDArray[Any]]],
-    path: Path,
-    title: str = "",
-    *,
-    colored: Collection[str] = (),
-    same_scale: Collection[str] = (),
-) -> "Figure":
-    """Rows of named pictures: inputs beside confidence maps, reconstructions, pseudo-CTs or label maps of an epoch.
+def picture_rows_figure(rows: Mapping[str, Sequence[npt.NDArray[Any]]], path: Path, title: str = "") -> "Figure":
+    """Rows of pictures: inputs beside reconstructions, confidence maps, pseudo-CTs or label maps of an epoch.
+
+    Pictures whose values lie within [0, 1] are drawn in colour with a common bar, such as confidence maps. The others
+    of a row share one grey scale, from the 1st to the 99th percentile, such as an input and its reconstruction.
 
     Args:
-        rows: by row title (a case, an epoch), then by column title; every row has the same columns, 2D arrays.
+        rows: 2D arrays by row title.
         path: file to write.
         title: above the rows.
-        colored: columns of numbers in [0, 1], drawn in colour with a common bar, such as confidence maps.
-        same_scale: columns that share one grey scale within a row, such as an input and its reconstruction. Other
-            columns have a scale of their own. A scale runs from the 1st to the 99th percentile.
 
     Raises:
-        ValueError: no rows, rows with different columns, unknown columns, or an array that is not 2D and finite.
+        ValueError: no rows, an empty row, or an array that is not 2D and finite.
     """
-    columns = _require_picture_rows(rows, {*colored, *same_scale})
-    ratio = max(np.shape(a)[0] / np.shape(a)[1] for row in rows.values() for a in row.values())
-    width = _PANEL_INCHES * len(columns) + (0.8 if colored else 0.3)
-    figure = new_figure(width, _PANEL_INCHES * ratio * len(rows) + (0.8 if title else 0.4))
-    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    _require_pictures(rows)
+    columns = max(len(row) for row in rows.values())
+    ratio = max(np.shape(picture)[0] / np.shape(picture)[1] for row in rows.values() for picture in row)
+    figure = new_figure(_PANEL_INCHES * columns + 0.8, _PANEL_INCHES * ratio * len(rows) + 0.6)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     in_color = None
     for line, (row_title, row) in zip(axes, rows.items(), strict=True):
-        shared = _grey_range([row[column] for column in columns if column in same_scale])
-        for ax, column in zip(line, columns, strict=True):
-            low, high = shared if column in same_scale else _grey_range([row[column]])
-            if column in colored:
-                in_color = ax.imshow(row[column], cmap="cividis", vmin=0, vmax=1)
+        low, high = _grey_range([picture for picture in row if not _is_fraction(picture)])
+        for ax, picture in zip(line, row, strict=False):
+            if _is_fraction(picture):
+                in_color = ax.imshow(picture, cmap="cividis", vmin=0, vmax=1)
             else:
-                ax.imshow(row[column], cmap="gray", vmin=low, vmax=high)
+                ax.imshow(picture, cmap="gray", vmin=low, vmax=high)
+
+        for ax in line:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        line[0].set_ylabel(row_title, fontsize=11)
-    for ax, column in zip(axes[0], columns, strict=True):
-        ax.set_title(column, fontsize=12)
+        line[0].set_ylabel(row_title.replace("_", " "), fontsize=11)
+
     if in_color is not None:
         figure.colorbar(in_color, ax=axes, shrink=0.9, aspect=30, pad=0.02)
     figure.suptitle(title, fontsize=13)
     return saved(figure, path)
 
 
-def _grey_range(arrays: Sequence[npt.NDArray[Any]]) -> tuple[float, float]:
-    if not arrays:
+def _is_fraction(picture: npt.NDArray[Any]) -> bool:
+    return bool(np.min(picture) >= 0 and np.max(picture) <= 1)
+
+
+def _grey_range(pictures: Sequence[npt.NDArray[Any]]) -> tuple[float, float]:
+    if not pictures:
         return 0.0, 1.0
-    low, high = np.percentile(np.concatenate([np.ravel(a) for a in arrays]).astype(float), (1, 99))
+    values = np.concatenate([np.ravel(picture) for picture in pictures]).astype(float)
+    low, high = np.percentile(values, (1, 99))
     return float(low), float(high)
 
 
-def _require_picture_rows(rows: Mapping[str, Mapping[str, npt.NDArray[Any]]], named: set[str]) -> list[str]:
-    columns = list(next(iter(rows.values()), ()))
-    if not columns:
+def _require_pictures(rows: Mapping[str, Sequence[npt.NDArray[Any]]]) -> None:
+    if not rows:
         raise ValueError("no pictures to draw")
-    if unknown := sorted(named - set(columns)):
-        raise ValueError(f"unknown columns {unknown}; the rows have {columns}")
     for title, row in rows.items():
-        if list(row) != columns:
-            raise ValueError(f"{title}: columns {list(row)}, expected {columns}")
-        for column, array in row.items():
-            if np.ndim(array) != 2 or not np.isfinite(array).all():
-                raise ValueError(f"{title}, {column}: expected a finite 2D array, got shape {np.shape(array)}")
-    return columns
+        if not row:
+            raise ValueError(f"{title}: no pictures to draw")
+        for picture in row:
+            if np.ndim(picture) != 2 or not np.isfinite(picture).all():
+                raise ValueError(f"{title}: expected finite 2D arrays, got shape {np.shape(picture)}")
 
 
 def _require_matrices(matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> None:

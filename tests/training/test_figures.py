@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from nnunet_ext.training.figures import array_rows_figure, loss_curves_figure, relation_matrices_figure
+from nnunet_ext.training.figures import loss_curves_figure, picture_rows_figure, relation_matrices_figure
 
 
 def relations(channels: int, rows: tuple[str, ...] = ("epoch 1", "epoch 200")) -> dict[str, dict[str, np.ndarray]]:
@@ -76,45 +76,36 @@ def test_styles_left_behind_in_the_process_do_not_reach_the_figure(tmp_path: Pat
         assert matplotlib.rcParams["axes.facecolor"] == "red"
 
 
-def pictures(size: tuple[int, int] = (12, 16)) -> dict[str, np.ndarray]:
+def pictures(size: tuple[int, int] = (12, 16)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     image = rng.normal(size=size)
-    return {"input": 100 + image, "reconstruction": 80 + image, "confidence": rng.uniform(size=size)}
+    return 100 + image, 80 + image, rng.uniform(size=size)
 
 
 def test_rows_of_pictures(tmp_path: Path) -> None:
-    rows = {"epoch 1": pictures(), "epoch 200": pictures()}
-    figure = array_rows_figure(
-        rows, tmp_path / "rows.png", "two epochs", colored=["confidence"], same_scale=["input", "reconstruction"]
-    )
+    image, reconstruction, confidence = pictures()
+    rows = {"reconstruction": [image, reconstruction], "kept_pixels": [image, confidence, confidence > 0.5]}
+    figure = picture_rows_figure(rows, tmp_path / "rows.png", "epoch 3")
     assert_written(tmp_path / "rows.png")
     panels = figure.axes[:6]
-    assert [ax.get_title() for ax in panels[:3]] == ["input", "reconstruction", "confidence"]
-    assert [panels[i].get_ylabel() for i in (0, 3)] == ["epoch 1", "epoch 200"]
-    limits = [ax.images[0].get_clim() for ax in panels[:3]]
-    both = np.concatenate([rows["epoch 1"][name].ravel() for name in ("input", "reconstruction")])
-    assert limits[0] == limits[1] == pytest.approx(tuple(np.percentile(both, (1, 99))))
-    assert limits[2] == (0, 1)
-
-
-def test_pictures_have_scales_of_their_own(tmp_path: Path) -> None:
-    figure = array_rows_figure({"case": pictures()}, tmp_path / "rows.png")
-    limits = [ax.images[0].get_clim() for ax in figure.axes]
-    assert len(limits) == 3 and limits[0][0] > limits[1][1]
+    assert [panels[i].get_ylabel() for i in (0, 3)] == ["reconstruction", "kept pixels"]
+    assert not panels[2].images  # the first row is shorter
+    both = np.concatenate([image.ravel(), reconstruction.ravel()])
+    in_grey = [panels[i].images[0].get_clim() for i in (0, 1)]
+    assert in_grey[0] == in_grey[1] == pytest.approx(tuple(np.percentile(both, (1, 99))))
+    assert [panels[i].images[0].get_clim() for i in (4, 5)] == [(0, 1), (0, 1)]
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "message"),
+    ("rows", "message"),
     [
-        ({}, {}, "no pictures"),
-        ({"a": {}}, {}, "no pictures"),
-        ({"a": pictures(), "b": {"input": np.zeros((2, 2))}}, {}, "b: columns"),
-        ({"a": pictures()}, {"colored": ["certainty"]}, "unknown columns"),
-        ({"a": {"input": np.zeros((2, 2, 2))}}, {}, "a, input: expected a finite 2D array"),
-        ({"a": {"input": np.full((2, 2), np.nan)}}, {}, "a, input: expected a finite 2D array"),
+        ({}, "no pictures"),
+        ({"a": []}, "a: no pictures"),
+        ({"a": [np.zeros((2, 2, 2))]}, "a: expected finite 2D arrays"),
+        ({"a": [np.full((2, 2), np.nan)]}, "a: expected finite 2D arrays"),
     ],
 )
-def test_pictures_that_cannot_be_drawn(rows: dict, options: dict, message: str, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_drawn(rows: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        array_rows_figure(rows, tmp_path / "rows.png", **options)
+        picture_rows_figure(rows, tmp_path / "rows.png")
     assert not (tmp_path / "rows.png").exists()

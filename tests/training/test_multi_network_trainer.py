@@ -13,9 +13,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunet_ext.errors import InputError
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.training.engine.diagnostics import NonFiniteLoss
+from nnunet_ext.training.engine.schedules import step_decay
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from tests.miniature_plans import batch, plans, trainer
-from tests.training.adversarial_trainer import AdversarialTrainer
+from tests.training.adversarial_trainer import AdversarialTrainer, AlternatingTrainer, ReconstructingTrainer
 
 
 class TwoTermTrainer(MultiStreamTrainer):
@@ -79,7 +80,6 @@ def test_settings_in_the_plans_reach_nnunet(tmp_path: Path) -> None:
     made = trainer(TwoTermTrainer, tmp_path, plans(settings=settings))
     assert (made.num_epochs, made.total_iterations) == (3, 12)
     assert made.optimizer.param_groups[0]["lr"] == 0.5 and made.optimizer.param_groups[0]["weight_decay"] == 0.25
-    assert made.lr_scheduler.max_steps == 3
 
 
 def test_plain_steps_are_nnunets(tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_plain_steps_are_nnunets(tmp_path: Path) -> None:
 TARGET = {"target_domain": ["Dataset998_Other"]}
 
 
-def adversarial(root: Path, **settings: Any) -> Any:
-    made = trainer(AdversarialTrainer, root, plans(streams=TARGET, settings=settings))
+def adversarial(root: Path, cls: type = AdversarialTrainer, **settings: Any) -> Any:
+    made = trainer(cls, root, plans(streams=TARGET, settings=settings))
     made.on_train_epoch_start()
     return made
 
 
-def weights(made: Any, player: str) -> list[torch.Tensor]:
-    return [value.clone() for value in made.players[player].module.state_dict().values()]
+def weights(made: Any, network: str) -> list[torch.Tensor]:
+    return [value.clone() for value in made.module_of(network).state_dict().values()]
 
 
 def equal(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
@@ -114,13 +114,13 @@ def equal(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
 
 
 def test_each_update_moves_its_player_alone(tmp_path: Path) -> None:
-    made = adversarial(tmp_path)
+    made = adversarial(tmp_path, AlternatingTrainer)
     step, seen = type(made).update, []
 
     def watched(player: str, **losses: torch.Tensor) -> None:
-        before = {name: weights(made, name) for name in made.players}
+        before = {name: weights(made, name) for name in made.updaters}
         step(made, player, **losses)
-        for name in made.players:
+        for name in made.updaters:
             assert equal(weights(made, name), before[name]) == (name != player)
         seen.append(player)
 
@@ -129,10 +129,11 @@ def test_each_update_moves_its_player_alone(tmp_path: Path) -> None:
     assert seen == ["network", "discriminator"]
 
 
-def test_adversarial_steps_equal_plain_pytorch(tmp_path: Path) -> None:
-    """The classic loop: discriminator frozen while the network learns, then the discriminator on detached maps."""
-    made = adversarial(tmp_path)
-    network, judge = copy.deepcopy(made.network), copy.deepcopy(made.players["discriminator"].module)
+@pytest.mark.parametrize("cls", [AdversarialTrainer, AlternatingTrainer])
+def test_adversarial_steps_equal_plain_pytorch(cls: type, tmp_path: Path) -> None:
+    """A loop written out; the discriminator judges the weights from before the step, or those from after it."""
+    made = adversarial(tmp_path, cls)
+    network, judge = copy.deepcopy(made.network), copy.deepcopy(made.auxiliary_networks["discriminator"])
     momentum = torch.optim.SGD(
         network.parameters(), made.initial_lr, momentum=0.99, nesterov=True, weight_decay=made.weight_decay
     )
@@ -140,14 +141,13 @@ def test_adversarial_steps_equal_plain_pytorch(tmp_path: Path) -> None:
     bce = torch.nn.BCEWithLogitsLoss()
     for index in range(3):
         data = batch(made, ("target_domain",), seed=index)
-        judge.requires_grad_(False)
+        judge_before = copy.deepcopy(judge).requires_grad_(False)
         source, target = network(data["data"]), network(data["target_domain"]["data"])
-        fooled = judge(target[0].softmax(1))
+        fooled = judge_before(target[0].softmax(1))
         momentum.zero_grad()
         (made.loss(source, data["target"]) + 0.1 * bce(fooled, torch.ones_like(fooled))).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
         momentum.step()
-        judge.requires_grad_(True)
         real, fake = judge(source[0].detach().softmax(1)), judge(target[0].detach().softmax(1))
         adam.param_groups[0]["lr"] = 1e-3 * (1 - index / made.total_iterations) ** 0.9
         adam.zero_grad()
@@ -155,7 +155,7 @@ def test_adversarial_steps_equal_plain_pytorch(tmp_path: Path) -> None:
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 12)
         adam.step()
         made.train_step(data)
-    for ours, theirs in ((made.network, network), (made.players["discriminator"].module, judge)):
+    for ours, theirs in ((made.network, network), (made.auxiliary_networks["discriminator"], judge)):
         for own, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(own, reference)
 
@@ -173,9 +173,9 @@ def test_a_continued_game_goes_on_with_every_network_optimizer_and_rate(tmp_path
         one.on_train_epoch_start()
         one.result = one.train_step(batch(one, ("target_domain",), seed=5))
     assert made.result == twin.result and twin.iteration == 3
-    for player in made.players:
+    for player in made.updaters:
         assert equal(weights(made, player), weights(twin, player))
-    rate = twin.players["discriminator"].optimizer.param_groups[0]["lr"]
+    rate = twin.updaters["discriminator"].optimizer.param_groups[0]["lr"]
     assert rate == pytest.approx(1e-3 * (1 - 2 / 4) ** 0.9)
 
 
@@ -227,6 +227,168 @@ def test_validation_only_asks_for_the_same_network_and_data(tmp_path: Path) -> N
     moved = {**plans(streams=TARGET), "dataset_name": "Dataset777_Moved"}
     with pytest.raises(InputError, match="dataset is Dataset777_Moved, was Dataset999_Miniature"):
         trainer(AdversarialTrainer, tmp_path / "moved", moved).load_checkpoint(path)
+
+
+# --- one backward for two players, frozen and following networks, the averaged network ------------------------------
+
+
+def reconstructing(root: Path, **settings: Any) -> Any:
+    made = trainer(ReconstructingTrainer, root, plans(settings={"draw_every": 2, **settings}))
+    made.on_train_epoch_start()
+    return made
+
+
+def test_a_joint_step_equals_plain_pytorch_and_the_teacher_follows(tmp_path: Path) -> None:
+    made = reconstructing(tmp_path)
+    network, decoder, frozen, teacher = (
+        copy.deepcopy(made.module_of(name)) for name in ("network", "decoder", "frozen", "teacher")
+    )
+    momentum = torch.optim.SGD(
+        network.parameters(), made.initial_lr, momentum=0.99, nesterov=True, weight_decay=made.weight_decay
+    )
+    adam = torch.optim.Adam(decoder.parameters(), 1e-3)
+    for index in range(3):
+        data = batch(made, seed=index)
+        output = network(data["data"])
+        image = decoder(output[0])
+        loss = made.loss(output, data["target"]) + (image - frozen(data["data"])).square().mean()
+        loss = loss + (image - teacher(output[0]).detach()).square().mean()
+        momentum.zero_grad(), adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 12)
+        momentum.step(), adam.step()
+        keep = min(0.9, 1 - 1 / (index + 1))
+        with torch.no_grad():
+            for own, other in zip(teacher.parameters(), decoder.parameters(), strict=True):
+                own.copy_(keep * own + (1 - keep) * other)
+        made.train_step(data)
+    for name, expected in {"network": network, "decoder": decoder, "frozen": frozen, "teacher": teacher}.items():
+        for own, reference in zip(made.module_of(name).parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(own, reference)
+
+
+def test_networks_that_nobody_steps_are_frozen_and_never_put_into_training_mode(tmp_path: Path) -> None:
+    made = reconstructing(tmp_path)
+    assert set(made.updaters) == {"network", "decoder"} and made.frozen_networks == {"frozen", "teacher"}
+    for name in ("network", "decoder", "frozen", "teacher"):
+        module = made.module_of(name)
+        trained = name in made.updaters
+        assert module.training == trained
+        assert all(parameter.requires_grad == trained for parameter in module.parameters())
+
+
+class PartlyOwnedTrainer(MultiStreamTrainer):
+    """One optimizer holds the encoder of ``network`` and a network beside it, another one the decoder."""
+
+    loss_terms = ("segmentation", "reconstruction")
+
+    def build_auxiliary_networks(self) -> dict[str, torch.nn.Module]:
+        return {"generator": torch.nn.Conv2d(2, 1, 1)}
+
+    def configure_optimizer(self, player: str, module: torch.nn.Module) -> Any:
+        encoder = list(self.module_of("network").encoder.parameters())
+        if player == "generator":
+            return torch.optim.Adam([*encoder, *module.parameters()], 1e-3), None
+        held = {id(parameter) for parameter in encoder}
+        return torch.optim.SGD([p for p in module.parameters() if id(p) not in held], 0.1), None
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        output = self.network(batch["data"])
+        image = self.auxiliary_networks["generator"](output[0])
+        with self.simultaneous():
+            self.update("network", segmentation=self.loss(output, batch["target"]))
+            self.update("generator", reconstruction=(image - batch["data"]).abs().mean())
+
+
+def test_a_player_owns_parameters_not_a_network(tmp_path: Path) -> None:
+    made = trainer(PartlyOwnedTrainer, tmp_path / "made", plans())
+    made.on_train_epoch_start()
+    assert made.frozen_networks == set()
+    data = batch(made)
+    output = made.network(data["data"])
+    losses = {
+        "network": made.loss(output, data["target"]),
+        "generator": (made.auxiliary_networks["generator"](output[0]) - data["data"]).abs().mean(),
+    }
+    expected = {
+        player: torch.autograd.grad(loss, made.updaters[player].parameters(), retain_graph=True, allow_unused=True)
+        for player, loss in losses.items()
+    }
+    made.train_step(data)
+    for player, gradients in expected.items():
+        for parameter, gradient in zip(made.updaters[player].parameters(), gradients, strict=True):
+            if gradient is not None:
+                torch.testing.assert_close(parameter.grad, gradient)  # of this player's loss alone
+    made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    twin = trainer(PartlyOwnedTrainer, tmp_path / "twin", plans())
+    twin.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    for one in (made, twin):
+        one.current_epoch = 1
+        one.on_train_epoch_start()
+        one.train_step(batch(one, seed=4))
+    assert all(equal(weights(made, name), weights(twin, name)) for name in ("network", "generator"))
+
+
+def test_a_player_takes_part_in_one_update_of_a_block(tmp_path: Path) -> None:
+    class GreedyTrainer(PlainTrainer):
+        def training_step(self, batch: dict[str, Any]) -> None:
+            output = self.network(batch["data"])
+            with self.simultaneous():
+                for _ in range(2):
+                    self.update("network", segmentation=self.loss(output, batch["target"]))
+
+    made = trainer(GreedyTrainer, tmp_path, plans())
+    with pytest.raises(ValueError, match="one update of a simultaneous block"):
+        made.train_step(batch(made))
+
+
+def test_the_averaged_network_is_validated_saved_and_continued(tmp_path: Path) -> None:
+    settings = {"average_weights": 0.5, "num_epochs": 3, "num_iterations_per_epoch": 2}
+    made = reconstructing(tmp_path / "made", **settings)
+    mean: list[torch.Tensor] = []
+    for index in range(2):
+        made.train_step(batch(made, seed=index))
+        now = [parameter.detach().clone() for parameter in made.network.parameters()]
+        mean = [(a + b) / 2 for a, b in zip(mean or now, now, strict=True)]  # decay 0, then 1/2
+    for own, expected in zip(made.averaged_network.parameters(), mean, strict=True):
+        torch.testing.assert_close(own, expected)
+
+    made.on_validation_epoch_start()
+    data = batch(made, seed=9)
+    with torch.no_grad():
+        expected_loss = made.loss(made.averaged_network(data["data"]), data["target"])
+        assert made.validation_step(data)["loss"] == pytest.approx(expected_loss.item())
+
+    path = tmp_path / "checkpoint.pth"
+    made.save_checkpoint(str(path))
+    saved = torch.load(path, weights_only=False)
+    assert equal(list(saved["network_weights"].values()), list(made.averaged_network.state_dict().values()))
+    twin = trainer(ReconstructingTrainer, tmp_path / "twin", plans(settings={"draw_every": 2, **settings}))
+    twin.logger.resume = True
+    twin.load_checkpoint(str(path))
+    for one in (made, twin):
+        one.current_epoch = 1
+        one.on_train_epoch_start()
+        one.result = one.train_step(batch(one, seed=5))
+    assert made.result == twin.result
+    for name in ("network", "decoder", "frozen", "teacher"):
+        assert equal(weights(made, name), weights(twin, name)), name
+    assert equal(list(made.averaged_network.parameters()), list(twin.averaged_network.parameters()))
+
+    judge = trainer(ReconstructingTrainer, tmp_path / "judge", plans())  # validation with other settings
+    judge.load_checkpoint(str(path))
+    assert equal(weights(judge, "network"), list(saved["network_weights"].values()))
+
+
+def test_pictures_come_in_their_turn_and_at_the_end_of_a_resumed_run(tmp_path: Path) -> None:
+    made = reconstructing(tmp_path, num_epochs=4, num_iterations_per_epoch=2)
+    for epoch in range(4):
+        made.current_epoch = epoch
+        made.on_train_epoch_start()
+        made.on_train_epoch_end([made.train_step(batch(made, seed=seed)) for seed in range(2)])
+    drawn = sorted(file.name for file in Path(made.output_folder, "pictures").iterdir())
+    assert drawn == ["epoch_0000.png", "epoch_0002.png", "epoch_0003.png"]
 
 
 # --- health -----------------------------------------------------------------------------------------------------------
@@ -286,6 +448,51 @@ def test_an_epochs_mean_is_that_of_the_steps_that_noted_a_term(tmp_path: Path) -
     made.misspelt = True
     with pytest.raises(ValueError, match="SometimesTrainer declares no loss term or diagnostic misspelt"):
         made.train_step(batch(made))
+
+
+class TwiceTrainer(MultiStreamTrainer):
+    """Several updates of one step note the same term, as a loop over image sizes does."""
+
+    loss_terms = ("segmentation", "later")
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        for _ in range(2):
+            super().training_step(batch)
+
+
+def test_a_term_noted_several_times_is_averaged_and_one_before_its_phase_is_absent(tmp_path: Path) -> None:
+    made = trainer(TwiceTrainer, tmp_path / "twice", plans())
+    once = trainer(PlainTrainer, tmp_path / "once", plans())
+    data = batch(made)
+    first, second = (once.train_step(data)["loss"] for _ in range(2))
+    result = made.train_step(data)
+    assert result["loss"] == pytest.approx((first + second) / 2) and first != second
+    assert math.isnan(result["later"])
+
+
+def test_the_logged_rate_is_the_used_one_and_nnunets_where_nothing_else_is_said(tmp_path: Path) -> None:
+    class CriticsRateTrainer(PlainTrainer):
+        def configure_optimizer(self, player: str, module: torch.nn.Module) -> Any:
+            optimizer, _ = super().configure_optimizer(player, module)
+            return optimizer, step_decay(6, 0.5)
+
+    settings = {"num_epochs": 4, "num_iterations_per_epoch": 3}
+    stock = trainer(nnUNetTrainer, tmp_path / "stock", plans())
+    stock.num_epochs = 4
+    _, schedule = stock.configure_optimizers()
+    ours, other = (
+        trainer(cls, tmp_path / "ours", plans(settings=settings)) for cls in (PlainTrainer, CriticsRateTrainer)
+    )
+    for epoch in range(4):
+        schedule.step(epoch)
+        for made in (ours, other):
+            made.current_epoch = epoch
+            made.on_train_epoch_start()
+            made.train_step(batch(made))
+            used = made.optimizer.param_groups[0]["lr"]
+            assert made.logger.get_value("lrs", epoch) == used
+        assert ours.optimizer.param_groups[0]["lr"] == schedule.optimizer.param_groups[0]["lr"]
+    assert other.logger.get_value("lrs", None) == pytest.approx([0.01, 0.01, 0.005, 0.005])
 
 
 def test_the_seed_decides_the_start(tmp_path: Path) -> None:

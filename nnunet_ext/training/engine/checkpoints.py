@@ -1,11 +1,25 @@
-"""Whether a checkpoint belongs to the training that wants to continue it."""
+"""Checkpoint files: written whole or not at all, continued only by the training that wrote them."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import torch
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write beside ``path``, then rename: a kill while writing leaves the previous checkpoint readable."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:
-    """Every entry in which two nested settings differ, as ``hyperparameters.seed is 1, was 0``."""
+    """List every entry in which two nested settings differ, as ``hyperparameters.seed is 1, was 0``."""
     found = []
     for name in sorted({*saved, *now}):
         old, new, path = saved.get(name, "absent"), now.get(name, "absent"), f"{above}{name}"

@@ -13,6 +13,12 @@ def seed_random_numbers(*progress: int) -> None:
     torch.manual_seed(_seed_on_cpu(progress))
 
 
+def shared_generator(*progress: int) -> torch.Generator:
+    """Return a generator on the CPU for draws that every process must make alike, such as restarts of codes."""
+    seed = int(np.random.SeedSequence(progress).generate_state(1)[0])
+    return torch.Generator().manual_seed(seed)
+
+
 @contextmanager
 def seeded_random_numbers(*progress: int) -> Iterator[None]:
     """Random numbers on the CPU seeded as in :func:`seed_random_numbers` for the while, then as before."""

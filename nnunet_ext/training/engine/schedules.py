@@ -15,6 +15,11 @@ def linear_decay(start: int, total_iterations: int) -> Schedule:
     return lambda iteration: min(1.0, max(0.0, (total_iterations - iteration) / (total_iterations - start)))
 
 
+def step_decay(every: int, factor: float) -> Schedule:
+    """``factor`` once more after every ``every`` iterations: 1, factor, factor², ..."""
+    return lambda iteration: factor ** (iteration // every)
+
+
 def per_epoch(schedule: Schedule, iterations_per_epoch: int) -> Schedule:
     """The same schedule in steps: its value at the first iteration of the epoch."""
     return lambda iteration: schedule(iteration - iteration % iterations_per_epoch)

@@ -1,5 +1,6 @@
-"""A network that is trained: with its optimizer, its gradient scaler and its learning rate."""
+"""Updates of weights: an optimizer with its gradient scaler, learning rate and clipping, alone or several at once."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,71 +14,147 @@ MAX_GRADIENT_NORM = 12.0  # nnU-Net's
 
 
 @dataclass(repr=False)  # nnU-Net writes every attribute of a trainer as text
-class Player:
-    """One side of a game of several networks; :meth:`step` changes its weights and no other's.
+class Updater:
+    """An optimizer and what its steps need; it owns the parameters that the optimizer holds.
 
     Args:
-        module: the network.
-        optimizer: steps all parameters that this player owns.
-        scaler: scales losses in half precision; one per player, since each skips and grows on its own.
-        schedule: factor of the optimizer's initial learning rates per iteration; None leaves them alone.
-        clipped: parameters whose gradient norm is limited together; all of them unless given.
+        optimizer: holds parameters of one network, of part of one, or of several.
+        scaler: scales losses in half precision; one per optimizer, since each skips and grows on its own.
+        schedule: factor of the optimizer's initial learning rates per iteration; None keeps them constant.
+        max_norm: largest norm of the gradient; None does not clip.
+        clipped_groups: parameters whose gradient norm is limited together; all of them unless given.
     """
 
-    module: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None = None
     schedule: Schedule | None = None
-    clipped: list[list[nn.Parameter]] = field(default_factory=list)
+    max_norm: float | None = MAX_GRADIENT_NORM
+    clipped_groups: list[list[nn.Parameter]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.initial_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.clipped = self.clipped or [self.parameters()]
+        self.clipped_groups = self.clipped_groups or [self.parameters()]
 
     def parameters(self) -> list[nn.Parameter]:
-        """What the optimizer holds."""
+        """Return what the optimizer holds."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def step(self, loss: torch.Tensor, iteration: int) -> None:
-        """Gradients of this player's parameters alone, averaged over all processes, clipped; then the optimizer.
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return what the optimizer holds, without what is frozen."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-        Raises:
-            FloatingPointError: a gradient is NaN or infinite and there is no scaler to skip the step; nothing moved.
-        """
-        if self.schedule is not None:
-            for group, rate in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
-                group["lr"] = rate * self.schedule(iteration)
-        self.optimizer.zero_grad(set_to_none=True)
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if self.scaler is None:
-            loss.backward(inputs=parameters)
-            average_gradients(parameters)
-            self._clip()
-            self.optimizer.step()
-        else:
-            self.scaler.scale(loss).backward(inputs=parameters)
-            average_gradients(parameters)  # an overflow of one rank thus reaches all of them
-            self.scaler.unscale_(self.optimizer)
-            self._clip()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+    def set_learning_rates(self, iteration: int) -> None:
+        """Set the rates that the schedule gives for an iteration."""
+        if self.schedule is None:
+            return
+        factor = self.schedule(iteration)
+        for group, rate in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
+            group["lr"] = rate * factor
 
-    def _clip(self) -> None:
-        norms = [nn.utils.clip_grad_norm_(group, MAX_GRADIENT_NORM) for group in self.clipped]
-        if self.scaler is None and not all(norm.isfinite() for norm in norms):
-            raise FloatingPointError
+    def clip_gradients(self) -> bool:
+        """Limit the norm of each group's gradient; return whether every gradient is finite."""
+        limit = torch.inf if self.max_norm is None else self.max_norm
+        norms = [nn.utils.clip_grad_norm_(group, limit) for group in self.clipped_groups]
+        return self.scaler is not None or all(norm.isfinite() for norm in norms)  # a scaler skips such a step
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer and scaler; the learning rate follows from the iteration."""
+        """Return the state of optimizer and scaler; the learning rate follows from the iteration."""
         return {
-            "network": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken."""
-        self.module.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
+
+
+class RatesOfEpoch:
+    """What nnU-Net calls as its scheduler at the start of an epoch, and whose rates it logs."""
+
+    def __init__(self, updaters: Sequence[Updater], iterations_per_epoch: int) -> None:
+        self.updaters = updaters
+        self.iterations_per_epoch = iterations_per_epoch
+
+    def step(self, epoch: int) -> None:
+        """Set every learning rate as in the first iteration of an epoch."""
+        for updater in self.updaters:
+            updater.set_learning_rates(epoch * self.iterations_per_epoch)
+
+
+def require_separate(updaters: Mapping[str, Updater]) -> set[int]:
+    """Check that no parameter has two owners; return the identities of all that have one.
+
+    Raises:
+        ValueError: two optimizers hold the same parameter.
+    """
+    owners: dict[int, str] = {}
+    for player, updater in updaters.items():
+        for parameter in updater.parameters():
+            other = owners.setdefault(id(parameter), player)
+            if other != player:
+                raise ValueError(f"{other} and {player} own the same parameter, of shape {list(parameter.shape)}")
+    return set(owners)
+
+
+@dataclass(frozen=True)
+class Update:
+    """Losses that share one backward pass, and the optimizers that step along their gradients.
+
+    The first updater's scaler scales the losses, and grows or shrinks with the gradients of all of them.
+    """
+
+    updaters: Sequence[Updater]
+    losses: tuple[str, ...]
+
+    def compute_gradients(self, loss: torch.Tensor, keep_graph: bool = False) -> None:
+        """Give the updaters' parameters, and no others, their gradients."""
+        for updater in self.updaters:
+            updater.optimizer.zero_grad(set_to_none=True)
+
+        scaler = self.updaters[0].scaler
+        scaled = loss if scaler is None else scaler.scale(loss)
+        parameters = [parameter for updater in self.updaters for parameter in updater.trained_parameters()]
+        scaled.backward(inputs=parameters, retain_graph=keep_graph)
+
+    def unscale_gradients(self) -> None:
+        """Undo the scaling of the losses."""
+        scaler = self.updaters[0].scaler
+        if scaler is not None:
+            for updater in self.updaters:
+                scaler.unscale_(updater.optimizer)
+
+    def step(self, iteration: int) -> None:
+        """Step every optimizer, at the learning rate of this iteration."""
+        scaler = self.updaters[0].scaler
+        for updater in self.updaters:
+            updater.set_learning_rates(iteration)
+            if scaler is None:
+                updater.optimizer.step()
+            else:
+                scaler.step(updater.optimizer)
+        if scaler is not None:
+            scaler.update()
+
+
+def apply_updates(updates: Sequence[Update], iteration: int) -> None:
+    """Average the gradients over all processes, unscale and clip them, then step every optimizer.
+
+    Raises:
+        FloatingPointError: a gradient is NaN or infinite and there is no scaler to skip the step; the message names
+            the losses it comes from. Nothing moved.
+    """
+    updaters = [updater for update in updates for updater in update.updaters]
+    # before unscaling: an overflow of one process thus reaches all of them
+    average_gradients(parameter for updater in updaters for parameter in updater.trained_parameters())
+
+    for update in updates:
+        update.unscale_gradients()
+        finite = [updater.clip_gradients() for updater in update.updaters]
+        if not all(finite):
+            raise FloatingPointError(" + ".join(update.losses))
+
+    for update in updates:
+        update.step(iteration)

@@ -12,19 +12,22 @@ from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from tests.miniature_plans import batch, plans, trainer
-from tests.training.adversarial_trainer import AdversarialTrainer
+from tests.training.adversarial_trainer import AdversarialTrainer, AlternatingTrainer, ReconstructingTrainer
 
 CASES: dict[str, tuple[type, tuple[str, ...]]] = {
     "plain": (PlainTrainer, ()),
     "general": (GeneralPretrainTrainer, ("general",)),
     "relation": (RelationDrivenTrainer, ("general", "unlabeled")),
-    "adversarial": (AdversarialTrainer, ("target_domain",)),
+    "joint": (ReconstructingTrainer, ()),
+    "simultaneous": (AdversarialTrainer, ("target_domain",)),
+    "alternating": (AlternatingTrainer, ("target_domain",)),
 }
 STEPS, BATCH_SIZE = 3, 4
 SETTINGS = {
     "general_checkpoint": "random",
     "num_epochs": 1,
     "num_iterations_per_epoch": STEPS,
+    "average_weights": 0.9,
     "general_relation_weight": 10.0,
     "target_relation_weight": 10.0,
 }
@@ -58,11 +61,12 @@ def share(item: Any, rank: int, size: int) -> Any:
 
 
 def weights(made: Any) -> dict[str, torch.Tensor]:
-    """Every weight of every player."""
+    """Every weight of every network."""
+    networks = {"network": made.network, **made.auxiliary_networks, "averaged": made.averaged_network}
     return {
         f"{name}.{key}": value.clone()
-        for name, player in made.players.items()
-        for key, value in player.module.state_dict().items()
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
     }
 
 
@@ -78,8 +82,8 @@ def run(rank: int, size: int, root: Path, port: int) -> None:
             torch.save((weights(made), logged), root / f"{case}_{batch_dice}_{rank}.pth")
     nnUNetTrainer.on_train_start = lambda self: None  # needs data
     with torch.no_grad():
-        for player in made.players.values():
-            next(player.module.parameters()).fill_(rank + 1)
+        for network in (made.network, made.averaged_network, *made.auxiliary_networks.values()):
+            next(network.parameters()).fill_(rank + 1)
     made.on_train_start()
     torch.save(weights(made), root / f"shared_{rank}.pth")
     distributed.destroy_process_group()
