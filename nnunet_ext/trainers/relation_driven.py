@@ -13,6 +13,7 @@ from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Weight
+from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.weights.checkpoint_files import load_encoder
 
 
@@ -40,6 +41,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         "paper": {"relation_reduction": "sum", "rampup_squared": False},  # eq. 4-5 and the ramp-up as printed
         "code": {},  # the authors published none; the closest (SRC-MT) has the defaults below
     }
+
+    miniature: ClassVar[Miniature] = Miniature(settings={"general_checkpoint": "random"})
 
     general_relation_weight: Weight = 0.1  # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder
     target_relation_weight: Weight = 0.1  # lambda_T after the ramp-up, eq. 5

@@ -8,6 +8,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, resolve
+from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.settings.plans_entry import PlansEntry
 from nnunet_ext.training.streams.location import role_root, stream_keys
 
@@ -18,16 +19,16 @@ class ConfiguredTrainer(nnUNetTrainer):
     Annotated class attributes are hyperparameters (see ``hyperparameters.py``); ``presets`` maps a preset's name to
     the values in which it differs. ``required_streams`` must be configured. ``loss_terms`` and ``diagnostics`` name
     what is logged besides nnU-Net's own: one value per epoch each, in ``training_terms.csv`` and ``.png`` of the
-    fold's folder.
+    fold's folder. ``configurations`` are those that the method is made for; ``miniature`` is its smallest training.
     """
 
-    configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")  # what the method is made for
+    configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     changeable: ClassVar[tuple[str, ...]] = ("save_every", "num_val_iterations_per_epoch")  # even when continuing
     loss_terms: ClassVar[tuple[str, ...]] = ()
     diagnostics: ClassVar[tuple[str, ...]] = ()
-    miniature: ClassVar[dict[str, Any]] = {}  # settings with which the smallest training meets every part of the method
+    miniature: ClassVar[Miniature] = Miniature()
 
     # nnU-Net's own training settings, with its defaults
     num_epochs: Count = 1000

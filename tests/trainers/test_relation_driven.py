@@ -13,6 +13,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.losses.relation import gaussian_rampup, relation_consistency, relation_matrix
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.training.weights.checkpoint_files import load_encoder
+from tests.caught_losses import caught_losses
 from tests.miniature_plans import batch, plans, trainer
 
 STREAMS = {"general": ["Dataset998_General"]}
@@ -37,21 +38,11 @@ def parts(made: Any) -> dict[str, list[torch.nn.Parameter]]:
     }
 
 
-def losses(made: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The three terms of one step, caught before the update."""
-    caught: dict[str, torch.Tensor] = {}
-    made.update = lambda player, **terms: caught.update(terms)
-    made._terms = {}
-    made.training_step(data)
-    del made.update
-    return caught
-
-
 @pytest.mark.parametrize("streams", [STREAMS, BOTH])
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_each_loss_moves_only_its_weights(tmp_path: Path, streams: dict[str, list[str]], dimension: int) -> None:
     made = relation_driven(tmp_path, streams, dimension)
-    terms = losses(made, batch(made, tuple(streams)))
+    terms = caught_losses(made, batch(made, tuple(streams)))
     owners = {"segmentation": {"target", "decoder"}, "general_relation": {"general"}, "target_relation": {"target"}}
     assert set(terms) == set(owners)
     for term, owned in owners.items():
@@ -65,7 +56,7 @@ def test_each_loss_moves_only_its_weights(tmp_path: Path, streams: dict[str, lis
 def test_one_backward_equals_three_separate_updates(tmp_path: Path, streams: dict[str, list[str]]) -> None:
     made = relation_driven(tmp_path, streams)
     data = batch(made, tuple(streams))
-    terms = losses(made, data)
+    terms = caught_losses(made, data)
     by_algorithm_1 = {}
     for part, owned in {
         "general": ["general_relation"], "target": ["segmentation", "target_relation"], "decoder": ["segmentation"]
@@ -89,7 +80,8 @@ def test_one_step_equals_plain_pytorch(tmp_path: Path) -> None:
     made.current_epoch, made._iteration_in_epoch = 1, 2  # t = 7 / 10
     data = batch(made, ("general",))
     twin = copy.deepcopy(made.network)
-    optimizer = torch.optim.SGD(twin.parameters(), made.initial_lr, 0.99, nesterov=True, weight_decay=made.weight_decay)
+    rate = made.initial_lr * (1 - 1 / 2) ** 0.9  # that of epoch 1 of 2
+    optimizer = torch.optim.SGD(twin.parameters(), rate, 0.99, nesterov=True, weight_decay=made.weight_decay)
     weight = gaussian_rampup(7, 10)
     x, other = data["data"], data["general"]["data"]
     r_g_n, r_g_c = (relation_matrix(twin.encoder_general(stream)[-1]) for stream in (other, x))

@@ -1,0 +1,19 @@
+"""The smallest training that meets every part of a method, for the checks that all trainers share."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Miniature:
+    """What a trainer needs beside nnU-Net's smallest plans.
+
+    Args:
+        edge: length of each axis of the patch, in pixels.
+        features: channels of the planned network's stages.
+        settings: hyperparameters, such as a phase that begins with the second iteration.
+    """
+
+    edge: int = 16
+    features: tuple[int, ...] = (4, 8, 16)
+    settings: dict[str, Any] = field(default_factory=dict)
