@@ -90,4 +90,6 @@ class ReconstructingTrainer(MultiStreamTrainer):
             consistency=(image - teacher(output[0]).detach()).square().mean(),
         )
         self.follow("teacher", "decoder", 0.9)
+        if self.iteration == 1:  # as a codebook restarts its dead codes
+            decoder.bias.data.normal_(generator=self.shared_generator())
         self.draw(reconstruction=(batch["data"], image))

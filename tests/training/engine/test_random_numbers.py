@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from nnunet_ext.training.engine.random_numbers import seed_random_numbers, seeded_random_numbers
+from nnunet_ext.training.engine.random_numbers import seed_random_numbers, seeded_random_numbers, shared_generator
 
 
 def draw() -> tuple[float, float, float]:
@@ -31,3 +31,12 @@ def test_within_the_block_only() -> None:
     assert [first, draw()] == outside
     with seeded_random_numbers(7):
         assert draw() == inside
+
+
+def test_a_shared_generator_follows_from_the_progress_alone() -> None:
+    def codes(*progress: int) -> list[int]:
+        return torch.randperm(100, generator=shared_generator(*progress)).tolist()
+
+    first = codes(0, 7)
+    torch.manual_seed(3)  # each process has random numbers of its own
+    assert codes(0, 7) == first != codes(0, 8)

@@ -79,6 +79,22 @@ def test_nobody_moves_where_one_gradient_is_not_finite() -> None:
     assert torch.equal(first.weight, before[0]) and torch.equal(second.weight, before[1])
 
 
+def test_scaled_losses_give_the_same_joint_step_and_an_overflow_gives_none() -> None:
+    def joint(scale: float | None) -> tuple[nn.Linear, nn.Linear, torch.amp.GradScaler | None]:
+        networks = linear(), linear(1)
+        scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+        updaters = [Updater(torch.optim.SGD(network.parameters(), 0.1), scaler, max_norm=1.0) for network in networks]
+        step(100 * (networks[0](ONES) * networks[1](ONES)).sum(), *updaters)
+        return *networks, scaler
+
+    plain, scaled, overflowing = joint(None), joint(1024.0), joint(1e38)
+    for ours, theirs in zip(scaled[:2], plain[:2], strict=True):
+        torch.testing.assert_close(ours.weight, theirs.weight)
+    for ours, start in zip(overflowing[:2], (linear(), linear(1)), strict=True):
+        assert torch.equal(ours.weight, start.weight)
+    assert scaled[2].get_scale() == 1024 and overflowing[2].get_scale() == pytest.approx(0.5e38)
+
+
 def test_gradient_norms_are_limited_group_by_group() -> None:
     first, second = linear(), linear(1)
     weights = [first.weight, second.weight]
