@@ -1,9 +1,9 @@
-"""Step time and peak memory of every trainer over plain nnU-Net, beside the ratio of their FLOPs.
+"""Step time of every trainer: against plain nnU-Net, against its FLOPs, and against the same step as a bare loop.
 
-Run from the repository's root: ``python -m benchmarks.train_step [--device cuda] [--steps 20] [--configurations 2d]``.
-Trainers take turns with plain nnU-Net step by step, so a machine that changes its speed changes both. Overhead is the
-ratio of step times over the ratio of FLOPs: below 1 the engine costs nothing beyond the method's own arithmetic. Memory
-is that of a process which trains this trainer alone: resident on the CPU, allocated on the GPU.
+The *engine overhead* is the time of a step over that of the same forward and backward passes and optimizer steps in a
+bare PyTorch loop. The *FLOP ratio* says how much arithmetic the method adds to plain nnU-Net; the time ratio differs
+from it where memory, not arithmetic, limits. A trainer is warmed up into its last phase first. Memory is that of a
+process which trains this trainer alone: resident on the CPU, allocated on the GPU.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_ext.commands.configure import trainers
 from nnunet_ext.training.engine import cpu
+from nnunet_ext.training.engine.batches import to_device
+from nnunet_ext.training.engine.updates import Updater
 from tests.miniature_plans import batch, plans, trainer
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -43,12 +47,74 @@ def variants() -> dict[str, tuple[type, tuple[str, ...]]]:
 
 
 def build(cls: type, roles: tuple[str, ...], configuration: str, device: str) -> tuple[Any, dict[str, Any]]:
-    """A trainer and one batch for it, on its device."""
+    """A trainer in the last epoch of its training, and one batch for it, on its device."""
     streams = {role: ["Dataset998_Other"] for role in roles}
-    content = plans(**SIZES[configuration], streams=streams, settings={"general_checkpoint": "random"})
-    made = trainer(cls, Path(tempfile.mkdtemp()), content, device)
+    size = {**SIZES[configuration], "streams": streams}
+    if cls is not nnUNetTrainer:
+        size["settings"] = cls.miniature.settings
+    made = trainer(cls, Path(tempfile.mkdtemp()), plans(**size), device)
+    made.current_epoch = made.num_epochs - 1
     made.network.train()
     return made, batch(made, roles)
+
+
+class BareLoop:
+    """A trainer's own training step in a loop as a script has it: no log, no checks, no processes."""
+
+    def __init__(self, made: Any) -> None:
+        self.made = made
+        self.batch_size = made.batch_size
+        self.waiting: list[list[Updater]] | None = None
+        made.update, made.simultaneous = self.update, self.simultaneous
+        made.note = made.draw = lambda **values: None
+
+    def train_step(self, data: dict[str, Any]) -> float:
+        """One step; returns the last loss, as a progress bar shows it."""
+        on_device = to_device(data, self.made.device)
+        with self.made._autocast():
+            self.made.training_step(on_device)
+        self.made._iteration_in_epoch += 1
+        return self.last.item()
+
+    def update(self, *players: str, **losses: torch.Tensor) -> None:
+        """Backward, clip and step."""
+        updaters = [self.made.updaters[player] for player in players]
+        for updater in updaters:
+            updater.optimizer.zero_grad()
+        self.last = sum(losses.values(), torch.zeros((), device=self.made.device))
+        scaler = updaters[0].scaler
+        loss = self.last if scaler is None else scaler.scale(self.last)
+        parameters = [p for updater in updaters for p in updater.trained_parameters()]
+        loss.backward(inputs=parameters, retain_graph=self.waiting is not None)
+        if self.waiting is None:
+            self.step(updaters)
+        else:
+            self.waiting.append(updaters)
+
+    @contextmanager
+    def simultaneous(self) -> Iterator[None]:
+        """Steps after all backward passes."""
+        self.waiting = []
+        yield
+        for updaters in self.waiting:
+            self.step(updaters)
+        self.waiting = None
+
+    def step(self, updaters: list[Updater]) -> None:
+        """Clip and step."""
+        scaler = updaters[0].scaler
+        for updater in updaters:
+            if scaler is not None:
+                scaler.unscale_(updater.optimizer)
+            if updater.max_norm is not None:
+                for group in updater.clipped_groups:
+                    torch.nn.utils.clip_grad_norm_(group, updater.max_norm)
+            if scaler is None:
+                updater.optimizer.step()
+            else:
+                scaler.step(updater.optimizer)
+        if scaler is not None:
+            scaler.update()
 
 
 def step_seconds(made: Any, data: dict[str, Any]) -> float:
@@ -58,12 +124,18 @@ def step_seconds(made: Any, data: dict[str, Any]) -> float:
     return time.perf_counter() - start
 
 
-def one_pair(ours: tuple[Any, dict], plain: tuple[Any, dict], first: int) -> tuple[float, float]:
-    """Seconds of one step of each, begun with either: the second of two steps finds other things in the cache."""
-    if first:
-        seconds = step_seconds(*plain)
-        return step_seconds(*ours), seconds
-    return step_seconds(*ours), step_seconds(*plain)
+def seconds_of_each(runs: list[tuple[Any, dict]], first: int) -> list[float]:
+    """Seconds of one step of each, begun with another one every time: the later ones find other things in the cache."""
+    order = [(first + i) % len(runs) for i in range(len(runs))]
+    seconds = {index: step_seconds(*runs[index]) for index in order}
+    return [seconds[index] for index in range(len(runs))]
+
+
+def ratio(over: list[float], under: list[float]) -> str:
+    """Median and quartiles of the ratio of paired times."""
+    ratios = sorted(a / b for a, b in zip(over, under, strict=True))
+    low, median, high = (ratios[round(q * (len(ratios) - 1))] for q in (0.25, 0.5, 0.75))
+    return f"{median:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def flops(made: Any, data: dict[str, Any]) -> int:
@@ -99,24 +171,30 @@ def memory(cls: type, roles: tuple[str, ...], configuration: str, device: str) -
     return result
 
 
-def measure(configuration: str, steps: int, device: str) -> list[str]:
+def measure(configuration: str, names: list[str], steps: int, device: str) -> list[str]:
     """Markdown rows of one configuration."""
     plain = build(nnUNetTrainer, (), configuration, device)
     plain_flops, plain_memory = flops(*plain), memory(nnUNetTrainer, (), configuration, device)
+    dimensions = f"{SIZES[configuration]['dimension']}d"
     rows = []
     for name, (cls, roles) in variants().items():
-        ours = build(cls, roles, configuration, device)
-        flop_ratio = flops(*ours) / plain_flops
+        if dimensions not in cls.configurations or (names and cls.__name__ not in names):
+            continue
+        made, data = build(cls, roles, configuration, device)
+        bare = BareLoop(build(cls, roles, configuration, device)[0])
+        runs = [(made, data), (bare, data), plain]
         for _ in range(WARM_UP):
-            ours[0].train_step(ours[1]), plain[0].train_step(plain[1])
-        pairs = [one_pair(ours, plain, first=i % 2) for i in range(steps)]
-        own, reference = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratios = sorted(a / b for a, b in pairs)
-        low, ratio, high = (ratios[round(q * (len(ratios) - 1))] for q in (0.25, 0.5, 0.75))
+            for run in runs:
+                step_seconds(*run)
+        flop_ratio = flops(made, data) / plain_flops
+
+        times = [seconds_of_each(runs, first) for first in range(steps)]
+        own, in_a_loop, reference = (list(column) for column in zip(*times, strict=True))
+        median = statistics.median(own)
         rows.append(
-            f"| {configuration} | {name} | {1000 * own:.0f} | {1000 * reference:.0f} "
-            f"| {ratio:.2f} [{low:.2f}, {high:.2f}] | {flop_ratio:.2f} | {ratio / flop_ratio:.2f} "
-            f"| {ours[0].batch_size / own:.1f} | {memory(cls, roles, configuration, device):.0f} | {plain_memory:.0f} |"
+            f"| {configuration} | {name} | {1000 * median:.0f} | {1000 * statistics.median(reference):.0f} "
+            f"| {ratio(own, reference)} | {flop_ratio:.2f} | {ratio(own, in_a_loop)} "
+            f"| {made.batch_size / median:.1f} | {memory(cls, roles, configuration, device):.0f} | {plain_memory:.0f} |"
         )
     return rows
 
@@ -128,13 +206,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--configurations", nargs="+", default=["2d", "2d wide", "3d_fullres"], choices=list(SIZES))
+    parser.add_argument("--trainers", nargs="+", default=[], help="default: all")
     arguments = parser.parse_args()
-    table = [row for name in arguments.configurations for row in measure(name, arguments.steps, arguments.device)]
+    table = [
+        row
+        for name in arguments.configurations
+        for row in measure(name, arguments.trainers, arguments.steps, arguments.device)
+    ]
     print(
-        f"\ntorch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, {arguments.steps} pairs\n"
+        f"\ntorch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, {arguments.steps} steps\n"
     )
     print(
-        "| configuration | trainer | ms/step | nnU-Net ms/step | time ratio [quartiles] | FLOP ratio | overhead "
+        "| configuration | trainer | ms/step | nnU-Net ms/step | time ratio [quartiles] | FLOP ratio | engine overhead "
         "| samples/s | MiB | nnU-Net MiB |"
     )
     print("|" + "---|" * 10)

@@ -13,6 +13,7 @@ from nnunetv2.utilities.helpers import dummy_context
 
 from nnunet_ext.training.engine import processes
 from nnunet_ext.training.engine.averaging import decay_at, update_average
+from nnunet_ext.training.engine.batches import to_device
 from nnunet_ext.training.engine.diagnostics import NonFiniteLoss, case_names, not_finite
 from nnunet_ext.training.engine.random_numbers import shared_generator
 from nnunet_ext.training.engine.updates import Update, apply_updates
@@ -145,7 +146,7 @@ class MultiNetworkTrainer(ResumableTrainer):
         self._noted: dict[str, list[torch.Tensor | float]] = defaultdict(list)
         self._losses: set[str] = set()
         self._batch = batch
-        batch = _to_device(batch, self.device)
+        batch = to_device(batch, self.device)
         with self._autocast():
             self.training_step(batch)
         if self.averaged_network is not None:
@@ -179,7 +180,7 @@ class MultiNetworkTrainer(ResumableTrainer):
         state, data = (Path(self.output_folder, f"{what}_nonfinite{which}.pth") for what in ("checkpoint", "batch"))
         with self._as_if(local_rank=0, current_epoch=self.current_epoch - 1):  # any rank; the epoch is not finished
             self.save_checkpoint(str(state))
-        torch.save(_to_device(self._batch, torch.device("cpu")), data)
+        torch.save(to_device(self._batch, torch.device("cpu")), data)
         raise NonFiniteLoss(
             f"{', '.join(wrong)} in epoch {self.current_epoch}, iteration {self.iteration}, cases "
             f"{case_names(self._batch)}; networks and batch are saved as {self.output_folder}/*_nonfinite{which}.pth; "
@@ -228,14 +229,3 @@ def _first_picture(tensor: torch.Tensor) -> np.ndarray:
     while picture.ndim > 2:
         picture = picture[len(picture) // 2]
     return picture.numpy()
-
-
-def _to_device(item: Any, device: torch.device) -> Any:
-    """Move every tensor of nested dicts and lists."""
-    if isinstance(item, torch.Tensor):
-        return item.to(device, non_blocking=True)
-    if isinstance(item, dict):
-        return {key: _to_device(value, device) for key, value in item.items()}
-    if isinstance(item, list):
-        return [_to_device(value, device) for value in item]
-    return item
