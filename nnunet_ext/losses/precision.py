@@ -32,7 +32,7 @@ def full_precision(loss: Callable[Parameters, Result]) -> Callable[Parameters, R
         cast_kwargs = {name: _cast(value) for name, value in kwargs.items()}
 
         with torch.autocast(device_type, enabled=False):
-            return loss(*cast_args, **cast_kwargs)  # type: ignore[arg-type]
+            return loss(*cast_args, **cast_kwargs)
 
     return in_full_precision
 
