@@ -1,10 +1,13 @@
 """Building blocks that critics and generators share."""
 
+from typing import Any
+
 import torch
 from dynamic_network_architectures.building_blocks.helper import get_matching_instancenorm
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+ConvOp = type[Any]  # torch's Conv2d or Conv3d, as the plans name it; their common base hides their arguments
 INITIAL_SD = 0.02
 
 
@@ -20,7 +23,7 @@ class ResidualBlock(nn.Module):
     Reference: Sankaranarayanan et al. 2018, "Learning from Synthetic Data".
     """
 
-    def __init__(self, conv_op: type[_ConvNd], channels: int, activation: nn.Module, dropout: float = 0.0) -> None:
+    def __init__(self, conv_op: ConvOp, channels: int, activation: nn.Module, dropout: float = 0.0) -> None:
         super().__init__()
         norm_op = get_matching_instancenorm(conv_op)
         self.residual = nn.Sequential(

@@ -9,9 +9,8 @@ import torch
 from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, get_matching_instancenorm
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.conv import _ConvNd
 
-from nnunet_ext.networks.blocks import ResidualBlock
+from nnunet_ext.networks.blocks import ConvOp, ResidualBlock
 
 NEGATIVE_SLOPE = 0.2
 HALVABLE = 4  # shorter axes are not halved: a normalisation needs more than one position
@@ -36,7 +35,7 @@ class ImagePatchCritic(nn.Module):
     Sankaranarayanan et al. 2018, "Learning from Synthetic Data".
     """
 
-    def __init__(self, conv_op: type[_ConvNd], input_channels: int, width: int = 128, classes: int = 4) -> None:
+    def __init__(self, conv_op: ConvOp, input_channels: int, width: int = 128, classes: int = 4) -> None:
         super().__init__()
         activation = nn.LeakyReLU(NEGATIVE_SLOPE)
         self.pool = functional.max_pool3d if convert_conv_op_to_dim(conv_op) == 3 else functional.max_pool2d
@@ -49,7 +48,7 @@ class ImagePatchCritic(nn.Module):
         self.head = conv_op(width, classes, kernel_size=3, stride=1, padding=1)
 
     @staticmethod
-    def _group(conv_op: type[_ConvNd], width: int, activation: nn.Module) -> nn.Sequential:
+    def _group(conv_op: ConvOp, width: int, activation: nn.Module) -> nn.Sequential:
         blocks = [ResidualBlock(conv_op, width, activation) for _ in range(3)]
         return nn.Sequential(*blocks)
 
@@ -86,7 +85,7 @@ class PatchCritic(nn.Module):
 
     def __init__(
         self,
-        conv_op: type[_ConvNd],
+        conv_op: ConvOp,
         input_channels: int,
         map_size: Sequence[int],
         width: int = 64,
@@ -129,7 +128,7 @@ def halving_strides(map_size: Sequence[int], least: int = 2, most: int = 5) -> l
     return strides
 
 
-def _convolution(conv_op: type[_ConvNd], inputs: int, outputs: int, stride: tuple[int, ...]) -> nn.Module:
+def _convolution(conv_op: ConvOp, inputs: int, outputs: int, stride: tuple[int, ...]) -> nn.Module:
     """A convolution that divides each axis by its stride, rounding down."""
     kernel = tuple(4 if step == 2 else 3 for step in stride)
     return conv_op(inputs, outputs, kernel_size=kernel, stride=stride, padding=1)
