@@ -1,4 +1,4 @@
-"""Critics: maps and depths for 2d and 3d, small and odd sizes, locality, re-use of one graph, learning."""
+"""Critics: maps and depths for 2d and 3d, small and odd sizes, locality, reuse of one graph, learning."""
 
 import itertools
 import math

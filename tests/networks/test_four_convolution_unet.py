@@ -66,7 +66,17 @@ def test_nnunet_may_switch_deep_supervision() -> None:
     assert torch.equal(only, made(x))
 
 
-def test_skips_reach_the_logits_and_every_weight_learns() -> None:
+def test_logits_read_the_last_pooled_map_and_three_skips() -> None:
+    """Three concatenations, of strides 8, 4 and 2; of the full-size map only the size matters."""
+    made = network()
+    features = [level.detach().requires_grad_() for level in made.encoder(torch.randn(1, 1, 32, 32))]
+    made.decoder(features).square().sum().backward()
+    full_size, *read = features
+    assert full_size.grad is None
+    assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in read)
+
+
+def test_every_weight_learns() -> None:
     made = network()
     made(torch.randn(1, 1, 32, 32)).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in made.parameters())
