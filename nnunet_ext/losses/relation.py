@@ -6,10 +6,13 @@ from typing import Literal, get_args
 
 import torch
 
+from nnunet_ext.losses.precision import full_precision
+
 SILENT = 1e-12  # norm of a Gram row below which its channel counts as zero everywhere
 Reduction = Literal["row_mean", "sum", "element_mean"]
 
 
+@full_precision
 def relation_matrix(features: torch.Tensor) -> torch.Tensor:
     """Channel-wise relation matrix R of a batch of feature maps (eq. 1-2), in float32 also under autocast.
 
@@ -21,20 +24,21 @@ def relation_matrix(features: torch.Tensor) -> torch.Tensor:
         features: ``[B, C, *spatial]``, any floating dtype.
 
     Returns:
-        ``[C, C]`` float32, values in [-1, 1], rows of unit norm.
+        ``[C, C]`` float32 (float64 for float64 features), values in [-1, 1], rows of unit norm.
 
     >>> relation_matrix(torch.eye(2).reshape(1, 2, 2))
     tensor([[1., 0.],
             [0., 1.]])
     """
-    with torch.autocast(features.device.type, enabled=False):
-        activations = features.float().mean(dim=0).flatten(start_dim=1)
-        gram = activations @ activations.T
-        norm = torch.linalg.vector_norm(gram, dim=1, keepdim=True)
-        # where, not clamp alone: a silent channel must not send gradients of 1 / 1e-12
-        return torch.where(norm > SILENT, gram / norm.clamp_min(SILENT), 0.0)
+    activations = features.mean(dim=0).flatten(start_dim=1)
+    gram = activations @ activations.T
+    norm = torch.linalg.vector_norm(gram, dim=1, keepdim=True)
+
+    # where, not clamp alone: a silent channel must not send gradients of 1 / 1e-12
+    return torch.where(norm > SILENT, gram / norm.clamp_min(SILENT), 0.0)
 
 
+@full_precision
 def relation_consistency(a: torch.Tensor, b: torch.Tensor, reduction: Reduction = "row_mean") -> torch.Tensor:
     """Squared distance of two relation matrices, the ‖R - R'‖² of eq. 4 and 5, without weight and sign.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.networks.planned_unet import planned_unet
 
 
 class RelationFeatures(NamedTuple):
@@ -58,24 +57,7 @@ class DualEncoderUNet(nn.Module):
         Raises:
             InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder.
         """
-
-        def planned_unet() -> Any:
-            return get_network_from_plans(
-                configuration.network_arch_class_name,
-                configuration.network_arch_init_kwargs,
-                configuration.network_arch_init_kwargs_req_import,
-                input_channels,
-                output_channels,
-                allow_init=True,
-                deep_supervision=deep_supervision,
-            )
-
-        unet = planned_unet()
-        if not hasattr(unet, "encoder") or not hasattr(getattr(unet, "decoder", None), "transpconvs"):
-            raise InputError(
-                f"the plans use {configuration.network_arch_class_name}, which has no separate encoder and decoder; "
-                "plan with nnU-Net's PlainConvUNet or ResidualEncoderUNet (nnUNetv2_plan_experiment)"
-            )
+        unet = planned_unet(configuration, input_channels, output_channels, deep_supervision)
         upsampling = unet.decoder.transpconvs[0]
         wider = type(upsampling)(
             2 * upsampling.in_channels,
@@ -85,7 +67,8 @@ class DualEncoderUNet(nn.Module):
             bias=upsampling.bias is not None,
         )
         unet.decoder.transpconvs[0] = wider.apply(unet.initialize)
-        return cls(planned_unet().encoder, unet.encoder, unet.decoder)
+        other = planned_unet(configuration, input_channels, output_channels, deep_supervision)
+        return cls(other.encoder, unet.encoder, unet.decoder)
 
     def forward(
         self, x: torch.Tensor, general: torch.Tensor | None = None, unlabeled: torch.Tensor | None = None

@@ -1,0 +1,86 @@
+"""What critics minimise, and what their opponents minimise with the label turned round.
+
+Every loss is a mean over batch and map positions, so its size does not depend on the map. A paper that sums instead
+is obtained by a factor.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from torch.nn import functional
+
+from nnunet_ext.losses.precision import full_precision
+
+Kind = Literal["bce", "lsgan"]
+Domain = Literal["source", "target"]
+FOUR_WAY_CLASSES = (("source", True), ("source", False), ("target", True), ("target", False))  # (domain, real)
+
+
+@full_precision
+def real_fake(logits: torch.Tensor, real: bool, kind: Kind = "bce") -> torch.Tensor:
+    """Distance of a critic's answer from "real" (1) or "fake" (0).
+
+    Args:
+        logits: any shape, unbounded.
+        real: the label; a generator passes True for its own images.
+        kind: ``bce`` is binary cross entropy on logits; ``lsgan`` the squared difference of the logit and the label.
+
+    Returns:
+        Scalar, at least 0.
+
+    Raises:
+        ValueError: unknown kind.
+
+    Reference: Goodfellow et al. 2014; Mao et al. 2017, "Least Squares Generative Adversarial Networks", eq. 9
+    (a = 0, b = c = 1, without the factor 1/2).
+    """
+    label = torch.full_like(logits, float(real))
+    if kind == "bce":
+        return functional.binary_cross_entropy_with_logits(logits, label)
+    if kind == "lsgan":
+        return functional.mse_loss(logits, label)
+    raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, not {kind!r}")
+
+
+@full_precision
+def source_target(logits: torch.Tensor, source: bool) -> torch.Tensor:
+    """Binary cross entropy of a domain critic, whose logit is positive for "source" (1) and negative for "target" (0).
+
+    Args:
+        logits: any shape, unbounded.
+        source: the label; a network that wants its target features to look like the source passes True for them.
+
+    Returns:
+        Scalar, at least 0; log 2 for a critic that cannot tell.
+    """
+    return real_fake(logits, real=source)
+
+
+@full_precision
+def four_way(logits: torch.Tensor, domain: Domain, real: bool) -> torch.Tensor:
+    """Cross entropy of the patch critic that tells domain and reality at once.
+
+    The classes are, in this order, source-real, source-fake, target-real, target-fake. The critic and the generator
+    (always "real") keep the image's own domain; the feature extractor passes the other domain and "real".
+
+    Args:
+        logits: ``[B, 4, *spatial]``.
+        domain: the label's first half.
+        real: the label's second half.
+
+    Returns:
+        Scalar, at least 0; log 4 for a critic that cannot tell.
+
+    Raises:
+        ValueError: other than four classes, or an unknown domain.
+
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network",
+    eq. 4-6, the terms Y log D(.) as a mean over patches.
+    """
+    if logits.shape[1] != len(FOUR_WAY_CLASSES):
+        raise ValueError(f"the critic must have {len(FOUR_WAY_CLASSES)} classes, not {logits.shape[1]}")
+    if domain not in get_args(Domain):
+        raise ValueError(f"domain must be one of {', '.join(get_args(Domain))}, not {domain!r}")
+
+    label = FOUR_WAY_CLASSES.index((domain, real))
+    return -logits.log_softmax(dim=1)[:, label].mean()

@@ -1,0 +1,98 @@
+"""What a student learns from a teacher without labels: pseudo-labels or soft agreement, at confident pixels only.
+
+A rejected pixel takes no part in a loss, neither in its sum nor in its count; it is not background. The teacher is
+data here: the caller computes its prediction without gradients.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from nnunet_ext.losses.precision import full_precision
+
+
+@full_precision
+def confident(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return the mask of pixels whose likeliest class is more probable than ``threshold``.
+
+    Args:
+        probabilities: ``[B, C, *spatial]`` softmax of the teacher.
+        threshold: in [0, 1); 0 keeps every pixel, 0.968 is DAFormer's.
+
+    Returns:
+        ``[B, *spatial]`` boolean.
+    """
+    return probabilities.amax(dim=1) > threshold
+
+
+@full_precision
+def pseudo_label_loss(logits: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Cross entropy with a teacher's hard labels, averaged over the kept pixels of the batch.
+
+    Args:
+        logits: ``[B, C, *spatial]`` of the student.
+        labels: ``[B, *spatial]`` integer, the teacher's likeliest classes.
+        kept: ``[B, *spatial]`` boolean.
+
+    Returns:
+        Scalar, at least 0; 0 without gradient where no pixel is kept.
+
+    Reference: Hoyer et al. 2022, "DAFormer", eq. 2-4, with the mask at each pixel instead of one weight per image.
+    """
+    per_pixel = functional.cross_entropy(logits, labels.long(), reduction="none")
+    return _mean_of_kept(per_pixel, kept)
+
+
+@full_precision
+def soft_consistency(logits: torch.Tensor, probabilities: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Squared difference of student and teacher softmax, averaged over the classes and the kept pixels of the batch.
+
+    Args:
+        logits: ``[B, C, *spatial]`` of the student.
+        probabilities: ``[B, C, *spatial]`` softmax of the teacher.
+        kept: ``[B, *spatial]`` boolean.
+
+    Returns:
+        Scalar in [0, 2 / C]; 0 without gradient where no pixel is kept.
+
+    Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models", the MSE of their section 2;
+    Perone et al. 2019 for segmentation.
+    """
+    difference = logits.softmax(dim=1) - probabilities
+    per_pixel = difference.square().mean(dim=1)
+    return _mean_of_kept(per_pixel, kept)
+
+
+def _mean_of_kept(per_pixel: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    total = torch.where(kept, per_pixel, 0.0).sum()
+    return total / kept.sum().clamp_min(1)
+
+
+def rare_class_weights(pixels: Sequence[float], temperature: float = 0.01) -> torch.Tensor:
+    """Probability of drawing each class when a training case is chosen by a class it contains.
+
+    This is softmax((1 - f) / T) over the classes that occur, where f is the class frequency. A low temperature draws
+    rare classes almost only; a high one draws all alike. A class that never occurs gets 0.
+
+    Args:
+        pixels: number of pixels of each class in the training set.
+        temperature: T, above 0; 0.01 is DAFormer's.
+
+    Returns:
+        ``[C]`` float64, sum 1.
+
+    Raises:
+        ValueError: no pixel at all, or a temperature that is not positive.
+
+    Reference: Hoyer et al. 2022, "DAFormer", eq. 5-6.
+    """
+    counts = torch.tensor(pixels, dtype=torch.float64)
+    if counts.sum() <= 0:
+        raise ValueError("rare-class weights need at least one pixel")
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
+
+    frequency = counts / counts.sum()
+    score = (1 - frequency) / temperature
+    return score.masked_fill(counts == 0, -torch.inf).softmax(dim=0)

@@ -1,0 +1,134 @@
+"""Critics: fully convolutional networks that judge every patch of an image or map. They return logits.
+
+Nothing works in place: the opponents differentiate through a critic more than once, between its updates.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, get_matching_instancenorm
+from torch import nn
+from torch.nn import functional
+
+from nnunet_ext.networks.blocks import ConvOp, ResidualBlock
+
+NEGATIVE_SLOPE = 0.2
+HALVABLE = 4  # shorter axes are not halved: a normalisation needs more than one position
+
+
+class ImagePatchCritic(nn.Module):
+    """The discriminator d of image-space adaptation: four logits for every patch of 8 pixels a side.
+
+    A 4-convolution of stride 2, then three groups of three residual blocks with a max pooling between the groups.
+    The paper's two 4-convolutions with nine residual blocks cannot turn 512 pixels into its 64 x 64 map; LSD-seg,
+    which it follows, pools twice. An axis shorter than 4 is not pooled, so that small images work, too.
+
+    Args:
+        conv_op: convolution of the plans, 2d or 3d.
+        input_channels: of the image.
+        width: channels of the residual blocks; LSD-seg has 128.
+        classes: logits per patch.
+
+    Shape: ``[B, input_channels, *spatial]`` -> ``[B, classes, *(spatial // 8)]``; each axis at least 4.
+
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", 3.2;
+    Sankaranarayanan et al. 2018, "Learning from Synthetic Data".
+    """
+
+    def __init__(self, conv_op: ConvOp, input_channels: int, width: int = 128, classes: int = 4) -> None:
+        super().__init__()
+        activation = nn.LeakyReLU(NEGATIVE_SLOPE)
+        self.pool = functional.max_pool3d if convert_conv_op_to_dim(conv_op) == 3 else functional.max_pool2d
+        self.stem = nn.Sequential(
+            conv_op(input_channels, width, kernel_size=4, stride=2, padding=1, bias=False),
+            get_matching_instancenorm(conv_op)(width),
+            activation,
+        )
+        self.groups = nn.ModuleList(self._group(conv_op, width, activation) for _ in range(3))
+        self.head = conv_op(width, classes, kernel_size=3, stride=1, padding=1)
+
+    @staticmethod
+    def _group(conv_op: ConvOp, width: int, activation: nn.Module) -> nn.Sequential:
+        blocks = [ResidualBlock(conv_op, width, activation) for _ in range(3)]
+        return nn.Sequential(*blocks)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *others = self.groups
+        x = first(self.stem(x))
+        for group in others:
+            x = group(self._halve(x))
+        return self.head(x)
+
+    def _halve(self, x: torch.Tensor) -> torch.Tensor:
+        kernel = [2 if size >= HALVABLE else 1 for size in x.shape[2:]]
+        return self.pool(x, kernel_size=kernel)
+
+
+class PatchCritic(nn.Module):
+    """A critic whose depth follows the size of the map that it judges: features, entropy, an image.
+
+    Convolutions of kernel 4 and stride 2, LeakyReLU 0.2, no normalisation: AdvEnt's discriminator, with its widths
+    64, 128, 256, 512 and 1 on a large map. On a small map there are fewer of them, and an axis shorter than 4 is no
+    longer halved (kernel 3, stride 1), so that a 4 x 4 bottleneck still gives a 2 x 2 map of logits.
+
+    Args:
+        conv_op: convolution of the plans, 2d or 3d.
+        input_channels: of the judged map.
+        map_size: spatial size of the judged map; other sizes work as long as they are not smaller.
+        width: channels of the first layer; they double with every layer, up to 8 times.
+        classes: logits per patch.
+
+    Shape: ``[B, input_channels, *spatial]`` -> ``[B, classes, *patches]``, at most 32 pixels a patch.
+
+    Reference: Vu et al. 2019, "ADVENT", section 4.1; Radford et al. 2016 (DCGAN).
+    """
+
+    def __init__(
+        self,
+        conv_op: ConvOp,
+        input_channels: int,
+        map_size: Sequence[int],
+        width: int = 64,
+        classes: int = 1,
+    ) -> None:
+        super().__init__()
+        strides = halving_strides(map_size)
+        layers: list[nn.Module] = []
+        channels = input_channels
+        for index, stride in enumerate(strides[:-1]):
+            wider = width * 2**index
+            layers += [_convolution(conv_op, channels, wider, stride), nn.LeakyReLU(NEGATIVE_SLOPE)]
+            channels = wider
+        layers.append(_convolution(conv_op, channels, classes, strides[-1]))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def halving_strides(map_size: Sequence[int], least: int = 2, most: int = 5) -> list[tuple[int, ...]]:
+    """Strides of the layers that halve a map as long as an axis has 4 positions or more.
+
+    Args:
+        map_size: spatial size.
+        least, most: limits of the number of layers.
+
+    Returns:
+        One stride per layer and axis, 1 or 2.
+
+    >>> halving_strides([4, 16])
+    [(2, 2), (1, 2), (1, 2)]
+    """
+    sizes = list(map_size)
+    strides: list[tuple[int, ...]] = []
+    while len(strides) < most and (len(strides) < least or max(sizes) >= HALVABLE):
+        stride = tuple(2 if size >= HALVABLE else 1 for size in sizes)
+        sizes = [size // step for size, step in zip(sizes, stride, strict=True)]
+        strides.append(stride)
+    return strides
+
+
+def _convolution(conv_op: ConvOp, inputs: int, outputs: int, stride: tuple[int, ...]) -> nn.Module:
+    """A convolution that divides each axis by its stride, rounding down."""
+    kernel = tuple(4 if step == 2 else 3 for step in stride)
+    return conv_op(inputs, outputs, kernel_size=kernel, stride=stride, padding=1)

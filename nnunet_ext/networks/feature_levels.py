@@ -1,0 +1,59 @@
+"""Resolution levels of a network, named by their stride.
+
+The stride of a level is its downsampling along its most reduced axis. Anisotropic 3d plans leave the slice axis alone
+at first: a level with strides (2, 8, 8) has the name 8.
+"""
+
+import math
+from collections.abc import Sequence
+
+from nnunet_ext.errors import InputError
+
+Strides = Sequence[Sequence[int] | int]
+
+
+def cumulative_strides(strides: Strides, dimension: int) -> list[tuple[int, ...]]:
+    """Downsampling of every stage relative to the input, per axis, finest first.
+
+    Args:
+        strides: of each stage relative to the one before, as in the plans' ``strides``; one number means all axes.
+        dimension: number of spatial axes.
+
+    >>> cumulative_strides([[1, 1, 1], [1, 2, 2], 2], dimension=3)
+    [(1, 1, 1), (1, 2, 2), (2, 4, 4)]
+    """
+    current = (1,) * dimension
+    cumulative = []
+    for stride in strides:
+        per_axis = (stride,) * dimension if isinstance(stride, int) else stride
+        current = tuple(total * step for total, step in zip(current, per_axis, strict=True))
+        cumulative.append(current)
+    return cumulative
+
+
+def level_at_stride(strides: Strides, stride: int) -> int:
+    """Index of the stage whose name is ``stride``; the finest one where several share it.
+
+    Args:
+        strides: of each stage relative to the one before, as in the plans' ``strides``.
+        stride: downsampling along the most reduced axis.
+
+    Raises:
+        InputError: no stage has this stride.
+    """
+    dimension = max(1 if isinstance(step, int) else len(step) for step in strides)
+    names = [max(level) for level in cumulative_strides(strides, dimension)]
+    if stride not in names:
+        available = ", ".join(str(name) for name in dict.fromkeys(names))
+        raise InputError(f"the network has no level of stride {stride}; its levels have strides {available}")
+    return names.index(stride)
+
+
+def level_size(image_size: Sequence[int], level_stride: Sequence[int]) -> tuple[int, ...]:
+    """Spatial size of a level of nnU-Net's encoder, whose strided convolutions round up.
+
+    Args:
+        image_size: spatial size of the input.
+        level_stride: per axis, from :func:`cumulative_strides`.
+    """
+    return tuple(math.ceil(size / stride) for size, stride in zip(image_size, level_stride, strict=True))

@@ -1,0 +1,33 @@
+"""nnU-Net's U-Net as the plans describe it, for networks that use its encoder and decoder apart."""
+
+from typing import Any
+
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+from nnunet_ext.errors import InputError
+
+
+def planned_unet(
+    configuration: ConfigurationManager, input_channels: int, output_channels: int, deep_supervision: bool
+) -> Any:
+    """Build the planned network exactly as stock nnU-Net does, initialisation included.
+
+    Raises:
+        InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder.
+    """
+    unet = get_network_from_plans(
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        input_channels,
+        output_channels,
+        allow_init=True,
+        deep_supervision=deep_supervision,
+    )
+    if not hasattr(unet, "encoder") or not hasattr(getattr(unet, "decoder", None), "transpconvs"):
+        raise InputError(
+            f"the plans use {configuration.network_arch_class_name}, which has no separate encoder and decoder; "
+            "plan with nnU-Net's PlainConvUNet or ResidualEncoderUNet (nnUNetv2_plan_experiment)"
+        )
+    return unet
