@@ -154,7 +154,7 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
         (["--unlabeled", "998"], "imagesUn: no such folder"),
         (["-p", "nnUNetResEncUNetLPlans"], "no such plans; run nnUNetv2_plan_and_preprocess -d 999 first"),
         (["-c", "3d_fullres"], "has no configuration 3d_fullres to train; it has 2d"),
-        (["--set", "num_epoch=5"], "unknown hyperparameter num_epoch (did you mean num_epochs?); valid are: general_"),
+        (["--set", "num_epoch=5"], "unknown hyperparameter num_epoch (did you mean num_epochs?); valid are: augment"),
         (["--set", "num_epochs=0"], "num_epochs=0 is impossible: num_epochs is a whole number at least 1"),
         (["--set", "Nobody.num_epochs=2"], "unknown trainer Nobody; valid are: GeneralPretrainTrainer"),
         (["--set", "PlainTrainer.general_checkpoint=random"], "unknown hyperparameter PlainTrainer.general_checkpoint"),
