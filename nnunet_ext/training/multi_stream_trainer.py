@@ -255,7 +255,7 @@ class MultiStreamTrainer(MultiNetworkTrainer):
                 self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
 
 
-def strong_variant() -> type:
+def strong_variant() -> Any:
     """nnU-Net's trainer with strong augmentation; its methods serve every trainer."""
     from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_ext.errors import InputError
@@ -18,6 +19,9 @@ class StreamDataLoader(nnUNetDataLoader):
     A batch has one more key, ``forced``: bool ``[B]``, True where the patch was placed on a lesion on purpose. Such
     samples show more lesion than those of a stream without labels, and a critic would learn to tell them apart by it.
     """
+
+    need_to_pad: np.ndarray
+    transforms: ComposeTransforms
 
     paired = False  # keys are demanded, batch by batch
     centred = False
