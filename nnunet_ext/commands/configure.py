@@ -37,6 +37,11 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="settings",
         help="hyperparameters; Trainer.NAME=VALUE holds for one trainer only",
     )  # fmt: skip
+    parser.add_argument(
+        "--normalize", nargs="+", default=[], metavar="ROLE=KIND",
+        help='a stream\'s own normalization, e.g. "target_domain=window(0,80)": intensities clipped to 0 and 80 and '
+        "mapped to [-1, 1]; ROLE=plans goes back to that of the plans",
+    )  # fmt: skip
     parser.add_argument("--preset", choices=PRESETS, help="values as printed, as in the code")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
     parser.add_argument("-o", metavar="NEWPLANS", help="write plans of this name instead of changing PLANS")
@@ -84,7 +89,7 @@ def configure_entry(argv: list[str] | None = None) -> int:
     _apply(arguments, configuration)
     manager = PlansManager(plans)
     names = _configurations(arguments.c, manager, plans_file)
-    if arguments.c or any(getattr(arguments, role) for role in ROLES):
+    if arguments.c or arguments.normalize or any(getattr(arguments, role) for role in ROLES):
         _check_streams(configuration, dataset)
         _check_overlaps(configuration, dataset, arguments.forbid_overlap)
         _preprocess(configuration, folder, manager, names, arguments.np)
@@ -119,12 +124,34 @@ def _apply(arguments: argparse.Namespace, configuration: PlansEntry) -> None:
         if given:
             pairs = [entry.partition("=") for entry in given]
             configuration.streams[role] = [dataset_name(name) + equals + labels for name, equals, labels in pairs]
+    for assignment in arguments.normalize:
+        _normalize(assignment, configuration)
     configuration.preset = arguments.preset or configuration.preset
     for assignment in arguments.settings:
         name, separator, value = assignment.partition("=")
         if not separator:
             raise InputError(f"--set {assignment}: write NAME=VALUE")
         configuration.settings[name] = _checked(name, value)
+
+
+def _normalize(assignment: str, configuration: PlansEntry) -> None:
+    """Take over one ``ROLE=KIND``.
+
+    Raises:
+        InputError: no such role, a role without data sets, or an impossible normalisation.
+    """
+    from nnunet_ext.training.streams.normalization import Window
+
+    role, separator, kind = assignment.partition("=")
+    if not separator or role not in ROLES:
+        raise InputError(f"--normalize {assignment}: write ROLE=window(LOW,HIGH), ROLE one of {', '.join(ROLES)}")
+    if role not in configuration.streams:
+        raise InputError(f"--normalize {assignment}: there is no {role} stream; name its data sets with --{role}")
+
+    if kind == "plans":
+        configuration.normalizations.pop(role, None)
+    else:
+        configuration.normalizations[role] = str(Window.parse(kind))
 
 
 def trainers() -> dict[str, type[ConfiguredTrainer]]:
@@ -199,10 +226,11 @@ def _check_streams(configuration: PlansEntry, labelled: str) -> None:
                     f"{file}: {len(channels)} channels ({', '.join(channels.values())}), but {labelled} has "
                     f"{len(wanted)} ({', '.join(wanted.values())}); convert it with the matching --channel"
                 )
-            if list(channels.values()) != list(wanted.values()):
+            if list(channels.values()) != list(wanted.values()) and role not in configuration.normalizations:
                 names = " and ".join(", ".join(one.values()) for one in (channels, wanted))
                 print(
-                    f"note: {dataset} and {labelled} call their channels {names}; their intensities should look alike"
+                    f"note: {dataset} and {labelled} call their channels {names}; their intensities should look alike, "
+                    f"or take --normalize {role}=..."
                 )
             foreground = [name for name in content["labels"] if name not in ("background", "ignore")]
             if role == "general" and not lesions and len(foreground) > 1:
@@ -233,9 +261,10 @@ def _preprocess(configuration: PlansEntry, folder: Path, manager: Any, names: li
 
     raw = environment_folder("nnUNet_raw")
     for role, datasets in configuration.streams.items():
+        normalization = configuration.normalizations.get(role)
         for recorded in datasets:
             for name in names:
-                stream = Stream.locate(role, recorded, folder, manager.get_configuration(name))
+                stream = Stream.locate(role, recorded, folder, manager.get_configuration(name), normalization)
                 print(preprocess_stream(stream, raw / stream.dataset, manager, name, processes))
 
 
@@ -243,7 +272,8 @@ def _show(dataset: str, plans_name: str, configuration: PlansEntry) -> None:
     """Print the configuration, and which trainers it completes."""
     print(f"\n{dataset}, plans {plans_name}, preset {configuration.preset}")
     for role, datasets in configuration.streams.items():
-        print(f"  {role}: {', '.join(datasets)}")
+        normalization = configuration.normalizations.get(role)
+        print(f"  {role}: {', '.join(datasets)}" + (f", normalized by {normalization}" if normalization else ""))
     for name, value in configuration.settings.items():
         print(f"  {name} = {value}")
     if not configuration.streams and not configuration.settings:

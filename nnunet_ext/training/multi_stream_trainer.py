@@ -5,22 +5,27 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import dummy_context
 
+from nnunet_ext.errors import InputError
 from nnunet_ext.training.engine import label_free, processes
 from nnunet_ext.training.engine.random_numbers import seeded_random_numbers
 from nnunet_ext.training.multi_network_trainer import MultiNetworkTrainer
 from nnunet_ext.training.streams.loader import MultiStreamLoader, WorkerPool
 from nnunet_ext.training.streams.location import LESION_LABELS, UNLABELLED_ROLES
+from nnunet_ext.training.streams.normalization import Window
+from nnunet_ext.training.streams.sampling import StreamDataLoader, check_matches
+from nnunet_ext.training.streams.transforms import fill_outside
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 LABEL_FREE_BATCHES = 10  # per epoch
+LABELLED = "labelled"  # the role of nnU-Net's own data set
 TRAINING, VALIDATION, SCORING = 0, 1, 2  # what batches are for: their random numbers follow from it
 
 
@@ -31,10 +36,29 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further stream under its role, without ``target``
     where the stream has no labels; in the step all tensors are on the device.
 
+    Each of these dicts also has ``forced``, bool ``[B]``: patches that nnU-Net placed on a lesion on purpose, which it
+    never does in a stream without labels. A critic of domains judges ``~batch["forced"]`` only, or it learns the share
+    of lesion; with ``judges_unforced_samples`` every batch is sure to have such samples.
+
+    Where cases of two streams must fit (:meth:`matches`), both are in ``without_spatial_augmentation``: their samples
+    are the centres of the cases, with augmented intensities.
+
     Where a stream without labels is configured, in use or not, every epoch is judged on it (``label_free.py``).
     """
 
     optional_streams: ClassVar[tuple[str, ...]] = ()
+    without_spatial_augmentation: ClassVar[tuple[str, ...]] = ()  # roles; "labelled" is nnU-Net's own data set
+    judges_unforced_samples: ClassVar[bool] = False
+
+    augmentation: Literal["nnunet", "strong"] = "nnunet"  # of all streams; strong is that of nnUNetTrainerDA5
+
+    def matches(self, role: str) -> dict[str, list[str]]:
+        """Which cases of a stream fit each labelled case: key of a labelled case -> keys of that stream's cases.
+
+        One of them is drawn at random for each labelled sample and stands at the same place of the stream's batch.
+        Empty: the stream is drawn by itself.
+        """
+        return {}
 
     # --- loaders ------------------------------------------------------------------------------------------------------
 
@@ -46,7 +70,11 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     def identity(self) -> dict[str, Any]:
         """As every trainer's, with the streams that it reads."""
         roles = {*self.roles_in_use(), *([self.scored_role] if self.scored_role else [])}
-        return {**super().identity(), "streams": {role: self.plans_entry.streams[role] for role in roles}}
+        identity = {**super().identity(), "streams": {role: self.plans_entry.streams[role] for role in roles}}
+        normalizations = {role: kind for role, kind in self.plans_entry.normalizations.items() if role in roles}
+        if normalizations:
+            identity["normalizations"] = normalizations
+        return identity
 
     def get_dataloaders(self) -> tuple:
         """nnU-Net's loaders, the training one joined with a loader of each further stream, in one worker pool."""
@@ -55,34 +83,65 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             training, validation = super().get_dataloaders()
         if self.scored_role:
             self._scored_images = self.stream_loader(self.scored_role, augmented=False)
-        streams = {role: self.stream_loader(role) for role in self.roles_in_use()}
         # numbers of processes and cached batches as in nnUNetTrainer.get_dataloaders
         return (
-            self._in_workers(training.data_loader, streams, TRAINING, workers, max(6, workers // 2)),
+            self._in_workers(self._training_loader(training.data_loader, workers), max(6, workers // 2)),
             self._in_workers(
-                validation.data_loader, {}, VALIDATION, workers and max(1, workers // 2), max(3, workers // 4)
+                self._validation_loader(validation.data_loader, workers and max(1, workers // 2)), max(3, workers // 4)
             ),
         )
 
-    def _in_workers(
-        self, labelled: nnUNetDataLoader, streams: dict[str, nnUNetDataLoader], purpose: int, workers: int, cached: int
-    ) -> SingleThreadedAugmenter | WorkerPool:
-        per_epoch = self.num_val_iterations_per_epoch if purpose == VALIDATION else self.num_iterations_per_epoch
-        joined = MultiStreamLoader(
+    def _training_loader(self, nnunet_loader: Any, workers: int) -> MultiStreamLoader:
+        """Join nnU-Net's loader of the labelled stream with those of the further ones."""
+        labelled = StreamDataLoader.take_over(nnunet_loader)
+        if LABELLED in self.without_spatial_augmentation:
+            labelled.leave_out_spatial_augmentation()
+        if self.judges_unforced_samples and labelled.forces_every_sample():
+            raise InputError(
+                f"{type(self).__name__} compares labelled samples at random positions, but every sample of a batch of "
+                f"{self.batch_size} is forced to show a lesion; lower oversample_foreground_percent, raise the batch "
+                "size, or use fewer processes"
+            )
+
+        streams = {role: self.stream_loader(role) for role in self.roles_in_use()}
+        every_match = {role: self.matches(role) for role in streams}
+        matches = {role: of_role for role, of_role in every_match.items() if of_role}
+        for role in matches:
+            check_matches(role, matches[role], list(labelled.indices), list(streams[role].indices))
+            labelled.paired = streams[role].paired = True
+
+        return MultiStreamLoader(
             labelled,
             streams,
-            seed=(self.seed, self.local_rank, purpose),
-            first=self.current_epoch * per_epoch,
+            seed=(self.seed, self.local_rank, TRAINING),
+            first=self.current_epoch * self.num_iterations_per_epoch,
+            workers=workers,
+            matches=matches,
+        )
+
+    def _validation_loader(self, nnunet_loader: Any, workers: int) -> MultiStreamLoader:
+        return MultiStreamLoader(
+            StreamDataLoader.take_over(nnunet_loader),
+            {},
+            seed=(self.seed, self.local_rank, VALIDATION),
+            first=self.current_epoch * self.num_val_iterations_per_epoch,
             workers=workers,
         )
+
+    def _in_workers(self, joined: MultiStreamLoader, cached: int) -> SingleThreadedAugmenter | WorkerPool:
+        workers = joined.workers
         if workers == 0:
             return SingleThreadedAugmenter(joined, None)
         pool = WorkerPool(joined, None, workers, cached, pin_memory=self.device.type == "cuda", wait_time=0.002)
         pool._start()  # now, as nnU-Net does
         return pool
 
-    def stream_loader(self, role: str, augmented: bool = True) -> nnUNetDataLoader:
+    def stream_loader(self, role: str, augmented: bool = True) -> StreamDataLoader:
         """Batches of one further stream: nnU-Net's loader with the labelled stream's patch size and augmentation.
+
+        Args:
+            role: the stream's.
+            augmented: as for training; otherwise patches at random positions, as they are.
 
         Raises:
             InputError: the stream is not preprocessed for these plans.
@@ -103,9 +162,13 @@ class MultiStreamTrainer(MultiNetworkTrainer):
                 use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
                 foreground_labels=labels.foreground_labels,
             )
+        normalization = self.plans_entry.normalizations.get(role)
+        if normalization is not None:
+            fill_outside(transforms, self.num_input_channels, Window.parse(normalization).outside)
+
         dataset = self.stream_dataset(role)
         self.print_to_log_file(f"stream {role}: {len(dataset.identifiers)} cases")
-        return nnUNetDataLoader(
+        loader = StreamDataLoader(
             dataset,
             self.batch_size,
             initial_patch_size if augmented else patch_size,
@@ -114,6 +177,27 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             oversample_foreground_percent=0.0 if role in UNLABELLED_ROLES else self.oversample_foreground_percent,
             transforms=transforms,
         )
+        if augmented and role in self.without_spatial_augmentation:
+            loader.leave_out_spatial_augmentation()
+        return loader
+
+    # --- augmentation -----------------------------------------------------------------------------------------------
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
+        """As nnU-Net or its strong variant; a network that never saw mirrored images is not tested on any."""
+        if self.augmentation == "strong":
+            settings = strong_variant().configure_rotation_dummyDA_mirroring_and_inital_patch_size(self)
+        else:
+            settings = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if LABELLED in self.without_spatial_augmentation:
+            self.inference_allowed_mirroring_axes = None
+        return settings
+
+    def get_training_transforms(self, *arguments: Any, **named: Any) -> BasicTransform:
+        """As nnU-Net or its strong variant, for labelled and further streams; same arguments."""
+        if self.augmentation == "strong":
+            return strong_variant().get_training_transforms(*arguments, **named)
+        return super().get_training_transforms(*arguments, **named)
 
     # --- judging without labels -------------------------------------------------------------------------------------
 
@@ -169,6 +253,13 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             self.print_to_log_file("New best label-free score")
             with self._as_if(current_epoch=self.current_epoch - 1):  # which is counted already
                 self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
+
+
+def strong_variant() -> Any:
+    """nnU-Net's trainer with strong augmentation; its methods serve every trainer."""
+    from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
+
+    return nnUNetTrainerDA5
 
 
 @contextmanager

@@ -47,6 +47,7 @@ def test_streams_and_settings_land_in_the_plans(place: Path) -> None:
         "preset": "recommended",
         "streams": {"general": ["Dataset998_General", "Dataset996_Second"], "unlabeled": ["Dataset997_Unlabeled"]},
         "settings": {"num_epochs": 5},
+        "normalizations": {},
     }
     for path in ("general/Dataset998_General", "general/Dataset996_Second", "unlabeled/Dataset997_Unlabeled"):
         assert (place / "streams" / path / "nnUNetPlans_2d" / "case_01.b2nd").is_file()
@@ -61,7 +62,7 @@ def test_what_is_not_named_stays_until_reset(place: Path) -> None:
     }  # fmt: skip
     assert recorded(place)["preset"] == "paper"
     configure("--reset")
-    assert recorded(place) == {"preset": "recommended", "streams": {}, "settings": {}}
+    assert recorded(place) == {"preset": "recommended", "streams": {}, "settings": {}, "normalizations": {}}
 
 
 def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:
@@ -99,6 +100,31 @@ def test_labels_can_be_chosen_and_organs_are_pointed_out(place: Path, capsys: py
     assert "Dataset003_Liver has no label tumour; it has liver, cancer" in capsys.readouterr().err
 
 
+def test_a_stream_gets_a_normalization_of_its_own_and_loses_it_again(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    streams = place / "streams" / "unlabeled" / "Dataset997_Unlabeled"
+    assert configure("--unlabeled", "997", "--normalize", "unlabeled=window(0, 80.0)") == 0
+    assert recorded(place)["normalizations"] == {"unlabeled": "window(0,80)"}
+    assert "unlabeled: Dataset997_Unlabeled, normalized by window(0,80)" in capsys.readouterr().out
+    assert [folder.name for folder in streams.iterdir()] == ["nnUNetPlans_2d_window_0_80"]
+
+    assert configure("--set", "num_epochs=5") == 0
+    assert recorded(place)["normalizations"] == {"unlabeled": "window(0,80)"}
+    assert configure("--normalize", "unlabeled=plans") == 0
+    assert recorded(place)["normalizations"] == {}
+    assert (streams / "nnUNetPlans_2d" / "stream.json").is_file()
+
+
+def test_plans_of_before_normalizations_are_read(place: Path) -> None:
+    plans_file = place / "nnUNetPlans.json"
+    content = json.loads(plans_file.read_text())
+    content["nnunet_ext"] = {"preset": "paper", "streams": {}, "settings": {"num_epochs": 5}}
+    plans_file.write_text(json.dumps(content))
+    assert configure("--set", "seed=1") == 0
+    assert recorded(place)["settings"] == {"num_epochs": 5, "seed": 1}
+
+
 def test_a_checkpoint_path_is_made_absolute(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     (place / "mine.pth").touch()
@@ -128,12 +154,19 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
         (["--unlabeled", "998"], "imagesUn: no such folder"),
         (["-p", "nnUNetResEncUNetLPlans"], "no such plans; run nnUNetv2_plan_and_preprocess -d 999 first"),
         (["-c", "3d_fullres"], "has no configuration 3d_fullres to train; it has 2d"),
-        (["--set", "num_epoch=5"], "unknown hyperparameter num_epoch (did you mean num_epochs?); valid are: general_"),
+        (["--set", "num_epoch=5"], "unknown hyperparameter num_epoch (did you mean num_epochs?); valid are: augment"),
         (["--set", "num_epochs=0"], "num_epochs=0 is impossible: num_epochs is a whole number at least 1"),
         (["--set", "Nobody.num_epochs=2"], "unknown trainer Nobody; valid are: GeneralPretrainTrainer"),
         (["--set", "PlainTrainer.general_checkpoint=random"], "unknown hyperparameter PlainTrainer.general_checkpoint"),
         (["--set", "num_epochs"], "write NAME=VALUE"),
         (["--set", "general_checkpoint=none.pth"], "none.pth: no such checkpoint"),
+        (["--normalize", "window(0,80)"], "write ROLE=window(LOW,HIGH), ROLE one of general, unlabeled, target_domain"),
+        (
+            ["--normalize", "unlabeled=window(0,80)"],
+            "there is no unlabeled stream; name its data sets with --unlabeled",
+        ),
+        (["--normalize", "general=window(80,0)", "--general", "996"], "the first bound must lie below the second"),
+        (["--normalize", "general=zscore", "--general", "996"], "valid are window(LOW,HIGH), e.g. window(0,80), and p"),
         (["-o", "../evil"], "-o ../evil: use letters and digits"),
         (["-o", "a__b"], "-o a__b: use letters and digits"),
         (["-np", "0"], "-np 0: needs at least one process"),

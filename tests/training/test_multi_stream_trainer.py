@@ -63,6 +63,14 @@ def test_the_target_domain_is_scored_before_unlabelled_images(tmp_path: Path) ->
     assert trainer(PlainTrainer, tmp_path, plans(streams=both)).scored_role == "target_domain"
 
 
+def test_a_checkpoint_knows_the_normalization_of_its_streams(tmp_path: Path) -> None:
+    made = trainer(PlainTrainer, tmp_path, plans(streams=UNLABELED))
+    assert made.identity()["streams"] == UNLABELED and "normalizations" not in made.identity()
+    own = {"unlabeled": "window(0,80)", "general": "window(-160,240)"}  # no general stream is in use
+    windowed = trainer(PlainTrainer, tmp_path, plans(streams=UNLABELED, normalizations=own))
+    assert windowed.identity()["normalizations"] == {"unlabeled": "window(0,80)"}
+
+
 def test_a_network_blind_to_its_input_agrees_and_one_that_mirrors_does_not(tmp_path: Path) -> None:
     made = trainer(PlainTrainer, tmp_path, plans(streams=UNLABELED))
     made.inference_allowed_mirroring_axes = (0, 1)

@@ -26,6 +26,7 @@ class PlansEntry:
     preset: str = "recommended"
     streams: dict[str, list[str]] = field(default_factory=dict)  # role -> data set names
     settings: dict[str, Any] = field(default_factory=dict)  # name or Trainer.name -> value
+    normalizations: dict[str, str] = field(default_factory=dict)  # role -> window(LOW,HIGH); others as in the plans
 
     @classmethod
     def from_plans(cls, plans: dict) -> PlansEntry:

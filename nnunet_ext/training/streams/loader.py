@@ -1,16 +1,17 @@
 """One loader that joins every labelled batch with a batch of each further stream, and the workers that run it."""
 
+import random
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.training.engine.random_numbers import seeded_random_numbers
 from nnunet_ext.training.streams.location import UNLABELLED_ROLES
+from nnunet_ext.training.streams.sampling import StreamDataLoader
 
 FAILURE = "failure"  # key of what a worker returns in place of a batch
 
@@ -22,24 +23,28 @@ class MultiStreamLoader:
     numbers of a batch follow from its index, so that a resumed training goes on with the batches that would have come.
 
     Args:
-        labelled: nnU-Net's loader.
+        labelled: loader of the labelled stream.
         further: role -> loader.
         seed: what the batches' random numbers follow from, besides the index.
         first: index of the first batch.
         workers: number of processes that share the indices; 0 means this process.
+        matches: role -> key of a labelled case -> keys of that stream's cases, of which one is drawn at random to stand
+            at the same place of the batch.
     """
 
     def __init__(
         self,
-        labelled: nnUNetDataLoader,
-        further: dict[str, nnUNetDataLoader],
+        labelled: StreamDataLoader,
+        further: dict[str, StreamDataLoader],
         seed: tuple[int, ...] = (0,),
         first: int = 0,
         workers: int = 0,
+        matches: dict[str, dict[str, list[str]]] | None = None,
     ) -> None:
         self.labelled = labelled
         self.further = further
         self.seed, self.first, self.workers = seed, first, workers
+        self.matches = matches or {}
         self._thread = 0
         self._drawn = 0
 
@@ -60,10 +65,16 @@ class MultiStreamLoader:
         with seeded_random_numbers(*self.seed, index):
             batch = next(self.labelled)
             for role, loader in self.further.items():
+                if role in self.matches:
+                    loader.demanded_keys = self._matching_keys(role, batch["keys"])
                 batch[role] = next(loader)
                 if role in UNLABELLED_ROLES:
                     batch[role].pop("target", None)  # nnU-Net's loader makes an empty one
         return batch
+
+    def _matching_keys(self, role: str, labelled_keys: Iterable[str]) -> list[str]:
+        candidates = [self.matches[role][key] for key in labelled_keys]
+        return [random.choice(fitting) for fitting in candidates]
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called by nnU-Net's worker processes; passed on to every loader."""

@@ -14,7 +14,8 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.settings.plans_entry import ROLES
+from nnunet_ext.training.settings.plans_entry import ROLES, PlansEntry
+from nnunet_ext.training.streams.normalization import Window
 
 LESION_LABELS = {"background": 0, "lesion": 1}
 UNLABELLED_ROLES = ("unlabeled", "target_domain")
@@ -22,10 +23,14 @@ MANIFEST = "stream.json"  # written last: its presence means that every case is 
 CASE_FILES = (".b2nd", "_seg.b2nd", ".pkl")
 
 
-def preprocessing_fingerprint(plans: PlansManager, configuration: ConfigurationManager) -> dict:
-    """Everything in the plans that decides how a case is preprocessed; plain JSON, compared for equality."""
+def preprocessing_fingerprint(
+    plans: PlansManager, configuration: ConfigurationManager, window: Window | None = None
+) -> dict:
+    """Everything that decides how a case is preprocessed; plain JSON, compared for equality."""
     settings = configuration.configuration
+    own_normalization = {} if window is None else {"normalization": str(window)}
     return {
+        **own_normalization,
         "transpose_forward": plans.transpose_forward,
         "foreground_intensity_properties": plans.foreground_intensity_properties_per_channel,
         **{
@@ -45,10 +50,16 @@ class Stream:
     dataset: str  # e.g. Dataset006_Lung
     lesions: tuple[str, ...]  # labels that count as lesion; empty: all
     folder: Path  # holds the .b2nd and .pkl files
+    window: Window | None = None  # None: normalised as the plans say
 
     @classmethod
     def locate(
-        cls, role: str, recorded: str, labelled_folder: str | Path, configuration: ConfigurationManager
+        cls,
+        role: str,
+        recorded: str,
+        labelled_folder: str | Path,
+        configuration: ConfigurationManager,
+        normalization: str | None = None,
     ) -> Stream:
         """The place of a stream below the labelled data set's preprocessed folder.
 
@@ -57,15 +68,18 @@ class Stream:
             recorded: data set as the plans record it, ``Dataset003_Liver`` or ``Dataset003_Liver=cancer``.
             labelled_folder: the labelled data set's preprocessed folder.
             configuration: gives the data identifier.
+            normalization: the role's own one as the plans record it, ``window(0,80)``; None is that of the plans.
 
         Raises:
-            InputError: no role or no data set name of nnU-Net's.
+            InputError: no role or no data set name of nnU-Net's, or an impossible normalisation.
         """
         dataset, _, lesions = recorded.partition("=")
         if role not in ROLES or not re.fullmatch(r"Dataset\d{3,}_[\w.-]+", dataset):
             raise InputError(f"the plans name an impossible stream: {role} {recorded}; configure it again")
-        folder = Path(labelled_folder) / "streams" / role / dataset / configuration.data_identifier
-        return cls(role, dataset, tuple(filter(None, lesions.split(","))), folder)
+        window = None if normalization is None else Window.parse(normalization)
+        name = configuration.data_identifier + (f"_{window.folder_suffix}" if window else "")
+        folder = Path(labelled_folder) / "streams" / role / dataset / name
+        return cls(role, dataset, tuple(filter(None, lesions.split(","))), folder, window)
 
     def manifest(self) -> dict | None:
         """The record of a finished preprocessing: plans fingerprint, source files and case names."""
@@ -89,7 +103,7 @@ class Stream:
         manifest = self.manifest()
         if manifest is None:
             raise InputError(f"{self.folder}: the {self.role} stream {self.dataset} is not preprocessed; {mend}")
-        if manifest["plans"] != preprocessing_fingerprint(plans, configuration):
+        if manifest["plans"] != preprocessing_fingerprint(plans, configuration, self.window):
             raise InputError(f"{self.folder}: preprocessed with other plans than those in use; {mend}")
         missing = [case for case in manifest["cases"] if not self.is_done(case)]
         if missing:
@@ -111,7 +125,8 @@ def stream_keys(
         InputError: see :meth:`Stream.locate` and :meth:`Stream.cases`.
     """
     root = role_root(labelled_folder, role)
-    streams = [Stream.locate(role, dataset, labelled_folder, configuration) for dataset in datasets]
+    normalization = PlansEntry.from_plans(plans.plans).normalizations.get(role)
+    streams = [Stream.locate(role, dataset, labelled_folder, configuration, normalization) for dataset in datasets]
     return [
         (stream.folder / case).relative_to(root).as_posix()
         for stream in streams

@@ -28,6 +28,7 @@ from nnunet_ext.training.streams.location import (
     Stream,
     preprocessing_fingerprint,
 )
+from nnunet_ext.training.streams.normalization import Window, normalize_by
 from nnunet_ext.worker_processes import first_line, in_worker_processes
 
 UNKNOWN_SPACING = 999.0  # nnU-Net's slice spacing of PNG and the like, which have no spacing in mm
@@ -52,6 +53,7 @@ class CaseSettings:
     lesion_values: list[int] | None  # None: every value above 0
     plans: dict
     configuration: str
+    window: Window | None = None  # None: normalised as the plans say
 
 
 def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
@@ -124,18 +126,18 @@ def preprocess_stream(
     cases = raw_cases(stream.role, raw_folder, dataset_json)
     values = lesion_values(stream, dataset_json)
     record = {
-        "plans": preprocessing_fingerprint(plans, configuration),
+        "plans": preprocessing_fingerprint(plans, configuration, stream.window),
         "lesion_values": values,
         "sources": {file: _stamp(file) for case in cases for file in [*case.images, *filter(None, [case.label])]},
         "cases": [case.name for case in cases],
     }
     record = json.loads(json.dumps(record))  # as it reads back
-    title = f"{stream.role} {stream.dataset} {configuration.data_identifier}"
+    title = f"{stream.role} {stream.dataset} {stream.folder.name}"
     _begin(stream.folder, record)
     todo = [case for case in cases if not stream.is_done(case.name)]
     if not todo and stream.manifest() == record:
         return f"{title}: {len(cases)} cases, done before"
-    settings = CaseSettings(str(stream.folder), dataset_json, values, plans.plans, configuration_name)
+    settings = CaseSettings(str(stream.folder), dataset_json, values, plans.plans, configuration_name, stream.window)
     outcomes = in_worker_processes(partial(_attempt, settings), todo, processes)
     errors = [error for _, error in tqdm(outcomes, desc=title, total=len(todo), unit="case") if error is not None]
     if errors:
@@ -169,8 +171,8 @@ def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
 def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     """Read, normalise and resample one case and write nnU-Net's preprocessed files; all of them or none.
 
-    Labels become lesion (1) or background (0). An unlabelled case gets nnU-Net's nonzero mask (0 inside, -1 outside)
-    and no foreground locations.
+    Labels become lesion (1) or background (0). An unlabelled case gets nnU-Net's nonzero mask (0 inside, -1 outside;
+    all 0 where the stream has a window of its own) and no foreground locations.
 
     Raises:
         InputError: the case cannot be used with these plans.
@@ -193,6 +195,8 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
         raise InputError("is a single slice, which fits only 2d plans of axial slices; configure those with -c 2d")
     properties["spacing"] = _usable_spacing(list(properties["spacing"]), plans, configuration)
     preprocessor: DefaultPreprocessor = configuration.preprocessor_class(verbose=False)
+    if settings.window is not None:
+        data = normalize_by(settings.window, preprocessor, data)
     data, label, properties = preprocessor.run_case_npy(
         data, label, properties, plans, configuration, {"labels": LESION_LABELS}
     )
