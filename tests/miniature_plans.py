@@ -124,6 +124,7 @@ def batch(made: Any, roles: tuple[str, ...] = (), seed: int = 0) -> dict[str, An
 
     target = targets if made.enable_deep_supervision else targets[0]
     labelled: dict[str, Any] = {"data": images(), "target": target, "keys": [f"case_{i}" for i in range(size)]}
+    labelled["forced"] = torch.arange(size) == size - 1  # as nnU-Net forces the last samples
     for role in roles:
         labelled[role] = {"data": images(), "keys": [f"{role}_{i}" for i in range(size)]}
         if role not in UNLABELLED_ROLES:

@@ -13,6 +13,8 @@ from nnunet_ext.losses.precision import full_precision
 
 Kind = Literal["bce", "lsgan"]
 Domain = Literal["source", "target"]
+DOMAINS: tuple[Domain, ...] = ("source", "target")
+OTHER_DOMAIN: dict[Domain, Domain] = {"source": "target", "target": "source"}
 FOUR_WAY_CLASSES = (("source", True), ("source", False), ("target", True), ("target", False))  # (domain, real)
 
 

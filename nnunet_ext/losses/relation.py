@@ -1,7 +1,6 @@
 """Feature relations of the relation-driven method: Zhang et al., "Exploiting Shared Knowledge from Non-COVID
 Lesions for Annotation-Efficient COVID-19 CT Lung Infection Segmentation", eq. 1-5."""
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -61,19 +60,3 @@ def relation_consistency(a: torch.Tensor, b: torch.Tensor, reduction: Reduction 
     if reduction == "element_mean":
         return squared.mean()
     raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, not {reduction!r}")
-
-
-def gaussian_rampup(step: int, total_steps: int, max_weight: float = 0.1, squared: bool = True) -> float:
-    """Weight λ that grows from ``max_weight * exp(-5)`` at step 0 to ``max_weight`` at ``total_steps``, then stays.
-
-    Args:
-        squared: ``exp(-5 (1 - t)²)`` as in Laine & Aila 2017, whom the paper cites; False gives the printed
-            ``exp(-5 (1 - t))``.
-
-    Raises:
-        ValueError: ``total_steps`` below 1.
-    """
-    if total_steps < 1:
-        raise ValueError(f"total_steps must be at least 1, not {total_steps}")
-    remaining = 1.0 - min(max(step / total_steps, 0.0), 1.0)
-    return max_weight * math.exp(-5.0 * (remaining**2 if squared else remaining))

@@ -14,8 +14,7 @@ from torch import nn
 
 from nnunet_ext.networks.feature_levels import level_at_stride
 from nnunet_ext.networks.planned_unet import planned_unet
-
-Segmentation = torch.Tensor | list[torch.Tensor]
+from nnunet_ext.networks.segmentation import Segmentation
 
 
 class FeatureOutput(NamedTuple):

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.networks.blocks import ConvOp
-from nnunet_ext.networks.feature_unet import FeatureUNet, Segmentation
+from nnunet_ext.networks.feature_unet import FeatureUNet
+from nnunet_ext.networks.segmentation import Segmentation
 
 SMALLEST = 16  # four poolings
 

@@ -8,9 +8,10 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunet_ext.losses.relation import Reduction, gaussian_rampup, relation_consistency, relation_matrix
+from nnunet_ext.losses.relation import Reduction, relation_consistency, relation_matrix
 from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
+from nnunet_ext.training.engine.schedules import gaussian_rampup
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.miniature import Miniature

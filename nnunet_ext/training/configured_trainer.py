@@ -1,10 +1,12 @@
 """nnU-Net's trainer with settings and streams from the plans, and each loss term in the log."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, resolve
@@ -38,6 +40,7 @@ class ConfiguredTrainer(nnUNetTrainer):
     weight_decay: Weight = 3e-5
     oversample_foreground_percent: Fraction = 0.33
     enable_deep_supervision: bool = True
+    segmentation_loss: Literal["ce_dice", "ce"] = "ce_dice"  # nnU-Net's, or cross entropy alone
     save_every: Count = 50
     seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
@@ -45,6 +48,28 @@ class ConfiguredTrainer(nnUNetTrainer):
     def plans_entry(self) -> PlansEntry:
         """What the plans say about streams and hyperparameters."""
         return PlansEntry.from_plans(self.plans_manager.plans)
+
+    @classmethod
+    def hyperparameters_in(cls, plans: PlansManager) -> dict[str, Any]:
+        """Return every hyperparameter as the plans set it; networks are built from plans alone."""
+        entry = PlansEntry.from_plans(plans.plans)
+        return resolve(cls, entry.preset, entry.settings)
+
+    def _build_loss(self) -> nn.Module:
+        """As nnU-Net, or its variant without Dice.
+
+        Raises:
+            InputError: cross entropy for labels that are regions, which overlap.
+        """
+        if self.segmentation_loss == "ce_dice":
+            return super()._build_loss()
+        if self.label_manager.has_regions:
+            raise InputError(
+                f"{type(self).__name__}: segmentation_loss=ce needs plain labels, this data set has regions"
+            )
+        from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerCELoss import nnUNetTrainerCELoss
+
+        return nnUNetTrainerCELoss._build_loss(self)
 
     def configure(self) -> None:
         """Apply the plans' hyperparameters and open a log for every term.

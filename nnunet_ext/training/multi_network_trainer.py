@@ -211,6 +211,11 @@ class MultiNetworkTrainer(ResumableTrainer):
         return due and last and self.local_rank == 0
 
     @property
+    def starts_epoch(self) -> bool:
+        """True in the first step of an epoch, when what costs time may be measured."""
+        return self._iteration_in_epoch == 0
+
+    @property
     def step_terms(self) -> tuple[str, ...]:
         """What a step may note."""
         return self.loss_terms + self.diagnostics

@@ -14,6 +14,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import dummy_context
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.training.engine import label_free, processes
 from nnunet_ext.training.engine.random_numbers import seeded_random_numbers
 from nnunet_ext.training.multi_network_trainer import MultiNetworkTrainer
@@ -239,12 +240,24 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         view, flipped = label_free.augmented_view(images, self.inference_allowed_mirroring_axes or ())
         autocast: AbstractContextManager = torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
         with autocast:
-            logits = self.network(view.to(self.device))
-        logits = (logits[0] if isinstance(logits, list | tuple) else logits).float().flip(flipped)
+            logits = finest(self.evaluated_network(view.to(self.device)))
+        return self.class_logits(logits).float().flip(flipped).softmax(1)
+
+    def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits whose softmax are probabilities of classes that exclude each other; regions become one class.
+
+        Args:
+            logits: ``[B, heads, *spatial]`` of the segmentation network.
+        """
         if not self.label_manager.has_regions:
-            return logits.softmax(1)
-        whole = logits.sigmoid().amax(1, keepdim=True)
-        return torch.cat((1 - whole, whole), 1)
+            return logits
+        whole = logits.amax(1, keepdim=True)
+        return torch.cat((torch.zeros_like(whole), whole), 1)
+
+    @property
+    def class_count(self) -> int:
+        """Channels of :meth:`class_logits`."""
+        return 2 if self.label_manager.has_regions else self.label_manager.num_segmentation_heads
 
     def on_epoch_end(self) -> None:
         """As nnU-Net, and keep the checkpoint that the label-free scores prefer."""

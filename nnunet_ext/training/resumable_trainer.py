@@ -81,6 +81,16 @@ class ResumableTrainer(ConfiguredTrainer):
         return getattr(network, "_orig_mod", network)
 
     @property
+    def encoder(self) -> Any:
+        """The encoder of nnU-Net's networks and ours, with ``strides`` and ``output_channels``; None in others."""
+        return getattr(self.module_of("network"), "encoder", None)
+
+    @property
+    def convolution(self) -> type[Any]:
+        """The convolution of the plans' dimension, for auxiliary networks."""
+        return nn.Conv2d if len(self.configuration_manager.patch_size) == 2 else nn.Conv3d
+
+    @property
     def evaluated_network(self) -> nn.Module:
         """The segmentation network that is validated, scored, saved and predicted with."""
         return self.network if self.averaged_network is None else self.averaged_network
@@ -107,6 +117,9 @@ class ResumableTrainer(ConfiguredTrainer):
         self.averaged_network: nn.Module | None = None
         if self.is_ddp:
             self._join_processes()
+        if self._do_i_compile():
+            # compiled graphs must outlive a backward pass, since several losses of a step may share one
+            torch._functorch.config.donated_buffer = False
         seed_random_numbers(self.seed)
         with self._as_if(is_ddp=False):
             super().initialize()

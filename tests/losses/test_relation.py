@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_ext.losses.relation import gaussian_rampup, relation_consistency, relation_matrix
+from nnunet_ext.losses.relation import relation_consistency, relation_matrix
 
 
 def slow_relation_matrix(features: np.ndarray) -> np.ndarray:
@@ -101,22 +101,3 @@ def test_gradients_equal_finite_differences() -> None:
     distance(ours, other.detach().float()).backward()
     distance(features, other).backward()
     torch.testing.assert_close(ours.grad, features.grad.float(), rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("squared", [True, False])
-def test_rampup_end_points(squared: bool) -> None:
-    assert gaussian_rampup(0, 100, squared=squared) == pytest.approx(0.1 * math.exp(-5))
-    assert gaussian_rampup(100, 100, squared=squared) == gaussian_rampup(250, 100, squared=squared) == 0.1
-
-
-def test_rampup_middle_values() -> None:
-    assert gaussian_rampup(50, 100) == pytest.approx(0.1 * math.exp(-5 / 4))  # 0.02865, methods: squared
-    assert gaussian_rampup(50, 100, squared=False) == pytest.approx(0.1 * math.exp(-5 / 2))  # 0.00821, as printed
-    assert gaussian_rampup(50, 100, max_weight=2.0) == pytest.approx(2 * math.exp(-5 / 4))
-    values = [gaussian_rampup(step, 20) for step in range(21)]
-    assert values == sorted(values)
-
-
-def test_rampup_needs_a_length() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        gaussian_rampup(0, 0)

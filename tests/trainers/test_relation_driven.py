@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.losses.relation import gaussian_rampup, relation_consistency, relation_matrix
+from nnunet_ext.losses.relation import relation_consistency, relation_matrix
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
+from nnunet_ext.training.engine.schedules import gaussian_rampup
 from nnunet_ext.training.weights.checkpoint_files import load_encoder
 from tests.caught_losses import caught_losses
 from tests.miniature_plans import batch, plans, trainer

@@ -1,9 +1,10 @@
-"""Is the training well? Losses that are no numbers, and how the adversaries and the codebook of a method fare."""
+"""Training diagnostics: non-finite losses, discriminator balance, gradient ratios, codebook usage."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
+from torch import nn
 
 from nnunet_ext.errors import InputError
 
@@ -49,3 +50,21 @@ def codebook_use(indices: torch.Tensor, size: int) -> torch.Tensor:
     """
     frequencies = torch.bincount(indices.flatten(), minlength=size).float() / indices.numel()
     return torch.exp(torch.special.entr(frequencies).sum()) / size
+
+
+def gradient_ratio(loss: torch.Tensor, other: torch.Tensor, parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """Norm of a loss's gradient over that of another's: which of two losses rules the parameters they share.
+
+    Args:
+        loss, other: scalars whose graphs stay usable.
+        parameters: those that both losses reach.
+
+    Returns:
+        Scalar, at least 0; infinite where the other loss has no gradient.
+    """
+    shared = list(parameters)
+    norms = []
+    for one in (loss, other):
+        gradients = torch.autograd.grad(one, shared, retain_graph=True, allow_unused=True)
+        norms.append(torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm())
+    return norms[0] / norms[1]

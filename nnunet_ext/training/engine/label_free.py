@@ -49,13 +49,17 @@ def augmented_view(images: torch.Tensor, mirror_axes: tuple[int, ...]) -> tuple[
     """Images mirrored at random, with other contrast (factor 0.75 to 1.25) and noise (sd up to 0.1, in z-scores).
 
     Args:
-        images: ``[B, channels, *spatial]`` on the CPU, whose random numbers are seeded.
+        images: ``[B, channels, *spatial]``.
         mirror_axes: spatial axes, counted from 0, that may be mirrored.
 
     Returns:
         The view and the dimensions that were flipped; flip a prediction of it there to undo them.
     """
-    coins, contrast, noise = torch.rand(len(mirror_axes)), torch.empty(1).uniform_(0.75, 1.25), torch.rand(1)
+    coins, contrast, noise = (
+        torch.rand(len(mirror_axes)),
+        float(torch.empty(1).uniform_(0.75, 1.25)),
+        float(torch.rand(1)),
+    )
     flipped = [axis + 2 for axis, coin in zip(mirror_axes, coins, strict=True) if coin < 0.5]
     mean = images.mean(dim=tuple(range(2, images.ndim)), keepdim=True)
     view = (images - mean) * contrast + mean + 0.1 * noise * torch.randn_like(images)

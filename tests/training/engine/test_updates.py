@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nnunet_ext.training.engine.averaging import decay_at, frozen_copy, update_average
-from nnunet_ext.training.engine.schedules import linear_decay, per_epoch, polynomial, step_decay
+from nnunet_ext.training.engine.schedules import polynomial
 from nnunet_ext.training.engine.updates import (
     MAX_GRADIENT_NORM,
     RatesOfEpoch,
@@ -130,13 +130,6 @@ def test_the_learning_rate_follows_the_iteration_not_the_history() -> None:
     assert rates == pytest.approx([0.5, 0.25, 0.25, 0.0])
     RatesOfEpoch([updater], iterations_per_epoch=2).step(4)
     assert updater.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * (1 - 8 / 10))
-
-
-def test_schedules() -> None:
-    assert [polynomial(4, 2.0)(i) for i in (0, 2, 4, 9)] == pytest.approx([1, 0.25, 0, 0])
-    assert [linear_decay(2, 6)(i) for i in (0, 2, 3, 6, 9)] == pytest.approx([1, 1, 0.75, 0, 0])
-    assert [per_epoch(polynomial(6, 1.0), 3)(i) for i in range(6)] == pytest.approx([1, 1, 1, 0.5, 0.5, 0.5])
-    assert [step_decay(10, 0.8)(i) for i in (0, 9, 10, 25)] == pytest.approx([1, 1, 0.8, 0.8**2])
 
 
 def test_two_owners_of_one_parameter_are_refused() -> None:

@@ -1,0 +1,24 @@
+"""AdvEnt: adversarial alignment of the entropy of predictions."""
+
+import torch
+
+from nnunet_ext.losses.entropy import self_information_map
+from nnunet_ext.networks.segmentation import Segmentation, finest
+from nnunet_ext.training.domain_critic import DomainCriticTrainer
+
+
+class AdvEntTrainer(DomainCriticTrainer):
+    """A critic judges the weighted self-information map -p log p of the prediction.
+
+    Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Semantic
+    Segmentation", eq. 8-9, with nnU-Net's loss and optimizer.
+    """
+
+    def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
+        """Segmentation and its self-information map, at full size."""
+        segmentation = self.network(images)
+        return segmentation, self_information_map(self.class_logits(finest(segmentation)).softmax(1))
+
+    def judged_channels(self) -> int:
+        """One channel per class."""
+        return self.class_count

@@ -1,0 +1,57 @@
+"""Feature-space adversarial adaptation: the control row of image-space adaptation."""
+
+from typing import Any, ClassVar
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ext.networks.feature_levels import cumulative_strides, level_at_stride, level_size
+from nnunet_ext.networks.feature_unet import FeatureUNet
+from nnunet_ext.networks.segmentation import Segmentation
+from nnunet_ext.training.domain_critic import DomainCriticTrainer
+from nnunet_ext.training.settings.hyperparameters import Count
+from nnunet_ext.training.settings.miniature import Miniature
+
+
+class FeatureSpaceDATrainer(DomainCriticTrainer):
+    """A critic of two classes judges the encoder's map at one stride.
+
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", section
+    4.4, "feature space training". The paper does not say which map is judged; see docs/image_space_da.md.
+    """
+
+    miniature: ClassVar[Miniature] = Miniature(settings={"judged_stride": 4})
+
+    judged_stride: Count = 8  # of the judged map, along the most reduced axis
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The plans' U-Net, which also returns its features in training."""
+        return FeatureUNet.from_plans(
+            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+
+    def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
+        """Segmentation and the encoder's map at ``judged_stride``."""
+        output: Any = self.network(images, with_features=True)
+        return output.segmentation, output.features[self._judged_level()]
+
+    def judged_channels(self) -> int:
+        """Channels of that map."""
+        return self.encoder.output_channels[self._judged_level()]
+
+    def judged_size(self) -> list[int]:
+        """Spatial size of that map."""
+        patch_size = self.configuration_manager.patch_size
+        strides = cumulative_strides(self.encoder.strides, len(patch_size))
+        return list(level_size(patch_size, strides[self._judged_level()]))
+
+    def _judged_level(self) -> int:
+        return level_at_stride(self.encoder.strides, self.judged_stride)

@@ -1,0 +1,221 @@
+"""Image-space adversarial adaptation: features are good for both domains when images can be rebuilt from them."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ext.losses.adversarial import DOMAINS, OTHER_DOMAIN, Domain, four_way
+from nnunet_ext.networks.blocks import initialize_normal
+from nnunet_ext.networks.critics import ImagePatchCritic
+from nnunet_ext.networks.feature_levels import cumulative_strides, level_at_stride
+from nnunet_ext.networks.feature_unet import FeatureUNet
+from nnunet_ext.networks.four_convolution_unet import FourConvolutionUNet
+from nnunet_ext.networks.image_generator import ImageGenerator
+from nnunet_ext.training.engine.diagnostics import discriminator_balance, gradient_ratio
+from nnunet_ext.training.engine.schedules import Schedule, polynomial, step_decay
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Weight
+from nnunet_ext.training.settings.miniature import Miniature
+
+ByDomain = dict[Domain, torch.Tensor]
+LevelsByDomain = dict[Domain, list[torch.Tensor]]
+
+
+class ImageSpaceDATrainer(MultiStreamTrainer):
+    """A generator rebuilds images from features; a critic tells domain and reality; the extractor confuses it.
+
+    θ_d learns the four classes of patches (eq. 5), θ_g to rebuild images that look real in their own domain (eq. 4),
+    θ_f to make the rebuilt images look like real ones of the other domain (eq. 6), θ_c the segmentation alone.
+
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", eq. 3-6
+    and table 3. Readings: docs/image_space_da.md.
+    """
+
+    required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
+    judges_unforced_samples: ClassVar[bool] = True
+    loss_terms: ClassVar[tuple[str, ...]] = (
+        "segmentation",
+        "adversarial",
+        "reconstruction",
+        "realism",
+        "discriminator",
+    )
+    diagnostics: ClassVar[tuple[str, ...]] = ("discriminator_balance", "adversarial_gradient_ratio")
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "recommended": {"average_weights": 0.999},
+        "paper": {
+            "segmentation_loss": "ce",
+            "enable_deep_supervision": False,
+            "optimizer_kind": "adam",
+            "initial_lr": 1e-5,
+            "auxiliary_lr": 1e-5,
+            "auxiliary_beta1": 0.9,
+            "order": "alternating",
+            "critic_width": 128,
+            "generator_width": 64,
+        },
+    }
+    miniature: ClassVar[Miniature] = Miniature(
+        edge=32, features=(4, 4, 8, 8, 8), settings={"critic_width": 4, "generator_width": 4}
+    )
+
+    adversarial_weight: Weight = 0.1  # alpha, eq. 6; 0 trains on the source alone
+    adversarial_reduction: Literal["paper_sum", "mean"] = "paper_sum"  # sums over patches and pixels, or means
+    order: Literal["simultaneous", "alternating"] = "simultaneous"
+    generator_levels: Literal["1-3", "2-4", "3-5"] = "3-5"  # table 3; level l has stride 2^(l-1)
+    extractor: Literal["plans", "paper"] = "plans"  # the planned U-Net, or the four convolutions of section 3.2
+    optimizer_kind: Literal["nnunet", "adam"] = "nnunet"  # of the segmentation network
+    auxiliary_lr: Weight = 1e-4  # Adam of generator and critic
+    auxiliary_beta1: Fraction = 0.7
+    critic_width: Count = 32
+    generator_width: Count = 16
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """f and c: the plans' U-Net, which also returns its features, or the paper's network."""
+        extractor = ImageSpaceDATrainer.hyperparameters_in(plans_manager)["extractor"]
+        network = FourConvolutionUNet if extractor == "paper" else FeatureUNet
+        return network.from_plans(
+            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+
+    def build_auxiliary_networks(self) -> dict[str, nn.Module]:
+        """g and d; none where the source is all that is learnt from."""
+        if not self.adversarial_weight:
+            return {}
+        encoder = self.encoder
+        strides = cumulative_strides(encoder.strides, len(self.configuration_manager.patch_size))
+        levels = self._levels()
+        generator = ImageGenerator(
+            self.convolution,
+            [encoder.output_channels[level] for level in levels],
+            [strides[level] for level in levels],
+            self.num_input_channels,
+            self.generator_width,
+        )
+        critic = ImagePatchCritic(self.convolution, self.num_input_channels, self.critic_width)
+        return {"generator": generator.apply(initialize_normal), "critic": critic.apply(initialize_normal)}
+
+    def configure_optimizer(
+        self, player: str, module: nn.Module
+    ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
+        """nnU-Net's, or Adam with the paper's steps, for f and c; Adam for g and d."""
+        in_steps = step_decay(every=10_000, factor=0.8)
+        if player == "network" and self.optimizer_kind == "nnunet":
+            return super().configure_optimizer(player, module)
+        if player == "network":
+            return torch.optim.Adam(module.parameters(), self.initial_lr), in_steps
+        schedule = polynomial(self.total_iterations) if self.optimizer_kind == "nnunet" else in_steps
+        return torch.optim.Adam(module.parameters(), self.auxiliary_lr, (self.auxiliary_beta1, 0.999)), schedule
+
+    def max_gradient_norm(self, player: str) -> float | None:
+        """nnU-Net's limit for its optimizer; the paper has none."""
+        return super().max_gradient_norm(player) if self.optimizer_kind == "nnunet" else None
+
+    def roles_in_use(self) -> list[str]:
+        """No target images where none are looked at."""
+        return super().roles_in_use() if self.adversarial_weight else []
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        """One update of each player, on one graph or in the paper's order."""
+        if not self.adversarial_weight:
+            super().training_step(batch)
+            return
+        source: Any = self.network(batch["data"], with_features=True)
+        target: Any = self.network(batch["target_domain"]["data"], with_features=True, segment=False)
+        judged = ~batch["forced"]
+        images: ByDomain = {"source": batch["data"][judged], "target": batch["target_domain"]["data"]}
+        levels: LevelsByDomain = {
+            "source": [source.features[level][judged] for level in self._levels()],
+            "target": [target.features[level] for level in self._levels()],
+        }
+        segmentation = self.loss(source.segmentation, batch["target"])
+
+        if self.order == "simultaneous":
+            rebuilt = self._move_at_once(images, levels, segmentation)
+        else:
+            rebuilt = self._move_in_turn(images, levels, segmentation)
+        self.draw(**{domain: (images[domain], rebuilt[domain]) for domain in DOMAINS})
+
+    def _move_at_once(self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor) -> ByDomain:
+        rebuilt = self._rebuild(images, levels)
+        real, fake = self._judge(images), self._judge(rebuilt)
+        with self.simultaneous():
+            self.update("critic", discriminator=self.discriminator_loss(real, fake))
+            self.update("generator", **self.generator_losses(images, rebuilt, fake))
+            self._update_network(segmentation, self.cross_domain_loss(images, fake))
+        return rebuilt
+
+    def _move_in_turn(self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor) -> ByDomain:
+        detached = {domain: [level.detach() for level in maps] for domain, maps in levels.items()}
+        rebuilt = self._rebuild(images, detached)
+        without_graph = {domain: image.detach() for domain, image in rebuilt.items()}
+        self.update("critic", discriminator=self.discriminator_loss(self._judge(images), self._judge(without_graph)))
+        self.update("generator", **self.generator_losses(images, rebuilt, self._judge(rebuilt)))
+
+        rebuilt = self._rebuild(images, levels)
+        self._update_network(segmentation, self.cross_domain_loss(images, self._judge(rebuilt)))
+        return rebuilt
+
+    def _update_network(self, segmentation: torch.Tensor, adversarial: torch.Tensor) -> None:
+        if self.starts_epoch:
+            encoder = self.encoder
+            self.note(adversarial_gradient_ratio=gradient_ratio(adversarial, segmentation, encoder.parameters()))
+        self.update("network", segmentation=segmentation, adversarial=adversarial)
+
+    # --- the losses -------------------------------------------------------------------------------------------------
+
+    def discriminator_loss(self, real: ByDomain, fake: ByDomain) -> torch.Tensor:
+        """Eq. 5: each image in its class, by the critic's logits."""
+        self.note(discriminator_balance=discriminator_balance(_realness(real), _realness(fake)))
+        losses = [four_way(real[domain], domain, True) + four_way(fake[domain], domain, False) for domain in DOMAINS]
+        return torch.stack(losses).sum()
+
+    def generator_losses(self, images: ByDomain, rebuilt: ByDomain, fake: ByDomain) -> dict[str, torch.Tensor]:
+        """Eq. 4: rebuild the image, and let it look real in its own domain."""
+        distances = [(rebuilt[domain] - images[domain]).abs().mean() for domain in DOMAINS]
+        within_domain = [four_way(fake[domain], domain, True) for domain in DOMAINS]
+        weight = self.patch_weight(images, fake)
+        return {"reconstruction": torch.stack(distances).sum(), "realism": weight * torch.stack(within_domain).sum()}
+
+    def cross_domain_loss(self, images: ByDomain, fake: ByDomain) -> torch.Tensor:
+        """Eq. 6 without the segmentation: let the rebuilt image look like a real one of the other domain."""
+        swapped = [four_way(fake[domain], OTHER_DOMAIN[domain], True) for domain in DOMAINS]
+        return self.adversarial_weight * self.patch_weight(images, fake) * torch.stack(swapped).sum()
+
+    def patch_weight(self, images: ByDomain, fake: ByDomain) -> float:
+        """What a mean over patches weighs against a mean over pixels: patches / pixels in sums as printed, or 1."""
+        if self.adversarial_reduction == "mean":
+            return 1.0
+        return fake["target"][0, 0].numel() / images["target"][0, 0].numel()
+
+    # --- the players ------------------------------------------------------------------------------------------------
+
+    def _levels(self) -> list[int]:
+        """Indices of the encoder's maps that the generator reads, finest first."""
+        first, last = map(int, self.generator_levels.split("-"))
+        strides = [2 ** (level - 1) for level in range(first, last + 1)]
+        return [level_at_stride(self.encoder.strides, stride) for stride in strides]
+
+    def _rebuild(self, images: ByDomain, levels: LevelsByDomain) -> ByDomain:
+        generator = self.auxiliary_networks["generator"]
+        return {domain: generator(levels[domain], images[domain].shape[2:]) for domain in DOMAINS}
+
+    def _judge(self, images: ByDomain) -> ByDomain:
+        critic = self.auxiliary_networks["critic"]
+        return {domain: critic(images[domain]) for domain in DOMAINS}
+
+
+def _realness(logits: ByDomain) -> torch.Tensor:
+    """Above 0 where the critic calls a patch real, of either domain."""
+    every = torch.cat(list(logits.values()))
+    real, fake = every[:, 0::2], every[:, 1::2]
+    return real.logsumexp(1) - fake.logsumexp(1)

@@ -1,0 +1,33 @@
+"""MinEnt: predictions on the target domain shall be sure."""
+
+from typing import Any, ClassVar
+
+from nnunet_ext.losses.entropy import entropy_loss
+from nnunet_ext.networks.segmentation import finest
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import Weight
+
+
+class MinEntTrainer(MultiStreamTrainer):
+    """Minimises the entropy of predictions on the target beside the segmentation loss on the source.
+
+    Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Semantic
+    Segmentation", eq. 2-4, with nnU-Net's loss and optimizer.
+    """
+
+    required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
+    loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "entropy")
+
+    entropy_weight: Weight = 0.001  # lambda_ent
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        """One update with both losses."""
+        source = self.network(batch["data"])
+        target = self.network(batch["target_domain"]["data"])
+        entropy = entropy_loss(self.class_logits(finest(target)))
+
+        self.update(
+            "network",
+            segmentation=self.loss(source, batch["target"]),
+            entropy=self.entropy_weight * entropy,
+        )

@@ -1,0 +1,81 @@
+"""What methods share in which a critic tells the labelled source from the target domain."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from nnunet_ext.losses.adversarial import source_target
+from nnunet_ext.networks.blocks import initialize_normal
+from nnunet_ext.networks.critics import PatchCritic
+from nnunet_ext.networks.segmentation import Segmentation
+from nnunet_ext.training.engine.diagnostics import discriminator_balance, gradient_ratio
+from nnunet_ext.training.engine.schedules import Schedule, polynomial
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import Count, Weight
+
+
+class DomainCriticTrainer(MultiStreamTrainer):
+    """Abstract: a critic tells the domains by some map, and the network makes the target's map look like the source's.
+
+    A method states which map: :meth:`judged_map` and :meth:`judged_channels`. The critic judges patches at random
+    positions only, or it would learn that labelled patches show more lesion.
+
+    Reference: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", as the game of two players of Vu et
+    al. 2019, "ADVENT", eq. 8-9.
+    """
+
+    required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
+    judges_unforced_samples: ClassVar[bool] = True
+    loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "adversarial", "discriminator")
+    diagnostics: ClassVar[tuple[str, ...]] = ("discriminator_balance", "adversarial_gradient_ratio")
+
+    adversarial_weight: Weight = 0.001  # lambda_adv
+    critic_lr: Weight = 1e-4
+    critic_width: Count = 64  # channels of the critic's first layer
+
+    def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
+        """Return the segmentation of ``[B, channels, *spatial]`` images and the map ``[B, C, *spatial]`` to judge."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which map its critic judges")
+
+    def judged_channels(self) -> int:
+        """Return the number of channels of the judged map."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which map its critic judges")
+
+    def judged_size(self) -> list[int]:
+        """Return the spatial size of the judged map, by default that of the patch."""
+        return list(self.configuration_manager.patch_size)
+
+    def build_auxiliary_networks(self) -> dict[str, nn.Module]:
+        """The critic, as deep as the size of the map allows."""
+        conv_op = self.convolution
+        critic = PatchCritic(conv_op, self.judged_channels(), self.judged_size(), self.critic_width)
+        return {"critic": critic.apply(initialize_normal)}
+
+    def configure_optimizer(
+        self, player: str, module: nn.Module
+    ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
+        """nnU-Net's optimizer; Adam for the critic, as ADVENT."""
+        if player == "network":
+            return super().configure_optimizer(player, module)
+        return torch.optim.Adam(module.parameters(), self.critic_lr, (0.9, 0.99)), polynomial(self.total_iterations)
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        """Both players on one graph: the critic learns the domains, the network to hide the target's."""
+        source, source_map = self.judged_map(batch["data"])
+        _, target_map = self.judged_map(batch["target_domain"]["data"])
+        critic = self.auxiliary_networks["critic"]
+        on_source = critic(source_map[~batch["forced"]])
+        on_target = critic(target_map)
+
+        segmentation = self.loss(source, batch["target"])
+        adversarial = self.adversarial_weight * source_target(on_target, source=True)
+        discriminator = (source_target(on_source, source=True) + source_target(on_target, source=False)) / 2
+        if self.starts_epoch:
+            ratio = gradient_ratio(adversarial, segmentation, self.encoder.parameters())
+            self.note(adversarial_gradient_ratio=ratio)
+
+        with self.simultaneous():
+            self.update("network", segmentation=segmentation, adversarial=adversarial)
+            self.update("critic", discriminator=discriminator)
+        self.note(discriminator_balance=discriminator_balance(on_source, on_target))
