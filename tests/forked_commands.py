@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nnunet_ext import discovery
 
-SLOW_TO_IMPORT = ["torch._dynamo", "SimpleITK", "nibabel", "seaborn", "skimage.measure", "sklearn"]
+SLOW_TO_IMPORT = ["torch._dynamo", "SimpleITK", "nibabel", "seaborn", "skimage.measure", "sklearn", "timm"]
 FORKED = not os.environ.get("REAL_COMMANDS")
 TIMEOUT_SECONDS = 600
 
