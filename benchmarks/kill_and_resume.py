@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.workplace import Workplace, kill_when, prepared_slices, pretrain_once
+from tests.workplace import DATASET, Workplace, kill_when, prepared_slices, pretrain
 
 SETTINGS = ["num_epochs=20", "num_iterations_per_epoch=5", "num_val_iterations_per_epoch=2", "save_every=1"]
 
@@ -30,14 +30,14 @@ def seconds_of_training(place: Workplace, train: tuple, fold: Path) -> float:
     """Run to the end; returns the seconds from the first epoch's log to the final checkpoint."""
     process = place.start(*train)
     while not (fold / "training_terms.csv").is_file():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.running, process.output
         time.sleep(0.02)
     begin = time.monotonic()
     while not (fold / "checkpoint_final.pth").is_file():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.running, process.output
         time.sleep(0.02)
     seconds = time.monotonic() - begin
-    process.communicate()
+    process.wait()
     return seconds
 
 
@@ -50,8 +50,8 @@ def main() -> None:
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
     place = prepared_slices(Path(tempfile.mkdtemp()), SETTINGS)
-    pretrain_once(place, "2d")
-    fold = place.fold("Dataset120_Infection", arguments.trainer, "2d")
+    pretrain(place, "2d")
+    fold = place.fold(DATASET, arguments.trainer, "2d")
     train = ("nnUNetv2_train", 120, "2d", 0, "-tr", arguments.trainer, "-device", "cpu")
     seconds = seconds_of_training(place, train, fold)
     uninterrupted = final_state(fold)
@@ -69,10 +69,10 @@ def main() -> None:
             return terms.is_file() and terms.stat().st_mtime > begin
 
         while not moving():
-            assert process.poll() is None, process.communicate()[0]
+            assert process.running, process.output
             time.sleep(0.02)
         due = time.monotonic() + wait
-        kill_when(process, lambda due=due: time.monotonic() >= due)  # type: ignore[misc]
+        assert kill_when(process, lambda due=due: time.monotonic() >= due), process.output  # type: ignore[misc]
         epochs = len(terms.read_text().splitlines()) - 1
         print(f"kill {kill + 1}: {wait:.2f} s after the log moved, {epochs} epochs in it", flush=True)
     place.run(*train, "--c")

@@ -1,9 +1,16 @@
-"""Every test gets the process's environment back as it was."""
+"""What all tests share: the environment, which each gets back as it was, and a folder for those of all workers."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from nnunet_ext.commands.entry import command_environment
+
+# Tests run beside each other, so each gets one thread; torch and the like read this when they are imported.
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+os.environ |= command_environment(**dict.fromkeys(ONE_THREAD, "1"))
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +19,10 @@ def environment_restored() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder in every worker of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own

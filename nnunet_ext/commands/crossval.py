@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext import locked_program
-from nnunet_ext.commands.entry import command, console_script
+from nnunet_ext.commands.entry import command, command_environment, console_script
 from nnunet_ext.commands.evaluate import evaluate, measuring_options, required_profiles
 from nnunet_ext.errors import InputError
 from nnunet_ext.locked_program import BUSY, held
@@ -243,7 +243,7 @@ def _train(fold: Fold, device: str, progress: str) -> int:
     arguments = fold.arguments(device)
     print(f"{progress} {shlex.join(arguments)}", flush=True)
     locked = [sys.executable, "-m", locked_program.__name__, str(fold.lock)]
-    code = subprocess.run([*locked, *_program(arguments)], check=False).returncode
+    code = subprocess.run([*locked, *_program(arguments)], check=False, env=command_environment()).returncode
     if code == BUSY:
         print(f"{fold.folder}: another run is training it", flush=True)
     elif code:
@@ -286,7 +286,7 @@ def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) 
     shutil.rmtree(replaced, ignore_errors=True)
     merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
     merge += ["-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)]
-    if code := subprocess.run(_program(merge), check=False).returncode:
+    if code := subprocess.run(_program(merge), check=False, env=command_environment()).returncode:
         raise InputError(f"{shlex.join(merge)}: ended with code {code}; mend what it says and run the same again")
     if "infnet" in args.profile:
         _link_soft_maps(model.folder(results), args.folds, unfinished)

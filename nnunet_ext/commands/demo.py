@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from nnunet_ext.commands.entry import command, console_script
+from nnunet_ext.commands.entry import command, command_environment, console_script
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ class Demo:
     def environment(self) -> dict[str, str]:
         """nnU-Net's folders below the demo's, two worker processes."""
         folders = {name: str(self.root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-        return {**os.environ, **folders, "nnUNet_def_n_proc": "2", "nnUNet_n_proc_DA": "2"}
+        return command_environment(**folders, nnUNet_def_n_proc="2", nnUNet_n_proc_DA="2")
 
     # --- where things lie -------------------------------------------------------------------------------------------
 

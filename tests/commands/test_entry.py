@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from nnunet_ext.commands.entry import command
+from nnunet_ext.commands.entry import command, command_environment
 from nnunet_ext.errors import InputError
 
 
@@ -29,3 +29,12 @@ def test_a_reader_that_stops_reading_is_no_traceback() -> None:
     ended = subprocess.run([sys.executable, "-c", script], stdout=write_end, stderr=subprocess.PIPE, text=True)
     os.close(write_end)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_threads_of_started_commands_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")  # the user's own
+    monkeypatch.setenv("nnUNet_n_proc_DA", "4")
+    environment = command_environment(nnUNet_n_proc_DA="2")
+    ours = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7", "nnUNet_n_proc_DA": "2"}
+    assert environment == {**os.environ, **ours}
