@@ -1,5 +1,6 @@
 """Every trainer through stock nnU-Net commands: plan, train, kill, resume, predict, zip out and in, predict again."""
 
+import json
 import re
 import shlex
 import sys
@@ -27,7 +28,7 @@ from tests.workplace import (
 pytestmark = pytest.mark.e2e
 
 RUNS = [(name, "2d") for name in trainers()]
-RUNS.append(("RelationDrivenTrainer", "3d_fullres"))
+RUNS += [("RelationDrivenTrainer", "3d_fullres"), ("ImageSpaceDATrainer", "3d_fullres")]
 
 
 @pytest.fixture(scope="session")
@@ -97,8 +98,7 @@ def finished(fold: Path) -> dict[str, Any]:
 def assert_complete(final: dict[str, Any], trainer: str, configuration: str, fold: Path) -> None:
     assert final["current_epoch"] == 3
     assert (fold / "validation" / "summary.json").is_file()
-    label_free = TERMS if configuration == "2d" else ()  # the volumes have no unlabelled stream
-    for term in ("train_losses", *trainers()[trainer].loss_terms, *label_free):
+    for term in ("train_losses", *trainers()[trainer].loss_terms, *TERMS):
         assert len(final["logging"][term]) == 3 and np.isfinite(final["logging"][term]).all(), term
 
 
@@ -119,6 +119,18 @@ def assert_same_predictions(one: Path, other: Path) -> None:
 def predictions(folder: Path) -> dict[str, np.ndarray]:
     files = [file for file in folder.iterdir() if file.name.endswith((".png", ".nii.gz"))]
     return {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files}
+
+
+def test_every_output_of_a_network_without_decoder_is_trained(slices: Workplace, tmp_path: Path) -> None:
+    """By a trainer in a folder of the user's own; nnU-Net's start hooks have been through the network."""
+    place = Workplace(tmp_path, slices)
+    folder = Path(__file__).with_name("extra_trainers")
+    place.run(
+        "nnUNetv2_train", 120, "2d", 0, "-tr", "MultiOutputTrainer", "-device", "cpu", nnUNet_extTrainer=str(folder)
+    )
+    fold = place.fold(DATASET, "MultiOutputTrainer", "2d")
+    last = json.loads((fold / "gradients_2.json").read_text())
+    assert len(last) == 10 and all(last.values()), last
 
 
 def test_two_processes_under_torchrun(slices: Workplace, tmp_path: Path) -> None:

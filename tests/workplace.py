@@ -66,12 +66,12 @@ def miniature_settings() -> list[str]:
     return [
         f"{trainer}.{name}={value}"
         for trainer, cls in trainers().items()
-        for name, value in getattr(cls, "miniature", {}).items()
+        for name, value in cls.miniature.settings.items()
     ]
 
 
 def prepared_slices(root: Path, settings: list[str]) -> Workplace:
-    """2d: converted phantom downloads, planned and configured; labelled 120, general 6, unlabelled 121.
+    """2d: converted phantom downloads, planned and configured; labelled 120, general 6, unlabelled and target 121.
 
     The first process that comes prepares them, others wait for it.
     """
@@ -92,20 +92,24 @@ def _prepare_slices(place: Workplace, settings: list[str]) -> None:
     place.run("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", 121, "--unlabeled", "--name", "Unlabeled")
     place.run("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", 6)
 
-    streams = ("--general", 6, "--unlabeled", 121)
+    streams = ("--general", 6, "--unlabeled", 121, "--target_domain", 121)
     place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "2d", "-np", 1, "--verify_dataset_integrity")
     place.run("nnUNetv2_ext_configure", "-d", 120, *streams, "-np", 1, "--set", *settings, *miniature_settings())
 
 
 def prepared_volumes(root: Path, settings: list[str]) -> Workplace:
-    """3d_fullres: tiny volumes, written directly; labelled 120, general 6."""
+    """3d_fullres: tiny volumes, written directly; labelled 120, general 6, of another domain 121."""
     place = Workplace(root)
     raw = place.folders["nnUNet_raw"]
     write_raw(raw, DATASET, 5, (16, 32, 32))
     write_raw(raw, "Dataset006_Lung", 2, (16, 32, 32), seed=1)
+    write_raw(raw, "Dataset121_Target", 2, (16, 32, 32), labelled=False, seed=2)
 
     place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "3d_fullres", "-np", 1)
-    place.run("nnUNetv2_ext_configure", "-d", 120, "--general", 6, "-np", 1, "--set", *settings, *miniature_settings())
+    streams = ("--general", 6, "--target_domain", 121)
+    few_levels = "generator_levels=2-4"  # the smallest volumes have no stride of 16
+    every_setting = (*settings, *miniature_settings(), few_levels)
+    place.run("nnUNetv2_ext_configure", "-d", 120, *streams, "-np", 1, "--set", *every_setting)
     return place
 
 
