@@ -107,9 +107,7 @@ def prepared_volumes(root: Path, settings: list[str]) -> Workplace:
 
     place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "3d_fullres", "-np", 1)
     streams = ("--general", 6, "--target_domain", 121)
-    few_levels = "generator_levels=2-4"  # the smallest volumes have no stride of 16
-    every_setting = (*settings, *miniature_settings(), few_levels)
-    place.run("nnUNetv2_ext_configure", "-d", 120, *streams, "-np", 1, "--set", *every_setting)
+    place.run("nnUNetv2_ext_configure", "-d", 120, *streams, "-np", 1, "--set", *settings, *miniature_settings())
     return place
 
 

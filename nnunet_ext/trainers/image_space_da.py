@@ -58,7 +58,9 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         },
     }
     miniature: ClassVar[Miniature] = Miniature(
-        edge=32, features=(4, 4, 8, 8, 8), settings={"critic_width": 4, "generator_width": 4}
+        edge=32,
+        features=(4, 4, 8, 8),
+        settings={"critic_width": 4, "generator_width": 4, "generator_levels": "2-4"},
     )
 
     adversarial_weight: Weight = 0.1  # alpha, eq. 6; 0 trains on the source alone
