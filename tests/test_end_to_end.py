@@ -81,14 +81,20 @@ def whole_run(trainer: str, configuration: str, place: Workplace) -> None:
 
 
 def begin_and_kill(place: Workplace, train: tuple, fold: Path) -> None:
-    """Start the training and kill it after its first epoch; a first stage, which its refusal asks for, comes before."""
+    """Start the training and kill it after its first epoch; where it asks for a first stage, that comes before."""
     begun = (fold / "checkpoint_latest.pth").is_file
-    if not kill_when(refused := place.start(*train), begun):
-        advice = re.search("run (nnUNetv2_train .+?) first", error_line(refused))
-        assert advice, refused.output
-        place.run(*shlex.split(advice[1]), "-device", "cpu")
+    training = place.start(*train)
+    if not kill_when(training, begun):
+        train_first_stage(place, error_line(training))
         assert kill_when(place.start(*train), begun)
     assert begun() and not (fold / "checkpoint_final.pth").exists()
+
+
+def train_first_stage(place: Workplace, refusal: str) -> None:
+    """Follow the advice of a trainer that refuses to start without its first stage."""
+    advice = re.search("run (nnUNetv2_train .+?) first", refusal)
+    assert advice, refusal
+    place.run(*shlex.split(advice[1]), "-device", "cpu")
 
 
 def finished(fold: Path) -> dict[str, Any]:
