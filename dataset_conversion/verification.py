@@ -20,9 +20,9 @@ from dataset_conversion.journal import journals, read_records
 from dataset_conversion.label_values import distinct_values
 from dataset_conversion.mirroring import in_words, mirrored_axes, wrong_side
 from dataset_conversion.nifti_cases import intensity_unit
-from dataset_conversion.pictures import open_picture, read_colours
+from dataset_conversion.raw_files import read_raw_file
 from dataset_conversion.splits import SPLITS_NAME
-from dataset_conversion.volumes import open_volume, read_voxels, right_angled, same_grid, spacing_of, voxels_sha256
+from dataset_conversion.volumes import right_angled, same_grid, spacing_of, voxels_sha256
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import in_worker_processes
 
@@ -154,7 +154,7 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
     first_affine_mm: np.ndarray | None = None
     hashes: list[str] = []
     for image in case.images:
-        read, affine_mm = _read(image)
+        read, affine_mm = read_raw_file(image)
         values = read[0]
         hashes += map(voxels_sha256, read)
         if not checked.shape:
@@ -172,7 +172,7 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
         checked.problems.append(f"{case.images[0]}: has {len(hashes)} channels, dataset.json names {channels}")
     checked.image_sha256 = " ".join(hashes)
     if case.label is not None:
-        (values, *_), affine_mm = _read(case.label)
+        (values, *_), affine_mm = read_raw_file(case.label)
         _check_grid(case.label, values.shape, affine_mm, case.images[0], checked.shape, first_affine_mm, checked)
         checked.label_sha256 = voxels_sha256(values)
         found = distinct_values(values)
@@ -204,30 +204,6 @@ def _checked(file: Path, function: Any, *arguments: Any) -> None:
         function(*arguments)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
-
-
-def _read(file: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """Channels, of which only a colour picture has several, with the geometry where the format has one.
-
-    Other formats than NIfTI are read as SimpleITK does.
-    """
-    if file.name.endswith((".nii.gz", ".nii")):
-        volume = open_volume(file)
-        return [read_voxels(file, volume)], volume.affine
-    if file.suffix.lower() in (".png", ".bmp"):
-        colours = read_colours(file)[0]
-        return list(np.moveaxis(colours, -1, 0))[: 1 if open_picture(file).mode in ("1", "L") else 3], None
-    import SimpleITK as sitk
-
-    try:
-        image = sitk.ReadImage(str(file))
-    except RuntimeError as error:
-        raise InputError(f"{file}: cannot be read ({str(error).splitlines()[-1]}); convert it again") from error
-    axes = image.GetDimension()
-    affine_mm = np.eye(4)
-    affine_mm[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * np.array(image.GetSpacing())
-    affine_mm[:axes, 3] = image.GetOrigin()
-    return [sitk.GetArrayFromImage(image).T], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm
 
 
 def _check_grid(

@@ -14,7 +14,7 @@ import numpy as np
 from dataset_conversion.converter import Case, Converter, Found, Reading
 from dataset_conversion.download_folder import files_matching
 from dataset_conversion.nifti_cases import paired, read_ct
-from dataset_conversion.volumes import open_volume
+from dataset_conversion.nifti_headers import open_volume
 from nnunet_ext.errors import InputError
 
 
@@ -96,7 +96,10 @@ class LiTS(Converter):
         if spacing_mm is None or reading.affine_mm is None:
             return reading
         scale = np.diag([*spacing_mm, 1.0])
-        label_affine_mm = None if reading.label_affine_mm is None else scale @ reading.label_affine_mm
+        label_affine_mm = reading.label_affine_mm
+        if label_affine_mm is not None:
+            sizes_only = label_affine_mm.ndim == 1
+            label_affine_mm = label_affine_mm * spacing_mm if sizes_only else scale @ label_affine_mm
         return replace(
             reading, affine_mm=scale @ reading.affine_mm, label_affine_mm=label_affine_mm,
             transforms=(*reading.transforms, "voxel size from table"),

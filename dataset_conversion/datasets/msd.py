@@ -16,7 +16,8 @@ from dataset_conversion.converter import Case, Converter, Found, Part, Reading
 from dataset_conversion.download_folder import actual_file, case_id, is_hidden, listed_file, visible_files
 from dataset_conversion.label_values import LabelMap, label_map
 from dataset_conversion.nifti_cases import AIR_HU
-from dataset_conversion.volumes import open_volume, read_voxels
+from dataset_conversion.nifti_headers import open_volume, states_orientation
+from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii")
@@ -192,7 +193,8 @@ class MSD(Converter):
         label, label_affine_mm = None, None
         if case.label_files:
             label_volume = open_volume(case.label_files[0])
-            label, label_affine_mm = self._read_label(case.label_files[0], label_volume), label_volume.affine
+            label = self._read_label(case.label_files[0], label_volume)
+            label_affine_mm = label_place(label_volume, volume.affine, states_orientation(volume))
             if self._label_map.changes:
                 transforms.append(f"labels {self._label_map.new_value}")
         as_read = image[0] if len(volume.shape) == 3 else None
@@ -211,11 +213,7 @@ class MSD(Converter):
 
     def _read_label(self, file: Path, volume: Any) -> np.ndarray:
         """Label (x, y, z) with new values."""
-        voxels = read_voxels(file, volume)
-        if voxels.ndim == 4 and voxels.shape[3] == 1:
-            voxels = voxels[..., 0]
-        if voxels.ndim != 3:
-            raise InputError(f"{file}: label has shape {voxels.shape}, expected three axes; download it again")
+        voxels = spatial_axes(file, read_voxels(file, volume), anywhere=True)
         try:
             return self._label_map(voxels)
         except InputError as error:

@@ -16,7 +16,8 @@ from dataset_conversion.converter import Case, Found, Reading
 from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, is_hidden, natural_key
 from dataset_conversion.mirroring import points_of, shares_by_mirroring
-from dataset_conversion.volumes import label_on_image_grid, open_volume, read_voxels
+from dataset_conversion.nifti_headers import open_volume
+from dataset_conversion.volumes import label_on_image_grid, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -205,8 +206,7 @@ def _on_grid(file: Path, hu: np.ndarray, affine_mm: np.ndarray, cavity: bool) ->
         InputError: no orientation fits clearly.
     """
     volume = open_volume(file)
-    values = read_voxels(file, volume)
-    values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
+    values = spatial_axes(file, read_voxels(file, volume), anywhere=True)
     mask = values > 0.5
     uncommon = bool(np.any((values != 0) & (values != 1)))
     warnings = [f"{file.name}: values between 0 and 1, threshold 0.5"] if uncommon else []

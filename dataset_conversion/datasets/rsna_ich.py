@@ -18,7 +18,8 @@ from dataset_conversion.converter import Case, Found, Reading
 from dataset_conversion.dicom_converter import DicomConverter, files_of, image_name, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
 from dataset_conversion.haemorrhage_labels import MASK_ENDINGS, TYPES, read_slice_mask, read_table, slice_label
-from dataset_conversion.volumes import open_volume, read_voxels
+from dataset_conversion.nifti_headers import open_volume, states_orientation
+from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
@@ -292,7 +293,7 @@ class RsnaIch(DicomConverter):
             warnings = (*warnings, "all voxels have one value")
         label, label_affine_mm = None, None
         if case.label_files:
-            label, label_affine_mm, remarks = self._read_label(case.label_files[0], volume.voxels.shape)
+            label, label_affine_mm, remarks = self._read_label(case.label_files[0], volume.grid.affine_ras_mm)
             warnings = (*warnings, *remarks)
         return Reading(
             volume.voxels[None],
@@ -318,18 +319,19 @@ class RsnaIch(DicomConverter):
             raise InputError(f"{file}: {reason}; remove the file")
         return read_volume(accepted[0])
 
-    def _read_label(self, file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-        """Mask of a slice or of a series, as (x, y, z) with its affine, or on the image's pixels without."""
+    def _read_label(self, file: Path, affine_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+        """Mask of a slice or of a series, as (x, y, z) with its place (:func:`label_place`), or on the pixels."""
         if self.dimension == "3d":
             volume = open_volume(file)
             label, warnings = self._volume_label(file, volume)
-            return label, volume.affine, warnings
-        label, affine_mm, warnings = read_slice_mask(file, self.classes == "types")
-        return (label if affine_mm is not None else label.T[:, :, None]), affine_mm, warnings
+            return label, label_place(volume, affine_mm), warnings
+        label, label_affine_mm, warnings = read_slice_mask(file, self.classes == "types", affine_mm)
+        return (label if label.ndim == 3 else label.T[:, :, None]), label_affine_mm, warnings
 
     def _volume_label(self, file: Path, volume: object) -> tuple[np.ndarray, tuple[str, ...]]:
         try:
-            return slice_label(read_voxels(file, volume), self.classes == "types")
+            voxels = spatial_axes(file, read_voxels(file, volume), anywhere=True)
+            return slice_label(voxels, self.classes == "types")
         except InputError as error:
             raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
 
@@ -337,13 +339,14 @@ class RsnaIch(DicomConverter):
         """Image and mask as NIfTI volumes (BHSD, ct-ich)."""
         image_file = case.image_files[0]
         image = open_volume(image_file)
-        hu, transforms, remarks = _as_hu(read_voxels(image_file, image))
+        hu, transforms, remarks = _as_hu(spatial_axes(image_file, read_voxels(image_file, image)))
         reading = Reading(hu[None], None, "HU", image.affine, transforms=transforms, warnings=remarks)
         if not case.label_files:
             return reading
         mask = open_volume(case.label_files[0])
         label, warnings = self._volume_label(case.label_files[0], mask)
-        return replace(reading, label=label, label_affine_mm=mask.affine, warnings=(*warnings, *remarks))
+        place = label_place(mask, image.affine, states_orientation(image))
+        return replace(reading, label=label, label_affine_mm=place, warnings=(*warnings, *remarks))
 
     def _read_bare_slice(self, case: Case) -> Reading:
         """A slice without any geometry, as ct-ich's are passed on."""
@@ -360,8 +363,8 @@ class RsnaIch(DicomConverter):
         reading = Reading(hu[None], None, "HU", place_mm, transforms=transforms, warnings=remarks)
         if not case.label_files:
             return reading
-        label, affine_mm, warnings = read_slice_mask(case.label_files[0], self.classes == "types")
-        if affine_mm is not None:
+        label, _, warnings = read_slice_mask(case.label_files[0], self.classes == "types", place_mm)
+        if label.ndim == 3:
             raise InputError(f"{case.label_files[0]}: is a volume, its image {file.name} a slice without a place")
         return replace(reading, label=label.T[:, :, None], warnings=(*remarks, *warnings))
 
