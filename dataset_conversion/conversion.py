@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from dataset_conversion.case_writer import (
     source_name,
 )
 from dataset_conversion.converter import Case, Converter, Found
-from dataset_conversion.download_folder import natural_key, require_unpacked
+from dataset_conversion.download_folder import natural_key, require_unpacked, sha256_of_file
 from dataset_conversion.journal import (
     Journal,
     files_in,
@@ -150,12 +150,23 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
 
 
 def _without_name_clashes(found: Found) -> Found:
-    """Cases whose ids differ, also on file systems that ignore case; the others become problems."""
-    count = Counter(case.id.casefold() for case in found.cases)
-    clashes = [case for case in found.cases if count[case.id.casefold()] > 1]
-    lines = [f"{case.image_files[0]}: several files would become case {case.id}; rename them" for case in clashes]
-    cases = [case for case in found.cases if count[case.id.casefold()] == 1]
-    return Found(sorted(cases, key=lambda case: natural_key(case.id)), found.problems + lines, found.notes)
+    """Cases whose ids differ, also on file systems that ignore case; of exact copies the first, others are problems."""
+    by_id: dict[str, list[Case]] = defaultdict(list)
+    for case in found.cases:
+        by_id[case.id.casefold()].append(case)
+    cases, problems, copies = [], list(found.problems), 0
+    for first, *others in by_id.values():
+        contents = {tuple(map(sha256_of_file, (*case.image_files, *case.label_files))) for case in others}
+        if not others or contents == {tuple(map(sha256_of_file, (*first.image_files, *first.label_files)))}:
+            cases.append(first)
+            copies += len(others)
+            continue
+        files = [case.image_files[0] for case in (first, *others)]
+        problems.append(f"{files[0]}: and {files[1]} would both become case {first.id}, and differ; remove one of them")
+    notes = list(found.notes)
+    if copies:
+        notes.append(f"{copies} exact copies of cases are left out")
+    return Found(sorted(cases, key=lambda case: natural_key(case.id)), problems, notes)
 
 
 def _prepare(

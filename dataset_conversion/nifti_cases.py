@@ -10,6 +10,7 @@ import numpy as np
 
 from dataset_conversion.converter import Case, Found, Part, Reading
 from dataset_conversion.download_folder import case_id
+from dataset_conversion.label_values import rounded_labels
 from dataset_conversion.nifti_headers import open_volume, states_orientation
 from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
@@ -95,7 +96,7 @@ def read_ct(
 
     Args:
         case: one image file, at most one label file.
-        label_values: from label voxels to integers, with warnings; None: they are integers.
+        label_values: from label voxels to integers, with warnings; None: they are integers, but for rounding.
 
     Raises:
         InputError: a damaged file.
@@ -111,9 +112,8 @@ def read_ct(
     label, label_affine_mm = None, None
     if case.label_files:
         label, label_affine_mm = read_label(case.label_files[0], volume)
-        if label_values is not None:
-            label, more = label_values(label)
-            warnings += more
+        label, more = (label_values or rounded_labels)(label)
+        warnings += more
     return Reading(image[None], label, unit, volume.affine, label_affine_mm, warnings=tuple(warnings), as_read=image)
 
 

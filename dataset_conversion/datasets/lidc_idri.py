@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,7 +128,7 @@ class LidcIdri(DicomConverter):
                 files[annotations.series_uid].append(path)
         if xrays:
             found.notes.append(f"{xrays} XML files are readings of chest X-rays and are passed over")
-        if not files and not self.unlabeled:
+        if not files and not found.problems and not self.unlabeled:
             raise InputError(
                 f"{self.source}: holds no XML file of a CT reading; unpack LIDC-XML-only.zip of {self.download} into it"
             )
@@ -187,12 +188,15 @@ def slices_of_outlines(annotations: Annotations, acquisition: Acquisition) -> di
     Raises:
         InputError: an outline lies on no slice.
     """
-    by_uid = {item.sop_uid: index for index, item in enumerate(acquisition.slices) if item.sop_uid}
+    uids = Counter(item.sop_uid for item in acquisition.slices)  # an anonymiser may give all slices one
+    by_uid = {item.sop_uid: index for index, item in enumerate(acquisition.slices) if uids[item.sop_uid] == 1}
     heights_mm = np.array([item.position_mm[2] for item in acquisition.slices])
     places: dict[Outline, int] = {}
     drawn = [outline for nodules in annotations.readers for outlines in nodules for outline in outlines]
     for outline in (outline for outline in drawn if outline.encloses):
         index = by_uid.get(outline.sop_uid)
+        if index is None and not math.isfinite(outline.z_mm):
+            raise InputError("an outline names no image of the series, and no height; download the series again")
         if index is None:
             index = int(np.abs(heights_mm - outline.z_mm).argmin())
             if abs(heights_mm[index] - outline.z_mm) > SAME_SLICE_MM:

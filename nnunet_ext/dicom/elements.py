@@ -137,14 +137,13 @@ def finite_or_none(value: Any) -> float | None:
 
 
 def decimals(text: str) -> int:
-    """Digits behind the point of a decimal string, negative where even tens were rounded.
+    """Digits behind the point that a decimal string needs, up to five: what follows is noise of the writer.
 
-    >>> decimals("-8"), decimals("0.60"), decimals("1.25e1")
-    (0, 2, 1)
+    >>> decimals("-8"), decimals("0.60"), decimals("8.800000000000001"), decimals("1.25e1")
+    (0, 1, 1, 1)
     """
-    mantissa, _, exponent = text.strip().lower().partition("e")
-    shift = finite_or_none(exponent) or 0
-    return len(mantissa.partition(".")[2]) - int(shift)
+    number = finite_or_none(text) or 0.0
+    return len(f"{number:.5f}".rstrip("0").partition(".")[2])
 
 
 def _raw(data: Elements, name: str) -> Any:

@@ -278,7 +278,7 @@ def _number(group: Header, name: str, item: Slice) -> float | None:
     except (TypeError, ValueError):
         shown = "\\".join(map(str, value)) if not isinstance(value, str) else value
         raise InputError(
-            f"{item.path}: {name} is {shown[:40]!r}, no number; its values are unknown, mend or remove the file"
+            f"{item.path}: {name} is '{shown[:40]}', no number; its values are unknown, mend or remove the file"
         ) from None
 
 
