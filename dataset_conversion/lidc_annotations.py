@@ -30,11 +30,11 @@ Denominator = Literal["all4", "marked"]
 class Outline:
     """One closed outline on one slice: ``points`` are (column, row) from 0; a ``hole`` bounds what is excluded.
 
-    ``z_mm`` is NaN where the file gives no height.
+    ``z_mm`` is None where the file gives no height.
     """
 
     sop_uid: str
-    z_mm: float
+    z_mm: float | None
     hole: bool
     points: tuple[tuple[int, int], ...]
 
@@ -105,9 +105,10 @@ def _outlines(nodule: Element) -> Iterator[Outline]:
         inclusion = _text(roi, "inclusion").upper()
         if inclusion not in ("TRUE", "FALSE"):
             raise ValueError(f"inclusion is {inclusion or 'absent'}, expected TRUE or FALSE")
-        z_mm = float(_text(roi, "imageZposition") or "nan")
+        height = float(_text(roi, "imageZposition") or "nan")
+        z_mm = height if math.isfinite(height) else None
         sop_uid = _text(roi, "imageSOP_UID")
-        if not sop_uid and not math.isfinite(z_mm):
+        if not sop_uid and z_mm is None:
             raise ValueError("it names neither its image nor its height")
         yield Outline(sop_uid, z_mm, inclusion == "FALSE", points)
 

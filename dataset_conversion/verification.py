@@ -47,6 +47,7 @@ class Checked:
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     empty: bool = False
+    full: bool = False
     image_sha256: str = ""
     label_sha256: str = ""
     side: str = ""
@@ -129,12 +130,11 @@ def _label_values(folder: Path, description: dict[str, Any]) -> tuple[set[int], 
     values: set[int] = set()
     regions = False
     for value in description["labels"].values():
-        several = isinstance(value, list)
-        regions |= several
-        try:
-            values.update(map(int, value) if several else [int(value)])
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{folder / 'dataset.json'}: label value {value!r} is no integer; mend it") from error
+        several = value if isinstance(value, list) else [value]
+        regions |= isinstance(value, list)
+        if wrong := [one for one in several if isinstance(one, bool) or not isinstance(one, int)]:
+            raise InputError(f"{folder / 'dataset.json'}: label value {wrong[0]!r} is no integer; mend it")
+        values.update(several)
     return values, regions
 
 
@@ -178,11 +178,12 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
         found = distinct_values(values)
         foreign = found[~np.isin(found, sorted(labels))]
         if foreign.size:
-            shown = ", ".join(f"{value:g}" for value in foreign[:5])
+            shown = ", ".join(f"{value:.9g}" for value in foreign[:5])
             checked.problems.append(
                 f"{case.label}: holds {shown}, which dataset.json does not declare; convert it again"
             )
         checked.empty = bool((found == 0).all())
+        checked.full = not (found == 0).any()
         if first is not None and affine_mm is not None and values.ndim == 3 and not checked.problems:
             _check_sides(case.label, first, values, named, affine_mm, checked)
 
@@ -282,6 +283,8 @@ def _findings(folder: Path, results: list[Checked]) -> list[str]:
     findings = []
     if empty := [checked.case for checked in results if checked.empty]:
         findings.append(f"{len(empty)} labels without foreground: {', '.join(empty[:5])}")
+    if full := [checked.case for checked in results if checked.full]:
+        findings.append(f"{len(full)} labels without background (inverted?): {', '.join(full[:5])}")
     findings += [f"{checked.case}: {checked.side}" for checked in results if checked.side]
     first_with: dict[str, str] = {}
     for checked in results:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -195,9 +194,9 @@ def slices_of_outlines(annotations: Annotations, acquisition: Acquisition) -> di
     drawn = [outline for nodules in annotations.readers for outlines in nodules for outline in outlines]
     for outline in (outline for outline in drawn if outline.encloses):
         index = by_uid.get(outline.sop_uid)
-        if index is None and not math.isfinite(outline.z_mm):
+        if index is None and outline.z_mm is None:
             raise InputError("an outline names no image of the series, and no height; download the series again")
-        if index is None:
+        if index is None and outline.z_mm is not None:
             index = int(np.abs(heights_mm - outline.z_mm).argmin())
             if abs(heights_mm[index] - outline.z_mm) > SAME_SLICE_MM:
                 raise InputError(
