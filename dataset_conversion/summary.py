@@ -21,9 +21,11 @@ class Summary:
     """What a conversion did. Cases are ids in natural order; ``problems`` are lines, one per case that failed.
 
     ``elsewhere`` counts cases that other parts of a job array, or an earlier download, gave. ``empty`` have a label
-    file without foreground, ``full`` one without background; ``duplicates`` map a case to an earlier one with the same image, ``copies`` to one in
-    another data set (``Dataset006_X/case``). ``units`` counts cases by intensity unit, ``warnings`` by kind. ``label_voxels`` and ``label_cases`` count by label name, over all ``labelled`` cases. ``slices`` counts
-    layers along the last axis. ``complete`` is False while another part of a job array has cases to do.
+    file without foreground, ``full`` one without background; ``duplicates`` map a case to an earlier one with the same
+    image, ``copies`` to one in another data set (``Dataset006_X/case``). ``units`` counts cases by intensity unit,
+    ``warnings`` by kind. ``label_voxels`` and ``label_cases`` count by label name, over all ``labelled`` cases.
+    ``slices`` counts layers along the last axis. ``complete`` is False while another part of a job array has cases to
+    do.
     """
 
     folder: Path

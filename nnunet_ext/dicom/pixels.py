@@ -83,7 +83,7 @@ def read_pixels(item: Slice) -> Pixels:
         raise
     except Exception as error:  # fields that decide about the values may hold anything
         raise InputError(
-            f"{item.path}: its rescaling, table or padding cannot be read ({first_line(error)}); mend or remove the file"
+            f"{item.path}: its rescaling, table or padding cannot be read ({first_line(error)}); mend or remove it"
         ) from error
 
 
