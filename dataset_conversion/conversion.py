@@ -317,9 +317,7 @@ def _finish(converter: Converter, done: list[Record], summary: Summary, forbid_o
         replace_text(folder / SUMMARY_NAME, f"# {folder.name}\n\n{markdown(summary)}")
         channels = written_channels(converter, summary.units)
         if channels != output_channels(converter):
-            summary.notes.append(
-                f"no case is in HU, so channel CT is called {channels[0]!r}: nnU-Net would scale it as HU"
-            )
+            summary.notes.append(f"no case is in HU, so the channel is called {channels[0]!r}: nnU-Net scales CT as HU")
         write_dataset_json(folder, converter, channels, summary.count_by_part["Tr"])
 
 

@@ -56,6 +56,13 @@ def read_table(files: Iterable[Path]) -> HaemorrhageTable:
     return table
 
 
+def in_words(types: frozenset[str] | None) -> str:
+    """Types of an image; ``unknown`` where the table does not hold it."""
+    if types is None:
+        return "unknown"
+    return " ".join(sorted(types - {"any"})) or ("any" if types else "none")
+
+
 def _entries(file: Path, table: HaemorrhageTable) -> Iterator[tuple[str, str, bool]]:
     """Image, type and whether it is present, of each cell of a table."""
     if "submission" in file.name.lower():

@@ -194,13 +194,17 @@ def slices_of_outlines(annotations: Annotations, acquisition: Acquisition) -> di
     drawn = [outline for nodules in annotations.readers for outlines in nodules for outline in outlines]
     for outline in (outline for outline in drawn if outline.encloses):
         index = by_uid.get(outline.sop_uid)
-        if index is None and outline.z_mm is None:
-            raise InputError("an outline names no image of the series, and no height; download the series again")
-        if index is None and outline.z_mm is not None:
-            index = int(np.abs(heights_mm - outline.z_mm).argmin())
-            if abs(heights_mm[index] - outline.z_mm) > SAME_SLICE_MM:
-                raise InputError(
-                    f"an outline lies at {outline.z_mm:g} mm, where the series has no slice; download the series again"
-                )
-        places[outline] = index
+        places[outline] = _slice_at(outline, heights_mm) if index is None else index
     return places
+
+
+def _slice_at(outline: Outline, heights_mm: np.ndarray) -> int:
+    """The slice at the height of an outline whose image is unknown."""
+    if outline.z_mm is None:
+        raise InputError("an outline names no image of the series, and no height; download the series again")
+    nearest = int(np.abs(heights_mm - outline.z_mm).argmin())
+    if abs(heights_mm[nearest] - outline.z_mm) > SAME_SLICE_MM:
+        raise InputError(
+            f"an outline lies at {outline.z_mm:g} mm, where the series has no slice; download the series again"
+        )
+    return nearest

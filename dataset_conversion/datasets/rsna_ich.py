@@ -25,7 +25,7 @@ from dataset_conversion.haemorrhage_slices import (
     read_placed_slice,
     steps_of_series_mm,
 )
-from dataset_conversion.haemorrhage_table import EXPECTED, TYPES, read_table
+from dataset_conversion.haemorrhage_table import EXPECTED, TYPES, in_words, read_table
 from dataset_conversion.nifti_headers import open_volume, states_orientation
 from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
@@ -210,7 +210,7 @@ class RsnaIch(DicomConverter):
                 "patient": self.public(item.patient_id, "patient"),
                 "series_uid": item.series_uid,
                 "step_mm": f"{steps_mm[item.path]:g}",
-                "haemorrhage": _words(types.get(name)),
+                "haemorrhage": in_words(types.get(name)),
             }
             part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
             image = case_id(self.public(name, "image"))
@@ -248,7 +248,7 @@ class RsnaIch(DicomConverter):
                 if masks is not None and mask is None:
                     without_mask += 1
                     continue
-                details = {**self.details_of(acquisition), "haemorrhage": _words(union)}
+                details = {**self.details_of(acquisition), "haemorrhage": in_words(union)}
                 suffix = f"-{number}" if len(by_study[study]) > 1 else ""
                 part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
                 labels = (mask,) if mask else ()
@@ -345,9 +345,3 @@ class RsnaIch(DicomConverter):
         label, warnings = self._volume_label(case.label_files[0], mask)
         place = label_place(mask, image.affine, states_orientation(image))
         return replace(reading, label=label, label_affine_mm=place, warnings=(*warnings, *remarks))
-
-
-def _words(types: frozenset[str] | None) -> str:
-    if types is None:
-        return "unknown"
-    return " ".join(sorted(types - {"any"})) or ("any" if types else "none")

@@ -100,8 +100,10 @@ def test_slices(rsna: Path, raw: Path) -> None:
 
 def test_series(rsna: Path, raw: Path) -> None:
     summary = convert(RsnaIch(rsna, dimension="3d"), raw / "Dataset120_X")
-    reason = "holds several different slices at 3 positions; neither phase, acquisition, reconstruction, time nor order in the headers sorts them into whole "
-        "stacks"
+    reason = (
+        "holds several different slices at 3 positions; neither phase, acquisition, reconstruction, time nor order in "
+        "the headers sorts them into whole stacks"
+    )
     assert summary.problems == [f"{rsna / 'stage_2_train'}: series of 9 images left out: {reason}"]
     assert set(summary.converted) == {study(0), study(1), study(3)}
     for number in (0, 3):
