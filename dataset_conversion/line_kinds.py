@@ -26,6 +26,10 @@ class LineKinds:
     def __bool__(self) -> bool:
         return bool(self._counts)
 
+    def total(self) -> int:
+        """Return how many lines were counted."""
+        return self._counts.total()
+
     def add(self, line: str, count: int = 1) -> None:
         """Count a line."""
         words, numbers = tuple(_NUMBER.split(line)), _NUMBER.findall(line)

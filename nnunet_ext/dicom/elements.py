@@ -94,6 +94,17 @@ def number_of(data: Elements, name: str) -> float | None:
     return finite_or_none(text_of(data, name))
 
 
+def float_of(data: Elements, name: str) -> float | None:
+    """A binary floating point number (VR FL or FD); None where it is absent or none."""
+    element = data.get(TAGS[name])
+    if element is None or not isinstance(element.value, bytes):
+        return finite_or_none(None if element is None else element.value)
+    form = {4: "f", 8: "d"}.get(len(element.value))
+    if form is None:
+        return None
+    return finite_or_none(struct.unpack(("<" if element.is_little_endian else ">") + form, element.value)[0])
+
+
 def short_of(data: Elements, name: str) -> int:
     """A 16-bit number; 0 where it is absent."""
     element = data.get(TAGS[name])

@@ -17,6 +17,7 @@ from nnunet_ext.dicom.elements import (
     decimals,
     decoded_text_of,
     finite_or_none,
+    float_of,
     number_of,
     short_of,
     text_of,
@@ -229,7 +230,7 @@ def _plain_slice(path: Path, data: Elements) -> Slice:
         transfer_syntax=text_of(data, "TransferSyntaxUID"),
         photometric=text_of(data, "PhotometricInterpretation").upper(),
         rescaling=", ".join(name for name in (SLOPE, INTERCEPT) if text_of(data, name)),
-        cardiac_phase=number_of(data, "NominalPercentageOfCardiacPhase"),
+        cardiac_phase=float_of(data, "NominalPercentageOfCardiacPhase"),
         trigger_time=number_of(data, "TriggerTime"),
         settings="\\".join(settings) if any(settings) else "",
     )

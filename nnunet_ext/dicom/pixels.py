@@ -140,7 +140,6 @@ def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
 def _decode(item: Slice) -> tuple[Header, np.ndarray]:
     """The header and the stored values, widened to int32."""
     from pydicom import dcmread
-    from pydicom.pixels import pixel_array
     from pydicom.uid import UID
 
     path, frame = Path(item.path), item.frame
@@ -156,7 +155,7 @@ def _decode(item: Slice) -> tuple[Header, np.ndarray]:
         if not 0 < data.Rows * data.Columns <= LARGEST_PIXELS:
             raise InputError(f"{path}: says it has {data.Columns}x{data.Rows} pixels; it is damaged, copy it again")
         _require_decoder(item)
-        stored = _without_other_bits(pixel_array(data, index=frame or 0, raw=True), data, item)
+        stored = _stored_values(data, item)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # decoders raise a dozen kinds for damaged data
@@ -184,23 +183,28 @@ def _require_decoder(item: Slice) -> None:
         ) from None
 
 
-def _without_other_bits(stored: np.ndarray, data: Dataset, item: Slice) -> np.ndarray:
-    """Values whose highest bit is not the one below BitsStored, moved to where they belong.
+def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
+    """Stored values of an image; those whose highest bit is not the one below BitsStored are moved to where they belong.
 
     Raises:
-        InputError: they are compressed, or the bits are impossible.
+        InputError: such values are compressed, or the bits are impossible.
     """
-    bits, high = int(data.get("BitsStored", 0)), data.get("HighBit")
-    if stored.dtype.kind == "f" or high is None or int(high) == bits - 1:
-        return stored
-    below, allocated = int(high) + 1 - bits, stored.dtype.itemsize * 8
-    if below < 0 or int(high) >= allocated or item.transfer_syntax not in (*PLAIN_SYNTAXES, DEFLATED):
+    from pydicom.pixels import pixel_array
+
+    frame, bits, high = item.frame or 0, data.get("BitsStored"), data.get("HighBit")
+    if bits is None or high is None or high == bits - 1:
+        return pixel_array(data, index=frame, raw=True)
+    allocated, below = int(data.BitsAllocated), int(high) + 1 - int(bits)
+    if below < 0 or high >= allocated or item.transfer_syntax not in (*PLAIN_SYNTAXES, DEFLATED):
         raise InputError(
             f"{item.path}: stores {bits} bits up to bit {high}, which is not read; convert the file first, e.g. with "
             "gdcmconv --raw"
         )
+    data.BitsStored = allocated  # or pydicom would cut the upper bits off
+    whole = pixel_array(data, index=frame, raw=True)
+    data.BitsStored = bits
     above = allocated - 1 - int(high)
-    return (stored << above) >> (above + below)
+    return (whole << above) >> (above + below)
 
 
 @lru_cache(maxsize=1)
