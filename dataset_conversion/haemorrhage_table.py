@@ -15,6 +15,7 @@ TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "su
 BITS = {kind: 1 << index for index, kind in enumerate((*TYPES, "any"))}
 DELIMITERS = ",;\t"
 IMAGE_COLUMNS = ("id", "image", "image_id", "imageid", "sopinstanceuid")
+INDEX_COLUMNS = ("", "index", "unnamed: 0")  # as pandas writes them
 VALUES = {"0": False, "1": True, "0.0": False, "1.0": True}
 EXPECTED = "columns ID and Label, or an image's ID and its types"
 
@@ -73,7 +74,7 @@ def _entries(file: Path, table: HaemorrhageTable) -> Iterator[tuple[str, str, bo
             delimiter = max(DELIMITERS, key=head.count)
             names = [name.strip().casefold() for name in next(csv.reader([head], delimiter=delimiter), [])]
             rows = csv.reader(stream, delimiter=delimiter)
-            if "label" in names and "id" in names:
+            if {"id", "label"} <= set(names) and set(names) <= {"id", "label", *INDEX_COLUMNS}:
                 yield from _long(file, names, rows)
             elif set(BITS) <= set(names) and any(name in names for name in IMAGE_COLUMNS):
                 yield from _wide(file, names, rows)

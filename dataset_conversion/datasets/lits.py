@@ -78,12 +78,15 @@ class LiTS(Converter):
             return {}
         try:
             with Path(self.ircad_spacing_table).open(encoding="utf-8-sig", newline="") as stream:
-                rows = {int(row["volume"]): tuple(float(row[axis]) for axis in "xyz") for row in csv.DictReader(stream)}
+                sizes = [(int(row["volume"]), *(float(row[axis]) for axis in "xyz")) for row in csv.DictReader(stream)]
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise InputError(
                 f"{self.ircad_spacing_table}: is no table with columns volume,x,y,z ({error}); mend it"
             ) from error
-        if any(not 0.1 <= size <= 20 for sizes in rows.values() for size in sizes):
+        rows = {volume: tuple(size) for volume, *size in sizes}
+        if len(rows) < len(set(sizes)):
+            raise InputError(f"{self.ircad_spacing_table}: gives one volume several voxel sizes; mend it")
+        if any(not 0.1 <= size <= 20 for row in rows.values() for size in row):
             raise InputError(f"{self.ircad_spacing_table}: a voxel size lies outside 0.1 to 20 mm; mend it")
         return rows
 

@@ -184,7 +184,7 @@ def _require_decoder(item: Slice) -> None:
 
 
 def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
-    """Stored values of an image; those whose highest bit is not the one below BitsStored are moved to where they belong.
+    """Stored values of an image; where their highest bit is not the one below BitsStored, they are moved to it.
 
     Raises:
         InputError: such values are compressed, or the bits are impossible.

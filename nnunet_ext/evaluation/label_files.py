@@ -80,7 +80,7 @@ def read_label_file(path: Path) -> LabelMap:
         raise InputError(f"{path}: {components} values per voxel; a label file has one")
     if components > 1:
         channels = np.moveaxis(array, -1, 0)
-        has_alpha = components in (2, 4) and array.dtype.kind == "u"
+        has_alpha = components == 4 and path.name.endswith(_WITHOUT_GEOMETRY)
         if has_alpha and (channels[-1] != np.iinfo(array.dtype).max).any():
             raise InputError(f"{path}: has transparent pixels, whose label is not certain; save it without them")
         array, *others = channels[:-1] if has_alpha else channels  # grey BMP and many grey PNG arrive as RGB or RGBA
