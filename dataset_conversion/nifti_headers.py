@@ -49,9 +49,7 @@ def open_volume(path: Path) -> Any:
     _require_numbers(path, volume, header)
     _require_voxel_sizes(path, volume, header)
     _require_agreement(path, volume.shape, header)
-    unit = volume.header.get_xyzt_units()[0]
-    if unit not in ("mm", "unknown"):  # SimpleITK would convert the geometry, most other readers not
-        raise InputError(f"{path}: its header gives voxel sizes in {unit}; write them in mm")
+    _require_millimetres(path, header)
     return volume
 
 
@@ -155,7 +153,10 @@ def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
         )
     if header["qform_code"] <= 0:
         return
-    qform_mm = _qform(header)
+    try:
+        qform_mm = _qform(header)
+    except ValueError:
+        raise InputError(f"{path}: its qform is no rotation; write the right one, or set qform_code to 0") from None
     u, _, vt = np.linalg.svd(sform_mm[:3, :3] / sizes_mm)  # a qform knows no shear
     turn = u @ vt - qform_mm[:3, :3] / np.linalg.norm(qform_mm[:3, :3], axis=0)
     apart_mm = np.abs(sform_mm[:3, 3] - qform_mm[:3, 3]).max()
@@ -165,6 +166,16 @@ def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
             f"{path}: its qform ({_place(qform_mm)}) and its sform ({_place(sform_mm)}) put the voxels at different "
             "places; readers believe one or the other; write the right one into both"
         )
+
+
+def _require_millimetres(path: Path, header: Any) -> None:
+    """Refuse other units: SimpleITK would convert the geometry, most other readers not."""
+    try:
+        unit = header.get_xyzt_units()[0]
+    except KeyError:
+        unit = f"unit {int(header['xyzt_units'])}, which NIfTI does not know"
+    if unit not in ("mm", "unknown"):
+        raise InputError(f"{path}: its header gives voxel sizes in {unit}; write them in mm")
 
 
 def _long_axes(shape: tuple[int, ...]) -> list[int]:
@@ -181,6 +192,7 @@ def _gives_sizes(header: Any, axes: list[int]) -> bool:
 def _qform(header: Any) -> np.ndarray:
     """The qform's affine, also where an axis without neighbours has no size or the handedness is not given."""
     given = header.copy()
+    given.quaternion_threshold = -ROTATION_TOLERANCE  # of what is left for the rotation's angle, which rounding eats up
     pixdim = given["pixdim"]
     pixdim[0] = -1 if pixdim[0] == -1 else 1
     sizes_mm = np.abs(pixdim[1:4])

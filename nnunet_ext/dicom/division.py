@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -107,6 +107,8 @@ def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
     """
     fits_one_grid = _kind(items) in ("regular", "missing")
     for name, field in {**TIME_FIELDS, **RECONSTRUCTION_FIELDS}.items():
+        if any(field(item) in (None, "") for item in items):
+            continue  # a field that some slices lack was lost, and tells nothing
         parts = _by_fields(items, (field,))
         if not 1 < len(parts) <= len(items) * MOST_PARTS or not all(_is_stack(part, rules) for part in parts):
             continue
@@ -128,9 +130,18 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
         lone = [part for part in parts if len(part) < rules.smallest_stack]
         whole = [part for part in parts if len(part) >= rules.smallest_stack]
         few = 0 < sum(map(len, lone)) <= max(1, LONE_SHARE * len(items))
-        if few and whole and all(_is_stack(part, rules) and _is_regular(part) for part in whole):
+        if not few or not whole or not all(_is_stack(part, rules) and _is_regular(part) for part in whole):
+            continue
+        if _lies_among(itertools.chain(*lone), itertools.chain(*whole)):
             return [*whole, *lone]
     return []
+
+
+def _lies_among(few: Iterable[Slice], many: Iterable[Slice]) -> bool:
+    """Whether slices lie between the first and the last of others; beyond these they would continue the stack."""
+    few_mm, many_mm = _along_mm(list(few)), _along_mm(list(many))
+    above = few_mm.min() >= many_mm.min() - SAME_POSITION_MM
+    return bool(above and few_mm.max() <= many_mm.max() + SAME_POSITION_MM)
 
 
 def _is_regular(items: Sequence[Slice]) -> bool:

@@ -100,6 +100,7 @@ AGREEMENTS: dict[str, list[Change]] = {
     "turned by a thousandth": [sform(turned(0.05))],
     "no pixdim beside an sform": [codes(0, 1), sizes(0, 0, 0)],
     "neither": [codes(0, 0)],
+    "a quaternion rounded up": [put(256, "<3f", 0, 0, 1.0001)],
 }
 
 
@@ -125,6 +126,8 @@ UNUSABLE = {
     "no sizes beside a qform": (header_with(VOXELS, LPS_MM, codes(1, 0), sizes(0, 0, 0)), "gives no voxel size"),
     "sizes are NaN": (header_with(VOXELS, LPS_MM, codes(0, 0), sizes(np.nan, 1, 1)), "gives no voxel size"),
     "unknown code": (header_with(VOXELS, LPS_MM, codes(1, 9)), "its sform_code is 9, which NIfTI does not know"),
+    "no rotation": (header_with(VOXELS, LPS_MM, put(256, "<3f", 0.9, 0.9, 0.9)), "its qform is no rotation"),
+    "unknown unit": (header_with(VOXELS, LPS_MM, put(123, "<b", 5)), "unit 5, which NIfTI does not know"),
     "voxels in the header": (header_with(VOXELS, LPS_MM, put(OFFSET, "<f", 0)), "begin at byte 0, within its header"),
     "compressed twice": (gzip.compress(gzip.compress(header_with())), "is compressed twice; unpack it once"),
     "half of a pair": (as_pair(VOXELS), "is the header of a pair .hdr/.img; save both as one file"),

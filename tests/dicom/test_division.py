@@ -291,3 +291,31 @@ def test_no_frames_are_one_frame(series: Write, tmp_path: Path) -> None:
     series(stacked(4), edit=lambda _, data: setattr(data, "NumberOfFrames", 0))
     (acquisition,), _ = found_in(tmp_path)
     assert np.array_equal(read_volume(acquisition).voxels, numbered(4).transpose(2, 1, 0))
+
+
+def test_slices_beyond_a_stack_continue_it(series: Write, tmp_path: Path) -> None:
+    """The base of a head, two slices of another thickness, below twenty of the vertex."""
+    positions_mm = np.array([(-8.0, -8.0, height) for height in (0, 4, *(8 + 7 * index for index in range(20)))])
+    series(positions_mm, edit=by_part(lambda index: int(index >= 2), SliceThickness=("4", "7")))
+    (acquisition,), rejected = found_in(tmp_path)
+    assert rejected == []
+    assert (len(acquisition.slices), acquisition.stack.kind) == (22, "uneven")
+
+
+@pytest.mark.parametrize("name", ["ConvolutionKernel", "SeriesNumber", "ImageType"])
+def test_a_field_that_every_second_slice_lost_divides_nothing(series: Write, tmp_path: Path, name: str) -> None:
+    values = {"ConvolutionKernel": "B30f", "SeriesNumber": 2, "ImageType": ["ORIGINAL", "PRIMARY"]}
+
+    def edit(index: int, data: Any) -> None:
+        setattr(data, name, values[name])
+        if index % 2:
+            delattr(data, name)
+
+    series(stacked(12), edit=edit)
+    assert [len(item.slices) for item in found_in(tmp_path)[0]] == [12]
+
+
+def test_kernels_in_turn_are_two_volumes_although_their_places_are_regular(series: Write, tmp_path: Path) -> None:
+    edit = by_part(lambda index: index % 2, ConvolutionKernel=("B30f", "B70f"))
+    series(stacked(12), edit=edit)
+    assert [(len(item.slices), item.stack.step_mm) for item in found_in(tmp_path)[0]] == [(6, 4), (6, 4)]
