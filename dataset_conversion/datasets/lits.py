@@ -78,13 +78,13 @@ class LiTS(Converter):
             return {}
         try:
             with Path(self.ircad_spacing_table).open(encoding="utf-8-sig", newline="") as stream:
-                sizes = [(int(row["volume"]), *(float(row[axis]) for axis in "xyz")) for row in csv.DictReader(stream)]
+                sizes = {(int(row["volume"]), _sizes_mm(row)) for row in csv.DictReader(stream)}
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise InputError(
                 f"{self.ircad_spacing_table}: is no table with columns volume,x,y,z ({error}); mend it"
             ) from error
-        rows = {volume: tuple(size) for volume, *size in sizes}
-        if len(rows) < len(set(sizes)):
+        rows = dict(sizes)
+        if len(rows) < len(sizes):
             raise InputError(f"{self.ircad_spacing_table}: gives one volume several voxel sizes; mend it")
         if any(not 0.1 <= size <= 20 for row in rows.values() for size in row):
             raise InputError(f"{self.ircad_spacing_table}: a voxel size lies outside 0.1 to 20 mm; mend it")
@@ -107,6 +107,10 @@ class LiTS(Converter):
             reading, affine_mm=scale @ reading.affine_mm, label_affine_mm=label_affine_mm,
             transforms=(*reading.transforms, "voxel size from table"),
         )  # fmt: skip
+
+
+def _sizes_mm(row: dict[str, str]) -> tuple[float, ...]:
+    return tuple(float(row[axis]) for axis in "xyz")
 
 
 def _lost_spacing(case: Case) -> bool:
