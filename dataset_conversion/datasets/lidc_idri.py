@@ -84,7 +84,9 @@ class LidcIdri(DicomConverter):
         accepted, rejected = acquisitions_of(content.slices, self.rules)
         accepted = without_damaged(accepted, content, found)
         report_rejected(rejected, found)
+        before = len(found.problems)
         files = self._annotation_files(found)
+        what = "XML file that can be used" if len(found.problems) > before else "XML file"
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:
             by_patient[acquisition.slices[0].patient_id].append(acquisition)
@@ -103,7 +105,7 @@ class LidcIdri(DicomConverter):
                 details = self.details_of(acquisition)
                 found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings or ()), details))
         if without:
-            found.notes.append(f"{without} CT series have no XML file and are left out")
+            found.notes.append(f"{without} CT series have no {what} and are left out")
         absent = len(files.keys() - {item.slices[0].series_uid for item in accepted})
         if absent:
             found.notes.append(f"{absent} series with an XML file have no CT in the download")

@@ -301,7 +301,9 @@ def test_outlines_need_an_image_or_a_height(lidc: Path, tmp_path: Path, old: str
 )  # fmt: skip
 def test_all_readings_rejected_are_all_named(lidc: Path, tmp_path: Path, old: str, new: str, words: str) -> None:
     files = edited(lidc, old, new)
-    problems = convert(LidcIdri(lidc), tmp_path / "Dataset130_X").problems
+    summary = convert(LidcIdri(lidc), tmp_path / "Dataset130_X")
+    problems = summary.problems
+    assert "3 CT series have no XML file that can be used and are left out" in summary.notes
     assert len(problems) == len(files) == 4
     assert all(re.search(words, problem) for problem in problems)
 
