@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,33 @@ from nnunet_ext.errors import InputError
 SIZES_APART = 1e-3  # of a voxel size, from which on two readers disagree
 
 
-def read_raw_file(file: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """Channels, of which only a colour picture has several, with the affine where the format has geometry.
+@dataclass(frozen=True)
+class RawFile:
+    """Channels, of which only a colour picture has several, and the affine where the format has geometry.
+
+    ``stated`` is False where the header states no orientation, so that each reader assumes one.
+    """
+
+    channels: list[np.ndarray]
+    affine_mm: np.ndarray | None
+    stated: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a channel."""
+        return self.channels[0].shape
+
+    def lies_as(self, other: RawFile) -> bool:
+        """Whether the voxels lie as another file's of the same shape, as far as both say so."""
+        if self.affine_mm is None or other.affine_mm is None:
+            return True
+        if not (self.stated and other.stated):
+            return bool(np.allclose(spacing_of(self.affine_mm), spacing_of(other.affine_mm), rtol=SIZES_APART, atol=0))
+        return same_grid(self.affine_mm, other.affine_mm, (*self.shape, 1, 1)[:3])
+
+
+def read_raw_file(file: Path) -> RawFile:
+    """Read a file of any format that nnU-Net takes.
 
     Other formats than NIfTI are read as SimpleITK does.
 
@@ -25,10 +51,11 @@ def read_raw_file(file: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
     if file.name.endswith((".nii.gz", ".nii")):
         volume = open_volume(file)
         _require_one_view(file, volume.shape, volume.affine, states_orientation(volume))
-        return [read_voxels(file, volume)], volume.affine
+        return RawFile([read_voxels(file, volume)], volume.affine, states_orientation(volume))
     if file.suffix.lower() in (".png", ".bmp"):
         colours = read_colours(file)[0]
-        return list(np.moveaxis(colours, -1, 0))[: 1 if open_picture(file).mode in ("1", "L") else 3], None
+        channels = 1 if open_picture(file).mode in ("1", "L") else 3
+        return RawFile(list(np.moveaxis(colours, -1, 0))[:channels], None)
     import SimpleITK as sitk
 
     try:
@@ -39,7 +66,7 @@ def read_raw_file(file: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
     affine_mm = np.eye(4)
     affine_mm[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * np.array(image.GetSpacing())
     affine_mm[:axes, 3] = image.GetOrigin()
-    return [sitk.GetArrayFromImage(image).T], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm
+    return RawFile([sitk.GetArrayFromImage(image).T], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm)
 
 
 def _require_one_view(file: Path, shape: tuple[int, ...], affine_mm: np.ndarray, stated: bool) -> None:

@@ -229,3 +229,13 @@ def test_axes_that_simpleitk_refuses_are_named(tmp_path: Path) -> None:
     content = header_with(SCENE, skew_mm, codes(0, 1))
     (tmp_path / "Dataset120_X/imagesTr/a_0000.nii.gz").write_bytes(gzip.compress(content))
     assert any("SimpleITK" in problem for problem in verify(tmp_path / "Dataset120_X").problems)
+
+
+def test_a_raw_label_without_orientation_lies_as_its_image(tmp_path: Path) -> None:
+    """Readers assume one orientation or another, but nnU-Net trains on the arrays."""
+    convert(generic(tmp_path, header_with(LESION)), tmp_path / "Dataset120_X")
+    label = tmp_path / "Dataset120_X/labelsTr/a.nii.gz"
+    label.write_bytes(gzip.compress(header_with(LESION, LPS_MM, codes(0, 0))))
+    assert verify(tmp_path / "Dataset120_X").problems == []
+    label.write_bytes(gzip.compress(header_with(LESION, LPS_MM, codes(0, 0), sizes(1, 1, 1))))
+    assert any("of another voxel size" in problem for problem in verify(tmp_path / "Dataset120_X").problems)
