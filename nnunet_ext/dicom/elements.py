@@ -147,6 +147,7 @@ def finite_or_none(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+@lru_cache(maxsize=4096)
 def decimals(text: str) -> int:
     """Digits behind the point that a decimal string needs, up to five: what follows is noise of the writer.
 
