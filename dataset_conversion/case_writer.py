@@ -11,14 +11,13 @@ import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Reading
 from dataset_conversion.download_folder import sha256_of_file
+from dataset_conversion.label_placing import placed_label
 from dataset_conversion.label_values import count_values, integer_labels
-from dataset_conversion.mirroring import MIRRORED, in_words, mirrored_axes, wrong_side
 from dataset_conversion.pictures import check_written_png, write_png
 from dataset_conversion.shaping import output_channels, output_labels, pieces
 from dataset_conversion.volumes import (
     check_written_volume,
     copy_volume,
-    label_on_image_grid,
     right_angled,
     spacing_of,
     voxels_sha256,
@@ -145,22 +144,10 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
     label = reading.label
     if label is not None:
         label = integer_labels(label, sorted(converter.labels.values()))
-        turned: tuple[str, ...] = ()
-        if affine_mm is not None and reading.label_affine_mm is not None and label.ndim == 3:
-            label, turned = label_on_image_grid(label, reading.label_affine_mm, image.shape[1:], affine_mm)
-            transforms += turned
-        elif label.shape != image.shape[1:]:
-            sizes = " and ".join("x".join(map(str, shape[::-1])) for shape in (image.shape[1:], label.shape))
-            raise InputError(f"image and mask have different sizes ({sizes} pixels); remove the case or replace a file")
-        checked = _check_intensities(converter, image[0], label, reading.intensity_unit)
-        if affine_mm is not None and label.ndim == 3:
-            if side := wrong_side(image[0], reading.intensity_unit, label, converter.labels, affine_mm):
-                warnings.append(side)
-            if reading.intensity_unit == "HU" and (axes := mirrored_axes(image[0], label, converter.labels, affine_mm)):
-                words = in_words(axes, affine_mm)
-                raise InputError(f"{MIRRORED} {words}: flipped it fits the image clearly better; remove the case")
-        if turned and not checked:
-            warnings.append("label axes follow the headers; no intensity range is known that would prove them")
+        placed = placed_label(converter, reading, label)
+        label = placed.voxels
+        transforms += placed.transforms
+        warnings += placed.warnings
     if affine_mm is not None and image.ndim == 4:
         try:
             affine_mm = right_angled(affine_mm, image.shape[1:])
@@ -170,25 +157,6 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
         reading, label=label, affine_mm=affine_mm, label_affine_mm=None, transforms=tuple(transforms),
         warnings=tuple(warnings),
     )  # fmt: skip
-
-
-def _check_intensities(converter: Converter, image: np.ndarray, label: np.ndarray, unit: str) -> bool:
-    """Whether a label's median intensity proves that label and image fit; InputError where it proves the contrary.
-
-    Equal headers prove nothing where a publisher wrote masks in another orientation.
-    """
-    checked = False
-    for name, (low, high) in converter.plausible(unit).items():
-        values = image[label == converter.labels[name]] if name in converter.labels else np.empty(0)
-        if values.size:
-            checked = True
-            median = float(np.median(values))
-            if not low <= median <= high:
-                raise InputError(
-                    f"label {name} has a median of {median:g} {unit}, expected {low:g} to {high:g}: label and image do "
-                    "not fit, perhaps one is flipped; remove the case"
-                )
-    return checked
 
 
 def _is_array(voxels: np.ndarray, other: np.ndarray | None) -> bool:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dataset_conversion.case_names import require_same_names, without_name_clashes
 from dataset_conversion.case_writer import (
     TEMPORARY_PREFIX,
     Record,
@@ -20,9 +21,8 @@ from dataset_conversion.case_writer import (
     convert_case,
     is_unchanged,
     output_names,
-    source_name,
 )
-from dataset_conversion.converter import Case, Converter, Found
+from dataset_conversion.converter import Case, Converter
 from dataset_conversion.download_folder import natural_key, require_unpacked
 from dataset_conversion.journal import (
     Journal,
@@ -38,8 +38,14 @@ from dataset_conversion.journal import (
 )
 from dataset_conversion.mirroring import MIRRORED
 from dataset_conversion.overlaps import copies_elsewhere, known_overlaps
-from dataset_conversion.result_files import replace_text, version, write_dataset_json, write_provenance
-from dataset_conversion.shaping import output_labels, require_possible, wanted_cases
+from dataset_conversion.result_files import (
+    replace_text,
+    version,
+    write_dataset_json,
+    write_provenance,
+    written_channels,
+)
+from dataset_conversion.shaping import output_channels, output_labels, require_possible, wanted_cases
 from dataset_conversion.splits import SPLITS_NAME, with_patients, write_splits
 from dataset_conversion.summary import SUMMARY_NAME, Summary, markdown
 from nnunet_ext.errors import InputError
@@ -88,7 +94,7 @@ def convert(
         raise InputError(
             f"{folder.parent}: is nnUNet_raw and the download, which stays as it is; choose another of one"
         )
-    found = _without_name_clashes(wanted_cases(converter, converter.find_cases()))
+    found = without_name_clashes(wanted_cases(converter, converter.find_cases()))
     if not found.cases and not found.problems:
         why = f" ({'; '.join(found.notes[:3])})" if found.notes else ""
         raise InputError(f"{converter.source}: holds no case of {converter.name} for these options{why}")
@@ -149,15 +155,6 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
             raise InputError(f"{folder}: was converted with other options ({options}); add --overwrite to convert anew")
 
 
-def _without_name_clashes(found: Found) -> Found:
-    """Cases whose ids differ, also on file systems that ignore case; the others become problems."""
-    count = Counter(case.id.casefold() for case in found.cases)
-    clashes = [case for case in found.cases if count[case.id.casefold()] > 1]
-    lines = [f"{case.image_files[0]}: several files would become case {case.id}; rename them" for case in clashes]
-    cases = [case for case in found.cases if count[case.id.casefold()] == 1]
-    return Found(sorted(cases, key=lambda case: natural_key(case.id)), found.problems + lines, found.notes)
-
-
 def _prepare(
     converter: Converter, cases: list[Case], own: set[str], journal: Path, header: dict, overwrite: bool
 ) -> None:
@@ -179,7 +176,7 @@ def _prepare(
         raise InputError(f"{folder / min(foreign)}: was not made by this conversion; move it away and run again")
     remove_leftovers(folder, own)
     if not overwrite:
-        _require_same_names(converter, cases, folder)
+        require_same_names(converter, cases, folder)
     if overwrite and journals(folder):
         if journal not in journals(folder) or len(journals(folder)) > 1:
             raise InputError(f"{folder}: was made in several parts, which --overwrite cannot tell apart; delete it")
@@ -193,24 +190,6 @@ def _prepare(
         (folder / f"images{part}").mkdir(exist_ok=True)
     for part in {case.part for case in cases if case.label_files}:
         (folder / f"labels{part}").mkdir(exist_ok=True)
-
-
-def _require_same_names(converter: Converter, cases: list[Case], folder: Path) -> None:
-    """Refuse to keep a case beside another of the same image: some names depend on what else the download holds."""
-    records = read_records(folder)
-    gone = records.keys() - {case.id for case in cases}
-    if not gone:
-        return
-    name_now = {source_name(converter, file): case.id for case in cases for file in case.image_files}
-    for name in sorted(gone):
-        now = next((name_now[file] for file in records[name][0].source_bytes if file in name_now), None)
-        if now is not None:
-            raise InputError(f"{folder}: what was converted as {name} is now called {now}; add --overwrite")
-    if gone == records.keys():
-        raise InputError(
-            f"{folder}: holds {len(gone)} cases, and none of them is in {converter.source}; choose another -d or "
-            "--name, or add --overwrite to convert this download in their place"
-        )
 
 
 def _is_output(converter: Converter, case: Case | None, name: str) -> bool:
@@ -336,7 +315,10 @@ def _finish(converter: Converter, done: list[Record], summary: Summary, forbid_o
         elif (folder / SPLITS_NAME).is_file():
             summary.notes.append(f"{SPLITS_NAME} of an earlier run, or your own, is kept")
         replace_text(folder / SUMMARY_NAME, f"# {folder.name}\n\n{markdown(summary)}")
-        write_dataset_json(folder, converter, summary.count_by_part["Tr"])
+        channels = written_channels(converter, summary.units)
+        if channels != output_channels(converter):
+            summary.notes.append(f"no case is in HU, so the channel is called {channels[0]!r}: nnU-Net scales CT as HU")
+        write_dataset_json(folder, converter, channels, summary.count_by_part["Tr"])
 
 
 def dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:

@@ -38,7 +38,9 @@ class Reading:
     ``image`` is (C, *spatial): 3-D (x, y, z) or a slice (x, y) with its affine, or a picture (row, column)
     without. ``label`` is (*spatial) of integers from the declared set, and ``None`` exactly where the case has no
     label files. Affines are (4, 4), voxel index to mm in NIfTI's RAS+ world; the core brings the label onto the
-    image's grid. ``as_read`` are the voxels of the only image file; where they are what is written, the file is copied.
+    image's grid. ``label_affine_mm`` is only voxel sizes (3,) where no header states an orientation, and None where
+    the label lies on the image's voxels.
+    ``as_read`` are the voxels of the only image file; where they are what is written, the file is copied.
     """
 
     image: np.ndarray

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataset_conversion.summary import without_numbers
+from dataset_conversion.line_kinds import LineKinds
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class SeriesGroup:
     accepted: list[Acquisition] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    oddities: Counter[str] = field(default_factory=Counter)
+    oddities: LineKinds = field(default_factory=LineKinds)
     range: tuple[float, float] | None = None
     read: int = 0
 
@@ -66,11 +66,11 @@ def _describe(group: SeriesGroup) -> None:
         group.counts["transfer syntax (images)"][UID(item.transfer_syntax).name or "none given"] += 1
     frames = {item.path for item in group.slices if item.frame is not None}
     if frames:
-        group.oddities["multi-frame files"] += len(frames)
+        group.oddities.add("multi-frame files", len(frames))
     for acquisition in group.accepted:
         _describe_stack(group, acquisition)
         for remark in acquisition.remarks:
-            group.oddities[f"series: {without_numbers(remark)}"] += 1
+            group.oddities.add(f"series: {remark}")
 
 
 def _describe_stack(group: SeriesGroup, acquisition: Acquisition) -> None:
@@ -85,7 +85,7 @@ def _describe_stack(group: SeriesGroup, acquisition: Acquisition) -> None:
     try:
         affine_mm = grid_of(stack).affine_ras_mm
     except InputError as error:
-        group.oddities[f"series: {without_numbers(str(error))}"] += 1
+        group.oddities.add(f"series: {error}")
         return
     group.counts["orientation"]["".join(nibabel.aff2axcodes(affine_mm))] += 1
 
@@ -100,14 +100,14 @@ def _read(group: SeriesGroup, sample: int | None) -> None:
         try:
             pixels = read_pixels(item)
         except (InputError, MemoryError) as error:
-            group.oddities[without_numbers(_nameless(str(error), [item])) or "a slice does not fit into memory"] += 1
+            group.oddities.add(_nameless(str(error), [item]) or "a slice does not fit into memory")
             continue
         low, high = float(pixels.values.min()), float(pixels.values.max())
         group.range = (min(low, group.range[0]), max(high, group.range[1])) if group.range else (low, high)
         group.read += 1
         group.counts["unit (of slices read)"][pixels.unit] += 1
         for remark in pixels.remarks:
-            group.oddities[f"slices read: {remark}"] += 1
+            group.oddities.add(f"slices read: {remark}")
 
 
 def _nameless(line: str, slices: Sequence[Slice]) -> str:

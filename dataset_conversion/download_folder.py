@@ -99,8 +99,20 @@ def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path]
         except InputError as error:
             broken[stem] = str(error)
     if not files and not broken:
+        require_no_pairs(folder)
         raise InputError(f"{folder}: holds no file that ends in {' or '.join(endings)}; unpack the download again")
     return {stem: file for stem, file in files.items() if stem not in broken}, broken
+
+
+def require_no_pairs(folder: Path) -> None:
+    """Say what to do with images stored as two files.
+
+    Raises:
+        InputError: the folder holds such pairs.
+    """
+    pairs = visible_files(folder, (".hdr",))
+    if pairs and pairs[0].with_suffix(".img").exists():
+        raise InputError(f"{folder}: holds pairs .hdr/.img ({pairs[0].name}); save each as one file .nii.gz")
 
 
 def files_matching(download: Path, pattern: str, folders: str = ".*") -> tuple[dict[str, Path], list[str]]:

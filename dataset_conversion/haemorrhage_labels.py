@@ -1,83 +1,46 @@
-"""Labels of the RSNA haemorrhage challenge: its table of image labels, and masks of single slices in any format."""
+"""Masks of single slices of the RSNA haemorrhage challenge, in any format."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from dataset_conversion.haemorrhage_table import TYPES
 from dataset_conversion.label_values import binary_mask, integer_labels
+from dataset_conversion.nifti_headers import open_volume
 from dataset_conversion.pictures import open_picture, read_grey
-from dataset_conversion.volumes import open_volume, read_voxels
+from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
-TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
-"""In the order of BHSD's label values 1 to 5, which is also the table's."""
 MASK_ENDINGS = (".nii.gz", ".nii", ".png", ".npy", ".dcm")
-HEADER = ["ID", "Label"]
 
 
-def read_table(files: Iterable[Path]) -> tuple[dict[str, frozenset[str]], list[str]]:
-    """Types present in each image, by image id, and notes.
-
-    The table has a row per image and type, ``ID_12cadc6af_epidural,0``. Tables of submissions hold probabilities and
-    are passed over. Of contradictory rows the positive one counts.
-
-    Raises:
-        InputError: a row is not as published.
-    """
-    bit = {kind: 1 << index for index, kind in enumerate((*TYPES, "any"))}
-    positive: dict[str, int] = {}  # 750 000 images: bits, not sets
-    negative: dict[str, int] = {}
-    repeated = contradictory = 0
-    for file in files:
-        try:
-            with file.open(encoding="utf-8-sig", newline="") as stream:
-                rows = csv.reader(stream)
-                if next(rows, None) != HEADER or "submission" in file.name.lower():
-                    continue
-                for number, row in enumerate(rows, start=2):
-                    image, _, kind = row[0].rpartition("_") if len(row) == 2 else ("", "", "")
-                    if not image or kind not in bit or row[1] not in ("0", "1"):
-                        raise InputError(
-                            f"{file}: line {number} is {','.join(row)[:60]!r}, expected ID_..._type,0 or 1"
-                        )
-                    same, other = (positive, negative) if row[1] == "1" else (negative, positive)
-                    again = bool(other.setdefault(image, 0) & bit[kind])
-                    contradictory += again
-                    repeated += again or bool(same.get(image, 0) & bit[kind])
-                    same[image] = same.get(image, 0) | bit[kind]
-        except (UnicodeDecodeError, csv.Error, OSError) as error:
-            raise InputError(f"{file}: cannot be read as a table ({first_line(error)}); download it again") from error
-    notes = (
-        [f"{repeated} rows of the table occur twice, {contradictory} of them with another label"] if repeated else []
-    )
-    sets = {bits: frozenset(kind for kind in bit if bits & bit[kind]) for bits in set(positive.values())}
-    return {image: sets[bits] for image, bits in positive.items()}, notes
-
-
-def read_slice_mask(path: Path, types: bool) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+def read_slice_mask(
+    path: Path, types: bool, image_affine_mm: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """A mask of one slice from PNG, NPY, NIfTI or DICOM.
 
     Args:
         path: the file.
         types: values are BHSD's 0 to 5; otherwise anything marked is haemorrhage.
+        image_affine_mm: (4, 4), index of the slice's image to RAS in mm; None: not known.
 
     Returns:
-        Label uint8, its affine to RAS in mm, and warnings. With an affine the label is (x, y, 1); without one it is
-        (row, column) on the pixels of the slice.
+        Label uint8, its place (:func:`label_place`), and warnings. NIfTI gives (x, y, 1); anything else (row, column)
+        on the pixels of the slice, without a place.
 
     Raises:
         InputError: damaged, not two-dimensional, or values of no mask.
     """
-    affine_mm = None
+    place_mm = None
+    volume = None
     if path.name.lower().endswith((".nii", ".nii.gz")):
         volume = open_volume(path)
-        values, affine_mm = read_voxels(path, volume), volume.affine
-        values = values if values.ndim == 3 else values[..., None]
+        values = read_voxels(path, volume)
+        values = values[..., None] if values.ndim == 2 else spatial_axes(path, values, anywhere=True)
+        place_mm = volume.affine if image_affine_mm is None else label_place(volume, image_affine_mm)
     elif path.suffix.lower() == ".png":
         picture = open_picture(path)
         values = np.asarray(picture) if picture.mode == "P" else read_grey(path)
@@ -88,14 +51,14 @@ def read_slice_mask(path: Path, types: bool) -> tuple[np.ndarray, np.ndarray | N
             raise InputError(f"{path}: cannot be read ({first_line(error)}); it must hold plain numbers") from error
     else:
         values = _dicom_values(path)
-    single = values.ndim == 2 or (affine_mm is not None and values.ndim == 3 and values.shape[2] == 1)
+    single = values.ndim == 2 or (volume is not None and values.shape[2] == 1)
     if not single or values.dtype.kind not in "biuf":
         raise InputError(f"{path}: has shape {values.shape}, expected the mask of one slice")
     try:
         label, warnings = slice_label(values, types)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return label, affine_mm, warnings
+    return label, place_mm, warnings
 
 
 def _dicom_values(path: Path) -> np.ndarray:

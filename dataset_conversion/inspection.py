@@ -19,8 +19,9 @@ from dataset_conversion.dicom_inspection import lines_of, property_line
 from dataset_conversion.download_folder import is_hidden, natural_key
 from dataset_conversion.label_values import distinct_values
 from dataset_conversion.nifti_cases import intensity_unit
+from dataset_conversion.nifti_headers import open_volume
 from dataset_conversion.pictures import open_picture
-from dataset_conversion.volumes import axial_axis, open_volume, read_voxels, right_angled, spacing_of
+from dataset_conversion.volumes import axial_axis, read_voxels, right_angled, spacing_of
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:

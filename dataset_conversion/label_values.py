@@ -11,6 +11,7 @@ from nnunet_ext.errors import InputError
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601, what PIL and OpenCV use: (128, 0, 0) becomes 38
 Colour = tuple[int, int, int]
+ROUNDING = 1e-3  # how far from a whole number a label value may be stored
 ANTIALIASED_SHARE = 0.1  # at most this many pixels between black and white per white pixel
 
 
@@ -30,6 +31,25 @@ def count_values(label: np.ndarray, values: Iterable[int]) -> dict[int, int]:
     return {value: int(np.count_nonzero(label == value)) for value in values}
 
 
+def rounded_labels(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A label stored as fractions that are whole but for rounding, such as 0.99999994, as whole numbers; and warnings.
+
+    Raises:
+        InputError: NaN, or values that are farther from whole numbers.
+    """
+    if label.dtype.kind != "f":
+        return label, ()
+    if not np.isfinite(label).all():
+        raise InputError("holds NaN or infinite values; a label holds whole numbers from 0, so save it as such")
+    whole = np.rint(label)
+    off = float(np.abs(label - whole).max(initial=0))
+    if off > ROUNDING:
+        fraction = label[np.abs(label - whole) > ROUNDING][0]
+        raise InputError(f"holds values that are no whole numbers, such as {fraction:.9g}; save it as whole numbers")
+    warnings = (f"label values up to {off:.2g} beside whole numbers are rounded",) if off else ()
+    return whole, warnings
+
+
 def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
     """The label array as uint8, proven to hold only ``valid`` values (0..255).
 
@@ -39,7 +59,7 @@ def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
     if sum(count_values(label, set(valid)).values()) != label.size:  # NaN and fractions equal no integer
         values = distinct_values(label)
         foreign = values[~np.isin(values, valid)]
-        shown = ", ".join(f"{value:g}" for value in foreign[:5]) + (", ..." if foreign.size > 5 else "")
+        shown = ", ".join(f"{value:.9g}" for value in foreign[:5]) + (", ..." if foreign.size > 5 else "")
         raise InputError(f"holds label values {shown}; declared are {', '.join(map(str, valid))}")
     return label.astype(np.uint8, copy=False)
 

@@ -6,6 +6,7 @@ the nodule; a nodule below 3 mm is a single point; an outline with ``inclusion``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,13 @@ Denominator = Literal["all4", "marked"]
 
 @dataclass(frozen=True)
 class Outline:
-    """One closed outline on one slice: ``points`` are (column, row) from 0; a ``hole`` bounds what is excluded."""
+    """One closed outline on one slice: ``points`` are (column, row) from 0; a ``hole`` bounds what is excluded.
+
+    ``z_mm`` is None where the file gives no height.
+    """
 
     sop_uid: str
-    z_mm: float
+    z_mm: float | None
     hole: bool
     points: tuple[tuple[int, int], ...]
 
@@ -84,7 +88,7 @@ def read_annotations(path: Path) -> Annotations | None:
         )
     except ValueError as error:
         raise InputError(
-            f"{path}: holds an outline that cannot be read ({first_line(error)}); download it again"
+            f"{path}: holds an outline that cannot be read: {first_line(error)}; mend the file, or download it again"
         ) from error
     served = f"{_text(header, 'DateService')} {_text(header, 'TimeService')}"
     if len(readers) > READERS:
@@ -94,16 +98,27 @@ def read_annotations(path: Path) -> Annotations | None:
 
 def _outlines(nodule: Element) -> Iterator[Outline]:
     for roi in nodule.findall(f"{NAMESPACE}roi"):
-        points = tuple(
-            (int(_text(edge, "xCoord")), int(_text(edge, "yCoord"))) for edge in roi.findall(f"{NAMESPACE}edgeMap")
-        )
+        edges = roi.findall(f"{NAMESPACE}edgeMap")
+        points = tuple((_whole(edge, "xCoord"), _whole(edge, "yCoord")) for edge in edges)
         if any(not 0 <= value < 1 << 16 for point in points for value in point):
             raise ValueError(f"points outside of any image, such as {min(points)}")
         inclusion = _text(roi, "inclusion").upper()
         if inclusion not in ("TRUE", "FALSE"):
-            raise ValueError(f"inclusion {inclusion!r}")
-        z_mm = float(_text(roi, "imageZposition"))
-        yield Outline(_text(roi, "imageSOP_UID"), z_mm, inclusion == "FALSE", points)
+            raise ValueError(f"inclusion is {inclusion or 'absent'}, expected TRUE or FALSE")
+        height = float(_text(roi, "imageZposition") or "nan")
+        z_mm = height if math.isfinite(height) else None
+        sop_uid = _text(roi, "imageSOP_UID")
+        if not sop_uid and z_mm is None:
+            raise ValueError("it names neither its image nor its height")
+        yield Outline(sop_uid, z_mm, inclusion == "FALSE", points)
+
+
+def _whole(element: Element, name: str) -> int:
+    """A pixel's coordinate; some programs write 12.0."""
+    value = float(_text(element, name))
+    if not value.is_integer():
+        raise ValueError(f"{name} is {value:g}, no pixel")
+    return int(value)
 
 
 def _text(element: Element, name: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Part, Reading
 from dataset_conversion.download_folder import case_id
-from dataset_conversion.volumes import open_volume, read_voxels
+from dataset_conversion.label_values import rounded_labels
+from dataset_conversion.nifti_headers import open_volume, states_orientation
+from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 
 AIR_HU = -200  # any CT of a patient shows air below this
@@ -62,18 +65,28 @@ def paired(
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (x, y, z) and affine (4, 4) of a 3-D file, also one with a fourth axis of length 1.
+    """Voxels (x, y, z) and affine (4, 4) of a 3-D file, also one with further axes of length 1.
 
     Raises:
         InputError: damaged, or not 3-D.
     """
     volume = open_volume(path)
-    voxels = read_voxels(path, volume)
-    if voxels.ndim == 4 and voxels.shape[3] == 1:
-        voxels = voxels[..., 0]
-    if voxels.ndim != 3:
-        raise InputError(f"{path}: has shape {voxels.shape}, expected three axes; download it again")
-    return voxels, volume.affine
+    return spatial_axes(path, read_voxels(path, volume)), volume.affine
+
+
+def read_label(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Voxels (x, y, z) of a label file, and its place as :func:`label_place` gives it.
+
+    Args:
+        path: of the label.
+        image: nibabel volume that the label belongs to.
+
+    Raises:
+        InputError: damaged, or not 3-D.
+    """
+    volume = open_volume(path)
+    voxels = spatial_axes(path, read_voxels(path, volume), anywhere=True)
+    return voxels, label_place(volume, image.affine, states_orientation(image))
 
 
 def read_ct(
@@ -83,12 +96,13 @@ def read_ct(
 
     Args:
         case: one image file, at most one label file.
-        label_values: from label voxels to integers, with warnings; None: they are integers.
+        label_values: from label voxels to integers, with warnings; None: they are integers, but for rounding.
 
     Raises:
         InputError: a damaged file.
     """
-    image, affine_mm = read_volume(case.image_files[0])
+    volume = open_volume(case.image_files[0])
+    image = spatial_axes(case.image_files[0], read_voxels(case.image_files[0], volume))
     unit = intensity_unit(image)
     warnings: list[str] = []
     if unit != "HU":
@@ -97,11 +111,10 @@ def read_ct(
         warnings.append(f"values down to {image.min():g} HU are padding outside the field of view")
     label, label_affine_mm = None, None
     if case.label_files:
-        label, label_affine_mm = read_volume(case.label_files[0])
-        if label_values is not None:
-            label, more = label_values(label)
-            warnings += more
-    return Reading(image[None], label, unit, affine_mm, label_affine_mm, warnings=tuple(warnings), as_read=image)
+        label, label_affine_mm = read_label(case.label_files[0], volume)
+        label, more = (label_values or rounded_labels)(label)
+        warnings += more
+    return Reading(image[None], label, unit, volume.affine, label_affine_mm, warnings=tuple(warnings), as_read=image)
 
 
 def above_half(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

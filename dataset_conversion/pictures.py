@@ -54,11 +54,13 @@ def read_colours(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours (row, column, 3), uint8, and palette indices (row, column) where the file has a palette.
 
     Raises:
-        InputError: more than 8 bits per channel.
+        InputError: more than 8 bits per channel, or transparency.
     """
     picture = open_picture(path)
     if picture.mode not in ("1", "L", "P", "RGB", "RGBA", "LA"):
-        raise InputError(f"{path}: has pixel type {picture.mode}, expected 8-bit grey, RGB or palette")
+        raise InputError(f"{path}: has pixel type {picture.mode}, expected 8-bit grey, RGB or palette; save it as such")
+    if picture.has_transparency_data and (np.asarray(picture.convert("RGBA"))[..., 3] != 255).any():
+        raise InputError(f"{path}: has transparent pixels, whose value is not certain; save it without transparency")
     return np.asarray(picture.convert("RGB")), np.asarray(picture) if picture.mode == "P" else None
 
 

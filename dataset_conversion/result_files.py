@@ -8,7 +8,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record
@@ -17,6 +17,7 @@ from dataset_conversion.download_folder import natural_key
 from dataset_conversion.shaping import output_channels, output_labels
 
 PROVENANCE_NAME = "conversion.csv"
+CT_OF_UNKNOWN_UNIT = "CT of unknown unit"
 
 
 def version() -> str:
@@ -27,14 +28,28 @@ def version() -> str:
         return "unknown"
 
 
-def write_dataset_json(folder: Path, converter: Converter, training_cases: int) -> None:
+def written_channels(converter: Converter, units: Collection[str]) -> tuple[str, ...]:
+    """Channel names, of which only Hounsfield units are called CT: nnU-Net normalises what is called so as such.
+
+    Args:
+        converter: names the channels.
+        units: of all written cases.
+    """
+    names = output_channels(converter)
+    known_as_other = all(not unit.startswith("HU") and unit != "arbitrary" for unit in units)
+    if not units or not known_as_other:
+        return names
+    return tuple(CT_OF_UNKNOWN_UNIT if name.casefold() == "ct" else name for name in names)
+
+
+def write_dataset_json(folder: Path, converter: Converter, channels: Sequence[str], training_cases: int) -> None:
     """Write dataset.json as nnU-Net's own generator does, with licence and citation, in one step."""
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
     with tempfile.TemporaryDirectory() as scratch:
         generate_dataset_json(
             scratch,
-            channel_names={str(index): name for index, name in enumerate(output_channels(converter))},
+            channel_names={str(index): name for index, name in enumerate(channels)},
             labels=dict(output_labels(converter).names),
             num_training_cases=training_cases,
             file_ending=converter.file_ending,

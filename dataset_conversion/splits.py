@@ -56,9 +56,13 @@ def with_patients(records: Iterable[Record], table: Path | None) -> list[Record]
         return list(records)
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
-            patient_of = {row["case"]: row["patient"] for row in csv.DictReader(stream)}
+            pairs = {(row["case"], row["patient"]) for row in csv.DictReader(stream)}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise InputError(f"{table}: is no table with columns case,patient ({error}); mend it") from error
+    patient_of = dict(sorted(pairs))
+    if len(patient_of) < len(pairs):
+        twice = next(case for case, patient in sorted(pairs) if patient_of[case] != patient)
+        raise InputError(f"{table}: gives the case {twice} to two patients; mend it")
     found = []
     for record in records:
         known = record.details.get("patient", record.volume)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from dataset_conversion.case_writer import Record
+from dataset_conversion.line_kinds import LineKinds
 
 SUMMARY_NAME = "conversion.md"
 SHOWN = 5  # ids in a row
@@ -21,10 +21,11 @@ class Summary:
     """What a conversion did. Cases are ids in natural order; ``problems`` are lines, one per case that failed.
 
     ``elsewhere`` counts cases that other parts of a job array, or an earlier download, gave. ``empty`` have a label
-    file without foreground; ``duplicates`` map a case to an earlier one with the same image, ``copies`` to one in
-    another data set (``Dataset006_X/case``). ``units`` counts cases by intensity unit, ``warnings`` by kind (numbers
-    read N). ``label_voxels`` and ``label_cases`` count by label name, over all ``labelled`` cases. ``slices`` counts
-    layers along the last axis. ``complete`` is False while another part of a job array has cases to do.
+    file without foreground, ``full`` one without background; ``duplicates`` map a case to an earlier one with the same
+    image, ``copies`` to one in another data set (``Dataset006_X/case``). ``units`` counts cases by intensity unit,
+    ``warnings`` by kind. ``label_voxels`` and ``label_cases`` count by label name, over all ``labelled`` cases.
+    ``slices`` counts layers along the last axis. ``complete`` is False while another part of a job array has cases to
+    do.
     """
 
     folder: Path
@@ -35,11 +36,12 @@ class Summary:
     skipped: list[str] = field(default_factory=list)
     elsewhere: int = 0
     empty: list[str] = field(default_factory=list)
+    full: list[str] = field(default_factory=list)
     duplicates: dict[str, str] = field(default_factory=dict)
     count_by_part: Counter[str] = field(default_factory=Counter)
     copies: dict[str, str] = field(default_factory=dict)
     units: Counter[str] = field(default_factory=Counter)
-    warnings: Counter[str] = field(default_factory=Counter)
+    warnings: LineKinds = field(default_factory=LineKinds)
     slices: int = 0
     labelled: int = 0
     label_voxels: Counter[str] = field(default_factory=Counter)
@@ -57,26 +59,20 @@ class Summary:
         for record in records:
             self.count_by_part[record.part] += 1
             self.units[record.intensity_unit] += 1
-            self.warnings.update(without_numbers(warning) for warning in record.warnings)
+            for warning in record.warnings:
+                self.warnings.add(warning)
             self.slices += record.shape[-1] if len(record.shape) > 2 else 1  # a slice has two axes
             if not record.label_voxels:
                 continue
             self.labelled += 1
             if set(record.label_voxels) == {"0"}:
                 self.empty.append(record.case)
+            if "0" not in record.label_voxels:
+                self.full.append(record.case)
             for name, value in labels.items():
                 voxels = record.label_voxels.get(str(value), 0)
                 self.label_voxels[name] += voxels
                 self.label_cases[name] += voxels > 0
-
-
-def without_numbers(text: str) -> str:
-    """A line with N for each number, so that lines of one kind can be counted.
-
-    >>> without_numbers("gantry tilt 15.0 degrees, 2 slices below -1024 HU")
-    'gantry tilt N degrees, N slices below N HU'
-    """
-    return re.sub(r"(?<!\w)-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|\d+", "N", text)
 
 
 def markdown(summary: Summary) -> str:
@@ -115,6 +111,8 @@ def _findings(summary: Summary) -> list[tuple[str, str]]:
     rows = []
     if summary.empty:
         rows.append(("labels without foreground", f"{len(summary.empty)}: {_some(summary.empty)}"))
+    if summary.full:
+        rows.append(("labels without background", f"{len(summary.full)}: {_some(summary.full)}; are they inverted?"))
     if summary.duplicates:
         pairs = [f"{case} = {first}" for case, first in summary.duplicates.items()]
         rows.append(("images that occur twice", f"{len(pairs)}: {_some(pairs)}; keep both on one side of any split"))

@@ -20,9 +20,9 @@ from dataset_conversion.journal import journals, read_records
 from dataset_conversion.label_values import distinct_values
 from dataset_conversion.mirroring import in_words, mirrored_axes, wrong_side
 from dataset_conversion.nifti_cases import intensity_unit
-from dataset_conversion.pictures import open_picture, read_colours
+from dataset_conversion.raw_files import RawFile, read_raw_file
 from dataset_conversion.splits import SPLITS_NAME
-from dataset_conversion.volumes import open_volume, read_voxels, right_angled, same_grid, spacing_of, voxels_sha256
+from dataset_conversion.volumes import right_angled, spacing_of, voxels_sha256
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import in_worker_processes
 
@@ -47,6 +47,7 @@ class Checked:
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     empty: bool = False
+    full: bool = False
     image_sha256: str = ""
     label_sha256: str = ""
     side: str = ""
@@ -129,12 +130,11 @@ def _label_values(folder: Path, description: dict[str, Any]) -> tuple[set[int], 
     values: set[int] = set()
     regions = False
     for value in description["labels"].values():
-        several = isinstance(value, list)
-        regions |= several
-        try:
-            values.update(map(int, value) if several else [int(value)])
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{folder / 'dataset.json'}: label value {value!r} is no integer; mend it") from error
+        several = value if isinstance(value, list) else [value]
+        regions |= isinstance(value, list)
+        if wrong := [one for one in several if isinstance(one, bool) or not isinstance(one, int)]:
+            raise InputError(f"{folder / 'dataset.json'}: label value {wrong[0]!r} is no integer; mend it")
+        values.update(several)
     return values, regions
 
 
@@ -150,41 +150,42 @@ def _outcome(case: RawCase, labels: set[int], named: dict[str, int], channels: i
 
 
 def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels: int, checked: Checked) -> None:
-    first: np.ndarray | None = None
-    first_affine_mm: np.ndarray | None = None
+    first: RawFile | None = None
     hashes: list[str] = []
     for image in case.images:
-        read, affine_mm = _read(image)
-        values = read[0]
-        hashes += map(voxels_sha256, read)
-        if not checked.shape:
-            first, checked.shape, first_affine_mm = values, values.shape, affine_mm
+        raw = read_raw_file(image)
+        values, affine_mm = raw.channels[0], raw.affine_mm
+        hashes += map(voxels_sha256, raw.channels)
+        if first is None:
+            first, checked.shape = raw, values.shape
             if affine_mm is not None:
                 checked.spacing_mm = tuple(round(float(size), 4) for size in spacing_of(affine_mm)[: values.ndim])
                 _checked(image, right_angled, affine_mm, (*values.shape, 1, 1)[:3])
-        _check_grid(image, values.shape, affine_mm, case.images[0], checked.shape, first_affine_mm, checked)
+        _check_grid(image, raw, case.images[0], first, checked)
         if values.dtype.kind == "f" and not all(np.isfinite(values[..., k]).all() for k in range(values.shape[-1])):
             checked.problems.append(f"{image}: holds NaN or infinite values; convert it again")
         else:
-            checked.units += map(intensity_unit, read)
+            checked.units += map(intensity_unit, raw.channels)
     numbers = [image.name.removeprefix(f"{case.id}_")[:4] for image in case.images]
     if len(hashes) != channels or numbers != [f"{index:04d}" for index in range(len(numbers))]:
         checked.problems.append(f"{case.images[0]}: has {len(hashes)} channels, dataset.json names {channels}")
     checked.image_sha256 = " ".join(hashes)
-    if case.label is not None:
-        (values, *_), affine_mm = _read(case.label)
-        _check_grid(case.label, values.shape, affine_mm, case.images[0], checked.shape, first_affine_mm, checked)
+    if case.label is not None and first is not None:
+        raw = read_raw_file(case.label)
+        values = raw.channels[0]
+        _check_grid(case.label, raw, case.images[0], first, checked)
         checked.label_sha256 = voxels_sha256(values)
         found = distinct_values(values)
         foreign = found[~np.isin(found, sorted(labels))]
         if foreign.size:
-            shown = ", ".join(f"{value:g}" for value in foreign[:5])
+            shown = ", ".join(f"{value:.9g}" for value in foreign[:5])
             checked.problems.append(
                 f"{case.label}: holds {shown}, which dataset.json does not declare; convert it again"
             )
         checked.empty = bool((found == 0).all())
-        if first is not None and affine_mm is not None and values.ndim == 3 and not checked.problems:
-            _check_sides(case.label, first, values, named, affine_mm, checked)
+        checked.full = not (found == 0).any()
+        if first.affine_mm is not None and values.ndim == 3 and not checked.problems:
+            _check_sides(case.label, first.channels[0], values, named, first.affine_mm, checked)
 
 
 def _check_sides(
@@ -206,45 +207,13 @@ def _checked(file: Path, function: Any, *arguments: Any) -> None:
         raise InputError(f"{file}: {error}") from error
 
 
-def _read(file: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """Channels, of which only a colour picture has several, with the geometry where the format has one.
-
-    Other formats than NIfTI are read as SimpleITK does.
-    """
-    if file.name.endswith((".nii.gz", ".nii")):
-        volume = open_volume(file)
-        return [read_voxels(file, volume)], volume.affine
-    if file.suffix.lower() in (".png", ".bmp"):
-        colours = read_colours(file)[0]
-        return list(np.moveaxis(colours, -1, 0))[: 1 if open_picture(file).mode in ("1", "L") else 3], None
-    import SimpleITK as sitk
-
-    try:
-        image = sitk.ReadImage(str(file))
-    except RuntimeError as error:
-        raise InputError(f"{file}: cannot be read ({str(error).splitlines()[-1]}); convert it again") from error
-    axes = image.GetDimension()
-    affine_mm = np.eye(4)
-    affine_mm[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * np.array(image.GetSpacing())
-    affine_mm[:axes, 3] = image.GetOrigin()
-    return [sitk.GetArrayFromImage(image).T], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm
-
-
-def _check_grid(
-    file: Path,
-    shape: tuple[int, ...],
-    affine_mm: np.ndarray | None,
-    image: Path,
-    image_shape: tuple[int, ...],
-    image_affine_mm: np.ndarray | None,
-    checked: Checked,
-) -> None:
+def _check_grid(file: Path, raw: RawFile, image: Path, first: RawFile, checked: Checked) -> None:
     """Shapes must agree, and affines, also in the signs and order of axes that nnU-Net only warns about."""
-    if shape != image_shape:
-        checked.problems.append(f"{file}: has shape {shape}, but {image.name} {image_shape}; convert the case again")
-    elif affine_mm is None or image_affine_mm is None:
-        return
-    elif not same_grid(affine_mm, image_affine_mm, (*shape, 1, 1)[:3]):
+    if raw.shape != first.shape:
+        checked.problems.append(
+            f"{file}: has shape {raw.shape}, but {image.name} {first.shape}; convert the case again"
+        )
+    elif not raw.lies_as(first):
         checked.problems.append(
             f"{file}: lies elsewhere in space than {image.name} (flipped, shifted or of another voxel size); nnU-Net "
             "would train on it as it is; convert the case again"
@@ -306,6 +275,8 @@ def _findings(folder: Path, results: list[Checked]) -> list[str]:
     findings = []
     if empty := [checked.case for checked in results if checked.empty]:
         findings.append(f"{len(empty)} labels without foreground: {', '.join(empty[:5])}")
+    if full := [checked.case for checked in results if checked.full]:
+        findings.append(f"{len(full)} labels without background (inverted?): {', '.join(full[:5])}")
     findings += [f"{checked.case}: {checked.side}" for checked in results if checked.side]
     first_with: dict[str, str] = {}
     for checked in results:

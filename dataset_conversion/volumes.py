@@ -4,78 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from isal import igzip
 
 from dataset_conversion.download_folder import sha256_of_file
-from nnunet_ext.dicom.geometry import LARGEST_VOXELS
+from dataset_conversion.nifti_headers import SIZE_TOLERANCE, GzipFile, open_volume, states_orientation
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
 GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # without name, date and operating system
-PIECE = 1 << 18  # bytes that stay in the processor's cache
+UNSTATED = "label as it lies: no orientation is stated"
 SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
-
-
-def open_volume(path: Path) -> Any:
-    """nibabel image whose voxels are not yet read.
-
-    Raises:
-        InputError: no NIfTI file, or a header without usable geometry or with more voxels than any image has.
-    """
-    try:
-        volume = _nifti(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # nibabel and gzip raise a dozen kinds for damaged files
-        raise InputError(f"{path}: cannot be read as NIfTI ({first_line(error)}); download it again") from error
-    if math.prod(map(int, volume.shape)) > LARGEST_VOXELS:
-        size = "x".join(map(str, volume.shape))
-        raise InputError(f"{path}: its header declares {size} voxels, too many for one image; download it again")
-    affine = getattr(volume, "affine", None)
-    if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: its header gives no voxel size; download it again")
-    unit = volume.header.get_xyzt_units()[0]
-    if unit not in ("mm", "unknown"):  # SimpleITK would convert the geometry, most other readers not
-        raise InputError(f"{path}: its header gives voxel sizes in {unit}; write them in mm")
-    return volume
-
-
-class _GzipFile(igzip.IGzipFile):
-    """ISA-L's gzip: decompresses in half zlib's time and compresses in a quarter."""
-
-    def readinto(self, buffer: Any) -> int:
-        """Piece by piece: the inherited one holds everything twice."""
-        view, done = memoryview(buffer).cast("B"), 0
-        while count := super().readinto(view[done : done + PIECE]):
-            done += count
-        return done
-
-
-def _nifti(path: Path) -> Any:
-    """nibabel image; the content decides whether it is compressed: browsers unpack files or drop their endings."""
-    import nibabel
-
-    compressed = is_gzip(path)
-    if not compressed and path.name.lower().endswith(".nii"):
-        return nibabel.load(path)  # maps the file into memory
-    stream = _GzipFile(path) if compressed else path.open("rb")
-    header_size = stream.read(4)
-    stream.seek(0)
-    nifti_2 = 540 in (int.from_bytes(header_size, order) for order in ("little", "big"))
-    return (nibabel.Nifti2Image if nifti_2 else nibabel.Nifti1Image).from_stream(stream)
-
-
-def is_gzip(path: Path) -> bool:
-    """Whether a file is compressed, as its first bytes say."""
-    with path.open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
 
 
 def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarray:
@@ -98,8 +41,6 @@ def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarr
         raise
     except Exception as error:
         raise InputError(f"{path}: is truncated or damaged ({first_line(error)}); download it again") from error
-    if voxels.dtype.kind not in "fiu":
-        raise InputError(f"{path}: has voxels of type {voxels.dtype}, expected numbers; download it again")
     if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu":  # 64-bit integers are no type that every reader takes
         voxels = voxels.astype(np.int32 if np.abs(voxels).max(initial=0) < 2**31 else np.float32)
     elif voxels.dtype.kind == "f":
@@ -108,16 +49,61 @@ def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarr
     return voxels
 
 
+def spatial_axes(path: Path, voxels: np.ndarray, *, anywhere: bool = False) -> np.ndarray:
+    """Voxels (x, y, z) without further axes of length one.
+
+    Args:
+        path: for the message.
+        voxels: of any number of axes.
+        anywhere: also drop an axis of length one before the others, after which the header's voxel sizes and
+            directions are those of other axes.
+
+    Raises:
+        InputError: there are not three axes.
+    """
+    shape = voxels.shape
+    dropped = [axis for axis in range(3, len(shape)) if shape[axis] == 1]
+    if anywhere and len(shape) - len(dropped) > 3:
+        dropped = [axis for axis in range(len(shape)) if shape[axis] == 1]
+    if len(shape) - len(dropped) == 3:
+        return np.squeeze(voxels, tuple(dropped))
+    size = "x".join(map(str, shape))
+    if len(shape) == 2:
+        raise InputError(f"{path}: is two-dimensional ({size}); save it with a third axis of length 1")
+    raise InputError(f"{path}: has {len(shape)} axes ({size}), expected x, y, z; save each volume as a file of its own")
+
+
+def label_place(label: Any, image_affine_mm: np.ndarray, image_stated: bool = True) -> np.ndarray:
+    """What the header of a label says about its place beside an image.
+
+    Args:
+        label: nibabel volume.
+        image_affine_mm: (4, 4), index to mm.
+        image_stated: whether the image's own orientation is stated.
+
+    Returns:
+        The affine (4, 4); or voxel sizes (3,) where no orientation is stated.
+    """
+    if len(label.shape) > 3 and any(size > 1 for size in label.shape[3:]):
+        return spacing_of(image_affine_mm)  # the header's are those of other axes
+    affine_mm: np.ndarray = label.affine
+    if states_orientation(label) and image_stated:
+        return affine_mm
+    if same_grid(affine_mm, image_affine_mm, label.shape[:3]):
+        return affine_mm
+    return spacing_of(affine_mm)
+
+
 def label_on_image_grid(
     label: np.ndarray, label_affine_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The label as an array on the image's grid: equal grids pass, flipped or permuted axes are turned.
 
-    Nothing is resampled, so every voxel keeps its value.
+    Nothing is resampled, so every voxel keeps its value. Nothing is turned on an orientation that no header states.
 
     Args:
         label: (x, y, z).
-        label_affine_mm: (4, 4), label index to mm.
+        label_affine_mm: (4, 4), label index to mm; or voxel sizes (3,) in mm, where no more is stated.
         shape: of the image.
         affine_mm: (4, 4), image index to mm.
 
@@ -127,6 +113,8 @@ def label_on_image_grid(
     Raises:
         InputError: the grids cover different places or have different voxels.
     """
+    if label_affine_mm.ndim == 1:
+        return _unturned(label, label_affine_mm, shape, affine_mm)
     if label.shape == shape and same_grid(label_affine_mm, affine_mm, shape):
         return label, ()
     to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
@@ -141,9 +129,19 @@ def label_on_image_grid(
         if turned.shape == shape and same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
             return np.ascontiguousarray(turned), (f"label axes {axes}, flipped {flipped}",)
     raise InputError(
-        f"label grid ({_grid_text(label.shape, label_affine_mm)}) is not the image's ({_grid_text(shape, affine_mm)}), "
+        f"label grid ({grid_text(label.shape, label_affine_mm)}) is not the image's ({grid_text(shape, affine_mm)}), "
         "nor is it one with its axes flipped or swapped"
     )
+
+
+def _unturned(
+    label: np.ndarray, sizes_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A label without stated orientation, as it lies on the image's voxels."""
+    if label.shape == shape and np.allclose(sizes_mm, spacing_of(affine_mm), rtol=SIZE_TOLERANCE, atol=0):
+        return label, (UNSTATED,)
+    sizes = [_voxels_text(label.shape, sizes_mm), _voxels_text(shape, spacing_of(affine_mm))]
+    raise InputError(f"no orientation is stated, and the label's voxels ({sizes[0]}) are not the image's ({sizes[1]})")
 
 
 def axial_axis(affine_mm: np.ndarray) -> int:
@@ -198,7 +196,7 @@ def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
     volume.header.set_xyzt_units("mm")
     volume.set_qform(affine_mm, 1)
     volume.set_sform(affine_mm, 1)
-    with path.open("wb") as raw, _GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
+    with path.open("wb") as raw, GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
         volume.to_stream(stream)
 
 
@@ -273,17 +271,29 @@ def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) 
 
 def _sitk_sees(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) -> bool:
     """Whether SimpleITK, and so nnU-Net, reads this shape and geometry."""
+    seen_shape, seen_mm = sitk_grid(path)
+    return seen_shape == shape and same_grid(seen_mm, affine_mm, (*shape, 1, 1)[:3])
+
+
+def sitk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine (4, 4), index to RAS in mm, as SimpleITK reads them from a header.
+
+    Raises:
+        RuntimeError: it refuses the file.
+    """
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    axes = reader.GetDimension()
+    dimension = reader.GetDimension()
+    axes = min(dimension, 3)
+    directions = np.reshape(reader.GetDirection(), (dimension, dimension))[:axes, :axes]
     seen = np.eye(4)
-    seen[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes)) * np.array(reader.GetSpacing())
-    seen[:axes, 3] = reader.GetOrigin()
+    seen[:axes, :axes] = directions * np.array(reader.GetSpacing()[:axes])
+    seen[:axes, 3] = reader.GetOrigin()[:axes]
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
-    return reader.GetSize() == shape and same_grid(to_lps @ seen, affine_mm, (*shape, 1)[:3])
+    return reader.GetSize(), to_lps @ seen
 
 
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
@@ -292,7 +302,12 @@ def _equal(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and all(np.array_equal(first[..., i], second[..., i]) for i in last)
 
 
-def _grid_text(shape: tuple[int, ...], affine_mm: np.ndarray) -> str:
-    sizes = "x".join(f"{value:.4g}" for value in spacing_of(affine_mm))
+def grid_text(shape: tuple[int, ...], affine_mm: np.ndarray) -> str:
+    """Number, size and place of the voxels, in words."""
     first = ", ".join(f"{value:.5g}" for value in affine_mm[:3, 3])
-    return f"{'x'.join(map(str, shape))} voxels of {sizes} mm, the first at {first} mm"
+    return f"{_voxels_text(shape, spacing_of(affine_mm))}, the first at {first} mm"
+
+
+def _voxels_text(shape: tuple[int, ...], sizes_mm: np.ndarray) -> str:
+    sizes = "x".join(f"{value:.4g}" for value in sizes_mm)
+    return f"{'x'.join(map(str, shape))} voxels of {sizes} mm"

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Reading
-from dataset_conversion.download_folder import files_by_stem
+from dataset_conversion.download_folder import files_by_stem, require_no_pairs
 from dataset_conversion.label_values import distinct_values
 from dataset_conversion.nifti_cases import paired, read_ct, read_volume
 from dataset_conversion.pictures import read_colours, read_grey
@@ -91,6 +91,7 @@ class Generic(Converter):
             return VOLUMES
         if any(name.endswith(PICTURES) for name in names):
             return PICTURES
+        require_no_pairs(folder)
         raise InputError(
             f"{folder}: holds no file that ends in {', '.join(VOLUMES + PICTURES)} (subfolders are not searched); name "
             "the folder that does, or save the images as NIfTI first"
@@ -197,6 +198,8 @@ def _mask(file: Path) -> tuple[np.ndarray, bool]:
         return read_volume(file)[0], False
     colours, _ = read_colours(file)
     grey = bool((colours == colours[..., :1]).all())
+    if file.suffix.lower() in (".jpg", ".jpeg") and len(_keys(colours, True)) > 2:
+        raise InputError(f"{file}: is JPEG, which changes the values of a mask; save the original mask as PNG")
     return (colours[..., 0] if grey else colours), not grey
 
 
@@ -204,8 +207,8 @@ def _keys(mask: np.ndarray, colour: bool) -> set[Key]:
     if colour:
         return {tuple(int(v) for v in key) for key in np.unique(mask.reshape(-1, 3), axis=0)}
     values = distinct_values(mask)
-    if not np.array_equal(values, np.round(values)):
-        raise InputError(f"holds values that are no integers, such as {values[values != np.round(values)][0]:g}")
+    if values.size and values[0] < 0:
+        raise InputError(f"holds the negative value {values[0]:g}; a mask holds whole numbers from 0, save it as such")
     return {(int(value),) for value in values}
 
 

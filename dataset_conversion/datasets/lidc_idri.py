@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +84,9 @@ class LidcIdri(DicomConverter):
         accepted, rejected = acquisitions_of(content.slices, self.rules)
         accepted = without_damaged(accepted, content, found)
         report_rejected(rejected, found)
+        before = len(found.problems)
         files = self._annotation_files(found)
+        what = "XML file that can be used" if len(found.problems) > before else "XML file"
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:
             by_patient[acquisition.slices[0].patient_id].append(acquisition)
@@ -103,7 +105,7 @@ class LidcIdri(DicomConverter):
                 details = self.details_of(acquisition)
                 found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings or ()), details))
         if without:
-            found.notes.append(f"{without} CT series have no XML file and are left out")
+            found.notes.append(f"{without} CT series have no {what} and are left out")
         absent = len(files.keys() - {item.slices[0].series_uid for item in accepted})
         if absent:
             found.notes.append(f"{absent} series with an XML file have no CT in the download")
@@ -127,7 +129,7 @@ class LidcIdri(DicomConverter):
                 files[annotations.series_uid].append(path)
         if xrays:
             found.notes.append(f"{xrays} XML files are readings of chest X-rays and are passed over")
-        if not files and not self.unlabeled:
+        if not files and not found.problems and not self.unlabeled:
             raise InputError(
                 f"{self.source}: holds no XML file of a CT reading; unpack LIDC-XML-only.zip of {self.download} into it"
             )
@@ -187,17 +189,24 @@ def slices_of_outlines(annotations: Annotations, acquisition: Acquisition) -> di
     Raises:
         InputError: an outline lies on no slice.
     """
-    by_uid = {item.sop_uid: index for index, item in enumerate(acquisition.slices) if item.sop_uid}
+    uids = Counter(item.sop_uid for item in acquisition.slices)  # an anonymiser may give all slices one
+    by_uid = {item.sop_uid: index for index, item in enumerate(acquisition.slices) if uids[item.sop_uid] == 1}
     heights_mm = np.array([item.position_mm[2] for item in acquisition.slices])
     places: dict[Outline, int] = {}
     drawn = [outline for nodules in annotations.readers for outlines in nodules for outline in outlines]
     for outline in (outline for outline in drawn if outline.encloses):
         index = by_uid.get(outline.sop_uid)
-        if index is None:
-            index = int(np.abs(heights_mm - outline.z_mm).argmin())
-            if abs(heights_mm[index] - outline.z_mm) > SAME_SLICE_MM:
-                raise InputError(
-                    f"an outline lies at {outline.z_mm:g} mm, where the series has no slice; download the series again"
-                )
-        places[outline] = index
+        places[outline] = _slice_at(outline, heights_mm) if index is None else index
     return places
+
+
+def _slice_at(outline: Outline, heights_mm: np.ndarray) -> int:
+    """The slice at the height of an outline whose image is unknown."""
+    if outline.z_mm is None:
+        raise InputError("an outline names no image of the series, and no height; download the series again")
+    nearest = int(np.abs(heights_mm - outline.z_mm).argmin())
+    if abs(heights_mm[nearest] - outline.z_mm) > SAME_SLICE_MM:
+        raise InputError(
+            f"an outline lies at {outline.z_mm:g} mm, where the series has no slice; download the series again"
+        )
+    return nearest

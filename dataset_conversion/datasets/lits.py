@@ -14,7 +14,7 @@ import numpy as np
 from dataset_conversion.converter import Case, Converter, Found, Reading
 from dataset_conversion.download_folder import files_matching
 from dataset_conversion.nifti_cases import paired, read_ct
-from dataset_conversion.volumes import open_volume
+from dataset_conversion.nifti_headers import open_volume
 from nnunet_ext.errors import InputError
 
 
@@ -78,12 +78,15 @@ class LiTS(Converter):
             return {}
         try:
             with Path(self.ircad_spacing_table).open(encoding="utf-8-sig", newline="") as stream:
-                rows = {int(row["volume"]): tuple(float(row[axis]) for axis in "xyz") for row in csv.DictReader(stream)}
+                sizes = {(int(row["volume"]), _sizes_mm(row)) for row in csv.DictReader(stream)}
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise InputError(
                 f"{self.ircad_spacing_table}: is no table with columns volume,x,y,z ({error}); mend it"
             ) from error
-        if any(not 0.1 <= size <= 20 for sizes in rows.values() for size in sizes):
+        rows = dict(sizes)
+        if len(rows) < len(sizes):
+            raise InputError(f"{self.ircad_spacing_table}: gives one volume several voxel sizes; mend it")
+        if any(not 0.1 <= size <= 20 for row in rows.values() for size in row):
             raise InputError(f"{self.ircad_spacing_table}: a voxel size lies outside 0.1 to 20 mm; mend it")
         return rows
 
@@ -96,11 +99,18 @@ class LiTS(Converter):
         if spacing_mm is None or reading.affine_mm is None:
             return reading
         scale = np.diag([*spacing_mm, 1.0])
-        label_affine_mm = None if reading.label_affine_mm is None else scale @ reading.label_affine_mm
+        label_affine_mm = reading.label_affine_mm
+        if label_affine_mm is not None:
+            sizes_only = label_affine_mm.ndim == 1
+            label_affine_mm = label_affine_mm * spacing_mm if sizes_only else scale @ label_affine_mm
         return replace(
             reading, affine_mm=scale @ reading.affine_mm, label_affine_mm=label_affine_mm,
             transforms=(*reading.transforms, "voxel size from table"),
         )  # fmt: skip
+
+
+def _sizes_mm(row: dict[str, str]) -> tuple[float, ...]:
+    return tuple(float(row[axis]) for axis in "xyz")
 
 
 def _lost_spacing(case: Case) -> bool:

@@ -14,9 +14,10 @@ import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
 from dataset_conversion.download_folder import actual_file, case_id, is_hidden, listed_file, visible_files
-from dataset_conversion.label_values import LabelMap, label_map
+from dataset_conversion.label_values import LabelMap, label_map, rounded_labels
 from dataset_conversion.nifti_cases import AIR_HU
-from dataset_conversion.volumes import open_volume, read_voxels
+from dataset_conversion.nifti_headers import open_volume, states_orientation
+from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii")
@@ -149,13 +150,23 @@ class MSD(Converter):
                 continue
             listed.update({image, label} if label else {image})
             try:
-                files = actual_file(image), actual_file(label) if label else None
+                files = self._as_unpacked(image), self._as_unpacked(label) if label else None
+                listed.update(file for file in files if file)
                 stem = image.name.removesuffix(".gz").removesuffix(".nii")
                 found.cases.append(Case(case_id(stem), part, files[:1], files[1:] if files[1] else ()))  # type: ignore[arg-type]
             except InputError as error:
                 found.problems.append(str(error))
         found.notes.extend(self._differences(listed))
         return found
+
+    def _as_unpacked(self, listed: Path) -> Path:
+        """The file that a list names; some programs unpack it to .nii, or give it nnU-Net's channel number."""
+        stem = listed.name.removesuffix(".gz").removesuffix(".nii")
+        numbered = (f"{stem}_0000",) if len(self._channels) == 1 else ()
+        for name in (listed.name, *(f"{name}{ending}" for name in (stem, *numbered) for ending in ENDINGS)):
+            if listed.with_name(name).exists():
+                return actual_file(listed.with_name(name))
+        return actual_file(listed)  # which says that there is none
 
     def _entries(self) -> Iterator[tuple[Part, Path, Path | None]]:
         """What dataset.json lists: part, image and label file."""
@@ -192,7 +203,8 @@ class MSD(Converter):
         label, label_affine_mm = None, None
         if case.label_files:
             label_volume = open_volume(case.label_files[0])
-            label, label_affine_mm = self._read_label(case.label_files[0], label_volume), label_volume.affine
+            label, warnings = self._read_label(case.label_files[0], label_volume, warnings)
+            label_affine_mm = label_place(label_volume, volume.affine, states_orientation(volume))
             if self._label_map.changes:
                 transforms.append(f"labels {self._label_map.new_value}")
         as_read = image[0] if len(volume.shape) == 3 else None
@@ -209,15 +221,12 @@ class MSD(Converter):
             return np.moveaxis(read_voxels(file, volume), 3, 0), []
         return read_voxels(file, volume, self._kept_channel)[None], [f"channel {self._kept_channel} of {count}"]
 
-    def _read_label(self, file: Path, volume: Any) -> np.ndarray:
-        """Label (x, y, z) with new values."""
-        voxels = read_voxels(file, volume)
-        if voxels.ndim == 4 and voxels.shape[3] == 1:
-            voxels = voxels[..., 0]
-        if voxels.ndim != 3:
-            raise InputError(f"{file}: label has shape {voxels.shape}, expected three axes; download it again")
+    def _read_label(self, file: Path, volume: Any, warnings: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Label (x, y, z) with new values, and the warnings with further ones."""
+        voxels = spatial_axes(file, read_voxels(file, volume), anywhere=True)
         try:
-            return self._label_map(voxels)
+            whole, more = rounded_labels(voxels)
+            return self._label_map(whole), (*warnings, *more)
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
 
@@ -228,4 +237,7 @@ def _numbered(entries: Mapping[str, Any], file: Path, key: str) -> dict[int, str
         raise InputError(
             f"{file}: {key!r} is no list of numbers with names; -i names a task as the Decathlon publishes it"
         )
-    return {int(number): name.strip() for number, name in entries.items()}
+    numbered = {int(number): name.strip() for number, name in entries.items()}
+    if len(numbered) < len(entries):
+        raise InputError(f"{file}: {key!r} gives one number twice ({', '.join(entries)}); mend the list")
+    return numbered

@@ -14,9 +14,10 @@ import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
 from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected, without_damaged
-from dataset_conversion.download_folder import case_id, is_hidden, natural_key
+from dataset_conversion.download_folder import case_id, is_hidden, natural_key, sha256_of_file
 from dataset_conversion.mirroring import points_of, shares_by_mirroring
-from dataset_conversion.volumes import label_on_image_grid, open_volume, read_voxels
+from dataset_conversion.nifti_headers import open_volume
+from dataset_conversion.volumes import label_on_image_grid, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class NsclcPleuralEffusion(DicomConverter):
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in accepted:
             by_patient[acquisition.slices[0].patient_id.upper()].append(acquisition)
-        masks = self._masks()
+        masks = self._masks(found)
         negatives = 0
         for patient in sorted(masks, key=natural_key):
             effusions = self._wanted(masks[patient])
@@ -117,15 +118,22 @@ class NsclcPleuralEffusion(DicomConverter):
         train, test = ([f"LUNG1-{number:03d}" for number in numbers] for numbers in (PAPER_TRAIN, PAPER_TEST))
         return [(train, test)]
 
-    def _masks(self) -> dict[str, dict[str, dict[str, Path]]]:
-        """Mask files by patient, kind (``effusion``, ``thor_cav``) and reviewer."""
+    def _masks(self, found: Found) -> dict[str, dict[str, dict[str, Path]]]:
+        """Mask files by patient, kind (``effusion``, ``thor_cav``) and reviewer; two that differ are a problem."""
+        problems: dict[str, str] = {}
         masks: dict[str, dict[str, dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
         for path in sorted(self.source.rglob("*.nii*")):
             match = MASK_NAME.fullmatch(path.name)
             if match and not is_hidden(path.name) and path.is_file():
                 patient, kind, reviewer = match.group(1).upper(), match.group(2).lower(), match.group(3).lower()
-                masks[patient][kind].setdefault(reviewer, path)
-        if not masks:
+                first = masks[patient][kind].setdefault(reviewer, path)
+                if first != path and sha256_of_file(first) != sha256_of_file(path):
+                    problems.setdefault(
+                        patient, f"{path}: and {first} are of one reviewer, and differ; remove one of them"
+                    )
+        found.problems.extend(problems.values())
+        masks = {patient: kinds for patient, kinds in masks.items() if patient not in problems}
+        if not masks and not problems:
             raise InputError(
                 f"{self.source}: holds no LUNG1-*_effusion_*_reviewer.nii.gz; -i names a folder with the CT and the "
                 f"unpacked Effusions and Thoracic_Cavities of {self.download}"
@@ -205,8 +213,7 @@ def _on_grid(file: Path, hu: np.ndarray, affine_mm: np.ndarray, cavity: bool) ->
         InputError: no orientation fits clearly.
     """
     volume = open_volume(file)
-    values = read_voxels(file, volume)
-    values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
+    values = spatial_axes(file, read_voxels(file, volume), anywhere=True)
     mask = values > 0.5
     uncommon = bool(np.any((values != 0) & (values != 1)))
     warnings = [f"{file.name}: values between 0 and 1, threshold 0.5"] if uncommon else []

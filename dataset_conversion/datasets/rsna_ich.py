@@ -17,8 +17,17 @@ import numpy as np
 from dataset_conversion.converter import Case, Found, Reading
 from dataset_conversion.dicom_converter import DicomConverter, files_of, image_name, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
-from dataset_conversion.haemorrhage_labels import MASK_ENDINGS, TYPES, read_slice_mask, read_table, slice_label
-from dataset_conversion.volumes import open_volume, read_voxels
+from dataset_conversion.haemorrhage_labels import MASK_ENDINGS, read_slice_mask, slice_label
+from dataset_conversion.haemorrhage_slices import (
+    as_hu,
+    of_one_rescaling,
+    read_bare_slice,
+    read_placed_slice,
+    steps_of_series_mm,
+)
+from dataset_conversion.haemorrhage_table import EXPECTED, TYPES, in_words, read_table
+from dataset_conversion.nifti_headers import open_volume, states_orientation
+from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
@@ -26,13 +35,11 @@ if TYPE_CHECKING:
     from nnunet_ext.dicom.folder_scan import Scan
     from nnunet_ext.dicom.headers import Slice
     from nnunet_ext.dicom.series import Acquisition, Rules
-    from nnunet_ext.dicom.volume import Volume
 
 VOLUME_ENDINGS = (".nii.gz", ".nii")
 # Folders of images and of masks: BHSD (its name has a space), PhysioNet ct-ich, and slices cut from it.
 PAIRED_FOLDERS = (("images", "ground truths"), ("ct_scans", "masks"), ("images", "masks"))
 COLLECTIONS = {"ground truths": "BHSD", "ct_scans": "ct-ich"}
-SLICES_WITHOUT_PLACE = "no pixel spacing in the file, 1 mm assumed"
 Wanted = Literal["any", "none", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
 
 
@@ -155,10 +162,15 @@ class RsnaIch(DicomConverter):
         if self.masks is not None:  # which may be DICOM, and lie in the download
             mask_folder = self.masks.resolve()
             slices = [item for item in slices if not Path(item.path).resolve().is_relative_to(mask_folder)]
-        types, notes = read_table(sorted(path for path in self.source.rglob("*.csv") if path.is_file()))
-        found.notes.extend(notes)
-        if self.haemorrhage and not types:
-            raise InputError(f"{self.source}: holds no stage_2_train.csv, which --haemorrhage needs")
+        table = read_table(sorted(path for path in self.source.rglob("*.csv") if path.is_file()))
+        found.notes.extend(table.notes)
+        unread = "; ".join(table.unread)
+        if self.haemorrhage and not table.types:
+            what = f"its table is not read ({unread}), expected {EXPECTED}" if unread else "holds no stage_2_train.csv"
+            raise InputError(f"{self.source}: {what}, which --haemorrhage needs")
+        if unread:
+            found.notes.append(f"a table is not read: {unread}, expected {EXPECTED}")
+        types = table.types
         masks = self._masks(found)
         if self.dimension == "2d":
             self._find_slices(slices, types, masks, found)
@@ -182,7 +194,8 @@ class RsnaIch(DicomConverter):
         others = Counter(kind for item in slices if (kind := other_kind(item, self.rules)))
         found.notes.extend(f"{count} images left out: {kind}" for kind, count in sorted(others.items()))
         slices = [item for item in slices if not other_kind(item, self.rules)]
-        steps_mm = _steps_mm(slices)
+        slices = of_one_rescaling(slices, found)
+        steps_mm = steps_of_series_mm(slices)
         unknown = without_mask = 0
         for item in slices:
             name = item.sop_uid or image_name(item.path)
@@ -197,7 +210,7 @@ class RsnaIch(DicomConverter):
                 "patient": self.public(item.patient_id, "patient"),
                 "series_uid": item.series_uid,
                 "step_mm": f"{steps_mm[item.path]:g}",
-                "haemorrhage": _words(types.get(name)),
+                "haemorrhage": in_words(types.get(name)),
             }
             part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
             image = case_id(self.public(name, "image"))
@@ -235,7 +248,7 @@ class RsnaIch(DicomConverter):
                 if masks is not None and mask is None:
                     without_mask += 1
                     continue
-                details = {**self.details_of(acquisition), "haemorrhage": _words(union)}
+                details = {**self.details_of(acquisition), "haemorrhage": in_words(union)}
                 suffix = f"-{number}" if len(by_study[study]) > 1 else ""
                 part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
                 labels = (mask,) if mask else ()
@@ -285,14 +298,14 @@ class RsnaIch(DicomConverter):
         if case.image_files[0].name.lower().endswith(VOLUME_ENDINGS):
             return self._read_volumes(case)
         if "step_mm" not in case.details and "acquisition" not in case.details:
-            return self._read_bare_slice(case)
-        volume = self._read_slice(case) if "step_mm" in case.details else self.read_volume(case)
+            return read_bare_slice(case, self.classes == "types")
+        volume = read_placed_slice(case, self.rules) if "step_mm" in case.details else self.read_volume(case)
         warnings = volume.warnings
         if volume.voxels.min() == volume.voxels.max():
             warnings = (*warnings, "all voxels have one value")
         label, label_affine_mm = None, None
         if case.label_files:
-            label, label_affine_mm, remarks = self._read_label(case.label_files[0], volume.voxels.shape)
+            label, label_affine_mm, remarks = self._read_label(case.label_files[0], volume.grid.affine_ras_mm)
             warnings = (*warnings, *remarks)
         return Reading(
             volume.voxels[None],
@@ -304,32 +317,19 @@ class RsnaIch(DicomConverter):
             warnings,
         )
 
-    def _read_slice(self, case: Case) -> Volume:
-        """One image of the challenge at its place, as a volume of one layer."""
-        from nnunet_ext.dicom.headers import read_headers
-        from nnunet_ext.dicom.series import acquisitions_of
-        from nnunet_ext.dicom.volume import read_volume
-
-        file = case.image_files[0]
-        slices = [item._replace(thickness_mm=float(case.details["step_mm"])) for item in read_headers(file)]
-        accepted, rejected = acquisitions_of(slices, self.rules)
-        if len(accepted) != 1:
-            reason = rejected[0].reason if rejected else f"holds {len(accepted)} images"
-            raise InputError(f"{file}: {reason}; remove the file")
-        return read_volume(accepted[0])
-
-    def _read_label(self, file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-        """Mask of a slice or of a series, as (x, y, z) with its affine, or on the image's pixels without."""
+    def _read_label(self, file: Path, affine_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+        """Mask of a slice or of a series, as (x, y, z) with its place (:func:`label_place`), or on the pixels."""
         if self.dimension == "3d":
             volume = open_volume(file)
             label, warnings = self._volume_label(file, volume)
-            return label, volume.affine, warnings
-        label, affine_mm, warnings = read_slice_mask(file, self.classes == "types")
-        return (label if affine_mm is not None else label.T[:, :, None]), affine_mm, warnings
+            return label, label_place(volume, affine_mm), warnings
+        label, label_affine_mm, warnings = read_slice_mask(file, self.classes == "types", affine_mm)
+        return (label if label.ndim == 3 else label.T[:, :, None]), label_affine_mm, warnings
 
     def _volume_label(self, file: Path, volume: object) -> tuple[np.ndarray, tuple[str, ...]]:
         try:
-            return slice_label(read_voxels(file, volume), self.classes == "types")
+            voxels = spatial_axes(file, read_voxels(file, volume), anywhere=True)
+            return slice_label(voxels, self.classes == "types")
         except InputError as error:
             raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
 
@@ -337,69 +337,11 @@ class RsnaIch(DicomConverter):
         """Image and mask as NIfTI volumes (BHSD, ct-ich)."""
         image_file = case.image_files[0]
         image = open_volume(image_file)
-        hu, transforms, remarks = _as_hu(read_voxels(image_file, image))
+        hu, transforms, remarks = as_hu(spatial_axes(image_file, read_voxels(image_file, image)))
         reading = Reading(hu[None], None, "HU", image.affine, transforms=transforms, warnings=remarks)
         if not case.label_files:
             return reading
         mask = open_volume(case.label_files[0])
         label, warnings = self._volume_label(case.label_files[0], mask)
-        return replace(reading, label=label, label_affine_mm=mask.affine, warnings=(*warnings, *remarks))
-
-    def _read_bare_slice(self, case: Case) -> Reading:
-        """A slice without any geometry, as ct-ich's are passed on."""
-        from nnunet_ext.dicom.headers import read_headers
-        from nnunet_ext.dicom.pixels import read_pixels
-
-        file = case.image_files[0]
-        slices = read_headers(file)
-        if len(slices) != 1:
-            raise InputError(f"{file}: holds {len(slices)} images, expected one slice")
-        hu, transforms, remarks = _as_hu(read_pixels(slices[0]).values.T[:, :, None])
-        remarks = (SLICES_WITHOUT_PLACE, *remarks)
-        place_mm = np.diag([-1.0, -1.0, 1.0, 1.0])
-        reading = Reading(hu[None], None, "HU", place_mm, transforms=transforms, warnings=remarks)
-        if not case.label_files:
-            return reading
-        label, affine_mm, warnings = read_slice_mask(case.label_files[0], self.classes == "types")
-        if affine_mm is not None:
-            raise InputError(f"{case.label_files[0]}: is a volume, its image {file.name} a slice without a place")
-        return replace(reading, label=label.T[:, :, None], warnings=(*remarks, *warnings))
-
-
-def _as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Values said to be Hounsfield units, with padding as air; what was done, and a warning if they seem not to be."""
-    from nnunet_ext.dicom.pixels import AIR_HU, PADDING_HU
-    from nnunet_ext.dicom.volume import NO_AIR_HU
-
-    padding = values < PADDING_HU
-    transforms = ("padding set to air",) if padding.any() else ()
-    values = np.where(padding, AIR_HU, values)
-    whole = values.dtype.kind == "i" and np.abs(values).max(initial=0) < 1 << 15
-    warnings = () if values.min(initial=0) < NO_AIR_HU else (f"no value lies below {NO_AIR_HU}: perhaps not HU",)
-    return values.astype(np.int16 if whole else np.float32), transforms, warnings
-
-
-def _steps_mm(slices: list[Slice]) -> dict[str, float]:
-    """Typical distance between the slices of each file's series; 1 mm where the series tells none."""
-    series: dict[tuple[str, str], list[Slice]] = defaultdict(list)
-    for item in slices:
-        series[item.study_uid, item.series_uid].append(item)
-    result: dict[str, float] = {}
-    for members in series.values():
-        places = np.unique(np.round([_height_mm(item) for item in members], 2))
-        step_mm = float(np.median(np.diff(places))) if len(places) > 1 else 1.0
-        result.update({item.path: step_mm for item in members})
-    return result
-
-
-def _height_mm(item: Slice) -> float:
-    """Position along the slice's normal; 0 where the header gives none."""
-    if not (item.position_mm and item.orientation):
-        return 0.0
-    return float(np.dot(np.cross(item.orientation[:3], item.orientation[3:]), item.position_mm))
-
-
-def _words(types: frozenset[str] | None) -> str:
-    if types is None:
-        return "unknown"
-    return " ".join(sorted(types - {"any"})) or ("any" if types else "none")
+        place = label_place(mask, image.affine, states_orientation(image))
+        return replace(reading, label=label, label_affine_mm=place, warnings=(*warnings, *remarks))

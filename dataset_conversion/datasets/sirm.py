@@ -14,8 +14,9 @@ import numpy as np
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
 from dataset_conversion.download_folder import files_matching
 from dataset_conversion.nifti_cases import ENDING, intensity_unit, paired, read_ct, read_volume
+from dataset_conversion.nifti_headers import open_volume
 from dataset_conversion.shaping import slice_affine
-from dataset_conversion.volumes import open_volume, spacing_of
+from dataset_conversion.volumes import spacing_of
 from nnunet_ext.errors import InputError
 
 PSEUDO_HU = "HU (estimated by the publisher from pictures)"
@@ -111,7 +112,9 @@ class SIRM(Converter):
         scale = np.ones(4)  # of the affine's columns
         axes = reading.image.ndim - 1
         scale[:axes] = (np.array(self.spacing) / spacing_of(reading.affine_mm))[:axes]
-        label_affine_mm = None if reading.label_affine_mm is None else reading.label_affine_mm * scale
+        label_affine_mm = reading.label_affine_mm
+        if label_affine_mm is not None:
+            label_affine_mm = label_affine_mm * scale[: label_affine_mm.shape[-1]]
         return replace(
             reading, affine_mm=reading.affine_mm * scale, label_affine_mm=label_affine_mm, intensity_unit=unit,
             transforms=(*reading.transforms, "voxel size as given"),

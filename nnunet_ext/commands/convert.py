@@ -186,5 +186,5 @@ def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
         return
     elif summary.count_by_part["Tr"]:
         print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
-    else:
+    elif summary.count_by_part["Un"]:
         print(f"next: nnUNetv2_ext_configure -d LABELLED_ID --unlabeled {dataset_id}")

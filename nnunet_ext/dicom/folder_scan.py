@@ -18,7 +18,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line, in_worker_processes
 
 CHUNK = 1024  # files per task of a worker; fewer files are read before a worker has started
-CACHE_VERSION = 1  # of what a cache row holds
+CACHE_VERSION = 2  # of what a cache row holds
 Rows = list[list]  # of a file: one per slice, the fields after the path as JSON values
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 

@@ -17,6 +17,8 @@ from nnunet_ext.errors import InputError
 UNIT_TOLERANCE = 1e-2  # of the orientation vectors' lengths and right angle; texts in the header are rounded
 ALONG_TOLERANCE = 0.05  # of the distance between slices: how far a slice may lie off a regular grid
 IN_PLANE_TOLERANCE = 0.1  # of a pixel: how far a slice may be shifted in its plane
+LARGEST_ROUNDING = 0.2  # of the distance between slices or pixels: beyond, rounded positions prove nothing
+FIT_OF_ROUNDED = 1.5  # of half the last digit: how far rounded positions may lie off the line that fits them best
 SAME_POSITION_MM = 1e-3
 TILT_DEGREES = 0.5  # from here on a drift of the slices in their plane is called a tilt
 GAP_STEPS, GAP_MM = 4.5, 20.0  # a gap beyond both is no gap but another stack
@@ -105,6 +107,7 @@ def stack_of(
     columns: int,
     rows: int,
     thickness_mm: float | None = None,
+    rounding_mm: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
 ) -> Stack:
     """Classify sorted slices.
 
@@ -118,6 +121,7 @@ def stack_of(
         columns: pixels per row.
         rows: pixels per column.
         thickness_mm: of a slice, for a stack of one.
+        rounding_mm: how far positions may be rounded along rows, columns and the normal; no unevenness.
 
     Raises:
         InputError: impossible pixel size, repeated positions, a gap that only two stacks explain, or slices so close
@@ -132,7 +136,7 @@ def stack_of(
         return Stack(directions, spacing_mm, offsets_mm, columns, rows, "single", step_mm, 0.0, False)
     if steps_mm.min() <= SAME_POSITION_MM:
         raise InputError("several slices have the same position")
-    kind, step_mm = _steps(offsets_mm[:, 2])
+    kind, step_mm = step_of(offsets_mm[:, 2], rounding_mm[2])
     largest_mm = float(steps_mm.max())
     if largest_mm > GAP_STEPS * step_mm and largest_mm > GAP_MM:
         raise InputError(f"a gap of {largest_mm:.0f} mm divides it into two stacks")
@@ -142,19 +146,31 @@ def stack_of(
     in_plane_mm = offsets_mm[:, :2]
     drift_mm = in_plane_mm[-1] - in_plane_mm[0]
     tilt_degrees = float(np.degrees(np.arctan2(np.linalg.norm(drift_mm), offsets_mm[-1, 2] - offsets_mm[0, 2])))
-    shifts = np.abs(in_plane_mm - in_plane_mm[0]) / np.array(spacing_mm)
-    shifted = bool(shifts.max() > IN_PLANE_TOLERANCE)
+    rounded_mm = [2 * _believable(rounding_mm[axis], spacing_mm[axis]) for axis in (0, 1)]  # of both slices
+    shifts_mm = np.abs(in_plane_mm - in_plane_mm[0])
+    shifted = bool((shifts_mm > IN_PLANE_TOLERANCE * np.array(spacing_mm) + rounded_mm).any())
     return Stack(directions, spacing_mm, offsets_mm, columns, rows, kind, step_mm, tilt_degrees, shifted)
 
 
-def _steps(along_mm: np.ndarray) -> tuple[Kind, float]:
-    """Kind of a stack, and the distance between the layers of the grid that suits it."""
+def _believable(rounding_mm: float, size_mm: float) -> float:
+    """The rounding, unless it is so large beside the size that unevenness could hide in it."""
+    return rounding_mm if rounding_mm <= LARGEST_ROUNDING * size_mm else 0.0
+
+
+def step_of(along_mm: np.ndarray, rounding_mm: float = 0.0) -> tuple[Kind, float]:
+    """Kind of a stack, and the distance between the layers of the grid that suits it.
+
+    Args:
+        along_mm: (n,) sorted positions along the normal, all different.
+        rounding_mm: half a unit of their last written digit.
+    """
     typical_mm = float(np.median(np.diff(along_mm)))
     layers = np.concatenate([[0], np.cumsum(np.round(np.diff(along_mm) / typical_mm))])
     if np.diff(layers).min() > 0:
         slope_mm, first_mm = np.polyfit(layers, along_mm, 1)
         step_mm = round(float(slope_mm), 6)
-        if np.abs(first_mm + step_mm * layers - along_mm).max() <= ALONG_TOLERANCE * step_mm:
+        allowed_mm = max(ALONG_TOLERANCE * step_mm, FIT_OF_ROUNDED * _believable(rounding_mm, step_mm))
+        if np.abs(first_mm + step_mm * layers - along_mm).max() <= allowed_mm:
             return ("regular" if layers[-1] == len(along_mm) - 1 else "missing"), step_mm
     return "uneven", typical_mm
 

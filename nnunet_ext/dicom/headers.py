@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nnunet_ext.dicom.elements import (
+    LAST,
+    TAGS,
+    WANTED,
+    Element,
+    Elements,
+    decimals,
+    decoded_text_of,
+    finite_or_none,
+    float_of,
+    number_of,
+    short_of,
+    text_of,
+    vector,
+    vector_of,
+    whole_of,
+)
 from nnunet_ext.dicom.ordinary_files import ordinary_elements
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
@@ -19,54 +33,17 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"  # enhanced kinds continue it
+MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+SCAN_STORAGE = (CT_STORAGE, MR_STORAGE)
 PREFIX_BYTES = 1 << 15  # holds the header of nearly every CT slice, so that one read per file is enough
 INFLATED_LIMIT = 1 << 29  # bytes that a deflated file may unpack to
 LARGEST_FRAME_COUNT = 20_000
 DEFLATED = "1.2.840.10008.1.2.1.99"
 ARCHIVE_ENDINGS = (".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".iso")
 
-_TAGS = {
-    "MediaStorageSOPClassUID": 0x00020002,
-    "TransferSyntaxUID": 0x00020010,
-    "SpecificCharacterSet": 0x00080005,
-    "ImageType": 0x00080008,
-    "SOPClassUID": 0x00080016,
-    "SOPInstanceUID": 0x00080018,
-    "AcquisitionTime": 0x00080032,
-    "Modality": 0x00080060,
-    "SeriesDescription": 0x0008103E,
-    "PatientID": 0x00100020,
-    "BodyPartExamined": 0x00180015,
-    "SliceThickness": 0x00180050,
-    "ConvolutionKernel": 0x00181210,
-    "StudyInstanceUID": 0x0020000D,
-    "SeriesInstanceUID": 0x0020000E,
-    "SeriesNumber": 0x00200011,
-    "AcquisitionNumber": 0x00200012,
-    "InstanceNumber": 0x00200013,
-    "ImagePositionPatient": 0x00200032,
-    "ImageOrientationPatient": 0x00200037,
-    "FrameOfReferenceUID": 0x00200052,
-    "TemporalPositionIdentifier": 0x00200100,
-    "SamplesPerPixel": 0x00280002,
-    "NumberOfFrames": 0x00280008,
-    "Rows": 0x00280010,
-    "Columns": 0x00280011,
-    "PixelSpacing": 0x00280030,
-}
-_WANTED = frozenset(_TAGS.values())
-_LAST = _TAGS["PixelSpacing"]
-
-
-class Element(NamedTuple):
-    """An undecoded element, as pydicom has them."""
-
-    value: bytes
-    is_little_endian: bool = True
-
-
-Elements = dict[int, Any]
-"""Undecoded elements by tag, ours or pydicom's."""
+SLOPE, INTERCEPT = "RescaleSlope", "RescaleIntercept"
+SETTINGS = ("KVP", "EchoTime", "ReconstructionDiameter", "FilterType", "ContrastBolusAgent")
+"""Further fields that tell two reconstructions or acquisitions of one series apart."""
 
 
 class Slice(NamedTuple):
@@ -75,6 +52,8 @@ class Slice(NamedTuple):
     Absent texts are empty, absent numbers ``None``, absent vectors empty. ``position_mm`` is the centre of the first
     pixel and ``orientation`` the directions of increasing column and of increasing row, both in DICOM's patient
     coordinates (left, posterior, head). ``spacing_mm`` is the distance between rows, then between columns.
+    ``position_decimals`` counts the digits with which each coordinate is written. ``rescaling`` names the fields that
+    state a rescaling, ``settings`` joins those of :data:`SETTINGS`.
     """
 
     path: str
@@ -103,6 +82,12 @@ class Slice(NamedTuple):
     kernel: str = ""
     body_part: str = ""
     transfer_syntax: str = ""
+    position_decimals: tuple[int, ...] = ()
+    photometric: str = ""
+    rescaling: str = ""
+    cardiac_phase: float | None = None
+    trigger_time: float | None = None
+    settings: str = ""
 
 
 def read_headers(path: Path) -> list[Slice]:
@@ -146,7 +131,9 @@ def _slices(path: Path, start: bytes) -> list[Slice]:
             warnings.simplefilter("ignore")  # pydicom's remarks on values that are checked here
             elements = _elements_of(path, start)
     plain = _plain_slice(path, elements)
-    frames = int(_text(elements, "NumberOfFrames") or 1)
+    if not may_be_scan(plain):
+        return [plain]
+    frames = whole_of(elements, "NumberOfFrames") or 1  # some writers say 0 of a plain image
     if not 1 <= frames <= LARGEST_FRAME_COUNT:
         raise InputError(f"{path}: says it has {frames} frames; it is damaged, copy it again")
     if is_kind_of(plain.sop_class, CT_STORAGE) and not (plain.rows and plain.columns):
@@ -159,6 +146,12 @@ def _slices(path: Path, start: bytes) -> list[Slice]:
         return _frames(path, plain, frames)
 
 
+def may_be_scan(item: Slice) -> bool:
+    """Whether an image may be a slice of a scan; of any other object no field is judged."""
+    scan = not item.sop_class or any(is_kind_of(item.sop_class, storage) for storage in SCAN_STORAGE)
+    return scan and "LOCALIZER" not in item.image_type.split("\\")
+
+
 def is_kind_of(sop_class: str, storage: str) -> bool:
     """Whether an object is of a storage class, in its plain or in one of its enhanced forms."""
     return sop_class == storage or sop_class.startswith(f"{storage}.")
@@ -169,9 +162,9 @@ def _elements_at(start: bytes) -> Elements | None:
     found: Elements = {}
     try:
         for tag, begin, end in ordinary_elements(start):
-            if tag > _LAST:
-                return found if _TAGS["Columns"] in found else None
-            if tag in _WANTED:
+            if tag > LAST:
+                return found if TAGS["Columns"] in found else None
+            if tag in WANTED:
                 found[tag] = Element(start[begin:end])
     except ValueError:  # the slow way will say what is wrong
         pass
@@ -184,8 +177,8 @@ def _elements_of(path: Path, start: bytes) -> Elements:
 
     if DEFLATED.encode() in start[132:1024]:
         refuse_inflation_bomb(path)
-    data = dcmread(path, stop_before_pixels=True, specific_tags=[*_WANTED], force=True)
-    return {int(tag): part.get_item(tag) for part in (data.file_meta, data) for tag in _WANTED if tag in part}
+    data = dcmread(path, stop_before_pixels=True, specific_tags=[*WANTED], force=True)
+    return {int(tag): part.get_item(tag) for part in (data.file_meta, data) for tag in WANTED if tag in part}
 
 
 def refuse_inflation_bomb(path: Path) -> None:
@@ -210,33 +203,47 @@ def refuse_inflation_bomb(path: Path) -> None:
 
 def _plain_slice(path: Path, data: Elements) -> Slice:
     """What the top level of the header says."""
-    sop_class = _text(data, "SOPClassUID") or _text(data, "MediaStorageSOPClassUID")
-    return Slice(
+    sop_class = text_of(data, "SOPClassUID") or text_of(data, "MediaStorageSOPClassUID")
+    settings = [text_of(data, name) for name in SETTINGS]
+    item = Slice(
         path=str(path),
         sop_class=sop_class,
-        sop_uid=_text(data, "SOPInstanceUID"),
-        modality=_text(data, "Modality") or ("CT" if is_kind_of(sop_class, CT_STORAGE) else ""),
-        patient_id=_decoded(data, "PatientID"),
-        study_uid=_text(data, "StudyInstanceUID"),
-        series_uid=_text(data, "SeriesInstanceUID"),
-        frame_of_reference_uid=_text(data, "FrameOfReferenceUID"),
-        image_type=_text(data, "ImageType").upper(),
-        series_number=_whole(data, "SeriesNumber"),
-        acquisition_number=_whole(data, "AcquisitionNumber"),
-        instance_number=_whole(data, "InstanceNumber"),
-        temporal_position=_whole(data, "TemporalPositionIdentifier"),
-        acquisition_time=_text(data, "AcquisitionTime"),
-        rows=_short(data, "Rows"),
-        columns=_short(data, "Columns"),
-        samples=_short(data, "SamplesPerPixel") or 1,
-        position_mm=_vector(path, data, "ImagePositionPatient", 3),
-        orientation=_vector(path, data, "ImageOrientationPatient", 6),
-        spacing_mm=_vector(path, data, "PixelSpacing", 2),
-        thickness_mm=next(iter(_vector(path, data, "SliceThickness", 1)), None),
-        description=_decoded(data, "SeriesDescription"),
-        kernel=_text(data, "ConvolutionKernel"),
-        body_part=_text(data, "BodyPartExamined"),
-        transfer_syntax=_text(data, "TransferSyntaxUID"),
+        sop_uid=text_of(data, "SOPInstanceUID"),
+        modality=text_of(data, "Modality") or ("CT" if is_kind_of(sop_class, CT_STORAGE) else ""),
+        patient_id=decoded_text_of(data, "PatientID"),
+        study_uid=text_of(data, "StudyInstanceUID"),
+        series_uid=text_of(data, "SeriesInstanceUID"),
+        frame_of_reference_uid=text_of(data, "FrameOfReferenceUID"),
+        image_type=text_of(data, "ImageType").upper(),
+        series_number=whole_of(data, "SeriesNumber"),
+        acquisition_number=whole_of(data, "AcquisitionNumber"),
+        instance_number=whole_of(data, "InstanceNumber"),
+        temporal_position=whole_of(data, "TemporalPositionIdentifier"),
+        acquisition_time=text_of(data, "AcquisitionTime"),
+        rows=short_of(data, "Rows"),
+        columns=short_of(data, "Columns"),
+        samples=short_of(data, "SamplesPerPixel") or 1,
+        thickness_mm=number_of(data, "SliceThickness"),
+        description=decoded_text_of(data, "SeriesDescription"),
+        kernel=text_of(data, "ConvolutionKernel"),
+        body_part=text_of(data, "BodyPartExamined"),
+        transfer_syntax=text_of(data, "TransferSyntaxUID"),
+        photometric=text_of(data, "PhotometricInterpretation").upper(),
+        rescaling=", ".join(name for name in (SLOPE, INTERCEPT) if text_of(data, name)),
+        cardiac_phase=float_of(data, "NominalPercentageOfCardiacPhase"),
+        trigger_time=number_of(data, "TriggerTime"),
+        settings="\\".join(settings) if any(settings) else "",
+    )
+    return _with_place(path, item, data) if may_be_scan(item) else item
+
+
+def _with_place(path: Path, item: Slice, data: Elements) -> Slice:
+    position = text_of(data, "ImagePositionPatient")
+    return item._replace(
+        position_mm=vector_of(path, data, "ImagePositionPatient", 3),
+        position_decimals=tuple(map(decimals, position.split("\\"))) if position else (),
+        orientation=vector_of(path, data, "ImageOrientationPatient", 6),
+        spacing_mm=vector_of(path, data, "PixelSpacing", 2),
     )
 
 
@@ -260,98 +267,33 @@ def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset
         items = group.get(sequence) or shared.get(sequence)
         return items[0] if items else {}
 
-    def vector(sequence: str, name: str, count: int) -> tuple[float, ...]:
+    def numbers(sequence: str, name: str, count: int) -> tuple[float, ...]:
         values = item(sequence).get(name)
-        return _finite(path, name, [] if values is None else values, count)
+        return vector(path, name, [] if values is None else values, count)
 
     measures, content = item("PixelMeasuresSequence"), item("FrameContentSequence")
-    thickness = measures.get("SliceThickness")
+    transformation = item("PixelValueTransformationSequence")
+    rescaling = [name for name in (SLOPE, INTERCEPT) if transformation.get(name) is not None]
+    kernel = item("CTReconstructionSequence").get("ConvolutionKernel")
+    phase = item("CardiacSynchronizationSequence").get("NominalPercentageOfCardiacPhase")
     frame_type = item("CTImageFrameTypeSequence").get("FrameType")
+    position = item("PlanePositionSequence").get("ImagePositionPatient") or ()
     return plain._replace(
         frame=index,
-        position_mm=vector("PlanePositionSequence", "ImagePositionPatient", 3),
-        orientation=vector("PlaneOrientationSequence", "ImageOrientationPatient", 6),
-        spacing_mm=vector("PixelMeasuresSequence", "PixelSpacing", 2),
-        thickness_mm=None if thickness is None else float(thickness),
+        position_mm=numbers("PlanePositionSequence", "ImagePositionPatient", 3),
+        position_decimals=tuple(decimals(str(value)) for value in position),
+        orientation=numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+        spacing_mm=numbers("PixelMeasuresSequence", "PixelSpacing", 2),
+        thickness_mm=finite_or_none(measures.get("SliceThickness")),
         image_type="\\".join(frame_type) if frame_type else plain.image_type,
         instance_number=index + 1,
         temporal_position=content.get("TemporalPositionIndex"),
         acquisition_number=content.get("FrameAcquisitionNumber", plain.acquisition_number),
         acquisition_time=str(content.get("FrameAcquisitionDateTime", plain.acquisition_time)),
+        rescaling=", ".join(rescaling),
+        kernel=str(kernel) if kernel else plain.kernel,
+        cardiac_phase=plain.cardiac_phase if phase is None else finite_or_none(phase),
     )
-
-
-def _raw(data: Elements, name: str) -> Any:
-    element = data.get(_TAGS[name])
-    return None if element is None else element.value
-
-
-def _text(data: Elements, name: str) -> str:
-    """Value as text without padding; empty where it is absent."""
-    value = _raw(data, name)
-    if value is None:
-        return ""
-    return value.decode("latin-1").strip(" \0\n") if isinstance(value, bytes) else str(value).strip()
-
-
-def _decoded(data: Elements, name: str) -> str:
-    """Text in the file's character set; only its equality and the series choice depend on it."""
-    value = _raw(data, name)
-    if not isinstance(value, bytes):
-        return str(value or "").strip()
-    return _in_character_set(value, _text(data, "SpecificCharacterSet"))
-
-
-@lru_cache(maxsize=4096)
-def _in_character_set(value: bytes, character_sets: str) -> str:
-    if value.isascii() and b"\x1b" not in value:  # escapes switch the set
-        return value.decode("ascii").strip(" \0\n")
-    from pydicom.charset import convert_encodings, decode_bytes
-
-    try:
-        text = decode_bytes(value, convert_encodings(character_sets.split("\\")), {ord("\\")})
-    except (LookupError, ValueError):
-        text = value.decode("latin-1")
-    return text.strip(" \0\n")
-
-
-def _whole(data: Elements, name: str) -> int | None:
-    try:
-        return int(_text(data, name).partition("\\")[0])
-    except ValueError:
-        return None
-
-
-def _short(data: Elements, name: str) -> int:
-    """A 16-bit number; 0 where it is absent."""
-    element = data.get(_TAGS[name])
-    if element is None or not element.value:
-        return 0
-    if isinstance(element.value, bytes):
-        return int(struct.unpack_from("<H" if element.is_little_endian else ">H", element.value)[0])
-    return int(element.value)
-
-
-def _vector(path: Path, data: Elements, name: str, count: int) -> tuple[float, ...]:
-    text = _text(data, name)
-    return _finite(path, name, text.split("\\") if text else [], count)
-
-
-def _finite(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[float, ...]:
-    """``count`` finite numbers, or none where the file gives none.
-
-    Raises:
-        InputError: other than that.
-    """
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        numbers = (math.nan,)
-    if not numbers:
-        return ()
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{path}: {name} is not {count} numbers; its place is unknown, remove the file")
-    return numbers
 
 
 def sop_class_name(uid: str) -> str:

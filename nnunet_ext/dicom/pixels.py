@@ -22,6 +22,9 @@ AIR_HU = -1024
 PADDING_HU = -1500  # nothing scanned lies below; scanners fill what they did not scan with -2000, -3024 and the like
 WRAP_LIMIT, WRAP, WRAP_INTERCEPT = 3096, 4096, -100  # 12-bit values stored without their sign; air reads 3096
 LARGEST_RESCALE = 1e6  # of slope and intercept; beyond, voxels would not fit their type
+LARGEST_INTERCEPT_HU = 1 << 15  # no scanner stores Hounsfield units so far from 0
+SPELLINGS_OF_HU = frozenset({"hu", "hounsfield", "hounsfield unit", "hounsfield units"})
+GREY = ("", "MONOCHROME1", "MONOCHROME2")
 LARGEST_PIXELS = 1 << 26
 LARGEST_SLOPE = 1 << 14  # beyond, 16-bit values leave the range of int32
 _PIXEL_DATA, _MODALITY_TABLE = 0x7FE00010, 0x00283000
@@ -74,6 +77,21 @@ def read_pixels(item: Slice) -> Pixels:
             warnings.simplefilter("ignore")
             decoded = _decode(item)
     data, stored = decoded
+    try:
+        return _interpreted(data, item, stored)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # fields that decide about the values may hold anything
+        raise InputError(
+            f"{item.path}: its rescaling, table or padding cannot be read ({first_line(error)}); mend or remove it"
+        ) from error
+
+
+def _interpreted(data: Header, item: Slice, stored: np.ndarray) -> Pixels:
+    """Stored values as physical ones."""
+    colours = str(data.get("PhotometricInterpretation") or "")
+    if colours not in GREY:
+        raise InputError(f"{item.path}: is a colour picture ({colours}), no scan; remove it")
     padding = _declared_padding(data, stored)
     values, unit, remarks = _rescaled(data, item, stored)
     if unit == "HU":
@@ -122,7 +140,6 @@ def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
 def _decode(item: Slice) -> tuple[Header, np.ndarray]:
     """The header and the stored values, widened to int32."""
     from pydicom import dcmread
-    from pydicom.pixels import pixel_array
     from pydicom.uid import UID
 
     path, frame = Path(item.path), item.frame
@@ -137,7 +154,8 @@ def _decode(item: Slice) -> tuple[Header, np.ndarray]:
             raise InputError(f"{path}: is a colour picture, no scan; remove it")
         if not 0 < data.Rows * data.Columns <= LARGEST_PIXELS:
             raise InputError(f"{path}: says it has {data.Columns}x{data.Rows} pixels; it is damaged, copy it again")
-        stored = pixel_array(data, index=frame or 0, raw=True)
+        _require_decoder(item)
+        stored = _stored_values(data, item)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # decoders raise a dozen kinds for damaged data
@@ -145,6 +163,48 @@ def _decode(item: Slice) -> tuple[Header, np.ndarray]:
     if stored.shape != (data.Rows, data.Columns):
         raise InputError(f"{path}: its pixels have shape {stored.shape}, not what its header says; copy it again")
     return data, stored.astype(np.float64 if stored.dtype.kind == "f" else np.int32)
+
+
+def _require_decoder(item: Slice) -> None:
+    """Refuse a transfer syntax that nothing installed reads, with what to do."""
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    if not item.transfer_syntax:
+        return
+    syntax = UID(item.transfer_syntax)
+    try:
+        get_decoder(syntax)
+    except NotImplementedError:
+        name = "" if syntax.name == str(syntax) else f" ({syntax.name})"
+        raise InputError(
+            f"{item.path}: its pixels cannot be read: no decoder is known for transfer syntax {syntax}{name}; convert "
+            "the file first, e.g. with gdcmconv --raw"
+        ) from None
+
+
+def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
+    """Stored values of an image; where their highest bit is not the one below BitsStored, they are moved to it.
+
+    Raises:
+        InputError: such values are compressed, or the bits are impossible.
+    """
+    from pydicom.pixels import pixel_array
+
+    frame, bits, high = item.frame or 0, data.get("BitsStored"), data.get("HighBit")
+    if bits is None or high is None or high == bits - 1:
+        return pixel_array(data, index=frame, raw=True)
+    allocated, below = int(data.BitsAllocated), int(high) + 1 - int(bits)
+    if below < 0 or high >= allocated or item.transfer_syntax not in (*PLAIN_SYNTAXES, DEFLATED):
+        raise InputError(
+            f"{item.path}: stores {bits} bits up to bit {high}, which is not read; convert the file first, e.g. with "
+            "gdcmconv --raw"
+        )
+    data.BitsStored = allocated  # or pydicom would cut the upper bits off
+    whole = pixel_array(data, index=frame, raw=True)
+    data.BitsStored = bits
+    above = allocated - 1 - int(high)
+    return (whole << above) >> (above + below)
 
 
 @lru_cache(maxsize=1)
@@ -178,12 +238,12 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
     remarks: list[str] = []
     group = _transformation(data, item.frame)
     table = data.get("ModalityLUTSequence")
-    slope, intercept = group.get("RescaleSlope"), group.get("RescaleIntercept")
+    slope, intercept = (_number(group, name, item) for name in ("RescaleSlope", "RescaleIntercept"))
     if table and slope is None:
         from pydicom.pixels import apply_modality_lut
 
         values = np.asarray(apply_modality_lut(stored, data)).astype(np.int32)
-        kind = str(table[0].get("ModalityLUTType", ""))
+        kind = _unit_name(table[0].get("ModalityLUTType"))
         if kind == "HU":
             values[values >= 1 << 15] -= 1 << 16  # tables are read without sign, Hounsfield units have one
         return values, kind or "unknown", ["modality table applied"]
@@ -191,13 +251,14 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
         if data.get("PhotometricInterpretation") == "MONOCHROME1":
             return _as_inverted(data, stored), "unknown", ["MONOCHROME1 inverted"]
         return stored, "HU" if item.modality == "CT" else "unknown", []
-    slope, intercept = float(1 if slope is None else slope), float(intercept or 0)
-    if not max(abs(slope), abs(intercept)) <= LARGEST_RESCALE or slope == 0:  # NaN, too
+    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    largest = LARGEST_INTERCEPT_HU if item.modality == "CT" else LARGEST_RESCALE
+    if not (0 < slope <= LARGEST_RESCALE and abs(intercept) <= largest):  # NaN, too
         raise InputError(f"{item.path}: rescales by {slope:g}, {intercept:g}; its values are lost, remove the file")
     if item.modality == "CT" and _wrapped(data, intercept) and (stored >= WRAP_LIMIT).any():
         stored = np.where(stored >= WRAP_LIMIT, stored - WRAP, stored)
         remarks.append("12-bit values without sign mended")
-    kind = str(group.get("RescaleType", "") or "")
+    kind = _unit_name(group.get("RescaleType"))
     unit = "HU" if item.modality == "CT" and kind in ("", "HU", "HU_MOD", "US") else kind or "arbitrary"
     whole = slope.is_integer() and intercept.is_integer() and abs(slope) < LARGEST_SLOPE
     if whole and stored.dtype.kind == "i":
@@ -205,6 +266,30 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
         stored += int(intercept)
         return stored, unit, remarks
     return stored * slope + intercept, unit, remarks
+
+
+def _number(group: Header, name: str, item: Slice) -> float | None:
+    """A number of the header; None where it is absent or empty.
+
+    Raises:
+        InputError: the field holds something else.
+    """
+    value = group.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        shown = "\\".join(map(str, value)) if not isinstance(value, str) else value
+        raise InputError(
+            f"{item.path}: {name} is '{shown[:40]}', no number; its values are unknown, mend or remove the file"
+        ) from None
+
+
+def _unit_name(value: object) -> str:
+    """A unit of the header; Hounsfield units in whatever spelling are ``HU``."""
+    name = str(value or "").strip()
+    return "HU" if name.casefold() in SPELLINGS_OF_HU else name
 
 
 def _transformation(data: Header, frame: int | None) -> Header:

@@ -70,28 +70,57 @@ def read_label_file(path: Path) -> LabelMap:
     import SimpleITK  # slow to import
 
     _guarded(path, lambda: _require_complete(path))
+    _guarded(path, lambda: _require_numbers(path))
     image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise InputError(f"{path}: holds complex numbers; a label file holds whole numbers")
     array = SimpleITK.GetArrayFromImage(image)
     components = image.GetNumberOfComponentsPerPixel()
     if components > 4:
         raise InputError(f"{path}: {components} values per voxel; a label file has one")
     if components > 1:
-        array, *others = np.moveaxis(array, -1, 0)[:3]  # grey BMP and many grey PNG arrive as RGB or RGBA
+        channels = np.moveaxis(array, -1, 0)
+        has_alpha = components == 4 and path.name.endswith(_WITHOUT_GEOMETRY)
+        if has_alpha and (channels[-1] != np.iinfo(array.dtype).max).any():
+            raise InputError(f"{path}: has transparent pixels, whose label is not certain; save it without them")
+        array, *others = channels[:-1] if has_alpha else channels  # grey BMP and many grey PNG arrive as RGB or RGBA
         if not all(np.array_equal(array, other) for other in others):
             raise InputError(f"{path}: a colour image; a label file has one channel")
     if array.ndim not in (2, 3):
         raise InputError(f"{path}: {array.ndim} dimensions; a label file is a picture or a volume, so split it")
     if array.dtype.kind == "f":
-        rounded = np.nan_to_num(array).astype(np.int64)
-        if not np.array_equal(rounded, array):
-            raise InputError(f"{path}: values that are no integers (a soft map?); evaluation needs label files")
-        array = rounded
+        array = _whole_numbers(path, array)
     if array.min() < 0:
         raise InputError(f"{path}: negative value {array.min()}; labels are integers from 0")
     if path.name.endswith(_WITHOUT_GEOMETRY):
         return LabelMap(array, None)
     names = {"spacing": image.GetSpacing(), "origin": image.GetOrigin(), "direction": image.GetDirection()}
     return LabelMap(array, {name: tuple(values) for name, values in names.items()})
+
+
+def _require_numbers(path: Path) -> None:
+    """Refuse NIfTI values that SimpleITK 2.5 changes while it reads them: NaN becomes 0, for instance."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    kind = image.get_data_dtype().kind
+    if kind == "c":
+        raise InputError(f"{path}: holds complex numbers; a label file holds whole numbers")
+    if kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all():
+        raise InputError(f"{path}: holds NaN or infinite values, which are no labels; predict or save it again")
+
+
+def _whole_numbers(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds NaN or infinite values, which are no labels; predict or save it again")
+    fractions = array[array != np.rint(array)]
+    if fractions.size:
+        raise InputError(
+            f"{path}: values that are no integers, such as {fractions[0]:.9g} (a soft map?); evaluation needs labels"
+        )
+    return array.astype(np.int64)
 
 
 def read_image_file(path: Path) -> npt.NDArray[Any]:

@@ -97,7 +97,10 @@ def _read(path: Path) -> LabelSet:
 
 
 def _checked(declared: dict[str, list[Any]], source: str) -> LabelSet:
-    values = {name: tuple(int(v) for v in given) for name, given in declared.items() if name != "background"}
+    for name, listed in declared.items():
+        if wrong := [value for value in listed if isinstance(value, bool) or not isinstance(value, int)]:
+            raise InputError(f"{source}: label {name!r} has the value {wrong[0]!r}; labels are whole numbers")
+    values = {name: tuple(given) for name, given in declared.items() if name != "background"}
     ignore = values.pop("ignore", None)
     if not values:
         raise InputError(f"{source}: no foreground label")

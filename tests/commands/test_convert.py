@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain
+from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
 from nnunet_ext.commands.convert import convert_entry
 
 REPOSITORY = Path(__file__).parents[2]
@@ -136,3 +136,14 @@ def test_help_imports_neither_torch_nor_nnunet(arguments: str) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True)
+
+
+def test_no_advice_where_no_case_was_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All training cases fail, two test cases remain: there is nothing to plan, and no unlabelled data set."""
+    task = write_msd_lung(tmp_path, n_train=2, n_test=1, shape=(16, 16, 4))
+    for file in task.glob("labelsTr/[!.]*"):
+        file.write_bytes(b"damaged")
+    assert run("MSD", "-i", task, "-d", 6) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("error:") == 2
+    assert "next:" not in printed.out

@@ -154,13 +154,13 @@ def test_series_are_described_without_their_patient(tmp_path: Path, capsys: pyte
         "  range: -1000 to 400 (of 39 slices read)",
     ]
     for line in (
-        "left out: 1 (10 images): holds several different slices at 2 positions, and no field tells them apart",
+        "left out: 1 (10 images): holds several different slices at 2 positions; neither phase, acquisition, recon",
         "left out: 1 (1 images): is a localizer",
         "left out: 1 (1 images): is Secondary Capture Image Storage, not CT or MR",
-        "odd: 1 series: N slices missing, interpolated",
-        "odd: 1 series: slices N to N mm apart, resampled to N mm",
-        "odd: 1 series: gantry tilt N degrees, resampled",
-        "odd: 1 series: N exact copies left out",
+        "odd: 1 series: 1 slices missing, interpolated",
+        "odd: 1 series: slices 1.8 to 4.2 mm apart, resampled to 3 mm",
+        "odd: 1 series: gantry tilt 11.5 degrees, resampled",
+        "odd: 1 series: 2 exact copies left out",
         "odd: damaged.dcm: ",
     ):
         assert line in out

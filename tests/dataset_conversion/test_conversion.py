@@ -366,5 +366,5 @@ def test_ids_that_clash_on_other_file_systems(
     monkeypatch.setattr(Converter, "find_cases", lambda self: Found(twins))
     summary = convert(converter, folder)
     assert len(summary.problems) == 2
-    assert "several files would become case" in summary.problems[0]
+    assert "would both become case" in summary.problems[0]
     assert len(summary.converted) == 4

@@ -15,7 +15,7 @@ from dataset_conversion.conversion import convert
 from dataset_conversion.datasets import converters
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
-from dataset_conversion.volumes import open_volume
+from dataset_conversion.nifti_headers import open_volume
 from nnunet_ext.commands.convert import convert_entry
 from nnunet_ext.errors import InputError
 

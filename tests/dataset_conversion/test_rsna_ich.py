@@ -15,7 +15,8 @@ from dataset_conversion.converter import Case
 from dataset_conversion.datasets.rsna_ich import RsnaIch
 from dataset_conversion.dicom_miniatures import head, ich_id, write_bhsd, write_ct_ich, write_rsna
 from dataset_conversion.dicom_phantoms import write_series
-from dataset_conversion.haemorrhage_labels import TYPES, read_slice_mask, read_table, slice_label
+from dataset_conversion.haemorrhage_labels import read_slice_mask, slice_label
+from dataset_conversion.haemorrhage_table import TYPES, read_table
 from nnunet_ext.errors import InputError
 
 REAL = Path(__file__).parents[2] / "../shared/data"
@@ -99,7 +100,10 @@ def test_slices(rsna: Path, raw: Path) -> None:
 
 def test_series(rsna: Path, raw: Path) -> None:
     summary = convert(RsnaIch(rsna, dimension="3d"), raw / "Dataset120_X")
-    reason = "holds several different slices at 3 positions, and no field tells them apart"
+    reason = (
+        "holds several different slices at 3 positions; neither phase, acquisition, reconstruction, time nor order in "
+        "the headers sorts them into whole stacks"
+    )
     assert summary.problems == [f"{rsna / 'stage_2_train'}: series of 9 images left out: {reason}"]
     assert set(summary.converted) == {study(0), study(1), study(3)}
     for number in (0, 3):
@@ -319,7 +323,8 @@ def test_damaged_tables_are_one_line(tmp_path: Path, text: str, message: str) ->
 def test_contradictory_rows_count_as_positive(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("\ufeffID,Label\nID_a_b_any,1\nID_a_b_any,0\nID_a_b_any,1\nID_c_subdural,0\n")
     (tmp_path / "other.csv").write_text("Patient,Age\n1,2\n")
-    types, notes = read_table(sorted(tmp_path.glob("*.csv")))
+    table = read_table(sorted(tmp_path.glob("*.csv")))
+    types, notes = table.types, table.notes
     assert types == {"ID_a_b": {"any"}, "ID_c": frozenset()}
     assert notes == ["2 rows of the table occur twice, 2 of them with another label"]
 

@@ -73,7 +73,7 @@ def test_slices_and_kinds_of_warnings(tmp_path: Path) -> None:
     assert table["label lesion"] == "20 voxels in 1 of 2 cases"
     assert table["label background"] == "120 voxels in 2 of 2 cases"
     assert table["labels without foreground"] == "1: b"
-    assert table["warning: values down to N HU are padding"] == "2"
+    assert table["warning: values down to -2048..-1500.5 HU are padding"] == "2"
     assert table[r"warning: odd \| even"] == "1"
     assert (table["intensities: HU"], table["intensities: 0..1"]) == ("2 cases", "1 cases")
     assert "mixed intensity units" in table

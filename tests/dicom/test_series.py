@@ -181,7 +181,8 @@ def test_one_repeated_position_is_no_end_of_a_stack(series: Write, tmp_path: Pat
     accepted, rejected = found_in(tmp_path)
     assert accepted == []
     assert reasons(rejected) == [
-        (7, "holds several different slices at 1 positions, and no field tells them apart")
+        (7, "holds several different slices at 1 positions; neither phase, acquisition, reconstruction, time "
+        "nor order in the headers sorts them into whole stacks")
     ]  # fmt: skip
     (acquisition,), rejected = found_in(tmp_path, Rules(repeats="first"))
     assert rejected == []
@@ -195,7 +196,8 @@ def test_repeats_without_instance_number_are_refused(series: Write, tmp_path: Pa
     accepted, rejected = found_in(tmp_path)
     assert accepted == []
     assert reasons(rejected) == [
-        (42, "holds several different slices at 10 positions, and no field tells them apart")
+        (42, "holds several different slices at 10 positions; neither phase, acquisition, reconstruction, time "
+        "nor order in the headers sorts them into whole stacks")
     ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 import gzip
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -88,7 +89,7 @@ def test_values_that_are_no_labels(tmp_path: Path, array: np.ndarray, message: s
 
 
 def test_nan_is_no_label(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="soft map"):  # NRRD, since ITK turns NaN into 0 when it reads NIfTI
+    with pytest.raises(InputError, match="NaN"):
         read_label_file(write(tmp_path / "a.nrrd", VOLUME * np.float32("nan")))
 
 
@@ -145,3 +146,32 @@ def test_by_products_are_passed_over_and_other_files_reported(tmp_path: Path) ->
     cases, unknown = find_label_files(tmp_path)
     assert cases == {"a": tmp_path / "a.nii.gz"}
     assert unknown == ["README", "a.jpg"]
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0.99999994, "such as 0.99999994")]
+)
+def test_fractions_and_nan_are_called_what_they_are(tmp_path: Path, ending: str, value: float, message: str) -> None:
+    """ITK reads NaN in NIfTI as 0, so that a failed prediction would be an empty one."""
+    array = np.zeros((4, 5, 6), np.float32)
+    array[1:3] = value
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / f"a{ending}")
+    with pytest.raises(InputError, match=message):
+        read_label_file(tmp_path / f"a{ending}")
+
+
+def test_complex_predictions_are_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.complex64), np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="complex numbers"):
+        read_label_file(tmp_path / "a.nii.gz")
+
+
+def test_transparent_masks_are_refused_and_opaque_ones_read(tmp_path: Path) -> None:
+    grey = np.zeros((6, 7), np.uint8)
+    grey[2:4] = 1
+    for alpha, name in ((255, "opaque.png"), (0, "clear.png")):
+        Image.fromarray(np.dstack([grey, grey, grey, np.full_like(grey, alpha)])).save(tmp_path / name)
+    assert np.array_equal(read_label_file(tmp_path / "opaque.png").array, grey)
+    with pytest.raises(InputError, match="transparent pixels"):
+        read_label_file(tmp_path / "clear.png")

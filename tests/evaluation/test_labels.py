@@ -62,3 +62,9 @@ def test_inferred_labels_leave_background_out() -> None:
     assert inferred_labels({0, 2, 1}) == LabelSet({"1": (1,), "2": (2,)})
     with pytest.raises(InputError, match="nothing but background"):
         inferred_labels({0})
+
+
+@pytest.mark.parametrize("value", [1.7, 1.0, True, "1", [1, 2.5], [True]])
+def test_labels_of_dataset_json_are_whole_numbers(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(InputError, match="labels are whole numbers"):
+        labels_beside([declare(tmp_path, {"background": 0, "x": value})])

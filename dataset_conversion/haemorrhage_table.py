@@ -1,0 +1,109 @@
+"""The table of the RSNA haemorrhage challenge: which types of haemorrhage each image shows."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import first_line
+
+TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+"""In the order of BHSD's label values 1 to 5, which is also the table's."""
+BITS = {kind: 1 << index for index, kind in enumerate((*TYPES, "any"))}
+DELIMITERS = ",;\t"
+IMAGE_COLUMNS = ("id", "image", "image_id", "imageid", "sopinstanceuid")
+INDEX_COLUMNS = ("", "index", "unnamed: 0")  # as pandas writes them
+VALUES = {"0": False, "1": True, "0.0": False, "1.0": True}
+EXPECTED = "columns ID and Label, or an image's ID and its types"
+
+
+@dataclass
+class HaemorrhageTable:
+    """Types by image id; ``notes`` say what was odd, ``unread`` which tables had an unknown header."""
+
+    types: dict[str, frozenset[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
+def read_table(files: Iterable[Path]) -> HaemorrhageTable:
+    """Types present in each image.
+
+    The published table has a row per image and type, ``ID_12cadc6af_epidural,0``. A column before, another separator,
+    spaces, blank lines and 1.0 for 1 are what programs make of it, and so is the wide form with a row per image. Tables
+    of submissions hold probabilities and are passed over. Of contradictory rows the positive one counts.
+
+    Raises:
+        InputError: a row is not as its header says.
+    """
+    table = HaemorrhageTable()
+    positive: dict[str, int] = {}  # 750 000 images: bits, not sets
+    negative: dict[str, int] = {}
+    repeated = contradictory = 0
+    for file in files:
+        for image, kind, present in _entries(file, table):
+            same, other = (positive, negative) if present else (negative, positive)
+            again = bool(other.setdefault(image, 0) & BITS[kind])
+            contradictory += again
+            repeated += again or bool(same.get(image, 0) & BITS[kind])
+            same[image] = same.get(image, 0) | BITS[kind]
+    if repeated:
+        table.notes.append(f"{repeated} rows of the table occur twice, {contradictory} of them with another label")
+    sets = {bits: frozenset(kind for kind in BITS if bits & BITS[kind]) for bits in set(positive.values())}
+    table.types = {image: sets[bits] for image, bits in positive.items()}
+    return table
+
+
+def in_words(types: frozenset[str] | None) -> str:
+    """Types of an image; ``unknown`` where the table does not hold it."""
+    if types is None:
+        return "unknown"
+    return " ".join(sorted(types - {"any"})) or ("any" if types else "none")
+
+
+def _entries(file: Path, table: HaemorrhageTable) -> Iterator[tuple[str, str, bool]]:
+    """Image, type and whether it is present, of each cell of a table."""
+    if "submission" in file.name.lower():
+        return
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            head = stream.readline()
+            delimiter = max(DELIMITERS, key=head.count)
+            names = [name.strip().casefold() for name in next(csv.reader([head], delimiter=delimiter), [])]
+            rows = csv.reader(stream, delimiter=delimiter)
+            if {"id", "label"} <= set(names) and set(names) <= {"id", "label", *INDEX_COLUMNS}:
+                yield from _long(file, names, rows)
+            elif set(BITS) <= set(names) and any(name in names for name in IMAGE_COLUMNS):
+                yield from _wide(file, names, rows)
+            elif file.name.lower().startswith("stage_"):
+                table.unread.append(f"{file.name} begins with '{head.strip()[:60]}'")
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise InputError(f"{file}: cannot be read as a table ({first_line(error)}); download it again") from error
+
+
+def _long(file: Path, names: list[str], rows: Iterable[list[str]]) -> Iterator[tuple[str, str, bool]]:
+    column, label = names.index("id"), names.index("label")
+    for number, row in enumerate(rows, start=2):
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        image, _, kind = cells[column].rpartition("_") if len(cells) == len(names) else ("", "", "")
+        if not image or kind not in BITS or cells[label] not in VALUES:
+            raise InputError(f"{file}: line {number} is {','.join(row)[:60]!r}, expected ID_..._type,0 or 1")
+        yield image, kind, VALUES[cells[label]]
+
+
+def _wide(file: Path, names: list[str], rows: Iterable[list[str]]) -> Iterator[tuple[str, str, bool]]:
+    column = next(names.index(name) for name in IMAGE_COLUMNS if name in names)
+    kinds = [(kind, names.index(kind)) for kind in BITS]
+    for number, row in enumerate(rows, start=2):
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        if len(cells) != len(names) or not cells[column] or any(cells[place] not in VALUES for _, place in kinds):
+            raise InputError(f"{file}: line {number} is {','.join(row)[:60]!r}, expected an ID and 0 or 1 per type")
+        for kind, place in kinds:
+            yield cells[column], kind, VALUES[cells[place]]

@@ -1,0 +1,176 @@
+"""Values of undecoded DICOM elements as plain texts and numbers."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnunet_ext.errors import InputError
+
+TAGS = {
+    "MediaStorageSOPClassUID": 0x00020002,
+    "TransferSyntaxUID": 0x00020010,
+    "SpecificCharacterSet": 0x00080005,
+    "ImageType": 0x00080008,
+    "SOPClassUID": 0x00080016,
+    "SOPInstanceUID": 0x00080018,
+    "AcquisitionTime": 0x00080032,
+    "Modality": 0x00080060,
+    "SeriesDescription": 0x0008103E,
+    "PatientID": 0x00100020,
+    "ContrastBolusAgent": 0x00180010,
+    "BodyPartExamined": 0x00180015,
+    "SliceThickness": 0x00180050,
+    "KVP": 0x00180060,
+    "EchoTime": 0x00180081,
+    "TriggerTime": 0x00181060,
+    "ReconstructionDiameter": 0x00181100,
+    "FilterType": 0x00181160,
+    "ConvolutionKernel": 0x00181210,
+    "StudyInstanceUID": 0x0020000D,
+    "SeriesInstanceUID": 0x0020000E,
+    "SeriesNumber": 0x00200011,
+    "AcquisitionNumber": 0x00200012,
+    "InstanceNumber": 0x00200013,
+    "ImagePositionPatient": 0x00200032,
+    "ImageOrientationPatient": 0x00200037,
+    "FrameOfReferenceUID": 0x00200052,
+    "TemporalPositionIdentifier": 0x00200100,
+    "NominalPercentageOfCardiacPhase": 0x00209241,
+    "SamplesPerPixel": 0x00280002,
+    "PhotometricInterpretation": 0x00280004,
+    "NumberOfFrames": 0x00280008,
+    "Rows": 0x00280010,
+    "Columns": 0x00280011,
+    "PixelSpacing": 0x00280030,
+    "RescaleIntercept": 0x00281052,
+    "RescaleSlope": 0x00281053,
+}
+WANTED = frozenset(TAGS.values())
+LAST = max(WANTED)
+
+
+class Element(NamedTuple):
+    """An undecoded element, as pydicom has them."""
+
+    value: bytes
+    is_little_endian: bool = True
+
+
+Elements = dict[int, Any]
+"""Undecoded elements by tag, ours or pydicom's."""
+
+
+def text_of(data: Elements, name: str) -> str:
+    """Value as text without padding; empty where it is absent."""
+    value = _raw(data, name)
+    if value is None:
+        return ""
+    return value.decode("latin-1").strip(" \0\n") if isinstance(value, bytes) else str(value).strip()
+
+
+def decoded_text_of(data: Elements, name: str) -> str:
+    """Text in the file's character set; only its equality and the series choice depend on it."""
+    value = _raw(data, name)
+    if not isinstance(value, bytes):
+        return str(value or "").strip()
+    return _in_character_set(value, text_of(data, "SpecificCharacterSet"))
+
+
+def whole_of(data: Elements, name: str) -> int | None:
+    """The first number of a value; None where it is absent or no whole number."""
+    try:
+        return int(text_of(data, name).partition("\\")[0])
+    except ValueError:
+        return None
+
+
+def number_of(data: Elements, name: str) -> float | None:
+    """A finite number that decides nothing alone, so that None stands for any other text, too."""
+    return finite_or_none(text_of(data, name))
+
+
+def float_of(data: Elements, name: str) -> float | None:
+    """A binary floating point number (VR FL or FD); None where it is absent or none."""
+    element = data.get(TAGS[name])
+    if element is None or not isinstance(element.value, bytes):
+        return finite_or_none(None if element is None else element.value)
+    form = {4: "f", 8: "d"}.get(len(element.value))
+    if form is None:
+        return None
+    return finite_or_none(struct.unpack(("<" if element.is_little_endian else ">") + form, element.value)[0])
+
+
+def short_of(data: Elements, name: str) -> int:
+    """A 16-bit number; 0 where it is absent."""
+    element = data.get(TAGS[name])
+    if element is None or not element.value:
+        return 0
+    if isinstance(element.value, bytes):
+        return int(struct.unpack_from("<H" if element.is_little_endian else ">H", element.value)[0])
+    return int(element.value)
+
+
+def vector_of(path: Path, data: Elements, name: str, count: int) -> tuple[float, ...]:
+    """``count`` finite numbers, or none where the file gives none.
+
+    Raises:
+        InputError: other than that.
+    """
+    text = text_of(data, name)
+    return vector(path, name, text.split("\\") if text else [], count)
+
+
+def vector(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[float, ...]:
+    """As :func:`vector_of`, of decoded values."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = (math.nan,)
+    if not numbers:
+        return ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{path}: {name} is not {count} numbers; its place is unknown, remove the file")
+    return numbers
+
+
+def finite_or_none(value: Any) -> float | None:
+    """A finite number, or None."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+@lru_cache(maxsize=4096)
+def decimals(text: str) -> int:
+    """Digits behind the point that a decimal string needs, up to five: what follows is noise of the writer.
+
+    >>> decimals("-8"), decimals("0.60"), decimals("8.800000000000001"), decimals("1.25e1")
+    (0, 1, 1, 1)
+    """
+    number = finite_or_none(text) or 0.0
+    return len(f"{number:.5f}".rstrip("0").partition(".")[2])
+
+
+def _raw(data: Elements, name: str) -> Any:
+    element = data.get(TAGS[name])
+    return None if element is None else element.value
+
+
+@lru_cache(maxsize=4096)
+def _in_character_set(value: bytes, character_sets: str) -> str:
+    if value.isascii() and b"\x1b" not in value:  # escapes switch the set
+        return value.decode("ascii").strip(" \0\n")
+    from pydicom.charset import convert_encodings, decode_bytes
+
+    try:
+        text = decode_bytes(value, convert_encodings(character_sets.split("\\")), {ord("\\")})
+    except (LookupError, ValueError):
+        text = value.decode("latin-1")
+    return text.strip(" \0\n")
