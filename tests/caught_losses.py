@@ -13,7 +13,7 @@ def caught_losses(made: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
         "update": lambda *players, **losses: caught.update(losses),
         "note": lambda **values: None,
         "draw": lambda **rows: None,
-        "follow": lambda *names: None,
+        "follow": lambda *names, **options: None,
         "simultaneous": nullcontext,
     }
     made.__dict__.update(replaced)

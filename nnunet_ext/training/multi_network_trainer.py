@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +34,7 @@ class MultiNetworkTrainer(ResumableTrainer):
     draw_every: Count = 10  # epochs between two figures of a method that draws
 
     _simultaneous: list[Update] | None = None  # updates that wait for the end of their block
+    _pictures: Mapping[str, list[np.ndarray]] = MappingProxyType({})  # of this epoch, by row
 
     # --- what a method states ---------------------------------------------------------------------------------------
 
@@ -50,28 +52,37 @@ class MultiNetworkTrainer(ResumableTrainer):
 
         No other weights move or get a gradient. The graph of the losses is used up, except in a
         :meth:`simultaneous` block; a further update needs a forward pass after this one, or detached tensors.
+
+        Raises:
+            NonFiniteLoss: a loss or gradient is NaN or infinite. The players of this update have not moved.
+            ValueError: a player without optimizer, or a loss that is not declared.
         """
-        if self.grad_scaler is None:  # with one, this would wait for the GPU; the scaler skips such a step
-            self._stop_where_not_finite({name: loss.item() for name, loss in losses.items()})
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
-        update = Update([self.updaters[player] for player in players], tuple(losses))
+        unknown = set(players) - set(self.updaters)
+        if unknown:
+            raise ValueError(f"no optimizer belongs to {', '.join(unknown)}; there are {', '.join(self.updaters)}")
+        self.note(**losses)
+        self._losses |= set(losses)
+        update = Update([self.updaters[player] for player in players], losses)
 
         with self._autocast(enabled=False):
-            update.compute_gradients(total, keep_graph=self._simultaneous is not None)
+            update.compute_gradients(keep_graph=self._simultaneous is not None)
         if self._simultaneous is None:
             self._apply([update])
         else:
             self._simultaneous.append(update)
-
-        self._losses |= set(losses)
-        self.note(**losses)
 
     @contextmanager
     def simultaneous(self) -> Iterator[None]:
         """Let every :meth:`update` of the block see the same weights: nobody moves before the block ends.
 
         All losses may share one graph. A player takes part in one update of the block.
+
+        Raises:
+            NonFiniteLoss: as :meth:`update`; no player of the block has moved.
+            ValueError: a block within a block, or a player in several updates of it.
         """
+        if self._simultaneous is not None:
+            raise ValueError("a simultaneous block cannot hold another one")
         self._simultaneous = []
         try:
             yield
@@ -83,6 +94,9 @@ class MultiNetworkTrainer(ResumableTrainer):
             self._simultaneous = None
 
     def _apply(self, updates: list[Update]) -> None:
+        losses = {name: loss for update in updates for name, loss in update.losses.items()}
+        values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+        self._stop_where_not_finite(dict(zip(losses, values, strict=True)))
         with self._autocast(enabled=False):
             try:
                 apply_updates(updates, self.iteration)
@@ -90,15 +104,22 @@ class MultiNetworkTrainer(ResumableTrainer):
                 self._stop_where_not_finite({f"gradient of {error}": math.nan})
         torch.clear_autocast_cache()  # it holds the weights from before the step, in half precision
 
-    def follow(self, follower: str, leader: str, decay: float) -> None:
+    def follow(self, follower: str, leader: str, decay: float, since: int = 0) -> None:
         """Move an auxiliary network without optimizer towards another network of its kind, by a moving average.
 
         Args:
             follower: name of the network that moves, such as ``teacher``.
             leader: ``network``, or the name of an auxiliary network.
             decay: share of the follower's own weights that stays; smaller in the first iterations (``averaging.py``).
+            since: iteration of the first call, at which the follower becomes equal to the leader.
+
+        Raises:
+            ValueError: the follower is not frozen.
         """
-        update_average(self.auxiliary_networks[follower], self.module_of(leader), decay_at(decay, self.iteration))
+        if follower not in self.frozen_networks:
+            raise ValueError(f"{follower} has an optimizer or no parameters, so it cannot follow {leader}")
+        decay_now = decay_at(decay, self.iteration - since)
+        update_average(self.module_of(follower), self.module_of(leader), decay_now)
 
     def note(self, **values: torch.Tensor | float) -> None:
         """Log scalars under their names (``loss_terms`` or ``diagnostics``).
@@ -124,15 +145,21 @@ class MultiNetworkTrainer(ResumableTrainer):
             rows: tensors ``[B, C, *spatial]``, of which the first channel is drawn; of a volume the middle slice.
         """
         if self._draws_now():
-            self._pictures |= {name: [_first_picture(tensor) for tensor in row] for name, row in rows.items()}
+            drawable = {name: row for name, row in rows.items() if all(len(tensor) for tensor in row)}
+            pictures = {name: [_first_picture(tensor) for tensor in row] for name, row in drawable.items()}
+            self._pictures = {**self._pictures, **pictures}
 
     def batch_mean(self, features: torch.Tensor) -> torch.Tensor:
         """Mean of ``[B, ...]`` over the whole batch, that of all processes: ``[1, ...]``, float32, with gradient."""
         return processes.global_batch_mean(features)
 
-    def shared_generator(self) -> torch.Generator:
-        """Return random numbers (on the CPU) that are the same in every process at this iteration."""
-        return shared_generator(self.seed, self.iteration)
+    def shared_generator(self, purpose: int = 0) -> torch.Generator:
+        """Return random numbers (on the CPU) that are the same in every process at this iteration.
+
+        Args:
+            purpose: tells several generators of one step apart, at least 0.
+        """
+        return shared_generator(self.seed, self.iteration, purpose)
 
     # --- the step ---------------------------------------------------------------------------------------------------
 
@@ -140,8 +167,8 @@ class MultiNetworkTrainer(ResumableTrainer):
         """Run one :meth:`training_step`; ``loss`` is the segmentation loss, comparable to plain nnU-Net's.
 
         Raises:
-            NonFiniteLoss: a loss or gradient is NaN or infinite; the weights are saved as before the update, which a
-                gradient scaler skips.
+            NonFiniteLoss: a loss or gradient is NaN or infinite; the weights are saved as before the update that met
+                it. Earlier updates of the step have moved theirs.
         """
         self._noted: dict[str, list[torch.Tensor | float]] = defaultdict(list)
         self._losses: set[str] = set()
@@ -190,19 +217,23 @@ class MultiNetworkTrainer(ResumableTrainer):
     # --- the log and the pictures -----------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        """As every trainer; no picture is drawn yet."""
+        """As every trainer, without pictures of the epoch before."""
         super().on_train_epoch_start()
-        self._pictures: dict[str, list[np.ndarray]] = {}
+        self._pictures = {}
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log nnU-Net's training loss and the mean of every term; write the pictures."""
-        super().on_train_epoch_end(train_outputs)
+        segmenting = [output for output in train_outputs if not math.isnan(output["loss"])]
+        super().on_train_epoch_end(segmenting or train_outputs)
         self.log_terms(self._epoch_means({n: [output[n] for output in train_outputs] for n in self.step_terms}))
         if self._pictures:
             from nnunet_ext.training.figures import picture_rows_figure
 
             path = Path(self.output_folder, "pictures", f"epoch_{self.current_epoch:04d}.png")
-            picture_rows_figure(self._pictures, path, f"{type(self).__name__}, epoch {self.current_epoch}")
+            try:
+                picture_rows_figure(self._pictures, path, f"{type(self).__name__}, epoch {self.current_epoch}")
+            except ValueError as error:  # such as NaN: no reason to lose a training
+                self.print_to_log_file(f"{path.name} is not drawn: {error}")
 
     def _draws_now(self) -> bool:
         """In the last step of an epoch whose turn it is, in the first process."""

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,6 @@ import torch
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.helpers import dummy_context
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.networks.segmentation import finest
@@ -160,8 +159,9 @@ class MultiStreamTrainer(MultiNetworkTrainer):
                 None,
                 mirror_axes,
                 dummy_2d,
-                use_mask_for_norm=self.configuration_manager.use_mask_for_norm,
-                foreground_labels=labels.foreground_labels,
+                self.configuration_manager.use_mask_for_norm,
+                False,
+                labels.foreground_labels,
             )
         normalization = self.plans_entry.normalizations.get(role)
         if normalization is not None:
@@ -238,8 +238,7 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     def _prediction_of_a_view(self, images: torch.Tensor) -> torch.Tensor:
         """Prediction of a random view, turned back: ``[B, classes, *spatial]`` softmax; regions become one class."""
         view, flipped = label_free.augmented_view(images, self.inference_allowed_mirroring_axes or ())
-        autocast: AbstractContextManager = torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
-        with autocast:
+        with self._autocast():
             logits = finest(self.evaluated_network(view.to(self.device)))
         return self.class_logits(logits).float().flip(flipped).softmax(1)
 

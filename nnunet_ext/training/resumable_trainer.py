@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from nnunet_ext.training.engine.schedules import Schedule, per_epoch, polynomial
 from nnunet_ext.training.engine.updates import MAX_GRADIENT_NORM, RatesOfEpoch, Updater, require_separate
 from nnunet_ext.training.settings.hyperparameters import Fraction
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
+
+UNUSED_OPTIMIZER = SimpleNamespace(load_state_dict=lambda state: None)
 
 
 class ResumableTrainer(ConfiguredTrainer):
@@ -154,13 +157,11 @@ class ResumableTrainer(ConfiguredTrainer):
 
         owned = require_separate(self.updaters)
         networks = {name: self.module_of(name) for name in ("network", *self.auxiliary_networks)}
-        self.frozen_networks = {
-            name
-            for name, network in networks.items()
-            if not any(id(parameter) in owned for parameter in network.parameters())
-        }
+        self.frozen_networks = {name for name, network in networks.items() if _nobody_owns(network, owned)}
         for name in self.frozen_networks:
             networks[name].requires_grad_(False).eval()
+        if not self.updaters:
+            raise ValueError(f"{type(self).__name__} gives no network an optimizer")
         first = next(iter(self.updaters.values()))
         return first.optimizer, RatesOfEpoch(list(self.updaters.values()), self.num_iterations_per_epoch)
 
@@ -234,8 +235,10 @@ class ResumableTrainer(ConfiguredTrainer):
             raise InputError("batch normalisation is not shared by processes on the CPU; train with one process")
 
     def on_train_start(self) -> None:
-        """As nnU-Net; all processes start from the first one's weights."""
+        """As nnU-Net; all processes start from the first one's weights, and the average from those of the network."""
         super().on_train_start()
+        if self.averaged_network is not None and self.iteration == 0:
+            self.averaged_network.load_state_dict(self.module_of("network").state_dict())  # -pretrained_weights
         if self.is_ddp:
             for network in (self.network, self.averaged_network, *self.auxiliary_networks.values()):
                 if network is not None:
@@ -244,7 +247,7 @@ class ResumableTrainer(ConfiguredTrainer):
             cpu.keep_freed_memory()  # from here on: not in the loader's workers
 
     def on_train_end(self) -> None:
-        """As nnU-Net."""
+        """As nnU-Net, and let memory be freed again."""
         super().on_train_end()
         if self.device.type == "cpu":
             cpu.keep_freed_memory(False)
@@ -266,9 +269,8 @@ class ResumableTrainer(ConfiguredTrainer):
         del buffer
         checkpoint[PLANS_KEY] = {
             "identity": self.identity(),
-            "iteration": self.iteration,
-            "networks": {name: self.module_of(name).state_dict() for name in self._networks_beside_nnunets()},
-            "updaters": {name: updater.state_dict() for name, updater in self._updaters_beside_nnunets()},
+            "networks": {name: self.module_of(name).state_dict() for name in self._networks_nnunet_does_not_save()},
+            "updaters": {name: updater.state_dict() for name, updater in self._updaters_nnunet_does_not_save()},
             "auxiliary": self.auxiliary_state(),
         }
         write_checkpoint(checkpoint, Path(filename))
@@ -294,20 +296,23 @@ class ResumableTrainer(ConfiguredTrainer):
                 f"{filename_or_checkpoint} was written by another training: {'; '.join(found)}. Set this back, or "
                 "train under plans of another name (nnUNetv2_ext_configure -o NAME)"
             )
-        with self._as_if(is_ddp=False, network=self.evaluated_network):
+        optimizer = self.optimizer if self.logger.resume else UNUSED_OPTIMIZER
+        with self._as_if(is_ddp=False, network=self.evaluated_network, optimizer=optimizer):
             super().load_checkpoint(filename_or_checkpoint)
-        for name in self._networks_beside_nnunets():
+        if not self.logger.resume:
+            return  # validation needs nothing else, and may come with other settings
+        for name in self._networks_nnunet_does_not_save():
             self.module_of(name).load_state_dict(state["networks"][name])
-        for name, updater in self._updaters_beside_nnunets():
+        for name, updater in self._updaters_nnunet_does_not_save():
             updater.load_state_dict(state["updaters"][name])
         self.load_auxiliary_state(state["auxiliary"])
 
-    def _networks_beside_nnunets(self) -> list[str]:
+    def _networks_nnunet_does_not_save(self) -> list[str]:
         """Networks that nnU-Net does not save: it saves the evaluated one."""
         trained = [] if self.averaged_network is None else ["network"]
         return [*trained, *self.auxiliary_networks]
 
-    def _updaters_beside_nnunets(self) -> list[tuple[str, Updater]]:
+    def _updaters_nnunet_does_not_save(self) -> list[tuple[str, Updater]]:
         return [(name, updater) for name, updater in self.updaters.items() if updater.optimizer is not self.optimizer]
 
     def _compared(self, identity: dict[str, Any]) -> dict[str, Any]:
@@ -332,3 +337,9 @@ class ResumableTrainer(ConfiguredTrainer):
                 **self.configuration_manager.configuration,
             },
         }
+
+
+def _nobody_owns(network: nn.Module, owned: set[int]) -> bool:
+    """True of a network whose parameters no optimizer holds; one without parameters may learn otherwise."""
+    parameters = list(network.parameters())
+    return bool(parameters) and not any(id(parameter) in owned for parameter in parameters)

@@ -40,7 +40,7 @@ def miniature_of(cls: type, dimension: int | None = None, **settings: Any) -> di
         patch_size=(cls.miniature.edge,) * dimension,
         features=cls.miniature.features,
         streams={role: ["Dataset998_Other"] for role in cls.required_streams},
-        settings={**cls.miniature.settings, **cls.miniature.alone, **settings},
+        settings={**cls.miniature.settings, **cls.miniature.without_first_stage, **settings},
     )
 
 
@@ -147,6 +147,7 @@ def test_saved_and_loaded_trainers_take_the_same_next_step(cls: type, tmp_path: 
     made.train_step(batch(made, cls.required_streams, seed=1))
     made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
     twin = made_on_miniature_plans(cls, tmp_path / "twin")
+    twin.logger.resume = True
     twin.load_checkpoint(str(tmp_path / "checkpoint.pth"))
     made.current_epoch += 1  # saved at the end of an epoch
     for one in (made, twin):

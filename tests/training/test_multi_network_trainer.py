@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.trainers.plain import PlainTrainer
+from nnunet_ext.training import multi_stream_trainer
 from nnunet_ext.training.engine.diagnostics import NonFiniteLoss
 from nnunet_ext.training.engine.random_numbers import shared_generator
 from nnunet_ext.training.engine.schedules import step_decay
@@ -69,6 +71,7 @@ def test_a_resumed_run_continues_the_log(tmp_path: Path) -> None:
     made.on_train_epoch_end([made.train_step(batch(made))])
     made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
     resumed = trainer(TwoTermTrainer, tmp_path / "second", plans())
+    resumed.logger.resume = True
     resumed.load_checkpoint(str(tmp_path / "checkpoint.pth"))
     assert resumed.current_epoch == resumed.iteration // resumed.num_iterations_per_epoch == 1
     resumed.on_train_epoch_start()
@@ -168,6 +171,7 @@ def test_a_continued_game_goes_on_with_every_network_optimizer_and_rate(tmp_path
         made.train_step(batch(made, ("target_domain",), seed))
     made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
     twin = trainer(AdversarialTrainer, tmp_path / "twin", plans(streams=TARGET, settings=settings))
+    twin.logger.resume = True
     twin.load_checkpoint(str(tmp_path / "checkpoint.pth"))
     made.current_epoch += 1
     for one in (made, twin):
@@ -325,6 +329,7 @@ def test_a_player_owns_parameters_not_a_network(tmp_path: Path) -> None:
                 torch.testing.assert_close(parameter.grad, gradient)  # of this player's loss alone
     made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
     twin = trainer(PartlyOwnedTrainer, tmp_path / "twin", plans())
+    twin.logger.resume = True
     twin.load_checkpoint(str(tmp_path / "checkpoint.pth"))
     for one in (made, twin):
         one.current_epoch = 1
@@ -379,12 +384,87 @@ def test_the_averaged_network_is_validated_saved_and_continued(tmp_path: Path) -
         assert equal(weights(made, name), weights(twin, name)), name
     assert equal(list(made.averaged_network.parameters()), list(twin.averaged_network.parameters()))
 
-    judge = trainer(ReconstructingTrainer, tmp_path / "judge", plans())  # validation with other settings
-    judge.load_checkpoint(str(path))
-    assert equal(weights(judge, "network"), list(saved["network_weights"].values()))
+    for decay in (0, 0.9):  # validation with other settings
+        judge = trainer(ReconstructingTrainer, tmp_path / "judge", plans(settings={"average_weights": decay}))
+        judge.load_checkpoint(str(path))
+        assert equal(list(judge.evaluated_network.state_dict().values()), list(saved["network_weights"].values()))
 
 
-def test_pictures_come_in_their_turn_and_at_the_end_of_a_resumed_run(tmp_path: Path) -> None:
+def test_the_averaged_network_is_what_predicts_and_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Caught(Exception):
+        pass
+
+    made = reconstructing(tmp_path, average_weights=0.5)
+    data = batch(made)
+    for _ in range(2):
+        made.train_step(data)
+    handed: list[Any] = []
+
+    def manual_initialization(self: Any, network: torch.nn.Module, *_: Any) -> None:
+        handed.append(network)
+        raise Caught
+
+    monkeypatch.setattr(nnUNetPredictor, "manual_initialization", manual_initialization)
+    with pytest.raises(Caught):
+        made.perform_actual_validation()
+    assert handed == [made.averaged_network] and made.network is not made.averaged_network
+
+    view = made.averaged_network(data["data"])[0].softmax(1)
+    monkeypatch.setattr(multi_stream_trainer.label_free, "augmented_view", lambda images, axes: (images, []))
+    torch.testing.assert_close(made._prediction_of_a_view(data["data"]), view)
+
+
+def test_a_following_network_starts_equal_to_its_leader_whenever_that_is(tmp_path: Path) -> None:
+    made = reconstructing(tmp_path)
+    made.current_epoch = 3
+    for since in (made.iteration, made.iteration - 1):
+        made.follow("teacher", "decoder", 0.99, since)
+        for own, leader in zip(made.module_of("teacher").parameters(), made.module_of("decoder").parameters()):
+            assert torch.equal(own, leader) == (since == made.iteration)
+        with torch.no_grad():
+            next(made.module_of("decoder").parameters()).add_(1)
+    with pytest.raises(ValueError, match="decoder has an optimizer or no parameters"):
+        made.follow("decoder", "teacher", 0.9)
+
+
+def test_mistakes_of_an_author_are_named_before_anything_moves(tmp_path: Path) -> None:
+    made = trainer(TwoTermTrainer, tmp_path, plans())
+    made.training_step = lambda data: made.update("netwrok", segmentation=made.network(data["data"])[0].mean())
+    with pytest.raises(ValueError, match="no optimizer belongs to netwrok; there are network"):
+        made.train_step(batch(made))
+    before = weights(made, "network")
+    made.training_step = lambda data: made.update("network", misspelt=made.network(data["data"])[0].mean())
+    with pytest.raises(ValueError, match="declares no loss term or diagnostic misspelt"):
+        made.train_step(batch(made))
+    assert equal(weights(made, "network"), before)
+
+
+def test_a_step_under_autocast_sees_the_weights_after_the_step_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autocast keeps weights in half precision for as long as its block lasts."""
+    made = trainer(TwiceTrainer, tmp_path, plans(settings={"initial_lr": 0.5}))
+    monkeypatch.setattr(made, "_autocast", lambda enabled=True: torch.autocast("cpu", torch.bfloat16, enabled=enabled))
+    made.train_step(batch(made))
+    first, second = (value.item() for value in made._noted["segmentation"])
+    assert first != second
+
+
+def test_epochs_whose_steps_segment_only_sometimes_keep_their_loss(tmp_path: Path) -> None:
+    class SometimesSegmentingTrainer(TwoTermTrainer):
+        def training_step(self, data: dict[str, Any]) -> None:
+            if self.iteration % 2:
+                super().training_step(data)
+
+    made = trainer(SometimesSegmentingTrainer, tmp_path, plans())
+    made.on_train_epoch_start()
+    outputs = [made.train_step(batch(made, seed=seed)) for seed in range(4)]
+    made.on_train_epoch_end(outputs)
+    expected = np.mean([outputs[1]["loss"], outputs[3]["loss"]])
+    assert made.logger.get_value("train_losses", 0) == pytest.approx(expected)
+
+
+def test_pictures_come_in_their_turn_and_at_the_end(tmp_path: Path) -> None:
     made = reconstructing(tmp_path, num_epochs=4, num_iterations_per_epoch=2)
     for epoch in range(4):
         made.current_epoch = epoch
@@ -392,6 +472,16 @@ def test_pictures_come_in_their_turn_and_at_the_end_of_a_resumed_run(tmp_path: P
         made.on_train_epoch_end([made.train_step(batch(made, seed=seed)) for seed in range(2)])
     drawn = sorted(file.name for file in Path(made.output_folder, "pictures").iterdir())
     assert drawn == ["epoch_0000.png", "epoch_0002.png", "epoch_0003.png"]
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_training(tmp_path: Path) -> None:
+    made = reconstructing(tmp_path, num_epochs=1, num_iterations_per_epoch=1)
+    output = made.train_step(batch(made))
+    made._iteration_in_epoch = 0
+    made.draw(reconstruction=(torch.full((1, 1, 4, 4), math.nan),), nothing=(torch.zeros(0, 1, 4, 4),))
+    made.on_train_epoch_end([output])
+    log = next(Path(made.output_folder).glob("training_log_*.txt")).read_text()
+    assert "epoch_0000.png is not drawn: reconstruction" in log
 
 
 # --- health -----------------------------------------------------------------------------------------------------------

@@ -51,10 +51,18 @@ class Updater:
         for group, rate in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
             group["lr"] = rate * factor
 
+    @property
+    def has_gradients(self) -> bool:
+        """True where a loss has reached any of the parameters."""
+        return any(parameter.grad is not None for parameter in self.parameters())
+
     def clip_gradients(self) -> bool:
         """Limit the norm of each group's gradient; return whether every gradient is finite."""
-        limit = torch.inf if self.max_norm is None else self.max_norm
-        norms = [nn.utils.clip_grad_norm_(group, limit) for group in self.clipped_groups]
+        if self.max_norm is None:
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            norms = [] if self.scaler is not None else [nn.utils.get_total_norm(gradients)]
+        else:
+            norms = [nn.utils.clip_grad_norm_(group, self.max_norm) for group in self.clipped_groups]
         return self.scaler is not None or all(norm.isfinite() for norm in norms)  # a scaler skips such a step
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,10 +115,11 @@ class Update:
     """
 
     updaters: Sequence[Updater]
-    losses: tuple[str, ...]
+    losses: Mapping[str, torch.Tensor]
 
-    def compute_gradients(self, loss: torch.Tensor, keep_graph: bool = False) -> None:
-        """Give the updaters' parameters, and no others, their gradients."""
+    def compute_gradients(self, keep_graph: bool = False) -> None:
+        """Give the updaters' parameters, and no others, the gradients of the summed losses."""
+        loss = torch.stack([loss.float() for loss in self.losses.values()]).sum()
         for updater in self.updaters:
             updater.optimizer.zero_grad(set_to_none=True)
 
@@ -131,6 +140,8 @@ class Update:
         scaler = self.updaters[0].scaler
         for updater in self.updaters:
             updater.set_learning_rates(iteration)
+            if not updater.has_gradients:  # a scaler refuses such a step, an optimizer does nothing
+                continue
             if scaler is None:
                 updater.optimizer.step()
             else:

@@ -12,10 +12,10 @@ class Miniature:
         edge: length of each axis of the patch, in pixels.
         features: channels of the planned network's stages.
         settings: hyperparameters, such as a phase that begins with the second iteration.
-        alone: further ones for a training without the results of an earlier one.
+        without_first_stage: further ones for a training without the results of an earlier one.
     """
 
     edge: int = 16
     features: tuple[int, ...] = (4, 8, 16)
     settings: dict[str, Any] = field(default_factory=dict)
-    alone: dict[str, Any] = field(default_factory=dict)
+    without_first_stage: dict[str, Any] = field(default_factory=dict)

@@ -30,8 +30,8 @@ def sgd(*networks: nn.Module, rate: float = 0.1) -> Updater:
 
 
 def step(loss: torch.Tensor, *updaters: Updater, iteration: int = 0) -> None:
-    update = Update(updaters, ("loss",))
-    update.compute_gradients(loss)
+    update = Update(updaters, {"loss": loss})
+    update.compute_gradients()
     apply_updates([update], iteration)
 
 
@@ -59,9 +59,9 @@ def test_several_updates_on_one_graph_see_the_same_weights() -> None:
     first, second = linear(), linear(1)
     before = [network.weight.detach().clone() for network in (first, second)]
     product = (first(ONES) * second(ONES)).sum()
-    updates = [Update([sgd(first)], ("low",)), Update([sgd(second)], ("high",))]
-    for update, loss in zip(updates, (product, -product), strict=True):
-        update.compute_gradients(loss, keep_graph=True)
+    updates = [Update([sgd(first)], {"low": product}), Update([sgd(second)], {"high": -product})]
+    for update in updates:
+        update.compute_gradients(keep_graph=True)
     assert torch.equal(first.weight, before[0])  # nobody has moved yet
     apply_updates(updates, 0)
     torch.testing.assert_close(first.weight, before[0] - 0.1 * before[1].sum())
@@ -71,9 +71,13 @@ def test_several_updates_on_one_graph_see_the_same_weights() -> None:
 def test_nobody_moves_where_one_gradient_is_not_finite() -> None:
     first, second = linear(), linear(1)
     before = [network.weight.detach().clone() for network in (first, second)]
-    updates = [Update([sgd(first)], ("fine",)), Update([sgd(second)], ("root", "other"))]
-    updates[0].compute_gradients(first(ONES).sum())
-    updates[1].compute_gradients((0 * second(ONES)).abs().sqrt().sum())
+    root = (0 * second(ONES)).abs().sqrt().sum()
+    updates = [
+        Update([sgd(first)], {"fine": first(ONES).sum()}),
+        Update([sgd(second)], {"root": root, "other": second(ONES).sum()}),
+    ]
+    for update in updates:
+        update.compute_gradients()
     with pytest.raises(FloatingPointError, match=r"^root \+ other$"):
         apply_updates(updates, 0)
     assert torch.equal(first.weight, before[0]) and torch.equal(second.weight, before[1])
@@ -93,6 +97,21 @@ def test_scaled_losses_give_the_same_joint_step_and_an_overflow_gives_none() -> 
     for ours, start in zip(overflowing[:2], (linear(), linear(1)), strict=True):
         assert torch.equal(ours.weight, start.weight)
     assert scaled[2].get_scale() == 1024 and overflowing[2].get_scale() == pytest.approx(0.5e38)
+
+
+@pytest.mark.parametrize("scale", [None, 1024.0])
+def test_a_player_that_no_loss_reaches_stays(scale: float | None) -> None:
+    """As the decoder of a phase without reconstruction; a scaler refuses to step an optimizer without gradients."""
+    first, second = linear(), linear(1)
+    scalers = [None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale) for _ in range(2)]
+    updaters = [
+        Updater(torch.optim.SGD(network.parameters(), 0.1), scaler, max_norm=limit)
+        for network, scaler, limit in zip((first, second), scalers, (None, 12.0), strict=True)
+    ]
+    before = [network.weight.detach().clone() for network in (first, second)]
+    step(first(ONES).sum(), *updaters)
+    torch.testing.assert_close(first.weight, before[0] - 0.1)
+    assert torch.equal(second.weight, before[1])
 
 
 def test_gradient_norms_are_limited_group_by_group() -> None:
