@@ -19,6 +19,8 @@ SHARED_RANGE = 0.5  # of the shorter of two runs must lie beside the other, or t
 LONE_SHARE = 0.1  # of a series that slices of another acquisition may make up to be left out
 MOST_PARTS = 1 / 3  # of the slices: more parts would be pieces
 
+LONE = "of another acquisition than the slices around"
+
 Field = Callable[[Slice], object]
 TIME_FIELDS: dict[str, Field] = {
     "TemporalPositionIdentifier": lambda item: item.temporal_position,
@@ -204,7 +206,7 @@ def _numbered(parts: list[Part], remarks: tuple[str, ...], rules: Rules) -> list
     for number, part in enumerate(whole, start=1):
         which = (f"acquisition {number} of {len(whole)} in one series",) if len(whole) > 1 else ()
         numbered.append((in_order(part), (*remarks, *which)))
-    return [*numbered, *((part, ()) for part in lone)]
+    return [*numbered, *((part, (LONE,)) for part in lone)]
 
 
 def in_order(items: Sequence[Slice]) -> Part:
