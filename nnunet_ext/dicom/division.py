@@ -116,6 +116,7 @@ def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
             continue
         if fits_one_grid and name in TIME_FIELDS and not _follow_each_other(parts):
             continue
+
         ends_mm = [(along.min(), along.max()) for along in map(_along_mm, parts)]
         beside = all(_beside(*pair) for pair in itertools.pairwise(sorted(ends_mm)))
         if beside and all(_is_regular(part) for part in parts):
@@ -131,6 +132,7 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
         parts = _by_fields(items, fields)
         lone = [part for part in parts if len(part) < rules.smallest_stack]
         whole = [part for part in parts if len(part) >= rules.smallest_stack]
+
         few = 0 < sum(map(len, lone)) <= max(1, LONE_SHARE * len(items))
         if not few or not whole or not all(_is_stack(part, rules) and _is_regular(part) for part in whole):
             continue
@@ -202,6 +204,7 @@ def _numbered(parts: list[Part], remarks: tuple[str, ...], rules: Rules) -> list
     lone = [part for part in parts if len(part) < rules.smallest_stack]
     if lone:
         remarks = (*remarks, f"{sum(map(len, lone))} slices of another acquisition left out")
+
     numbered = []
     for number, part in enumerate(whole, start=1):
         which = (f"acquisition {number} of {len(whole)} in one series",) if len(whole) > 1 else ()

@@ -199,6 +199,7 @@ def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
             f"{item.path}: stores {bits} bits up to bit {high}, which is not read; convert the file first, e.g. with "
             "gdcmconv --raw"
         )
+
     data.BitsStored = allocated  # or pydicom would cut the upper bits off
     whole = pixel_array(data, index=frame, raw=True)
     data.BitsStored = bits
