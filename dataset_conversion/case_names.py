@@ -19,6 +19,7 @@ def without_name_clashes(found: Found) -> Found:
         by_id[case.id.casefold()].append(case)
     cases, problems = [], list(found.problems)
     copies = 0
+
     for first, *others in by_id.values():
         if not others or all(_contents(case) == _contents(first) for case in others):
             cases.append(first)
@@ -29,6 +30,7 @@ def without_name_clashes(found: Found) -> Found:
                 f"{case.image_files[0]}: and {other.image_files[0]} would both become case {case.id}, and differ; "
                 "remove one of them, or rename it"
             )
+
     notes = list(found.notes)
     if copies:
         notes.append(f"{copies} exact copies of cases are left out")

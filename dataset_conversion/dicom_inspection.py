@@ -60,10 +60,10 @@ def series_groups(slices: Sequence[Slice], sample: int | None) -> list[SeriesGro
 
 
 def _describe(group: SeriesGroup) -> None:
-    from pydicom.uid import UID
+    from nnunet_ext.dicom.headers import uid_name
 
     for item in group.slices:
-        group.counts["transfer syntax (images)"][UID(item.transfer_syntax).name or "none given"] += 1
+        group.counts["transfer syntax (images)"][uid_name(item.transfer_syntax) or "none given"] += 1
     frames = {item.path for item in group.slices if item.frame is not None}
     if frames:
         group.oddities.add("multi-frame files", len(frames))

@@ -50,8 +50,10 @@ def read_table(files: Iterable[Path]) -> HaemorrhageTable:
             contradictory += again
             repeated += again or bool(same.get(image, 0) & BITS[kind])
             same[image] = same.get(image, 0) | BITS[kind]
+
     if repeated:
         table.notes.append(f"{repeated} rows of the table occur twice, {contradictory} of them with another label")
+
     sets = {bits: frozenset(kind for kind in BITS if bits & BITS[kind]) for bits in set(positive.values())}
     table.types = {image: sets[bits] for image, bits in positive.items()}
     return table

@@ -45,12 +45,14 @@ def placed_label(converter: Converter, reading: Reading, label: np.ndarray) -> P
             sizes = " and ".join("x".join(map(str, size[::-1])) for size in (shape, label.shape))
             raise InputError(f"image and mask have different sizes ({sizes} pixels); remove the case or replace a file")
         return _proven(converter, reading, PlacedLabel(label))
+
     turned, done = label_on_image_grid(label, place_mm, shape, reading.affine_mm)
     try:
         return _proven(converter, reading, PlacedLabel(turned, done))
     except InputError:
         if not done or not _may_lie_as_it_is(label, place_mm, shape, reading.affine_mm):
             raise
+
         as_it_lies = PlacedLabel(label, (AGAINST_HEADER,), (AGAINST_HEADER,))
         try:
             return _proven(converter, reading, as_it_lies)
@@ -71,12 +73,14 @@ def _proven(converter: Converter, reading: Reading, placed: PlacedLabel) -> Plac
     image, label, unit, affine_mm = reading.image[0], placed.voxels, reading.intensity_unit, reading.affine_mm
     warnings = list(placed.warnings)
     checked = _check_intensities(converter, image, label, unit)
+
     if affine_mm is not None and label.ndim == 3:
         if side := wrong_side(image, unit, label, converter.labels, affine_mm):
             warnings.append(side)
         if unit == "HU" and (axes := mirrored_axes(image, label, converter.labels, affine_mm)):
             words = in_words(axes, affine_mm)
             raise InputError(f"{MIRRORED} {words}: flipped it fits the image clearly better; remove the case")
+
     if placed.transforms and not checked and AGAINST_HEADER not in placed.transforms:
         warnings.append(UNSTATED_UNPROVEN if UNSTATED in placed.transforms else UNPROVEN)
     return PlacedLabel(label, placed.transforms, tuple(warnings))

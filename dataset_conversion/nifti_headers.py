@@ -46,6 +46,7 @@ def open_volume(path: Path) -> Any:
     if math.prod(map(int, volume.shape)) > LARGEST_VOXELS:
         size = "x".join(map(str, volume.shape))
         raise InputError(f"{path}: its header declares {size} voxels, too many for one image; download it again")
+
     _require_numbers(path, volume, header)
     _require_voxel_sizes(path, volume, header)
     _require_agreement(path, volume.shape, header)
@@ -139,9 +140,11 @@ def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
     for name in ("qform_code", "sform_code"):
         if int(header[name]) not in KNOWN_FORMS:
             raise InputError(f"{path}: its {name} is {int(header[name])}, which NIfTI does not know; set it to 0 or 1")
+
     axes = _long_axes(shape)
     if header["sform_code"] <= 0 or not _gives_sizes(header, axes):
         return
+
     sform_mm = header.get_sform()
     sizes_mm = np.linalg.norm(sform_mm[:3, :3], axis=0)
     pixdim_mm = np.abs(header["pixdim"][1:4].astype(float))
@@ -153,10 +156,12 @@ def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
         )
     if header["qform_code"] <= 0:
         return
+
     try:
         qform_mm = _qform(header)
     except ValueError:
         raise InputError(f"{path}: its qform is no rotation; write the right one, or set qform_code to 0") from None
+
     u, _, vt = np.linalg.svd(sform_mm[:3, :3] / sizes_mm)  # a qform knows no shear
     turn = u @ vt - qform_mm[:3, :3] / np.linalg.norm(qform_mm[:3, :3], axis=0)
     apart_mm = np.abs(sform_mm[:3, 3] - qform_mm[:3, 3]).max()

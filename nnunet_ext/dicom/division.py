@@ -19,6 +19,8 @@ SHARED_RANGE = 0.5  # of the shorter of two runs must lie beside the other, or t
 LONE_SHARE = 0.1  # of a series that slices of another acquisition may make up to be left out
 MOST_PARTS = 1 / 3  # of the slices: more parts would be pieces
 
+LONE = "of another acquisition than the slices around"
+
 Field = Callable[[Slice], object]
 TIME_FIELDS: dict[str, Field] = {
     "TemporalPositionIdentifier": lambda item: item.temporal_position,
@@ -114,6 +116,7 @@ def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
             continue
         if fits_one_grid and name in TIME_FIELDS and not _follow_each_other(parts):
             continue
+
         ends_mm = [(along.min(), along.max()) for along in map(_along_mm, parts)]
         beside = all(_beside(*pair) for pair in itertools.pairwise(sorted(ends_mm)))
         if beside and all(_is_regular(part) for part in parts):
@@ -129,6 +132,7 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
         parts = _by_fields(items, fields)
         lone = [part for part in parts if len(part) < rules.smallest_stack]
         whole = [part for part in parts if len(part) >= rules.smallest_stack]
+
         few = 0 < sum(map(len, lone)) <= max(1, LONE_SHARE * len(items))
         if not few or not whole or not all(_is_stack(part, rules) and _is_regular(part) for part in whole):
             continue
@@ -200,11 +204,12 @@ def _numbered(parts: list[Part], remarks: tuple[str, ...], rules: Rules) -> list
     lone = [part for part in parts if len(part) < rules.smallest_stack]
     if lone:
         remarks = (*remarks, f"{sum(map(len, lone))} slices of another acquisition left out")
+
     numbered = []
     for number, part in enumerate(whole, start=1):
         which = (f"acquisition {number} of {len(whole)} in one series",) if len(whole) > 1 else ()
         numbered.append((in_order(part), (*remarks, *which)))
-    return [*numbered, *((part, ()) for part in lone)]
+    return [*numbered, *((part, (LONE,)) for part in lone)]
 
 
 def in_order(items: Sequence[Slice]) -> Part:

@@ -298,6 +298,12 @@ def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset
 
 def sop_class_name(uid: str) -> str:
     """Name of a kind of DICOM object, e.g. ``CT Image Storage``."""
+    return uid_name(uid) if uid else "an object without SOP class"
+
+
+def uid_name(uid: str) -> str:
+    """Name of a UID, or itself where it has none; pydicom's remarks on impossible ones are left out."""
+    from pydicom.config import IGNORE
     from pydicom.uid import UID
 
-    return UID(uid).name if uid else "an object without SOP class"
+    return UID(uid, validation_mode=IGNORE).name

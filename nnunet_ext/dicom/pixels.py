@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_ext.dicom.headers import DEFLATED, Slice, refuse_inflation_bomb
+from nnunet_ext.dicom.headers import DEFLATED, Slice, refuse_inflation_bomb, uid_name
 from nnunet_ext.dicom.ordinary_files import EXPLICIT_LITTLE, IMPLICIT_LITTLE, PLAIN_SYNTAXES, ordinary_elements
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
@@ -168,15 +168,14 @@ def _decode(item: Slice) -> tuple[Header, np.ndarray]:
 def _require_decoder(item: Slice) -> None:
     """Refuse a transfer syntax that nothing installed reads, with what to do."""
     from pydicom.pixels import get_decoder
-    from pydicom.uid import UID
 
-    if not item.transfer_syntax:
+    syntax = item.transfer_syntax
+    if not syntax:
         return
-    syntax = UID(item.transfer_syntax)
     try:
         get_decoder(syntax)
     except NotImplementedError:
-        name = "" if syntax.name == str(syntax) else f" ({syntax.name})"
+        name = "" if uid_name(syntax) == syntax else f" ({uid_name(syntax)})"
         raise InputError(
             f"{item.path}: its pixels cannot be read: no decoder is known for transfer syntax {syntax}{name}; convert "
             "the file first, e.g. with gdcmconv --raw"
@@ -200,6 +199,7 @@ def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
             f"{item.path}: stores {bits} bits up to bit {high}, which is not read; convert the file first, e.g. with "
             "gdcmconv --raw"
         )
+
     data.BitsStored = allocated  # or pydicom would cut the upper bits off
     whole = pixel_array(data, index=frame, raw=True)
     data.BitsStored = bits

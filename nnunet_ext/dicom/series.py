@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_ext.dicom.division import NoVolume, divide, rounding_mm
+from nnunet_ext.dicom.division import LONE, NoVolume, divide, rounding_mm
 from nnunet_ext.dicom.geometry import Stack, directions_of, stack_of
 from nnunet_ext.dicom.headers import CT_STORAGE, MR_STORAGE, Slice, is_kind_of, sop_class_name
 from nnunet_ext.dicom.pixels import GREY
@@ -113,7 +113,8 @@ def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisi
             continue
         for part, remarks in parts:
             if len(part) < rules.minimum_slices:
-                rejected.append(Rejected(tuple(part), f"has {len(part)} slices, needs {rules.minimum_slices}"))
+                few = f"has {len(part)} slices, needs {rules.minimum_slices}"
+                rejected.append(Rejected(tuple(part), f"{few}; {LONE}" if LONE in remarks else few))
                 continue
             try:
                 accepted.append(_acquisition(part, remarks, len(accepted) + 1))

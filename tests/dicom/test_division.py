@@ -161,6 +161,7 @@ def test_a_lone_slice_of_another_acquisition_costs_nothing_else(
     assert len(acquisition.slices) == 20
     assert "1 slices of another acquisition left out" in acquisition.remarks
     assert [(len(item.slices), item.defect) for item in rejected] == [(1, False)]
+    assert rejected[0].reason == "has 1 slices, needs 3; of another acquisition than the slices around"
 
 
 def test_too_many_lone_slices_are_no_strangers(series: Write, tmp_path: Path) -> None:
