@@ -225,8 +225,8 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             return [level_at_stride(self.encoder.strides, stride) for stride in strides]
         except InputError as error:
             raise InputError(
-                f"generator_levels={self.generator_levels}: {error}; set generator_levels to finer levels or plan a "
-                "larger patch"
+                f"generator_levels={self.generator_levels}: {error}; choose finer levels "
+                "(nnUNetv2_ext_configure --set generator_levels=1-3|2-4) or plan a larger patch"
             ) from error
 
     def _rebuild(self, images: ByDomain, levels: LevelsByDomain) -> ByDomain:
