@@ -425,10 +425,10 @@ def test_preset_recommended(tmp_path: Path) -> None:
     assert made.updaters["network"].max_norm == 12 and made.order == "simultaneous"
 
 
-@pytest.mark.parametrize("patch_size", [(32, 32), (16, 16, 16)])
-def test_the_papers_extractor_trains(tmp_path: Path, patch_size: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("patch_size", "preset"), [((32, 32), "recommended"), ((16, 16, 16), "paper")])
+def test_the_papers_extractor_trains(tmp_path: Path, patch_size: tuple[int, ...], preset: str) -> None:
     """It has one output: deep supervision is off whatever the settings say."""
-    made = image_space(tmp_path, patch_size, extractor="paper")
+    made = image_space(tmp_path, patch_size, preset=preset, extractor="paper")
     assert [len(made.network.encoder.convolutions), made.network.encoder.output_channels[3]] == [4, 512]
     assert not made.enable_deep_supervision
     data = batch(made, ("target_domain",))
