@@ -155,7 +155,7 @@ class FourConvolutionUNet(FeatureUNet):
         if min(patch_size) < SMALLEST:
             raise InputError(
                 f"the paper's network halves every axis four times and needs {SMALLEST} pixels; the plans' patch is "
-                f"{' x '.join(str(size) for size in patch_size)}; use the plans' network (arch=plans)"
+                f"{' x '.join(str(size) for size in patch_size)}; use the plans' network (extractor=plans)"
             )
         conv_op = nn.Conv3d if len(patch_size) == 3 else nn.Conv2d
         encoder = FourConvolutionEncoder(conv_op, input_channels, width)

@@ -1,4 +1,4 @@
-"""Feature-space adversarial adaptation: the control row of image-space adaptation."""
+"""Feature-space adversarial adaptation, with which the paper compares its image-space adaptation."""
 
 from typing import Any, ClassVar
 
@@ -6,6 +6,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunet_ext.errors import InputError
 from nnunet_ext.networks.feature_levels import cumulative_strides, level_at_stride, level_size
 from nnunet_ext.networks.feature_unet import FeatureUNet
 from nnunet_ext.networks.segmentation import Segmentation
@@ -15,7 +16,7 @@ from nnunet_ext.training.settings.miniature import Miniature
 
 
 class FeatureSpaceDATrainer(DomainCriticTrainer):
-    """A critic of two classes judges the encoder's map at one stride.
+    """A critic tells the domains by the encoder's map of one stride; no image is rebuilt, so nothing is fake.
 
     Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", section
     4.4, "feature space training". The paper does not say which map is judged; see docs/image_space_da.md.
@@ -54,4 +55,7 @@ class FeatureSpaceDATrainer(DomainCriticTrainer):
         return list(level_size(patch_size, strides[self._judged_level()]))
 
     def _judged_level(self) -> int:
-        return level_at_stride(self.encoder.strides, self.judged_stride)
+        try:
+            return level_at_stride(self.encoder.strides, self.judged_stride)
+        except InputError as error:
+            raise InputError(f"judged_stride={self.judged_stride}: {error}; set one of these") from error

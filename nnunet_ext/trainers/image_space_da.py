@@ -1,4 +1,4 @@
-"""Image-space adversarial adaptation: features are good for both domains when images can be rebuilt from them."""
+"""Image-space adversarial adaptation: images rebuilt from features must not give their domain away."""
 
 from typing import Any, ClassVar, Literal
 
@@ -6,6 +6,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunet_ext.errors import InputError
 from nnunet_ext.losses.adversarial import DOMAINS, OTHER_DOMAIN, Domain, four_way
 from nnunet_ext.networks.blocks import initialize_normal
 from nnunet_ext.networks.critics import ImagePatchCritic
@@ -24,10 +25,11 @@ LevelsByDomain = dict[Domain, list[torch.Tensor]]
 
 
 class ImageSpaceDATrainer(MultiStreamTrainer):
-    """A generator rebuilds images from features; a critic tells domain and reality; the extractor confuses it.
+    """Extractor f and classifier c segment; generator g rebuilds the image from f's maps; critic d judges patches.
 
-    θ_d learns the four classes of patches (eq. 5), θ_g to rebuild images that look real in their own domain (eq. 4),
-    θ_f to make the rebuilt images look like real ones of the other domain (eq. 6), θ_c the segmentation alone.
+    θ_d learns to tell source from target and real from rebuilt (eq. 5). θ_g learns to rebuild images that look real in
+    their own domain (eq. 4). θ_f learns features whose rebuilt images look real in the other domain, and with θ_c the
+    segmentation (eq. 6).
 
     Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", eq. 3-6
     and table 3. Readings: docs/image_space_da.md.
@@ -46,6 +48,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "recommended": {"average_weights": 0.999},
         "paper": {
+            "num_epochs": 400,  # of 250 iterations: 100 000
             "segmentation_loss": "ce",
             "enable_deep_supervision": False,
             "optimizer_kind": "adam",
@@ -68,7 +71,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     order: Literal["simultaneous", "alternating"] = "simultaneous"
     generator_levels: Literal["1-3", "2-4", "3-5"] = "3-5"  # table 3; level l has stride 2^(l-1)
     extractor: Literal["plans", "paper"] = "plans"  # the planned U-Net, or the four convolutions of section 3.2
-    optimizer_kind: Literal["nnunet", "adam"] = "nnunet"  # of the segmentation network
+    optimizer_kind: Literal["nnunet", "adam"] = "nnunet"  # adam: the paper's, for f and c, without clipping
     auxiliary_lr: Weight = 1e-4  # Adam of generator and critic
     auxiliary_beta1: Fraction = 0.7
     critic_width: Count = 32
@@ -89,8 +92,18 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
 
+    def configure(self) -> None:
+        """As every trainer; the paper's network has one output, so nothing to supervise below it."""
+        super().configure()
+        if self.extractor == "paper":
+            self.enable_deep_supervision = False
+
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """g and d; none where the source is all that is learnt from."""
+        """g and d; neither where the training is on the source alone.
+
+        Raises:
+            InputError: the network lacks a level that the generator reads.
+        """
         if not self.adversarial_weight:
             return {}
         encoder = self.encoder
@@ -109,13 +122,14 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """nnU-Net's, or Adam with the paper's steps, for f and c; Adam for g and d."""
-        in_steps = step_decay(every=10_000, factor=0.8)
-        if player == "network" and self.optimizer_kind == "nnunet":
+        """For f and c nnU-Net's or the paper's Adam, for g and d Adam; all with nnU-Net's or the paper's schedule."""
+        as_nnunet = self.optimizer_kind == "nnunet"
+        if player == "network" and as_nnunet:
             return super().configure_optimizer(player, module)
+
+        schedule = polynomial(self.total_iterations) if as_nnunet else step_decay(every=10_000, factor=0.8)
         if player == "network":
-            return torch.optim.Adam(module.parameters(), self.initial_lr), in_steps
-        schedule = polynomial(self.total_iterations) if self.optimizer_kind == "nnunet" else in_steps
+            return torch.optim.Adam(module.parameters(), self.initial_lr), schedule
         return torch.optim.Adam(module.parameters(), self.auxiliary_lr, (self.auxiliary_beta1, 0.999)), schedule
 
     def max_gradient_norm(self, player: str) -> float | None:
@@ -123,78 +137,82 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         return super().max_gradient_norm(player) if self.optimizer_kind == "nnunet" else None
 
     def roles_in_use(self) -> list[str]:
-        """No target images where none are looked at."""
+        """No target images where the training is on the source alone."""
         return super().roles_in_use() if self.adversarial_weight else []
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """One update of each player, on one graph or in the paper's order."""
+        """One update of each player, all at once or in turn."""
         if not self.adversarial_weight:
             super().training_step(batch)
             return
         source: Any = self.network(batch["data"], with_features=True)
         target: Any = self.network(batch["target_domain"]["data"], with_features=True, segment=False)
+        segmentation = self.loss(source.segmentation, batch["target"])
+
         judged = ~batch["forced"]
         images: ByDomain = {"source": batch["data"][judged], "target": batch["target_domain"]["data"]}
         levels: LevelsByDomain = {
             "source": [source.features[level][judged] for level in self._levels()],
             "target": [target.features[level] for level in self._levels()],
         }
-        segmentation = self.loss(source.segmentation, batch["target"])
-
-        if self.order == "simultaneous":
-            rebuilt = self._move_at_once(images, levels, segmentation)
-        else:
-            rebuilt = self._move_in_turn(images, levels, segmentation)
+        step = self._step_at_once if self.order == "simultaneous" else self._step_in_turn
+        rebuilt = step(images, levels, segmentation)
         self.draw(**{domain: (images[domain], rebuilt[domain]) for domain in DOMAINS})
 
-    def _move_at_once(self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor) -> ByDomain:
+    def _step_at_once(self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor) -> ByDomain:
+        """All losses on one graph, before anybody moves."""
         rebuilt = self._rebuild(images, levels)
         real, fake = self._judge(images), self._judge(rebuilt)
         with self.simultaneous():
-            self.update("critic", discriminator=self.discriminator_loss(real, fake))
+            self._update_critic(real, fake)
             self.update("generator", **self.generator_losses(images, rebuilt, fake))
             self._update_network(segmentation, self.cross_domain_loss(images, fake))
         return rebuilt
 
-    def _move_in_turn(self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor) -> ByDomain:
+    def _step_in_turn(self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor) -> ByDomain:
+        """Critic, generator, network; each sees what the others have become."""
         detached = {domain: [level.detach() for level in maps] for domain, maps in levels.items()}
         rebuilt = self._rebuild(images, detached)
         without_graph = {domain: image.detach() for domain, image in rebuilt.items()}
-        self.update("critic", discriminator=self.discriminator_loss(self._judge(images), self._judge(without_graph)))
+        self._update_critic(self._judge(images), self._judge(without_graph))
         self.update("generator", **self.generator_losses(images, rebuilt, self._judge(rebuilt)))
 
         rebuilt = self._rebuild(images, levels)
         self._update_network(segmentation, self.cross_domain_loss(images, self._judge(rebuilt)))
         return rebuilt
 
+    def _update_critic(self, real: ByDomain, fake: ByDomain) -> None:
+        self.update("critic", discriminator=self.discriminator_loss(real, fake))
+        self.note(discriminator_balance=discriminator_balance(_realness(real), _realness(fake)))
+
     def _update_network(self, segmentation: torch.Tensor, adversarial: torch.Tensor) -> None:
         if self.starts_epoch:
-            encoder = self.encoder
-            self.note(adversarial_gradient_ratio=gradient_ratio(adversarial, segmentation, encoder.parameters()))
+            ratio = gradient_ratio(adversarial, segmentation, self.encoder.parameters())
+            self.note(adversarial_gradient_ratio=ratio)
         self.update("network", segmentation=segmentation, adversarial=adversarial)
 
     # --- the losses -------------------------------------------------------------------------------------------------
 
     def discriminator_loss(self, real: ByDomain, fake: ByDomain) -> torch.Tensor:
-        """Eq. 5: each image in its class, by the critic's logits."""
-        self.note(discriminator_balance=discriminator_balance(_realness(real), _realness(fake)))
-        losses = [four_way(real[domain], domain, True) + four_way(fake[domain], domain, False) for domain in DOMAINS]
-        return torch.stack(losses).sum()
+        """Eq. 5 from the critic's logits of images and rebuilt images: each patch in its own class."""
+        on_real = [four_way(real[domain], domain, True) for domain in DOMAINS]
+        on_fake = [four_way(fake[domain], domain, False) for domain in DOMAINS]
+        return torch.stack(on_real + on_fake).sum()
 
     def generator_losses(self, images: ByDomain, rebuilt: ByDomain, fake: ByDomain) -> dict[str, torch.Tensor]:
-        """Eq. 4: rebuild the image, and let it look real in its own domain."""
+        """Eq. 4: the rebuilt image equals the image and looks real in its own domain."""
         distances = [(rebuilt[domain] - images[domain]).abs().mean() for domain in DOMAINS]
         within_domain = [four_way(fake[domain], domain, True) for domain in DOMAINS]
         weight = self.patch_weight(images, fake)
         return {"reconstruction": torch.stack(distances).sum(), "realism": weight * torch.stack(within_domain).sum()}
 
     def cross_domain_loss(self, images: ByDomain, fake: ByDomain) -> torch.Tensor:
-        """Eq. 6 without the segmentation: let the rebuilt image look like a real one of the other domain."""
+        """Eq. 6, second term: the rebuilt image looks real in the other domain."""
         swapped = [four_way(fake[domain], OTHER_DOMAIN[domain], True) for domain in DOMAINS]
         return self.adversarial_weight * self.patch_weight(images, fake) * torch.stack(swapped).sum()
 
     def patch_weight(self, images: ByDomain, fake: ByDomain) -> float:
-        """What a mean over patches weighs against a mean over pixels: patches / pixels in sums as printed, or 1."""
+        """Weight of a mean over patches beside a mean over pixels: patches / pixels for the printed sums, or 1."""
         if self.adversarial_reduction == "mean":
             return 1.0
         return fake["target"][0, 0].numel() / images["target"][0, 0].numel()
@@ -205,7 +223,13 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         """Indices of the encoder's maps that the generator reads, finest first."""
         first, last = map(int, self.generator_levels.split("-"))
         strides = [2 ** (level - 1) for level in range(first, last + 1)]
-        return [level_at_stride(self.encoder.strides, stride) for stride in strides]
+        try:
+            return [level_at_stride(self.encoder.strides, stride) for stride in strides]
+        except InputError as error:
+            raise InputError(
+                f"generator_levels={self.generator_levels}: {error}; choose finer levels "
+                "(nnUNetv2_ext_configure --set generator_levels=1-3|2-4) or plan a larger patch"
+            ) from error
 
     def _rebuild(self, images: ByDomain, levels: LevelsByDomain) -> ByDomain:
         generator = self.auxiliary_networks["generator"]
@@ -217,7 +241,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
 
 
 def _realness(logits: ByDomain) -> torch.Tensor:
-    """Above 0 where the critic calls a patch real, of either domain."""
+    """Above 0 where the critic takes a patch for real, whatever its domain."""
     every = torch.cat(list(logits.values()))
     real, fake = every[:, 0::2], every[:, 1::2]
     return real.logsumexp(1) - fake.logsumexp(1)

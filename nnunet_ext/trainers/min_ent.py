@@ -1,4 +1,4 @@
-"""MinEnt: predictions on the target domain shall be sure."""
+"""MinEnt: the network learns to be sure of its predictions on the target domain."""
 
 from typing import Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""What methods share in which a critic tells the labelled source from the target domain."""
+"""The base of methods in which a critic tells the labelled source from the target domain."""
 
 from typing import Any, ClassVar
 
@@ -16,10 +16,11 @@ from nnunet_ext.training.settings.hyperparameters import Count, Weight
 
 
 class DomainCriticTrainer(MultiStreamTrainer):
-    """Abstract: a critic tells the domains by some map, and the network makes the target's map look like the source's.
+    """Abstract: a critic tells the domains by some map; the network makes the target's map look like the source's.
 
-    A method states which map: :meth:`judged_map` and :meth:`judged_channels`. The critic judges patches at random
-    positions only, or it would learn that labelled patches show more lesion.
+    A method states which map it is: :meth:`judged_map`, :meth:`judged_channels` and, if it is smaller than the patch,
+    :meth:`judged_size`. The critic does not judge patches that nnU-Net placed on a lesion: the target has none, and the
+    share of lesion would tell the domains apart.
 
     Reference: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", as the game of two players of Vu et
     al. 2019, "ADVENT", eq. 8-9.
@@ -61,7 +62,7 @@ class DomainCriticTrainer(MultiStreamTrainer):
         return torch.optim.Adam(module.parameters(), self.critic_lr, (0.9, 0.99)), polynomial(self.total_iterations)
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Both players on one graph: the critic learns the domains, the network to hide the target's."""
+        """Both players on one graph: the critic learns the domains, the network hides the target's."""
         source, source_map = self.judged_map(batch["data"])
         _, target_map = self.judged_map(batch["target_domain"]["data"])
         critic = self.auxiliary_networks["critic"]
