@@ -54,10 +54,10 @@ SOURCE_DOMAIN = Domain(
     lesion_hu=(-600, -250),
 )
 TARGET_DOMAIN = Domain(
-    contrast=((-1000, 10), (-850, 70), (-500, 130), (-100, 240), (45, 115), (450, 30)),
+    contrast=((-1000, 10), (-850, 70), (-500, 130), (-100, 240), (45, 160), (450, 30)),
     texture_hu=45,
     texture_size=0.02,
-    noise_grey=12,
+    noise_grey=10,
     noise_pixels=0.9,
     blur_pixels=0.8,
     illumination=0.12,
