@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.benchmark.figures import draw_overlays, rows_figure
-from nnunet_ext.benchmark.results import cases_table, costs_table, rows_table, tests_table
+from nnunet_ext.benchmark.results import cases_table, comparisons_table, costs_table, rows_table
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.suite import Suite
 from nnunet_ext.evaluation.metric_names import HEADERS, arrow, formatted
@@ -38,7 +38,7 @@ def write_report(suite: Suite, place: Place, runs: Sequence[Run]) -> str:
     cases = cases_table(finished)
     costs = costs_table(finished)
     rows = rows_table(suite, cases, planned).merge(costs, on="row", how="left")
-    tests = tests_table(cases, suite.metric)
+    tests = comparisons_table(cases, suite.metric)
 
     folder = place.root / "report"
     folder.mkdir(exist_ok=True)

@@ -123,7 +123,7 @@ def _bounds(name: str, values: Scores) -> dict[str, float]:
     return {f"{name}_low": low, f"{name}_high": high}
 
 
-def tests_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
+def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Every pair of rows by label, on their common seeds.
 
     Columns: label, metric, first, second, cases, seeds, difference with its interval over seeds and cases,

@@ -1,5 +1,6 @@
 """From the scores of runs to the numbers of the table."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from nnunet_ext.benchmark.measured import record
 from nnunet_ext.benchmark.report import write_report
-from nnunet_ext.benchmark.results import cases_table, costs_table, rows_table, step_seconds, tests_table
+from nnunet_ext.benchmark.results import cases_table, comparisons_table, costs_table, rows_table, step_seconds
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.suite import Row, Suite
 from tests.miniature_raw import write_raw
@@ -65,7 +66,7 @@ def test_no_share_of_a_gap_that_may_be_none(tmp_path: Path) -> None:
 
 def test_tests_over_cases_and_over_seeds(tmp_path: Path) -> None:
     """Ten cases that all differ the same way: Wilcoxon's p is 2 / 2^10, after Holm at most three times that."""
-    tests = tests_table(cases_table(all_runs(tmp_path)), "dice")
+    tests = comparisons_table(cases_table(all_runs(tmp_path)), "dice")
     assert [f"{a}-{b}" for a, b in zip(tests["first"], tests["second"], strict=True)] == [
         "lower-half", "lower-upper", "half-upper"
     ]  # fmt: skip
@@ -77,7 +78,7 @@ def test_tests_over_cases_and_over_seeds(tmp_path: Path) -> None:
 
 def test_tests_use_common_seeds(tmp_path: Path) -> None:
     runs = [run for run in all_runs(tmp_path) if run.row.name != "half" or run.seed > 0]
-    tests = tests_table(cases_table(runs), "dice").set_index(["first", "second"])
+    tests = comparisons_table(cases_table(runs), "dice").set_index(["first", "second"])
     assert tests.loc[("lower", "half"), "seeds"] == 2
     assert tests.loc[("lower", "half"), "difference"] == pytest.approx(-0.2)
 
@@ -103,11 +104,10 @@ def test_costs(tmp_path: Path) -> None:
 
 
 def test_peaks_of_a_continued_training_are_the_highest(tmp_path: Path) -> None:
-    (tmp_path / "training.json").write_text('{"memory_bytes": 90000000000000, "gpu_bytes": 7}')
+    higher = {"memory_bytes": 10**14, "gpu_bytes": 7}
+    (tmp_path / "training.json").write_text(json.dumps(higher))
     record(tmp_path / "training.json")
-    assert (
-        tmp_path / "training.json"
-    ).read_text().split() == '{ "memory_bytes": 90000000000000, "gpu_bytes": 7 }'.split()
+    assert json.loads((tmp_path / "training.json").read_text()) == higher
 
 
 def test_report_marks_what_is_missing(tmp_path: Path) -> None:

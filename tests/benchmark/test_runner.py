@@ -1,0 +1,116 @@
+"""A miniature suite through stock commands: killed, continued, shared by two processes, with a row that fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+DECLARATION = """
+from functools import partial
+from dataset_conversion.phantom_domains import SOURCE, TARGET, UNLABELED_TARGET, write_domain_pair
+from nnunet_ext.benchmark.suite import Row, Suite
+
+SUITE = Suite(
+    name="mini",
+    title="a test",
+    write_data=partial(write_domain_pair, n_source=5, n_target=5, n_test=3, size=48),
+    test_set=TARGET,
+    budget={"num_epochs": 3, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "save_every": 1},
+    features=(2, 4),
+    batch_size=2,
+    lower="source-only",
+    upper="target-only",
+    rows=(
+        Row("source-only", SOURCE, streams={"target_domain": (UNLABELED_TARGET,)}),
+        Row("target-only", TARGET),
+        Row("broken", SOURCE, streams={"target_domain": (TARGET,)}),
+        Row("other", SOURCE, "NoSuchTrainer"),
+    ),
+)
+"""
+ROWS = ("source-only", "target-only")
+
+
+class Bench:
+    """The command on the miniature suite."""
+
+    def __init__(self, root: Path) -> None:
+        self.suite, self.folder = root / "mini.py", root / "out"
+        self.suite.write_text(DECLARATION)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        program = str(Path(sys.executable).parent / "nnUNetv2_ext_benchmark")
+        command = [program, str(self.suite), "-o", str(self.folder), "-device", "cpu", *arguments]
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet")}
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env={**plain, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def fold(self, row: str, seed: int) -> Path:
+        name = f"PlainTrainer__{row}_seed{seed}__2d"
+        return next((self.folder / "nnUNet_results").glob(f"*/{name}/fold_0"), self.folder / "none")
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        assert time.monotonic() < deadline, "it never came that far"
+        time.sleep(0.02)
+
+
+def test_killed_continued_and_shared(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    arguments = ("--seeds", "2", "--rows", *ROWS)
+    killed = bench.start(*arguments)
+    wait_until(lambda: (bench.fold("source-only", 0) / "checkpoint_latest.pth").is_file(), killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+
+    orphaned = bench.start(*arguments)
+    wait_until(lambda: len(list(bench.fold("source-only", 0).glob("training_log_*"))) == 2, orphaned)
+    os.kill(orphaned.pid, signal.SIGKILL)  # its training goes on
+    orphaned.wait()
+
+    processes = [bench.start(*arguments) for _ in range(2)]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert any("waiting for a command of a killed runner" in output for output in outputs)
+    log = (bench.folder / "logs" / "source-only_seed0.txt").read_text()
+    assert log.count("nnUNetv2_train") >= 2 and "--c" in log
+    logs = {(row, seed): len(list(bench.fold(row, seed).glob("training_log_*"))) for row in ROWS for seed in (0, 1)}
+    assert logs == {("source-only", 0): 2, ("source-only", 1): 1, ("target-only", 0): 1, ("target-only", 1): 1}
+
+    rows = pd.read_csv(bench.folder / "report" / "rows.csv")
+    dice = rows[rows["metric"] == "dice"].set_index("row")
+    assert dice["seeds"].to_dict() == dict.fromkeys(ROWS, 2) and (dice["cases"] == 3).all()
+    assert (dice["step_s"] > 0).all() and (dice["memory_gb"] > 0.1).all()
+    before = (bench.folder / "report" / "rows.csv").read_bytes()
+
+    again = bench.start(*arguments)
+    output = again.communicate(timeout=600)[0]
+    assert again.returncode == 0 and "4 of 4 runs are finished" in output and "nnUNetv2_train" not in output
+    assert (bench.folder / "report" / "rows.csv").read_bytes() == before
+
+    jobs = bench.start("--seeds", "3", "--jobs")
+    output = jobs.communicate(timeout=600)[0]
+    assert "other: left out, this installation has no NoSuchTrainer" in output
+    line = f"nnUNetv2_ext_benchmark {bench.suite} -o {bench.folder} --run broken 0 -device cpu"
+    assert line in output.splitlines() and "--run target-only 2" in output and "--run target-only 1" not in output
+
+    failing = bench.start("--seeds", "1")
+    output = failing.communicate(timeout=600)[0]
+    assert failing.returncode == 1 and "Traceback" not in output
+    reason = "broken seed 0: nnUNetv2_ext_configure ended with code 1: nnUNetv2_ext_configure: error: "
+    assert reason in output and "imagesUn: no such folder" in output
+    assert "1 of 3 runs have no result" in output
+    assert reason.split(": ", 1)[1].replace("_", "\\_") in (bench.folder / "report" / "summary.md").read_text()
