@@ -75,6 +75,8 @@ class Suite:
     seeds: int = 5
 
     def __post_init__(self) -> None:
+        if 0 < len(self.features) < 3:  # nnU-Net's deep supervision gives the last output no weight: 0 / 0
+            raise InputError(f"suite {self.name}: features {self.features}: name three stages or more")
         names = [row.name for row in self.rows]
         for number, row in enumerate(self.rows):
             if not re.fullmatch(r"[A-Za-z0-9]+([.-][A-Za-z0-9]+)*", row.name):

@@ -24,7 +24,7 @@ SUITE = Suite(
     write_data=partial(write_domain_pair, n_source=5, n_target=5, n_test=3, size=48),
     test_set=TARGET,
     budget={"num_epochs": 3, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "save_every": 1},
-    features=(2, 4),
+    features=(2, 4, 8),
     batch_size=2,
     lower="source-only",
     upper="target-only",
@@ -61,7 +61,7 @@ class Bench:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < deadline, "it never came that far"
@@ -82,7 +82,7 @@ def test_killed_continued_and_shared(tmp_path: Path) -> None:
     orphaned.wait()
 
     processes = [bench.start(*arguments) for _ in range(2)]
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    outputs = [process.communicate(timeout=1200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert any("waiting for a command of a killed runner" in output for output in outputs)
     log = (bench.folder / "logs" / "source-only_seed0.txt").read_text()
@@ -97,18 +97,18 @@ def test_killed_continued_and_shared(tmp_path: Path) -> None:
     before = (bench.folder / "report" / "rows.csv").read_bytes()
 
     again = bench.start(*arguments)
-    output = again.communicate(timeout=600)[0]
+    output = again.communicate(timeout=1200)[0]
     assert again.returncode == 0 and "4 of 4 runs are finished" in output and "nnUNetv2_train" not in output
     assert (bench.folder / "report" / "rows.csv").read_bytes() == before
 
     jobs = bench.start("--seeds", "3", "--jobs")
-    output = jobs.communicate(timeout=600)[0]
+    output = jobs.communicate(timeout=1200)[0]
     assert "other: left out, this installation has no NoSuchTrainer" in output
     line = f"nnUNetv2_ext_benchmark {bench.suite} -o {bench.folder} --run broken 0 -device cpu"
     assert line in output.splitlines() and "--run target-only 2" in output and "--run target-only 1" not in output
 
     failing = bench.start("--seeds", "1")
-    output = failing.communicate(timeout=600)[0]
+    output = failing.communicate(timeout=1200)[0]
     assert failing.returncode == 1 and "Traceback" not in output
     reason = "broken seed 0: nnUNetv2_ext_configure ended with code 1: nnUNetv2_ext_configure: error: "
     assert reason in output and "imagesUn: no such folder" in output

@@ -76,6 +76,7 @@ def test_rows_of_another_installation_are_named() -> None:
         ({"rows": (PSEUDO, BASELINE)}, "builds on baseline, no row above it"),
         ({"rows": (replace(PSEUDO, first_stage=""),)}, "no first_stage to make them from"),
         ({"upper": "target-only"}, "there is no row target-only"),
+        ({"features": (8, 16)}, "three stages or more"),
     ],
 )
 def test_impossible_declarations_are_refused(changes: dict[str, object], message: str) -> None:
@@ -147,9 +148,9 @@ def test_smaller_plans_are_a_network_of_nnunet(tmp_path: Path, residual: bool) -
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-    plans = miniature_plans.plans(features=(4, 8, 16), residual=residual)
+    plans = miniature_plans.plans(features=(4, 8, 16, 32), residual=residual)
     (tmp_path / "nnUNetPlans.json").write_text(json.dumps(plans))
-    write_suite_plans(suite(features=(2, 3), batch_size=5), tmp_path)
+    write_suite_plans(suite(features=(2, 3, 4), batch_size=5), tmp_path)
     written = json.loads((tmp_path / "suitePlans.json").read_text())
     configuration = written["configurations"]["2d"]
     architecture = configuration["architecture"]
@@ -163,4 +164,4 @@ def test_smaller_plans_are_a_network_of_nnunet(tmp_path: Path, residual: bool) -
         deep_supervision=False,
     )
     assert network(torch.zeros(1, 1, 16, 16)).shape == (1, 2, 16, 16)
-    assert network.encoder.output_channels == [2, 3]
+    assert network.encoder.output_channels == [2, 3, 4]
