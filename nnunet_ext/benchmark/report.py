@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ def write_report(suite: Suite, place: Place, runs: Sequence[Run]) -> str:
     failed = {run.name: run.reason for run in tested if not run.finished}
     _write_summary(folder / "summary.json", suite, rows, tests, failed)
 
-    text = _markdown(suite, rows, tests, failed, place)
+    text = _markdown(suite, place, rows, tests, planned) + _without_result(failed)
     _write(folder / "summary.md", text)
     rows_figure(suite, rows, cases, folder / "rows.png")
     draw_overlays(finished, folder / "overlays.png")
@@ -63,22 +63,28 @@ def _write(path: Path, text: str) -> None:
 def _write_summary(path: Path, suite: Suite, rows: pd.DataFrame, tests: pd.DataFrame, failed: dict[str, str]) -> None:
     records = {"rows": rows, "tests": tests}
     plain = {name: json.loads(table.to_json(orient="records")) for name, table in records.items()}
-    write_json({"suite": suite.declared(), **plain, "missing": failed}, path)
+    write_json({"suite": suite.declared(), **plain, "missing": dict(failed)}, path)
 
 
-def _markdown(suite: Suite, rows: pd.DataFrame, tests: pd.DataFrame, failed: dict[str, str], place: Place) -> str:
+def _markdown(suite: Suite, place: Place, rows: pd.DataFrame, tests: pd.DataFrame, planned: Mapping[str, int]) -> str:
     lines = [f"# {suite.name}: {escaped(suite.title)}", ""]
     for label in rows["label"].unique():
         chosen = rows[(rows["label"] == label) & (rows["metric"] == suite.metric)]
-        lines += [f"## {escaped(label)}", "", *_rows(suite, chosen), ""]
+        lines += [f"## {escaped(label)}", "", *_rows(suite, chosen, planned), ""]
         if len(tests):
             lines += ["Differences between rows:", "", *_tests(suite, tests[tests["label"] == label]), ""]
-    if failed:
-        lines += ["## Runs without result", "", *(f"- {name}: {escaped(why)}" for name, why in failed.items()), ""]
     return "\n".join([*lines, "## How it was measured", "", *_settings(suite, rows, place), ""])
 
 
-def _rows(suite: Suite, rows: pd.DataFrame) -> list[str]:
+def _without_result(failed: Mapping[str, str]) -> str:
+    if not failed:
+        return ""
+    reasons = [f"- {name}: {escaped(reason)}" for name, reason in failed.items()]
+    return "\n".join(["", "## Runs without result", "", *reasons, ""])
+
+
+def _rows(suite: Suite, rows: pd.DataFrame, planned: Mapping[str, int]) -> list[str]:
+    """One line per row; those without any result have no numbers."""
     metric = f"{HEADERS[suite.metric]} {arrow(suite.metric)} [{CONFIDENCE_LEVEL:.0%} CI]"
     header = ["row", "trainer", "cases", "seeds", metric]
     has_lower, has_gap = "difference" in rows, "gap" in rows
@@ -93,6 +99,10 @@ def _rows(suite: Suite, rows: pd.DataFrame) -> list[str]:
         line += [_with_interval(row, "difference", "difference", suite.metric)] if has_lower else []
         line += [_share(row)] if has_gap else []
         cells.append([*line, f"{row['step_s']:.3f}", _memory(row)])
+    for name in planned:
+        if name not in set(rows["row"]):
+            line = [escaped(name), suite.row(name).trainer, "", f"**none of {planned[name]}**"]
+            cells.append(line + [""] * (len(header) - len(line)))
     return markdown_table(header, cells)
 
 

@@ -159,8 +159,7 @@ class Run:
 
     def configure(self) -> list[str]:
         """Plans of the run's own, with its streams, settings and seed."""
-        plans = SUITE_PLANS if self.suite.features or self.suite.batch_size else PLANS
-        command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", plans, "-o", self.plans]
+        command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", SUITE_PLANS, "-o", self.plans]
         command += ["-c", self.suite.configuration, "--reset", "--preset", self.row.preset]
         for role, datasets in self.row.streams.items():
             command += [f"--{role}", *datasets]
@@ -195,7 +194,7 @@ class Run:
 
 
 def write_suite_plans(suite: Suite, folder: Path) -> None:
-    """Copy nnU-Net's plans with the suite's smaller network and batch.
+    """Copy nnU-Net's plans, with the suite's smaller network and batch where it names them.
 
     Fewer features than the planned network has stages leave its deepest stages out.
     """

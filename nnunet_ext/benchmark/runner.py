@@ -2,7 +2,8 @@
 
 Two locks guard a run. The runner holds ``.lock`` while it works on it, so that others choose another run. Each command
 holds ``.command.lock`` itself until it ends, so that after a kill of the runner nobody starts a second one beside the
-orphan. Both end with their process, however it is killed.
+orphan. Both end with their process, however it is killed. What several runs share, planning and the preprocessing of
+streams, is guarded in the same way.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from nnunet_ext.stock_commands import program
 
 DECLARED = "suite.json"
 PLANNED = ".planned"
+COMMAND_LOCK = ".command.lock"
 EPOCH_LINE = re.compile(r"Epoch (\d+)\s*$")
 LOOK_EVERY_SECONDS = 0.2
 
@@ -133,64 +135,78 @@ class Runner:
         """All steps of a run; finished ones are skipped."""
         if run.first_stage is not None and not run.first_stage.finished:
             raise InputError(f"its first stage {run.first_stage.name} has failed")
-        with held(run.place.root / f".plan_{run.dataset_number}.lock"):
-            self._plan(run)
+        self._plan(run)
         if not run.training.trained:
-            with held(run.place.preprocessed / run.dataset / ".configure.lock"):  # streams are shared by the rows
-                self._execute(run, run.configure)
+            self._configure(run)
             self._train(run)
         if not run.row.tested:
             return
 
+        own = run.folder / COMMAND_LOCK
         if not run.predictions.is_dir():
             unfinished = run.folder / ".predictions.unfinished"
-            self._execute(run, lambda: run.predict(unfinished))
+            self._execute(run, lambda: run.predict(unfinished), own)
             unfinished.rename(run.predictions)
-        self._execute(run, run.evaluate)
+        self._execute(run, run.evaluate, own)
 
     def _plan(self, run: Run) -> None:
         """Make, plan and preprocess the labelled data set, once for all runs that train on it."""
-        if (run.place.preprocessed / run.dataset / PLANNED).is_file():
-            return
-        if isinstance(run.row.trains_on, MadeData):
-            self._execute(run, run.make_data)
-        self._execute(run, run.plan)
-        folder = run.place.preprocessed / run.dataset
-        write_suite_plans(run.suite, folder)
-        (folder / PLANNED).touch()
+        lock = run.place.root / f".plan_{run.dataset_number}.lock"
+        of_command = lock.with_suffix(COMMAND_LOCK)
+        with held(lock):
+            if (run.place.preprocessed / run.dataset / PLANNED).is_file():
+                return
+            if isinstance(run.row.trains_on, MadeData):
+                self._execute(run, run.make_data, of_command)
+            self._execute(run, run.plan, of_command)
+            folder = run.place.preprocessed / run.dataset
+            write_suite_plans(run.suite, folder)
+            (folder / PLANNED).touch()
+
+    def _configure(self, run: Run) -> None:
+        """One at a time, because the rows share the streams that it preprocesses."""
+        lock = run.place.root / f".configure_{run.dataset_number}.lock"
+        with held(lock):
+            self._execute(run, run.configure, lock.with_suffix(COMMAND_LOCK))
 
     def _train(self, run: Run) -> None:
         measuring = [sys.executable, "-m", measured.__name__, str(run.measured)]
+        lock = run.folder / COMMAND_LOCK
         while not run.training.trained:
-            self._execute(run, run.train, measuring, once=True)
+            ran = self._start(run, run.train(), lock, measuring)
+            if ran and not run.training.trained:
+                raise InputError(f"nnUNetv2_train ended without a final checkpoint ({run.log})")
 
-    def _execute(
-        self, run: Run, command: Callable[[], list[str]], prefix: Sequence[str] = (), once: bool = False
-    ) -> None:
-        """Run a command under the run's second lock, after waiting for an orphan of a killed runner.
+    def _execute(self, run: Run, command: Callable[[], list[str]], lock: Path) -> None:
+        """Run a command to its end, after an orphan of a killed runner that is still at it."""
+        while not self._start(run, command(), lock):
+            pass
+
+    def _start(self, run: Run, words: list[str], lock: Path, prefix: Sequence[str] = ()) -> bool:
+        """Run a command that holds a lock.
 
         Args:
-            run: whose lock and log are used.
-            command: its words, from where the run is now.
+            run: whose log it writes.
+            words: the command.
+            lock: of the command.
             prefix: program that runs the command.
-            once: return after an orphan has ended, so that the caller looks again.
+
+        Returns:
+            False where an orphan of a killed runner held the lock; it has ended now.
 
         Raises:
             InputError: it ended with an error; gives its last line.
         """
-        lock = run.folder / ".command.lock"
-        words = command()
         self.progress.say(shlex.join(words))
         locked = [sys.executable, "-m", locked_program.__name__, str(lock), *prefix, *program(words)]
         code, last = self._follow(run, locked, words)
         if code == BUSY:
             self.progress.say(f"{run.name}: waiting for a command of a killed runner")
             with held(lock):
-                pass
-            if not once:
-                self._execute(run, command, prefix)
-        elif code:
+                return False
+        if code:
             raise InputError(f"{words[0]} ended with code {code}: {last} ({run.log})")
+        return True
 
     def _follow(self, run: Run, command: Sequence[str], shown: Sequence[str]) -> tuple[int, str]:
         """Exit code and last line. The output goes to the run's log, where an orphan may write on."""

@@ -118,11 +118,13 @@ def test_report_marks_what_is_missing(tmp_path: Path) -> None:
     (test_set / "labelsTr").rename(test_set / "labelsTs")
     for run in runs:
         run.predictions.symlink_to(test_set / "labelsTs")
-    runs[4].scores.unlink()
+    for number in (4, 6, 7, 8):  # half seed 1, upper
+        runs[number].scores.unlink()
     runs[4].failure.write_text("nnUNetv2_train ended with code 1: out of memory\n")
     text = write_report(SUITE, Place(tmp_path, "cpu"), runs)
     assert "| half  | PlainTrainer | 10    | **only 2 of 3** | 0.600 [" in text
     assert "- half seed 1: nnUNetv2\\_train ended with code 1: out of memory" in text
-    assert "50% [" in text
+    assert "| upper | PlainTrainer |       | **none of 3**" in text
+    assert "- upper seed 2: not run yet" in text
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {"cases.csv", "rows.csv", "tests.csv", "summary.json", "summary.md", "rows.png", "overlays.png"}
