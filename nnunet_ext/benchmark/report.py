@@ -98,7 +98,7 @@ def _rows(suite: Suite, rows: pd.DataFrame, planned: Mapping[str, int]) -> list[
         line.append(_with_interval(row, "mean", "ci", suite.metric))
         line += [_with_interval(row, "difference", "difference", suite.metric)] if has_lower else []
         line += [_share(row)] if has_gap else []
-        cells.append([*line, f"{row['step_s']:.3f}", _memory(row)])
+        cells.append([*line, _seconds(row), _memory(row)])
     for name in planned:
         if name not in set(rows["row"]):
             line = [escaped(name), suite.row(name).trainer, "", f"**none of {planned[name]}**"]
@@ -119,7 +119,13 @@ def _share(row: dict[Any, Any]) -> str:
     return f"{row['gap']:.0%} [{row['gap_low']:.0%}, {row['gap_high']:.0%}]"
 
 
+def _seconds(row: dict[Any, Any]) -> str:
+    return "" if math.isnan(row["step_s"]) else f"{row['step_s']:.3f}"
+
+
 def _memory(row: dict[Any, Any]) -> str:
+    if math.isnan(row["memory_gb"]):
+        return ""
     if row["gpu_gb"] > 0:
         return f"{row['memory_gb']:.1f} GB + {row['gpu_gb']:.1f} GB GPU"
     return f"{row['memory_gb']:.1f} GB"

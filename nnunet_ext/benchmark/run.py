@@ -108,7 +108,7 @@ class Run:
     @property
     def reason(self) -> str:
         """Why there is no result."""
-        return self.failure.read_text(encoding="utf-8") if self.failure.is_file() else "not run yet"
+        return self.failure.read_text(encoding="utf-8").strip() if self.failure.is_file() else "not run yet"
 
     @cached_property
     def first_stage(self) -> Run | None:

@@ -11,7 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-pytestmark = pytest.mark.e2e
+from nnunet_ext import locked_program
+from nnunet_ext.benchmark.progress import Progress
+from nnunet_ext.benchmark.run import Place, Run
+from nnunet_ext.benchmark.runner import Runner
+from nnunet_ext.benchmark.suite import load_suite
+from nnunet_ext.errors import InputError
 
 DECLARATION = """
 from functools import partial
@@ -68,6 +73,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         time.sleep(0.02)
 
 
+@pytest.mark.e2e
 def test_killed_continued_and_shared(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     arguments = ("--seeds", "2", "--rows", *ROWS)
@@ -84,7 +90,6 @@ def test_killed_continued_and_shared(tmp_path: Path) -> None:
     processes = [bench.start(*arguments) for _ in range(2)]
     outputs = [process.communicate(timeout=1200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    assert any("waiting for a command of a killed runner" in output for output in outputs)
     log = (bench.folder / "logs" / "source-only_seed0.txt").read_text()
     assert log.count("nnUNetv2_train") >= 2 and "--c" in log
     logs = {(row, seed): len(list(bench.fold(row, seed).glob("training_log_*"))) for row in ROWS for seed in (0, 1)}
@@ -114,3 +119,55 @@ def test_killed_continued_and_shared(tmp_path: Path) -> None:
     assert reason in output and "imagesUn: no such folder" in output
     assert "1 of 3 runs have no result" in output
     assert reason.split(": ", 1)[1].replace("_", "\\_") in (bench.folder / "report" / "summary.md").read_text()
+
+
+@pytest.fixture
+def runner_and_run(tmp_path: Path) -> tuple[Runner, Run]:
+    """For single commands, which here are Python's own."""
+    suite = load_suite("phantom-da")
+    run = Run(suite, suite.row("source-only"), 0, Place(tmp_path, "cpu"))
+    run.folder.mkdir(parents=True)
+    run.log.parent.mkdir()
+    return Runner(Progress([run])), run
+
+
+def test_a_command_waits_for_the_orphan_of_a_killed_runner(
+    runner_and_run: tuple[Runner, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner, run = runner_and_run
+    lock, done = run.folder / "lock", run.folder / "done"
+    code = f"import time, pathlib; print('at it', flush=True); time.sleep(1); pathlib.Path({str(done)!r}).touch()"
+    command = [sys.executable, "-m", locked_program.__name__, str(lock), sys.executable, "-c", code]
+    orphan = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert orphan.stdout is not None and orphan.stdout.readline() == "at it\n"
+    words = ["python", "-c", "print('ran')"]
+    assert runner._start(run, words, lock) is False and done.is_file()
+    assert "waiting for a command of a killed runner" in capsys.readouterr().out
+    assert runner._start(run, words, lock) is True
+    assert run.log.read_text().splitlines()[-1] == "ran"
+    orphan.wait()
+
+
+def test_a_failure_gives_the_last_line(runner_and_run: tuple[Runner, Run]) -> None:
+    runner, run = runner_and_run
+    failing = ["python", "-c", "print('before'); raise SystemExit('no good')"]
+    with pytest.raises(InputError, match="python ended with code 1: no good"):
+        runner._start(run, failing, run.folder / "lock")
+
+
+def test_a_run_at_which_another_process_is_comes_later(
+    runner_and_run: tuple[Runner, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is left alone first, then waited for; what failed there is not tried again."""
+    runner, run = runner_and_run
+    code = (
+        f"import time, pathlib; print('at it', flush=True); time.sleep(1); pathlib.Path({str(run.failure)!r}).touch()"
+    )
+    command = [sys.executable, "-m", locked_program.__name__, str(run.folder / ".lock"), sys.executable, "-c", code]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "at it\n"
+    assert runner.carry_out(run) is False
+    runner.run_all([run])
+    assert run.failure.is_file() and not run.finished
+    assert capsys.readouterr().out == "source-only seed 0: waiting for another process\n"
+    other.wait()
