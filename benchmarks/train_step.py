@@ -20,7 +20,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_ext.commands.configure import trainers
+from nnunet_ext.own_trainers import trainers
 from nnunet_ext.training.engine import cpu
 from nnunet_ext.training.engine.batches import to_device
 from nnunet_ext.training.engine.updates import Updater

@@ -28,6 +28,13 @@ def held(lock: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def taken(lock: Path) -> Iterator[bool]:
+    """Hold the lock unless another process has it; says which."""
+    with lock.open("a") as file:
+        yield _lock(file.fileno(), wait=False)
+
+
 def _lock(file: int, wait: bool) -> bool:
     """Whether nobody else holds the lock; always where the file system has none, with a warning."""
     if fcntl is None:

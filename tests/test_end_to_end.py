@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from nnunet_ext.commands.configure import trainers
+from nnunet_ext.own_trainers import trainers
 from nnunet_ext.training.engine.label_free import TERMS
 from tests.workplace import (
     DATASET,

@@ -12,11 +12,11 @@ from nnunet_ext.atomic_json import write_json
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.own_trainers import trainers
 from nnunet_ext.training.settings.hyperparameters import PRESETS
 from nnunet_ext.training.settings.plans_entry import ROLES
 
 if TYPE_CHECKING:
-    from nnunet_ext.training.configured_trainer import ConfiguredTrainer
     from nnunet_ext.training.settings.plans_entry import PlansEntry
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres")
@@ -152,23 +152,6 @@ def _normalize(assignment: str, configuration: PlansEntry) -> None:
         configuration.normalizations.pop(role, None)
     else:
         configuration.normalizations[role] = str(Window.parse(kind))
-
-
-def trainers() -> dict[str, type[ConfiguredTrainer]]:
-    """Every trainer of the package by name, as the re-export module lists them."""
-    import importlib.util
-
-    from nnunet_ext.discovery import TRAINER_FOLDER
-    from nnunet_ext.training.configured_trainer import ConfiguredTrainer
-
-    (module_file,) = Path(TRAINER_FOLDER).glob("*.py")
-    spec = importlib.util.spec_from_file_location(module_file.stem, module_file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{module_file}: not a module")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
-    return {name: value for name, value in classes.items() if issubclass(value, ConfiguredTrainer)}
 
 
 def _checked(name: str, value: str) -> Any:

@@ -15,37 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext import locked_program
-from nnunet_ext.commands.entry import command, command_environment, console_script
+from nnunet_ext.commands.entry import command
 from nnunet_ext.commands.evaluate import evaluate, measuring_options, required_profiles
 from nnunet_ext.errors import InputError
 from nnunet_ext.locked_program import BUSY, held
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.stock_commands import command_environment, program
+from nnunet_ext.stock_training import Model, Training
 
 _LOCK = ".crossval.lock"
-_UNFINISHED = ("checkpoint_latest.pth", "checkpoint_best.pth")
 
 
 @dataclass(frozen=True)
-class Model:
-    """One row of the comparison: a trainer with plans."""
-
-    dataset: str
-    trainer: str
-    plans: str
-    configuration: str
-
-    def folder(self, results: Path) -> Path:
-        """nnU-Net's result folder of the model."""
-        return results / self.dataset / f"{self.trainer}__{self.plans}__{self.configuration}"
-
-
-@dataclass(frozen=True)
-class Fold:
+class Fold(Training):
     """One training of a model."""
 
-    model: Model
-    number: str
-    folder: Path
     soft_maps: bool
 
     @property
@@ -56,11 +40,7 @@ class Fold:
     @property
     def finished(self) -> bool:
         """Trained and validated, with soft maps where they are wanted."""
-        return self._trained and self._validated
-
-    @property
-    def _trained(self) -> bool:
-        return (self.folder / "checkpoint_final.pth").is_file()
+        return self.trained and self._validated
 
     @property
     def _validated(self) -> bool:
@@ -74,14 +54,8 @@ class Fold:
         return not self.soft_maps or len(maps) >= count
 
     def arguments(self, device: str) -> list[str]:
-        """The stock command that finishes the fold from where it is: its start, a checkpoint, or its validation."""
-        model = self.model
-        arguments = ["nnUNetv2_train", model.dataset, model.configuration, self.number]
-        arguments += ["-tr", model.trainer, "-p", model.plans, "-device", device]
-        if self._trained:
-            arguments.append("--val")
-        elif any((self.folder / name).is_file() for name in _UNFINISHED):
-            arguments.append("--c")
+        """The stock command that finishes the fold from where it is."""
+        arguments = super().arguments(device)
         return [*arguments, "--npz"] if self.soft_maps else arguments
 
 
@@ -196,7 +170,7 @@ def _require_trainers(names: Sequence[str]) -> None:
     """Look them up as nnUNetv2_train will."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-    from nnunet_ext.commands.configure import trainers
+    from nnunet_ext.own_trainers import trainers
 
     for name in names:
         try:
@@ -243,7 +217,7 @@ def _train(fold: Fold, device: str, progress: str) -> int:
     arguments = fold.arguments(device)
     print(f"{progress} {shlex.join(arguments)}", flush=True)
     locked = [sys.executable, "-m", locked_program.__name__, str(fold.lock)]
-    code = subprocess.run([*locked, *_program(arguments)], check=False, env=command_environment()).returncode
+    code = subprocess.run([*locked, *program(arguments)], check=False, env=command_environment()).returncode
     if code == BUSY:
         print(f"{fold.folder}: another run is training it", flush=True)
     elif code:
@@ -286,7 +260,7 @@ def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) 
     shutil.rmtree(replaced, ignore_errors=True)
     merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
     merge += ["-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)]
-    if code := subprocess.run(_program(merge), check=False, env=command_environment()).returncode:
+    if code := subprocess.run(program(merge), check=False, env=command_environment()).returncode:
         raise InputError(f"{shlex.join(merge)}: ended with code {code}; mend what it says and run the same again")
     if "infnet" in args.profile:
         _link_soft_maps(model.folder(results), args.folds, unfinished)
@@ -305,7 +279,3 @@ def _link_soft_maps(model: Path, folds: Sequence[str], folder: Path) -> None:
     for number in folds:
         for path in (model / f"fold_{number}" / "validation").glob("*.npz"):
             (folder / path.name).symlink_to(path.resolve())
-
-
-def _program(arguments: Sequence[str]) -> list[str]:
-    return [console_script(arguments[0]), *arguments[1:]]

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from nnunet_ext.commands.entry import command, command_environment, console_script
+from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.stock_commands import command_environment, console_script
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

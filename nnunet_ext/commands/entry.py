@@ -1,11 +1,9 @@
-"""What every ``nnUNetv2_ext_*`` command shares: how it ends, and how it starts the others."""
+"""How every ``nnUNetv2_ext_*`` command ends."""
 
 import functools
 import os
-import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from nnunet_ext.errors import InputError
 
@@ -30,24 +28,3 @@ def command(entry: Callable[[list[str] | None], int]) -> Callable[..., None]:
         sys.exit(code)
 
     return run
-
-
-def console_script(name: str) -> str:
-    """Path of a command: that of this environment, or else the one in PATH.
-
-    Raises:
-        InputError: it is in neither.
-    """
-    program = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if program is None:
-        raise InputError(f"{name}: neither beside {sys.executable} nor in PATH; install nnunetv2_ext there")
-    return program
-
-
-def command_environment(**variables: str) -> dict[str, str]:
-    """The environment of commands that we start: ours with ``variables``; threads sleep while they wait.
-
-    On the CPU nnU-Net's training takes a thread per core whatever ``OMP_NUM_THREADS`` says. Waiting threads spin by
-    default: an epoch of two trainings at once then takes four times as long. What the user has set stays.
-    """
-    return {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", **os.environ, **variables}

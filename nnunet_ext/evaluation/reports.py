@@ -40,9 +40,16 @@ def markdown_report(
     for (method, label), group in summary.groupby(["method", "label"], sort=False):
         cells = [_cell(row, chosen) for row in group.to_dict("records")]
         sizes = [str(group["cases" if name == "cases" else "units"].iloc[0]) for name in counted]
-        rows.append([_escaped(method), _escaped(label), *sizes, *cells])
-    header = ["method", "label", *counted, *(_escaped(_header(m, profile)) for m in summary["metric"].unique())]
-    lines = ["# Evaluation", "", f"Profile `{profile.title}`: {profile.definition}.", "", *_table(header, rows), ""]
+        rows.append([escaped(method), escaped(label), *sizes, *cells])
+    header = ["method", "label", *counted, *(escaped(_header(m, profile)) for m in summary["metric"].unique())]
+    lines = [
+        "# Evaluation",
+        "",
+        f"Profile `{profile.title}`: {profile.definition}.",
+        "",
+        *markdown_table(header, rows),
+        "",
+    ]
     lines += [*_settings(summary, profile, empty, notes), ""]
     if len(tests):
         lines += ["## Differences between methods", "", *_tests(tests, profile), ""]
@@ -193,29 +200,32 @@ def _tests(tests: "pd.DataFrame", profile: Profile) -> list[str]:
     ]
     rows = []
     for row in tests.to_dict("records"):
-        p = [_p(row["t_p_holm"]), _p(row["wilcoxon_p_holm"])]
+        p = [p_value(row["t_p_holm"]), p_value(row["wilcoxon_p_holm"])]
         difference = formatted(row["metric"], row["mean_difference"])
         effect = f"{row['cohen_dz']:.2f}"
-        names = _escaped(f"{row['first']} - {row['second']}")
-        metric = _escaped(_header(row["metric"], profile))
-        rows.append([_escaped(row["label"]), metric, names, str(row["n"]), difference, *p, effect])
+        names = escaped(f"{row['first']} - {row['second']}")
+        metric = escaped(_header(row["metric"], profile))
+        rows.append([escaped(row["label"]), metric, names, str(row["n"]), difference, *p, effect])
     note = (
         f"Paired over {header[3]}, two-sided; p after Holm's correction over the pairs of methods of a label and metric"
     )
     note += "; only units where both are defined count"
     note += "; slices of a case are then averaged." if profile.per_slice else "."
-    return [*_table(header, rows), "", note]
+    return [*markdown_table(header, rows), "", note]
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Three decimals; what is smaller is called smaller."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a table with columns of equal width."""
     widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in lines]
 
 
-def _escaped(text: object) -> str:
+def escaped(text: object) -> str:
+    """Text whose characters mean nothing to Markdown."""
     return re.sub(r"([\\|*_`\[\]<])", r"\\\1", str(text))

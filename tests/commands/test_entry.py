@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from nnunet_ext.commands.entry import command, command_environment
+from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.stock_commands import command_environment
 
 
 def test_how_a_command_ends(capsys: pytest.CaptureFixture[str]) -> None:

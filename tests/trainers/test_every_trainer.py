@@ -16,8 +16,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import nnunet_ext.trainers
-from nnunet_ext.commands.configure import trainers
 from nnunet_ext.errors import InputError
+from nnunet_ext.own_trainers import trainers
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import PRESETS, declared, resolve
 from nnunet_ext.training.settings.plans_entry import ROLES

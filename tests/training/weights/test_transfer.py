@@ -14,8 +14,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunet_ext.commands.configure import trainers
 from nnunet_ext.errors import InputError
+from nnunet_ext.own_trainers import trainers
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.training.weights.transfer import Origin, adapted_to_channels, build_network, fill_network
 from tests.miniature_plans import DATASET_JSON, plans, trainer

@@ -1,0 +1,86 @@
+"""Figures of a suite: every row with its interval and seeds, and some test cases as the rows segment them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunet_ext.benchmark.run import Run
+from nnunet_ext.benchmark.suite import Suite
+from nnunet_ext.canvas import COLORS, in_default_style, literal, new_figure, saved, set_title
+from nnunet_ext.evaluation.metric_names import HEADERS, arrow
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@in_default_style
+def rows_figure(suite: Suite, rows: pd.DataFrame, cases: pd.DataFrame, path: Path) -> Figure:
+    """A panel per label: each row's mean with its interval, its seeds as small dots, lines at lower and upper row.
+
+    Args:
+        suite: names metric, lower and upper row.
+        rows: of `rows_table`.
+        cases: of `cases_table`.
+        path: file to write.
+    """
+    labels = list(rows["label"].unique())
+    names = list(rows["row"].unique())
+    figure = new_figure(4.6 * len(labels) + 1.4, 0.36 * len(names) + 1.5)
+    axes = figure.subplots(1, len(labels), squeeze=False, sharey=True)[0]
+    for ax, label in zip(axes, labels, strict=True):
+        chosen = rows[(rows["label"] == label) & (rows["metric"] == suite.metric)].set_index("row")
+        of_label = cases[cases["label"] == label]
+        for position, name in enumerate(names):
+            _draw_row(ax, position, chosen.loc[name], of_label[of_label["row"] == name], suite.metric)
+        for name in (suite.lower, suite.upper):
+            if name in chosen.index:
+                ax.axvline(chosen.loc[name, "mean"], color="grey", linewidth=0.8, linestyle="--")
+        ax.set_title(literal(label), fontsize=11)
+        ax.set_xlabel(f"{HEADERS[suite.metric]} {arrow(suite.metric)}", fontsize=10)
+        ax.grid(axis="x", alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(names)), [literal(name) for name in names], fontsize=10)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    set_title(figure, f"{suite.name}: mean, 95 % interval over seeds and cases, single seeds")
+    return saved(figure, path)
+
+
+def _draw_row(ax: Axes, position: int, row: pd.Series, cases: pd.DataFrame, metric: str) -> None:
+    color = COLORS[position % len(COLORS)]
+    seeds = cases.groupby("seed")[metric].mean()
+    ax.plot(seeds, np.full(len(seeds), position), "o", color=color, markersize=3.5, alpha=0.5)
+    ax.plot([row["ci_low"], row["ci_high"]], [position, position], color=color, linewidth=2.5)
+    ax.plot([row["mean"]], [position], "D", color=color, markersize=7, markeredgecolor="black")
+
+
+def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
+    """Some test cases, spread evenly over the set, as the first seed of every row segments them."""
+    from nnunet_ext.evaluation.array_measures import as_slices
+    from nnunet_ext.evaluation.cases import pair_cases
+    from nnunet_ext.evaluation.figures import OverlayCase, largest_lesion_slice, overlay_figure
+    from nnunet_ext.evaluation.gallery import image_files
+    from nnunet_ext.evaluation.label_files import read_image_file, read_label_file
+
+    first = {run.row.name: run for run in reversed(runs)}
+    first = {name: first[name] for name in dict.fromkeys(run.row.name for run in runs)}
+    test_set = runs[0].place.raw / runs[0].suite.test_set
+    methods = {name: run.predictions for name, run in first.items()}
+    cases, _ = pair_cases(test_set / "labelsTs", methods)
+    chosen = [cases[round(i)] for i in np.linspace(0, len(cases) - 1, min(count, len(cases)))]
+    images = image_files(test_set / "imagesTs", chosen)
+
+    overlays = []
+    for case in chosen:
+        reference = as_slices(read_label_file(case.reference).array)
+        z = largest_lesion_slice(reference)
+        image = as_slices(read_image_file(images[case.name]))
+        predicted = {name: as_slices(read_label_file(file).array) for name, file in case.predictions.items()}
+        predictions = {name: array[z] for name, array in predicted.items()}
+        overlays.append(OverlayCase(case.name, image[z], reference[z], predictions))
+    overlay_figure(overlays, path)

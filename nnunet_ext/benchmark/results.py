@@ -1,0 +1,201 @@
+"""The numbers of a suite as data frames: every case of every run, one line per row, and tests between rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnunet_ext.benchmark.run import Run
+from nnunet_ext.benchmark.seed_statistics import (
+    Scores,
+    common_seeds,
+    interval,
+    mean_score,
+    resampled_means,
+    share_of_gap,
+)
+from nnunet_ext.benchmark.suite import Suite
+from nnunet_ext.evaluation.statistics import compare_paired, holm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EPOCH_TIME = re.compile(r"Epoch time: ([\d.]+) s")
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Scores ``(seeds, cases)`` of a row, with the names of both."""
+
+    seeds: list[int]
+    cases: list[str]
+    values: Scores
+
+
+def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Lines of ``nnUNetv2_ext_evaluate`` of all finished runs, with ``row`` and ``seed`` before them.
+
+    The slices of a case are averaged.
+    """
+    import pandas as pd
+
+    tables = []
+    for run in runs:
+        table = pd.read_csv(run.scores, dtype={"case": str, "label": str})
+        of_case = table.groupby(["label", "case"], sort=False).mean(numeric_only=True).reset_index()
+        of_case.insert(0, "row", run.row.name)
+        of_case.insert(1, "seed", run.seed)
+        tables.append(of_case)
+    return pd.concat(tables, ignore_index=True)
+
+
+def scores_of_rows(cases: pd.DataFrame, label: str, metric: str) -> dict[str, RowScores]:
+    """One matrix per row, all on the same cases in the same order."""
+    chosen = cases[cases["label"] == label]
+    names = sorted(chosen["case"].unique())
+    scores = {}
+    for row, lines in chosen.groupby("row", sort=False):
+        matrix = lines.pivot_table(index="seed", columns="case", values=metric, dropna=False).reindex(columns=names)
+        values = matrix.to_numpy(dtype=np.float64)
+        scores[str(row)] = RowScores([int(seed) for seed in matrix.index], names, values)
+    return scores
+
+
+def rows_table(suite: Suite, cases: pd.DataFrame, planned: Mapping[str, int]) -> pd.DataFrame:
+    """One line per label, metric and row.
+
+    Columns: label, metric, row, cases, seeds, planned (seeds that were asked for), mean, ci_low, ci_high; then, each
+    with its interval, ``difference`` to the suite's lower row and ``gap``, the share of the gap between the lower and
+    the upper row that is closed (0 to 1; NaN where the suite names none, or where the interval of the gap holds 0).
+
+    Args:
+        suite: names the lower and upper row.
+        cases: of :func:`cases_table`.
+        planned: seeds by row.
+    """
+    import pandas as pd
+
+    lines: list[dict[str, Any]] = []
+    metrics = [column for column in cases.columns if column not in _NO_METRICS]
+    for label in cases["label"].unique():
+        for metric in metrics:
+            scores = scores_of_rows(cases, label, metric)
+            for row, numbers in _numbers(suite, scores).items():
+                identity = {"label": label, "metric": metric, "row": row}
+                lines.append(identity | {"planned": planned[row]} | numbers)
+    return pd.DataFrame(lines)
+
+
+_NO_METRICS = ("row", "seed", "label", "case", "slice", "files", "tp", "fp", "fn", "tn", "voxel_ml")
+
+
+def _numbers(suite: Suite, scores: Mapping[str, RowScores]) -> dict[str, dict[str, Any]]:
+    means = {row: mean_score(of_row.values) for row, of_row in scores.items()}
+    drawn = resampled_means({row: of_row.values for row, of_row in scores.items()})
+    lower, upper = suite.lower, suite.upper
+    has_lower = lower in scores
+    has_gap = has_lower and upper in scores and interval(drawn[upper] - drawn[lower])[0] > 0
+
+    numbers = {}
+    for row, of_row in scores.items():
+        defined = int((~np.isnan(of_row.values)).any(axis=0).sum())
+        line: dict[str, Any] = {"cases": defined, "seeds": len(of_row.seeds), "mean": means[row]}
+        line |= _bounds("ci", drawn[row])
+        if has_lower and row != lower:
+            line |= {"difference": means[row] - means[lower]} | _bounds("difference", drawn[row] - drawn[lower])
+        if has_gap and row not in (lower, upper):
+            closed = share_of_gap(np.array(means[row]), np.array(means[lower]), np.array(means[upper]))
+            resampled = share_of_gap(drawn[row], drawn[lower], drawn[upper])
+            line |= {"gap": float(closed)} | _bounds("gap", resampled)
+        numbers[row] = line
+    return numbers
+
+
+def _bounds(name: str, values: Scores) -> dict[str, float]:
+    low, high = interval(values)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Every pair of rows by label, on their common seeds.
+
+    Columns: label, metric, first, second, cases, seeds, difference with its interval over seeds and cases,
+    ``cases_p``: Wilcoxon's test over cases of the means over seeds, ``seeds_p``: t-test over seeds of the means over
+    cases, both paired and two-sided, and both again after Holm's correction over the pairs of a label.
+    """
+    import pandas as pd
+
+    tables = []
+    for label in cases["label"].unique():
+        scores = scores_of_rows(cases, label, metric)
+        lines = [_compared(scores, first, second) for first, second in combinations(scores, 2)]
+        if not lines:
+            continue
+        table = pd.DataFrame(lines)
+        table.insert(0, "label", label)
+        table.insert(1, "metric", metric)
+        for test in ("cases_p", "seeds_p"):
+            table[f"{test}_holm"] = holm(table[test].to_numpy())
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _compared(scores: Mapping[str, RowScores], first: str, second: str) -> dict[str, Any]:
+    seeds = common_seeds(scores[first].seeds, scores[second].seeds)
+    a, b = (_of_seeds(scores[row], seeds) for row in (first, second))
+    over_cases = compare_paired(_mean(a, 0), _mean(b, 0))
+    over_seeds = compare_paired(_mean(a, 1), _mean(b, 1))
+    line = {"first": first, "second": second, "cases": over_cases.n, "seeds": len(seeds), "difference": NAN}
+    if seeds:
+        drawn = resampled_means({"a": a, "b": b})
+        line["difference"] = mean_score(a) - mean_score(b)
+        line |= _bounds("difference", drawn["a"] - drawn["b"])
+    return line | {"cases_p": over_cases.wilcoxon_p, "seeds_p": over_seeds.t_p}
+
+
+def _of_seeds(scores: RowScores, seeds: Sequence[int]) -> Scores:
+    return scores.values[[scores.seeds.index(seed) for seed in seeds]]
+
+
+def _mean(values: Scores, axis: int) -> Scores:
+    """Mean of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    counts = defined.sum(axis=axis)
+    total = np.where(defined, values, 0).sum(axis=axis)
+    return np.where(counts > 0, total / np.maximum(counts, 1), NAN)
+
+
+def costs_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Seconds per training step and peak memory by row: median and maximum over its seeds.
+
+    The seconds are nnU-Net's time of an epoch over its number of steps, median over epochs: they include what the epoch
+    spends on validation batches, and whatever else the machine did meanwhile. The memory is the peak of the training's
+    own process, without its loader workers.
+    """
+    import pandas as pd
+
+    lines = [{"row": run.row.name, "step_s": step_seconds(run)} | _memory(run) for run in runs]
+    aggregates = {"step_s": "median", "memory_gb": "max", "gpu_gb": "max"}
+    return pd.DataFrame(lines).groupby("row", sort=False).agg(aggregates).reset_index()
+
+
+def step_seconds(run: Run) -> float:
+    """Median over all epochs in the run's training logs; NaN without any."""
+    steps = int({**run.suite.budget, **run.row.settings}.get("num_iterations_per_epoch", 250))
+    times = []
+    for log in run.training.folder.glob("training_log_*.txt"):
+        times += [float(seconds) for seconds in EPOCH_TIME.findall(log.read_text(encoding="utf-8", errors="replace"))]
+    return float(np.median(times)) / steps if times else NAN
+
+
+def _memory(run: Run) -> dict[str, float]:
+    peaks = json.loads(run.measured.read_text()) if run.measured.is_file() else {}
+    named = {"memory_gb": "memory_bytes", "gpu_gb": "gpu_bytes"}
+    return {name: peaks.get(key, NAN) / 1e9 for name, key in named.items()}

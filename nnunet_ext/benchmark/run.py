@@ -1,0 +1,218 @@
+"""One run of a suite, a row with a seed: where its files lie, how far it is, and its stock commands."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.benchmark.suite import DATASET_NAME, MadeData, Row, Suite
+from nnunet_ext.errors import InputError
+from nnunet_ext.stock_commands import command_environment
+from nnunet_ext.stock_training import Model, Training
+
+PLANS = "nnUNetPlans"
+SUITE_PLANS = "suitePlans"
+NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of a suite's runs: nnU-Net's three folders, ``runs``, ``logs`` and ``report``."""
+
+    root: Path
+    device: str
+
+    @property
+    def raw(self) -> Path:
+        """Raw data sets of the suite."""
+        return self.root / "nnUNet_raw"
+
+    @property
+    def preprocessed(self) -> Path:
+        """Plans and preprocessed data sets."""
+        return self.root / "nnUNet_preprocessed"
+
+    @property
+    def results(self) -> Path:
+        """nnU-Net's trained models."""
+        return self.root / "nnUNet_results"
+
+    def environment(self) -> dict[str, str]:
+        """nnU-Net's folders below this one; few worker processes on the CPU, where they compete with the training."""
+        folders = {name: str(self.root / name) for name in NNUNET_FOLDERS}
+        environment = command_environment(**folders)
+        if self.device == "cpu":
+            environment.setdefault("nnUNet_n_proc_DA", "1")  # with one worker a continued training is exact
+            environment.setdefault("nnUNet_def_n_proc", "1")
+        return environment
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row with a seed."""
+
+    suite: Suite
+    row: Row
+    seed: int
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """As it is printed."""
+        return f"{self.row.name} seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Predictions, scores, measurements and locks of the run."""
+        return self.place.root / "runs" / self.row.name / f"seed{self.seed}"
+
+    @property
+    def predictions(self) -> Path:
+        """Of the test set; there when complete."""
+        return self.folder / "predictions"
+
+    @property
+    def scores(self) -> Path:
+        """Table of ``nnUNetv2_ext_evaluate``, one line per case and label."""
+        return self.folder / "scores" / "cases.csv"
+
+    @property
+    def measured(self) -> Path:
+        """Peak memory of the training."""
+        return self.folder / "training.json"
+
+    @property
+    def failure(self) -> Path:
+        """The last line of what failed, if something did."""
+        return self.folder / "failure.txt"
+
+    @property
+    def log(self) -> Path:
+        """Output of all commands."""
+        return self.place.root / "logs" / f"{self.plans}.txt"
+
+    @property
+    def plans(self) -> str:
+        """Identifier of the run's own plans."""
+        return f"{self.row.name}_seed{self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        """Trained, and scored if it is to be."""
+        return self.scores.is_file() if self.row.tested else self.training.trained
+
+    @property
+    def reason(self) -> str:
+        """Why there is no result."""
+        return self.failure.read_text(encoding="utf-8").strip() if self.failure.is_file() else "not run yet"
+
+    @cached_property
+    def first_stage(self) -> Run | None:
+        """The run whose model this one builds on."""
+        if not self.row.first_stage:
+            return None
+        return Run(self.suite, self.suite.row(self.row.first_stage), self.seed, self.place)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the labelled data set; one that is made by a command is called after the row."""
+        data = self.row.trains_on
+        if isinstance(data, str):
+            return data
+        number = f"Dataset{self.dataset_number:03d}"
+        made = sorted(self.place.raw.glob(f"{number}_*"))
+        return made[0].name if made else f"{number}_{self.row.name}"
+
+    @property
+    def dataset_number(self) -> int:
+        """Number of the labelled data set."""
+        data = self.row.trains_on
+        if isinstance(data, MadeData):
+            return data.number + self.seed
+        match = DATASET_NAME.fullmatch(data)
+        if match is None:
+            raise InputError(f"suite {self.suite.name}: {self.row.name} trains on {data}, no name of a data set")
+        return int(match[1])
+
+    @property
+    def training(self) -> Training:
+        """nnU-Net's training of the run."""
+        model = Model(self.dataset, self.row.trainer, self.plans, self.suite.configuration)
+        return Training(model, self.suite.fold, model.folder(self.place.results) / f"fold_{self.suite.fold}")
+
+    # --- stock commands ---------------------------------------------------------------------------------------------
+
+    def make_data(self) -> list[str]:
+        """The command that makes the labelled data set from the first stage's model."""
+        data = self.row.trains_on
+        assert isinstance(data, MadeData)
+        return [self._filled(word) for word in data.command]
+
+    def plan(self) -> list[str]:
+        """Plan and preprocess the labelled data set."""
+        command = ["nnUNetv2_plan_and_preprocess", "-d", str(self.dataset_number)]
+        return [*command, "-c", self.suite.configuration, "-np", "1"]
+
+    def configure(self) -> list[str]:
+        """Plans of the run's own, with its streams, settings and seed."""
+        command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", SUITE_PLANS, "-o", self.plans]
+        command += ["-c", self.suite.configuration, "--reset", "--preset", self.row.preset]
+        for role, datasets in self.row.streams.items():
+            command += [f"--{role}", *datasets]
+        settings = {**self.suite.budget, **self.row.settings, "seed": self.seed}
+        return [*command, "--set", *(f"{name}={self._filled(value)}" for name, value in settings.items())]
+
+    def train(self) -> list[str]:
+        """Start the training, or continue it."""
+        return self.training.arguments(self.place.device)
+
+    def predict(self, folder: Path) -> list[str]:
+        """Predict the test set."""
+        images = self.place.raw / self.suite.test_set / "imagesTs"
+        model = self.training.model
+        command = ["nnUNetv2_predict", "-i", str(images), "-o", str(folder), "-d", model.dataset]
+        command += ["-c", model.configuration, "-f", self.suite.fold, "-tr", model.trainer, "-p", model.plans]
+        return [*command, "-device", self.place.device, "-npp", "1", "-nps", "1"]
+
+    def evaluate(self) -> list[str]:
+        """Score the predictions as the suite's profile says."""
+        reference = self.place.raw / self.suite.test_set / "labelsTs"
+        command = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", f"{self.row.name}={self.predictions}"]
+        return [*command, "-o", str(self.scores.parent), "--profile", self.suite.profile, "--overwrite"]
+
+    def _filled(self, value: Any) -> str:
+        text = str(value)
+        if "{" not in text or self.first_stage is None:
+            return text
+        training = self.first_stage.training
+        names = {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
+        return text.format(**names, number=self.dataset_number, raw=self.place.raw)
+
+
+def write_suite_plans(suite: Suite, folder: Path) -> None:
+    """Copy nnU-Net's plans, with the suite's smaller network and batch where it names them.
+
+    Fewer features than the planned network has stages leave its deepest stages out.
+    """
+    plans = json.loads((folder / f"{PLANS}.json").read_text(encoding="utf-8"))
+    plans["plans_name"] = SUITE_PLANS
+    configuration = plans["configurations"][suite.configuration]
+    if suite.batch_size:
+        configuration["batch_size"] = suite.batch_size
+    if suite.features:
+        _shrink(configuration["architecture"]["arch_kwargs"], suite.features)
+    write_json(plans, folder / f"{SUITE_PLANS}.json")
+
+
+def _shrink(network: dict[str, Any], features: tuple[int, ...]) -> None:
+    stages = min(len(features), network["n_stages"])
+    network["n_stages"] = stages
+    network["features_per_stage"] = list(features[:stages])
+    for name in ("strides", "kernel_sizes", "n_conv_per_stage", "n_blocks_per_stage"):
+        if name in network:
+            network[name] = network[name][:stages]
+    network["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: stages - 1]

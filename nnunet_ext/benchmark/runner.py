@@ -1,0 +1,234 @@
+"""Carry out the runs of a suite with stock commands; several processes, also on several machines, share the work.
+
+Two locks guard a run. The runner holds ``.lock`` while it works on it, so that others choose another run. Each command
+holds ``.command.lock`` itself until it ends, so that after a kill of the runner nobody starts a second one beside the
+orphan. Both end with their process, however it is killed. What several runs share, planning and the preprocessing of
+streams, is guarded in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from nnunet_ext import locked_program
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.benchmark import measured
+from nnunet_ext.benchmark.progress import Progress
+from nnunet_ext.benchmark.run import Place, Run, write_suite_plans
+from nnunet_ext.benchmark.suite import MadeData, Suite
+from nnunet_ext.errors import InputError
+from nnunet_ext.locked_program import BUSY, held, taken
+from nnunet_ext.stock_commands import program
+
+DECLARED = "suite.json"
+PLANNED = ".planned"
+COMMAND_LOCK = ".command.lock"
+EPOCH_LINE = re.compile(r"Epoch (\d+)\s*$")
+LOOK_EVERY_SECONDS = 0.2
+
+
+def prepare(suite: Suite, place: Place) -> None:
+    """Make the folders and the data, unless they are there.
+
+    Raises:
+        InputError: the folder holds runs of another suite, or of rows that were declared otherwise.
+    """
+    for folder in (place.raw, place.preprocessed, place.results, place.root / "logs"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"-o {place.root}: no folder can be made there ({error.strerror})") from error
+    with held(place.root / ".lock"):
+        _require_same(suite, place.root / DECLARED)
+        _write_data(suite, place)
+
+
+def _require_same(suite: Suite, path: Path) -> None:
+    """Runs of one table must have been declared alike; further rows are welcome."""
+    declared = json.loads(json.dumps(suite.declared()))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else declared
+    if before["shared"] != declared["shared"]:
+        raise InputError(f"{path}: holds runs of another suite or budget; choose another -o")
+    for name, row in declared["rows"].items():
+        if before["rows"].get(name, row) != row:
+            raise InputError(f"{path}: row {name} was declared otherwise; rename the row, or choose another -o")
+    write_json({**declared, "rows": {**before["rows"], **declared["rows"]}}, path)
+
+
+def _write_data(suite: Suite, place: Place) -> None:
+    written = place.root / ".data_written"
+    if written.is_file():
+        return
+    unfinished = place.root / ".raw.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    suite.write_data(unfinished)
+    for dataset in sorted(unfinished.iterdir()):
+        if not (place.raw / dataset.name).exists():
+            dataset.rename(place.raw / dataset.name)
+    shutil.rmtree(unfinished)
+    written.touch()
+
+
+class Runner:
+    """Carries out runs; tries each once."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.attempted: set[str] = set()
+
+    def run_all(self, runs: Sequence[Run]) -> None:
+        """Carry out all runs, also after others failed; those that another process is at come last."""
+        busy = [run for run in runs if not self.carry_out(run)]
+        for run in busy:
+            self.progress.say(f"{run.name}: waiting for another process")
+            self.carry_out(run, wait=True)
+
+    def carry_out(self, run: Run, wait: bool = False) -> bool:
+        """Bring a run to its end, from where it is; what fails is said and noted in its folder.
+
+        Returns:
+            False where another process is at it, or at its first stage, and ``wait`` is off.
+        """
+        first = run.first_stage
+        if first is not None and not first.finished and not self.carry_out(first, wait):
+            return False
+
+        run.folder.mkdir(parents=True, exist_ok=True)
+        lock = run.folder / ".lock"
+        if wait:
+            with held(lock):
+                failed_elsewhere = run.failure.is_file()
+                if not run.finished and not failed_elsewhere:
+                    self._attempt(run)
+        else:
+            with taken(lock) as ours:
+                if not ours:
+                    return False
+                if not run.finished:
+                    self._attempt(run)
+        self.progress.done(run)
+        return True
+
+    def _attempt(self, run: Run) -> None:
+        if run.name in self.attempted:
+            return
+        self.attempted.add(run.name)
+        run.failure.unlink(missing_ok=True)
+        try:
+            self._work(run)
+        except InputError as error:
+            run.failure.write_text(f"{error}\n", encoding="utf-8")
+            self.progress.say(f"{run.name}: failed: {error}")
+
+    def _work(self, run: Run) -> None:
+        """All steps of a run; finished ones are skipped."""
+        if run.first_stage is not None and not run.first_stage.finished:
+            raise InputError(f"its first stage {run.first_stage.name} has failed")
+        self._plan(run)
+        if not run.training.trained:
+            self._configure(run)
+            self._train(run)
+        if not run.row.tested:
+            return
+
+        own = run.folder / COMMAND_LOCK
+        if not run.predictions.is_dir():
+            unfinished = run.folder / ".predictions.unfinished"
+            self._execute(run, lambda: run.predict(unfinished), own)
+            unfinished.rename(run.predictions)
+        self._execute(run, run.evaluate, own)
+
+    def _plan(self, run: Run) -> None:
+        """Make, plan and preprocess the labelled data set, once for all runs that train on it."""
+        lock = run.place.root / f".plan_{run.dataset_number}.lock"
+        of_command = lock.with_suffix(COMMAND_LOCK)
+        with held(lock):
+            if (run.place.preprocessed / run.dataset / PLANNED).is_file():
+                return
+            if isinstance(run.row.trains_on, MadeData):
+                self._execute(run, run.make_data, of_command)
+            self._execute(run, run.plan, of_command)
+            folder = run.place.preprocessed / run.dataset
+            write_suite_plans(run.suite, folder)
+            (folder / PLANNED).touch()
+
+    def _configure(self, run: Run) -> None:
+        """One at a time, because the rows share the streams that it preprocesses."""
+        lock = run.place.root / f".configure_{run.dataset_number}.lock"
+        with held(lock):
+            self._execute(run, run.configure, lock.with_suffix(COMMAND_LOCK))
+
+    def _train(self, run: Run) -> None:
+        measuring = [sys.executable, "-m", measured.__name__, str(run.measured)]
+        lock = run.folder / COMMAND_LOCK
+        while not run.training.trained:
+            ran = self._start(run, run.train(), lock, measuring)
+            if ran and not run.training.trained:
+                raise InputError(f"nnUNetv2_train ended without a final checkpoint ({run.log})")
+
+    def _execute(self, run: Run, command: Callable[[], list[str]], lock: Path) -> None:
+        """Run a command to its end, after an orphan of a killed runner that is still at it."""
+        while not self._start(run, command(), lock):
+            pass
+
+    def _start(self, run: Run, words: list[str], lock: Path, prefix: Sequence[str] = ()) -> bool:
+        """Run a command that holds a lock.
+
+        Args:
+            run: whose log it writes.
+            words: the command.
+            lock: of the command.
+            prefix: program that runs the command.
+
+        Returns:
+            False where an orphan of a killed runner held the lock; it has ended now.
+
+        Raises:
+            InputError: it ended with an error; gives its last line.
+        """
+        self.progress.say(shlex.join(words))
+        locked = [sys.executable, "-m", locked_program.__name__, str(lock), *prefix, *program(words)]
+        code, last = self._follow(run, locked, words)
+        if code == BUSY:
+            self.progress.say(f"{run.name}: waiting for a command of a killed runner")
+            with held(lock):
+                return False
+        if code:
+            raise InputError(f"{words[0]} ended with code {code}: {last} ({run.log})")
+        return True
+
+    def _follow(self, run: Run, command: Sequence[str], shown: Sequence[str]) -> tuple[int, str]:
+        """Exit code and last line. The output goes to the run's log, where an orphan may write on."""
+        last = "no output"
+        with run.log.open("ab", buffering=0) as log, run.log.open(encoding="utf-8", errors="replace") as reading:
+            log.write(f"$ {shlex.join(shown)}\n".encode())
+            reading.seek(0, os.SEEK_END)
+            with subprocess.Popen(command, stdout=log, stderr=log, env=run.place.environment()) as process:
+                for line in _lines(reading, process):
+                    last = line.strip() or last
+                    if match := EPOCH_LINE.search(line):
+                        self.progress.epoch(run, int(match[1]))
+        return process.returncode, last
+
+
+def _lines(file: TextIO, process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """Lines as a process writes them, until it has ended."""
+    rest, running = "", True
+    while running:
+        running = process.poll() is None
+        *lines, rest = (rest + file.read()).split("\n")
+        yield from lines
+        if running:
+            time.sleep(LOOK_EVERY_SECONDS)
+    yield rest

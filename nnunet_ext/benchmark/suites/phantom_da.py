@@ -1,0 +1,34 @@
+"""Unsupervised adaptation to another scanner, on generated slices: every baseline on one backbone and budget."""
+
+from dataset_conversion.phantom_domains import SOURCE, TARGET, UNLABELED_TARGET, write_domain_pair
+from nnunet_ext.benchmark.suite import Row, Suite
+
+ADAPTED = {"target_domain": (UNLABELED_TARGET,)}
+
+SUITE = Suite(
+    name="phantom-da",
+    title="adaptation from a labelled source to an unlabelled target",
+    write_data=write_domain_pair,
+    test_set=TARGET,
+    budget={
+        "num_epochs": 20,
+        "num_iterations_per_epoch": 50,
+        "num_val_iterations_per_epoch": 5,
+        "save_every": 5,
+    },
+    features=(8, 16, 32, 64, 128),
+    batch_size=4,
+    lower="source-only",
+    upper="target-only",
+    rows=(
+        Row("source-only", SOURCE),
+        Row("averaged-weights", SOURCE, settings={"average_weights": 0.999}),
+        Row("strong-augmentation", SOURCE, settings={"augmentation": "strong"}),
+        Row("feature-space", SOURCE, "FeatureSpaceDATrainer", streams=ADAPTED),
+        Row("min-ent", SOURCE, "MinEntTrainer", streams=ADAPTED),
+        Row("adv-ent", SOURCE, "AdvEntTrainer", streams=ADAPTED),
+        Row("mean-teacher", SOURCE, "MeanTeacherTrainer", streams=ADAPTED),
+        Row("image-space", SOURCE, "ImageSpaceDATrainer", streams=ADAPTED),
+        Row("target-only", TARGET),
+    ),
+)

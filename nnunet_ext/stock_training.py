@@ -1,0 +1,54 @@
+"""How far a training of nnU-Net has come, and the stock command that goes on from there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+_UNFINISHED = ("checkpoint_latest.pth", "checkpoint_best.pth")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trainer with plans, on a data set."""
+
+    dataset: str
+    trainer: str
+    plans: str
+    configuration: str
+
+    def folder(self, results: Path) -> Path:
+        """nnU-Net's result folder of the model."""
+        return results / self.dataset / f"{self.trainer}__{self.plans}__{self.configuration}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One fold of a model; ``folder`` is nnU-Net's, ``fold_NUMBER`` below that of the model."""
+
+    model: Model
+    number: str
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """What nnU-Net writes after the last epoch, before it validates."""
+        return self.folder / FINAL_CHECKPOINT
+
+    @property
+    def trained(self) -> bool:
+        """Whether the last epoch is done."""
+        return self.checkpoint.is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to continue from."""
+        return any((self.folder / name).is_file() for name in _UNFINISHED)
+
+    def arguments(self, device: str) -> list[str]:
+        """The stock command that finishes the fold from where it is: its start, a checkpoint, or its validation."""
+        model = self.model
+        arguments = ["nnUNetv2_train", model.dataset, model.configuration, self.number]
+        arguments += ["-tr", model.trainer, "-p", model.plans, "-device", device]
+        if self.trained:
+            return [*arguments, "--val"]
+        return [*arguments, "--c"] if self.begun else arguments

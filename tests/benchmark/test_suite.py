@@ -1,0 +1,167 @@
+"""Declarations of suites, those of the package and broken ones."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nnunet_ext.benchmark.run import Place, Run, write_suite_plans
+from nnunet_ext.benchmark.runner import prepare
+from nnunet_ext.benchmark.suite import SUITES, MadeData, Row, Suite, found, load_suite, unavailable
+from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.profiles import PROFILES
+from nnunet_ext.own_trainers import trainers
+from nnunet_ext.training.settings.hyperparameters import declared, parse
+from nnunet_ext.training.settings.plans_entry import ROLES
+from tests import miniature_plans
+from tests.miniature_raw import write_raw
+
+NAMES = [path.stem.replace("_", "-") for path in SUITES.glob("[a-z]*.py")]
+TARGET = "Dataset120_Target"
+BASELINE = Row("baseline", TARGET)
+PSEUDO = Row(
+    "pseudo",
+    MadeData(300, ("nnUNetv2_ext_convert", "-d", "{number}", "-i", "{raw}/{dataset}", "-m", "{trainer}__{plans}")),
+    settings={"general_checkpoint": "{checkpoint}"},
+    first_stage="baseline",
+)
+
+
+def suite(**changes: object) -> Suite:
+    """Of two rows, on discs."""
+    base = Suite(
+        "mini", "a test", lambda raw: write_raw(raw, TARGET, 5) and None, (BASELINE, PSEUDO), TARGET, {"num_epochs": 2}
+    )  # fmt: skip
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_suites_of_the_package_are_sound(name: str) -> None:
+    """What a trainer of this installation would refuse after hours is found here."""
+    declaration = load_suite(name)
+    assert declaration.name == name
+    assert declaration.metric in PROFILES[declaration.profile].metrics
+    own = trainers()
+    for row in declaration.rows:
+        assert set(row.streams) <= set(ROLES)
+        trainer = own.get(row.trainer)
+        if trainer is None or unavailable(declaration, row):
+            continue
+        assert set(trainer.required_streams) <= set(row.streams), row.name
+        for setting, value in {**declaration.budget, **row.settings}.items():
+            if "{" not in str(value):
+                parse(setting, value, declared(trainer)[setting])
+
+
+def test_every_suite_can_train_its_ends_of_the_gap() -> None:
+    for name in NAMES:
+        declaration = load_suite(name)
+        for row in filter(None, (declaration.lower, declaration.upper)):
+            assert not unavailable(declaration, declaration.row(row))
+
+
+def test_rows_of_another_installation_are_named() -> None:
+    assert unavailable(suite(), Row("x", TARGET, "NoSuchTrainer")) == "this installation has no NoSuchTrainer"
+    assert "PlainTrainer has no setting no_such" in unavailable(suite(), Row("x", TARGET, settings={"no_such": 1}))
+    broken = replace(BASELINE, trainer="NoSuchTrainer")
+    assert "no NoSuchTrainer" in unavailable(suite(rows=(broken, PSEUDO)), replace(PSEUDO, settings={}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": (Row("a__b", TARGET),)}, "use letters and digits"),
+        ({"rows": (BASELINE, BASELINE)}, "two rows are called baseline"),
+        ({"rows": (PSEUDO, BASELINE)}, "builds on baseline, no row above it"),
+        ({"rows": (replace(PSEUDO, first_stage=""),)}, "no first_stage to make them from"),
+        ({"upper": "target-only"}, "there is no row target-only"),
+        ({"features": (8, 16)}, "three stages or more"),
+    ],
+)
+def test_impossible_declarations_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        suite(**changes)
+
+
+def test_an_unknown_suite_names_the_known(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there are .*phantom-da"):
+        load_suite("phantom-db")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(InputError, match="declares no SUITE"):
+        load_suite(str(tmp_path / "empty.py"))
+
+
+def test_commands_of_a_run_that_builds_on_another(tmp_path: Path) -> None:
+    """Every seed has its own data, plans and first stage."""
+    run = Run(suite(), PSEUDO, 2, Place(tmp_path, "cpu"))
+    raw = tmp_path / "nnUNet_raw"
+    assert run.make_data() == [
+        "nnUNetv2_ext_convert", "-d", "302", "-i", f"{raw}/{TARGET}", "-m", "PlainTrainer__baseline_seed2"
+    ]  # fmt: skip
+    first = tmp_path / "nnUNet_results" / TARGET / "PlainTrainer__baseline_seed2__2d" / "fold_0"
+    assert run.configure()[-3:] == [
+        "num_epochs=2", f"general_checkpoint={first / 'checkpoint_final.pth'}", "seed=2"
+    ]  # fmt: skip
+    (raw / "Dataset302_Made").mkdir(parents=True)
+    assert run.train()[:4] == ["nnUNetv2_train", "Dataset302_Made", "2d", "0"]
+    assert run.plan()[:3] == ["nnUNetv2_plan_and_preprocess", "-d", "302"]
+    run.training.folder.mkdir(parents=True)
+    (run.training.folder / "checkpoint_latest.pth").touch()
+    assert run.train()[-1] == "--c"
+
+
+def test_data_and_declaration_of_a_folder_stay(tmp_path: Path) -> None:
+    place = Place(tmp_path, "cpu")
+    prepare(suite(), place)
+    written = place.raw / TARGET / "dataset.json"
+    stamp = written.stat().st_mtime_ns
+    prepare(suite(rows=(BASELINE, PSEUDO, Row("more", TARGET))), place)  # further rows are welcome
+    assert written.stat().st_mtime_ns == stamp
+    assert set(json.loads((tmp_path / "suite.json").read_text())["rows"]) == {"baseline", "pseudo", "more"}
+    with pytest.raises(InputError, match="another suite or budget"):
+        prepare(suite(budget={"num_epochs": 3}), place)
+    with pytest.raises(InputError, match="row more was declared otherwise"):
+        prepare(suite(rows=(Row("more", TARGET, settings={"initial_lr": 0.1}),)), place)
+
+
+def test_data_cut_short_by_a_kill_are_written_again(tmp_path: Path) -> None:
+    place = Place(tmp_path, "cpu")
+    (tmp_path / ".raw.unfinished" / TARGET).mkdir(parents=True)
+    prepare(suite(), place)
+    assert (place.raw / TARGET / "dataset.json").is_file()
+
+
+def test_found_data_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    monkeypatch.setenv("nnUNet_raw", str(theirs))
+    with pytest.raises(InputError, match="convert it first"):
+        found(TARGET)(tmp_path)
+    write_raw(theirs, TARGET, 2)
+    prepare(suite(write_data=found(TARGET)), Place(tmp_path / "suite", "cpu"))
+    assert (tmp_path / "suite" / "nnUNet_raw" / TARGET / "imagesTr" / "case_00_0000.png").is_file()
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_smaller_plans_are_a_network_of_nnunet(tmp_path: Path, residual: bool) -> None:
+    import torch
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    plans = miniature_plans.plans(features=(4, 8, 16, 32), residual=residual)
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps(plans))
+    write_suite_plans(suite(features=(2, 3, 4), batch_size=5), tmp_path)
+    written = json.loads((tmp_path / "suitePlans.json").read_text())
+    configuration = written["configurations"]["2d"]
+    architecture = configuration["architecture"]
+    assert written["plans_name"] == "suitePlans" and configuration["batch_size"] == 5
+    network = get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        input_channels=1,
+        output_channels=2,
+        deep_supervision=False,
+    )
+    assert network(torch.zeros(1, 1, 16, 16)).shape == (1, 2, 16, 16)
+    assert network.encoder.output_channels == [2, 3, 4]
