@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.training.settings.plans_entry import record_regions
 from nnunet_ext.training.weights.checkpoint_files import read_weights
 
 GENERAL, TARGET = "encoder_general.", "encoder."  # the two encoders of DualEncoderUNet
@@ -50,7 +51,9 @@ def build_network(trainer: type, plans: PlansManager, configuration: str, datase
     """
     manager = plans.get_configuration(configuration)
     channels = determine_num_input_channels(plans, manager, dataset_json)
-    heads = plans.get_label_manager(dataset_json).num_segmentation_heads
+    labels = plans.get_label_manager(dataset_json)
+    heads = labels.num_segmentation_heads
+    record_regions(plans.plans, labels.has_regions)
     build: Any = trainer.build_network_architecture  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -68,7 +71,7 @@ def build_network(trainer: type, plans: PlansManager, configuration: str, datase
     return network
 
 
-def fill_network(network: nn.Module, checkpoint: Path) -> list[Origin]:
+def fill_network(network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = ()) -> list[Origin]:
     """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``; returns where each comes from.
 
     A constant prefix of the checkpoint's names does not matter. A general encoder gets the source's encoder if the
@@ -80,7 +83,8 @@ def fill_network(network: nn.Module, checkpoint: Path) -> list[Origin]:
     - The decoder's first upsampling, between one encoder and two: the half of the target encoder is copied; the half of
       the general encoder starts at zero, so that two encoders compute at first what the one computed, or is dropped.
 
-    Segmentation heads of another shape, and whole parts that the source lacks (not encoders), keep their values.
+    Segmentation heads of another shape, and whole parts that the source lacks (not encoders), keep their values; so do
+    weights with one of ``may_lack`` in their names if the source has none of that name.
 
     Raises:
         InputError: unreadable checkpoint, or one that does not fit; the network is then unchanged.
@@ -106,7 +110,8 @@ def fill_network(network: nn.Module, checkpoint: Path) -> list[Origin]:
     ours = set(network.state_dict())
     stages = _differing_stages(source, ours)
     _require_equal_shapes(misfits, len(origins), stages, checkpoint)
-    _require_whole_parts(origins, source, ours, stages, checkpoint)
+    required = [origin for origin in origins if origin.how != "random" or not _names_one(origin.name, may_lack)]
+    _require_whole_parts(required, source, ours, stages, checkpoint)
     with torch.no_grad():
         for own, value in values:
             own.copy_(value)
@@ -128,6 +133,10 @@ def adapted_to_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
+
+
+def _names_one(name: str, fragments: tuple[str, ...]) -> bool:
+    return any(fragment in name for fragment in fragments)
 
 
 def _part(name: str) -> str:
