@@ -168,7 +168,7 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         if self.backbone_weights == "random":
             self.print_to_log_file("The backbone starts at random (backbone_weights=random).")
             return
-        backbone = self.module_of("network").backbone
+        backbone: Any = self.module_of("network").backbone
         origins = fill_network(backbone, Path(self.backbone_weights).expanduser(), MAY_LACK)
         self.print_to_log_file(f"The backbone starts from {self.backbone_weights}: {account_of(origins)}")
 
