@@ -63,7 +63,8 @@ def test_what_is_not_named_stays_until_reset(place: Path) -> None:
     }  # fmt: skip
     assert recorded(place)["preset"] == "paper"
     configure("--reset")
-    assert recorded(place) == {"preset": "recommended", "streams": {}, "settings": {}, "normalizations": {}}
+    empty = {"streams": {}, "settings": {}, "normalizations": {}, "regions": False}
+    assert recorded(place) == {"preset": "recommended", **empty}
 
 
 def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:

@@ -186,9 +186,9 @@ def test_the_plans_tell_inference_that_labels_are_regions(tmp_path: Path) -> Non
 def test_what_cannot_train_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a batch of one patch of 32 x 32 leaves batch normalisation a single value"):
         made(tmp_path / "one", edge=32, batch_size=1)
-    with pytest.raises(InputError, match="set NCoVSegNetTrainer.enable_deep_supervision=false"):
+    with pytest.raises(InputError, match=r"set NCoVSegNetTrainer\.enable_deep_supervision=false"):
         made(tmp_path / "two", enable_deep_supervision=True)
-    with pytest.raises(InputError, match="width=2 is impossible: width is a number from 0.03125 to 1"):
+    with pytest.raises(InputError, match=r"width=2 is impossible: width is a number from 0\.03125 to 1"):
         made(tmp_path / "three", width=2)
 
 
@@ -252,7 +252,7 @@ def test_a_backbone_of_another_width_is_refused(tmp_path: Path) -> None:
 def test_a_resnet_of_other_depth_is_refused(tmp_path: Path) -> None:
     shallow = timm.create_model("resnet50", channels=SMALL_CHANNELS, layers=(3, 4, 4, 3))
     torch.save(shallow.state_dict(), tmp_path / "shallow.pth")
-    with pytest.raises(InputError, match="lacks .* weights of the layer3"):
+    with pytest.raises(InputError, match=r"lacks .* weights of the layer3"):
         made(tmp_path / "one", backbone_weights=str(tmp_path / "shallow.pth"))
 
 

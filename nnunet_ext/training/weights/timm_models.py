@@ -28,8 +28,8 @@ def fetch_weights(model: str) -> dict[str, torch.Tensor]:
     except Exception as error:  # of the network, the hub, a proxy or a torn file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(
-            f"--timm {model}: cannot be fetched ({reason}); connect to the internet, or fetch it on another machine and "
-            "copy the file"
+            f"--timm {model}: cannot be fetched ({reason}); connect to the internet, or fetch it on another machine "
+            "and copy the file"
         ) from error
     return network.state_dict()
 
