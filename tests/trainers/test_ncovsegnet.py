@@ -232,6 +232,18 @@ def test_every_tensor_of_the_backbone_is_transferred(suffix: str, tmp_path: Path
     assert "The backbone starts at random" in log_of(random)
 
 
+def test_a_file_that_counts_the_children_fits(tmp_path: Path) -> None:
+    """As ``nn.Sequential(*resnet.children())`` inside of another module writes it."""
+    source = imagenet_like()
+    counted = torch.nn.ModuleDict({"backbone": torch.nn.Sequential(*source.children())}).state_dict()
+    assert "backbone.4.0.conv1.weight" in counted
+    torch.save(counted, tmp_path / "counted.pth")
+    one = made(tmp_path / "one", backbone_weights=str(tmp_path / "counted.pth"))
+    own = one.network.backbone.state_dict()
+    assert torch.equal(own["layer4.2.bn3.running_var"], source.state_dict()["layer4.2.bn3.running_var"])
+    assert "334 tensors, 317 copied, 1 adapted, 16 random" in log_of(one)
+
+
 def test_a_grey_image_gives_the_features_that_it_gave_in_the_source(tmp_path: Path) -> None:
     source = imagenet_like()
     torch.save(source.state_dict(), tmp_path / "resnet50.pth")

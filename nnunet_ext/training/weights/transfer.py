@@ -23,6 +23,7 @@ GENERAL, TARGET = "encoder_general.", "encoder."  # the two encoders of DualEnco
 FUSION = "decoder.transpconvs.0.weight"  # (general and target bottleneck, outputs, *kernel) in DualEncoderUNet
 HEADS = ".seg_layers."  # nnU-Net's -pretrained_weights ignores what it finds under this name
 ENCODER_STAGE = re.compile(r"encoder\.stages\.(\d+)\.")
+COUNTED_CHILD = re.compile(r"(?:[A-Za-z_]\w*\.)*?(\d+)\.(.+)")
 
 READABLE = "give a checkpoint of nnU-Net, or write one: torch.save({'state_dict': network.state_dict()}, FILE)"
 SAME_PLANS = "plan with the source's architecture; nnUNetv2_move_plans_between_datasets takes over its plans"
@@ -164,6 +165,7 @@ def _under_our_names(
         InputError: no name has a counterpart, or several prefixes are equally good.
     """
     ours = set(network.state_dict())
+    weights = _without_counted_children(weights, network)
     matches: Counter[tuple[str, str]] = Counter()
     for name in weights:
         ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
@@ -185,6 +187,22 @@ def _under_our_names(
         raise InputError(f"{checkpoint}: holds several networks that fit ({prefixes}); save the one you want alone")
     theirs, instead = ("", "") if ("", "") in best else best[0]
     return {instead + name[len(theirs) :]: value for name, value in weights.items() if name.startswith(theirs)}
+
+
+def _without_counted_children(weights: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The weights with names for numbers where a file counts the network's children: ``backbone.4.0.conv1.weight``.
+
+    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of them fit thereby.
+    """
+    children = [name for name, _ in network.named_children()]
+    named = {}
+    for name, value in weights.items():
+        counted = COUNTED_CHILD.match(name)
+        if counted and int(counted[1]) < len(children):
+            named[f"{children[int(counted[1])]}.{counted[2]}"] = value
+
+    ours = set(network.state_dict())
+    return named if len(ours & set(named)) > len(ours & set(weights)) else weights
 
 
 def _counterpart(names: list[str], source: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
