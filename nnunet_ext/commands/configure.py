@@ -168,11 +168,16 @@ def _checked(name: str, value: str) -> Any:
     if plain not in hints:
         raise unknown(name, sorted(hints))
     parsed = parse(name, value, hints[plain])
-    if plain == "general_checkpoint" and parsed not in ("pretrained", "random"):
-        parsed = str(Path(parsed).expanduser().resolve())  # training may start in another folder
-        if not Path(parsed).is_file():
-            raise InputError(f"{parsed}: no such checkpoint; {name} is pretrained, random or a checkpoint's path")
-    return parsed
+    words = next(
+        (trainer.file_settings[plain] for trainer in candidates.values() if plain in trainer.file_settings), ()
+    )
+    if not words or parsed in words:
+        return parsed
+
+    path = Path(parsed).expanduser().resolve()  # training may start in another folder
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; {name} is {', '.join(words)} or a checkpoint's path")
+    return str(path)
 
 
 def _configurations(given: list[str] | None, manager: Any, plans_file: Path) -> list[str]:

@@ -23,14 +23,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_pretrained",
         description="Turn a checkpoint of another trainer, data set or program into one that nnUNetv2_train "
-        "-pretrained_weights accepts for this trainer. Prints what was copied, adapted and left at random.",
+        "-pretrained_weights accepts for this trainer. Prints what was copied, adapted and left at random. With --timm "
+        "instead, fetch a backbone's weights from timm.",
         epilog="Example: nnUNetv2_ext_pretrained -i lesions/checkpoint_final.pth -d 120 -c 2d "
         "-tr RelationDrivenTrainer -o start.pth",
     )
-    parser.add_argument("-i", required=True, type=Path, metavar="CHECKPOINT", help="weights to start from, .pth")
-    parser.add_argument("-d", required=True, metavar="ID", help="data set to train on, id or name; planned already")
-    parser.add_argument("-c", required=True, metavar="CONFIG", help="configuration, e.g. 2d or 3d_fullres")
-    parser.add_argument("-tr", required=True, metavar="TRAINER", help="trainer, any that nnU-Net finds")
+    parser.add_argument("-i", type=Path, metavar="CHECKPOINT", help="weights to start from, .pth")
+    parser.add_argument("-d", metavar="ID", help="data set to train on, id or name; planned already")
+    parser.add_argument("-c", metavar="CONFIG", help="configuration, e.g. 2d or 3d_fullres")
+    parser.add_argument("-tr", metavar="TRAINER", help="trainer, any that nnU-Net finds")
+    parser.add_argument(
+        "--timm", metavar="MODEL", help="write the weights of this timm model, e.g. resnet50.tv_in1k; no -i -d -c -tr"
+    )
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
     parser.add_argument("-o", required=True, type=Path, metavar="FILE", help="checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
@@ -40,8 +44,31 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def pretrained_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_pretrained``."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    given = {f"-{name}": getattr(arguments, name) is not None for name in ("i", "d", "c", "tr")}
+    if arguments.timm and any(given.values()):
+        parser.error("--timm needs -o and nothing else")
+    if not arguments.timm and not all(given.values()):
+        missing = ", ".join(option for option, is_given in given.items() if not is_given)
+        parser.error(f"the following arguments are required: {missing}")
+
     _require_free(arguments.o, arguments.i, arguments.overwrite)
+    return _fetch(arguments.timm, arguments.o) if arguments.timm else _convert(arguments)
+
+
+def _fetch(model: str, file: Path) -> int:
+    """Write the weights of a timm model."""
+    from nnunet_ext.training.weights.timm_models import fetch_weights
+
+    weights = fetch_weights(model)
+    _save({"state_dict": weights, "nnunet_ext_pretrained": {"timm": model}}, file)
+    print(f"wrote {file}, {len(weights)} tensors of {model}")
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    """Fill the trainer's network from the checkpoint, and write and report it."""
     folder = environment_folder("nnUNet_preprocessed") / dataset_name(arguments.d)
 
     from dataset_conversion.download_folder import sha256_of_file
@@ -88,12 +115,12 @@ def report(origins: list[Origin]) -> str:
     return "\n".join(lines)
 
 
-def _require_free(file: Path, source: Path, overwrite: bool) -> None:
+def _require_free(file: Path, source: Path | None, overwrite: bool) -> None:
     if not file.parent.is_dir():
         raise InputError(f"{file.parent}: no such folder; make it, or give another -o")
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give -o a file name")
-    if file.exists() and source.exists() and file.samefile(source):
+    if source is not None and file.exists() and source.exists() and file.samefile(source):
         raise InputError(f"{file}: is the checkpoint to read; give another -o")
     if file.exists() and not overwrite:
         raise InputError(f"{file}: exists; give another -o, or --overwrite")

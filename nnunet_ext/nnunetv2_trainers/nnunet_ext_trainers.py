@@ -6,5 +6,6 @@ from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer  # noqa:
 from nnunet_ext.trainers.image_space_da import ImageSpaceDATrainer  # noqa: F401
 from nnunet_ext.trainers.mean_teacher import MeanTeacherTrainer  # noqa: F401
 from nnunet_ext.trainers.min_ent import MinEntTrainer  # noqa: F401
+from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer  # noqa: F401
 from nnunet_ext.trainers.plain import PlainTrainer  # noqa: F401
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer  # noqa: F401

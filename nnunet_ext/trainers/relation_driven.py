@@ -43,6 +43,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         "code": {},  # the authors published none; the closest (SRC-MT) has the defaults below
     }
 
+    file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"general_checkpoint": ("pretrained", "random")}
     miniature: ClassVar[Miniature] = Miniature(without_first_stage={"general_checkpoint": "random"})
 
     general_relation_weight: Weight = 0.1  # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder

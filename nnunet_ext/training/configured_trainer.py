@@ -11,7 +11,7 @@ from torch import nn
 from nnunet_ext.errors import InputError
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, resolve
 from nnunet_ext.training.settings.miniature import Miniature
-from nnunet_ext.training.settings.plans_entry import PlansEntry
+from nnunet_ext.training.settings.plans_entry import PlansEntry, record_regions
 from nnunet_ext.training.streams.location import role_root, stream_keys
 
 
@@ -22,12 +22,14 @@ class ConfiguredTrainer(nnUNetTrainer):
     the values in which it differs. ``required_streams`` must be configured. ``loss_terms`` and ``diagnostics`` name
     what is logged besides nnU-Net's own: one value per epoch each, in ``training_terms.csv`` and ``.png`` of the
     fold's folder. ``configurations`` are those that the method is made for; ``miniature`` is its smallest training.
+    ``file_settings`` are hyperparameters that name a file, with the words that they admit instead.
     """
 
     configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     changeable: ClassVar[tuple[str, ...]] = ("save_every", "num_val_iterations_per_epoch")  # even when continuing
+    file_settings: ClassVar[dict[str, tuple[str, ...]]] = {}
     loss_terms: ClassVar[tuple[str, ...]] = ()
     diagnostics: ClassVar[tuple[str, ...]] = ()
     miniature: ClassVar[Miniature] = Miniature()
@@ -95,6 +97,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         self.hyperparameters = resolve(type(self), configuration.preset, configuration.settings)
         for name, value in self.hyperparameters.items():
             setattr(self, name, value)
+        record_regions(self.plans_manager.plans, self.label_manager.has_regions)
         self.print_to_log_file(f"{type(self).__name__} ({configuration.preset}): {self.hyperparameters}")
         for term in self.logged_terms:
             self.logger.local_logger.my_fantastic_logging.setdefault(term, [])

@@ -48,6 +48,7 @@ def test_streams_and_settings_land_in_the_plans(place: Path) -> None:
         "streams": {"general": ["Dataset998_General", "Dataset996_Second"], "unlabeled": ["Dataset997_Unlabeled"]},
         "settings": {"num_epochs": 5},
         "normalizations": {},
+        "regions": False,
     }
     for path in ("general/Dataset998_General", "general/Dataset996_Second", "unlabeled/Dataset997_Unlabeled"):
         assert (place / "streams" / path / "nnUNetPlans_2d" / "case_01.b2nd").is_file()
@@ -62,7 +63,8 @@ def test_what_is_not_named_stays_until_reset(place: Path) -> None:
     }  # fmt: skip
     assert recorded(place)["preset"] == "paper"
     configure("--reset")
-    assert recorded(place) == {"preset": "recommended", "streams": {}, "settings": {}, "normalizations": {}}
+    empty = {"streams": {}, "settings": {}, "normalizations": {}, "regions": False}
+    assert recorded(place) == {"preset": "recommended", **empty}
 
 
 def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:

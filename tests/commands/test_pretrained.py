@@ -1,19 +1,23 @@
 """``nnUNetv2_ext_pretrained`` on hand-written plans."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from safetensors.torch import save_file
 
 from nnunet_ext.commands.pretrained import pretrained_entry
 from nnunet_ext.discovery import SEARCH_VARIABLE, TRAINER_FOLDER
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
+from nnunet_ext.training.weights.checkpoint_files import read_weights
 from nnunet_ext.training.weights.transfer import build_network
 from tests.miniature_plans import DATASET_JSON, plans
 
@@ -159,3 +163,63 @@ def test_as_a_command_in_a_fresh_process(place: Path) -> None:
     assert run.stdout.endswith("-tr PlainTrainer -p nnUNetPlans -pretrained_weights start.pth\n")
     again = subprocess.run([sys.executable, "-c", code, *words], cwd=place, capture_output=True, text=True, check=False)
     assert again.returncode == 1 and again.stderr.startswith("nnUNetv2_ext_pretrained: error: start.pth: exists")
+
+
+# --- weights of timm's models -----------------------------------------------------------------------------------------
+
+MODEL = "resnet10t.c3_in1k"  # timm's smallest ResNet with weights
+
+
+def fetch(place: Path, *arguments: object, model: str = MODEL) -> subprocess.CompletedProcess[str]:
+    """The command in a process whose hub is offline and whose cache lies in ``place``."""
+    code = "from nnunet_ext.commands.pretrained import pretrained_entry; pretrained_entry()"
+    command = [sys.executable, "-W", "ignore", "-c", code, "--timm", model, *map(str, arguments)]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "hub")}
+    return subprocess.run(command, cwd=place, env=offline, capture_output=True, text=True, check=False)
+
+
+def test_timm_without_internet_is_one_line(tmp_path: Path) -> None:
+    run = fetch(tmp_path, "-o", "backbone.pth")
+    assert run.returncode == 1 and run.stdout == "" and run.stderr.count("\n") == 1
+    assert run.stderr.startswith(f"nnUNetv2_ext_pretrained: error: --timm {MODEL}: cannot be fetched (")
+    assert "connect to the internet, or fetch it on another machine and copy the file" in run.stderr
+    assert not (tmp_path / "backbone.pth").exists()
+
+
+def test_timm_writes_what_its_cache_holds(tmp_path: Path) -> None:
+    """The cache as the hub leaves it: a reference to a commit, and the commit's files."""
+    torch.manual_seed(0)
+    weights = timm.create_model("resnet10t").state_dict()
+    cache = tmp_path / "hub" / "hub" / f"models--timm--{MODEL}"
+    snapshot = cache / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0" * 40)
+    save_file(weights, snapshot / "model.safetensors")
+
+    run = fetch(tmp_path, "-o", "backbone.pth")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == f"wrote backbone.pth, {len(weights)} tensors of {MODEL}\n"
+    written = read_weights(tmp_path / "backbone.pth", "")
+    assert set(written) == set(weights)
+    assert all(torch.equal(written[name], weights[name]) for name in weights)
+    again = fetch(tmp_path, "-o", "backbone.pth")
+    assert again.returncode == 1 and "backbone.pth: exists; give another -o, or --overwrite" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--timm", "resnet50.nobodys", "-o", "x.pth"], 1, "has no such weights; it has for instance resnet50."),
+        (["--timm", "nonsense", "-o", "x.pth"], 1, "has no such weights; it has for instance resnet50."),
+        (["--timm", MODEL, "-d", "999", "-o", "x.pth"], 2, "--timm needs -o and nothing else"),
+        (["-i", "source.pth", "-o", "x.pth"], 2, "the following arguments are required: -d, -c, -tr"),
+    ],
+)
+def test_timm_and_conversion_need_their_own_options(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        pretrained_entry(arguments)
+    assert stop.value.code == code
+    assert message in capsys.readouterr().err

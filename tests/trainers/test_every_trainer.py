@@ -138,7 +138,8 @@ def test_inference_network_strictly_loads_what_training_saves(cls: type, dimensi
     torch.testing.assert_close(network.eval()(x), made.evaluated_network.eval()(x))
     made.set_deep_supervision_enabled(True)
     made.network.train()
-    assert isinstance(made.network(x), list) == made.enable_deep_supervision
+    # a network with side outputs of its own returns a list while it trains, too
+    assert isinstance(made.network(x), list) or not made.enable_deep_supervision
 
 
 @every_trainer

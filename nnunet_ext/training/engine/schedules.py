@@ -21,6 +21,11 @@ def step_decay(every: int, factor: float) -> Schedule:
     return lambda iteration: factor ** (iteration // every)
 
 
+def one_step(start: int, factor: float) -> Schedule:
+    """1 until ``start``, then ``factor``."""
+    return lambda iteration: factor if iteration >= start else 1.0
+
+
 def per_epoch(schedule: Schedule, iterations_per_epoch: int) -> Schedule:
     """The same schedule in steps: its value at the first iteration of the epoch."""
     return lambda iteration: schedule(iteration - iteration % iterations_per_epoch)

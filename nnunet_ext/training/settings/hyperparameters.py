@@ -26,6 +26,7 @@ Weight = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 Count = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0)]
+Width = Annotated[float, Range(1 / 32, 1)]  # share of channels, of which at least a few are left
 
 PRESETS = ("recommended", "paper", "code")
 

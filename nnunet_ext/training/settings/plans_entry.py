@@ -27,6 +27,7 @@ class PlansEntry:
     streams: dict[str, list[str]] = field(default_factory=dict)  # role -> data set names
     settings: dict[str, Any] = field(default_factory=dict)  # name or Trainer.name -> value
     normalizations: dict[str, str] = field(default_factory=dict)  # role -> window(LOW,HIGH); others as in the plans
+    regions: bool = False  # labels are regions, which overlap; see record_regions
 
     @classmethod
     def from_plans(cls, plans: dict) -> PlansEntry:
@@ -46,3 +47,12 @@ class PlansEntry:
     def into_plans(self, plans: dict) -> dict:
         """A copy of the plans that carries this configuration."""
         return {**plans, PLANS_KEY: asdict(self)}
+
+
+def record_regions(plans: dict, has_regions: bool) -> None:
+    """Tell networks, which are built from plans alone, that each output channel is a region and none the background.
+
+    nnU-Net copies the plans into the results when a training starts, so inference knows it, too.
+    """
+    if has_regions:
+        plans.setdefault(PLANS_KEY, {})["regions"] = True

@@ -31,7 +31,8 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
     """The tensors by name that a ``.pth`` file holds under one of :data:`CONTAINERS`, or bare, on the CPU.
 
     Args:
-        checkpoint: read with ``weights_only``, so nothing but tensors, plain Python and numbers is unpickled.
+        checkpoint: read with ``weights_only``, so nothing but tensors, plain Python and numbers is unpickled; a
+            ``.safetensors`` file holds nothing else anyway.
         advice: what the user should do if that fails.
 
     Raises:
@@ -40,8 +41,7 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
     if not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such checkpoint; {advice}")
     try:
-        with torch.serialization.safe_globals(NUMPY_NUMBERS):
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        content = _content(checkpoint)
     except Exception as error:  # a torn or hostile file may raise anything
         raise InputError(f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}") from error
     content = content if isinstance(content, dict) else {}
@@ -54,6 +54,15 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
             f"only: {keys or 'nothing'}; {advice}"
         )
     return weights
+
+
+def _content(checkpoint: Path) -> Any:
+    if checkpoint.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(checkpoint, device="cpu")
+    with torch.serialization.safe_globals(NUMPY_NUMBERS):
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
 
 
 def _reason(error: Exception) -> str:

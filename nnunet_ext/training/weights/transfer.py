@@ -16,12 +16,14 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.training.settings.plans_entry import record_regions
 from nnunet_ext.training.weights.checkpoint_files import read_weights
 
 GENERAL, TARGET = "encoder_general.", "encoder."  # the two encoders of DualEncoderUNet
 FUSION = "decoder.transpconvs.0.weight"  # (general and target bottleneck, outputs, *kernel) in DualEncoderUNet
 HEADS = ".seg_layers."  # nnU-Net's -pretrained_weights ignores what it finds under this name
 ENCODER_STAGE = re.compile(r"encoder\.stages\.(\d+)\.")
+COUNTED_CHILD = re.compile(r"(?:[A-Za-z_]\w*\.)*?(\d+)\.(.+)")
 
 READABLE = "give a checkpoint of nnU-Net, or write one: torch.save({'state_dict': network.state_dict()}, FILE)"
 SAME_PLANS = "plan with the source's architecture; nnUNetv2_move_plans_between_datasets takes over its plans"
@@ -50,7 +52,9 @@ def build_network(trainer: type, plans: PlansManager, configuration: str, datase
     """
     manager = plans.get_configuration(configuration)
     channels = determine_num_input_channels(plans, manager, dataset_json)
-    heads = plans.get_label_manager(dataset_json).num_segmentation_heads
+    labels = plans.get_label_manager(dataset_json)
+    heads = labels.num_segmentation_heads
+    record_regions(plans.plans, labels.has_regions)
     build: Any = trainer.build_network_architecture  # type: ignore[attr-defined]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -68,7 +72,7 @@ def build_network(trainer: type, plans: PlansManager, configuration: str, datase
     return network
 
 
-def fill_network(network: nn.Module, checkpoint: Path) -> list[Origin]:
+def fill_network(network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = ()) -> list[Origin]:
     """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``; returns where each comes from.
 
     A constant prefix of the checkpoint's names does not matter. A general encoder gets the source's encoder if the
@@ -80,7 +84,8 @@ def fill_network(network: nn.Module, checkpoint: Path) -> list[Origin]:
     - The decoder's first upsampling, between one encoder and two: the half of the target encoder is copied; the half of
       the general encoder starts at zero, so that two encoders compute at first what the one computed, or is dropped.
 
-    Segmentation heads of another shape, and whole parts that the source lacks (not encoders), keep their values.
+    Segmentation heads of another shape, and whole parts that the source lacks (not encoders), keep their values; so do
+    weights with one of ``may_lack`` in their names if the source has none of that name.
 
     Raises:
         InputError: unreadable checkpoint, or one that does not fit; the network is then unchanged.
@@ -106,7 +111,8 @@ def fill_network(network: nn.Module, checkpoint: Path) -> list[Origin]:
     ours = set(network.state_dict())
     stages = _differing_stages(source, ours)
     _require_equal_shapes(misfits, len(origins), stages, checkpoint)
-    _require_whole_parts(origins, source, ours, stages, checkpoint)
+    required = [origin for origin in origins if origin.how != "random" or not _names_one(origin.name, may_lack)]
+    _require_whole_parts(required, source, ours, stages, checkpoint)
     with torch.no_grad():
         for own, value in values:
             own.copy_(value)
@@ -128,6 +134,10 @@ def adapted_to_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
+
+
+def _names_one(name: str, fragments: tuple[str, ...]) -> bool:
+    return any(fragment in name for fragment in fragments)
 
 
 def _part(name: str) -> str:
@@ -155,6 +165,7 @@ def _under_our_names(
         InputError: no name has a counterpart, or several prefixes are equally good.
     """
     ours = set(network.state_dict())
+    weights = _without_counted_children(weights, network)
     matches: Counter[tuple[str, str]] = Counter()
     for name in weights:
         ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
@@ -176,6 +187,22 @@ def _under_our_names(
         raise InputError(f"{checkpoint}: holds several networks that fit ({prefixes}); save the one you want alone")
     theirs, instead = ("", "") if ("", "") in best else best[0]
     return {instead + name[len(theirs) :]: value for name, value in weights.items() if name.startswith(theirs)}
+
+
+def _without_counted_children(weights: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The weights with names for numbers where a file counts the network's children: ``backbone.4.0.conv1.weight``.
+
+    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of them fit thereby.
+    """
+    children = [name for name, _ in network.named_children()]
+    named = {}
+    for name, value in weights.items():
+        counted = COUNTED_CHILD.match(name)
+        if counted and int(counted[1]) < len(children):
+            named[f"{children[int(counted[1])]}.{counted[2]}"] = value
+
+    ours = set(network.state_dict())
+    return named if len(ours & set(named)) > len(ours & set(weights)) else weights
 
 
 def _counterpart(names: list[str], source: Mapping[str, torch.Tensor]) -> torch.Tensor | None:

@@ -7,6 +7,7 @@ import pytest
 from nnunet_ext.training.engine.schedules import (
     gaussian_rampup,
     linear_decay,
+    one_step,
     per_epoch,
     polynomial,
     step_decay,
@@ -37,3 +38,8 @@ def test_schedules() -> None:
     assert [linear_decay(2, 6)(i) for i in (0, 2, 3, 6, 9)] == pytest.approx([1, 1, 0.75, 0, 0])
     assert [per_epoch(polynomial(6, 1.0), 3)(i) for i in range(6)] == pytest.approx([1, 1, 1, 0.5, 0.5, 0.5])
     assert [step_decay(10, 0.8)(i) for i in (0, 9, 10, 25)] == pytest.approx([1, 1, 0.8, 0.8**2])
+
+
+def test_one_step_falls_once() -> None:
+    schedule = one_step(50, 0.1)
+    assert [schedule(iteration) for iteration in (0, 49, 50, 500)] == [1, 1, 0.1, 0.1]

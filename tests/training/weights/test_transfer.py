@@ -21,7 +21,10 @@ from nnunet_ext.training.weights.transfer import Origin, adapted_to_channels, bu
 from tests.miniature_plans import DATASET_JSON, plans, trainer
 from tests.trainers.test_relation_driven import Trap
 
-EVERY_TRAINER = [nnUNetTrainer, *trainers().values()]
+EVERY_TRAINER = [
+    nnUNetTrainer,
+    *(cls for cls in trainers().values() if "3d" in cls.configurations),
+]  # nnU-Net's network
 SEVERAL = {**DATASET_JSON, "channel_names": {"0": "CT", "1": "lung"}, "labels": {"background": 0, "a": 1, "b": 2}}
 FIRST = "encoder.stages.0.0.convs.0.conv.weight"
 FUSION = "decoder.transpconvs.0.weight"

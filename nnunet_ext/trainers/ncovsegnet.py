@@ -1,0 +1,202 @@
+"""nCoVSegNet: a large network with attention, weighted towards borders, that starts from transferred weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.networks.ncovsegnet import COARSEST_STRIDE, Design, EcaKernel, NCoVSegNet
+from nnunet_ext.training.engine.schedules import Schedule, one_step, per_epoch
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import Fraction, Weight, Width
+from nnunet_ext.training.settings.miniature import Miniature
+from nnunet_ext.training.settings.plans_entry import PlansEntry
+from nnunet_ext.training.structure_loss import StructureLoss, resized
+from nnunet_ext.training.weights.transfer import Origin, fill_network
+
+RATES = (0.75, 1.0, 1.25)  # of the patch's edges
+DECAY = 0.1
+MAY_LACK = (".se.", "num_batches_tracked")  # channel attention, which a plain ResNet has not; a count nobody reads
+
+
+class NCoVSegNetTrainer(MultiStreamTrainer):
+    """Trains nCoVSegNet on every batch at three sizes, with four supervised outputs.
+
+    Stage one of the transfer is the backbone's file, ``backbone_weights``; stage two is a training on another data set
+    whose result starts this one, by nnU-Net's ``-pretrained_weights``, segmentation head included.
+
+    Reference: Liu et al., "COVID-19 lung infection segmentation with a novel two-stage cross-domain transfer learning
+    framework", Medical Image Analysis 74, 2021, eq. 1-8. Readings: docs/ncovsegnet.md.
+    """
+
+    configurations: ClassVar[tuple[str, ...]] = ("2d",)
+    diagnostics: ClassVar[tuple[str, ...]] = ("bce", "dice")  # whose sum is the segmentation loss
+    changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "backbone_weights")
+    file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"backbone_weights": ("random",)}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "paper": {"num_epochs": 100, "boundary_gamma": 1.0, "clip_gradients": False},
+        "code": {
+            "num_epochs": 99,
+            "decay_after": 50 / 99,
+            "decay_every_epoch": True,
+            "count_padding": True,
+            "legacy_unweighted_bce": True,
+            "clip_gradients": False,
+        },
+    }
+    miniature: ClassVar[Miniature] = Miniature(edge=96, settings={"width": 1 / 16, "rates": "random"})
+
+    backbone_weights: str = "random"  # or the file of a ResNet-50
+    width: Width = 1.0  # share of the paper's channels, backbone included
+    eca_kernel: EcaKernel = "3"
+    use_eca: bool = True
+    use_gca: bool = True
+    use_daf: bool = True
+    use_deep_supervision: bool = True  # of the network's own outputs
+
+    rates: Literal["all", "random"] = "all"  # a step at each of 0.75, 1 and 1.25, or at one of them
+    boundary_gamma: Weight = 5.0  # gamma of the pixel weights; eq. 6 and 8 have 1
+    count_padding: bool = False  # the weights take the outside of the patch for background
+    legacy_unweighted_bce: bool = False  # what the authors' code computes
+
+    initial_lr: Weight = 1e-4
+    weight_decay: Weight = 0.0
+    decay_after: Fraction = 0.5  # of the training, then a tenth of the rate: after 50 of the paper's 100 epochs
+    decay_every_epoch: bool = False  # a further tenth in every epoch from then on, as in the authors' code
+    clip_gradients: bool = True  # to nnU-Net's norm
+    enable_deep_supervision: bool = False  # nnU-Net's
+
+    _continues_a_run = False
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Build the network that the plans' settings describe, at random."""
+        values = NCoVSegNetTrainer.hyperparameters_in(plans_manager)
+        design = Design(**{name: values[name] for name in Design.__dataclass_fields__})
+        has_background = not PlansEntry.from_plans(plans_manager.plans).regions
+        return NCoVSegNet(num_input_channels, num_output_channels - has_background, has_background, design)
+
+    def configure(self) -> None:
+        """As every trainer.
+
+        Raises:
+            InputError: see the base; nnU-Net's deep supervision; batches too small for batch normalisation.
+        """
+        super().configure()
+        if self.enable_deep_supervision:
+            raise InputError(
+                f"{type(self).__name__} supervises outputs of its own (use_deep_supervision); set "
+                f"{type(self).__name__}.enable_deep_supervision=false"
+            )
+        patch_size = self.configuration_manager.patch_size
+        pixels = min(_pixels(size_at(rate, patch_size)) for rate in RATES)
+        if self.configuration_manager.batch_size * pixels < 2:
+            raise InputError(
+                f"{type(self).__name__}: a batch of one patch of {patch_size[0]} x {patch_size[1]} leaves batch "
+                f"normalisation a single value per channel; raise batch_size or patch_size in "
+                f"{self.plans_manager.plans_name}.json"
+            )
+
+    def configure_optimizer(
+        self, player: str, module: nn.Module
+    ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
+        """Adam, whose rate falls once."""
+        optimizer = torch.optim.Adam(module.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+        start = round(self.decay_after * self.num_epochs) * self.num_iterations_per_epoch
+        if not self.decay_every_epoch:
+            return optimizer, one_step(start, DECAY)
+
+        steps = self.num_iterations_per_epoch
+        return optimizer, per_epoch(lambda iteration: DECAY ** max(0, (iteration - start) // steps + 1), steps)
+
+    def max_gradient_norm(self, player: str) -> float | None:
+        """nnU-Net's, or none."""
+        return super().max_gradient_norm(player) if self.clip_gradients else None
+
+    def _build_loss(self) -> nn.Module:
+        """Weighted binary cross entropy and Dice of each foreground class against the rest."""
+        return StructureLoss(
+            self.label_manager, self.boundary_gamma, self.count_padding, unweighted_bce=self.legacy_unweighted_bce
+        )
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        """A forward pass and an update at each rate; images and masks are resized alike."""
+        for rate in self.rates_of_step():
+            size = size_at(rate, batch["data"].shape[2:])
+            images = resized(batch["data"], size)
+            masks = self.loss.masks(batch["target"]).resized(size)
+
+            outputs = self.network(images)
+            bce, dice = self.loss.terms(outputs, masks)
+            self.update("network", segmentation=bce + dice)  # eq. 5 as a mean, which Adam does not tell from the sum
+            self.note(bce=bce, dice=dice)
+
+        probability = self.loss.foreground_logits(outputs[0]).detach().sigmoid()
+        self.draw(segmentation=(images, masks.foreground, probability))
+
+    def rates_of_step(self) -> Sequence[float]:
+        """All rates, or a random one, the same in every process."""
+        if self.rates == "all":
+            return RATES
+        index = int(torch.randint(len(RATES), (), generator=self.shared_generator()))
+        return RATES[index : index + 1]
+
+    # --- stage one of the transfer ------------------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Build everything, then give the backbone its weights.
+
+        Raises:
+            InputError: a file that does not fit, or see :meth:`configure`.
+        """
+        super().initialize()
+        if self._continues_a_run:
+            return  # the checkpoint holds the backbone
+        if self.backbone_weights == "random":
+            self.print_to_log_file("The backbone starts at random (backbone_weights=random).")
+            return
+        backbone: Any = self.module_of("network").backbone
+        origins = fill_network(backbone, Path(self.backbone_weights).expanduser(), MAY_LACK)
+        self.print_to_log_file(f"The backbone starts from {self.backbone_weights}: {account_of(origins)}")
+
+    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
+        """Continue a run; its checkpoint holds the backbone, so its file is not read again."""
+        self._continues_a_run = True
+        super().load_checkpoint(filename_or_checkpoint)
+
+
+def account_of(origins: list[Origin]) -> str:
+    """How many tensors are copied, adapted and random, and which of the latter two kinds."""
+    counts = {how: sum(origin.how == how for origin in origins) for how in ("copied", "adapted", "random")}
+    parts = ", ".join(f"{count} {how}" for how, count in counts.items())
+    adapted = [f"{origin.name} ({origin.adaptation})" for origin in origins if origin.how == "adapted"]
+    random = [origin.name for origin in origins if origin.how == "random"]
+    named = "".join(
+        f"; {how}: {', '.join(names)}" for how, names in (("adapted", adapted), ("random", random)) if names
+    )
+    return f"{len(origins)} tensors, {parts}{named}"
+
+
+def _pixels(size: Sequence[int]) -> int:
+    """Pixels of the coarsest map."""
+    height, width = (-(-edge // COARSEST_STRIDE) for edge in size)
+    return height * width
+
+
+def size_at(rate: float, size: Sequence[int]) -> tuple[int, int]:
+    """The size at a rate, rounded to multiples of 32 as in the authors' code; rate 1 leaves it."""
+    height, width = size
+    if rate == 1:
+        return height, width
+    edges = [max(1, round(edge * rate / COARSEST_STRIDE)) * COARSEST_STRIDE for edge in (height, width)]
+    return edges[0], edges[1]
