@@ -8,3 +8,4 @@ from nnunet_ext.trainers.mean_teacher import MeanTeacherTrainer  # noqa: F401
 from nnunet_ext.trainers.min_ent import MinEntTrainer  # noqa: F401
 from nnunet_ext.trainers.plain import PlainTrainer  # noqa: F401
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer  # noqa: F401
+from nnunet_ext.trainers.vq_semi_supervised import VQSemiSupervisedTrainer  # noqa: F401
