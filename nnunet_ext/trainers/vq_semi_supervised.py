@@ -1,6 +1,6 @@
 """Vector-quantised regularisation, class proportions and semi-supervised adversarial learning."""
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -26,6 +26,7 @@ from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight
 from nnunet_ext.training.settings.miniature import Miniature
 
+Level = TypeVar("Level")
 STUCK_EPOCHS, STUCK_MARGIN = 2, 0.01  # a retained fraction so close to 0 or 1, for so long, is warned about
 
 
@@ -192,9 +193,7 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
             return self._network_optimizer(module, codes), per_epoch(schedule, self.num_iterations_per_epoch)
         if player == "discriminator":
             return torch.optim.Adam(module.parameters(), self.discriminator_lr, (0.9, 0.99)), schedule
-        groups = [{"params": list(module.parameters())}]
-        if codes:
-            groups.append({"params": codes, "weight_decay": 0.0})
+        groups = [{"params": list(module.parameters())}, {"params": codes}]  # neither decays
         return torch.optim.Adam(groups, self.reconstruction_lr), schedule
 
     def _network_optimizer(self, module: nn.Module, codes: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -243,7 +242,7 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
     def run_network(self, images: torch.Tensor) -> VQOutput:
         """Segment, with the codes where there are any."""
         if self.use_vq:
-            return self.network(images, with_codes=True)  # type: ignore[no-any-return]
+            return self.network(images, with_codes=True)
         return VQOutput(self.network(images), None, ())
 
     def _update(
@@ -369,32 +368,26 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
         """Set every code to a feature of the first batch."""
         if not self.use_vq:
             return
-        maps = self.vq_network.encoder(images)
-        features = [level.float() for level in self.vq_network.project(maps)]
+        levels = self.vq_network.project(self.vq_network.encoder(images))
         generator = self.shared_generator()
-        for codebook, levels in zip(self.all_codebooks, self._by_codebook(features), strict=True):
-            start_codebook(codebook, rows_by_image(levels), generator)
+        for number, codebook in enumerate(self.all_codebooks):
+            rows = rows_by_image([level.float() for level in self._of_codebook(number, levels)])
+            start_codebook(codebook, rows, generator)
 
     @torch.no_grad()
     def _maintain_codebooks(self, outputs: list[VQOutput]) -> None:
         """After the step: moving averages and restarts, from labelled and unlabelled images."""
-        features, indices = [], []
-        for bottom_and_top in zip(*(output.levels for output in outputs), strict=True):
-            features.append(torch.cat([level.features for level in bottom_and_top]).float())
-            indices.append(torch.cat([level.indices for level in bottom_and_top]))
-
         generator = self.shared_generator()
-        for codebook, maps, chosen in zip(
-            self.all_codebooks, self._by_codebook(features), self._by_codebook(indices), strict=True
-        ):
-            rows = rows_by_image(maps)
-            numbers = rows_by_image([indices[:, None] for indices in chosen])[:, 0]
-            restarted = maintain_codebook(codebook, rows, numbers, self.codebook_decay, self.restart_below, generator)
-            self.note(codebook_use=codebook_use(numbers, len(codebook)), restarted_codes=restarted)
+        for number, codebook in enumerate(self.all_codebooks):
+            levels = [level for output in outputs for level in self._of_codebook(number, output.levels)]
+            rows = rows_by_image([level.features.float() for level in levels])
+            indices = rows_by_image([level.indices[:, None] for level in levels])[:, 0]
+            restarted = maintain_codebook(codebook, rows, indices, self.codebook_decay, self.restart_below, generator)
+            self.note(codebook_use=codebook_use(indices, len(codebook)), restarted_codes=restarted)
 
-    def _by_codebook(self, of_levels: list[torch.Tensor]) -> list[list[torch.Tensor]]:
-        """Bottom and top, grouped by the codebook that they use."""
-        return [of_levels] if self.codebooks == "shared" else [[of_level] for of_level in of_levels]
+    def _of_codebook(self, number: int, bottom_and_top: tuple[Level, ...]) -> tuple[Level, ...]:
+        """The levels that use a codebook: both use the shared one."""
+        return bottom_and_top if self.codebooks == "shared" else (bottom_and_top[number],)
 
     # --- the log ------------------------------------------------------------------------------------------------------
 

@@ -34,11 +34,12 @@ class LossWithProportions(nn.Module):
 
     def proportion(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the proportion loss, not weighted, over the pixels that are not ignored."""
-        ignores = self.ignore_label is not None
+        valid = None
         if self.has_regions:
-            regions = target[:, : logits.shape[1]]
-            valid = target[:, -1] == 0 if ignores else None
-            return region_proportion_loss(logits, regions, self.norm, valid)
+            if self.ignore_label is not None:
+                valid = target[:, -1] == 0
+            return region_proportion_loss(logits, target[:, : logits.shape[1]], self.norm, valid)
 
-        valid = target != self.ignore_label if ignores else None
+        if self.ignore_label is not None:
+            valid = torch.ne(target, self.ignore_label)
         return proportion_loss(logits, target, self.norm, valid)
