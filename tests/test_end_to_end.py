@@ -15,7 +15,6 @@ from tests.workplace import Workplace, kill_when, prepared_slices, pretrain_once
 
 pytestmark = pytest.mark.e2e
 SETTINGS = ["num_epochs=4", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "save_every=1"]
-SETTINGS += [f"VQSemiSupervisedTrainer.{setting}" for setting in ("semi_start=1", "proportion_on_pseudo_labels=true")]
 RUNS = [(name, "2d") for name in trainers()]
 RUNS.append(("RelationDrivenTrainer", "3d_fullres"))
 
