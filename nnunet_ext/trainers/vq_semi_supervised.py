@@ -1,6 +1,6 @@
 """Vector-quantised regularisation, class proportions and semi-supervised adversarial learning."""
 
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -11,22 +11,16 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.losses.adversarial import real_fake
 from nnunet_ext.losses.consistency import pseudo_label_loss
 from nnunet_ext.losses.proportion import proportion_loss
-from nnunet_ext.losses.quantization import codebook_loss, commitment_loss
 from nnunet_ext.networks.blocks import initialize_normal
-from nnunet_ext.networks.codebook import Codebook, rows_by_image
 from nnunet_ext.networks.critics import PatchCritic
-from nnunet_ext.networks.feature_levels import cumulative_strides
-from nnunet_ext.networks.planned_unet import planned_unet
 from nnunet_ext.networks.segmentation import Segmentation, finest
-from nnunet_ext.networks.vq_unet import ReconstructionDecoder, VQBranch, VQOutput, VQUNet
-from nnunet_ext.training.engine.codebooks import maintain_codebook, start_codebook
-from nnunet_ext.training.engine.diagnostics import codebook_use, discriminator_balance
-from nnunet_ext.training.engine.schedules import Schedule, per_epoch, polynomial
-from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.networks.vq_unet import VQOutput
+from nnunet_ext.training.engine.diagnostics import discriminator_balance
+from nnunet_ext.training.engine.schedules import Schedule, polynomial
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight
 from nnunet_ext.training.settings.miniature import Miniature
+from nnunet_ext.training.vector_quantized import VectorQuantizedTrainer
 
-Level = TypeVar("Level")
 STUCK_EPOCHS, STUCK_MARGIN = 2, 0.01  # a retained fraction so close to 0 or 1, for so long, is warned about
 
 
@@ -39,7 +33,7 @@ class PseudoLabels(NamedTuple):
     probabilities: torch.Tensor  # [B, classes, *spatial], whose argmax are the labels
 
 
-class VQSemiSupervisedTrainer(MultiStreamTrainer):
+class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     """Codes regularise and join the segmentation; from ``semi_start`` on, a critic picks pseudo-labels to learn from.
 
     Phase 1 learns L_comp and L_vq from labelled images. Phase 2 adds unlabelled ones: L_adv on both, L_semi on the
@@ -51,18 +45,14 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
 
     required_streams: ClassVar[tuple[str, ...]] = ("unlabeled",)
     loss_terms: ClassVar[tuple[str, ...]] = (
-        "segmentation",
-        "reconstruction",
-        "codebook",
-        "commitment",
+        *VectorQuantizedTrainer.loss_terms,
         "adversarial",
         "pseudo_labels",
         "pseudo_proportion",
         "discriminator",
     )
     diagnostics: ClassVar[tuple[str, ...]] = (
-        "codebook_use",
-        "restarted_codes",
+        *VectorQuantizedTrainer.diagnostics,
         "retained_fraction",
         "discriminator_balance",
     )
@@ -100,22 +90,6 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
         }
     )
 
-    use_vq: bool = True
-    bottom_stride: Count = 8  # of the encoder's level that is quantised for details
-    top_stride: Count = 16  # and for shape
-    codebook_size: Count = 512
-    code_channels: Count = 64
-    codebooks: Literal["shared", "separate"] = "shared"  # one for both levels, or one each
-    codebook_kind: Literal["gradient", "ema"] = "gradient"
-    codebook_decay: Fraction = 0.99  # of the moving averages of codes and their use
-    restart_below: Fraction = 0.1  # a code with less than this part of an equal share is restarted; 0: none is
-    vq_weight: Weight = 1.0  # of L_vq, eq. 2
-    commitment_weight: Weight = 0.25  # beta, eq. 2
-    vq_on_unlabeled: bool = True  # in phase 2, labelled and unlabelled images alike
-    reconstruction_width: Count = 32
-    reconstruction_lr: Weight = 1e-3  # Adam, of reconstruction decoder and learnt codebooks
-    optimizer_kind: Literal["nnunet", "sgd"] = "nnunet"  # sgd: momentum 0.9, as the paper
-
     proportion_weight: Weight = 0.5  # lambda, eq. 11
     proportion_on_pseudo_labels: bool = False
 
@@ -139,19 +113,13 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The plans' U-Net, with the quantised branch unless ``use_vq`` is off."""
-        settings = VQSemiSupervisedTrainer.hyperparameters_in(plans_manager)
-        shape = (configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision)
-        if not settings["use_vq"]:
-            return planned_unet(*shape)
-        branch = VQBranch(
-            settings["bottom_stride"],
-            settings["top_stride"],
-            settings["codebook_size"],
-            settings["code_channels"],
-            shared=settings["codebooks"] == "shared",
-            learnt=settings["codebook_kind"] == "gradient",
+        return VectorQuantizedTrainer.network_with(
+            VQSemiSupervisedTrainer.hyperparameters_in(plans_manager),
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
         )
-        return VQUNet.from_plans(*shape, branch)
 
     def configure(self) -> None:
         """As every trainer's.
@@ -168,14 +136,9 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
         """The reconstruction decoder and the discriminator, as far as the settings need them."""
-        networks: dict[str, nn.Module] = {}
-        patch_size = self.configuration_manager.patch_size
-        if self.use_vq:
-            stride = cumulative_strides(self.encoder.strides, len(patch_size))[self.vq_network.bottom]
-            networks["reconstruction"] = ReconstructionDecoder(
-                self.convolution, 2 * self.code_channels, stride, self.num_input_channels, self.reconstruction_width
-            )
+        networks = super().build_auxiliary_networks()
         if self.semi_supervised:
+            patch_size = self.configuration_manager.patch_size
             critic = PatchCritic(self.convolution, self.class_count, patch_size, self.discriminator_width)
             networks["discriminator"] = critic.apply(initialize_normal)
         return networks
@@ -183,25 +146,11 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """SGD for the network, Adam for reconstruction decoder and codebooks together, and for the discriminator.
-
-        Eq. 2 as a mean gives a code 1 / (N D) of the gradient of its distance; only Adam's steps do not depend on that.
-        """
-        schedule = polynomial(self.total_iterations)
-        codes = [parameter for codebook in self.all_codebooks for parameter in codebook.parameters()]
-        if player == "network":
-            return self._network_optimizer(module, codes), per_epoch(schedule, self.num_iterations_per_epoch)
-        if player == "discriminator":
-            return torch.optim.Adam(module.parameters(), self.discriminator_lr, (0.9, 0.99)), schedule
-        groups = [{"params": list(module.parameters())}, {"params": codes}]  # neither decays
-        return torch.optim.Adam(groups, self.reconstruction_lr), schedule
-
-    def _network_optimizer(self, module: nn.Module, codes: list[nn.Parameter]) -> torch.optim.Optimizer:
-        elsewhere = {id(parameter) for parameter in codes}
-        own = [parameter for parameter in module.parameters() if id(parameter) not in elsewhere]
-        nnunets = self.optimizer_kind == "nnunet"
-        momentum = 0.99 if nnunets else 0.9
-        return torch.optim.SGD(own, self.initial_lr, momentum, weight_decay=self.weight_decay, nesterov=nnunets)
+        """Adam for the discriminator, as AdvSemiSeg; the others as in the base."""
+        if player != "discriminator":
+            return super().configure_optimizer(player, module)
+        optimizer = torch.optim.Adam(module.parameters(), self.discriminator_lr, (0.9, 0.99))
+        return optimizer, polynomial(self.total_iterations)
 
     def roles_in_use(self) -> list[str]:
         """No unlabelled images where nothing is learnt from them."""
@@ -217,7 +166,7 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
     def training_step(self, batch: dict[str, Any]) -> None:
         """Phase 1: L_comp + L_vq. Phase 2: + L_adv + L_semi on one graph with L_D."""
         if self.iteration == 0:
-            self._start_codebooks(batch["data"])
+            self.start_codebooks(batch["data"])
         if self.semi_supervised and self.iteration == self.semi_start:
             self.print_to_log_file(f"Iteration {self.iteration}: semi-supervised learning begins")
 
@@ -232,47 +181,14 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
             semi_supervised, against = self.semi_supervised_losses(labelled, batch["target"], unlabelled, images)
             losses |= semi_supervised
 
-        if not self.use_vq:
-            self._update(("network",), losses, against)
-            return
         losses |= self.vq_losses(outputs)
-        self._update(("network", "reconstruction"), losses, against)
-        self._maintain_codebooks([output for _, output in outputs])
-
-    def run_network(self, images: torch.Tensor) -> VQOutput:
-        """Segment, with the codes where there are any."""
-        if self.use_vq:
-            return self.network(images, with_codes=True)
-        return VQOutput(self.network(images), None, ())
-
-    def _update(
-        self, players: tuple[str, ...], losses: dict[str, torch.Tensor], against: dict[str, torch.Tensor]
-    ) -> None:
-        """Everybody learns on one graph before anybody moves; the discriminator only in phase 2."""
         with self.simultaneous():
-            self.update(*players, **losses)
+            self.update(*self.segmenting_players, **losses)
             if against:
                 self.update("discriminator", **against)
+        self.maintain_codebooks([output for _, output in outputs])
 
     # --- the losses ---------------------------------------------------------------------------------------------------
-
-    def vq_losses(self, outputs: list[tuple[torch.Tensor, VQOutput]]) -> dict[str, torch.Tensor]:
-        """Eq. 2, each term a mean over the given images and a sum over both levels."""
-        decoder = self.auxiliary_networks["reconstruction"]
-        rebuilt = [decoder(output.codes, images.shape[2:]).float() for images, output in outputs]
-        self.draw(reconstruction=(outputs[-1][0], rebuilt[-1]))
-
-        distances = [functional.mse_loss(one, images) for one, (images, _) in zip(rebuilt, outputs, strict=True)]
-        levels = [level for _, output in outputs for level in output.levels]
-        commitment = torch.stack([commitment_loss(level.features, level.codes) for level in levels]).sum()
-        losses = {
-            "reconstruction": self.vq_weight * torch.stack(distances).mean(),
-            "commitment": self.vq_weight * self.commitment_weight * commitment / len(outputs),
-        }
-        if self.codebook_kind == "gradient":
-            drawn = torch.stack([codebook_loss(level.features, level.codes) for level in levels]).sum()
-            losses["codebook"] = self.vq_weight * drawn / len(outputs)
-        return losses
 
     def semi_supervised_losses(
         self, labelled: VQOutput, target: Segmentation, unlabelled: VQOutput, images: torch.Tensor
@@ -350,44 +266,6 @@ class VQSemiSupervisedTrainer(MultiStreamTrainer):
         known = labels.masked_fill(ignored, 0)
         one_hot = functional.one_hot(known, predicted.shape[1]).movedim(-1, 1).to(predicted.dtype)
         return torch.where(ignored[:, None], predicted, one_hot)
-
-    # --- the codebooks ------------------------------------------------------------------------------------------------
-
-    @property
-    def vq_network(self) -> VQUNet:
-        """The segmentation network, where it has a quantised branch."""
-        return self.module_of("network")  # type: ignore[return-value]
-
-    @property
-    def all_codebooks(self) -> list[Codebook]:
-        """One for both levels, one each, or none."""
-        return list(self.vq_network.codebooks) if self.use_vq else []  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def _start_codebooks(self, images: torch.Tensor) -> None:
-        """Set every code to a feature of the first batch."""
-        if not self.use_vq:
-            return
-        levels = self.vq_network.project(self.vq_network.encoder(images))
-        generator = self.shared_generator()
-        for number, codebook in enumerate(self.all_codebooks):
-            rows = rows_by_image([level.float() for level in self._of_codebook(number, levels)])
-            start_codebook(codebook, rows, generator)
-
-    @torch.no_grad()
-    def _maintain_codebooks(self, outputs: list[VQOutput]) -> None:
-        """After the step: moving averages and restarts, from labelled and unlabelled images."""
-        generator = self.shared_generator()
-        for number, codebook in enumerate(self.all_codebooks):
-            levels = [level for output in outputs for level in self._of_codebook(number, output.levels)]
-            rows = rows_by_image([level.features.float() for level in levels])
-            indices = rows_by_image([level.indices[:, None] for level in levels])[:, 0]
-            restarted = maintain_codebook(codebook, rows, indices, self.codebook_decay, self.restart_below, generator)
-            self.note(codebook_use=codebook_use(indices, len(codebook)), restarted_codes=restarted)
-
-    def _of_codebook(self, number: int, bottom_and_top: tuple[Level, ...]) -> tuple[Level, ...]:
-        """The levels that use a codebook: both use the shared one."""
-        return bottom_and_top if self.codebooks == "shared" else (bottom_and_top[number],)
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
