@@ -9,3 +9,4 @@ from nnunet_ext.trainers.min_ent import MinEntTrainer  # noqa: F401
 from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer  # noqa: F401
 from nnunet_ext.trainers.plain import PlainTrainer  # noqa: F401
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer  # noqa: F401
+from nnunet_ext.trainers.vq_semi_supervised import VQSemiSupervisedTrainer  # noqa: F401

@@ -9,10 +9,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.losses.proportion import Norm
+from nnunet_ext.training.segmentation_loss import LossWithProportions
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, resolve
 from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.settings.plans_entry import PlansEntry, record_regions
 from nnunet_ext.training.streams.location import role_root, stream_keys
+
+PROPORTION = "proportion"  # the name of the proportion loss in the log
 
 
 class ConfiguredTrainer(nnUNetTrainer):
@@ -43,6 +47,8 @@ class ConfiguredTrainer(nnUNetTrainer):
     oversample_foreground_percent: Fraction = 0.33
     enable_deep_supervision: bool = True
     segmentation_loss: Literal["ce_dice", "ce"] = "ce_dice"  # nnU-Net's, or cross entropy alone
+    proportion_weight: Weight = 0.0  # of the loss of class shares (losses/proportion.py) that is added to it; 0: none
+    proportion_norm: Norm = "l2"
     save_every: Count = 50
     seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
@@ -58,11 +64,20 @@ class ConfiguredTrainer(nnUNetTrainer):
         return resolve(cls, entry.preset, entry.settings)
 
     def _build_loss(self) -> nn.Module:
-        """As nnU-Net, or its variant without Dice.
+        """As nnU-Net, or its variant without Dice, with a weighted proportion loss on request.
 
         Raises:
             InputError: cross entropy for labels that are regions, which overlap.
         """
+        loss = self._build_loss_without_proportions()
+        if not self.proportion_weight:
+            return loss
+        labels = self.label_manager
+        return LossWithProportions(
+            loss, self.proportion_weight, self.proportion_norm, labels.has_regions, labels.ignore_label
+        )
+
+    def _build_loss_without_proportions(self) -> nn.Module:
         if self.segmentation_loss == "ce_dice":
             return super()._build_loss()
         if self.label_manager.has_regions:
@@ -105,7 +120,13 @@ class ConfiguredTrainer(nnUNetTrainer):
     @property
     def logged_terms(self) -> tuple[str, ...]:
         """Every name that gets one value per epoch beside nnU-Net's own."""
-        return self.loss_terms + self.diagnostics
+        return self.step_terms
+
+    @property
+    def step_terms(self) -> tuple[str, ...]:
+        """What a step may note; the proportion loss is part of ``segmentation`` and has its own curve."""
+        proportion = (PROPORTION,) if self.proportion_weight else ()
+        return self.loss_terms + self.diagnostics + proportion
 
     def log_terms(self, means: dict[str, float]) -> None:
         """Log one value per epoch of each term."""

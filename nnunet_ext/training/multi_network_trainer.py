@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.helpers import dummy_context
 
+from nnunet_ext.training.configured_trainer import PROPORTION
 from nnunet_ext.training.engine import processes
 from nnunet_ext.training.engine.averaging import decay_at, update_average
 from nnunet_ext.training.engine.batches import to_device
@@ -176,6 +177,8 @@ class MultiNetworkTrainer(ResumableTrainer):
         batch = to_device(batch, self.device)
         with self._autocast():
             self.training_step(batch)
+        if self.proportion_weight:
+            self.note(**{PROPORTION: self.loss.latest})
         if self.averaged_network is not None:
             decay = decay_at(self.average_weights, self.iteration)
             update_average(self.averaged_network, self.module_of("network"), decay)
@@ -245,11 +248,6 @@ class MultiNetworkTrainer(ResumableTrainer):
     def starts_epoch(self) -> bool:
         """True in the first step of an epoch, when what costs time may be measured."""
         return self._iteration_in_epoch == 0
-
-    @property
-    def step_terms(self) -> tuple[str, ...]:
-        """What a step may note."""
-        return self.loss_terms + self.diagnostics
 
     def _epoch_means(self, values: Mapping[str, list[float]]) -> dict[str, float]:
         """Means over an epoch and all processes, of what is not NaN; of nothing: NaN."""

@@ -419,7 +419,7 @@ def test_a_following_network_starts_equal_to_its_leader_whenever_that_is(tmp_pat
     made.current_epoch = 3
     for since in (made.iteration, made.iteration - 1):
         made.follow("teacher", "decoder", 0.99, since)
-        for own, leader in zip(made.module_of("teacher").parameters(), made.module_of("decoder").parameters()):
+        for own, leader in zip(weights(made, "teacher"), weights(made, "decoder"), strict=True):
             assert torch.equal(own, leader) == (since == made.iteration)
         with torch.no_grad():
             next(made.module_of("decoder").parameters()).add_(1)

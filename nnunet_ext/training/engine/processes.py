@@ -47,6 +47,25 @@ def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return total / world_size()
 
 
+def rows_of_all_ranks(rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Rows at some positions of the concatenation of every rank's ``[N, D]``, N alike in all; without gradient.
+
+    Args:
+        rows: this rank's.
+        positions: ``[M]`` in [0, N x ranks), the same in every rank.
+
+    Returns:
+        ``[M, D]``, the same in every rank.
+    """
+    rows = rows.detach()
+    if not is_distributed():
+        return rows[positions]
+    is_own = positions // len(rows) == distributed.get_rank()
+    own = torch.where(is_own[:, None], rows[positions % len(rows)], 0.0)
+    distributed.all_reduce(own)
+    return own
+
+
 def union_over_ranks(own: dict[str, Any]) -> dict[str, Any]:
     """Every rank's entries, together."""
     parts = [own]

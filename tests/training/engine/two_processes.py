@@ -11,6 +11,7 @@ from torch import distributed
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
+from nnunet_ext.trainers.vq_semi_supervised import VQSemiSupervisedTrainer
 from tests.miniature_plans import batch, plans, trainer
 from tests.training.adversarial_trainer import AdversarialTrainer, AlternatingTrainer, ReconstructingTrainer
 
@@ -21,6 +22,8 @@ CASES: dict[str, tuple[type, tuple[str, ...]]] = {
     "joint": (ReconstructingTrainer, ()),
     "simultaneous": (AdversarialTrainer, ("target_domain",)),
     "alternating": (AlternatingTrainer, ("target_domain",)),
+    "vq": (VQSemiSupervisedTrainer, ("unlabeled",)),
+    "vq_ema": (VQSemiSupervisedTrainer, ("unlabeled",)),
 }
 STEPS, BATCH_SIZE = 3, 4
 SETTINGS = {
@@ -30,14 +33,19 @@ SETTINGS = {
     "average_weights": 0.9,
     "general_relation_weight": 10.0,
     "target_relation_weight": 10.0,
+    **VQSemiSupervisedTrainer.miniature.settings,
+    "codebook_decay": 0.5,
+    "restart_below": 0.9,  # some codes restart
+    "proportion_weight": 10.0,
 }
+SETTINGS_OF = {"vq_ema": {"codebook_kind": "ema", "codebooks": "separate"}}
 
 
 def train(case: str, root: Path, rank: int = 0, size: int = 1, batch_dice: bool = True) -> Any:
     """The trainer after some steps, each on this rank's share of the same global batches."""
     cls, roles = CASES[case]
     streams = {role: ["Dataset998_Other"] for role in roles}
-    content = plans(batch_size=BATCH_SIZE, streams=streams, settings=SETTINGS)
+    content = plans(batch_size=BATCH_SIZE, streams=streams, settings={**SETTINGS, **SETTINGS_OF.get(case, {})})
     content["configurations"]["2d"]["batch_dice"] = batch_dice
     made = trainer(cls, root / str(rank), content)
     made.on_train_epoch_start()

@@ -1,0 +1,287 @@
+"""Vector-quantised regularisation, class proportions and semi-supervised adversarial learning."""
+
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+from torch.nn import functional
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.losses.adversarial import real_fake
+from nnunet_ext.losses.consistency import pseudo_label_loss
+from nnunet_ext.losses.proportion import proportion_loss
+from nnunet_ext.networks.blocks import initialize_normal
+from nnunet_ext.networks.critics import PatchCritic
+from nnunet_ext.networks.segmentation import Segmentation, finest
+from nnunet_ext.networks.vq_unet import VQOutput
+from nnunet_ext.training.engine.diagnostics import discriminator_balance
+from nnunet_ext.training.engine.schedules import Schedule, polynomial
+from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight
+from nnunet_ext.training.settings.miniature import Miniature
+from nnunet_ext.training.vector_quantized import VectorQuantizedTrainer
+
+STUCK_EPOCHS, STUCK_MARGIN = 2, 0.01  # a retained fraction so close to 0 or 1, for so long, is warned about
+
+
+class PseudoLabels(NamedTuple):
+    """What the unlabelled images are taught."""
+
+    labels: torch.Tensor  # [B, *spatial] integer
+    kept: torch.Tensor  # [B, *spatial] boolean
+    confidence: torch.Tensor  # [B, 1, *spatial] in [0, 1], by the discriminator
+    probabilities: torch.Tensor  # [B, classes, *spatial], whose argmax are the labels
+
+
+class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
+    """Codes regularise and join the segmentation; from ``semi_start`` on, a critic picks pseudo-labels to learn from.
+
+    Phase 1 learns L_comp and L_vq from labelled images. Phase 2 adds unlabelled ones: L_adv on both, L_semi on the
+    pixels of a pseudo-label that the discriminator takes for a true label.
+
+    Reference: Jin, Liu, Chen: "An efficient deep neural network framework for COVID-19 lung infection segmentation",
+    Information Sciences 612, 2022, eq. 1-14. Readings: docs/vq_semi_supervised.md.
+    """
+
+    required_streams: ClassVar[tuple[str, ...]] = ("unlabeled",)
+    loss_terms: ClassVar[tuple[str, ...]] = (
+        *VectorQuantizedTrainer.loss_terms,
+        "adversarial",
+        "pseudo_labels",
+        "pseudo_proportion",
+        "discriminator",
+    )
+    diagnostics: ClassVar[tuple[str, ...]] = (
+        *VectorQuantizedTrainer.diagnostics,
+        "retained_fraction",
+        "discriminator_balance",
+    )
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "recommended": {"average_weights": 0.999, "pseudo_labels_from": "average"},
+        "paper": {
+            "segmentation_loss": "ce",
+            "enable_deep_supervision": False,
+            "optimizer_kind": "sgd",
+            "weight_decay": 1e-4,
+            "proportion_on_pseudo_labels": True,
+        },
+        "code": {
+            "segmentation_loss": "ce",
+            "enable_deep_supervision": False,
+            "optimizer_kind": "sgd",
+            "weight_decay": 1e-4,
+            "proportion_norm": "l1",
+            "codebooks": "separate",
+            "codebook_kind": "ema",
+            "discriminator_weight": 0.5,
+            "discriminator_sees_unlabeled": True,
+        },
+    }
+    miniature: ClassVar[Miniature] = Miniature(
+        settings={
+            "bottom_stride": 2,
+            "top_stride": 4,
+            "codebook_size": 8,
+            "code_channels": 4,
+            "reconstruction_width": 4,
+            "discriminator_width": 4,
+            "semi_start": 1,
+            "proportion_on_pseudo_labels": True,
+        }
+    )
+
+    proportion_weight: Weight = 0.5  # lambda, eq. 11
+    proportion_on_pseudo_labels: bool = False
+
+    semi_supervised: bool = True
+    semi_start: Seed = 1000  # iteration at which phase 2 begins
+    adversarial_weight: Weight = 0.01  # of L_adv, eq. 12, each of labelled and unlabelled
+    pseudo_label_weight: Weight = 0.1  # of L_semi
+    confidence_threshold: Fraction = 0.2  # T, eq. 13
+    pseudo_labels_from: Literal["network", "average"] = "network"
+    discriminator_weight: Weight = 1.0  # of L_D, eq. 14
+    discriminator_sees_unlabeled: bool = False  # its predictions as fakes
+    discriminator_lr: Weight = 1e-4  # Adam
+    discriminator_width: Count = 64
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The plans' U-Net, with the quantised branch unless ``use_vq`` is off."""
+        return VectorQuantizedTrainer.network_with(
+            VQSemiSupervisedTrainer.hyperparameters_in(plans_manager),
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+
+    def configure(self) -> None:
+        """As every trainer's.
+
+        Raises:
+            InputError: pseudo-labels from an averaged network that does not exist, or see the base.
+        """
+        super().configure()
+        if self.semi_supervised and self.pseudo_labels_from == "average" and not self.average_weights:
+            raise InputError(
+                "pseudo_labels_from=average needs an averaged network: set average_weights, such as 0.999, or "
+                "pseudo_labels_from=network"
+            )
+
+    def build_auxiliary_networks(self) -> dict[str, nn.Module]:
+        """The reconstruction decoder and the discriminator, as far as the settings need them."""
+        networks = super().build_auxiliary_networks()
+        if self.semi_supervised:
+            patch_size = self.configuration_manager.patch_size
+            critic = PatchCritic(self.convolution, self.class_count, patch_size, self.discriminator_width)
+            networks["discriminator"] = critic.apply(initialize_normal)
+        return networks
+
+    def configure_optimizer(
+        self, player: str, module: nn.Module
+    ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
+        """Adam for the discriminator, as AdvSemiSeg; the others as in the base."""
+        if player != "discriminator":
+            return super().configure_optimizer(player, module)
+        optimizer = torch.optim.Adam(module.parameters(), self.discriminator_lr, (0.9, 0.99))
+        return optimizer, polynomial(self.total_iterations)
+
+    def roles_in_use(self) -> list[str]:
+        """No unlabelled images where nothing is learnt from them."""
+        return super().roles_in_use() if self.semi_supervised else []
+
+    # --- the step -----------------------------------------------------------------------------------------------------
+
+    @property
+    def in_second_phase(self) -> bool:
+        """True from iteration ``semi_start`` on; a resumed run switches at the same one."""
+        return self.semi_supervised and self.iteration >= self.semi_start
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        """Phase 1: L_comp + L_vq. Phase 2: + L_adv + L_semi on one graph with L_D."""
+        if self.iteration == 0:
+            self.start_codebooks(batch["data"])
+        if self.semi_supervised and self.iteration == self.semi_start:
+            self.print_to_log_file(f"Iteration {self.iteration}: semi-supervised learning begins")
+
+        labelled = self.run_network(batch["data"])
+        outputs = [(batch["data"], labelled)]
+        losses = {"segmentation": self.loss(labelled.segmentation, batch["target"])}
+        against: dict[str, torch.Tensor] = {}
+        if self.in_second_phase:
+            images = batch["unlabeled"]["data"]
+            unlabelled = self.run_network(images)
+            outputs += [(images, unlabelled)] if self.vq_on_unlabeled else []
+            semi_supervised, against = self.semi_supervised_losses(labelled, batch["target"], unlabelled, images)
+            losses |= semi_supervised
+
+        losses |= self.vq_losses(outputs)
+        with self.simultaneous():
+            self.update(*self.segmenting_players, **losses)
+            if against:
+                self.update("discriminator", **against)
+        self.maintain_codebooks([output for _, output in outputs])
+
+    # --- the losses ---------------------------------------------------------------------------------------------------
+
+    def semi_supervised_losses(
+        self, labelled: VQOutput, target: Segmentation, unlabelled: VQOutput, images: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Return the terms of phase 2: the network's (eq. 12, 13) and the discriminator's (eq. 14)."""
+        logits = self.class_logits(finest(unlabelled.segmentation)).float()
+        of_labelled, of_unlabelled = self.probabilities(labelled.segmentation), logits.softmax(1)
+        on_labelled, on_unlabelled = self.judge(of_labelled), self.judge(of_unlabelled)
+        on_truth = self.judge(self.true_maps(finest(target), of_labelled.detach()))
+
+        pseudo = self.pseudo_labels(images, of_unlabelled, on_unlabelled)
+        adversarial = real_fake(on_labelled, real=True) + real_fake(on_unlabelled, real=True)
+        losses = {
+            "adversarial": self.adversarial_weight * adversarial,
+            "pseudo_labels": self.pseudo_label_weight * pseudo_label_loss(logits, pseudo.labels, pseudo.kept),
+        }
+        if self.proportion_on_pseudo_labels:
+            proportion = proportion_loss(logits, pseudo.labels, self.proportion_norm, pseudo.kept)
+            losses["pseudo_proportion"] = self.proportion_weight * proportion
+
+        fakes = torch.cat((on_labelled, on_unlabelled)) if self.discriminator_sees_unlabeled else on_labelled
+        discriminator = real_fake(on_truth, real=True) + real_fake(fakes, real=False)
+        self.note(discriminator_balance=discriminator_balance(on_truth, fakes))
+        self.note(retained_fraction=pseudo.kept.float().mean())
+        foreground = 1 - pseudo.probabilities[:, :1]
+        self.draw(confidence=(images, foreground, pseudo.confidence, pseudo.kept[:, None].float()))
+        return losses, {"discriminator": self.discriminator_weight * discriminator}
+
+    @torch.no_grad()
+    def pseudo_labels(self, images: torch.Tensor, own: torch.Tensor, on_own: torch.Tensor) -> PseudoLabels:
+        """Eq. 13: the likeliest class where the discriminator's confidence exceeds T.
+
+        Args:
+            images: ``[B, channels, *spatial]`` without labels.
+            own: the network's probabilities for them, ``[B, classes, *spatial]``.
+            on_own: the discriminator's logits for those, ``[B, 1, *spatial]``.
+        """
+        probabilities, judgement = own.detach(), on_own.detach()
+        if self.pseudo_labels_from == "average":
+            assert self.averaged_network is not None  # see configure
+            probabilities = self.probabilities(self.averaged_network(images))
+            judgement = self.judge(probabilities)
+        confidence = judgement.sigmoid()
+        kept = confidence[:, 0] > self.confidence_threshold
+        return PseudoLabels(probabilities.argmax(1), kept, confidence, probabilities)
+
+    def probabilities(self, segmentation: Segmentation) -> torch.Tensor:
+        """Return the softmax ``[B, classes, *spatial]`` of the finest output, float32."""
+        return self.class_logits(finest(segmentation)).float().softmax(1)
+
+    def judge(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the discriminator's logits ``[B, 1, *spatial]``, resampled to the size of what it judges."""
+        logits = self.auxiliary_networks["discriminator"](maps).float()
+        mode = "bilinear" if maps.ndim == 4 else "trilinear"
+        return functional.interpolate(logits, size=maps.shape[2:], mode=mode, align_corners=False)
+
+    def true_maps(self, target: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+        """Return the labels one-hot, like a prediction; where they say ignore, the prediction itself.
+
+        Args:
+            target: ``[B, 1, *spatial]`` integers, or ``[B, R, *spatial]`` regions, then one more channel for ignored
+                pixels where there are any.
+            predicted: ``[B, classes, *spatial]``.
+        """
+        manager = self.label_manager
+        if manager.has_regions:
+            labels = target[:, : manager.num_segmentation_heads].amax(1).long()
+            ignored = target[:, -1].bool()
+        else:
+            labels = target[:, 0].long()
+            ignored = labels == (-1 if manager.ignore_label is None else manager.ignore_label)
+        if not manager.has_ignore_label:
+            ignored = torch.zeros_like(labels, dtype=torch.bool)
+
+        known = labels.masked_fill(ignored, 0)
+        one_hot = functional.one_hot(known, predicted.shape[1]).movedim(-1, 1).to(predicted.dtype)
+        return torch.where(ignored[:, None], predicted, one_hot)
+
+    # --- the log ------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Log the terms; warn where the discriminator keeps all pseudo-labels, or none."""
+        super().on_train_epoch_end(train_outputs)
+        latest = self.logger.get_value("retained_fraction", step=None)[-STUCK_EPOCHS:]
+        if len(latest) < STUCK_EPOCHS:
+            return
+        if max(latest) < STUCK_MARGIN:
+            self.print_to_log_file(
+                "Warning: the discriminator rejects all pseudo-labels; unlabelled images teach nothing. Lower "
+                "confidence_threshold or discriminator_lr"
+            )
+        if min(latest) > 1 - STUCK_MARGIN:
+            self.print_to_log_file(
+                "Warning: the discriminator rejects no pseudo-label; it does not filter. Raise confidence_threshold or "
+                "discriminator_lr"
+            )

@@ -1,0 +1,45 @@
+"""nnU-Net's segmentation loss with a weighted proportion loss, for any trainer that calls ``self.loss``."""
+
+import torch
+from torch import nn
+
+from nnunet_ext.losses.proportion import Norm, proportion_loss, region_proportion_loss
+from nnunet_ext.networks.segmentation import Segmentation, finest
+
+
+class LossWithProportions(nn.Module):
+    """The sum of a segmentation loss and the proportion loss of the finest output.
+
+    Args:
+        loss: nnU-Net's, with or without deep supervision.
+        weight: of the proportion loss.
+        norm: of the proportion loss.
+        has_regions: heads are sigmoid, the target has a channel per region and, with an ignore label, one for it.
+        ignore_label: value of ignored pixels in the target; None where nothing is ignored.
+    """
+
+    def __init__(self, loss: nn.Module, weight: float, norm: Norm, has_regions: bool, ignore_label: int | None) -> None:
+        super().__init__()
+        self.loss = loss
+        self.weight = weight
+        self.norm: Norm = norm
+        self.has_regions = has_regions
+        self.ignore_label = ignore_label
+        self.latest = torch.tensor(0.0)  # weighted proportion loss of the latest call, for the log
+
+    def forward(self, output: Segmentation, target: Segmentation) -> torch.Tensor:
+        proportion = self.weight * self.proportion(finest(output), finest(target))
+        self.latest = proportion.detach()
+        return self.loss(output, target) + proportion
+
+    def proportion(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the proportion loss, not weighted, over the pixels that are not ignored."""
+        valid = None
+        if self.has_regions:
+            if self.ignore_label is not None:
+                valid = target[:, -1] == 0
+            return region_proportion_loss(logits, target[:, : logits.shape[1]], self.norm, valid)
+
+        if self.ignore_label is not None:
+            valid = torch.ne(target, self.ignore_label)
+        return proportion_loss(logits, target, self.norm, valid)
