@@ -244,6 +244,7 @@ def test_a_resume_exactly_at_the_switch(tmp_path: Path) -> None:
         epoch(made, number)
     made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
     twin = vq(tmp_path / "twin", semi_start=4)
+    twin.logger.resume = True
     twin.load_checkpoint(str(tmp_path / "checkpoint.pth"))
     assert "begins" not in Path(twin.log_file).read_text()
     for number in (2, 3):
