@@ -19,11 +19,11 @@ CASES: dict[str, tuple[type, tuple[str, ...]]] = {
     "plain": (PlainTrainer, ()),
     "general": (GeneralPretrainTrainer, ("general",)),
     "relation": (RelationDrivenTrainer, ("general", "unlabeled")),
+    "vq": (VQSemiSupervisedTrainer, ("unlabeled",)),
+    "vq_ema": (VQSemiSupervisedTrainer, ("unlabeled",)),
     "joint": (ReconstructingTrainer, ()),
     "simultaneous": (AdversarialTrainer, ("target_domain",)),
     "alternating": (AlternatingTrainer, ("target_domain",)),
-    "vq": (VQSemiSupervisedTrainer, ("unlabeled",)),
-    "vq_ema": (VQSemiSupervisedTrainer, ("unlabeled",)),
 }
 STEPS, BATCH_SIZE = 3, 4
 SETTINGS = {
