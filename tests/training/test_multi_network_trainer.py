@@ -430,8 +430,8 @@ def test_a_following_network_starts_equal_to_its_leader_whenever_that_is(tmp_pat
 
 def test_mistakes_of_an_author_are_named_before_anything_moves(tmp_path: Path) -> None:
     made = trainer(TwoTermTrainer, tmp_path, plans())
-    made.training_step = lambda data: made.update("netwrok", segmentation=made.network(data["data"])[0].mean())
-    with pytest.raises(ValueError, match="no optimizer belongs to netwrok; there are network"):
+    made.training_step = lambda data: made.update("segmenter", segmentation=made.network(data["data"])[0].mean())
+    with pytest.raises(ValueError, match="no optimizer belongs to segmenter; there are network"):
         made.train_step(batch(made))
     before = weights(made, "network")
     made.training_step = lambda data: made.update("network", misspelt=made.network(data["data"])[0].mean())
