@@ -1,5 +1,7 @@
 """Image-space adversarial adaptation: images rebuilt from features must not give their domain away."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -77,6 +79,9 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     critic_width: Count = 32
     generator_width: Count = 16
 
+    # what a mean over a domain's judged samples weighs, where several processes have unequal numbers of them
+    _shares: Mapping[Domain, float | torch.Tensor] = MappingProxyType({"source": 1.0, "target": 1.0})
+
     @staticmethod
     def build_network_architecture(
         plans_manager: PlansManager,
@@ -150,6 +155,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         segmentation = self.loss(source.segmentation, batch["target"])
 
         judged = ~batch["forced"]
+        self._shares = {"source": self.share_of_mean(judged.sum()), "target": 1.0}
         images: ByDomain = {"source": batch["data"][judged], "target": batch["target_domain"]["data"]}
         levels: LevelsByDomain = {
             "source": [source.features[level][judged] for level in self._levels()],
@@ -195,20 +201,20 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
 
     def discriminator_loss(self, real: ByDomain, fake: ByDomain) -> torch.Tensor:
         """Eq. 5 from the critic's logits of images and rebuilt images: each patch in its own class."""
-        on_real = [four_way(real[domain], domain, True) for domain in DOMAINS]
-        on_fake = [four_way(fake[domain], domain, False) for domain in DOMAINS]
+        on_real = [self._shares[domain] * four_way(real[domain], domain, True) for domain in DOMAINS]
+        on_fake = [self._shares[domain] * four_way(fake[domain], domain, False) for domain in DOMAINS]
         return torch.stack(on_real + on_fake).sum()
 
     def generator_losses(self, images: ByDomain, rebuilt: ByDomain, fake: ByDomain) -> dict[str, torch.Tensor]:
         """Eq. 4: the rebuilt image equals the image and looks real in its own domain."""
-        distances = [(rebuilt[domain] - images[domain]).abs().mean() for domain in DOMAINS]
-        within_domain = [four_way(fake[domain], domain, True) for domain in DOMAINS]
+        distances = [self._shares[domain] * (rebuilt[domain] - images[domain]).abs().mean() for domain in DOMAINS]
+        within_domain = [self._shares[domain] * four_way(fake[domain], domain, True) for domain in DOMAINS]
         weight = self.patch_weight(images, fake)
         return {"reconstruction": torch.stack(distances).sum(), "realism": weight * torch.stack(within_domain).sum()}
 
     def cross_domain_loss(self, images: ByDomain, fake: ByDomain) -> torch.Tensor:
         """Eq. 6, second term: the rebuilt image looks real in the other domain."""
-        swapped = [four_way(fake[domain], OTHER_DOMAIN[domain], True) for domain in DOMAINS]
+        swapped = [self._shares[domain] * four_way(fake[domain], OTHER_DOMAIN[domain], True) for domain in DOMAINS]
         return self.adversarial_weight * self.patch_weight(images, fake) * torch.stack(swapped).sum()
 
     def patch_weight(self, images: ByDomain, fake: ByDomain) -> float:

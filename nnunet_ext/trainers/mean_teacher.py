@@ -65,7 +65,13 @@ class MeanTeacherTrainer(MultiStreamTrainer):
         rampup = max(1, round(self.rampup_fraction * self.total_iterations))
         weight = gaussian_rampup(self.iteration, rampup, self.consistency_weight)
 
-        self.update("network", segmentation=self.loss(source, batch["target"]), consistency=weight * consistency)
+        share = self.share_of_mean(kept.sum())
+
+        self.update(
+            "network",
+            segmentation=self.loss(source, batch["target"]),
+            consistency=weight * share * consistency,
+        )
         self.follow("teacher", "network", self.teacher_decay)
         self.note(kept_fraction=kept.float().mean())
         self.draw(target=(images, labels[:, None], kept[:, None].float()))

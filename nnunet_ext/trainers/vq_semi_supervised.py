@@ -201,9 +201,11 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
 
         pseudo = self.pseudo_labels(images, of_unlabelled, on_unlabelled)
         adversarial = real_fake(on_labelled, real=True) + real_fake(on_unlabelled, real=True)
+        share = self.share_of_mean(pseudo.kept.sum())
+        agreement = share * pseudo_label_loss(logits, pseudo.labels, pseudo.kept)
         losses = {
             "adversarial": self.adversarial_weight * adversarial,
-            "pseudo_labels": self.pseudo_label_weight * pseudo_label_loss(logits, pseudo.labels, pseudo.kept),
+            "pseudo_labels": self.pseudo_label_weight * agreement,
         }
         if self.proportion_on_pseudo_labels:
             proportion = proportion_loss(logits, pseudo.labels, self.proportion_norm, pseudo.kept)

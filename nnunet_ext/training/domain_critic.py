@@ -66,12 +66,14 @@ class DomainCriticTrainer(MultiStreamTrainer):
         source, source_map = self.judged_map(batch["data"])
         _, target_map = self.judged_map(batch["target_domain"]["data"])
         critic = self.auxiliary_networks["critic"]
-        on_source = critic(source_map[~batch["forced"]])
+        judged = ~batch["forced"]
+        on_source = critic(source_map[judged])
         on_target = critic(target_map)
 
         segmentation = self.loss(source, batch["target"])
         adversarial = self.adversarial_weight * source_target(on_target, source=True)
-        discriminator = (source_target(on_source, source=True) + source_target(on_target, source=False)) / 2
+        of_source = self.share_of_mean(judged.sum()) * source_target(on_source, source=True)
+        discriminator = (of_source + source_target(on_target, source=False)) / 2
         if self.starts_epoch:
             ratio = gradient_ratio(adversarial, segmentation, self.encoder.parameters())
             self.note(adversarial_gradient_ratio=ratio)

@@ -154,6 +154,10 @@ class MultiNetworkTrainer(ResumableTrainer):
         """Mean of ``[B, ...]`` over the whole batch, that of all processes: ``[1, ...]``, float32, with gradient."""
         return processes.global_batch_mean(features)
 
+    def share_of_mean(self, count: int | torch.Tensor) -> float | torch.Tensor:
+        """Return the factor of a mean over ``count`` own items that makes it part of the mean over all processes."""
+        return processes.share_of_mean(torch.as_tensor(count, device=self.device))
+
     def shared_generator(self, purpose: int = 0) -> torch.Generator:
         """Return random numbers (on the CPU) that are the same in every process at this iteration.
 

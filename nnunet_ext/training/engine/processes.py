@@ -66,6 +66,23 @@ def rows_of_all_ranks(rows: torch.Tensor, positions: torch.Tensor) -> torch.Tens
     return own
 
 
+def share_of_mean(count: int | torch.Tensor) -> float | torch.Tensor:
+    """Return what a mean over this rank's own items weighs, so that the ranks' mean is that of all items.
+
+    Ranks have unequal numbers of items where some are left out, such as pixels that are not confident.
+
+    Args:
+        count: number of own items.
+
+    Returns:
+        Own number over the ranks' mean number; 1 in a single process, 0 where no rank has any.
+    """
+    if not is_distributed():
+        return 1.0
+    own = torch.as_tensor(count, dtype=torch.float32)
+    return own / mean_over_ranks(own).clamp_min(torch.finfo(own.dtype).tiny)
+
+
 def union_over_ranks(own: dict[str, Any]) -> dict[str, Any]:
     """Every rank's entries, together."""
     parts = [own]

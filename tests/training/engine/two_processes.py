@@ -8,6 +8,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed
 
+from nnunet_ext.trainers.adv_ent import AdvEntTrainer
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
@@ -21,6 +22,7 @@ CASES: dict[str, tuple[type, tuple[str, ...]]] = {
     "relation": (RelationDrivenTrainer, ("general", "unlabeled")),
     "vq": (VQSemiSupervisedTrainer, ("unlabeled",)),
     "vq_ema": (VQSemiSupervisedTrainer, ("unlabeled",)),
+    "unequal": (AdvEntTrainer, ("target_domain",)),  # one process has fewer unforced samples
     "joint": (ReconstructingTrainer, ()),
     "simultaneous": (AdversarialTrainer, ("target_domain",)),
     "alternating": (AlternatingTrainer, ("target_domain",)),
