@@ -1,9 +1,12 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import distribution
+from pathlib import Path
 
 import pytest
 
+import nnunet_ext.commands
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 from nnunet_ext.stock_commands import command_environment
@@ -39,3 +42,12 @@ def test_threads_of_started_commands_sleep_while_they_wait(monkeypatch: pytest.M
     environment = command_environment(nnUNet_n_proc_DA="2")
     ours = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7", "nnUNet_n_proc_DA": "2"}
     assert environment == {**os.environ, **ours}
+
+
+def test_every_command_has_nnunets_prefix_and_starts() -> None:
+    scripts = {
+        script.name: script for script in distribution("nnunetv2-ext").entry_points.select(group="console_scripts")
+    }
+    modules = {path.stem for path in Path(nnunet_ext.commands.__path__[0]).glob("*.py")} - {"__init__", "entry"}
+    assert set(scripts) == {f"nnUNetv2_ext_{module}" for module in modules}
+    assert all(callable(script.load()) for script in scripts.values())
