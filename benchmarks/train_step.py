@@ -30,7 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "2d": {"dimension": 2, "patch_size": (160, 160), "batch_size": 4, "features": (16, 32, 64, 128, 256)},
     "2d wide": {"dimension": 2, "patch_size": (160, 160), "batch_size": 4, "features": (32, 64, 128, 256, 512)},
     "2d large": {"dimension": 2, "patch_size": (448, 384), "batch_size": 8, "features": (32, 64, 128, 256, 512, 512)},
-    "3d_fullres": {"dimension": 3, "patch_size": (32, 64, 64), "batch_size": 2, "features": (16, 32, 64, 128)},
+    "3d_fullres": {"dimension": 3, "patch_size": (32, 64, 64), "batch_size": 2, "features": (16, 32, 64, 128, 128)},
     "3d large": {"dimension": 3, "patch_size": (64, 128, 128), "batch_size": 2, "features": (32, 64, 128, 256, 320)},
 }
 WARM_UP = 3
