@@ -12,6 +12,7 @@ def caught_losses(made: Any, data: dict[str, Any]) -> dict[str, torch.Tensor]:
     replaced = {
         "update": lambda *players, **losses: caught.update(losses),
         "note": lambda **values: None,
+        "note_gradient_ratio": lambda *losses: None,
         "draw": lambda **rows: None,
         "follow": lambda *names, **options: None,
         "simultaneous": nullcontext,

@@ -16,7 +16,7 @@ from nnunet_ext.networks.feature_levels import cumulative_strides, level_at_stri
 from nnunet_ext.networks.feature_unet import FeatureUNet
 from nnunet_ext.networks.four_convolution_unet import FourConvolutionUNet
 from nnunet_ext.networks.image_generator import ImageGenerator
-from nnunet_ext.training.engine.diagnostics import discriminator_balance, gradient_ratio
+from nnunet_ext.training.engine.diagnostics import discriminator_balance
 from nnunet_ext.training.engine.schedules import Schedule, polynomial, step_decay
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Weight
@@ -192,9 +192,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         self.note(discriminator_balance=discriminator_balance(_realness(real), _realness(fake)))
 
     def _update_network(self, segmentation: torch.Tensor, adversarial: torch.Tensor) -> None:
-        if self.starts_epoch:
-            ratio = gradient_ratio(adversarial, segmentation, self.encoder.parameters())
-            self.note(adversarial_gradient_ratio=ratio)
+        self.note_gradient_ratio("adversarial_gradient_ratio", adversarial, segmentation)
         self.update("network", segmentation=segmentation, adversarial=adversarial)
 
     # --- the losses -------------------------------------------------------------------------------------------------

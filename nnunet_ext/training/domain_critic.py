@@ -9,7 +9,7 @@ from nnunet_ext.losses.adversarial import source_target
 from nnunet_ext.networks.blocks import initialize_normal
 from nnunet_ext.networks.critics import PatchCritic
 from nnunet_ext.networks.segmentation import Segmentation
-from nnunet_ext.training.engine.diagnostics import discriminator_balance, gradient_ratio
+from nnunet_ext.training.engine.diagnostics import discriminator_balance
 from nnunet_ext.training.engine.schedules import Schedule, polynomial
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Count, Weight
@@ -74,9 +74,7 @@ class DomainCriticTrainer(MultiStreamTrainer):
         adversarial = self.adversarial_weight * source_target(on_target, source=True)
         of_source = self.share_of_mean(judged.sum()) * source_target(on_source, source=True)
         discriminator = (of_source + source_target(on_target, source=False)) / 2
-        if self.starts_epoch:
-            ratio = gradient_ratio(adversarial, segmentation, self.encoder.parameters())
-            self.note(adversarial_gradient_ratio=ratio)
+        self.note_gradient_ratio("adversarial_gradient_ratio", adversarial, segmentation)
 
         with self.simultaneous():
             self.update("network", segmentation=segmentation, adversarial=adversarial)

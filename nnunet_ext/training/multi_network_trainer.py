@@ -16,7 +16,7 @@ from nnunet_ext.training.configured_trainer import PROPORTION
 from nnunet_ext.training.engine import processes
 from nnunet_ext.training.engine.averaging import decay_at, update_average
 from nnunet_ext.training.engine.batches import to_device
-from nnunet_ext.training.engine.diagnostics import NonFiniteLoss, case_names, not_finite
+from nnunet_ext.training.engine.diagnostics import NonFiniteLoss, case_names, gradient_ratio, not_finite
 from nnunet_ext.training.engine.random_numbers import shared_generator
 from nnunet_ext.training.engine.updates import Update, apply_updates
 from nnunet_ext.training.resumable_trainer import ResumableTrainer
@@ -135,6 +135,16 @@ class MultiNetworkTrainer(ResumableTrainer):
             raise ValueError(f"{type(self).__name__} declares no loss term or diagnostic {', '.join(undeclared)}")
         for name, value in values.items():
             self._noted[name].append(value.detach() if isinstance(value, torch.Tensor) else value)
+
+    def note_gradient_ratio(self, name: str, loss: torch.Tensor, other: torch.Tensor) -> None:
+        """Log, once an epoch because it costs time, the norm of a loss's gradient on the encoder over another's.
+
+        Args:
+            name: a declared diagnostic.
+            loss, other: scalars whose graphs stay usable.
+        """
+        if self.starts_epoch:
+            self.note(**{name: gradient_ratio(loss, other, self.encoder.parameters())})
 
     def draw(self, **rows: tuple[torch.Tensor, ...]) -> None:
         """Draw the first item of each tensor, a row per name, into ``pictures/`` of the fold's folder.
