@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,8 +25,7 @@ from dataset_conversion.volumes import (
     write_volume,
 )
 from nnunet_ext.errors import InputError
-
-TEMPORARY_PREFIX = ".part-"
+from nnunet_ext.whole_file import TEMPORARY_PREFIX
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def case_of(name: str) -> str:
     >>> case_of("imagesTr/lung_001_s0012_0000.nii.gz"), case_of(".part-77-lung_001.nii.gz")
     ('lung_001', 'lung_001')
     """
-    stem = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}\d+-", "", Path(name).name).partition(".")[0]
+    stem = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-", "", Path(name).name).partition(".")[0]
     return re.sub(r"(_s\d{4})?(_\d{4})?$", "", stem)
 
 
@@ -176,7 +176,8 @@ def _write(
 
     ``copies`` gives, by output, a file that holds the array already.
     """
-    prefix = f"{TEMPORARY_PREFIX}{os.getpid()}-"  # a worker may outlive a killed run for a moment
+    # a name that nobody else has or guesses: a worker may outlive a killed run for a moment, and no link is followed
+    prefix = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
     temporaries = {name: (folder / name).parent / f"{prefix}{Path(name).name}" for name in arrays}
     try:
         for name, values in arrays.items():

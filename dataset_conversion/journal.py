@@ -16,8 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record, case_of
+from dataset_conversion.case_writer import Record, case_of
 from nnunet_ext.errors import InputError
+from nnunet_ext.whole_file import TEMPORARY_PREFIX, whole_file
 
 JOURNAL_NAME = "conversion.jsonl"
 CASE_FOLDERS = tuple(f"{kind}{part}" for part in ("Tr", "Ts", "Un") for kind in ("images", "labels"))
@@ -57,9 +58,8 @@ class Journal:
 
 def start_journal(path: Path, header: dict[str, Any]) -> None:
     """Begin a journal without cases, in place of an earlier one."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(header) + "\n", encoding="utf-8")
 
 
 @contextmanager

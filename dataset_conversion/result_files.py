@@ -6,15 +6,15 @@ import csv
 import importlib.metadata
 import io
 import json
-import os
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from dataset_conversion.case_writer import TEMPORARY_PREFIX, Record
+from dataset_conversion.case_writer import Record
 from dataset_conversion.converter import Converter
 from dataset_conversion.download_folder import natural_key
 from dataset_conversion.shaping import output_channels, output_labels
+from nnunet_ext.whole_file import whole_file
 
 PROVENANCE_NAME = "conversion.csv"
 CT_OF_UNKNOWN_UNIT = "CT of unknown unit"
@@ -95,6 +95,5 @@ def write_provenance(folder: Path, records: Iterable[Record], duplicates: dict[s
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file in one step."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")  # two parts may end at once
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

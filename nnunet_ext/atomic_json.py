@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nnunet_ext.whole_file import whole_file
+
 
 def write_json(content: Any, path: Path) -> None:
-    """Write beside ``path``, then rename: a kill leaves the previous file as it was."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=4))
-    unfinished.replace(path)
+    """Write JSON as :func:`~nnunet_ext.whole_file.whole_file`."""
+    text = json.dumps(content, indent=4)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text)

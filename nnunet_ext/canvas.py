@@ -45,10 +45,11 @@ def new_figure(width: float, height: float) -> "Figure":
 
 def saved(figure: "Figure", path: Path) -> "Figure":
     """Write the figure, whole or not at all, and return it."""
+    from nnunet_ext.whole_file import whole_file
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.part{path.suffix}")
-    figure.savefig(unfinished, dpi=DPI)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=DPI)
     return figure
 
 

@@ -6,6 +6,23 @@ from pathlib import Path
 from nnunet_ext.errors import InputError
 
 
+def plain_name(name: str, told_by: str) -> str:
+    """Return a name that becomes a file or folder, if it is one name and leads nowhere else.
+
+    Args:
+        name: as a file from outside gives it.
+        told_by: that file and what it calls the name, for the message.
+
+    Raises:
+        InputError: a path, ``..``, a hidden name, or one with control characters.
+    """
+    is_one_part = name == Path(name).name and "\\" not in name
+    is_shown = name.isprintable() and not name.startswith(".")
+    if not name or not is_one_part or not is_shown:
+        raise InputError(f"{told_by} {name!r} is a path or no name for a file; use letters, digits, _ . and -")
+    return name
+
+
 def environment_folder(variable: str) -> Path:
     """The folder that an nnU-Net environment variable names.
 

@@ -17,6 +17,7 @@ from nnunet_ext.benchmark.suite import Suite
 from nnunet_ext.evaluation.metric_names import HEADERS, arrow, formatted
 from nnunet_ext.evaluation.reports import escaped, markdown_table, p_value
 from nnunet_ext.evaluation.statistics import CONFIDENCE_LEVEL, RESAMPLES, SEED
+from nnunet_ext.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,9 +56,8 @@ def write_report(suite: Suite, place: Place, runs: Sequence[Run]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def _write_summary(path: Path, suite: Suite, rows: pd.DataFrame, tests: pd.DataFrame, failed: dict[str, str]) -> None:

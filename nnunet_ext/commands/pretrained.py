@@ -160,14 +160,9 @@ def _planned(folder: Path, arguments: argparse.Namespace) -> tuple[Any, str, dic
 
 
 def _save(checkpoint: dict[str, Any], file: Path) -> None:
-    """Write beside ``file``, then rename: an interruption leaves nothing half-written under its name."""
-    import torch
+    from nnunet_ext.training.engine.checkpoints import write_checkpoint
 
-    unfinished = file.with_name(f"{file.name}.unfinished")
     try:
-        with unfinished.open("wb") as stream:
-            torch.save(checkpoint, stream)
-        unfinished.replace(file)
+        write_checkpoint(checkpoint, file)
     except (OSError, RuntimeError) as error:
-        unfinished.unlink(missing_ok=True)
         raise InputError(f"{file}: cannot be written ({error}); give another -o") from error

@@ -8,14 +8,18 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+from nnunet_ext.errors import InputError
 from nnunet_ext.losses.relation import Reduction, relation_consistency, relation_matrix
 from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
+from nnunet_ext.training.engine.checkpoints import differences
 from nnunet_ext.training.engine.schedules import gaussian_rampup
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.miniature import Miniature
-from nnunet_ext.training.weights.checkpoint_files import load_encoder
+from nnunet_ext.training.settings.plans_entry import PLANS_KEY
+from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content
+from nnunet_ext.whole_file import whole_file
 
 
 class RelationDrivenTrainer(MultiStreamTrainer):
@@ -127,7 +131,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         """Build the networks and give the general encoder its weights.
 
         Raises:
-            InputError: no pre-trained general encoder, or one that does not fit.
+            InputError: no pre-trained general encoder, one that does not fit, or one that was trained before the plans
+                were configured otherwise.
         """
         super().initialize()
         if self.general_relation_weight == 0:
@@ -138,6 +143,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             self.print_to_log_file("The general encoder starts at random (general_checkpoint=random).")
             return
         path = self.general_checkpoint_path()
+        if self.general_checkpoint == "pretrained":
+            self._require_pretraining_of_these_plans(path)
         load_encoder(self.network.encoder_general, path, self.pretraining_advice())
         self.print_to_log_file(f"The general encoder starts from {path}")
 
@@ -152,6 +159,24 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             return Path(self.general_checkpoint).expanduser()
         sibling = f"{GeneralPretrainTrainer.__name__}__{self.plans_manager.plans_name}__{self.configuration_name}"
         return Path(self.output_folder_base).parent / sibling / "fold_all" / "checkpoint_final.pth"
+
+    def _require_pretraining_of_these_plans(self, checkpoint: Path) -> None:
+        """Compare the streams and the seed with those of the pre-training; a path given by name is not questioned."""
+        content = read_content(checkpoint, self.pretraining_advice())
+        before = content.get(PLANS_KEY, {}).get("identity", {})
+        if not before:
+            return  # of stock nnU-Net or an older version
+
+        saved = {"general": before["streams"].get("general"), "seed": before["hyperparameters"].get("seed")}
+        now = {"general": self.plans_entry.streams["general"], "seed": self.hyperparameters["seed"]}
+        found = differences(saved, now)
+        if found:
+            raise InputError(
+                f"{checkpoint}: the plans have changed since this pre-training: {'; '.join(found)}. Train "
+                f"{GeneralPretrainTrainer.__name__} again, or use it as it is: nnUNetv2_ext_configure "
+                f"-d {self.plans_manager.dataset_name} -p {self.plans_manager.plans_name} "
+                f"--set general_checkpoint={checkpoint}"
+            )
 
     def pretraining_advice(self) -> str:
         """What to do where the general encoder's checkpoint is missing or does not fit."""
@@ -178,9 +203,9 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         now["epoch"] = np.array(self.current_epoch)
         if self.current_epoch == 0 or not kept:
             kept = {f"first_{name}": value for name, value in now.items()}
-        unfinished = path.with_name("unfinished.npz")
-        np.savez_compressed(unfinished, **kept, **{f"last_{name}": value for name, value in now.items()})  # type: ignore[arg-type]
-        unfinished.replace(path)
+        last = {f"last_{name}": value for name, value in now.items()}
+        with whole_file(path) as unfinished:
+            np.savez_compressed(unfinished, **kept, **last)  # type: ignore[arg-type]
 
     def on_train_end(self) -> None:
         """As nnU-Net, and draw the relation matrices."""

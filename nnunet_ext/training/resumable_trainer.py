@@ -22,6 +22,7 @@ from nnunet_ext.training.engine.schedules import Schedule, per_epoch, polynomial
 from nnunet_ext.training.engine.updates import MAX_GRADIENT_NORM, RatesOfEpoch, Updater, require_separate
 from nnunet_ext.training.settings.hyperparameters import Fraction
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
+from nnunet_ext.training.weights.checkpoint_files import read_content
 
 UNUSED_OPTIMIZER = SimpleNamespace(load_state_dict=lambda state: None)
 
@@ -284,7 +285,9 @@ class ResumableTrainer(ConfiguredTrainer):
         """
         if not self.was_initialized:
             self.initialize()
-        checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=False)
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = read_content(Path(filename_or_checkpoint), "train from the start")
         if PLANS_KEY not in checkpoint:
             raise InputError(
                 f"{filename_or_checkpoint} has no state of a training by {type(self).__name__}; train from the start"
@@ -298,7 +301,7 @@ class ResumableTrainer(ConfiguredTrainer):
             )
         optimizer = self.optimizer if self.logger.resume else UNUSED_OPTIMIZER
         with self._as_if(is_ddp=False, network=self.evaluated_network, optimizer=optimizer):
-            super().load_checkpoint(filename_or_checkpoint)
+            super().load_checkpoint(filename_or_checkpoint)  # unpickles: by now the file holds nothing foreign
         if not self.logger.resume:
             return  # validation needs nothing else, and may come with other settings
         for name in self._networks_nnunet_does_not_save():

@@ -216,3 +216,25 @@ def test_iteration_follows_from_the_epoch(tmp_path: Path) -> None:
     weights = [made.train_step(batch(made, ("general",)))["general_relation_weight_now"] for _ in range(3)]
     assert weights == pytest.approx([gaussian_rampup(step, 10) for step in (5, 6, 7)])
     assert made.total_iterations == 10
+
+
+def test_pretraining_under_other_plans_is_refused(tmp_path: Path) -> None:
+    results = tmp_path / "nnUNet_results" / "Dataset999_Miniature"
+    checkpoint = results / "GeneralPretrainTrainer__nnUNetPlans__2d" / "fold_all" / "checkpoint_final.pth"
+    checkpoint.parent.mkdir(parents=True)
+    pretrained = relation_driven(tmp_path / "pretrained", seed=1)
+    pretrained.save_checkpoint(str(checkpoint))
+
+    relation_driven(tmp_path, general_checkpoint="pretrained", seed=1)
+    with pytest.raises(InputError, match="seed is 2, was 1"):
+        relation_driven(tmp_path, general_checkpoint="pretrained", seed=2)
+
+    other = {"general": ["Dataset996_Other"]}
+    with pytest.raises(InputError, match=r"general is .*Dataset996_Other.*, was .*Dataset998_General"):
+        relation_driven(tmp_path, other, general_checkpoint="pretrained", seed=1)
+
+
+def test_a_named_checkpoint_is_not_questioned(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    relation_driven(tmp_path / "pretrained", seed=1).save_checkpoint(str(path))
+    relation_driven(tmp_path / "made", general_checkpoint=str(path), seed=2)

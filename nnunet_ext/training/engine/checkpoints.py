@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
+from nnunet_ext.whole_file import whole_file
+
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write beside ``path``, then rename: a kill while writing leaves the previous checkpoint readable."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:

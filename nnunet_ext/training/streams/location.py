@@ -6,6 +6,7 @@ A stream is a further data set, preprocessed with the labelled data set's plans 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import plain_name
 from nnunet_ext.training.settings.plans_entry import ROLES, PlansEntry
 from nnunet_ext.training.streams.normalization import Window
 
@@ -77,9 +79,12 @@ class Stream:
         if role not in ROLES or not re.fullmatch(r"Dataset\d{3,}_[\w.-]+", dataset):
             raise InputError(f"the plans name an impossible stream: {role} {recorded}; configure it again")
         window = None if normalization is None else Window.parse(normalization)
-        name = configuration.data_identifier + (f"_{window.folder_suffix}" if window else "")
+        chosen = tuple(filter(None, lesions.split(",")))
+        name = plain_name(configuration.data_identifier, "the plans: data_identifier")
+        name += f"_{window.folder_suffix}" if window else ""
+        name += f"_{_lesions_suffix(chosen)}" if chosen else ""
         folder = Path(labelled_folder) / "streams" / role / dataset / name
-        return cls(role, dataset, tuple(filter(None, lesions.split(","))), folder, window)
+        return cls(role, dataset, chosen, folder, window)
 
     def manifest(self) -> dict | None:
         """The record of a finished preprocessing: plans fingerprint, source files and case names."""
@@ -97,8 +102,8 @@ class Stream:
             InputError: not preprocessed, preprocessed for other plans, or cases are missing.
         """
         mend = (
-            f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} --{self.role} with all its "
-            "data sets again"
+            f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} "
+            f"-c {_name_of(configuration, plans)} --{self.role} with all its data sets again"
         )
         manifest = self.manifest()
         if manifest is None:
@@ -109,6 +114,18 @@ class Stream:
         if missing:
             raise InputError(f"{self.folder}: {len(missing)} preprocessed cases are gone, e.g. {missing[0]}; {mend}")
         return manifest["cases"]
+
+
+def _name_of(configuration: ConfigurationManager, plans: PlansManager) -> str:
+    """Return the first of the plans' configurations that reads the same preprocessed data."""
+    identifiers = {name: plans.get_configuration(name).data_identifier for name in plans.available_configurations}
+    return next(name for name, identifier in identifiers.items() if identifier == configuration.data_identifier)
+
+
+def _lesions_suffix(lesions: tuple[str, ...]) -> str:
+    """Return a part of the folder name that tells selections apart: a hash, because labels may hold any sign."""
+    names = "\0".join(sorted(lesions))
+    return f"lesions-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
 def role_root(labelled_folder: str | Path, role: str) -> Path:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import plain_name
 from nnunet_ext.training.streams.location import (
     CASE_FILES,
     LESION_LABELS,
@@ -71,6 +72,7 @@ def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     else:
         cases = _cases_in_folder(raw_folder, dataset_json["file_ending"], labelled)
     for case in cases:
+        plain_name(case.name, f"{raw_folder / 'dataset.json'}: case")
         if case.label is not None and not Path(case.label).is_file():
             raise InputError(f"{case.label}: label of case {case.name} is missing; the {role} stream needs labels")
     if not cases:
@@ -149,13 +151,20 @@ def preprocess_stream(
 
 
 def _begin(folder: Path, record: dict) -> None:
-    """Make the folder; drop what an earlier run left there for other plans or other files."""
+    """Make the folder; drop what an earlier run left there for other plans or other files.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
     begun = folder / "begun.json"
     if begun.is_file() and load_json(str(begun)) == record:
         return
-    if folder.is_dir():
+    if begun.is_file():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds files that no preprocessing of a stream wrote; move them elsewhere")
+
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(record, begun)
 
 

@@ -38,12 +38,7 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
     Raises:
         InputError: missing or unreadable file, other objects in it, or no weights.
     """
-    if not checkpoint.is_file():
-        raise InputError(f"{checkpoint}: no such checkpoint; {advice}")
-    try:
-        content = _content(checkpoint)
-    except Exception as error:  # a torn or hostile file may raise anything
-        raise InputError(f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}") from error
+    content = read_content(checkpoint, advice)
     content = content if isinstance(content, dict) else {}
     held = next((content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), content)
     weights = {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
@@ -54,6 +49,24 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
             f"only: {keys or 'nothing'}; {advice}"
         )
     return weights
+
+
+def read_content(checkpoint: Path, advice: str) -> Any:
+    """Read what a checkpoint holds, on the CPU, without executing code from it.
+
+    Args:
+        checkpoint: a ``.pth`` or ``.safetensors`` file, see :func:`read_weights`.
+        advice: what the user should do if that fails.
+
+    Raises:
+        InputError: missing or unreadable file, or other objects in it.
+    """
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such checkpoint; {advice}")
+    try:
+        return _content(checkpoint)
+    except Exception as error:  # a torn or hostile file may raise anything
+        raise InputError(f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}") from error
 
 
 def _content(checkpoint: Path) -> Any:

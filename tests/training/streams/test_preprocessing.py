@@ -219,3 +219,47 @@ def _add_ignore_label(raw: Path) -> None:
 
 def _rename(raw: Path, name: str) -> None:
     (raw / "imagesTr" / "case_00_0000.png").rename(raw / "imagesTr" / name)
+
+
+def test_two_choices_of_lesions_do_not_share_a_folder(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path, "Dataset998_Other", 2, labels={"background": 0, "first": 1, "second": 2})
+    first = Place(tmp_path, recorded="Dataset998_Other=first")
+    first.run(raw)
+    lesion_voxels = first.load("case_00")[1].sum()
+
+    second = Place(tmp_path, recorded="Dataset998_Other=second")
+    second.run(raw)
+    assert first.load("case_00")[1].sum() == lesion_voxels
+    assert len({place.stream.folder for place in (first, second, Place(tmp_path))}) == 3
+
+
+@pytest.mark.parametrize("identifier", ["../../victim", "/victim", "..", ".hidden", "a\\b", "a\x1b[2J", ""])
+def test_plans_cannot_lead_out_of_the_preprocessed_folder(tmp_path: Path, identifier: str) -> None:
+    content = plans(2)
+    (configuration,) = content["configurations"].values()
+    configuration["data_identifier"] = identifier
+    manager = PlansManager(content)
+    (name,) = manager.available_configurations
+    with pytest.raises(InputError, match="data_identifier"):
+        Stream.locate("general", "Dataset998_Other", tmp_path, manager.get_configuration(name))
+
+
+def test_a_folder_of_somebody_else_is_not_deleted(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    precious = place.stream.folder / "precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+    with pytest.raises(InputError, match="move them elsewhere"):
+        place.run(write_raw(tmp_path, "Dataset998_Other", 2))
+    assert precious.read_text() == "mine"
+
+
+def test_case_names_cannot_lead_out_of_the_stream(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path, "Dataset998_Other", 2)
+    content = json.loads((raw / "dataset.json").read_text())
+    images = sorted(str(file) for file in (raw / "imagesTr").iterdir())
+    label = str(next((raw / "labelsTr").iterdir()))
+    content["dataset"] = {"../../evil": {"images": images[:1], "label": label}}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"case '\.\./\.\./evil' is a path"):
+        Place(tmp_path).run(raw)

@@ -1,0 +1,40 @@
+"""Files that are whole or not there."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".part-"  # of names that mean nothing once their writer has ended
+ORDINARY_MODE = 0o666  # before the user's umask
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write to; the file takes its place when the block ends without an error.
+
+    A kill leaves the previous file as it was. The name is new and cannot be guessed, so that two writers never share
+    it and a link planted there is never followed. It ends as ``path`` does, because writers of figures and arrays
+    choose their format by the ending.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=f"-{path.name}", dir=path.parent)
+    os.close(descriptor)
+    unfinished = Path(name)
+
+    try:
+        yield unfinished
+        unfinished.chmod(_mode_for(path))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _mode_for(path: Path) -> int:
+    """Return the mode of the file that is replaced, or that of any new file."""
+    if path.is_file():
+        return path.stat().st_mode & 0o777
+
+    umask = os.umask(0)
+    os.umask(umask)
+    return ORDINARY_MODE & ~umask
