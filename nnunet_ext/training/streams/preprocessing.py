@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
@@ -20,6 +19,8 @@ from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
+from nnunet_ext.nnunet_files import read_dataset_json
 from nnunet_ext.nnunet_folders import plain_name
 from nnunet_ext.training.streams.location import (
     CASE_FILES,
@@ -124,7 +125,7 @@ def preprocess_stream(
         InputError: cases that cannot be read, the first of them named; the others are done and kept.
     """
     configuration = plans.get_configuration(configuration_name)
-    dataset_json = load_json(str(raw_folder / "dataset.json"))
+    dataset_json = read_dataset_json(raw_folder / "dataset.json", "convert the data set again")
     cases = raw_cases(stream.role, raw_folder, dataset_json)
     values = lesion_values(stream, dataset_json)
     record = {
@@ -157,7 +158,7 @@ def _begin(folder: Path, record: dict) -> None:
         InputError: the folder holds something else.
     """
     begun = folder / "begun.json"
-    if begun.is_file() and load_json(str(begun)) == record:
+    if begun.is_file() and read_object(begun, f"delete {folder} and run again") == record:
         return
     if begun.is_file():
         shutil.rmtree(folder)
