@@ -45,6 +45,11 @@ def _exit_code(entry: Callable[[list[str] | None], int], argv: list[str] | None,
     except MemoryError:
         print(f"{program}: error: not enough memory; give it more, or fewer processes (-np 1)", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):
+            raise
+        print(f"{program}: error: {error}; give the path of a real file or folder", file=sys.stderr)
+        return 1
     except OSError as error:
         if error.filename is None:
             raise
