@@ -1,5 +1,7 @@
 """The one exception that means: the input is wrong and the user can mend it."""
 
+from nnunet_ext.printable import printable
+
 
 class InputError(Exception, SystemExit):
     """Wrong input. The message is one line that names the file, what is wrong with it and what to do.
@@ -9,5 +11,6 @@ class InputError(Exception, SystemExit):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.code = f"error: {message}"
+        line = printable(message)
+        super().__init__(line)
+        self.code = f"error: {line}"
