@@ -81,6 +81,8 @@ class Converter(ABC):
     """``--slices``: ``lesion``, ``all`` or ``every:N``, as single axial slices; empty: volumes."""
     window: tuple[float, ...] | None = None
     """``--window``: CT in HU to grey values 0..255 of this range."""
+    resize: int | None = None
+    """``--resize``: slices become this many pixels wide and high; None: as they are."""
     split: str = ""
     """``--split``: one of :attr:`splits` or ``patient:K``; empty: nnU-Net's own folds."""
     patients: Path | None = None

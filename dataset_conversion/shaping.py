@@ -9,9 +9,11 @@ import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Reading
 from dataset_conversion.label_values import LabelMap, choose_labels
+from dataset_conversion.resizing import resized_image, resized_label
 from dataset_conversion.volumes import axial_axis, spacing_of
 from nnunet_ext.errors import InputError
 
+RESIZED_FROM = "resized_from"  # column of conversion.csv: shape of a slice before --resize
 WINDOWED_CT = "windowed CT"  # not "CT": nnU-Net would normalise grey values as Hounsfield units
 
 
@@ -58,6 +60,11 @@ def require_possible(converter: Converter) -> None:
             raise InputError(f"--slices {converter.slices}: {converter.name} is single slices already; leave it out")
         if converter.slices == "lesion" and converter.unlabeled:
             raise InputError("--slices lesion needs labels; with --unlabeled choose all or every:N")
+    if converter.resize is not None:
+        if converter.resize < 1:
+            raise InputError(f"--resize {converter.resize}: write the new width and height in pixels, such as 352")
+        if not converter.slices and converter.file_ending != ".png":
+            raise InputError(f"--resize {converter.resize}: is for single slices; add --slices lesion, all or every:N")
     if converter.split and converter.split not in converter.splits:
         kind, _, count = converter.split.partition(":")
         if kind != "patient" or not count.isascii() or not count.isdigit() or int(count) < 2:
@@ -101,10 +108,32 @@ def pieces(converter: Converter, case: Case, reading: Reading) -> Iterator[tuple
         transforms += (f"window {low:g} to {high:g} HU",)
         reading = replace(reading, intensity_unit="grey values 0..255 of a CT window")
     reading = replace(reading, image=image, label=label, transforms=transforms)
-    if not converter.slices or image.ndim == 3:
-        yield case, reading
-    else:
-        yield from _slices(converter.slices, case, reading)
+    is_slice = not converter.slices or image.ndim == 3
+    written = iter([(case, reading)]) if is_slice else _slices(converter.slices, case, reading)
+    for piece, content in written:
+        yield (piece, content) if converter.resize is None else _resized(piece, content, converter.resize)
+
+
+def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
+    """A slice of ``size`` x ``size`` pixels; its shape before stands in ``details``.
+
+    Raises:
+        InputError: a volume.
+    """
+    shape = reading.image.shape[1:]
+    if len(shape) != 2:
+        raise InputError(f"{case.image_files[0]}: is a volume, which --resize cannot take; add --slices")
+    image = resized_image(reading.image, size)
+    label = None if reading.label is None else resized_label(reading.label, (size, size))
+
+    affine_mm = reading.affine_mm
+    if affine_mm is not None:
+        affine_mm = slice_affine(spacing_of(affine_mm)[:2] * np.array(shape) / size)
+    size_before = "x".join(map(str, shape))
+    transforms = (*reading.transforms, f"resized from {size_before} to {size}x{size}")
+    details = {**case.details, RESIZED_FROM: size_before}
+    content = replace(reading, image=image, label=label, affine_mm=affine_mm, transforms=transforms)
+    return replace(case, details=details), content
 
 
 def _slices(wanted: str, case: Case, reading: Reading) -> Iterator[tuple[Case, Reading]]:
