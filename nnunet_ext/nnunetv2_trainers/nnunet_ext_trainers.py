@@ -8,5 +8,6 @@ from nnunet_ext.trainers.mean_teacher import MeanTeacherTrainer  # noqa: F401
 from nnunet_ext.trainers.min_ent import MinEntTrainer  # noqa: F401
 from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer  # noqa: F401
 from nnunet_ext.trainers.plain import PlainTrainer  # noqa: F401
+from nnunet_ext.trainers.pseudo_ct_synthesis import PseudoCTSynthesisTrainer  # noqa: F401
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer  # noqa: F401
 from nnunet_ext.trainers.vq_semi_supervised import VQSemiSupervisedTrainer  # noqa: F401
