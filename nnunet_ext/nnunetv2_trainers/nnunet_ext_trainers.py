@@ -1,6 +1,7 @@
 """The only module that nnU-Net's trainer search reads: every trainer of nnunet_ext, imported from where it lives."""
 
 from nnunet_ext.trainers.adv_ent import AdvEntTrainer  # noqa: F401
+from nnunet_ext.trainers.amd_das import AMDDASTrainer  # noqa: F401
 from nnunet_ext.trainers.feature_space_da import FeatureSpaceDATrainer  # noqa: F401
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer  # noqa: F401
 from nnunet_ext.trainers.image_space_da import ImageSpaceDATrainer  # noqa: F401
