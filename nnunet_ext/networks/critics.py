@@ -158,9 +158,9 @@ class TranslationCritic(nn.Module):
         modules: list[nn.Module] = []
         channels = input_channels
         for index, (wider, stride) in enumerate(zip(widths, strides, strict=True)):
-            modules.append(_four_convolution(conv_op, channels, wider, stride))
-            if index > 0:
-                modules += normalize(wider)
+            normalization_behind = normalize(wider) if index > 0 else []
+            modules.append(_four_convolution(conv_op, channels, wider, stride, bias=not normalization_behind))
+            modules += normalization_behind
             modules.append(nn.LeakyReLU(NEGATIVE_SLOPE))
             channels = wider
         modules.append(_four_convolution(conv_op, channels, 1, 1))
@@ -181,8 +181,8 @@ def _possible_halvings(size: int) -> int:
     return max(0, (size // HALVABLE).bit_length() - 1)
 
 
-def _four_convolution(conv_op: ConvOp, inputs: int, outputs: int, stride: int) -> nn.Module:
-    return conv_op(inputs, outputs, kernel_size=4, stride=stride, padding=1)
+def _four_convolution(conv_op: ConvOp, inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
+    return conv_op(inputs, outputs, kernel_size=4, stride=stride, padding=1, bias=bias)
 
 
 def _normalization_after(conv_op: ConvOp, kind: Normalization) -> Callable[[int], list[nn.Module]]:

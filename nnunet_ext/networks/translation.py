@@ -1,6 +1,7 @@
 """Translation between two modalities: an encoder and a decoder per domain, and a module that both directions share.
 
-2d only. Nothing works in place: several losses differentiate through one graph.
+2d only. Nothing works in place: several losses differentiate through one graph. A convolution before a normalisation
+has no bias, which the normalisation would take away.
 
 Reference: the AMD-DAS paper, section 4.2.1, and its public code; see docs/amd_das.md.
 """
@@ -31,9 +32,9 @@ class TranslationEncoder(nn.Sequential):
     def __init__(self, input_channels: int, width: int = 64) -> None:
         super().__init__(
             nn.ReflectionPad2d(3),
-            *_normalised(nn.Conv2d(input_channels, width, kernel_size=7), width),
-            *_normalised(nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1), 2 * width),
-            *_normalised(nn.Conv2d(2 * width, 4 * width, kernel_size=3, stride=2, padding=1), 4 * width),
+            *_normalised(nn.Conv2d(input_channels, width, kernel_size=7, bias=False)),
+            *_normalised(nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1, bias=False)),
+            *_normalised(nn.Conv2d(2 * width, 4 * width, kernel_size=3, stride=2, padding=1, bias=False)),
         )
 
 
@@ -52,10 +53,10 @@ class DenseFusion(nn.Module):
         super().__init__()
         inputs = [channels + GROWTH * index for index in range(DENSE_CONVOLUTIONS + 1)]
         self.dense = nn.ModuleList(
-            nn.Sequential(*_normalised(nn.Conv2d(before, GROWTH, kernel_size=3, padding=1), GROWTH))
+            nn.Sequential(*_normalised(nn.Conv2d(before, GROWTH, kernel_size=3, padding=1, bias=False)))
             for before in inputs[:-1]
         )
-        self.last = nn.Sequential(*_normalised(nn.Conv2d(inputs[-1], channels, kernel_size=3, padding=1), channels))
+        self.last = nn.Sequential(*_normalised(nn.Conv2d(inputs[-1], channels, kernel_size=3, padding=1, bias=False)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for convolution in self.dense:
@@ -77,8 +78,8 @@ class TranslationDecoder(nn.Module):
     def __init__(self, output_channels: int, width: int = 64, bounded: bool = True) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *_normalised(_doubling(4 * width, 2 * width), 2 * width),
-            *_normalised(_doubling(2 * width, width), width),
+            *_normalised(_doubling(4 * width, 2 * width)),
+            *_normalised(_doubling(2 * width, width)),
             nn.ReflectionPad2d(3),
             nn.Conv2d(width, output_channels, kernel_size=7),
             nn.Tanh() if bounded else nn.Identity(),
@@ -164,9 +165,9 @@ class SegmentationThroughSynthesis(nn.Module):
         return SynthesisOutput(segmentation, synthetic, features) if with_synthetic else segmentation
 
 
-def _normalised(convolution: nn.Module, channels: int) -> list[nn.Module]:
-    return [convolution, nn.InstanceNorm2d(channels), nn.ReLU()]
+def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    return [convolution, nn.InstanceNorm2d(convolution.out_channels), nn.ReLU()]
 
 
-def _doubling(inputs: int, outputs: int) -> nn.Module:
-    return nn.ConvTranspose2d(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1)
+def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1, bias=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
@@ -19,6 +20,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.networks.feature_unet import FeatureUNet
 from nnunet_ext.networks.segmentation import Segmentation
 
+Segmenter = Literal["plans", "vgg_fcn"]
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of VGG-16, per block
 MULTIPLES = (1, 2, 4, 8, 8)  # of the width
 SMALLEST = 32  # five poolings
@@ -130,6 +132,24 @@ class VGGFCN(FeatureUNet):
         """Return the logits and the hidden map of the input's size."""
         hidden = self.decoder.full_size_map(features)
         return self.decoder.classify(hidden), hidden
+
+
+def segmenter_from_plans(
+    kind: Segmenter,
+    configuration: ConfigurationManager,
+    input_channels: int,
+    output_channels: int,
+    deep_supervision: bool,
+    vgg_width: int = 64,
+) -> FeatureUNet:
+    """Build the plans' U-Net (``plans``) or the paper's network (``vgg_fcn``); ``vgg_width`` only concerns the latter.
+
+    Raises:
+        InputError: the plans do not fit the network.
+    """
+    if kind == "vgg_fcn":
+        return VGGFCN.from_plans(configuration, input_channels, output_channels, deep_supervision, vgg_width)
+    return FeatureUNet.from_plans(configuration, input_channels, output_channels, deep_supervision)
 
 
 def _block(inputs: int, outputs: int, count: int) -> nn.Sequential:
