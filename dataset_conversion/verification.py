@@ -128,8 +128,6 @@ def _label_values(folder: Path, description: dict[str, Any]) -> tuple[set[int], 
     for value in description["labels"].values():
         several = value if isinstance(value, list) else [value]
         regions |= isinstance(value, list)
-        if wrong := [one for one in several if isinstance(one, bool) or not isinstance(one, int)]:
-            raise InputError(f"{folder / 'dataset.json'}: label value {wrong[0]!r} is no integer; mend it")
         values.update(several)
     return values, regions
 

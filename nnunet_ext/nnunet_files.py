@@ -32,8 +32,9 @@ def read_dataset_json(path: Path, advice: str) -> dict[str, Any]:
 
     if not all(isinstance(name, str) for name in content["channel_names"].values()):
         raise InputError(f"{path}: has a channel whose name is no text; {advice}")
-    if not all(_is_label(value) for value in content["labels"].values()):
-        raise InputError(f"{path}: has a label whose value is no whole number from 0, nor a list of such; {advice}")
+    wrong = [value for value in content["labels"].values() if not _is_label(value)]
+    if wrong:
+        raise InputError(f"{path}: label value {wrong[0]!r} is no integer from 0, nor a list of such; {advice}")
     if len(content["labels"]) > MOST_LABELS:
         raise InputError(f"{path}: declares {len(content['labels'])} labels, more than {MOST_LABELS}; {advice}")
     ending = content.get("file_ending")
