@@ -172,7 +172,7 @@ class Run:
         command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", SUITE_PLANS, "-o", self.plans]
         command += ["-c", self.suite.configuration, "--reset", "--preset", self.row.preset]
         for role, datasets in self.row.streams.items():
-            command += [f"--{role}", *datasets]
+            command += [f"--{role}", *(self._filled(dataset) for dataset in datasets)]
         settings = {**self.suite.budget, **self.row.settings, "seed": self.seed}
         return [*command, "--set", *(f"{name}={self._filled(value)}" for name, value in settings.items())]
 
@@ -200,7 +200,10 @@ class Run:
             return text
         training = self.first_stage.training
         names = {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
-        return text.format(**names, number=self.dataset_number, raw=self.place.raw)
+        made = self.row.trains_on
+        further = made.further + self.seed if isinstance(made, MadeData) else 0
+        place = {"raw": self.place.raw, "device": self.place.device}
+        return text.format(**names, **place, number=self.dataset_number, further=further)
 
 
 def write_suite_plans(suite: Suite, folder: Path) -> None:
