@@ -173,6 +173,8 @@ class Run:
         command += ["-c", self.suite.configuration, "--reset", "--preset", self.row.preset]
         for role, datasets in self.row.streams.items():
             command += [f"--{role}", *datasets]
+        if self.row.normalize:
+            command += ["--normalize", *(f"{role}={kind}" for role, kind in self.row.normalize.items())]
         settings = {**self.suite.budget, **self.row.settings, "seed": self.seed}
         return [*command, "--set", *(f"{name}={self._filled(value)}" for name, value in settings.items())]
 
@@ -196,11 +198,13 @@ class Run:
 
     def _filled(self, value: Any) -> str:
         text = str(value)
-        if "{" not in text or self.first_stage is None:
+        if "{" not in text:
             return text
-        training = self.first_stage.training
-        names = {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
-        return text.format(**names, number=self.dataset_number, raw=self.place.raw)
+        names = {"raw": self.place.raw, "device": self.place.device, "number": self.dataset_number}
+        if self.first_stage is not None:
+            training = self.first_stage.training
+            names |= {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
+        return text.format(**names)
 
 
 def write_suite_plans(suite: Suite, folder: Path) -> None:
