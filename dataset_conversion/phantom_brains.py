@@ -1,9 +1,9 @@
 """A generated pair of modalities and diseases: MR-like tumours with labels, CT-like haemorrhages, as nnU-Net raw data.
 
 The MR is FLAIR-like: the skull is dark, the scalp bright, fluid dark, and a tumour is a bright oedema around a darker
-core. The CT is in Hounsfield units: the skull is bright, and a haemorrhage of 55 to 80 HU has a thin dark rim of oedema.
-Lesions of both diseases have outlines of one kind; tumours vary more in size, and MR covers more of the head than CT, so
-that some MR slices resemble CT slices and others do not.
+core. The CT is in Hounsfield units: the skull is bright, and a haemorrhage of 55 to 80 HU has a thin dark rim of
+oedema. Lesions of both diseases have outlines of one kind; tumours vary more in size, and MR covers more of the head
+than CT, so that some MR slices resemble CT slices and others do not.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ class MadeData:
 
     Every seed has its own: ``number + seed``. Words of ``command`` may hold ``{number}`` (of the new data set),
     ``{further}`` (of an unlabelled one that the same command makes, ``further + seed``; the row's streams may be called
-    ``{further}``, too), ``{raw}`` (the folder of raw data sets), ``{device}`` and ``{dataset}``, ``{plans}``,
-    ``{trainer}``, ``{configuration}``, ``{fold}``, ``{checkpoint}`` of the first stage's model.
+    ``{further}``, too), ``{raw}`` (the folder of raw data sets), ``{device}`` and, of the first stage's model,
+    ``{dataset}``, ``{plans}``, ``{trainer}``, ``{configuration}``, ``{fold}`` and ``{checkpoint}``.
     """
 
     number: int
@@ -37,7 +37,8 @@ class Row:
 
     ``trains_on`` is a raw data set of the suite, or several, of which every seed takes one in turn. ``streams`` are
     data sets by role. A row with a ``first_stage`` builds on that row's model of the same seed: its settings may name
-    it as ``{checkpoint}``. A row that is not ``tested`` is only the first stage of others.
+    it as ``{checkpoint}``, and the folder of raw data sets as ``{raw}``. A row that is not ``tested`` is only the first
+    stage of others. ``normalize`` gives streams a normalisation of their own, as ``nnUNetv2_ext_configure`` takes it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Row:
     preset: str = "recommended"
     first_stage: str = ""
     tested: bool = True
+    normalize: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def _declared(row: Row) -> dict[str, Any]:
     data = {**vars(made), "command": list(made.command)} if isinstance(made, MadeData) else made
     streams = {role: list(datasets) for role, datasets in row.streams.items()}
     named = {"trainer": row.trainer, "preset": row.preset, "first_stage": row.first_stage}
-    return {**named, "trains_on": data, "settings": dict(row.settings), "streams": streams}
+    own = {"normalize": dict(row.normalize)} if row.normalize else {}
+    return {**named, **own, "trains_on": data, "settings": dict(row.settings), "streams": streams}
 
 
 def load_suite(name: str) -> Suite:
