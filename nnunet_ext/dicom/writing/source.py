@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -235,6 +237,20 @@ def proxies(source: Source) -> list[Dataset]:
         proxy.LossyImageCompression = lossy if lossy in ("00", "01") else "00"
         result.append(proxy)
     return result
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Run highdicom without its remarks on identifiers that are no UIDs, and on frames of one file."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def equipment_of(model: Model) -> dict[str, Any]:
