@@ -121,6 +121,8 @@ class Run:
     def dataset(self) -> str:
         """Name of the labelled data set; one that is made by a command is called after the row."""
         data = self.row.trains_on
+        if isinstance(data, tuple):
+            return data[self.seed % len(data)]
         if isinstance(data, str):
             return data
         number = f"Dataset{self.dataset_number:03d}"
@@ -133,10 +135,18 @@ class Run:
         data = self.row.trains_on
         if isinstance(data, MadeData):
             return data.number + self.seed
-        match = DATASET_NAME.fullmatch(data)
+        match = DATASET_NAME.fullmatch(self.dataset)
         if match is None:
-            raise InputError(f"suite {self.suite.name}: {self.row.name} trains on {data}, no name of a data set")
+            raise InputError(
+                f"suite {self.suite.name}: {self.row.name} trains on {self.dataset}, no name of a data set"
+            )
         return int(match[1])
+
+    @property
+    def test_set(self) -> Path:
+        """Raw data set with the images that the run predicts."""
+        names = self.suite.test_sets
+        return self.place.raw / names[self.seed % len(names)]
 
     @property
     def training(self) -> Training:
@@ -172,7 +182,7 @@ class Run:
 
     def predict(self, folder: Path) -> list[str]:
         """Predict the test set."""
-        images = self.place.raw / self.suite.test_set / "imagesTs"
+        images = self.test_set / "imagesTs"
         model = self.training.model
         command = ["nnUNetv2_predict", "-i", str(images), "-o", str(folder), "-d", model.dataset]
         command += ["-c", model.configuration, "-f", self.suite.fold, "-tr", model.trainer, "-p", model.plans]
@@ -180,7 +190,7 @@ class Run:
 
     def evaluate(self) -> list[str]:
         """Score the predictions as the suite's profile says."""
-        reference = self.place.raw / self.suite.test_set / "labelsTs"
+        reference = self.test_set / "labelsTs"
         command = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", f"{self.row.name}={self.predictions}"]
         return [*command, "-o", str(self.scores.parent), "--profile", self.suite.profile, "--overwrite"]
 

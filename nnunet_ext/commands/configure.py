@@ -178,7 +178,7 @@ def _checked(name: str, value: str) -> Any:
 
     path = Path(parsed).expanduser().resolve()  # training may start in another folder
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; {name} is {', '.join(words)} or a checkpoint's path")
+        raise InputError(f"{path}: no such file; {name} is {', '.join(words)} or a file's path")
     return str(path)
 
 

@@ -37,6 +37,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     and table 3. Readings: docs/image_space_da.md.
     """
 
+    use_when: ClassVar[str] = "labels are from another site or synthetic, and your own images have none"
     required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
     judges_unforced_samples: ClassVar[bool] = True
     loss_terms: ClassVar[tuple[str, ...]] = (

@@ -113,7 +113,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "fold 5": (("-c", "2d", "-tr", "A", "-f", "5", "--jobs"), "splits_final.json has 0 to 4"),
     "trainer": (
         ("-c", "2d", "-tr", "nnUNetTrainer", "PlainTraner", "--jobs"),
-        "-tr PlainTraner: no such trainer; there are AdvEntTrainer, FeatureSpaceDATrainer, ",
+        "-tr PlainTraner: no such trainer; there are AMDDASTrainer, AdvEntTrainer, FeatureSpaceDATrainer, ",
     ),
     "first stage": (("-c", "2d", "-tr", "GeneralPretrainTrainer", "--jobs"), "-tr GeneralPretrainTrainer: is a first"),
     "module": (("-c", "2d", "-tr", "torch", "--jobs"), "-tr torch: no such trainer"),

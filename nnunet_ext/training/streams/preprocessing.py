@@ -69,20 +69,48 @@ def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     labelled = role not in UNLABELLED_ROLES
     if labelled and "ignore" in dataset_json["labels"]:
         raise InputError(f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert without it")
-    if labelled and "dataset" in dataset_json:  # nnU-Net's list of files that lie elsewhere
+    return labelled_cases(raw_folder, dataset_json) if labelled else unlabelled_cases(raw_folder, dataset_json)
+
+
+def labelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
+    """The training cases of a raw data set.
+
+    Raises:
+        InputError: the folder is missing or empty, a file has no channel number, or a label file is missing.
+    """
+    if "dataset" in dataset_json:  # nnU-Net's list of files that lie elsewhere
         cases = _listed_cases(raw_folder, dataset_json)
     else:
-        cases = _cases_in_folder(raw_folder, dataset_json["file_ending"], labelled)
+        ending = dataset_json["file_ending"]
+        images = images_by_case(raw_folder / "imagesTr", ending, "labelled", "convert the data set with labels")
+        labels = {name: str(raw_folder / "labelsTr" / f"{name}{ending}") for name in images}
+        cases = [RawCase(name, files, labels[name]) for name, files in images.items()]
+    for case in cases:
+        if not Path(str(case.label)).is_file():
+            raise InputError(f"{case.label}: label of case {case.name} is missing; convert the data set again")
+    return _named(cases, raw_folder)
+
+
+def unlabelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
+    """The cases of a raw data set's imagesUn.
+
+    Raises:
+        InputError: the folder is missing or empty, or a file has no channel number.
+    """
+    folder, mend = raw_folder / "imagesUn", "convert the data set with --unlabeled"
+    images = images_by_case(folder, dataset_json["file_ending"], "unlabelled", mend)
+    return _named([RawCase(name, files, None) for name, files in images.items()], raw_folder)
+
+
+def _named(cases: list[RawCase], raw_folder: Path) -> list[RawCase]:
     for case in cases:
         plain_name(case.name, f"{raw_folder / 'dataset.json'}: case")
         gone = [image for image in case.images if not Path(image).is_file()]
         if gone:
             what = "is a link that leads to no file" if Path(gone[0]).is_symlink() else "no such file"
             raise InputError(f"{gone[0]}: {what}; bring back the image of case {case.name}, or remove it")
-        if case.label is not None and not Path(case.label).is_file():
-            raise InputError(f"{case.label}: label of case {case.name} is missing; the {role} stream needs labels")
     if not cases:
-        raise InputError(f"{raw_folder}: no images for the {role} stream; convert the data set again")
+        raise InputError(f"{raw_folder}: no images; convert the data set again")
     return cases
 
 
@@ -97,20 +125,27 @@ def _listed_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
         ) from error
 
 
-def _cases_in_folder(raw_folder: Path, ending: str, labelled: bool) -> list[RawCase]:
-    folder = raw_folder / ("imagesTr" if labelled else "imagesUn")
+def images_by_case(folder: Path, ending: str, what: str, mend: str) -> dict[str, list[str]]:
+    """Image files of each case in a folder, channels in order.
+
+    Args:
+        folder: ``imagesTr`` or the like.
+        ending: of its files.
+        what: kind of images that live there, for the message.
+        mend: what to do where the folder is missing, for the message.
+
+    Raises:
+        InputError: no such folder, or a file has no channel number.
+    """
     if not folder.is_dir():
-        what = "labelled images live in imagesTr" if labelled else "unlabelled images live in imagesUn"
-        mend = "convert the data set with labels" if labelled else "convert the data set with --unlabeled"
-        raise InputError(f"{folder}: no such folder; {what}, {mend}")
+        raise InputError(f"{folder}: no such folder; {what} images live in {folder.name}, {mend}")
     images: dict[str, list[str]] = {}
     for file in sorted(file for file in folder.iterdir() if file.name.endswith(ending) and file.name[0] != "."):
         match = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(ending)}", file.name)
         if match is None:
             raise InputError(f"{file}: has no channel number; nnU-Net names images CASE_0000{ending}")
         images.setdefault(match[1], []).append(str(file))
-    labels = {name: str(raw_folder / "labelsTr" / f"{name}{ending}") if labelled else None for name in images}
-    return [RawCase(name, files, labels[name]) for name, files in images.items()]
+    return images
 
 
 def lesion_values(stream: Stream, dataset_json: dict) -> list[int] | None:
