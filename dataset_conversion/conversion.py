@@ -261,7 +261,7 @@ def _outcome(converter: Converter, folder: Path, case: Case) -> list[Record] | s
     except MemoryError:
         return f"{case.image_files[0]}: does not fit into memory; run again with a smaller -np"
     except OSError:
-        raise  # the result cannot be written: no other case could be
+        raise  # the result cannot be written: no other case could be; a source that cannot be read is an InputError
     except Exception as error:  # a file odd in a way that nobody thought of; the other cases go on
         return f"{case.image_files[0]}: {type(error).__name__}: {first_line(error)}; please report this file's kind"
 
