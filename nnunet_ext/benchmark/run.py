@@ -105,6 +105,13 @@ class Run:
         """Trained, and scored if it is to be."""
         return self.scores.is_file() if self.row.tested else self.training.trained
 
+    def discard_checkpoints(self) -> None:
+        """Delete the checkpoints that no run needs any more: all but the last one of what others build on."""
+        is_first_stage = any(row.first_stage == self.row.name for row in self.suite.rows)
+        for checkpoint in self.training.folder.glob("checkpoint_*.pth"):
+            if checkpoint != self.training.checkpoint or not is_first_stage:
+                checkpoint.unlink()
+
     @property
     def reason(self) -> str:
         """Why there is no result."""
@@ -180,7 +187,10 @@ class Run:
 
     def train(self) -> list[str]:
         """Start the training, or continue it."""
-        return self.training.arguments(self.place.device)
+        arguments = self.training.arguments(self.place.device)
+        if self.row.pretrained and self.first_stage is not None and not self.training.begun:
+            arguments += ["-pretrained_weights", str(self.first_stage.training.checkpoint)]
+        return arguments
 
     def predict(self, folder: Path) -> list[str]:
         """Predict the test set."""

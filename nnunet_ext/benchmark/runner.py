@@ -117,6 +117,8 @@ class Runner:
                     return False
                 if not run.finished:
                     self._attempt(run)
+        if run.finished and not run.suite.keep_checkpoints:
+            run.discard_checkpoints()
         self.progress.done(run)
         return True
 

@@ -83,6 +83,7 @@ def test_rows_of_another_installation_are_named() -> None:
         ({"rows": (replace(PSEUDO, first_stage=""),)}, "no first_stage to make them from"),
         ({"upper": "target-only"}, "there is no row target-only"),
         ({"features": (8, 16)}, "three stages or more"),
+        ({"rows": (Row("later", TARGET, pretrained=True),)}, "names no first_stage to start from"),
         ({"rows": (Row("folds", (TARGET, TARGET)),)}, "2 data sets in turn, and there are 1 test sets"),
     ],
 )
@@ -143,6 +144,24 @@ def test_a_row_may_name_its_raw_folder_and_normalise_a_stream(tmp_path: Path) ->
     assert f"matches_file={tmp_path / 'nnUNet_raw'}/pairs.json" in command
     declared = suite(rows=(row, BASELINE)).declared()["rows"]
     assert declared["adapted"]["normalize"] == row.normalize and "normalize" not in declared["baseline"]
+
+
+def test_a_pretrained_row_starts_from_its_first_stage(tmp_path: Path) -> None:
+    later = Row("later", TARGET, first_stage="baseline", pretrained=True)
+    pair = suite(rows=(BASELINE, later), keep_checkpoints=False)
+    first, second = (Run(pair, pair.row(name), 1, Place(tmp_path, "cpu")) for name in ("baseline", "later"))
+    assert second.train()[-2:] == ["-pretrained_weights", str(first.training.checkpoint)]
+    assert "-pretrained_weights" not in first.train()
+
+    for run in (first, second):
+        run.training.folder.mkdir(parents=True)
+        for name in ("best", "latest", "final"):
+            (run.training.folder / f"checkpoint_{name}.pth").touch()
+    assert "-pretrained_weights" not in second.train()  # continued
+    for run in (first, second):
+        run.discard_checkpoints()
+    assert [path.name for path in first.training.folder.iterdir()] == ["checkpoint_final.pth"]
+    assert list(second.training.folder.iterdir()) == []
 
 
 def test_data_and_declaration_of_a_folder_stay(tmp_path: Path) -> None:
