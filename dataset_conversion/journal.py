@@ -18,6 +18,7 @@ from typing import Any
 
 from dataset_conversion.case_writer import Record, case_of
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import LARGEST_BYTES, parse_json
 from nnunet_ext.whole_file import TEMPORARY_PREFIX, whole_file
 
 JOURNAL_NAME = "conversion.jsonl"
@@ -89,7 +90,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
     """First line of a journal; None where it is no journal of ours."""
     try:
         with path.open(encoding="utf-8") as stream:
-            header = json.loads(stream.readline())
+            header = parse_json(stream.readline(LARGEST_BYTES))
     except (OSError, ValueError):
         return None
     return header if isinstance(header, dict) and {"converter", "settings"} <= header.keys() else None
@@ -99,16 +100,31 @@ def read_records(folder: Path) -> dict[str, list[Record]]:
     """Records of all journals of a data set, by case; lines that a kill cut short are left out."""
     records: dict[str, list[Record]] = {}
     for path in journals(folder):
-        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
             try:
-                entry = json.loads(line)
-                own = [Record(**record) for record in entry["records"]]
+                records.update([_finished_case(line)])
             except (ValueError, TypeError, KeyError):
                 continue
-            # A doctored journal deletes nothing outside.
-            if all(OUTPUT_NAME.fullmatch(name) for record in own for name in record.outputs):
-                records[entry["case"]] = own
     return records
+
+
+def _finished_case(line: str) -> tuple[str, list[Record]]:
+    """Return a case and its records.
+
+    Raises:
+        ValueError: a line that was cut short, or names files elsewhere: a doctored journal deletes nothing outside.
+        TypeError: other content.
+        KeyError: other content.
+    """
+    entry = parse_json(line)
+    records = [Record(**record) for record in entry["records"]]
+    for record in records:
+        if not isinstance(record.outputs, dict):
+            raise TypeError(record.outputs)
+        for name, size in record.outputs.items():
+            if not OUTPUT_NAME.fullmatch(name) or not isinstance(size, int):
+                raise ValueError(name)
+    return str(entry["case"]), records
 
 
 def is_complete(folder: Path, records: list[Record]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -29,6 +28,7 @@ from dataset_conversion.haemorrhage_table import EXPECTED, TYPES, in_words, read
 from dataset_conversion.nifti_headers import open_volume, states_orientation
 from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
 from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ class RsnaIch(DicomConverter):
         if file is None:
             raise InputError(f"{root}: --split official needs BHSD's dataset.json there; it lies beside its README")
         try:
-            content = json.loads(file.read_text(encoding="utf-8-sig"))
+            content = read_object(file, "download it again")
             names = [entry["image"] for entry in content["training"]], list(content["test"])
             train, test = ([case_id(Path(name).name.removesuffix(".nii.gz")) for name in part] for part in names)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file}: is not BHSD's list ({first_line(error)}); download it again") from error
         return [(train, test)]
 

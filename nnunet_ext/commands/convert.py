@@ -149,6 +149,18 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
         help="CT in HU to grey values 0..255, to go with pictures such as COVID-SemiSeg; lung window: -1250 250",
     )  # fmt: skip
     group.add_argument(
+        "--crop", metavar="lungs", help="CT volumes in HU: only the box around the lungs, found by threshold and "
+        "connected components; nnUNetv2_ext_uncrop brings predictions back",
+    )  # fmt: skip
+    group.add_argument(
+        "--lung-masks", type=Path, metavar="FOLDER", help="the same with your own masks CASE.nii.gz, e.g. of "
+        "TotalSegmentator",
+    )  # fmt: skip
+    group.add_argument(
+        "--resize", type=int, metavar="N", help="single slices become N x N pixels, e.g. 352; nnUNetv2_ext_uncrop "
+        "brings predictions back",
+    )  # fmt: skip
+    group.add_argument(
         "--split", default="", metavar="official|paper|patient:K",
         help="write splits_final.json, which nnU-Net takes when planning: a published split, or K folds by patient",
     )  # fmt: skip

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import json
 import re
 import shlex
 import shutil
@@ -18,11 +17,14 @@ from nnunet_ext import locked_program
 from nnunet_ext.commands.entry import command
 from nnunet_ext.commands.evaluate import evaluate, measuring_options, required_profiles
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
 from nnunet_ext.locked_program import BUSY, held
+from nnunet_ext.nnunet_files import read_dataset_json, read_folds
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 from nnunet_ext.stock_commands import command_environment, program
 from nnunet_ext.stock_training import Model, Training
 
+MEND_FOLDS = "mend it, or delete it and let nnU-Net make five folds"
 _LOCK = ".crossval.lock"
 
 
@@ -45,9 +47,9 @@ class Fold(Training):
     @property
     def _validated(self) -> bool:
         try:
-            text = (self.folder / "validation" / "summary.json").read_text(encoding="utf-8")
-            count = len(json.loads(text)["metric_per_case"])
-        except (OSError, ValueError, KeyError, TypeError):  # none, or cut short by a kill
+            summary = read_object(self.folder / "validation" / "summary.json", "", {"metric_per_case": list})
+            count = len(summary["metric_per_case"])
+        except InputError:  # none, or cut short by a kill
             return False
         # A validation that was repeated for its soft maps and killed left some of them, and the summary of the first.
         maps = [path for path in (self.folder / "validation").glob("*.npz") if zipfile.is_zipfile(path)]
@@ -151,18 +153,15 @@ def _require_planned(models: Sequence[Model], folds: Sequence[str]) -> None:
         if model.configuration not in configurations:
             raise InputError(f"{path}: no configuration {model.configuration}; it has {', '.join(configurations)}")
     splits = folder / "splits_final.json"
-    try:
-        count = len(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else 5  # nnU-Net makes five
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{splits}: no readable list of folds") from error
+    count = len(read_folds(splits, MEND_FOLDS)) if splits.is_file() else 5  # nnU-Net makes five
     if wrong := [fold for fold in folds if int(fold) >= count]:
         raise InputError(f"-f {wrong[0]}: no such fold; {splits} has 0 to {count - 1}")
 
 
 def _configurations(plans: Path) -> list[str] | None:
     try:
-        return list(json.loads(plans.read_text(encoding="utf-8"))["configurations"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return list(read_object(plans, "", {"configurations": dict})["configurations"])
+    except InputError:
         return None
 
 
@@ -241,8 +240,8 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
 
 def _require_all_held_out(preprocessed: Path, folds: Sequence[str], predictions: Iterable[Path]) -> None:
     """Every case that a fold holds out is predicted: the evaluation takes a lost one for one of another fold."""
-    splits = json.loads((preprocessed / "splits_final.json").read_text(encoding="utf-8"))
-    ending = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
+    splits = read_folds(preprocessed / "splits_final.json", MEND_FOLDS)
+    ending = read_dataset_json(preprocessed / "dataset.json", "run nnUNetv2_plan_and_preprocess again")["file_ending"]
     held_out = sorted(f"{case}{ending}" for number in folds for case in splits[int(number)]["val"])
     for folder in predictions:
         if lost := [name for name in held_out if not (folder / name).is_file()]:

@@ -208,7 +208,8 @@ def halving_strides(map_size: Sequence[int], least: int = 2, most: int = 5) -> l
 
     Args:
         map_size: spatial size.
-        least, most: limits of the number of layers.
+        least: smallest number of layers.
+        most: largest number of layers.
 
     Returns:
         One stride per layer and axis, 1 or 2.

@@ -26,9 +26,11 @@ class ConfiguredTrainer(nnUNetTrainer):
     the values in which it differs. ``required_streams`` must be configured. ``loss_terms`` and ``diagnostics`` name
     what is logged besides nnU-Net's own: one value per epoch each, in ``training_terms.csv`` and ``.png`` of the
     fold's folder. ``configurations`` are those that the method is made for; ``miniature`` is its smallest training.
-    ``file_settings`` are hyperparameters that name a file, with the words that they admit instead.
+    ``file_settings`` are hyperparameters that name a file, with the words that they admit instead. ``use_when`` is one
+    line of advice for ``nnUNetv2_ext_list``.
     """
 
+    use_when: ClassVar[str] = ""
     configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}

@@ -77,6 +77,7 @@ def test_rows_of_another_installation_are_named() -> None:
         ({"rows": (replace(PSEUDO, first_stage=""),)}, "no first_stage to make them from"),
         ({"upper": "target-only"}, "there is no row target-only"),
         ({"features": (8, 16)}, "three stages or more"),
+        ({"rows": (Row("folds", (TARGET, TARGET)),)}, "2 data sets in turn, and there are 1 test sets"),
     ],
 )
 def test_impossible_declarations_are_refused(changes: dict[str, object], message: str) -> None:
@@ -109,6 +110,16 @@ def test_commands_of_a_run_that_builds_on_another(tmp_path: Path) -> None:
     run.training.folder.mkdir(parents=True)
     (run.training.folder / "checkpoint_latest.pth").touch()
     assert run.train()[-1] == "--c"
+
+
+def test_seeds_take_the_folds_in_turn(tmp_path: Path) -> None:
+    folds = ("Dataset121_A", "Dataset122_B")
+    crossed = suite(rows=(Row("row", folds),), test_set=folds)
+    runs = [Run(crossed, crossed.row("row"), seed, Place(tmp_path, "cpu")) for seed in range(3)]
+    assert [run.dataset for run in runs] == ["Dataset121_A", "Dataset122_B", "Dataset121_A"]
+    assert [run.dataset_number for run in runs] == [121, 122, 121]
+    assert [run.test_set.name for run in runs] == ["Dataset121_A", "Dataset122_B", "Dataset121_A"]
+    assert str(tmp_path / "nnUNet_raw" / "Dataset122_B" / "imagesTs") in runs[1].predict(tmp_path)
 
 
 def test_data_and_declaration_of_a_folder_stay(tmp_path: Path) -> None:
