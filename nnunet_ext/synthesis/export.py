@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_json
+from nnunet_ext.nnunet_files import read_dataset_json, read_folds
 from nnunet_ext.synthesis.contrast import LesionContrast, lesion_contrast
 from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases
 from nnunet_ext.whole_file import whole_file
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nnunet_ext.synthesis.model import SynthesisModel
 
 ENDING = ".nii.gz"
+ADVICE = "convert the source data set again"
 RECORD = "synthesis.json"
 PROVENANCE, CONTRASTS = "provenance.csv", "lesion_contrast.csv"
 
@@ -51,10 +53,7 @@ def source_cases(source: Path) -> list[RawCase]:
     Raises:
         InputError: not such a data set.
     """
-    file = source / "dataset.json"
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; the source's raw data are translated")
-    return raw_cases("general", source, load_json(str(file)))
+    return raw_cases("general", source, read_dataset_json(source / "dataset.json", ADVICE))
 
 
 def export(model: SynthesisModel, job: Export) -> dict[str, LesionContrast]:
@@ -67,7 +66,7 @@ def export(model: SynthesisModel, job: Export) -> dict[str, LesionContrast]:
         InputError: the folder holds something else, or a case cannot be read.
     """
     begin(job)
-    dataset_json = load_json(str(job.source / "dataset.json"))
+    dataset_json = read_dataset_json(job.source / "dataset.json", ADVICE)
     chosen = set(job.cases)
     cases = [case for case in source_cases(job.source) if case.name in chosen]
     for case in tqdm(cases, desc=job.folder.name, unit="case"):
@@ -89,7 +88,7 @@ def begin(job: Export) -> None:
     """
     record = {**job.origin, "source": job.source.name, "cases": list(job.cases)}
     path = job.folder / RECORD
-    if path.is_file() and load_json(str(path)) == record and not (job.folder / "dataset.json").exists():
+    if path.is_file() and read_json(path, "remove the folder") == record and not (job.folder / "dataset.json").exists():
         return
     if job.folder.exists():
         raise InputError(f"{job.folder}: exists already; choose another number with -o, or remove it")
@@ -210,9 +209,9 @@ def _write_splits(job: Export) -> None:
     if not (job.source / name).is_file():
         return
     chosen = set(job.cases)
+    every_fold = read_folds(job.source / name, ADVICE)
     folds = [
-        {part: [case for case in fold[part] if case in chosen] for part in ("train", "val")}
-        for fold in load_json(str(job.source / name))
+        {part: [case for case in fold[part] if case in chosen] for part in ("train", "val")} for fold in every_fold
     ]
     if all(fold["train"] and fold["val"] for fold in folds):
         write_json(folds, job.folder / name)
