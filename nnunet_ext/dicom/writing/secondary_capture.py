@@ -12,7 +12,7 @@ import numpy as np
 
 from nnunet_ext.dicom.writing.measurements import Measurement
 from nnunet_ext.dicom.writing.segments import Model, Segment, ascii_text
-from nnunet_ext.dicom.writing.source import Source, equipment_of, quietly, require_mask, text_of, write_object
+from nnunet_ext.dicom.writing.source import Source, new_object, reference_to, require_mask, text_of, write_object
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,7 +101,6 @@ class _Series:
         from pydicom.uid import generate_uid
 
         self.uid = generate_uid()
-        self.now = datetime.datetime.now()
 
     def write(self, file: Path, picture: Image, number: int, index: int) -> None:
         """Write one picture of the slice ``index``."""
@@ -111,38 +110,17 @@ class _Series:
 
     def _object(self, number: int, index: int) -> Dataset:
         """Everything but the pixels (PS3.3 A.8.1)."""
-        from pydicom.dataset import Dataset, FileMetaDataset
-        from pydicom.uid import UID, RLELossless, generate_uid
+        from pydicom.uid import RLELossless
 
-        equipment = equipment_of(self.model)
-        data = Dataset()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = RLELossless
-        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = UID(SECONDARY_CAPTURE)
-        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
-
-        data.Modality, data.ConversionType = "OT", "WSD"
-        data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = self.uid, self.series_number, number
+        data = new_object(SECONDARY_CAPTURE, RLELossless, "OT", self.model, self.uid, self.series_number)
+        data.ConversionType, data.InstanceNumber = "WSD", number
         data.SeriesDescription = "Automatic segmentation, research use only"
-        data.Manufacturer, data.ManufacturerModelName = equipment["manufacturer"], equipment["manufacturer_model_name"]
-        data.SoftwareVersions, data.DeviceSerialNumber = (
-            equipment["software_versions"],
-            equipment["device_serial_number"],
-        )
         data.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
         data.BurnedInAnnotation = "YES"
         data.PatientOrientation, data.Laterality = orientation_letters(self.source), ""
-        data.InstanceCreationDate = data.ContentDate = data.DateOfSecondaryCapture = self.now.strftime("%Y%m%d")
-        data.InstanceCreationTime = data.ContentTime = data.TimeOfSecondaryCapture = self.now.strftime("%H%M%S")
-        with quietly():
-            header = self.source.of_slices[index]
-            reference = Dataset()
-            reference.ReferencedSOPClassUID = text_of(header, "SOPClassUID")
-            reference.ReferencedSOPInstanceUID = text_of(header, "SOPInstanceUID")
-            frame = self.source.acquisition.slices[index].frame
-            if frame is not None:
-                reference.ReferencedFrameNumber = frame + 1
-            data.SourceImageSequence = [reference]
+        data.ContentDate = data.DateOfSecondaryCapture = data.InstanceCreationDate
+        data.ContentTime = data.TimeOfSecondaryCapture = data.InstanceCreationTime
+        data.SourceImageSequence = [reference_to(self.source, index)]
         return data
 
 
