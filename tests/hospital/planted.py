@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,19 @@ def write_planted(folder: Path, slices: int = 6) -> Path:
 
 def plant(index: int, data: Any) -> None:
     """Fill every text attribute that DICOM knows, and private ones."""
-    from pydicom.datadict import DicomDictionary
+    data.update(texts())
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.{UID_MARKER}.3.{index}"
+    data.FrameOfReferenceUID = f"1.2.{UID_MARKER}.4"
+    data.BodyPartExamined = f"CHEST{MARKER}"
 
+
+@cache
+def texts() -> Any:
+    """A data set of every text attribute, and of private ones."""
+    from pydicom.datadict import DicomDictionary
+    from pydicom.dataset import Dataset
+
+    data = Dataset()
     for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
         group = tag >> 16
         if not keyword or retired or group in (0x0002, 0x0000, 0x0004, 0xFFFE) or keyword in STRUCTURE:
@@ -51,11 +63,9 @@ def plant(index: int, data: Any) -> None:
             data.add_new(tag, vr, TIME)
         elif vr == "AS":
             data.add_new(tag, vr, AGE)
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.{UID_MARKER}.3.{index}"
-    data.FrameOfReferenceUID = f"1.2.{UID_MARKER}.4"
     block = data.private_block(0x0029, f"{MARKER} CREATOR", create=True)
     block.add_new(1, "LO", f"{MARKER} private")
-    data.BodyPartExamined = f"CHEST{MARKER}"
+    return data
 
 
 def leaks(folder: Path) -> list[str]:

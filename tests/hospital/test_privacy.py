@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.commands.dicom_to_nnunet import dicom_to_nnunet_entry
+from nnunet_ext.commands.predict_dicom import predict_dicom_entry
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.privacy import shown_reason
 from tests.hospital.planted import MARKERS, leaks, write_planted
+from tests.miniature_models import write_model
 
 
 @pytest.fixture
@@ -36,6 +38,36 @@ def test_no_identifier_reaches_images_manifest_or_messages(
     assert leaks(temporary) == []
     shown = capfd.readouterr()
     assert not [marker for marker in MARKERS if marker in (shown.out + shown.err).encode()]
+
+
+def test_no_identifier_reaches_deidentified_results(
+    tmp_path: Path, temporary: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    export, output, model = write_planted(tmp_path / "export"), tmp_path / "out", write_model(tmp_path / "results")
+    options = ["-device", "cpu", "--disable_tta", "-np", "1", "--deidentify", "--nifti", "--rtstruct"]
+    with pytest.raises(SystemExit) as ended:
+        predict_dicom_entry(["-i", str(export), "-o", str(output), "-m", str(model), *options])
+    assert ended.value.code == 3
+    assert len(list(output.glob("*/*.dcm"))) >= 2
+    assert leaks(output) == []
+    assert leaks(temporary) == []
+    shown = capfd.readouterr()
+    assert not [marker for marker in MARKERS if marker in (shown.out + shown.err).encode()]
+
+
+def test_otherwise_results_repeat_the_patient_and_nothing_but_dicom_does(tmp_path: Path) -> None:
+    from pydicom import dcmread
+
+    export, output, model = write_planted(tmp_path / "export"), tmp_path / "out", write_model(tmp_path / "results")
+    options = ["-device", "cpu", "--disable_tta", "-np", "1", "--nifti"]
+    with pytest.raises(SystemExit):
+        predict_dicom_entry(["-i", str(export), "-o", str(output), "-m", str(model), *options])
+    for file in sorted(output.rglob("*.dcm")):
+        data = dcmread(file)
+        assert data.PatientID.startswith("ZQX") and data.PatientBirthDate == "19370213"
+        assert not [element for element in data.iterall() if element.tag.is_private]
+        file.unlink()
+    assert leaks(output) == []
 
 
 def test_names_of_files_are_shown_where_they_are_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
