@@ -193,7 +193,7 @@ def _cropped(case: Case, reading: Reading, box: Box) -> tuple[Case, Reading]:
 
 
 def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
-    """A slice of ``size`` x ``size`` pixels; its shape before stands in ``details``.
+    """A slice of ``size`` x ``size`` pixels, called 1 x 1 mm large; its shape before stands in ``details``.
 
     Raises:
         InputError: a volume.
@@ -204,9 +204,8 @@ def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
     image = resized_image(reading.image, size)
     label = None if reading.label is None else resized_label(reading.label, (size, size))
 
-    affine_mm = reading.affine_mm
-    if affine_mm is not None:
-        affine_mm = slice_affine(spacing_of(affine_mm)[:2] * np.array(shape) / size)
+    # Slices of one size are of one spacing, too: nnU-Net resamples what has another to the median.
+    affine_mm = None if reading.affine_mm is None else slice_affine(np.ones(2))
     size_before = "x".join(map(str, shape))
     transforms = (*reading.transforms, f"resized from {size_before} to {size}x{size}")
     details = {**case.details, RESIZED_FROM: size_before}
