@@ -37,7 +37,7 @@ class Row:
 
     ``trains_on`` is a raw data set of the suite, or several, of which every seed takes one in turn. ``streams`` are
     data sets by role. A row with a ``first_stage`` builds on that row's model of the same seed: its settings may name
-    it as ``{checkpoint}``, and the folder of raw data sets as ``{raw}``; with ``pretrained`` the training starts from it
+    it as ``{checkpoint}``, and the folder of raw data sets as ``{raw}``. With ``pretrained``, it starts from that model
     by nnU-Net's ``-pretrained_weights``. A row that is not ``tested`` is only the first stage of others. ``normalize``
     gives streams a normalisation of their own, as ``nnUNetv2_ext_configure`` takes it.
     """
