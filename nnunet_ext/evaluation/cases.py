@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,14 @@ from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.metrics import ConfusionCounts
 from nnunet_ext.nnunet_files import MOST_LABELS
 
-if TYPE_CHECKING:
-    from nnunet_ext.evaluation.array_measures import ArrayMeasurement
-
 ValuePairs = dict[tuple[int, int], int]
 """Number of voxels by (value in the reference, value in the prediction)."""
 
 Measures = dict[tuple[str, str, int], dict[str, float]]
 """Metrics by method, label and unit (the slice's index, or 0)."""
+
+Measurement = Callable[[str, str, LabelMap, LabelMap], Measures]
+"""Measures a case from its arrays: name of the case and of the method, reference, prediction."""
 
 _VOXELS_PER_CHUNK = 1 << 22  # bounds memory; a chest CT has about 1 << 26
 _FEW_VALUES = 16  # whose pairs fit into 8 bits
@@ -98,7 +98,7 @@ def pair_cases(
     return cases, notes
 
 
-def compare_case(case: Case, per_slice: bool = False, measurements: "Sequence[ArrayMeasurement]" = ()) -> Comparison:
+def compare_case(case: Case, per_slice: bool = False, measurements: Sequence[Measurement] = ()) -> Comparison:
     """Read the files of one case, count value pairs and measure; problems are collected, so that one run names all."""
     comparison = Comparison(case)
     for path in case.predictions.values():
