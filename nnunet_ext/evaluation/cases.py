@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.label_files import LabelMap, find_label_files, grid_difference, header_shape, read_label_file
 from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.metrics import ConfusionCounts
+from nnunet_ext.evaluation.profiles import Profile
 from nnunet_ext.nnunet_files import MOST_LABELS
 
 ValuePairs = dict[tuple[int, int], int]
@@ -22,8 +23,17 @@ ValuePairs = dict[tuple[int, int], int]
 Measures = dict[tuple[str, str, int], dict[str, float]]
 """Metrics by method, label and unit (the slice's index, or 0)."""
 
-Measurement = Callable[[str, str, LabelMap, LabelMap], Measures]
-"""Measures a case from its arrays: name of the case and of the method, reference, prediction."""
+
+class Measurement(Protocol):
+    """Measures a case from its arrays."""
+
+    @property
+    def profile(self) -> Profile:
+        """Whose metrics it measures."""
+
+    def __call__(self, case: str, method: str, reference: LabelMap, prediction: LabelMap) -> Measures:
+        """Metrics of one method on one case."""
+
 
 _VOXELS_PER_CHUNK = 1 << 22  # bounds memory; a chest CT has about 1 << 26
 _FEW_VALUES = 16  # whose pairs fit into 8 bits
