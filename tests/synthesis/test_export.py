@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from PIL import Image
 from torch import nn
@@ -218,6 +219,7 @@ def test_geometry_and_labels_are_the_sources(tmp_path: Path, capsys: pytest.Capt
         pixels = sitk.GetArrayFromImage(image)
         assert pixels.dtype == np.int16 and pixels.min() >= 0 and pixels.max() <= 80 and (pixels[0, :3] == 0).all()
 
+    verify_dataset_integrity(str(new), num_processes=1)  # nnU-Net's
     description = json.loads((new / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "CT"} and description["labels"] == DATASET_JSON["labels"]
     assert description["numTraining"] == 4 and description["licence"] == "CC-BY"
