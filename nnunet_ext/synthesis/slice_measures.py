@@ -60,8 +60,8 @@ class LesionBand:
     """A rough segmentation of lesions without labels: values from ``low`` to ``high``, section 3.1 of the paper.
 
     Noise and the thin rim that is left of the skull reach the values of blood, too, and together they are larger than
-    most haemorrhages. So the image is smoothed, and what is narrower than 1/80 of it does not count; both are not in the
-    paper, which takes the pixels as they are.
+    most haemorrhages. So the image is smoothed, and what is narrower than 1/80 of it does not count. The paper takes
+    the pixels as they are.
     """
 
     low: float
