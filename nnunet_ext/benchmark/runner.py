@@ -156,7 +156,7 @@ class Runner:
         with held(lock):
             if (run.place.preprocessed / run.dataset / PLANNED).is_file():
                 return
-            if isinstance(run.row.trains_on, MadeData):
+            if isinstance(run.row.trains_on, MadeData) and not (run.place.raw / run.dataset).is_dir():
                 self._execute(run, run.make_data, of_command)
             self._execute(run, run.plan, of_command)
             folder = run.place.preprocessed / run.dataset

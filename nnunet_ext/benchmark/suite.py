@@ -21,12 +21,14 @@ class MadeData:
     """A labelled data set that a command makes from the model of a row's first stage, such as one of pseudo-labels.
 
     Every seed has its own: ``number + seed``. Words of ``command`` may hold ``{number}`` (of the new data set),
-    ``{raw}`` (the folder of raw data sets), ``{device}`` and, of the first stage's model, ``{dataset}``, ``{plans}``,
-    ``{trainer}``, ``{configuration}``, ``{fold}`` and ``{checkpoint}``.
+    ``{further}`` (of an unlabelled one that the same command makes, ``further + seed``; the row's streams may be called
+    ``{further}``, too), ``{raw}`` (the folder of raw data sets), ``{device}`` and ``{dataset}``, ``{plans}``,
+    ``{trainer}``, ``{configuration}``, ``{fold}``, ``{checkpoint}`` of the first stage's model.
     """
 
     number: int
     command: tuple[str, ...]
+    further: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Suite:
                 raise InputError(f"suite {self.name}: {row.name} builds on {row.first_stage}, no row above it")
             if isinstance(row.trains_on, MadeData) and not row.first_stage:
                 raise InputError(f"suite {self.name}: {row.name} has data made, but no first_stage to make them from")
+            if _names_further(row) and not (isinstance(row.trains_on, MadeData) and row.trains_on.further):
+                raise InputError(f"suite {self.name}: {row.name} names {{further}}, a data set that nothing makes")
         for name in filter(None, (self.lower, self.upper)):
             if name not in names:
                 raise InputError(f"suite {self.name}: there is no row {name} between which a gap is measured")
@@ -126,9 +130,13 @@ class Suite:
         return {"shared": shared, "rows": {row.name: _declared(row) for row in self.rows}}
 
 
+def _names_further(row: Row) -> bool:
+    return any("{further}" in dataset for datasets in row.streams.values() for dataset in datasets)
+
+
 def _declared(row: Row) -> dict[str, Any]:
     made = row.trains_on
-    data = {"number": made.number, "command": list(made.command)} if isinstance(made, MadeData) else made
+    data = {**vars(made), "command": list(made.command)} if isinstance(made, MadeData) else made
     streams = {role: list(datasets) for role, datasets in row.streams.items()}
     named = {"trainer": row.trainer, "preset": row.preset, "first_stage": row.first_stage}
     own = {"normalize": dict(row.normalize)} if row.normalize else {}

@@ -21,7 +21,7 @@ def cycle_loss(
     Returns:
         Scalar, at least 0.
 
-    Reference: Zhu et al. 2017, "Unpaired Image-to-Image Translation", eq. 2; AMD-DAS, the cycle consistency of 3.1.
+    Reference: Zhu et al. 2017, "Unpaired Image-to-Image Translation", eq. 2; Dong et al. (AMD-DAS), eq. 4.
 
     >>> zero, one = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     >>> cycle_loss(zero, one, one, 4 * one)
@@ -46,7 +46,7 @@ def identity_loss(
     Returns:
         Scalar, at least 0.
 
-    Reference: Zhu et al. 2017, section 5.2; not in the AMD-DAS paper, but in its code.
+    Reference: Zhu et al. 2017, section 5.2; not in Dong et al. (AMD-DAS), but in their code.
     """
     return _distance(source_as_source, source) + _distance(target_as_target, target)
 
@@ -62,7 +62,7 @@ def lesion_loss(on_synthetic: torch.Tensor, on_reconstructed: torch.Tensor) -> t
     Returns:
         Scalar. Only the translators follow its gradient; the segmenters have losses of their own.
 
-    Reference: AMD-DAS, the lesion loss of section 3.1.
+    Reference: Dong et al. (AMD-DAS), eq. 5.
     """
     return on_synthetic + on_reconstructed
 

@@ -1,6 +1,7 @@
 """Unsupervised adaptation to another scanner, on generated slices: every baseline on one backbone and budget."""
 
 from dataset_conversion.phantom_domains import SOURCE, TARGET, UNLABELED_TARGET, write_domain_pair
+from nnunet_ext.benchmark.adaptation import intra_domain, self_trained
 from nnunet_ext.benchmark.suite import Row, Suite
 
 ADAPTED = {"target_domain": (UNLABELED_TARGET,)}
@@ -29,6 +30,9 @@ SUITE = Suite(
         Row("adv-ent", SOURCE, "AdvEntTrainer", streams=ADAPTED),
         Row("mean-teacher", SOURCE, "MeanTeacherTrainer", streams=ADAPTED),
         Row("image-space", SOURCE, "ImageSpaceDATrainer", streams=ADAPTED),
+        self_trained("self-training", "source-only", UNLABELED_TARGET, 600),
+        self_trained("self-training-strong", "strong-augmentation", UNLABELED_TARGET, 650, {"augmentation": "strong"}),
+        intra_domain("intra-da", "adv-ent", UNLABELED_TARGET, 700, 750),
         Row("target-only", TARGET),
     ),
 )
