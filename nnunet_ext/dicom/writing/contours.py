@@ -88,7 +88,8 @@ def outlines(pixels: np.ndarray) -> list[np.ndarray]:
     padded = np.pad(cropped.astype(np.float32), 1)
     corner = np.array([columns[0], rows[0]]) - 1
 
-    outer, holes = [], []
+    outer: list[np.ndarray] = []
+    holes: list[np.ndarray] = []
     for contour in find_contours(padded, 0.5):
         points = _without_straight_points(contour[:-1, ::-1] + corner)
         (outer if _signed_area(points) > 0 else holes).append(points)
