@@ -18,14 +18,15 @@ from nnunet_ext.commands.entry import command
 from nnunet_ext.commands.evaluate import evaluate, measuring_options, required_profiles
 from nnunet_ext.errors import InputError
 from nnunet_ext.json_files import read_object
-from nnunet_ext.locked_program import BUSY, held
+from nnunet_ext.locked_program import BUSY
+from nnunet_ext.locks import held
 from nnunet_ext.nnunet_files import read_dataset_json, read_folds
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 from nnunet_ext.stock_commands import command_environment, program
-from nnunet_ext.stock_training import Model, Training
+from nnunet_ext.stock_training import TRAINING_LOCK, Model, Training
 
 MEND_FOLDS = "mend it, or delete it and let nnU-Net make five folds"
-_LOCK = ".crossval.lock"
+_LOCK = ".crossval.lock"  # of a comparison
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Fold(Training):
     @property
     def lock(self) -> Path:
         """Held by the process that trains the fold."""
-        return self.folder / _LOCK
+        return self.folder / TRAINING_LOCK
 
     @property
     def finished(self) -> bool:

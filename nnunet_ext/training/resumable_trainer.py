@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.locks import hold_until_the_end
+from nnunet_ext.stock_training import TRAINING_LOCK
 from nnunet_ext.training.configured_trainer import ConfiguredTrainer
 from nnunet_ext.training.engine import cpu, processes
 from nnunet_ext.training.engine.averaging import frozen_copy
@@ -117,6 +119,8 @@ class ResumableTrainer(ConfiguredTrainer):
         """
         if self.is_cascaded:
             raise InputError(f"{type(self).__name__} does not train a cascade's second stage; use 2d or 3d_fullres")
+        if self.local_rank == 0:
+            hold_until_the_end(Path(self.output_folder, TRAINING_LOCK), "another training of this fold is running")
         self.configure()
         self.averaged_network: nn.Module | None = None
         if self.is_ddp:
