@@ -1,8 +1,8 @@
 """A generated pair of modalities and diseases: MR-like tumours with labels, CT-like haemorrhages, as nnU-Net raw data.
 
 The MR is FLAIR-like: the skull is dark, the scalp bright, fluid dark, and a tumour is a bright oedema around a dark
-core; bright spots without a core are no tumours. The CT is in Hounsfield units: the skull is bright, a haemorrhage of 55
-to 80 HU has a thin dark rim of oedema, and calcifications are brighter than blood. Lesions of both diseases have
+core; bright spots without a core are no tumours. The CT is in Hounsfield units: the skull is bright, a haemorrhage of
+55 to 80 HU has a thin dark rim of oedema, and calcifications are brighter than blood. Lesions of both diseases have
 outlines of one kind; tumours vary more in size, and MR covers more of the head than CT, so that some MR slices resemble
 CT slices and others do not.
 """
