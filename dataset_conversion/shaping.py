@@ -60,11 +60,11 @@ def require_possible(converter: Converter) -> None:
     output_labels(converter)
     output_channels(converter)
     if converter.slices:
-        slice_step(converter.slices)
+        chosen_slices(converter.slices, 1)
         if converter.file_ending == ".png":
             raise InputError(f"--slices {converter.slices}: {converter.name} is single slices already; leave it out")
         if converter.slices == "lesion" and converter.unlabeled:
-            raise InputError("--slices lesion needs labels; with --unlabeled choose all or every:N")
+            raise InputError("--slices lesion needs labels; with --unlabeled choose all, every:N or FIRST:LAST")
     if converter.crop is not None or converter.lung_masks is not None:
         _require_croppable(converter)
     if converter.resize is not None:
@@ -90,18 +90,25 @@ def _require_croppable(converter: Converter) -> None:
         raise InputError(f"--crop, --lung-masks: are for volumes; {converter.name} is single slices already")
 
 
-def slice_step(slices: str) -> int:
-    """Every how many slices one is taken.
+def chosen_slices(slices: str, count: int) -> range:
+    """Return which slices of a volume are looked at, by index from 0.
+
+    Args:
+        slices: what the user wants; ``lesion`` looks at all.
+        count: slices of the volume.
 
     Raises:
-        InputError: not ``lesion``, ``all`` or ``every:N``.
+        InputError: not ``lesion``, ``all``, ``every:N`` or ``FIRST:LAST``.
     """
-    kind, _, step = slices.partition(":")
     if slices in ("lesion", "all"):
-        return 1
-    if kind != "every" or not step.isascii() or not step.isdigit() or int(step) < 1:
-        raise InputError(f"--slices {slices}: write lesion, all or every:N, e.g. every:5")
-    return int(step)
+        return range(count)
+    first, separator, last = slices.partition(":")
+    if separator and last.isascii() and last.isdigit():
+        if first == "every" and int(last) > 0:
+            return range(0, count, int(last))
+        if first.isascii() and first.isdigit() and int(first) <= int(last):
+            return range(int(first), min(int(last) + 1, count))
+    raise InputError(f"--slices {slices}: write lesion, all, every:N or FIRST:LAST, e.g. every:5 or 60:99")
 
 
 def wanted_cases(converter: Converter, found: Found) -> Found:
@@ -226,7 +233,7 @@ def _slices(wanted: str, case: Case, reading: Reading) -> Iterator[tuple[Case, R
     label = None if reading.label is None else np.moveaxis(reading.label, axis, -1)
     affine_mm = slice_affine(np.delete(spacing_of(reading.affine_mm), axis))
     first = box_from_text(case.details[CROP_BOX])[axis][0] if CROP_BOX in case.details else 0
-    for index in range(0, image.shape[-1], slice_step(wanted)):
+    for index in chosen_slices(wanted, image.shape[-1]):
         if wanted == "lesion" and (label is None or not label[..., index].any()):
             continue
         details = {"patient": case.id, **case.details, "volume": case.id, SLICE: str(first + index)}

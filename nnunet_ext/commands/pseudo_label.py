@@ -116,12 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", dest="number", required=True, metavar="ID", help="number of the new raw data set")
     parser.add_argument("--name", default="PseudoLabels", help="its name, default PseudoLabels")
     parser.add_argument(
-        "--keep-cases", type=share, default=0.8, metavar="SHARE",
-        help="of the cases in which foreground is predicted, the most confident ones; default 0.8",
+        "--keep-cases", type=share, default=0.5, metavar="SHARE",
+        help="of the cases in which foreground is predicted, the most confident ones; default 0.5",
     )  # fmt: skip
     parser.add_argument(
-        "--keep-voxels", type=share, default=0.8, metavar="SHARE",
-        help="of the voxels of each class, the most confident ones; the others get nnU-Net's ignore label; default 0.8",
+        "--keep-voxels", type=share, default=0.5, metavar="SHARE",
+        help="of the voxels of each class, the most confident ones; the others get nnU-Net's ignore label; default 0.5",
     )  # fmt: skip
     parser.add_argument(
         "--least-confidence", type=_probability, default=0.0, metavar="P",

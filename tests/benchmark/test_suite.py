@@ -22,7 +22,13 @@ TARGET = "Dataset120_Target"
 BASELINE = Row("baseline", TARGET)
 PSEUDO = Row(
     "pseudo",
-    MadeData(300, ("nnUNetv2_ext_convert", "-d", "{number}", "-i", "{raw}/{dataset}", "-m", "{trainer}__{plans}")),
+    MadeData(
+        300,
+        (
+            *("nnUNetv2_ext_convert", "-d", "{number}", "-i", "{raw}/{dataset}", "-m", "{trainer}__{plans}"),
+            *("-device", "{device}"),
+        ),
+    ),
     settings={"general_checkpoint": "{checkpoint}"},
     first_stage="baseline",
 )
@@ -99,7 +105,8 @@ def test_commands_of_a_run_that_builds_on_another(tmp_path: Path) -> None:
     run = Run(suite(), PSEUDO, 2, Place(tmp_path, "cpu"))
     raw = tmp_path / "nnUNet_raw"
     assert run.make_data() == [
-        "nnUNetv2_ext_convert", "-d", "302", "-i", f"{raw}/{TARGET}", "-m", "PlainTrainer__baseline_seed2"
+        "nnUNetv2_ext_convert", "-d", "302", "-i", f"{raw}/{TARGET}", "-m", "PlainTrainer__baseline_seed2",
+        "-device", "cpu",
     ]  # fmt: skip
     first = tmp_path / "nnUNet_results" / TARGET / "PlainTrainer__baseline_seed2__2d" / "fold_0"
     assert run.configure()[-3:] == [
@@ -121,6 +128,22 @@ def test_seeds_take_the_folds_in_turn(tmp_path: Path) -> None:
     assert [run.dataset_number for run in runs] == [121, 122, 121]
     assert [run.test_set.name for run in runs] == ["Dataset121_A", "Dataset122_B", "Dataset121_A"]
     assert str(tmp_path / "nnUNet_raw" / "Dataset122_B" / "imagesTs") in runs[1].predict(tmp_path)
+
+
+def test_a_row_may_name_its_raw_folder_and_normalise_a_stream(tmp_path: Path) -> None:
+    """Also one that builds on no other."""
+    row = Row(
+        "adapted",
+        TARGET,
+        settings={"matches_file": "{raw}/pairs.json"},
+        streams={"target_domain": (TARGET,)},
+        normalize={"target_domain": "window(0,80)"},
+    )
+    command = Run(suite(rows=(row,)), row, 1, Place(tmp_path, "cpu")).configure()
+    assert command[command.index("--normalize") + 1] == "target_domain=window(0,80)"
+    assert f"matches_file={tmp_path / 'nnUNet_raw'}/pairs.json" in command
+    declared = suite(rows=(row, BASELINE)).declared()["rows"]
+    assert declared["adapted"]["normalize"] == row.normalize and "normalize" not in declared["baseline"]
 
 
 def test_a_pretrained_row_starts_from_its_first_stage(tmp_path: Path) -> None:

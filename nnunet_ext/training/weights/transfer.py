@@ -196,10 +196,10 @@ def _prefix_matches(weights: Iterable[str], ours: set[str]) -> Counter[tuple[str
 
 
 def _without_counted_children(weights: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
-    """The weights with names for numbers where a file counts the network's children: ``backbone.4.0.conv1.weight``.
+    """Name weights whose file counts the children of the network: ``backbone.4.0.conv1.weight``.
 
-    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of them fit thereby, also
-    behind a constant prefix.
+    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of them fit
+    thereby, also behind a constant prefix.
     """
     children = [name for name, _ in network.named_children()]
     named = {}
