@@ -129,7 +129,11 @@ def pieces(converter: Converter, case: Case, reading: Reading) -> Iterator[tuple
     if is_volume and (converter.resize is not None or crops(converter)):
         case = _with_original_grid(case, reading)
     if crops(converter):
-        case, reading = _cropped(case, reading, _box(converter, case, reading))
+        try:
+            box = _box(converter, case, reading)
+        except InputError as error:
+            raise InputError(f"{case.image_files[0]}: {error}") from error
+        case, reading = _cropped(case, reading, box)
 
     image, label, transforms = reading.image, reading.label, reading.transforms
     if label is not None and output_labels(converter).changes:
