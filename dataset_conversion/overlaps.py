@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_conversion.case_writer import Record
+from dataset_conversion.download_folder import sha256_of_file
 from dataset_conversion.journal import journals, read_header, read_records
 
 
@@ -57,10 +58,10 @@ def converted_data_sets(raw: Path) -> dict[Path, str]:
 
 
 def shared_images(first: Path, second: Path) -> str | None:
-    """What two raw data sets of this package share, by what is known of them or else by content; None: nothing."""
+    """What two raw data sets share, by what is known of them or else by content; None: nothing."""
     names = collection_of(first), collection_of(second)
     if names[0] is None or names[1] is None:
-        return None
+        return _equal_files(first, second)
     known = overlap_of(names[0], names[1])
     if known is not None:
         return f"{second.name} overlaps with {first.name}{'' if known.certain else ', probably'}: {known.what}"
@@ -69,6 +70,28 @@ def shared_images(first: Path, second: Path) -> str | None:
         record.case for own in read_records(second).values() for record in own if digests.intersection(_digests(record))
     ]
     return f"{second.name} has {len(copies)} images of {first.name}, e.g. {min(copies)}" if copies else None
+
+
+def _equal_files(first: Path, second: Path) -> str | None:
+    """What data sets of which this package has no record share, by the bytes of their images."""
+    if first == second:
+        return None
+    images, others = _sized_images(first), _sized_images(second)
+    common = set(images.values()) & set(others.values())  # of other sizes they cannot be equal
+    by_digest = {sha256_of_file(image): image for image, size in images.items() if size in common}
+    copies = {image: sha256_of_file(image) for image, size in others.items() if size in common}
+    found = {image: by_digest[digest] for image, digest in copies.items() if digest in by_digest}
+    if not found:
+        return None
+
+    in_test = sum(image.parent.name == "imagesTs" for image in found.values())
+    test = f", {in_test} of them in its test set" if in_test else ""
+    return f"{second.name} has {len(found)} images of {first.name}{test}, e.g. {min(found).name}"
+
+
+def _sized_images(folder: Path) -> dict[Path, int]:
+    files = [file for part in ("Tr", "Ts", "Un") for file in (folder / f"images{part}").glob("[!.]*")]
+    return {file: file.stat().st_size for file in sorted(files)}
 
 
 def known_overlaps(folder: Path, collection: str) -> list[str]:
