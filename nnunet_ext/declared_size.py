@@ -1,5 +1,6 @@
 """What a header declares against what its file can hold: nothing is reserved for a file that lies."""
 
+import math
 from pathlib import Path
 
 from nnunet_ext.errors import InputError
@@ -26,3 +27,20 @@ def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
             f"{path}: is truncated or damaged (its header declares {declared_bytes} bytes, more than its {size} bytes "
             "can hold); download it again"
         )
+
+
+def shape_in_header(path: Path) -> tuple[int, ...]:
+    """Shape of an image file of any format as its header declares it, axes slowest first, without colours.
+
+    Raises:
+        InputError: more voxels than the file can hold.
+        RuntimeError: SimpleITK cannot read the header.
+    """
+    import SimpleITK  # slow to import
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    shape = reader.GetSize()[::-1]
+    require_size(path, math.prod(shape), compressed=True)  # a byte per voxel at least
+    return tuple(shape)

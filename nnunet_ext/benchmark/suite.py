@@ -22,8 +22,8 @@ class MadeData:
 
     Every seed has its own: ``number + seed``. Words of ``command`` may hold ``{number}`` (of the new data set),
     ``{further}`` (of an unlabelled one that the same command makes, ``further + seed``; the row's streams may be called
-    ``{further}``, too), ``{raw}`` (the folder of raw data sets), ``{device}`` and ``{dataset}``, ``{plans}``,
-    ``{trainer}``, ``{configuration}``, ``{fold}``, ``{checkpoint}`` of the first stage's model.
+    ``{further}``, too), ``{raw}`` (the folder of raw data sets), ``{device}`` and, of the first stage's model,
+    ``{dataset}``, ``{plans}``, ``{trainer}``, ``{configuration}``, ``{fold}`` and ``{checkpoint}``.
     """
 
     number: int
@@ -37,7 +37,9 @@ class Row:
 
     ``trains_on`` is a raw data set of the suite, or several, of which every seed takes one in turn. ``streams`` are
     data sets by role. A row with a ``first_stage`` builds on that row's model of the same seed: its settings may name
-    it as ``{checkpoint}``. A row that is not ``tested`` is only the first stage of others.
+    it as ``{checkpoint}``, and the folder of raw data sets as ``{raw}``. With ``pretrained``, it starts from that model
+    by nnU-Net's ``-pretrained_weights``. A row that is not ``tested`` is only the first stage of others. ``normalize``
+    gives streams a normalisation of their own, as ``nnUNetv2_ext_configure`` takes it.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Row:
     preset: str = "recommended"
     first_stage: str = ""
     tested: bool = True
+    normalize: Mapping[str, str] = field(default_factory=dict)
+    pretrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Suite:
     both, as many for every row, are a cross-validation: seed k trains and tests on the k-th, in turn. ``budget`` are
     settings of all rows. ``features`` and ``batch_size`` replace those of nnU-Net's plans, where given, so that a
     run takes minutes. ``lower`` and ``upper`` name the rows between which a gap is to be closed. ``metric`` of
-    ``profile`` (see ``nnUNetv2_ext_evaluate``) is what the table shows.
+    ``profile`` (see ``nnUNetv2_ext_evaluate``) is what the table shows. Without ``keep_checkpoints`` those that no run
+    needs any more are deleted, where networks are large.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Suite:
     profile: str = "plain"
     metric: str = "dice"
     seeds: int = 5
+    keep_checkpoints: bool = True
 
     def __post_init__(self) -> None:
         if 0 < len(self.features) < 3:  # nnU-Net's deep supervision gives the last output no weight: 0 / 0
@@ -94,6 +100,8 @@ class Suite:
                 raise InputError(f"suite {self.name}: two rows are called {row.name}")
             if row.first_stage and row.first_stage not in names[:number]:
                 raise InputError(f"suite {self.name}: {row.name} builds on {row.first_stage}, no row above it")
+            if row.pretrained and not row.first_stage:
+                raise InputError(f"suite {self.name}: {row.name} is pretrained, but names no first_stage to start from")
             if isinstance(row.trains_on, MadeData) and not row.first_stage:
                 raise InputError(f"suite {self.name}: {row.name} has data made, but no first_stage to make them from")
             if _names_further(row) and not (isinstance(row.trains_on, MadeData) and row.trains_on.further):
@@ -136,7 +144,9 @@ def _declared(row: Row) -> dict[str, Any]:
     made = row.trains_on
     data = {**vars(made), "command": list(made.command)} if isinstance(made, MadeData) else made
     streams = {role: list(datasets) for role, datasets in row.streams.items()}
-    named = {"trainer": row.trainer, "preset": row.preset, "first_stage": row.first_stage}
+    named: dict[str, Any] = {"trainer": row.trainer, "preset": row.preset, "first_stage": row.first_stage}
+    named |= {"pretrained": True} if row.pretrained else {}
+    named |= {"normalize": dict(row.normalize)} if row.normalize else {}
     return {**named, "trains_on": data, "settings": dict(row.settings), "streams": streams}
 
 

@@ -12,6 +12,7 @@ from nnunet_ext.atomic_json import write_json
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 from nnunet_ext.json_files import read_object
+from nnunet_ext.locks import held
 from nnunet_ext.nnunet_files import read_dataset_json, read_plans
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 from nnunet_ext.own_trainers import trainers
@@ -21,6 +22,7 @@ from nnunet_ext.training.settings.plans_entry import ROLES
 if TYPE_CHECKING:
     from nnunet_ext.training.settings.plans_entry import PlansEntry
 
+LOCK = ".configure.lock"
 PLAN_AGAIN = "run nnUNetv2_plan_and_preprocess again"
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres")
 PLANS_NAME = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")  # a part of nnU-Net's folder names, which it splits at __
@@ -67,11 +69,6 @@ def _parser() -> argparse.ArgumentParser:
 def configure_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_configure``."""
     arguments = _parser().parse_args(argv)
-
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from nnunet_ext.training.settings.plans_entry import PlansEntry
-
     if arguments.np < 1:
         raise InputError(f"-np {arguments.np}: needs at least one process")
     preprocessed = environment_folder("nnUNet_preprocessed")
@@ -80,6 +77,17 @@ def configure_entry(argv: list[str] | None = None) -> int:
     plans_file = folder / f"{arguments.p}.json"
     if not plans_file.is_file():
         raise InputError(f"{plans_file}: no such plans; run nnUNetv2_plan_and_preprocess -d {arguments.d} first")
+    if arguments.show:
+        return _configure(arguments, dataset, folder, plans_file)
+    with held(folder / LOCK):  # of another one, which writes the same streams or plans
+        return _configure(arguments, dataset, folder, plans_file)
+
+
+def _configure(arguments: argparse.Namespace, dataset: str, folder: Path, plans_file: Path) -> int:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_ext.training.settings.plans_entry import PlansEntry
+
     plans = read_plans(plans_file, PLAN_AGAIN)
     target = _target(plans, folder, arguments.o) if arguments.o else plans_file
     before = {} if arguments.reset else read_object(target if target.is_file() else plans_file, PLAN_AGAIN)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.declared_size import require_size
+from nnunet_ext.declared_size import require_size, shape_in_header
 from nnunet_ext.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
@@ -158,13 +158,8 @@ def header_shape(path: Path) -> tuple[int, ...]:
     Raises:
         InputError: no readable header, or one that declares more than the file can hold.
     """
-    import SimpleITK  # slow to import
-
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    _guarded(path, reader.ReadImageInformation)
-    require_size(path, math.prod(reader.GetSize()), compressed=True)  # a byte per voxel at least
-    return tuple(reader.GetSize()[::-1])
+    shape: tuple[int, ...] = _guarded(path, lambda: shape_in_header(path))
+    return shape
 
 
 def grid_difference(reference: LabelMap, prediction: LabelMap) -> str | None:

@@ -15,8 +15,10 @@ def cycle_loss(
     """Mean absolute difference between images and what they are after two translations, the sum over both domains.
 
     Args:
-        source, target: real images ``[B, channels, *spatial]``.
-        source_again, target_again: the same, translated to the other domain and back.
+        source: real images ``[B, channels, *spatial]``.
+        source_again: the same, translated to the other domain and back.
+        target: real images of the other domain.
+        target_again: the same, there and back.
 
     Returns:
         Scalar, at least 0.
@@ -39,7 +41,8 @@ def identity_loss(
     A translator to the target domain gets a target image, and the reverse. This keeps bright tissue bright.
 
     Args:
-        source, target: real images ``[B, channels, *spatial]``.
+        source: real images ``[B, channels, *spatial]``.
+        target: real images of the other domain.
         source_as_source: the source images, translated to the source domain.
         target_as_target: the target images, translated to the target domain.
 

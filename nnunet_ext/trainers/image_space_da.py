@@ -49,7 +49,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     )
     diagnostics: ClassVar[tuple[str, ...]] = ("discriminator_balance", "adversarial_gradient_ratio")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "recommended": {"average_weights": 0.999},
+        "recommended": {"augmentation": "strong", "average_weights": 0.999},
         "paper": {
             "num_epochs": 400,  # of 250 iterations: 100 000
             "segmentation_loss": "ce",

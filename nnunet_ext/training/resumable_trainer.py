@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.configured_trainer import ConfiguredTrainer
+from nnunet_ext.locks import hold_until_the_end
+from nnunet_ext.stock_training import TRAINING_LOCK
+from nnunet_ext.training.configured_trainer import ConfiguredTrainer, plans_identity
 from nnunet_ext.training.engine import cpu, processes
 from nnunet_ext.training.engine.averaging import frozen_copy
 from nnunet_ext.training.engine.checkpoints import differences, write_checkpoint
@@ -117,6 +119,8 @@ class ResumableTrainer(ConfiguredTrainer):
         """
         if self.is_cascaded:
             raise InputError(f"{type(self).__name__} does not train a cascade's second stage; use 2d or 3d_fullres")
+        if self.local_rank == 0:
+            hold_until_the_end(Path(self.output_folder, TRAINING_LOCK), "another training of this fold is running")
         self.configure()
         self.averaged_network: nn.Module | None = None
         if self.is_ddp:
@@ -322,9 +326,7 @@ class ResumableTrainer(ConfiguredTrainer):
         """The part of an identity that matters now: validation only needs the network."""
         if not self.logger.resume:
             return {name: identity[name] for name in ("trainer", "dataset", "labels", "plans")}
-        defaults = {name: getattr(type(self), name) for name in self.hyperparameters}  # a setting may be newer
-        known = {**defaults, **identity["hyperparameters"]}
-        return {**identity, "hyperparameters": {n: value for n, value in known.items() if n not in self.changeable}}
+        return {**identity, "hyperparameters": self.unchangeable(identity["hyperparameters"])}
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
@@ -334,11 +336,7 @@ class ResumableTrainer(ConfiguredTrainer):
             "dataset": plans.dataset_name,
             "hyperparameters": self.hyperparameters,
             "labels": self.dataset_json["labels"],
-            "plans": {
-                "transpose_forward": plans.transpose_forward,
-                "foreground_intensity_properties": plans.foreground_intensity_properties_per_channel,
-                **self.configuration_manager.configuration,
-            },
+            "plans": plans_identity(plans, self.configuration_manager),
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
+from nnunet_ext.declared_size import shape_in_header
 from nnunet_ext.errors import InputError
 from nnunet_ext.json_files import read_object
 from nnunet_ext.nnunet_files import read_dataset_json
@@ -222,6 +224,10 @@ def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
     """Preprocess one case; returns what went wrong, in one line. Every reader raises exceptions of its own."""
     try:
         preprocess_case(case, settings)
+    except InputError as error:
+        text = str(error)
+        named = text.startswith((settings.folder, *case.images, *filter(None, [case.label])))
+        return text if named else f"{case.images[0]}: {text}"
     except Exception as error:
         return f"{case.images[0]}: {first_line(error)}"
     return None
@@ -239,6 +245,9 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     plans = PlansManager(settings.plans)
     configuration = plans.get_configuration(settings.configuration)
     reader = determine_reader_writer_from_dataset_json(settings.dataset_json, case.images[0], verbose=False)()
+    for file in (*case.images, *filter(None, [case.label])):
+        with suppress(RuntimeError):  # of a format that another reader knows
+            shape_in_header(Path(file))
     data, properties = reader.read_images(case.images)
     channels = len(settings.dataset_json["channel_names"])
     if len(data) != channels:
@@ -261,7 +270,11 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     )
     properties.setdefault("class_locations", {})  # nnU-Net's loader reads it for every case
     arrays = data.astype(np.float32, copy=False), label.astype(np.int16, copy=False)
-    _save(*arrays, properties, Path(settings.folder) / case.name, configuration)
+    try:
+        _save(*arrays, properties, Path(settings.folder) / case.name, configuration)
+    except (OSError, RuntimeError) as error:  # the second from blosc2, which leaves out the reason
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"{settings.folder}: cannot write case {case.name} ({reason}); is the disk full?") from error
 
 
 def _usable_spacing(spacing: list[float], plans: PlansManager, configuration: ConfigurationManager) -> list[float]:
