@@ -259,13 +259,19 @@ def _check_target(role: str, folder: Path, labelled: Path, configuration: PlansE
 
 def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> None:
     """Images that are labelled here and in a stream there may be trained on in one and validated on in the other."""
-    from dataset_conversion.overlaps import shared_images
+    from dataset_conversion.overlaps import shared_images, unknown_origin
 
     raw = environment_folder("nnUNet_raw")
     for name in dict.fromkeys(
         entry.partition("=")[0] for entries in configuration.streams.values() for entry in entries
     ):
-        shared = shared_images(raw / labelled, raw / name)
+        shared = shared_images(raw / labelled, raw / name, read_files=forbid)
+        unknown = unknown_origin(raw / labelled, raw / name)
+        if unknown and not forbid:
+            print(
+                f"note: whether {name} shares images with {labelled} is not checked, because nnUNetv2_ext_convert did "
+                f"not make {' and '.join(unknown)}; --forbid-overlap reads and compares the images"
+            )
         if shared and forbid:
             raise InputError(f"{shared}; leave it out, or leave out --forbid-overlap")
         if shared:
