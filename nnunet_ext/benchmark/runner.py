@@ -118,7 +118,7 @@ class Runner:
                     return False
                 if not run.finished:
                     self._attempt(run)
-        if run.finished and not run.suite.keep_checkpoints:
+        if run.finished and run.suite.discard_checkpoints:
             run.discard_checkpoints()
         self.progress.done(run)
         return True

@@ -62,7 +62,7 @@ class Suite:
     both, as many for every row, are a cross-validation: seed k trains and tests on the k-th, in turn. ``budget`` are
     settings of all rows. ``features`` and ``batch_size`` replace those of nnU-Net's plans, where given, so that a
     run takes minutes. ``lower`` and ``upper`` name the rows between which a gap is to be closed. ``metric`` of
-    ``profile`` (see ``nnUNetv2_ext_evaluate``) is what the table shows. Without ``keep_checkpoints`` those that no run
+    ``profile`` (see ``nnUNetv2_ext_evaluate``) is what the table shows. With ``discard_checkpoints`` those that no run
     needs any more are deleted, where networks are large.
     """
 
@@ -81,7 +81,7 @@ class Suite:
     profile: str = "plain"
     metric: str = "dice"
     seeds: int = 5
-    keep_checkpoints: bool = True
+    discard_checkpoints: bool = False
 
     def __post_init__(self) -> None:
         if 0 < len(self.features) < 3:  # nnU-Net's deep supervision gives the last output no weight: 0 / 0

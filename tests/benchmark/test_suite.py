@@ -148,7 +148,7 @@ def test_a_row_may_name_its_raw_folder_and_normalise_a_stream(tmp_path: Path) ->
 
 def test_a_pretrained_row_starts_from_its_first_stage(tmp_path: Path) -> None:
     later = Row("later", TARGET, first_stage="baseline", pretrained=True)
-    pair = suite(rows=(BASELINE, later), keep_checkpoints=False)
+    pair = suite(rows=(BASELINE, later), discard_checkpoints=True)
     first, second = (Run(pair, pair.row(name), 1, Place(tmp_path, "cpu")) for name in ("baseline", "later"))
     assert second.train()[-2:] == ["-pretrained_weights", str(first.training.checkpoint)]
     assert "-pretrained_weights" not in first.train()

@@ -35,7 +35,7 @@ SUITE = Suite(
     batch_size=2,
     lower="none",
     seeds=3,
-    keep_checkpoints=False,
+    discard_checkpoints=True,
     rows=(
         Row("nnunet", INFECTIONS),
         Row("objects", OBJECTS, TRAINER, ONE_SIZE, tested=False),
