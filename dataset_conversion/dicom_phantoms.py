@@ -81,6 +81,64 @@ def write_series(
     return paths
 
 
+def write_multi_frame(
+    file: Path,
+    hu: np.ndarray,
+    positions_mm: np.ndarray,
+    *,
+    orientation: Sequence[float] = AXIAL,
+    spacing_mm: tuple[float, float] = (1.0, 1.0),
+    order: Sequence[int] | None = None,
+    **options: Any,
+) -> Path:
+    """Write a CT series as one enhanced multi-frame file; arguments as of :func:`write_series`.
+
+    ``order`` gives the slice that is frame 1, 2, ...; default: as they are.
+    """
+    frames = list(range(len(hu)) if order is None else order)
+
+    def edit(_: int, data: Any) -> None:
+        _make_multi_frame(data, hu[frames], positions_mm[frames], orientation, spacing_mm)
+
+    first = slice(frames[0], frames[0] + 1)
+    (path,) = write_series(
+        file.parent, hu[first], positions_mm[first], orientation=orientation, spacing_mm=spacing_mm,
+        names=lambda _: file.name, edit=edit, **options,
+    )  # fmt: skip
+    return path
+
+
+def _make_multi_frame(
+    data: Any, hu: np.ndarray, positions_mm: np.ndarray, orientation: Sequence[float], spacing_mm: Sequence[float]
+) -> None:
+    from pydicom.dataset import Dataset
+    from pydicom.uid import UID
+
+    def group(**fields: Any) -> list[Dataset]:
+        item = Dataset()
+        for name, value in fields.items():
+            setattr(item, name, value)
+        return [item]
+
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2.1")
+    for name in (
+        "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope",
+        "RescaleIntercept",
+    ):  # fmt: skip
+        delattr(data, name)
+    data.NumberOfFrames = len(hu)
+    shared, frames = Dataset(), []
+    shared.PixelMeasuresSequence = group(PixelSpacing=[_decimal(value) for value in spacing_mm], SliceThickness="99")
+    shared.PlaneOrientationSequence = group(ImageOrientationPatient=[_decimal(value) for value in orientation])
+    shared.PixelValueTransformationSequence = group(RescaleSlope=1, RescaleIntercept=INTERCEPT, RescaleType="HU")
+    for position_mm in positions_mm:
+        frame = Dataset()
+        frame.PlanePositionSequence = group(ImagePositionPatient=[_decimal(value) for value in position_mm])
+        frames.append(frame)
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
+    set_pixels(data, np.asarray(hu) - INTERCEPT, bits=16, signed=False)
+
+
 def ct_slice(hu: np.ndarray, position_mm: Sequence[float], orientation: Sequence[float], spacing_mm: Any) -> Any:
     """A CT data set with unsigned 16-bit pixels and intercept -1024, without patient and series."""
     from pydicom.dataset import Dataset, FileMetaDataset

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -235,12 +236,20 @@ def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndar
     digest = hashlib.sha256()
     with source.open("rb") as original, path.open("wb") as copy:
         original.seek(start)
-        for piece in (GZIP_HEADER, *iter(partial(original.read, 1 << 20), b"")):
+        for piece in (GZIP_HEADER, *_pieces(original, source)):
             digest.update(piece)
             copy.write(piece)
     if sha256_of_file(path) != digest.hexdigest():
         raise InputError(f"{path}: reads back with other bytes than were copied; check the disk and repeat")
     return _sitk_sees(path, voxels.shape, affine_mm)
+
+
+def _pieces(stream: BinaryIO, source: Path) -> Iterator[bytes]:
+    """The rest of a source; that it cannot be read is its own fault, not that of the copy."""
+    try:
+        yield from iter(partial(stream.read, 1 << 20), b"")
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror}); copy it again") from error
 
 
 def _deflated_start(path: Path, size: int) -> int | None:

@@ -26,6 +26,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.chmod(_mode_for(path))
         unfinished.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # what a full disk leaves out
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

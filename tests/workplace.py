@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
-from nnunet_ext.locked_program import held
+from nnunet_ext.locks import held
 from nnunet_ext.own_trainers import trainers
 from nnunet_ext.stock_commands import command_environment
 from tests.forked_commands import FORKED, TIMEOUT_SECONDS, Command

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 RESULTS = ("cases.csv", "summary.csv", "tests.csv", "table.csv", "table.tex", "summary.md")
 FIGURES = "figures"
 # As in nnunet_ext.evaluation.profiles, whose import would make --help slow; a test compares them.
-PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "smooth1")
+PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "hits", "smooth1")
 
 
 @command

@@ -43,12 +43,14 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     Where cases of two streams must fit (:meth:`matches`), both are in ``without_spatial_augmentation``: their samples
     are the centres of the cases, with augmented intensities.
 
-    Where a stream without labels is configured, in use or not, every epoch is judged on it (``label_free.py``).
+    Where a stream without labels is configured, in use or not, every epoch is judged on it (``label_free.py``), unless
+    ``scores_without_labels`` is off.
     """
 
     optional_streams: ClassVar[tuple[str, ...]] = ()
     without_spatial_augmentation: ClassVar[tuple[str, ...]] = ()  # roles; "labelled" is nnU-Net's own data set
     judges_unforced_samples: ClassVar[bool] = False
+    scores_without_labels: ClassVar[bool] = True  # False where the network does not segment images of such a stream
 
     augmentation: Literal["nnunet", "strong"] = "nnunet"  # of all streams; strong is that of nnUNetTrainerDA5
 
@@ -205,6 +207,8 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     @property
     def scored_role(self) -> str | None:
         """The stream without labels on which the network is judged every epoch."""
+        if not self.scores_without_labels:
+            return None
         configured = self.plans_entry.streams
         return next((role for role in ("target_domain", "unlabeled") if role in configured), None)
 

@@ -166,7 +166,10 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
         (["--set", "Nobody.num_epochs=2"], "unknown trainer Nobody; valid are: AdvEntTrainer"),
         (["--set", "PlainTrainer.general_checkpoint=random"], "unknown hyperparameter PlainTrainer.general_checkpoint"),
         (["--set", "num_epochs"], "write NAME=VALUE"),
-        (["--set", "general_checkpoint=none.pth"], "none.pth: no such checkpoint"),
+        (
+            ["--set", "general_checkpoint=none.pth"],
+            "none.pth: no such file; general_checkpoint is pretrained, random or a file's path",
+        ),
         (["--normalize", "window(0,80)"], "write ROLE=window(LOW,HIGH), ROLE one of general, unlabeled, target_domain"),
         (
             ["--normalize", "unlabeled=window(0,80)"],

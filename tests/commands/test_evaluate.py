@@ -161,7 +161,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
         lambda r, p: [write_folder(f, {k: bars(0, 0) for k in REFERENCE}) for f in (r, p)],
         "nothing but background",
     ),
-    "broken json": (lambda r, p: (p / "dataset.json").write_text("{"), "dataset.json: no readable 'labels'"),
+    "broken json": (lambda r, p: (p / "dataset.json").write_text("{"), "dataset.json: is not readable as JSON"),
 }
 
 

@@ -12,6 +12,7 @@ from nnunet_ext.nnunet_folders import environment_folder
 
 ADAPTED = {"target_domain": (UNLABELED,)}
 STRONG = {"augmentation": "strong"}
+NARROW = {"generator_width": 8, "critic_width": 16}  # half the default, as for the networks
 
 
 def write_data(raw: Path) -> None:
@@ -25,10 +26,11 @@ SUITE = Suite(
     write_data=write_data,
     test_set=UNCHANGED,
     budget={
-        "num_epochs": 20,
+        "num_epochs": 12,
         "num_iterations_per_epoch": 50,
-        "num_val_iterations_per_epoch": 5,
-        "save_every": 5,
+        "num_val_iterations_per_epoch": 2,
+        "save_every": 6,
+        "average_weights": 0.99,  # a short training averages over its last hundred steps
     },
     features=(8, 16, 32, 64, 128),
     batch_size=4,
@@ -40,7 +42,7 @@ SUITE = Suite(
         Row("strong-augmentation", CHANGED, settings=STRONG),
         Row("adv-ent", CHANGED, "AdvEntTrainer", streams=ADAPTED),
         Row("mean-teacher", CHANGED, "MeanTeacherTrainer", streams=ADAPTED),
-        Row("image-space", CHANGED, "ImageSpaceDATrainer", streams=ADAPTED),
+        Row("image-space", CHANGED, "ImageSpaceDATrainer", settings=NARROW, streams=ADAPTED),
         self_trained("self-training", "source-only", UNLABELED, 600),
         self_trained("self-training-strong", "strong-augmentation", UNLABELED, 650, STRONG),
         Row("target-only", UNCHANGED),

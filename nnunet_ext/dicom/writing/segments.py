@@ -1,0 +1,182 @@
+"""What the labels of a mask are called in DICOM: coded categories and types, colours, what made them.
+
+A JSON file of the user may change any of it; :data:`KNOWN_FILE` holds what usual names of labels mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnunet_ext.errors import InputError
+
+KNOWN_FILE = Path(__file__).with_name("known_segments.json")
+LONGEST_LABEL = 64  # characters of DICOM's LO
+LONGEST_CODE = 16  # characters of DICOM's SH
+NO_SEGMENTS = ("background", "ignore")
+KEYS = ("label", "category", "type", "colour", "lesions")
+
+
+class CodedText(NamedTuple):
+    """A concept of a coding scheme, e.g. ``("10200004", "SCT", "Liver")``."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+TISSUE = CodedText("85756007", "SCT", "Tissue")
+COLOURS_RGB = (
+    (255, 90, 40), (60, 160, 250), (250, 220, 50), (90, 200, 90), (190, 100, 230), (70, 210, 210), (240, 110, 170),
+    (170, 130, 80),
+)  # fmt: skip
+"""Of segments whose names are not known, in turn."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a result.
+
+    ``number`` counts from 1 without gaps, ``values`` are the label values of the mask that belong to it (several for a
+    region). ``label`` is ASCII of at most 64 characters. ``lesions`` says whether each connected component is measured
+    on its own.
+    """
+
+    number: int
+    label: str
+    values: tuple[int, ...]
+    category: CodedText = TISSUE
+    type: CodedText = TISSUE
+    colour_rgb: tuple[int, int, int] = COLOURS_RGB[0]
+    lesions: bool = False
+
+    def of(self, mask: np.ndarray) -> np.ndarray:
+        """Where a mask of label values shows this segment, boolean."""
+        if len(self.values) == 1:
+            return np.asarray(mask == self.values[0])
+        return np.isin(mask, self.values)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What made a mask, as every result names it. ``serial`` tells two trainings apart, e.g. a checkpoint's digest."""
+
+    name: str
+    version: str
+    manufacturer: str = "nnunet_ext"
+    serial: str = "unknown"
+
+
+def segments_of(labels: Mapping[str, int | Sequence[int]], file: Path | None = None) -> tuple[Segment, ...]:
+    """Segments of the labels of a ``dataset.json``, in the order of their values; background and ignore are left out.
+
+    Args:
+        labels: name to value, or to the values of a region.
+        file: JSON of the user: ``{"segments": {NAME: {"label": ..., "category": [VALUE, SCHEME, MEANING],
+            "type": [...], "colour": [R, G, B], "lesions": true}}}``, every key optional.
+
+    Raises:
+        InputError: the file is damaged, or names a label that the model does not have.
+    """
+    wanted = {name: _values_of(value) for name, value in labels.items() if name.casefold() not in NO_SEGMENTS}
+    if not wanted:
+        raise InputError("the labels name no segment beside the background; nothing can be written")
+    choices = {} if file is None else _choices_in(file)
+    unknown = sorted(choices.keys() - wanted.keys())
+    if unknown:
+        raise InputError(f"{file}: names the segment '{unknown[0]}', but the model's labels are {', '.join(wanted)}")
+
+    segments = []
+    ordered = sorted(wanted, key=lambda name: wanted[name] if len(wanted[name]) == 1 else (0, *wanted[name]))
+    for number, name in enumerate(ordered, start=1):
+        segment = _default_segment(number, name, wanted[name])
+        segments.append(_with_choice(segment, choices.get(name, {}), f"{file}: segment '{name}'"))
+    return tuple(segments)
+
+
+def ascii_text(text: str, otherwise: str = "unnamed", longest: int = LONGEST_LABEL) -> str:
+    r"""A text that every character set of DICOM holds.
+
+    >>> ascii_text("Läsion\\1"), ascii_text("病灶", "Segment 1")
+    ('Lasion 1', 'Segment 1')
+    """
+    decomposed = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    kept = re.sub(r"[^\x20-\x5b\x5d-\x7e]", " ", decomposed)
+    words = " ".join(kept.split())
+    return words[:longest].strip() or otherwise
+
+
+def _values_of(value: int | Sequence[int]) -> tuple[int, ...]:
+    return (int(value),) if isinstance(value, int | np.integer) else tuple(int(part) for part in value)
+
+
+def _default_segment(number: int, name: str, values: tuple[int, ...]) -> Segment:
+    """The segment as its name says."""
+    colour = COLOURS_RGB[(number - 1) % len(COLOURS_RGB)]
+    plain = Segment(number, ascii_text(name, f"Segment {number}"), values, colour_rgb=colour)
+    words = {word.removesuffix("s") for word in re.split(r"[^a-z]+", name.casefold())}
+    for known in _known().values():
+        if words & {word.removesuffix("s") for word in known["words"]}:
+            return _with_choice(plain, {key: known[key] for key in KEYS if key in known}, str(KNOWN_FILE))
+    return plain
+
+
+@cache
+def _known() -> dict[str, dict[str, Any]]:
+    content = json.loads(KNOWN_FILE.read_text(encoding="utf-8"))
+    return dict(content["segments"])
+
+
+def _choices_in(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is not a JSON file that can be read ({type(error).__name__})") from error
+    segments = content.get("segments") if isinstance(content, dict) else None
+    if not isinstance(segments, dict) or not all(isinstance(value, dict) for value in segments.values()):
+        raise InputError(f'{file}: holds no {{"segments": {{NAME: {{...}}}}}}')
+    return segments
+
+
+def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Segment:
+    """The segment with what a JSON entry says of it."""
+    if unknown := sorted(choice.keys() - set(KEYS)):
+        raise InputError(f"{where}: has the key '{unknown[0]}'; valid are {', '.join(KEYS)}")
+    changes: dict[str, Any] = {}
+    if "label" in choice:
+        changes["label"] = ascii_text(str(choice["label"]), segment.label)
+    for key in ("category", "type"):
+        if key in choice:
+            changes[key] = _code_of(choice[key], f"{where}: {key}")
+    if "colour" in choice:
+        changes["colour_rgb"] = _colour_of(choice["colour"], where)
+    if "lesions" in choice:
+        if not isinstance(choice["lesions"], bool):
+            raise InputError(f"{where}: lesions is true or false, not {choice['lesions']!r}")
+        changes["lesions"] = choice["lesions"]
+    return replace(segment, **changes)
+
+
+def _code_of(value: object, where: str) -> CodedText:
+    texts = isinstance(value, list) and len(value) == 3 and all(isinstance(part, str) and part for part in value)
+    if not texts:
+        raise InputError(f'{where} is not [value, scheme, meaning], such as ["10200004", "SCT", "Liver"]')
+    code = CodedText(*value)  # type: ignore[misc]
+    if len(code.value) > LONGEST_CODE or len(code.scheme) > LONGEST_CODE:
+        raise InputError(f"{where} has a value or scheme of more than {LONGEST_CODE} characters")
+    return code._replace(meaning=ascii_text(code.meaning))
+
+
+def _colour_of(value: object, where: str) -> tuple[int, int, int]:
+    whole = isinstance(value, list) and len(value) == 3 and all(type(part) is int for part in value)
+    if not whole or not all(0 <= part <= 255 for part in value):  # type: ignore[attr-defined]
+        raise InputError(f"{where}: colour is three whole numbers from 0 to 255, not {value!r}")
+    return tuple(value)  # type: ignore[arg-type,return-value]
