@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_ext.benchmark.adaptation import intra_domain, self_trained
 from nnunet_ext.benchmark.run import Place, Run, write_suite_plans
 from nnunet_ext.benchmark.runner import prepare
 from nnunet_ext.benchmark.suite import SUITES, MadeData, Row, Suite, found, load_suite, unavailable
@@ -31,6 +32,10 @@ PSEUDO = Row(
     ),
     settings={"general_checkpoint": "{checkpoint}"},
     first_stage="baseline",
+)
+TWO_STAGES = (
+    self_trained("self", "baseline", "Dataset503_X", 600),
+    intra_domain("intra", "baseline", "Dataset503_X", 700, 750),
 )
 
 
@@ -81,6 +86,7 @@ def test_rows_of_another_installation_are_named() -> None:
         ({"rows": (BASELINE, BASELINE)}, "two rows are called baseline"),
         ({"rows": (PSEUDO, BASELINE)}, "builds on baseline, no row above it"),
         ({"rows": (replace(PSEUDO, first_stage=""),)}, "no first_stage to make them from"),
+        ({"rows": (BASELINE, replace(PSEUDO, streams={"target_domain": ("{further}",)}))}, "that nothing makes"),
         ({"upper": "target-only"}, "there is no row target-only"),
         ({"features": (8, 16)}, "three stages or more"),
         ({"rows": (Row("later", TARGET, pretrained=True),)}, "names no first_stage to start from"),
@@ -162,6 +168,20 @@ def test_a_pretrained_row_starts_from_its_first_stage(tmp_path: Path) -> None:
         run.discard_checkpoints()
     assert [path.name for path in first.training.folder.iterdir()] == ["checkpoint_final.pth"]
     assert list(second.training.folder.iterdir()) == []
+
+
+def test_rows_of_two_stages_have_data_of_their_own_for_every_seed(tmp_path: Path) -> None:
+    declared = suite(rows=(BASELINE, *TWO_STAGES))
+    place = Place(tmp_path, "cpu")
+    trained, split = (Run(declared, row, 3, place) for row in TWO_STAGES)
+    model = ["-d", TARGET, "-c", "2d", "-tr", "PlainTrainer", "-p", "baseline_seed3", "-f", "0", "-device", "cpu"]
+    shares = ["--keep-cases", "0.5", "--keep-voxels", "0.5"]
+    expected = ["nnUNetv2_ext_pseudo_label", *model, "-i", "Dataset503_X", "-o", "603", "--name", "self", *shares]
+    assert trained.make_data() == expected
+    numbers = ["-o", "703", "--hard", "753", "--name", "intra"]
+    assert split.make_data() == ["nnUNetv2_ext_split_target", *model, "-i", "Dataset503_X", *numbers]
+    configured = split.configure()
+    assert configured[configured.index("--target_domain") + 1] == "753" and split.row.trainer == "AdvEntTrainer"
 
 
 def test_data_and_declaration_of_a_folder_stay(tmp_path: Path) -> None:
