@@ -114,7 +114,8 @@ def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
         InputError: the pixels or the place of a frame cannot be read.
     """
     groups = list(data.get("PerFrameFunctionalGroupsSequence") or ())
-    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
+    shared_groups: list[Any] = list(data.get("SharedFunctionalGroupsSequence") or [])
+    shared = shared_groups[0] if shared_groups else {}
     try:
         pixels = np.asarray(data.pixel_array)
         pixels = pixels[None] if pixels.ndim == 2 else pixels
@@ -131,7 +132,7 @@ def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
 
 def _frame(group: Any, shared: Any, pixels: np.ndarray, label_map: bool) -> _Frame:
     def item(name: str) -> Any:
-        items = group.get(name) or (shared.get(name) if shared is not None else None)
+        items = group.get(name) or shared.get(name) or []
         return items[0]
 
     number = None if label_map else int(item("SegmentIdentificationSequence").ReferencedSegmentNumber)

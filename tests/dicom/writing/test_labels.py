@@ -205,7 +205,7 @@ def test_contours_through_pixel_centres_hold_them(tmp_path: Path, regular: Sourc
     """As programs write that take an outline from OpenCV."""
 
     def edit(contour: Any) -> None:
-        x, y, z = np.array(contour.ContourData, float).reshape(-1, 3)[0]
+        _, _, z = np.array(contour.ContourData, float).reshape(-1, 3)[0]
         corners = [(5, 10), (10, 10), (10, 12), (5, 12)]
         points_mm = [(-10.25 + COLUMN_MM * column, -20.5 + ROW_MM * row, z) for column, row in corners]
         contour.ContourData = [f"{value:.2f}" for point in points_mm for value in point]
