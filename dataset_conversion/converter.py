@@ -78,7 +78,7 @@ class Converter(ABC):
     unlabeled: bool = False
     """``--unlabeled``: training images without their labels, into imagesUn."""
     slices: str = ""
-    """``--slices``: ``lesion``, ``all`` or ``every:N``, as single axial slices; empty: volumes."""
+    """``--slices``: ``lesion``, ``all``, ``every:N`` or ``FIRST:LAST``, as single axial slices; empty: volumes."""
     window: tuple[float, ...] | None = None
     """``--window``: CT in HU to grey values 0..255 of this range."""
     crop: str | None = None

@@ -68,8 +68,8 @@ def shared_images(first: Path, second: Path, *, read_files: bool = False) -> str
     Args:
         first: folder of a raw data set.
         second: another.
-        read_files: also read the images of a data set that this package did not make; otherwise nothing is known of
-            it, see :func:`unknown_origin`.
+        read_files: read the images of a data set that this package did not make, to compare voxels; otherwise only
+            files that are equal byte by byte are found there, see :func:`unknown_origin`.
 
     Raises:
         InputError: images of such a data set are missing or cannot be read, so that nothing can be said.
@@ -79,11 +79,33 @@ def shared_images(first: Path, second: Path, *, read_files: bool = False) -> str
     if known is not None:
         return f"{second.name} overlaps with {first.name}{'' if known.certain else ', probably'}: {known.what}"
     if None in names and not read_files:
-        return None
+        return _equal_files(first, second)
 
     digests = image_digests(first)
     copies = {case for digest, case in image_digests(second).items() if digest in digests}
     return f"{second.name} has {len(copies)} images of {first.name}, e.g. {min(copies)}" if copies else None
+
+
+def _equal_files(first: Path, second: Path) -> str | None:
+    """What data sets of which this package has no record share, by the bytes of their images."""
+    if first == second:
+        return None
+    images, others = _sized_images(first), _sized_images(second)
+    common = set(images.values()) & set(others.values())  # of other sizes they cannot be equal
+    by_digest = {sha256_of_file(image): image for image, size in images.items() if size in common}
+    copies = {image: sha256_of_file(image) for image, size in others.items() if size in common}
+    found = {image: by_digest[digest] for image, digest in copies.items() if digest in by_digest}
+    if not found:
+        return None
+
+    in_test = sum(image.parent.name == "imagesTs" for image in found.values())
+    test = f", {in_test} of them in its test set" if in_test else ""
+    return f"{second.name} has {len(found)} images of {first.name}{test}, e.g. {min(found).name}"
+
+
+def _sized_images(folder: Path) -> dict[Path, int]:
+    files = [file for part in ("Tr", "Ts", "Un") for file in (folder / f"images{part}").glob("[!.]*")]
+    return {file: file.stat().st_size for file in sorted(files)}
 
 
 def unknown_origin(*folders: Path) -> list[str]:

@@ -1,9 +1,10 @@
-"""A generated pair of modalities and diseases: MR-like tumours with labels, CT-like haemorrhages, as nnU-Net raw data.
+"""Generated MR-like tumours with labels and CT-like haemorrhages, as nnU-Net raw data.
 
-The MR is FLAIR-like: the skull is dark, the scalp bright, fluid dark, and a tumour is a bright oedema around a darker
-core. The CT is in Hounsfield units: the skull is bright, and a haemorrhage of 55 to 80 HU has a thin dark rim of oedema.
-Lesions of both diseases have outlines of one kind; tumours vary more in size, and MR covers more of the head than CT, so
-that some MR slices resemble CT slices and others do not.
+The MR is FLAIR-like: the skull is dark, the scalp bright, fluid dark, and a tumour is a bright oedema around a dark
+core; bright spots without a core are no tumours. The CT is in Hounsfield units: the skull is bright, a haemorrhage of
+55 to 80 HU has a thin dark rim of oedema, and calcifications are brighter than blood. Lesions of both diseases have
+outlines of one kind; tumours vary more in size, and MR covers more of the head than CT, so that some MR slices resemble
+CT slices and others do not.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ MR_GREY = (0, 330, 30, 50, 240, 190, 80)  # air, scalp, bone, fluid, grey matter
 CT_HU = (-1000, 15, 900, 8, 38, 28, 48)
 TUMOUR = LesionKind(number=(1, 2), radius_mm=(8, 30))
 HAEMORRHAGE = LesionKind(number=(1, 2), radius_mm=(8, 22))
+AGE_SPOTS = LesionKind(number=(2, 5), radius_mm=(5, 12))  # bright in FLAIR, common, and no tumour
+CALCIFICATIONS = LesionKind(number=(0, 3), radius_mm=(2, 5))  # brighter than blood
 MR_LEVELS = (0.0, 1.0)
 CT_LEVELS = (0.1, 0.7)
 
@@ -90,12 +93,16 @@ def mr_slice(seed: int, patient: int, size: int) -> BrainSlice:
     generator = np.random.default_rng([seed, patient])
     head = head_slice(generator, size, generator.uniform(*MR_LEVELS))
     grey = painted(head, MR_GREY)
+    in_brain = head.depth_mm > 0
+    for outline in lesion_outlines(head, generator, AGE_SPOTS):
+        grey = _blended(grey, _share(outline, 0.15) * in_brain, generator.uniform(300, 380))
+
     label = np.zeros(grey.shape, np.uint8)
     for outline in lesion_outlines(head, generator, TUMOUR):
-        oedema, core = _share(outline, 0.08), _share(outline - generator.uniform(0.35, 0.55), 0.08)
-        oedema, core = oedema * (head.depth_mm > 0), core * (head.depth_mm > 0)
-        grey += oedema * (generator.uniform(330, 420) - grey)
-        grey += core * (generator.uniform(140, 260) - grey)
+        oedema = _share(outline, 0.08) * in_brain
+        core = _share(outline - generator.uniform(0.3, 0.5), 0.08) * in_brain
+        grey = _blended(grey, oedema, generator.uniform(330, 420))
+        grey = _blended(grey, core, generator.uniform(60, 200))
         label[oedema > 0.5] = 1
 
     bias = 1 + 0.1 * smooth_noise(generator, grey.shape, 0.3 * size)
@@ -110,19 +117,28 @@ def ct_slice(seed: int, patient: int, size: int) -> BrainSlice:
     generator = np.random.default_rng([seed, patient])
     head = head_slice(generator, size, generator.uniform(*CT_LEVELS))
     hu = painted(head, CT_HU)
+    in_brain = head.depth_mm > 0
+    for outline in lesion_outlines(head, generator, CALCIFICATIONS):
+        hu = _blended(hu, _share(outline, 0.2) * in_brain, generator.uniform(90, 180))
+
     label = np.zeros(hu.shape, np.uint8)
     for outline in lesion_outlines(head, generator, HAEMORRHAGE):
-        oedema, blood = _share(outline + generator.uniform(0.1, 0.3), 0.05), _share(outline, 0.06)
-        oedema, blood = oedema * (head.depth_mm > 0), blood * (head.depth_mm > 0)
-        hu += oedema * (20 - hu) * (hu > 20)
+        oedema = _share(outline + generator.uniform(0.1, 0.3), 0.05) * in_brain
+        blood = _share(outline, 0.06) * in_brain
+        hu = _blended(hu, oedema * (hu > 20), 20)
         clot = generator.uniform(55, 80) + 4 * smooth_noise(generator, hu.shape, 1.5)
-        hu += blood * (clot - hu)
+        hu = _blended(hu, blood, clot)
         label[blood > 0.5] = 1
 
-    hardening = 8 * np.exp(-np.clip(head.depth_mm, 0, None) / 6) * (head.depth_mm > 0)
-    noise = 4 * smooth_noise(generator, hu.shape, 0.6)
+    hardening = 8 * np.exp(-np.clip(head.depth_mm, 0, None) / 6) * in_brain
+    noise = 5 * smooth_noise(generator, hu.shape, 0.6)
     scanned = ndimage.gaussian_filter(hu + hardening, 0.5) + noise
     return BrainSlice(np.round(scanned).astype(np.int16), label, head.inside_skull)
+
+
+def _blended(values: np.ndarray, share: np.ndarray, other: float | np.ndarray) -> np.ndarray:
+    """Return the values with a share of another one in each pixel."""
+    return values + share * (other - values)
 
 
 def _share(outline: np.ndarray, softness: float) -> np.ndarray:

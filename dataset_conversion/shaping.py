@@ -60,11 +60,11 @@ def require_possible(converter: Converter) -> None:
     output_labels(converter)
     output_channels(converter)
     if converter.slices:
-        slice_step(converter.slices)
+        chosen_slices(converter.slices, 1)
         if converter.file_ending == ".png":
             raise InputError(f"--slices {converter.slices}: {converter.name} is single slices already; leave it out")
         if converter.slices == "lesion" and converter.unlabeled:
-            raise InputError("--slices lesion needs labels; with --unlabeled choose all or every:N")
+            raise InputError("--slices lesion needs labels; with --unlabeled choose all, every:N or FIRST:LAST")
     if converter.crop is not None or converter.lung_masks is not None:
         _require_croppable(converter)
     if converter.resize is not None:
@@ -90,18 +90,25 @@ def _require_croppable(converter: Converter) -> None:
         raise InputError(f"--crop, --lung-masks: are for volumes; {converter.name} is single slices already")
 
 
-def slice_step(slices: str) -> int:
-    """Every how many slices one is taken.
+def chosen_slices(slices: str, count: int) -> range:
+    """Return which slices of a volume are looked at, by index from 0.
+
+    Args:
+        slices: what the user wants; ``lesion`` looks at all.
+        count: slices of the volume.
 
     Raises:
-        InputError: not ``lesion``, ``all`` or ``every:N``.
+        InputError: not ``lesion``, ``all``, ``every:N`` or ``FIRST:LAST``.
     """
-    kind, _, step = slices.partition(":")
     if slices in ("lesion", "all"):
-        return 1
-    if kind != "every" or not step.isascii() or not step.isdigit() or int(step) < 1:
-        raise InputError(f"--slices {slices}: write lesion, all or every:N, e.g. every:5")
-    return int(step)
+        return range(count)
+    first, separator, last = slices.partition(":")
+    if separator and last.isascii() and last.isdigit():
+        if first == "every" and int(last) > 0:
+            return range(0, count, int(last))
+        if first.isascii() and first.isdigit() and int(first) <= int(last):
+            return range(int(first), min(int(last) + 1, count))
+    raise InputError(f"--slices {slices}: write lesion, all, every:N or FIRST:LAST, e.g. every:5 or 60:99")
 
 
 def wanted_cases(converter: Converter, found: Found) -> Found:
@@ -122,7 +129,11 @@ def pieces(converter: Converter, case: Case, reading: Reading) -> Iterator[tuple
     if is_volume and (converter.resize is not None or crops(converter)):
         case = _with_original_grid(case, reading)
     if crops(converter):
-        case, reading = _cropped(case, reading, _box(converter, case, reading))
+        try:
+            box = _box(converter, case, reading)
+        except InputError as error:
+            raise InputError(f"{case.image_files[0]}: {error}") from error
+        case, reading = _cropped(case, reading, box)
 
     image, label, transforms = reading.image, reading.label, reading.transforms
     if label is not None and output_labels(converter).changes:
@@ -193,7 +204,7 @@ def _cropped(case: Case, reading: Reading, box: Box) -> tuple[Case, Reading]:
 
 
 def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
-    """A slice of ``size`` x ``size`` pixels; its shape before stands in ``details``.
+    """A slice of ``size`` x ``size`` pixels, called 1 x 1 mm large; its shape before stands in ``details``.
 
     Raises:
         InputError: a volume.
@@ -204,9 +215,8 @@ def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
     image = resized_image(reading.image, size)
     label = None if reading.label is None else resized_label(reading.label, (size, size))
 
-    affine_mm = reading.affine_mm
-    if affine_mm is not None:
-        affine_mm = slice_affine(spacing_of(affine_mm)[:2] * np.array(shape) / size)
+    # Slices of one size are of one spacing, too: nnU-Net resamples what has another to the median.
+    affine_mm = None if reading.affine_mm is None else slice_affine(np.ones(2))
     size_before = "x".join(map(str, shape))
     transforms = (*reading.transforms, f"resized from {size_before} to {size}x{size}")
     details = {**case.details, RESIZED_FROM: size_before}
@@ -223,7 +233,7 @@ def _slices(wanted: str, case: Case, reading: Reading) -> Iterator[tuple[Case, R
     label = None if reading.label is None else np.moveaxis(reading.label, axis, -1)
     affine_mm = slice_affine(np.delete(spacing_of(reading.affine_mm), axis))
     first = box_from_text(case.details[CROP_BOX])[axis][0] if CROP_BOX in case.details else 0
-    for index in range(0, image.shape[-1], slice_step(wanted)):
+    for index in chosen_slices(wanted, image.shape[-1]):
         if wanted == "lesion" and (label is None or not label[..., index].any()):
             continue
         details = {"patient": case.id, **case.details, "volume": case.id, SLICE: str(first + index)}

@@ -28,7 +28,8 @@ from tests.workplace import (
 pytestmark = pytest.mark.e2e
 
 RUNS = [(name, "2d") for name in trainers()]
-RUNS += [("RelationDrivenTrainer", "3d_fullres"), ("ImageSpaceDATrainer", "3d_fullres")]
+THREE_D = ("RelationDrivenTrainer", "ImageSpaceDATrainer", "VQSemiSupervisedTrainer")
+RUNS += [(name, "3d_fullres") for name in THREE_D]
 
 
 @pytest.fixture(scope="session")

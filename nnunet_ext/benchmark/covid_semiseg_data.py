@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,28 +12,12 @@ from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import environment_folder
 
 DOWNLOAD = "COVID_SEMISEG"  # environment variable: folder of the unpacked download
 FOLDS = 5
 MULTICLASS = tuple(f"Dataset{520 + fold}_CovidSemiSegFold{fold}" for fold in range(FOLDS))
 UNLABELED = "Dataset525_CovidSemiSegUnlabeled"
-
-
-def download_folder() -> Path:
-    """The unpacked download that the user names.
-
-    Raises:
-        InputError: none is named, or it is no folder.
-    """
-    named = os.environ.get(DOWNLOAD, "")
-    if not named:
-        raise InputError(
-            f"{DOWNLOAD} is not set; set it to the folder of the unpacked download, from {CovidSemiSeg.download}"
-        )
-    folder = Path(named)
-    if not folder.is_dir():
-        raise InputError(f"{DOWNLOAD}={named}: no such folder")
-    return folder
 
 
 @dataclass(frozen=True)
@@ -49,8 +32,12 @@ class FoldsOfSlices:
     unlabeled: int | None = None  # so many, evenly spread over the volumes; None: all
 
     def __call__(self, raw: Path) -> None:
-        """Write all data sets into nnU-Net's folder of raw data sets."""
-        source = download_folder()
+        """Write all data sets into nnU-Net's folder of raw data sets.
+
+        Raises:
+            InputError: the user names no download, or a slice of it cannot be converted.
+        """
+        source = environment_folder(DOWNLOAD)
         scratch = raw / ".converted"
         labels = "ggo,consolidation"
         labelled = converted(

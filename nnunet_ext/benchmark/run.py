@@ -105,6 +105,13 @@ class Run:
         """Trained, and scored if it is to be."""
         return self.scores.is_file() if self.row.tested else self.training.trained
 
+    def discard_checkpoints(self) -> None:
+        """Delete the checkpoints that no run needs any more: all but the last one of what others build on."""
+        is_first_stage = any(row.first_stage == self.row.name for row in self.suite.rows)
+        for checkpoint in self.training.folder.glob("checkpoint_*.pth"):
+            if checkpoint != self.training.checkpoint or not is_first_stage:
+                checkpoint.unlink()
+
     @property
     def reason(self) -> str:
         """Why there is no result."""
@@ -172,13 +179,18 @@ class Run:
         command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", SUITE_PLANS, "-o", self.plans]
         command += ["-c", self.suite.configuration, "--reset", "--preset", self.row.preset]
         for role, datasets in self.row.streams.items():
-            command += [f"--{role}", *datasets]
+            command += [f"--{role}", *(self._filled(dataset) for dataset in datasets)]
+        if self.row.normalize:
+            command += ["--normalize", *(f"{role}={kind}" for role, kind in self.row.normalize.items())]
         settings = {**self.suite.budget, **self.row.settings, "seed": self.seed}
         return [*command, "--set", *(f"{name}={self._filled(value)}" for name, value in settings.items())]
 
     def train(self) -> list[str]:
         """Start the training, or continue it."""
-        return self.training.arguments(self.place.device)
+        arguments = self.training.arguments(self.place.device)
+        if self.row.pretrained and self.first_stage is not None and not self.training.begun:
+            arguments += ["-pretrained_weights", str(self.first_stage.training.checkpoint)]
+        return arguments
 
     def predict(self, folder: Path) -> list[str]:
         """Predict the test set."""
@@ -196,11 +208,16 @@ class Run:
 
     def _filled(self, value: Any) -> str:
         text = str(value)
-        if "{" not in text or self.first_stage is None:
+        if "{" not in text:
             return text
-        training = self.first_stage.training
-        names = {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
-        return text.format(**names, number=self.dataset_number, raw=self.place.raw)
+        made = self.row.trains_on
+        further = made.further + self.seed if isinstance(made, MadeData) else 0
+        names = {"raw": self.place.raw, "device": self.place.device}
+        names |= {"number": self.dataset_number, "further": further}
+        if self.first_stage is not None:
+            training = self.first_stage.training
+            names |= {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
+        return text.format(**names)
 
 
 def write_suite_plans(suite: Suite, folder: Path) -> None:

@@ -228,12 +228,33 @@ def _check_streams(configuration: PlansEntry, labelled: str) -> None:
                     f"note: {dataset} and {labelled} call their channels {names}; their intensities should look alike, "
                     f"or take --normalize {role}=..."
                 )
+            _check_target(role, raw / dataset, raw / labelled, configuration)
             foreground = [name for name in content["labels"] if name not in ("background", "ignore")]
             if role == "general" and not lesions and len(foreground) > 1:
                 print(
                     f"note: {dataset}: {', '.join(foreground)} all become lesion; if one is an organ, name the others: "
                     f"--general {dataset}={foreground[-1]}"
                 )
+
+
+def _check_target(role: str, folder: Path, labelled: Path, configuration: PlansEntry) -> None:
+    """A target domain has intensities of the labelled data set's unit; that its labels are ignored is said.
+
+    Raises:
+        InputError: it is the labelled data set itself, or has another unit and no normalisation of its own.
+    """
+    from dataset_conversion.units import different_units
+    from nnunet_ext.training.streams.preprocessing import ignores_labels
+
+    if role != "target_domain":
+        return
+    units = different_units(labelled, folder)
+    if units and role not in configuration.normalizations:
+        raise InputError(f"{units}; convert both to one unit (--window), or take --normalize {role}=window(LOW,HIGH)")
+    if ignores_labels(role, folder) and folder == labelled:
+        raise InputError(f"{folder.name}: is the labelled data set itself and has no imagesUn; name a target data set")
+    if ignores_labels(role, folder):
+        print(f"note: {folder.name} has no imagesUn: its imagesTr are used, its labels are ignored")
 
 
 def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> None:

@@ -141,8 +141,8 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
         "them, into imagesUn",
     )  # fmt: skip
     group.add_argument(
-        "--slices", default=kind.slices, metavar="lesion|all|every:N",
-        help="single axial slices instead of volumes: those with a label, all, or every Nth",
+        "--slices", default=kind.slices, metavar="lesion|all|every:N|FIRST:LAST",
+        help="single axial slices instead of volumes: those with a label, all, every Nth, or a range counted from 0",
     )  # fmt: skip
     group.add_argument(
         "--window", nargs=2, type=float, metavar=("LOW", "HIGH"),

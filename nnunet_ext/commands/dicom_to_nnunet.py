@@ -17,9 +17,14 @@ PARTIAL = 3
 def dicom_to_nnunet_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_dicom_to_nnunet``; 0 if all went well, 3 if some series or cases failed."""
     arguments = _parser().parse_args(argv)
+    with options.without_library_remarks():
+        return _write(arguments)
 
+
+def _write(arguments: argparse.Namespace) -> int:
     # Imported here, so that --help and wrong arguments answer at once.
     from nnunet_ext.hospital.each_case import write_inputs
+    from nnunet_ext.hospital.images import require_orientation
     from nnunet_ext.hospital.manifest import FILE_NAME, write_manifest
     from nnunet_ext.hospital.model import opened_model
     from nnunet_ext.hospital.selection import read_selection
@@ -42,6 +47,7 @@ def dicom_to_nnunet_entry(argv: list[str] | None = None) -> int:
     if not found.cases:
         raise InputError("no study has series that meet the rules; see the table above, and --rules")
 
+    require_orientation(arguments.orientation)
     options.require_output(arguments.o, arguments.i)
     names = options.names_file(arguments.names, arguments.o)
     note_names({case.name: case.identifiers for case in found.cases}, names)

@@ -29,7 +29,7 @@ MARKER = RESULTS[-1]  # written last: where it is missing, a run was stopped
 FIGURES = "figures"
 LOCK = ".evaluate.lock"
 # As in nnunet_ext.evaluation.profiles, whose import would make --help slow; a test compares them.
-PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "smooth1")
+PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "hits", "smooth1")
 
 
 @command

@@ -66,11 +66,15 @@ def match_entry(argv: list[str] | None = None) -> int:
     if arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}: use a whole number from 0")
 
+    from nnunet_ext.synthesis.data_set_matching import Pairing, match_data_sets
     from nnunet_ext.synthesis.match_figure import match_figure
     from nnunet_ext.synthesis.matches import write_matches
+    from nnunet_ext.synthesis.matching import Weights
 
     source, target, lesion = _measurings(arguments)
-    matches = _matches(source, target, lesion, arguments)
+    weights = Weights(arguments.fingerprint_weight, arguments.lesion_weight)
+    pairing = Pairing(arguments.n, weights, arguments.seed, lesion)
+    matches = match_data_sets(source, target, pairing, arguments.np)
     figure = arguments.o.with_suffix(".png")
     match_figure(matches, source, target, figure)
     write_matches(matches, arguments.o)
@@ -111,37 +115,6 @@ def _window(arguments: argparse.Namespace, target: SliceFiles) -> tuple[float, f
     if not low < high:
         raise InputError(f"--window {low:g} {high:g}: the low end comes first")
     return low, high
-
-
-def _matches(source: Measuring, target: Measuring, lesion: str, arguments: argparse.Namespace) -> Matches:
-    """Measure and rank."""
-    from nnunet_ext.synthesis.matches import Matches
-    from nnunet_ext.synthesis.matching import Weights, nearest_sources, rank, similar_targets, subsets
-    from nnunet_ext.synthesis.slice_measures import measure_slices
-
-    weights = Weights(arguments.fingerprint_weight, arguments.lesion_weight)
-    source_slices = measure_slices(source, arguments.np)
-    target_slices = measure_slices(target, arguments.np)
-    ranking = rank(source_slices, target_slices, arguments.n, weights)
-
-    nearest = nearest_sources(ranking, source_slices, target_slices)
-    matched = {entry.source for entry in nearest.values()}
-    parameters = {
-        "n_similar": arguments.n,
-        "fingerprint_weight": weights.fingerprint,
-        "lesion_weight": weights.lesion,
-        "target_lesion": lesion,
-        "target_window": target.window,
-        "seed": arguments.seed,
-    }
-    return Matches(
-        source.files.dataset,
-        target.files.dataset,
-        parameters,
-        similar_targets(ranking, source_slices, target_slices),
-        nearest,
-        subsets(source_slices.names, matched, arguments.seed),
-    )
 
 
 def summary(matches: Matches) -> str:

@@ -76,11 +76,14 @@ def target_of(args: argparse.Namespace, model: TrainedModel) -> list[RawCase]:
         InputError: there are none, or they do not fit the model.
     """
     from dataset_conversion.overlaps import shared_images
+    from dataset_conversion.units import different_units
     from nnunet_ext.pseudo_labels.domains import target_cases
 
     raw = environment_folder("nnUNet_raw")
     own, target = model.model.dataset, dataset_name(args.target)
     cases, notes = target_cases(raw / target, model.dataset_json, own)
+    if units := different_units(raw / own, raw / target):
+        raise InputError(f"{units}; convert both to one unit (--window)")
     shared = shared_images(raw / own, raw / target) if own != target else None
     if shared and args.forbid_overlap:
         raise InputError(f"{shared}; leave it out, or leave out --forbid-overlap")
@@ -116,12 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", dest="number", required=True, metavar="ID", help="number of the new raw data set")
     parser.add_argument("--name", default="PseudoLabels", help="its name, default PseudoLabels")
     parser.add_argument(
-        "--keep-cases", type=share, default=0.8, metavar="SHARE",
-        help="of the cases in which foreground is predicted, the most confident ones; default 0.8",
+        "--keep-cases", type=share, default=0.5, metavar="SHARE",
+        help="of the cases in which foreground is predicted, the most confident ones; default 0.5",
     )  # fmt: skip
     parser.add_argument(
-        "--keep-voxels", type=share, default=0.8, metavar="SHARE",
-        help="of the voxels of each class, the most confident ones; the others get nnU-Net's ignore label; default 0.8",
+        "--keep-voxels", type=share, default=0.5, metavar="SHARE",
+        help="of the voxels of each class, the most confident ones; the others get nnU-Net's ignore label; default 0.5",
     )  # fmt: skip
     parser.add_argument(
         "--least-confidence", type=_probability, default=0.0, metavar="P",

@@ -45,7 +45,7 @@ def read_volume(acquisition: Acquisition) -> Volume:
     slices, unit, remarks = _read_slices(acquisition)
     grid = grid_of(acquisition.stack)
     warnings = list(acquisition.stack.describe()) if acquisition.stack.kind == "missing" else []
-    if unit == "HU" and slices.min() >= NO_AIR_HU:
+    if _lacks_air(slices, unit):
         warnings.append(f"no value lies below {NO_AIR_HU}: perhaps not HU")
         unit = "unknown"
     if not acquisition.stack.is_grid:
@@ -53,6 +53,16 @@ def read_volume(acquisition: Acquisition) -> Volume:
         slices = _resampled(slices, slice_places(acquisition.stack, grid), grid.shape, float(fill))
     voxels = slices.transpose(2, 1, 0)
     return Volume(acquisition, voxels, grid, unit, (*acquisition.remarks, *remarks), tuple(warnings))
+
+
+def read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str]:
+    """Values (n, row, column) of the slices themselves, never resampled, and their unit as :func:`read_volume` says.
+
+    Raises:
+        InputError: as :func:`read_volume`.
+    """
+    slices, unit, _ = _read_slices(acquisition)
+    return slices, "unknown" if _lacks_air(slices, unit) else unit
 
 
 def slices_on_grid(arrays: np.ndarray, acquisition: Acquisition) -> np.ndarray:
@@ -116,6 +126,11 @@ def acquisition_in(slices: Sequence[Slice], rules: Rules | None = None, index: i
             return acquisition
     reasons = "; ".join(sorted({item.reason for item in rejected})) or "no such acquisition"
     raise InputError(f"the series {reasons}")
+
+
+def _lacks_air(slices: np.ndarray, unit: str) -> bool:
+    """Whether values that should be Hounsfield units cannot be those of a patient."""
+    return unit == "HU" and bool(slices.min() >= NO_AIR_HU)
 
 
 def _read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str, list[str]]:

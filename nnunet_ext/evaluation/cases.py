@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,26 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.label_files import LabelMap, find_label_files, grid_difference, header_shape, read_label_file
 from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.metrics import ConfusionCounts
+from nnunet_ext.evaluation.profiles import Profile
 from nnunet_ext.nnunet_files import MOST_LABELS
-
-if TYPE_CHECKING:
-    from nnunet_ext.evaluation.array_measures import ArrayMeasurement
 
 ValuePairs = dict[tuple[int, int], int]
 """Number of voxels by (value in the reference, value in the prediction)."""
 
 Measures = dict[tuple[str, str, int], dict[str, float]]
 """Metrics by method, label and unit (the slice's index, or 0)."""
+
+
+class Measurement(Protocol):
+    """Measures a case from its arrays."""
+
+    @property
+    def profile(self) -> Profile:
+        """Whose metrics it measures."""
+
+    def __call__(self, case: str, method: str, reference: LabelMap, prediction: LabelMap) -> Measures:
+        """Metrics of one method on one case."""
+
 
 _VOXELS_PER_CHUNK = 1 << 22  # bounds memory; a chest CT has about 1 << 26
 _FEW_VALUES = 16  # whose pairs fit into 8 bits
@@ -98,7 +108,7 @@ def pair_cases(
     return cases, notes
 
 
-def compare_case(case: Case, per_slice: bool = False, measurements: "Sequence[ArrayMeasurement]" = ()) -> Comparison:
+def compare_case(case: Case, per_slice: bool = False, measurements: Sequence[Measurement] = ()) -> Comparison:
     """Read the files of one case, count value pairs and measure; problems are collected, so that one run names all."""
     comparison = Comparison(case)
     for path in case.predictions.values():

@@ -81,6 +81,15 @@ def write_images(case: Case, folder: Path, ending: str, orientation: str = AS_SC
     return WrittenCase(written.shape, written.affine_lps_mm, tuple(channels))
 
 
+def require_orientation(orientation: str) -> None:
+    """Check an orientation before anything is read.
+
+    Raises:
+        InputError: as :func:`oriented`.
+    """
+    oriented(np.zeros((1, 1, 1), np.uint8), Grid((1, 1, 1), np.eye(4)), orientation)
+
+
 def oriented(voxels: np.ndarray, grid: Grid, orientation: str) -> tuple[np.ndarray, Grid]:
     """Return voxels and their grid with axes turned towards an orientation.
 

@@ -108,7 +108,7 @@ def read_model(folder: Path) -> ModelFolder:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model; {ADVICE}")
-    model = ModelFolder(folder, _read_object(folder / "dataset.json"), _read_object(folder / "plans.json"))
+    model = ModelFolder(folder, read_object(folder / "dataset.json"), read_object(folder / "plans.json"))
     try:
         names, ending = model.channel_names, model.file_ending
     except (KeyError, ValueError, AttributeError, TypeError) as error:
@@ -155,15 +155,24 @@ def _is_plans(name: str) -> bool:
     return path.name == "plans.json" and not path.parent.name.startswith("fold_")
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, advice: str = ADVICE) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: of the file.
+        advice: what the user should do if that fails.
+
+    Raises:
+        InputError: absent, damaged, or something else.
+    """
     try:
         if path.stat().st_size > LARGEST_JSON_BYTES:
-            raise InputError(f"{path}: is too large; {ADVICE}")
+            raise InputError(f"{path}: is too large; {advice}")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {ADVICE}") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON; {ADVICE}") from error
+        raise InputError(f"{path}: is not JSON; {advice}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is not a JSON object; {ADVICE}")
+        raise InputError(f"{path}: is not a JSON object; {advice}")
     return content

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nnunet_ext.errors import InputError
@@ -13,6 +17,22 @@ from nnunet_ext.keyed_names import key_file
 BUILT_IN_RULES = ("any", "chest", "head")
 SEGMENTATION_KINDS = ("binary", "labelmap", "fractional")
 NAMES_FILE = "cases.jsonl"
+
+
+@contextmanager
+def without_library_remarks() -> Iterator[None]:
+    """Silence pydicom and highdicom, whose remarks quote values of headers."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +61,17 @@ def add_series(parser: argparse.ArgumentParser) -> None:
 
 
 def add_privacy(parser: argparse.ArgumentParser) -> None:
-    """Add where names of cases are noted, and whether names of files may be shown."""
+    """Add where names of cases are noted, and how an export is read."""
     parser.add_argument(
         "--names", type=Path, metavar="FILE",
         help=f"note here what case names stand for, mode 0600, outside of the output; default {NAMES_FILE} beside the "
         "key of names",
     )  # fmt: skip
+    add_scan(parser)
+
+
+def add_scan(parser: argparse.ArgumentParser) -> None:
+    """Add how an export is read, and whether names of files may be shown."""
     parser.add_argument(
         "--keep-names", action="store_true", help="show names of files and texts of headers in messages; off"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from nnunet_ext.dicom.rules import Rules
 from nnunet_ext.dicom.series import Acquisition, Rejected
 from nnunet_ext.errors import InputError
@@ -31,13 +29,26 @@ def shown_reason(error: BaseException | str, *paths: str) -> str:
     before, separator, after = text.partition(": ")
     if separator and ("/" in before or "\\" in before or not before):
         text = after
-    while "(" in text:
-        shorter = re.sub(r"\s*\([^()]*\)", "", text)
-        if shorter == text:
-            text = text.partition("(")[0]  # never closed
-        text = shorter if shorter != text else text
-    printable = "".join(filter(str.isprintable, text))
+    printable = "".join(filter(str.isprintable, _without_brackets(text)))
     return printable[:LONGEST_REASON].strip()
+
+
+def _without_brackets(text: str) -> str:
+    """Return a text without what stands in brackets, also where a bracket is never closed.
+
+    >>> _without_brackets("is damaged (a (b) c); copy it (now")
+    'is damaged; copy it'
+    """
+    kept = []
+    depth = 0
+    for character in text:
+        if character == "(":
+            depth += 1
+        if depth == 0:
+            kept.append(character)
+        if character == ")":
+            depth = max(depth - 1, 0)
+    return "".join(kept).replace(" ;", ";").replace(" ,", ",").strip()
 
 
 def reason_of(rejected: Rejected, rules: Rules) -> str:

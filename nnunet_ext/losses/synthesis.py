@@ -15,13 +15,15 @@ def cycle_loss(
     """Mean absolute difference between images and what they are after two translations, the sum over both domains.
 
     Args:
-        source, target: real images ``[B, channels, *spatial]``.
-        source_again, target_again: the same, translated to the other domain and back.
+        source: real images ``[B, channels, *spatial]``.
+        source_again: the same, translated to the other domain and back.
+        target: real images of the other domain.
+        target_again: the same, there and back.
 
     Returns:
         Scalar, at least 0.
 
-    Reference: Zhu et al. 2017, "Unpaired Image-to-Image Translation", eq. 2; AMD-DAS, the cycle consistency of 3.1.
+    Reference: Zhu et al. 2017, "Unpaired Image-to-Image Translation", eq. 2; Dong et al. (AMD-DAS), eq. 4.
 
     >>> zero, one = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     >>> cycle_loss(zero, one, one, 4 * one)
@@ -39,14 +41,15 @@ def identity_loss(
     A translator to the target domain gets a target image, and the reverse. This keeps bright tissue bright.
 
     Args:
-        source, target: real images ``[B, channels, *spatial]``.
+        source: real images ``[B, channels, *spatial]``.
+        target: real images of the other domain.
         source_as_source: the source images, translated to the source domain.
         target_as_target: the target images, translated to the target domain.
 
     Returns:
         Scalar, at least 0.
 
-    Reference: Zhu et al. 2017, section 5.2; not in the AMD-DAS paper, but in its code.
+    Reference: Zhu et al. 2017, section 5.2; not in Dong et al. (AMD-DAS), but in their code.
     """
     return _distance(source_as_source, source) + _distance(target_as_target, target)
 
@@ -62,7 +65,7 @@ def lesion_loss(on_synthetic: torch.Tensor, on_reconstructed: torch.Tensor) -> t
     Returns:
         Scalar. Only the translators follow its gradient; the segmenters have losses of their own.
 
-    Reference: AMD-DAS, the lesion loss of section 3.1.
+    Reference: Dong et al. (AMD-DAS), eq. 5.
     """
     return on_synthetic + on_reconstructed
 

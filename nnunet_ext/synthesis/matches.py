@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
 
 FORMAT = "nnunet_ext matches 1"
 MEND = "run nnUNetv2_ext_match again"
@@ -71,14 +71,8 @@ def read_matches(path: Path) -> Matches:
     Raises:
         InputError: it cannot be read, is something else, or contradicts itself.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name the file of nnUNetv2_ext_match") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is no JSON file; {MEND}") from error
-
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_object(path, MEND)
+    if content.get("format") != FORMAT:
         raise InputError(f"{path}: does not hold matches of this version; {MEND}")
 
     try:

@@ -25,9 +25,11 @@ class AMDDASTrainer(DomainCriticTrainer):
 
     The labelled data set is pseudo-CT (``nnUNetv2_ext_synthesize``), or MR for the paper's rows without synthesis.
 
-    Reference: Dong et al. 2022, "AMD-DAS", section 3.3, eq. 19-23. Readings: docs/amd_das.md.
+    Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across image modalities and
+    diseases", section 3.2, eq. 18-23. Readings: docs/amd_das.md.
     """
 
+    use_when: ClassVar[str] = "labels are of another modality (MR) and disease, and your own CT has none"
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"matches_file": (NO_MATCHES,)}
     _printed: ClassVar[dict[str, Any]] = {
         "num_epochs": 516,  # of 250 iterations: 100 times the 15480 slices, twelve at a time
@@ -44,7 +46,7 @@ class AMDDASTrainer(DomainCriticTrainer):
         "code": _printed,
     }
 
-    adversarial_weight: Weight = 0.001  # lambda_adv, eq. 23; from the code, the paper does not say
+    adversarial_weight: Weight = 0.001  # lambda_adv, eq. 19; from the code, the paper does not say
     critic_lr: Weight = 1e-3  # Adam of D_seg; 0.01 in the paper
     segmenter: Segmenter = "plans"  # the planned U-Net, or the paper's network
     vgg_width: Count = 64  # channels of the first block of vgg_fcn

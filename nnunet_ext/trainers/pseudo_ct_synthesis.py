@@ -63,9 +63,11 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     follows its own loss. All losses are on one graph, before anybody moves. What nnU-Net validates and predicts with is
     segmentation through the pseudo-CT: its Dice says how much of the lesions survives.
 
-    Reference: Dong et al. 2022, "AMD-DAS", section 3.1, eq. 1-10. Readings: docs/amd_das.md.
+    Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across image modalities and
+    diseases", section 3.1, eq. 1-7. Readings: docs/amd_das.md.
     """
 
+    use_when: ClassVar[str] = "you train AMDDASTrainer: its first stage makes pseudo-CT of labelled MR"
     configurations: ClassVar[tuple[str, ...]] = ("2d",)
     required_streams: ClassVar[tuple[str, ...]] = (TARGET,)
     without_spatial_augmentation: ClassVar[tuple[str, ...]] = (LABELLED, TARGET)
@@ -110,7 +112,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     }
     miniature: ClassVar[Miniature] = Miniature(settings={"generator_width": 2, "critic_width": 2})
 
-    cycle_weight: Weight = 50.0  # lambda_cyc; 5 in the paper, 5 times an inherited 10 in its code
+    cycle_weight: Weight = 50.0  # lambda_cyc, eq. 1; 5 in the paper, 5 times an inherited 10 in its code
     lesion_weight: Weight = 50.0  # lambda_les; 0: CycleGAN without the lesion loss
     feature_weight: Weight = 15.0  # lambda_fda; 0: no alignment of the fused features
     identity_weight: Weight = 5.0  # in the code alone; 0: none
@@ -336,7 +338,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     # --- the losses ---------------------------------------------------------------------------------------------------
 
     def translation_losses(self, images: Translations, judged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return what the translators follow of the images: eq. 2, cycle and identity.
+        """Return what the translators follow of the images: eq. 2, eq. 4, and the identity loss.
 
         Args:
             images: one pass.
@@ -354,7 +356,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     def critic_loss(
         self, domain: Literal["source", "target"], images: Translations, judged: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        """Return half the sum of both answers of a critic of images: real ones are real, translated ones are not."""
+        """Return half the distances of eq. 3: real images are real, translated ones are not."""
         critic = self.auxiliary_networks[f"{domain}_critic"]
         real, fake = images.source, images.synthetic_source
         if domain == "target":

@@ -43,7 +43,11 @@ class ConfiguredTrainer(nnUNetTrainer):
     configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    changeable: ClassVar[tuple[str, ...]] = ("save_every", "num_val_iterations_per_epoch")  # even when continuing
+    changeable: ClassVar[tuple[str, ...]] = (  # even when continuing
+        "save_every",
+        "keep_checkpoints",
+        "num_val_iterations_per_epoch",
+    )
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {}
     loss_terms: ClassVar[tuple[str, ...]] = ()
     diagnostics: ClassVar[tuple[str, ...]] = ()
@@ -61,6 +65,7 @@ class ConfiguredTrainer(nnUNetTrainer):
     proportion_weight: Weight = 0.0  # of the loss of class shares (losses/proportion.py) that is added to it; 0: none
     proportion_norm: Norm = "l2"
     save_every: Count = 50
+    keep_checkpoints: bool = False  # every save_every epochs another file, checkpoint_epoch_0050.pth
     seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
     @property

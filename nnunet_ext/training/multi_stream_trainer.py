@@ -263,11 +263,15 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return 2 if self.label_manager.has_regions else self.label_manager.num_segmentation_heads
 
     def on_epoch_end(self) -> None:
-        """As nnU-Net, and keep the checkpoint that the label-free scores prefer."""
+        """As nnU-Net, and keep the checkpoint that the label-free scores prefer, and others on request."""
         super().on_epoch_end()
+        epochs = self.current_epoch  # the one that ends is counted already
+        if self.keep_checkpoints and epochs % self.save_every == 0:
+            with self._as_if(current_epoch=epochs - 1):
+                self.save_checkpoint(str(Path(self.output_folder, f"checkpoint_epoch_{epochs:04d}.pth")))
         if self.scored_role and label_free.is_best(self.logger.get_value("labelfree_score", step=None)):
             self.print_to_log_file("New best label-free score")
-            with self._as_if(current_epoch=self.current_epoch - 1):  # which is counted already
+            with self._as_if(current_epoch=epochs - 1):
                 self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
 
 

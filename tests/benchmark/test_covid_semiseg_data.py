@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dataset_conversion.phantoms import write_covid_semiseg
-from nnunet_ext.benchmark.covid_semiseg_data import DOWNLOAD, MULTICLASS, UNLABELED, FoldsOfSlices, download_folder
+from nnunet_ext.benchmark.covid_semiseg_data import DOWNLOAD, MULTICLASS, UNLABELED, FoldsOfSlices
 from nnunet_ext.errors import InputError
 
 
@@ -47,10 +47,7 @@ def test_folds_of_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_
 def test_a_download_that_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DOWNLOAD, raising=False)
     with pytest.raises(InputError, match="COVID_SEMISEG is not set"):
-        download_folder()
-    monkeypatch.setenv(DOWNLOAD, str(tmp_path / "missing"))
-    with pytest.raises(InputError, match="no such folder"):
-        download_folder()
+        FoldsOfSlices()(tmp_path)
 
 
 def test_the_classes_survive_the_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

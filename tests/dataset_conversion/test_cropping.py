@@ -201,6 +201,17 @@ def test_impossible_crops(tmp_path: Path, options: dict, message: str) -> None:
         convert(generic(download(tmp_path / "download"), **options), tmp_path / "Dataset006_X")
 
 
+def test_a_case_without_lungs_fails_alone_and_is_named(tmp_path: Path) -> None:
+    source = download(tmp_path / "download")
+    for folder, value in (("scans", TISSUE), ("masks", 0)):
+        volume = nibabel.Nifti1Image(np.full((9, 9, 9), value, np.int16), np.diag([4.0, 4, 4, 1]))
+        volume.dataobj[0, 0, 0] = AIR if folder == "scans" else 1
+        nibabel.save(volume, source / folder / "b.nii.gz")
+    summary = convert(generic(source, crop="lungs"), tmp_path / "Dataset006_X")
+    assert len(summary.problems) == 1 and "scans/b.nii.gz: no lungs found" in summary.problems[0]
+    assert summary.converted == ["a"]
+
+
 def test_a_missing_or_empty_mask_fails_its_case(tmp_path: Path) -> None:
     source = download(tmp_path / "download")
     (source / "lungs" / "a.nii.gz").rename(source / "lungs" / "b.nii.gz")

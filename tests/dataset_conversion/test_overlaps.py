@@ -16,6 +16,7 @@ from dataset_conversion.datasets.msd import MSD
 from dataset_conversion.datasets.sirm import SIRM
 from dataset_conversion.overlaps import OVERLAPS, overlap_of, shared_images, unknown_origin
 from nnunet_ext.errors import InputError
+from tests.miniature_raw import write_raw
 
 
 def test_the_map_is_symmetric_and_names_each_pair_once() -> None:
@@ -76,6 +77,18 @@ def test_same_images_under_other_names_are_found(lung: Path, raw: Path, tmp_path
     assert "1 images occur in other data sets (a = Dataset006_X/lung_003)" in summary.problems[0]
 
 
+def test_data_sets_without_a_record_are_compared_by_content(tmp_path: Path) -> None:
+    labelled = write_raw(tmp_path, "Dataset138_Source", 3)
+    target = write_raw(tmp_path, "Dataset140_Target", 3, labelled=False, seed=1)
+    assert shared_images(labelled, target) is None
+    (labelled / "imagesTs").mkdir()
+    for name, folder in (("case_00_0000.png", "imagesTr"), ("case_02_0000.png", "imagesTs")):
+        (labelled / folder / f"copy_{name}").write_bytes((target / "imagesUn" / name).read_bytes())
+    expected = "Dataset140_Target has 2 images of Dataset138_Source, 1 of them in its test set, e.g. case_00_0000.png"
+    assert shared_images(labelled, target) == expected
+    assert shared_images(labelled, labelled) is None
+
+
 def test_data_sets_that_others_made_are_compared_by_their_files(lung: Path, raw: Path) -> None:
     """Unknown is not "no": a copy of the raw folder without its journal, and one saved anew."""
     convert(MSD(lung), raw / "Dataset006_X")
@@ -84,10 +97,10 @@ def test_data_sets_that_others_made_are_compared_by_their_files(lung: Path, raw:
     for journal in foreign.glob("*.jsonl"):
         journal.unlink()
     assert unknown_origin(raw / "Dataset006_X", foreign) == ["Dataset007_Foreign"]
-    assert shared_images(raw / "Dataset006_X", foreign) is None
     for file in foreign.glob("imagesT?/*"):  # other bytes, the same voxels
         volume = nibabel.load(file)
         nibabel.save(nibabel.Nifti1Image(np.asanyarray(volume.dataobj), volume.affine), file)
+    assert shared_images(raw / "Dataset006_X", foreign) is None
     shared = shared_images(raw / "Dataset006_X", foreign, read_files=True)
     assert shared is not None and shared.startswith("Dataset007_Foreign has 4 images of Dataset006_X, e.g. ")
     assert shared_images(foreign, raw / "Dataset006_X", read_files=True) is not None

@@ -121,7 +121,7 @@ def test_the_file_gives_back_what_was_written(matches: Matches, tmp_path: Path) 
         ('"source_cases"', '"cases"', r"is damaged \(KeyError"),
         ('"mr000": {', '"other": {', "is not among the source cases"),
         ('"ct000": {', '"other": {', "is not among the target cases"),
-        ("{", "[", "is no JSON file"),
+        ("{", "[", "is not readable as JSON"),
     ],
 )
 def test_damaged_files_are_refused(matches: Matches, tmp_path: Path, before: str, after: str, message: str) -> None:

@@ -167,7 +167,7 @@ def test_printed_presets(tmp_path: Path, preset: str) -> None:
 
 
 def written_matches(path: Path) -> Path:
-    """Target slices 0 to 2 are nearest to source slice 0, slice 3 to source slice 1; source slice 2 is nearest to none."""
+    """Target slices 0 to 2 are nearest to source slice 0, slice 3 to source slice 1; none is to source slice 2."""
     similar = {f"case_{i:02d}": SimilarTargets((f"case_{i:02d}", "case_03"), (1.0, 2.0)) for i in range(3)}
     nearest = {f"case_{i:02d}": NearestSource("case_01" if i == 3 else "case_00", 1.0) for i in range(4)}
     write_matches(Matches("Dataset001_MR", "Dataset998_Other", {}, similar, nearest, {"matched": ("case_00",)}), path)

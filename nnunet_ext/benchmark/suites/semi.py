@@ -50,5 +50,14 @@ SUITE = Suite(
         _vq("all"),
         _vq("paper", preset="paper"),
         _vq("paper-backbone", preset="paper", use_vq=False, proportion_weight=0, semi_supervised=False),
+        # Figure 2: losses of the backbone alone.
+        _vq("loss-ce", segmentation_loss="ce", use_vq=False, proportion_weight=0, semi_supervised=False),
+        _vq("loss-ce-prop", segmentation_loss="ce", use_vq=False, semi_supervised=False),
+        # Against a discriminator that wins, so that nothing unlabelled is kept: weaker, not asked, or heeded more.
+        _vq("slow-critic", discriminator_lr=1e-5),
+        _vq("low-threshold", confidence_threshold=0.02),
+        _vq("no-threshold", confidence_threshold=0),
+        _vq("no-threshold-weight-1", confidence_threshold=0, pseudo_label_weight=1),
+        _vq("strong-adversary", adversarial_weight=0.1, discriminator_lr=3e-5),
     ),
 )

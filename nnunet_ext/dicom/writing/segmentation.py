@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -15,6 +14,7 @@ from nnunet_ext.dicom.writing.source import (
     Source,
     equipment_of,
     proxies,
+    quietly,
     require_mask,
     text_of,
     write_object,
@@ -120,8 +120,7 @@ def _segmentation(
     algorithm = AlgorithmIdentificationSequence(
         ascii_text(model.name), codes.cid7162.ArtificialIntelligence, ascii_text(model.version)
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about identifiers that are no UIDs
+    with quietly():
         return Segmentation(
             proxies(source),
             pixels,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -237,6 +240,20 @@ def proxies(source: Source) -> list[Dataset]:
     return result
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Run highdicom without its remarks on identifiers that are no UIDs, and on frames of one file."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def equipment_of(model: Model) -> dict[str, Any]:
     """The arguments of highdicom that say what made an object."""
     return {
@@ -245,6 +262,41 @@ def equipment_of(model: Model) -> dict[str, Any]:
         "software_versions": ascii_text(model.version),
         "device_serial_number": ascii_text(model.serial),
     }
+
+
+def new_object(
+    sop_class: str, transfer_syntax: str, modality: str, model: Model, series_uid: str, series_number: int
+) -> Dataset:
+    """A data set with what concerns the object, its series and what made it, to be written by :func:`write_object`."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID, generate_uid
+
+    now = datetime.datetime.now()
+    equipment = equipment_of(model)
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = UID(transfer_syntax)
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = UID(sop_class)
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.InstanceCreationDate, data.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    data.Modality, data.SeriesInstanceUID, data.SeriesNumber = modality, series_uid, series_number
+    data.Manufacturer, data.ManufacturerModelName = equipment["manufacturer"], equipment["manufacturer_model_name"]
+    data.SoftwareVersions, data.DeviceSerialNumber = equipment["software_versions"], equipment["device_serial_number"]
+    return data
+
+
+def reference_to(source: Source, index: int) -> Dataset:
+    """A reference to the image, or the frame, of a slice."""
+    from pydicom.dataset import Dataset
+
+    header, frame = source.of_slices[index], source.acquisition.slices[index].frame
+    reference = Dataset()
+    with quietly():
+        reference.ReferencedSOPClassUID = text_of(header, "SOPClassUID") or CT_STORAGE
+        reference.ReferencedSOPInstanceUID = text_of(header, "SOPInstanceUID")
+    if frame is not None:
+        reference.ReferencedFrameNumber = frame + 1
+    return reference
 
 
 def write_object(file: Path, result: Dataset, source: Source) -> None:

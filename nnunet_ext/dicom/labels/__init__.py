@@ -1,0 +1,1 @@
+"""Labels that lie in DICOM objects, on the slices of the images they belong to."""

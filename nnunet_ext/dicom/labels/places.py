@@ -1,0 +1,36 @@
+"""Which slice a plane of a label lies on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnunet_ext.dicom.geometry import Stack
+from nnunet_ext.errors import InputError
+
+OFF_SLICE = 0.1  # of the smallest distance between slices: how far a plane may lie off its slice
+ROUNDING_MM = 0.05  # of coordinates that other programs write
+
+
+def tolerance_mm(stack: Stack) -> float:
+    """How far a plane may lie off a slice along the normal."""
+    steps_mm = np.diff(stack.offsets_mm[:, 2])
+    smallest_mm = float(steps_mm.min()) if len(steps_mm) else stack.step_mm
+    return OFF_SLICE * smallest_mm + ROUNDING_MM
+
+
+def slice_at(along_mm: float, stack: Stack) -> int | None:
+    """Index of the slice at a position along the normal; None beyond the first and the last slice.
+
+    Raises:
+        InputError: the position lies between two slices.
+    """
+    distances_mm = np.abs(stack.offsets_mm[:, 2] - along_mm)
+    nearest = int(distances_mm.argmin())
+    if distances_mm[nearest] <= tolerance_mm(stack):
+        return nearest
+    first_mm, last_mm = stack.offsets_mm[[0, -1], 2]
+    if not first_mm < along_mm < last_mm:
+        return None
+    raise InputError(
+        f"lies {distances_mm[nearest]:.2f} mm off the nearest image of the series; it was drawn on other images"
+    )

@@ -1,0 +1,192 @@
+"""Volume, mean and largest diameter of the segments of a mask on the original slices, and of their lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunet_ext.dicom.geometry import Stack, grid_of, slice_places
+from nnunet_ext.dicom.series import Acquisition
+from nnunet_ext.dicom.writing.segments import Segment
+from nnunet_ext.dicom.writing.source import require_mask
+
+MM3_PER_ML = 1000.0
+MOST_LESIONS = 50  # of a segment that are measured on their own; a scattered mask has thousands
+EDGES = np.array([(0.0, 0.5), (0.0, -0.5), (0.5, 0.0), (-0.5, 0.0)])  # of a pixel: the middles of its sides
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured of a segment (``lesion`` 0) or of one of its lesions (1, 2, ..., the largest first).
+
+    ``mean`` is in the unit of the values that were given, None without values or without voxels. ``diameter_mm`` is the
+    largest distance within one slice between two points of the outline of one connected component, found on slice
+    ``slice_index``; the outline runs through the middles of pixel sides, so that a row of k pixels of s mm measures
+    k * s mm.
+    """
+
+    segment: Segment
+    lesion: int
+    volume_ml: float
+    mean: float | None
+    diameter_mm: float
+    slice_index: int | None
+    tracking_id: str
+    tracking_uid: str
+
+
+def measure(
+    mask: np.ndarray, acquisition: Acquisition, segments: Sequence[Segment], values: np.ndarray | None = None
+) -> list[Measurement]:
+    """Measure every segment, and the lesions of those that have them.
+
+    A slice stands for half the way to each of its neighbours, so that gaps and uneven distances count as they lie.
+
+    Args:
+        mask: (n, row, column) label values on the slices.
+        acquisition: the slices.
+        segments: what the values mean.
+        values: (n, row, column) of the same slices, in Hounsfield units; only then a mean is given.
+
+    Returns:
+        For each segment itself, then its largest lesions (at most :data:`MOST_LESIONS`).
+
+    Raises:
+        InputError: the mask does not fit the slices or the segments.
+    """
+    require_mask(mask, acquisition, segments)
+    result = []
+    for segment in segments:
+        components = lesions_of(segment.of(mask), acquisition)
+        parts = list(_parts(components, acquisition.stack, values))
+        result.append(_whole(segment, parts))
+        if segment.lesions:
+            largest = enumerate(parts[:MOST_LESIONS], start=1)
+            result += [_measurement(segment, number, part) for number, part in largest]
+    return result
+
+
+def lesions_of(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
+    """Connected components of a boolean mask (n, row, column), numbered from 1 by volume, the largest first.
+
+    Voxels are connected by faces, edges and corners (26 neighbours). Slices that are shifted in their plane, as by a
+    tilted gantry, are moved by whole pixels to where they lie before neighbours are sought.
+    """
+    import cc3d
+
+    if not mask.any():
+        return np.zeros(mask.shape, np.uint32)
+    stack = acquisition.stack
+    shifts = _shifts_px(stack)
+    width, height = shifts.max(axis=0)
+    aligned = np.zeros((len(mask), mask.shape[1] + height, mask.shape[2] + width), np.uint8)
+    for layer, (x, y), pixels in zip(aligned, shifts, mask, strict=True):
+        layer[y : y + mask.shape[1], x : x + mask.shape[2]] = pixels
+
+    components = np.asarray(cc3d.connected_components(aligned, connectivity=26)).astype(np.uint32)
+    volumes = np.zeros(int(components.max()) + 1)
+    for layer, height_mm in zip(components, heights_mm(stack), strict=True):
+        volumes += height_mm * np.bincount(layer.ravel(), minlength=len(volumes))
+    order = 1 + np.argsort(-volumes[1:], kind="stable")
+    numbers = np.zeros(len(volumes), np.uint32)
+    numbers[order] = np.arange(1, len(volumes))
+    ordered = numbers[components]
+
+    result = np.empty(mask.shape, np.uint32)
+    for layer, (x, y), pixels in zip(ordered, shifts, result, strict=True):
+        pixels[:] = layer[y : y + mask.shape[1], x : x + mask.shape[2]]
+    return result
+
+
+def heights_mm(stack: Stack) -> np.ndarray:
+    """What each slice stands for along the normal, (n,): half the way to each neighbour, half a step at the ends."""
+    along_mm = stack.offsets_mm[:, 2]
+    if len(along_mm) == 1:
+        return np.array([stack.step_mm])
+    half_steps_mm = np.diff(along_mm) / 2
+    end_mm = stack.step_mm / 2
+    return np.concatenate([[end_mm], half_steps_mm]) + np.concatenate([half_steps_mm, [end_mm]])
+
+
+def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> float:
+    """Largest distance between two points of the outline of a boolean picture (row, column); 0 where it is empty.
+
+    The outline runs through the middles of pixel sides.
+
+    Args:
+        pixels: boolean.
+        spacing_mm: between columns, then rows.
+
+    >>> float(largest_diameter_mm(np.ones((1, 4), bool), (0.5, 2.0)))
+    2.0
+    """
+    from scipy.spatial import ConvexHull
+    from scipy.spatial.distance import pdist
+
+    rows = np.flatnonzero(pixels.any(axis=1))
+    if not len(rows):
+        return 0.0
+    lines = pixels[rows]
+    first = lines.argmax(axis=1)
+    last = lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)
+    centres = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])
+    points_mm = (centres[:, None] + EDGES).reshape(-1, 2) * spacing_mm
+    corners_mm = points_mm[ConvexHull(points_mm).vertices]
+    return float(pdist(corners_mm).max())
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A connected component: its volume, the sum of its values times volume, and its largest diameter."""
+
+    volume_mm3: float
+    weighted: float | None
+    diameter_mm: float
+    slice_index: int | None
+
+
+def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> Iterator[_Part]:
+    """Each component in the order of its number."""
+    from scipy import ndimage
+
+    voxels_mm3 = heights_mm(stack) * stack.spacing_mm[0] * stack.spacing_mm[1]
+    for number, box in enumerate(ndimage.find_objects(components.astype(np.int32)), start=1):
+        inside = components[box] == number
+        counts = inside.sum(axis=(1, 2))
+        heights = voxels_mm3[box[0]]
+        weighted = None
+        if values is not None:
+            sums = np.where(inside, values[box], 0).sum(axis=(1, 2), dtype=np.float64)
+            weighted = float(heights @ sums)
+
+        diameters_mm = [largest_diameter_mm(pixels, stack.spacing_mm) for pixels in inside]
+        widest = int(np.argmax(diameters_mm))
+        yield _Part(float(heights @ counts), weighted, diameters_mm[widest], box[0].start + widest)
+
+
+def _whole(segment: Segment, parts: Sequence[_Part]) -> Measurement:
+    volume_mm3 = sum(part.volume_mm3 for part in parts)
+    sums = [part.weighted for part in parts if part.weighted is not None]
+    widest = max(parts, key=lambda part: part.diameter_mm, default=_Part(0.0, None, 0.0, None))
+    whole = _Part(volume_mm3, sum(sums) if sums else None, widest.diameter_mm, widest.slice_index)
+    return _measurement(segment, 0, whole)
+
+
+def _measurement(segment: Segment, lesion: int, part: _Part) -> Measurement:
+    from pydicom.uid import generate_uid
+
+    mean = None if part.weighted is None or not part.volume_mm3 else part.weighted / part.volume_mm3
+    name = f"{segment.label} {lesion}" if lesion else segment.label
+    volume_ml = part.volume_mm3 / MM3_PER_ML
+    return Measurement(
+        segment, lesion, volume_ml, mean, part.diameter_mm, part.slice_index, name, str(generate_uid())
+    )  # fmt: skip
+
+
+def _shifts_px(stack: Stack) -> np.ndarray:
+    """How far each slice lies from the corner of all, (n, 2) whole columns and rows."""
+    if not stack.shifted:
+        return np.zeros((len(stack.offsets_mm), 2), int)
+    return np.round(slice_places(stack, grid_of(stack))[:, :2]).astype(int)

@@ -1,0 +1,276 @@
+"""Colour pictures of the slices with the result drawn and written on them, for viewers that show nothing else."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnunet_ext.dicom.writing.measurements import Measurement
+from nnunet_ext.dicom.writing.segments import Model, Segment, ascii_text
+from nnunet_ext.dicom.writing.source import Source, new_object, reference_to, require_mask, text_of, write_object
+from nnunet_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pydicom.dataset import Dataset
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+NOTICE = "RESEARCH USE ONLY"
+SMALLEST_SIDE_PX = 512  # pictures are enlarged until letters can be read
+PANEL_PX = 300  # width of the text beside the picture
+FONT_PX, LINE_PX = 15, 20
+FILL = 0.3  # share of a segment's colour inside its outline
+USUAL_PERCENTILES = (2, 98)  # of the values, where no window is known
+TEXT_RGB, NOTICE_RGB = (225, 225, 225), (255, 200, 0)
+
+Lines = list[tuple[str, tuple[int, int, int]]]
+
+
+def write_captures(
+    folder: Path,
+    mask: np.ndarray,
+    values: np.ndarray,
+    source: Source,
+    segments: Sequence[Segment],
+    measurements: Sequence[Measurement],
+    model: Model,
+    *,
+    series_number: int,
+    window: tuple[float, float] | None = None,
+    every_slice: bool = False,
+) -> list[Path]:
+    """Write a secondary-capture series: a page with the measurements, then the slices that show a segment.
+
+    Volumes, the notice :data:`NOTICE`, the model and the date are burnt into every picture; nothing of the patient is.
+
+    Args:
+        folder: made if absent; receives ``0001.dcm``, ``0002.dcm`` and so on.
+        mask: (n, row, column) label values on the slices.
+        values: (n, row, column) of the same slices.
+        source: the images.
+        segments: what the values of the mask mean.
+        measurements: of the mask.
+        model: what made the mask.
+        series_number: of the new series.
+        window: centre and width of the grey values; default: as the images say, else by their values.
+        every_slice: also slices without a segment.
+
+    Raises:
+        InputError: mask or values do not fit the slices, or a file cannot be written.
+    """
+    require_mask(mask, source.acquisition, segments)
+    if values.shape != mask.shape:
+        raise InputError(f"the values have shape {values.shape}, the mask {mask.shape}")
+    low, high = _grey_range(values, source, window)
+    lines = _lines(model)
+    volumes = _volumes(segments, measurements)
+    shown = [index for index in range(len(mask)) if every_slice or mask[index].any()]
+    series = _Series(source, model, series_number)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
+
+    files = [folder / "0001.dcm"]
+    middle = int(np.argmax([(layer > 0).sum() for layer in mask])) if mask.any() else len(mask) // 2
+    size = _size_px(source)
+    first = _picture(values[middle], mask[middle], segments, (low, high), size)
+    series.write(files[0], _with_panel(first, [*lines, *_details(measurements)]), 1, middle)
+    for number, index in enumerate(shown, start=2):
+        picture = _picture(values[index], mask[index], segments, (low, high), size)
+        place: Lines = [("", TEXT_RGB), (f"Slice {index + 1} of {len(mask)}", TEXT_RGB)]
+        files.append(folder / f"{number:04d}.dcm")
+        series.write(files[-1], _with_panel(picture, [*lines, *volumes, *place]), number, index)
+    return files
+
+
+@dataclass
+class _Series:
+    """What all pictures of one series share."""
+
+    source: Source
+    model: Model
+    series_number: int
+
+    def __post_init__(self) -> None:
+        from pydicom.uid import generate_uid
+
+        self.uid = generate_uid()
+
+    def write(self, file: Path, picture: Image, number: int, index: int) -> None:
+        """Write one picture of the slice ``index``."""
+        data = self._object(number, index)
+        _set_pixels(data, np.asarray(picture))
+        write_object(file, data, self.source)
+
+    def _object(self, number: int, index: int) -> Dataset:
+        """Everything but the pixels (PS3.3 A.8.1)."""
+        from pydicom.uid import RLELossless
+
+        data = new_object(SECONDARY_CAPTURE, RLELossless, "OT", self.model, self.uid, self.series_number)
+        data.ConversionType, data.InstanceNumber = "WSD", number
+        data.SeriesDescription = "Automatic segmentation, research use only"
+        data.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+        data.BurnedInAnnotation = "YES"
+        data.PatientOrientation, data.Laterality = orientation_letters(self.source), ""
+        data.ContentDate = data.DateOfSecondaryCapture = data.InstanceCreationDate
+        data.ContentTime = data.TimeOfSecondaryCapture = data.InstanceCreationTime
+        data.SourceImageSequence = [reference_to(self.source, index)]
+        return data
+
+
+def orientation_letters(source: Source) -> list[str]:
+    """Where rows and columns of the pictures run to, as DICOM's PatientOrientation, e.g. ``["L", "P"]``."""
+    letters = []
+    for direction in source.acquisition.stack.directions[:2]:
+        axis = int(np.abs(direction).argmax())
+        letters.append("LPH"[axis] if direction[axis] > 0 else "RAF"[axis])
+    return letters
+
+
+def _set_pixels(data: Dataset, pixels: np.ndarray) -> None:
+    """Give a data set the pixels (row, column, 3) of a colour picture, compressed without loss."""
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels import get_encoder
+
+    data.Rows, data.Columns = pixels.shape[:2]
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+    encoder = get_encoder(data.file_meta.TransferSyntaxUID)
+    frame = encoder.encode(
+        np.ascontiguousarray(pixels), rows=data.Rows, columns=data.Columns, samples_per_pixel=3,
+        photometric_interpretation="RGB", bits_allocated=8, bits_stored=8, pixel_representation=0,
+        planar_configuration=0, number_of_frames=1,
+    )  # fmt: skip
+    data.add_new("PixelData", "OB", encapsulate([frame]))
+    data["PixelData"].is_undefined_length = True
+
+
+def _grey_range(values: np.ndarray, source: Source, window: tuple[float, float] | None) -> tuple[float, float]:
+    """Values shown as black and as white."""
+    if window is None:
+        window = _window_of(source)
+    if window is not None and window[1] > 0:
+        centre, width = window
+        return centre - width / 2, centre + width / 2
+    low, high = np.percentile(values[:: max(1, len(values) // 20)], USUAL_PERCENTILES)
+    return float(low), float(max(high, low + 1))
+
+
+def _window_of(source: Source) -> tuple[float, float] | None:
+    """Centre and width as the first image says."""
+    numbers = []
+    for name in ("WindowCenter", "WindowWidth"):
+        text = text_of(source.first, name).strip("[]").partition(",")[0]
+        try:
+            numbers.append(float(text))
+        except ValueError:
+            return None
+    return numbers[0], numbers[1]
+
+
+def _size_px(source: Source) -> tuple[int, int]:
+    """Width and height of the pictures: square pixels, and large enough for letters."""
+    stack = source.acquisition.stack
+    extent_mm = np.array([stack.columns * stack.spacing_mm[0], stack.rows * stack.spacing_mm[1]])
+    wanted = extent_mm / min(stack.spacing_mm)
+    enlarged = wanted * max(1.0, SMALLEST_SIDE_PX / wanted.max())
+    width, height = np.maximum(np.round(enlarged), 1).astype(int)
+    return int(width), int(height)
+
+
+def _picture(
+    values: np.ndarray,
+    mask: np.ndarray,
+    segments: Sequence[Segment],
+    grey_range: tuple[float, float],
+    size_px: tuple[int, int],
+) -> np.ndarray:
+    """A slice in grey with its segments in colour, (row, column, 3) uint8."""
+    from PIL import Image
+    from scipy import ndimage
+
+    low, high = grey_range
+    grey = np.clip((values.astype(np.float32) - low) / (high - low), 0, 1)
+    picture = Image.fromarray(np.round(255 * grey).astype(np.uint8)).resize(size_px, Image.Resampling.BILINEAR)
+    colours = np.repeat(np.asarray(picture, np.float32)[..., None], 3, axis=2)
+    for segment in segments:
+        inside = segment.of(mask)
+        if not inside.any():
+            continue
+        enlarged = Image.fromarray(inside.astype(np.uint8)).resize(size_px, Image.Resampling.NEAREST)
+        area = np.asarray(enlarged) > 0
+        outline = area & ~ndimage.binary_erosion(area)
+        colour = np.array(segment.colour_rgb, np.float32)
+        colours[area] = (1 - FILL) * colours[area] + FILL * colour
+        colours[outline] = colour
+    return np.round(colours).astype(np.uint8)
+
+
+def _lines(model: Model) -> Lines:
+    """The first lines of every picture: notice, model, date."""
+    today = datetime.datetime.now().date().isoformat()
+    return [
+        (NOTICE, NOTICE_RGB),
+        ("Automatic segmentation", TEXT_RGB),
+        (ascii_text(f"{model.name} {model.version}", longest=34), TEXT_RGB),
+        (today, TEXT_RGB),
+        ("", TEXT_RGB),
+    ]
+
+
+def _volumes(segments: Sequence[Segment], measurements: Sequence[Measurement]) -> Lines:
+    """The volume of every segment in its colour."""
+    volumes_ml = {item.segment.number: item.volume_ml for item in measurements if item.lesion == 0}
+    lines: Lines = []
+    for segment in segments:
+        volume = volume_text(volumes_ml.get(segment.number, 0.0))
+        lines.append((f"{segment.label[:22]}: {volume}", segment.colour_rgb))
+    return lines
+
+
+def volume_text(volume_ml: float) -> str:
+    """A volume with as many digits as a reader needs.
+
+    >>> volume_text(0.0), volume_text(0.0317), volume_text(2.34), volume_text(1234.5)
+    ('0 ml', '0.032 ml', '2.3 ml', '1234 ml')
+    """
+    if volume_ml == 0:
+        return "0 ml"
+    if volume_ml < 1:
+        return f"{volume_ml:.2g} ml"
+    return f"{volume_ml:.1f} ml" if volume_ml < 100 else f"{volume_ml:.0f} ml"
+
+
+def _details(measurements: Sequence[Measurement]) -> Lines:
+    """What is measured of every segment and lesion."""
+    lines: Lines = []
+    for item in measurements:
+        lines.append((f"{item.tracking_id[:22]}: {volume_text(item.volume_ml)}", item.segment.colour_rgb))
+        mean = "" if item.mean is None else f", mean {item.mean:.0f} HU"
+        if item.volume_ml:
+            lines.append((f"   diameter {item.diameter_mm:.1f} mm{mean}", TEXT_RGB))
+    return lines
+
+
+def _with_panel(picture: np.ndarray, lines: Lines) -> Image:
+    """A picture with text at its right; lines that find no room are counted in the last one."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = picture.shape[:2]
+    height = max(height, SMALLEST_SIDE_PX)
+    canvas = Image.new("RGB", (width + PANEL_PX, height))
+    canvas.paste(Image.fromarray(picture), (0, 0))
+    font: Any = ImageFont.load_default(FONT_PX)
+    room = (height - LINE_PX) // LINE_PX
+    if len(lines) > room:
+        lines = [*lines[: room - 1], (f"and {len(lines) - room + 1} more lines", TEXT_RGB)]
+    draw = ImageDraw.Draw(canvas)
+    for number, (text, colour) in enumerate(lines):
+        draw.text((width + LINE_PX // 2, LINE_PX // 2 + number * LINE_PX), text, fill=colour, font=font)
+    return canvas
