@@ -296,7 +296,7 @@ def _sum_up(converter: Converter, cases: list[Case], summary: Summary, forbid_ov
         first = first_with.setdefault(record.image_sha256, record.case)
         if first != record.case:
             summary.duplicates[record.case] = first
-    summary.copies = copies_elsewhere(folder, converter.collection, done)
+    summary.copies = copies_elsewhere(folder, converter.collection, done, read_files=forbid_overlap)
     if summary.copies and forbid_overlap:
         pairs = ", ".join(f"{case} = {copy}" for case, copy in list(summary.copies.items())[:3])
         summary.problems.append(

@@ -228,6 +228,7 @@ def _check_streams(configuration: PlansEntry, labelled: str) -> None:
                     f"note: {dataset} and {labelled} call their channels {names}; their intensities should look alike, "
                     f"or take --normalize {role}=..."
                 )
+            _check_target(role, raw / dataset, raw / labelled, configuration)
             foreground = [name for name in content["labels"] if name not in ("background", "ignore")]
             if role == "general" and not lesions and len(foreground) > 1:
                 print(
@@ -236,15 +237,41 @@ def _check_streams(configuration: PlansEntry, labelled: str) -> None:
                 )
 
 
+def _check_target(role: str, folder: Path, labelled: Path, configuration: PlansEntry) -> None:
+    """A target domain has intensities of the labelled data set's unit; that its labels are ignored is said.
+
+    Raises:
+        InputError: it is the labelled data set itself, or has another unit and no normalisation of its own.
+    """
+    from dataset_conversion.units import different_units
+    from nnunet_ext.training.streams.preprocessing import ignores_labels
+
+    if role != "target_domain":
+        return
+    units = different_units(labelled, folder)
+    if units and role not in configuration.normalizations:
+        raise InputError(f"{units}; convert both to one unit (--window), or take --normalize {role}=window(LOW,HIGH)")
+    if ignores_labels(role, folder) and folder == labelled:
+        raise InputError(f"{folder.name}: is the labelled data set itself and has no imagesUn; name a target data set")
+    if ignores_labels(role, folder):
+        print(f"note: {folder.name} has no imagesUn: its imagesTr are used, its labels are ignored")
+
+
 def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> None:
     """Images that are labelled here and in a stream there may be trained on in one and validated on in the other."""
-    from dataset_conversion.overlaps import shared_images
+    from dataset_conversion.overlaps import shared_images, unknown_origin
 
     raw = environment_folder("nnUNet_raw")
     for name in dict.fromkeys(
         entry.partition("=")[0] for entries in configuration.streams.values() for entry in entries
     ):
-        shared = shared_images(raw / labelled, raw / name)
+        shared = shared_images(raw / labelled, raw / name, read_files=forbid)
+        unknown = unknown_origin(raw / labelled, raw / name)
+        if unknown and not forbid:
+            print(
+                f"note: whether {name} shares images with {labelled} is not checked, because nnUNetv2_ext_convert did "
+                f"not make {' and '.join(unknown)}; --forbid-overlap reads and compares the images"
+            )
         if shared and forbid:
             raise InputError(f"{shared}; leave it out, or leave out --forbid-overlap")
         if shared:

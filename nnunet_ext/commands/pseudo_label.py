@@ -76,11 +76,14 @@ def target_of(args: argparse.Namespace, model: TrainedModel) -> list[RawCase]:
         InputError: there are none, or they do not fit the model.
     """
     from dataset_conversion.overlaps import shared_images
+    from dataset_conversion.units import different_units
     from nnunet_ext.pseudo_labels.domains import target_cases
 
     raw = environment_folder("nnUNet_raw")
     own, target = model.model.dataset, dataset_name(args.target)
     cases, notes = target_cases(raw / target, model.dataset_json, own)
+    if units := different_units(raw / own, raw / target):
+        raise InputError(f"{units}; convert both to one unit (--window)")
     shared = shared_images(raw / own, raw / target) if own != target else None
     if shared and args.forbid_overlap:
         raise InputError(f"{shared}; leave it out, or leave out --forbid-overlap")

@@ -59,6 +59,9 @@ def labels_from_arguments(arguments: Sequence[str]) -> LabelSet:
 def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
     """Labels of the dataset.json files in these folders, or None where there is none.
 
+    Only some of them may declare an ignore label, such as that of a network trained on incomplete labels; that of the
+    first folder counts.
+
     Raises:
         InputError: a dataset.json cannot be read, or two of them declare different labels.
     """
@@ -68,9 +71,14 @@ def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
             found[path] = _read(path)
     first, *others = found or [None]
     for other in others:
-        if first and other and found[first] != found[other]:
+        if first and other and not _agree(found[first], found[other]):
             raise InputError(f"{first} and {other} declare different labels; state them with -l NAME=VALUE")
     return found[first] if first else None
+
+
+def _agree(first: LabelSet, second: LabelSet) -> bool:
+    same_ignore = first.ignore == second.ignore or None in (first.ignore, second.ignore)
+    return first.values == second.values and same_ignore
 
 
 def inferred_labels(values: Iterable[int]) -> LabelSet:

@@ -16,7 +16,9 @@ import numpy as np
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.dicom.geometry import grid_of
 from nnunet_ext.dicom.volume import grid_on_slices, read_slices
+from nnunet_ext.dicom.writing.contours import write_contours
 from nnunet_ext.dicom.writing.measurements import Measurement, measure
+from nnunet_ext.dicom.writing.secondary_capture import write_captures
 from nnunet_ext.dicom.writing.segmentation import SegmentationKind, write_segmentation
 from nnunet_ext.dicom.writing.segments import Model, Segment, segments_of
 from nnunet_ext.dicom.writing.source import Source, new_series_numbers, read_source
@@ -115,6 +117,12 @@ def _write_all(
     )  # fmt: skip
     measurements = measure(on_slices, acquisition, segments, values if unit == "HU" else None)
     write_report(folder / REPORT, measurements, source, segmentation, model, series_number=numbers[1])
+    (folder / CAPTURES).mkdir()
+    write_captures(
+        folder / CAPTURES, on_slices, values, source, segments, measurements, model, series_number=numbers[2]
+    )
+    if wanted.contours:
+        write_contours(folder / CONTOURS, on_slices, source, segments, model, series_number=numbers[3])
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
     write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)

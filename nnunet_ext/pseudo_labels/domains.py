@@ -12,7 +12,7 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.streams.preprocessing import RawCase, images_by_case, labelled_cases, unlabelled_cases
+from nnunet_ext.training.streams.preprocessing import RawCase, ignores_labels, labelled_cases, unlabelled_cases
 
 PROVENANCE = "pseudo_labels.csv"
 SPLITS = "splits_final.json"
@@ -45,14 +45,12 @@ def target_cases(raw_folder: Path, model_json: dict[str, Any], trained_on: str) 
     content = load_json(str(file))
     notes = _require_readable(file, content, model_json, trained_on)
 
-    if (raw_folder / "imagesUn").is_dir():
-        cases = unlabelled_cases(raw_folder, content)
-    elif raw_folder.name == trained_on:
+    labels_ignored = ignores_labels("target_domain", raw_folder)
+    if labels_ignored and raw_folder.name == trained_on:
         raise InputError(f"{raw_folder}: is the labelled data set itself and has no imagesUn; name a target data set")
-    else:
-        images = images_by_case(raw_folder / "imagesTr", content["file_ending"], "training", "convert the data set")
-        cases = [RawCase(name, files, None) for name, files in images.items()]
+    if labels_ignored:
         notes.append(f"{raw_folder.name} has no imagesUn: its imagesTr are used, its labels are ignored")
+    cases = unlabelled_cases(raw_folder, content, labels_ignored)
     _require_channels(cases, len(content["channel_names"]), raw_folder)
     return cases, notes
 
@@ -75,8 +73,6 @@ def _require_readable(file: Path, content: dict[str, Any], model: dict[str, Any]
 
 
 def _require_channels(cases: Sequence[RawCase], channels: int, folder: Path) -> None:
-    if not cases:
-        raise InputError(f"{folder}: no images; convert the data set again")
     for case in cases:
         if len(case.images) != channels:
             raise InputError(f"{case.images[0]}: case has {len(case.images)} channels, dataset.json names {channels}")

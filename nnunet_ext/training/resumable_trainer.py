@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from nnunet_ext.training.configured_trainer import ConfiguredTrainer, plans_iden
 from nnunet_ext.training.engine import cpu, processes
 from nnunet_ext.training.engine.averaging import frozen_copy
 from nnunet_ext.training.engine.checkpoints import differences, write_checkpoint
+from nnunet_ext.training.engine.full_disk import stop_workers, write_errors_in_one_line
 from nnunet_ext.training.engine.random_numbers import seed_random_numbers
 from nnunet_ext.training.engine.schedules import Schedule, per_epoch, polynomial
 from nnunet_ext.training.engine.updates import MAX_GRADIENT_NORM, RatesOfEpoch, Updater, require_separate
@@ -196,9 +197,28 @@ class ResumableTrainer(ConfiguredTrainer):
         with self._as_if(network=self.evaluated_network):
             return super().validation_step(batch)
 
+    def run_training(self) -> None:
+        """As nnU-Net.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        with self._write_errors_in_one_line():
+            super().run_training()
+
+    def _write_errors_in_one_line(self) -> AbstractContextManager[None]:
+        def stop() -> None:
+            stop_workers(self.dataloader_train, self.dataloader_val)
+
+        return write_errors_in_one_line(Path(self.output_folder), stop)
+
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """As nnU-Net, with the evaluated network."""
-        with self._as_if(network=self.evaluated_network):
+        """As nnU-Net, with the evaluated network.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        with self._as_if(network=self.evaluated_network), self._write_errors_in_one_line():
             super().perform_actual_validation(save_probabilities)
 
     # --- several processes ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 from dataset_conversion.dicom_phantoms import write_series
 from tests.hospital.conftest import body, stacked
 
-MARKER = "ZQX"  # in every text
+MARKER = "ZQXJ7KV"  # in every text; long enough not to occur in pixels by chance
 BIRTH_DATE, TIME, AGE = "19370213", "171717.5", "087Y"
 UID_MARKER = "773119917"
 TEXT_VRS = ("LO", "SH", "PN", "LT", "ST", "UT", "UC", "CS", "UR", "AE")

@@ -62,7 +62,7 @@ def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -
     folder = export("b", patient="P2", positions_mm=tilted_mm, seed=1)
     model = write_model(tmp_path / "results", folds=(0, 1))
     once = tmp_path / "once"
-    assert run(predict_dicom_entry, "-i", folder, "-o", once, "-m", model, "--nifti", *FAST) == 0
+    assert run(predict_dicom_entry, "-i", folder, "-o", once, "-m", model, "--nifti", "--rtstruct", *FAST) == 0
     thrice = in_three_steps(folder, model, tmp_path, "--nifti")
 
     names = sorted(path.parent.name for path in once.glob("*/segmentation.dcm"))
@@ -73,12 +73,15 @@ def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -
         np.testing.assert_array_equal(first["lesion"], second["lesion"])
         texts = [(root / name / "measurements.json").read_text() for root in (once, thrice)]
         assert texts[0] == texts[1]
-        assert (once / name / "segmentation.nii.gz").read_bytes() == (
-            thrice / name / "segmentation.nii.gz"
-        ).read_bytes()
+        volumes = [(root / name / "segmentation.nii.gz").read_bytes() for root in (once, thrice)]
+        assert volumes[0] == volumes[1]
     summary = json.loads((once / "summary.json").read_text())
     assert {entry["state"] for entry in summary["cases"].values()} == {"done"}
     assert not list(once.glob(".part-*"))
+    written = {path.name for path in once.glob("case-*/*")}
+    files = {"segmentation.dcm", "report.dcm", "captures", "contours.dcm", "segmentation.nii.gz", "measurements.json"}
+    assert written == files
+    assert len(list(once.glob("case-*/captures/*.dcm"))) == (1 + 8) + (1 + 9)  # a page of volumes each
 
 
 def test_regions_of_a_zipped_model(export: Export, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from nnunet_ext.commands.dicom_to_nnunet import dicom_to_nnunet_entry
 from nnunet_ext.commands.predict_dicom import predict_dicom_entry
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.privacy import shown_reason
-from tests.hospital.planted import MARKERS, leaks, write_planted
+from tests.hospital.planted import MARKER, MARKERS, leaks, write_planted
 from tests.miniature_models import write_model
 
 
@@ -64,7 +64,7 @@ def test_otherwise_results_repeat_the_patient_and_nothing_but_dicom_does(tmp_pat
         predict_dicom_entry(["-i", str(export), "-o", str(output), "-m", str(model), *options])
     for file in sorted(output.rglob("*.dcm")):
         data = dcmread(file)
-        assert data.PatientID.startswith("ZQX") and data.PatientBirthDate == "19370213"
+        assert data.PatientID.startswith(MARKER) and data.PatientBirthDate == "19370213"
         assert not [element for element in data.iterall() if element.tag.is_private]
         file.unlink()
     assert leaks(output) == []
@@ -74,7 +74,7 @@ def test_names_of_files_are_shown_where_they_are_asked_for(tmp_path: Path, capfd
     export, output = write_planted(tmp_path / "export"), tmp_path / "out"
     with pytest.raises(SystemExit):
         dicom_to_nnunet_entry(["-i", str(export), "-o", str(output), "-np", "1", "--keep-names"])
-    assert "ZQX_damaged.dcm" in capfd.readouterr().out
+    assert f"{MARKER}_damaged.dcm" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

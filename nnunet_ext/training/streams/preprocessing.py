@@ -63,13 +63,23 @@ class CaseSettings:
 def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     """The cases of a raw data set that a role uses: imagesTr with labelsTr, or imagesUn for unlabelled ones.
 
+    A target domain without imagesUn gives its imagesTr, whose labels are not looked at.
+
     Raises:
         InputError: the folder is missing or empty, a file has no channel number, or a label file is missing.
     """
     labelled = role not in UNLABELLED_ROLES
     if labelled and "ignore" in dataset_json["labels"]:
         raise InputError(f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert without it")
-    return labelled_cases(raw_folder, dataset_json) if labelled else unlabelled_cases(raw_folder, dataset_json)
+    if labelled:
+        return labelled_cases(raw_folder, dataset_json)
+    return unlabelled_cases(raw_folder, dataset_json, labels_ignored=ignores_labels(role, raw_folder))
+
+
+def ignores_labels(role: str, raw_folder: Path) -> bool:
+    """Whether a stream without labels takes the images of a labelled data set, which has no imagesUn."""
+    has_only_labelled = (raw_folder / "imagesTr").is_dir() and not (raw_folder / "imagesUn").is_dir()
+    return role == "target_domain" and has_only_labelled
 
 
 def labelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
@@ -91,13 +101,14 @@ def labelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     return _named(cases, raw_folder)
 
 
-def unlabelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
-    """The cases of a raw data set's imagesUn.
+def unlabelled_cases(raw_folder: Path, dataset_json: dict, labels_ignored: bool = False) -> list[RawCase]:
+    """The cases of a raw data set's imagesUn, or those of imagesTr without their labels.
 
     Raises:
         InputError: the folder is missing or empty, or a file has no channel number.
     """
-    folder, mend = raw_folder / "imagesUn", "convert the data set with --unlabeled"
+    folder = raw_folder / ("imagesTr" if labels_ignored else "imagesUn")
+    mend = "convert the data set with --unlabeled"
     images = images_by_case(folder, dataset_json["file_ending"], "unlabelled", mend)
     return _named([RawCase(name, files, None) for name, files in images.items()], raw_folder)
 
