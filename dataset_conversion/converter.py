@@ -78,9 +78,15 @@ class Converter(ABC):
     unlabeled: bool = False
     """``--unlabeled``: training images without their labels, into imagesUn."""
     slices: str = ""
-    """``--slices``: ``lesion``, ``all`` or ``every:N``, as single axial slices; empty: volumes."""
+    """``--slices``: ``lesion``, ``all``, ``every:N`` or ``FIRST:LAST``, as single axial slices; empty: volumes."""
     window: tuple[float, ...] | None = None
     """``--window``: CT in HU to grey values 0..255 of this range."""
+    crop: str | None = None
+    """``--crop``: ``lungs``, found in the CT; None: whole images."""
+    lung_masks: Path | None = None
+    """``--lung-masks``: folder with a mask ``CASE.nii.gz`` per volume, to whose box images are cropped."""
+    resize: int | None = None
+    """``--resize``: slices become this many pixels wide and high; None: as they are."""
     split: str = ""
     """``--split``: one of :attr:`splits` or ``patient:K``; empty: nnU-Net's own folds."""
     patients: Path | None = None
@@ -113,7 +119,8 @@ class Converter(ABC):
     def settings(self) -> dict[str, Any]:
         """Options that shape the cases, by name; another split needs no new conversion."""
         names = [item.name for item in dataclasses.fields(self) if item.name not in ("source", "split", "patients")]
-        return {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in names}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     @property
     def collection(self) -> str:

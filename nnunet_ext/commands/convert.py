@@ -143,12 +143,24 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
         "them, into imagesUn",
     )  # fmt: skip
     group.add_argument(
-        "--slices", default=kind.slices, metavar="lesion|all|every:N",
-        help="single axial slices instead of volumes: those with a label, all, or every Nth",
+        "--slices", default=kind.slices, metavar="lesion|all|every:N|FIRST:LAST",
+        help="single axial slices instead of volumes: those with a label, all, every Nth, or a range counted from 0",
     )  # fmt: skip
     group.add_argument(
         "--window", nargs=2, type=float, metavar=("LOW", "HIGH"),
         help="CT in HU to grey values 0..255, to go with pictures such as COVID-SemiSeg; lung window: -1250 250",
+    )  # fmt: skip
+    group.add_argument(
+        "--crop", metavar="lungs", help="CT volumes in HU: only the box around the lungs, found by threshold and "
+        "connected components; nnUNetv2_ext_uncrop brings predictions back",
+    )  # fmt: skip
+    group.add_argument(
+        "--lung-masks", type=Path, metavar="FOLDER", help="the same with your own masks CASE.nii.gz, e.g. of "
+        "TotalSegmentator",
+    )  # fmt: skip
+    group.add_argument(
+        "--resize", type=int, metavar="N", help="single slices become N x N pixels, e.g. 352; nnUNetv2_ext_uncrop "
+        "brings predictions back",
     )  # fmt: skip
     group.add_argument(
         "--split", default="", metavar="official|paper|patient:K",

@@ -1,11 +1,13 @@
 """``nnUNetv2_ext_configure`` on tiny raw data and hand-written plans."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dataset_conversion.case_writer import Record
 from dataset_conversion.journal import JOURNAL_NAME, start_journal
 from nnunet_ext.commands.configure import configure_entry
 from tests.miniature_plans import DATASET_JSON, plans
@@ -164,7 +166,10 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
         (["--set", "Nobody.num_epochs=2"], "unknown trainer Nobody; valid are: AdvEntTrainer"),
         (["--set", "PlainTrainer.general_checkpoint=random"], "unknown hyperparameter PlainTrainer.general_checkpoint"),
         (["--set", "num_epochs"], "write NAME=VALUE"),
-        (["--set", "general_checkpoint=none.pth"], "none.pth: no such checkpoint"),
+        (
+            ["--set", "general_checkpoint=none.pth"],
+            "none.pth: no such file; general_checkpoint is pretrained, random or a file's path",
+        ),
         (["--normalize", "window(0,80)"], "write ROLE=window(LOW,HIGH), ROLE one of general, unlabeled, target_domain"),
         (
             ["--normalize", "unlabeled=window(0,80)"],
@@ -187,6 +192,43 @@ def test_wrong_input_is_one_line_and_changes_nothing(
     assert message in error
     assert len([line for line in error.splitlines() if line.startswith("nnUNetv2_ext_configure: error: ")]) == 1
     assert (place / "nnUNetPlans.json").read_bytes() == before
+
+
+def test_a_labelled_target_domain_is_used_without_its_labels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert configure("--target_domain", "996") == 0
+    assert "Dataset996_Second has no imagesUn: its imagesTr are used, its labels are ignored" in capsys.readouterr().out
+    stream = place / "streams" / "target_domain" / "Dataset996_Second" / "nnUNetPlans_2d" / "stream.json"
+    sources = json.loads(stream.read_text())["sources"]
+    assert [Path(source).parent.name for source in sources] == ["imagesTr", "imagesTr"]
+
+
+def test_the_labelled_data_set_is_no_target_domain_of_its_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raw(place.parents[1] / "nnUNet_raw", place.name, 2)
+    assert configure("--target_domain", "999") == 1
+    assert "is the labelled data set itself and has no imagesUn" in capsys.readouterr().err
+
+
+def test_a_target_domain_of_another_unit_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = place.parents[1] / "nnUNet_raw"
+    (raw / place.name).mkdir()
+    for folder, unit in ((place.name, "HU"), ("Dataset997_Unlabeled", "grey values 0..255 of a CT window")):
+        record_unit(raw / folder, unit)
+    assert configure("--target_domain", "997") == 1
+    assert "997_Unlabeled has grey values 0..255, Dataset999_Miniature Hounsfield units; convert both" in (
+        capsys.readouterr().err
+    )
+    assert recorded(place) == {}
+    assert configure("--target_domain", "997", "--normalize", "target_domain=window(0,80)") == 0
+    record_unit(raw / "Dataset997_Unlabeled", "HU (estimated)")
+    assert configure("--target_domain", "997", "--normalize", "target_domain=plans") == 0
+
+
+def record_unit(folder: Path, unit: str) -> None:
+    """As a conversion of one case notes it."""
+    record = Record("x", "x", "Tr", {}, {}, {}, {}, folder.name, "", unit, [], [], {})
+    start_journal(folder / JOURNAL_NAME, {"converter": folder.name, "settings": {}})
+    with (folder / JOURNAL_NAME).open("a") as journal:
+        journal.write(json.dumps({"case": "x", "records": [asdict(record)]}) + "\n")
 
 
 def test_unset_folders_are_named(

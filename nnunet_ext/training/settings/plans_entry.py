@@ -40,9 +40,19 @@ class PlansEntry:
             configuration = cls(**plans.get(PLANS_KEY, {}))
         except TypeError as error:
             raise InputError(f"the plans' entry {PLANS_KEY} is of another version: {error}") from error
+        configuration._require_shape()
         if configuration.preset not in PRESETS:
             raise InputError(f"the plans name a preset {configuration.preset}; there are {', '.join(PRESETS)}")
         return configuration
+
+    def _require_shape(self) -> None:
+        groups = (self.streams, self.settings, self.normalizations)
+        shaped = isinstance(self.preset, str) and all(isinstance(group, dict) for group in groups)
+        lists = list(self.streams.values()) if shaped else []
+        names = [name for listed in lists if isinstance(listed, list) for name in listed]
+        texts = [*names, *(self.normalizations.values() if shaped else ())]
+        if not shaped or not all(isinstance(one, list) for one in lists) or not all(isinstance(t, str) for t in texts):
+            raise InputError(f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset")
 
     def into_plans(self, plans: dict) -> dict:
         """A copy of the plans that carries this configuration."""

@@ -1,0 +1,74 @@
+"""``nnUNetv2_ext_dicom_to_nnunet``: series of a hospital's export as input of ``nnUNetv2_predict``."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from nnunet_ext.commands.entry import command
+from nnunet_ext.errors import InputError
+from nnunet_ext.hospital import options
+
+PARTIAL = 3
+
+
+@command
+def dicom_to_nnunet_entry(argv: list[str] | None = None) -> int:
+    """Console script ``nnUNetv2_ext_dicom_to_nnunet``; 0 if all went well, 3 if some series or cases failed."""
+    arguments = _parser().parse_args(argv)
+    with options.without_library_remarks():
+        return _write(arguments)
+
+
+def _write(arguments: argparse.Namespace) -> int:
+    # Imported here, so that --help and wrong arguments answer at once.
+    from nnunet_ext.hospital.each_case import write_inputs
+    from nnunet_ext.hospital.images import require_orientation
+    from nnunet_ext.hospital.manifest import FILE_NAME, write_manifest
+    from nnunet_ext.hospital.model import opened_model
+    from nnunet_ext.hospital.selection import read_selection
+    from nnunet_ext.hospital.survey import read_export, survey
+    from nnunet_ext.keyed_names import note_names
+
+    channels, ending = ["CT"], ".nii.gz"
+    if arguments.m or arguments.d:
+        with (
+            tempfile.TemporaryDirectory() as temporary,
+            opened_model(arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)) as model,
+        ):
+            channels, ending = model.channel_names, model.file_ending
+    selection = read_selection(arguments.rules, channels)
+    export = read_export(arguments.i, selection.rules, processes=arguments.np)
+    found = survey(export, selection, keep_names=arguments.keep_names)
+    print(found.table())
+    if arguments.dry_run:
+        return 0
+    if not found.cases:
+        raise InputError("no study has series that meet the rules; see the table above, and --rules")
+
+    require_orientation(arguments.orientation)
+    options.require_output(arguments.o, arguments.i)
+    names = options.names_file(arguments.names, arguments.o)
+    note_names({case.name: case.identifiers for case in found.cases}, names)
+    done = write_inputs(found.cases, arguments.o, ending, arguments.orientation, keep_names=arguments.keep_names)
+    write_manifest(arguments.o / FILE_NAME, selection.rules, ending, done.finished, found, done.failed)
+    print(f"{len(done.finished)} of {len(found.cases)} cases written; what their names stand for is noted in {names}")
+    if not done.finished:
+        return 1
+    return PARTIAL if done.failed or found.failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_ext_dicom_to_nnunet",
+        description="Choose series of a DICOM export, and write them as input of nnUNetv2_predict with a manifest "
+        "that leads back to the slices. Names are keyed hashes; nothing of the patient is written.",
+        epilog="Exit code: 0 all series written, 3 some failed, 1 none.",
+    )
+    parser.add_argument("-i", type=Path, required=True, metavar="EXPORT", help="folder of DICOM files, of any depth")
+    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where images and manifest.json go")
+    parser.add_argument("--dry-run", action="store_true", help="show the table of series and stop")
+    options.add_model(parser)
+    options.add_series(parser)
+    return parser

@@ -1,0 +1,57 @@
+"""Work on the cases of an export: what goes wrong with one is noted and never stops the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nnunet_ext.hospital.images import AS_SCANNED, write_images
+from nnunet_ext.hospital.manifest import case_entry
+from nnunet_ext.hospital.privacy import shown_reason
+from nnunet_ext.hospital.survey import Case
+
+
+@dataclass
+class Done:
+    """Cases that succeeded, each with what is known of it, and of each other one the reason."""
+
+    finished: dict[str, Any] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def for_each(cases: Iterable[Case], work: Callable[[Case], Any], what: str, *, keep_names: bool = False) -> Done:
+    """Do some work for every case, with a progress bar; an error becomes the case's reason.
+
+    Args:
+        cases: to work on.
+        work: returns what is known of the case then.
+        what: the work is, for the progress bar.
+        keep_names: show the whole message of errors.
+    """
+    done = Done()
+    with tqdm(list(cases), desc=what, unit="case", disable=not sys.stderr.isatty()) as progress:
+        for case in progress:
+            try:
+                done.finished[case.name] = work(case)
+            except Exception as error:  # of nnU-Net, of a library, of this package: the next case is to be served
+                paths = {item.path for channel in case.channels for item in channel.slices}
+                whole = f"{type(error).__name__}: {error}"
+                done.failed[case.name] = whole if keep_names else shown_reason(error, *paths)
+                tqdm.write(f"{case.name}: {done.failed[case.name]}", file=sys.stderr)
+    return done
+
+
+def write_inputs(
+    cases: Iterable[Case], folder: Path, ending: str, orientation: str = AS_SCANNED, *, keep_names: bool = False
+) -> Done:
+    """Write the images of all cases; ``finished`` holds their entries of the manifest."""
+
+    def write(case: Case) -> dict[str, Any]:
+        return case_entry(case, write_images(case, folder, ending, orientation))
+
+    return for_each(cases, write, "writing images", keep_names=keep_names)

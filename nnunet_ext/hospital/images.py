@@ -1,0 +1,225 @@
+"""A case as nnU-Net's input: one image file per channel, all on one grid, without any text of a header.
+
+Arrays are (x, y, z), affines in DICOM's coordinates in mm (left, posterior, head).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_ext.dicom.geometry import Grid, grid_of
+from nnunet_ext.dicom.pixels import AIR_HU
+from nnunet_ext.dicom.volume import Volume, read_volume
+from nnunet_ext.errors import InputError
+from nnunet_ext.hospital.survey import Case
+from nnunet_ext.whole_file import whole_file
+
+AS_SCANNED = "as-scanned"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+GRID_TOLERANCE_VOXEL = 1e-2  # NIfTI headers store float32
+
+
+@dataclass(frozen=True)
+class WrittenCase:
+    """What the manifest says of a case: the images' grid, and of each channel its file and what was done to it."""
+
+    shape: tuple[int, ...]
+    affine_lps_mm: np.ndarray
+    channels: tuple[dict[str, Any], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of the manifest."""
+        affine = np.round(self.affine_lps_mm, 6).tolist()
+        return {"shape": list(self.shape), "affine_lps_mm": affine, "channels": list(self.channels)}
+
+
+def write_images(case: Case, folder: Path, ending: str, orientation: str = AS_SCANNED) -> WrittenCase:
+    """Write ``NAME_0000`` and so on into a folder.
+
+    Args:
+        case: to read.
+        folder: existing.
+        ending: ``.nii.gz`` or another of SimpleITK's.
+        orientation: ``as-scanned``, or three letters such as ``RAS``: the directions in which the array's axes
+            increase, as nibabel names them; axes are turned and flipped, nothing is resampled.
+
+    Raises:
+        InputError: a slice cannot be read, or channels have different frames.
+    """
+    grid: Grid | None = None
+    channels = []
+    written = Grid((0, 0, 0), np.eye(4))
+    for index, acquisition in enumerate(case.channels):
+        volume = read_volume(acquisition)
+        transforms = list(volume.transforms)
+        if grid is None:
+            grid = volume.grid
+        voxels = volume.voxels
+        if not same_grid(volume.grid, grid):
+            voxels = _on_grid(volume, grid)
+            transforms.append("resampled to the grid of the first channel")
+        turned, written = oriented(voxels, grid, orientation)
+        file = f"{case.name}_{index:04d}{ending}"
+        write_volume(turned, written, folder / file)
+        channels.append(
+            {
+                "file": file,
+                "modality": acquisition.slices[0].modality,
+                "unit": volume.unit,
+                "slices": len(acquisition.slices),
+                "kind": acquisition.stack.kind,
+                "tilt_degrees": round(acquisition.stack.tilt_degrees, 3),
+                "transforms": transforms,
+                "warnings": list(volume.warnings),
+            }
+        )
+    return WrittenCase(written.shape, written.affine_lps_mm, tuple(channels))
+
+
+def require_orientation(orientation: str) -> None:
+    """Check an orientation before anything is read.
+
+    Raises:
+        InputError: as :func:`oriented`.
+    """
+    oriented(np.zeros((1, 1, 1), np.uint8), Grid((1, 1, 1), np.eye(4)), orientation)
+
+
+def oriented(voxels: np.ndarray, grid: Grid, orientation: str) -> tuple[np.ndarray, Grid]:
+    """Return voxels and their grid with axes turned towards an orientation.
+
+    Raises:
+        InputError: no three letters of R or L, A or P, S or I.
+    """
+    if orientation == AS_SCANNED:
+        return voxels, grid
+    from nibabel import orientations
+
+    try:
+        target = orientations.axcodes2ornt(tuple(orientation.upper()))
+        current = orientations.io_orientation(grid.affine_ras_mm)
+        change = orientations.ornt_transform(current, target)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"--orientation {orientation}: is no orientation; give {AS_SCANNED}, LPS, RAS ...") from error
+    turned = orientations.apply_orientation(voxels, change)
+    affine_ras_mm = grid.affine_ras_mm @ orientations.inv_ornt_aff(change, voxels.shape)
+    return turned, Grid(turned.shape, LPS_TO_RAS @ affine_ras_mm)
+
+
+def read_mask(path: Path, case: Case) -> np.ndarray:
+    """Read a prediction and return it (x, y, z) on the grid of the case's first channel.
+
+    Axes that were turned for the model are turned back, as the affine of the file tells.
+
+    Raises:
+        InputError: unreadable, no whole numbers, or on another grid.
+    """
+    voxels, grid = _read(path)
+    voxels = on_reference(voxels, grid, grid_of(case.reference.stack), path)
+    if voxels.dtype.kind == "f" and not np.array_equal(voxels, np.round(voxels)):
+        raise InputError(f"{path}: holds values that are no labels; give predicted segmentations")
+    return voxels.astype(np.uint16 if voxels.max(initial=0) > 255 else np.uint8)
+
+
+def on_reference(voxels: np.ndarray, grid: Grid, reference: Grid, path: Path) -> np.ndarray:
+    """Turn voxels onto a reference grid that differs from theirs by turned or flipped axes at most.
+
+    Raises:
+        InputError: it differs by more.
+    """
+    from nibabel import orientations
+
+    current = orientations.io_orientation(grid.affine_ras_mm)
+    target = orientations.io_orientation(reference.affine_ras_mm)
+    change = orientations.ornt_transform(current, target)
+    turned = orientations.apply_orientation(voxels, change)
+    affine_ras_mm = grid.affine_ras_mm @ orientations.inv_ornt_aff(change, voxels.shape)
+    if not same_grid(Grid(turned.shape, LPS_TO_RAS @ affine_ras_mm), reference):
+        raise InputError(
+            f"{path}: is not on the grid of its series ({_size(turned.shape)} voxels, expected "
+            f"{_size(reference.shape)}); predict the images that dicom_to_nnunet wrote from this export"
+        )
+    return np.ascontiguousarray(turned)
+
+
+def same_grid(first: Grid, second: Grid) -> bool:
+    """Whether two grids have one shape and differ by less than a hundredth of a voxel at every corner."""
+    if tuple(first.shape) != tuple(second.shape):
+        return False
+    difference = np.linalg.inv(second.affine_lps_mm) @ first.affine_lps_mm - np.eye(4)
+    size = np.append(np.array(first.shape, float), 1.0)
+    return bool((np.abs(difference[:3]) @ size).max() < GRID_TOLERANCE_VOXEL)
+
+
+def _on_grid(volume: Volume, grid: Grid) -> np.ndarray:
+    """A further channel on the grid of the first one, linear; beyond it lies air, or the lowest value."""
+    import SimpleITK
+
+    fill = AIR_HU if volume.unit == "HU" else float(volume.voxels.min())
+    image = _image(volume.voxels, volume.grid)
+    like = _image(np.zeros(grid.shape, np.uint8), grid)
+    resampled = SimpleITK.Resample(image, like, SimpleITK.Transform(), SimpleITK.sitkLinear, float(fill))
+    array = SimpleITK.GetArrayFromImage(resampled)
+    return np.asarray(array).transpose(2, 1, 0)
+
+
+def _image(voxels: np.ndarray, grid: Grid) -> Any:
+    import SimpleITK
+
+    columns = grid.affine_lps_mm[:3, :3]
+    spacing_mm = np.linalg.norm(columns, axis=0)
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
+    image.SetSpacing(spacing_mm.tolist())
+    image.SetDirection((columns / spacing_mm).ravel().tolist())
+    image.SetOrigin(grid.affine_lps_mm[:3, 3].tolist())
+    return image
+
+
+def write_volume(voxels: np.ndarray, grid: Grid, path: Path) -> None:
+    """Write voxels (x, y, z) whole, with their grid and without any text.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    import SimpleITK
+
+    try:
+        with whole_file(path) as unfinished:
+            SimpleITK.WriteImage(_image(voxels, grid), str(unfinished), useCompression=path.suffix != ".nii")
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be written; is the disk full?") from error
+
+
+def read_grid(path: Path) -> Grid:
+    """Return the grid of an image file.
+
+    Raises:
+        InputError: unreadable, or no volume.
+    """
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[np.ndarray, Grid]:
+    import SimpleITK
+
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: is not a readable image; predict it again") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{path}: is not a volume of labels; give predicted segmentations")
+    directions = np.array(image.GetDirection()).reshape(3, 3)
+    affine = np.eye(4)
+    affine[:3, :3] = directions * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    voxels = np.asarray(SimpleITK.GetArrayFromImage(image)).transpose(2, 1, 0)
+    return voxels, Grid(image.GetSize(), affine)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

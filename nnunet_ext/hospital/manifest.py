@@ -1,0 +1,116 @@
+"""The manifest between the three steps: which keyed series lie in which image, and on which grid.
+
+It holds keyed names, numbers and what this package says of series, and nothing that a header says in words.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.dicom.rules import Rules
+from nnunet_ext.errors import InputError
+from nnunet_ext.hospital.images import WrittenCase
+from nnunet_ext.hospital.privacy import series_name
+from nnunet_ext.hospital.survey import Case, Export, Survey
+from nnunet_ext.nnunet_folders import plain_name
+
+FILE_NAME = "manifest.json"
+VERSION = 1
+LARGEST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``rules`` with which the export was read; of each case its entry, as :func:`write_manifest` writes it."""
+
+    rules: Rules
+    file_ending: str
+    cases: dict[str, dict[str, Any]]
+
+
+def case_entry(case: Case, written: WrittenCase) -> dict[str, Any]:
+    """Return a case's entry: keyed study and series, grid, files and what was done to them."""
+    content = written.as_json()
+    for channel, acquisition in zip(content["channels"], case.channels, strict=True):
+        channel["series"] = series_name(acquisition)
+    return {"study": case.study, **content}
+
+
+def write_manifest(
+    path: Path, rules: Rules, file_ending: str, cases: dict[str, dict[str, Any]], found: Survey, failed: dict[str, str]
+) -> None:
+    """Write the manifest whole.
+
+    Args:
+        path: of the file.
+        rules: with which the export was read.
+        file_ending: of the images.
+        cases: from :func:`case_entry`.
+        found: whose rows become the list of all series.
+        failed: reason of each case that could not be written.
+    """
+    content = {
+        "version": VERSION,
+        "rules": asdict(rules),
+        "file_ending": file_ending,
+        "cases": cases,
+        "failed": failed,
+        "series": [asdict(row) for row in found.rows],
+        "damaged_files": dict(found.damaged),
+    }
+    write_json(content, path)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what :func:`write_manifest` wrote.
+
+    Raises:
+        InputError: another kind of file, or damaged.
+    """
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise InputError(f"{path}: is too large for a manifest of nnUNetv2_ext_dicom_to_nnunet")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); nnUNetv2_ext_dicom_to_nnunet writes it"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON; nnUNetv2_ext_dicom_to_nnunet writes it") from error
+    try:
+        if content["version"] != VERSION:
+            raise InputError(f"{path}: has version {content['version']!r}, not {VERSION}; write it again")
+        rules = dict(content["rules"])
+        rules["modalities"] = tuple(map(str, rules["modalities"]))
+        cases = {}
+        for name, entry in content["cases"].items():
+            cases[plain_name(name, f"{path}: case")] = {**entry, "channels": list(entry["channels"])}
+            _ = [str(channel["series"]) for channel in entry["channels"]]
+        return Manifest(Rules(**rules), str(content["file_ending"]), cases)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: is no manifest of nnUNetv2_ext_dicom_to_nnunet; write it again") from error
+
+
+def cases_in(manifest: Manifest, export: Export) -> tuple[dict[str, Case], dict[str, str]]:
+    """Find the series of a manifest's cases in an export again.
+
+    Returns:
+        The cases, and of each other one why not.
+    """
+    by_name = {series_name(acquisition): acquisition for acquisition in export.acquisitions}
+    cases: dict[str, Case] = {}
+    missing: dict[str, str] = {}
+    for name, entry in manifest.cases.items():
+        wanted = [str(channel["series"]) for channel in entry["channels"]]
+        channels = tuple(by_name[series] for series in wanted if series in by_name)
+        if not wanted or len(channels) < len(wanted):
+            missing[name] = "its series is not in the export, or was read with another key"
+            continue
+        first = channels[0].slices[0]
+        taken = frozenset(export.series_numbers.get((first.patient_id, first.study_uid), ()))
+        cases[name] = Case(name, str(entry.get("study", "")), channels, taken)
+    return cases, missing

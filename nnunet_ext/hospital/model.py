@@ -1,0 +1,178 @@
+"""A trained nnU-Net model: a folder of results, an exported zip, or what ``-d -c -tr -p`` name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+LARGEST_JSON_BYTES = 1 << 28
+LARGEST_ZIP_BYTES = 1 << 36
+ADVICE = "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip that nnU-Net exported"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder ``Trainer__Plans__Configuration`` of nnU-Net's results."""
+
+    folder: Path
+    dataset_json: dict[str, Any]
+    plans: dict[str, Any]
+
+    @property
+    def channel_names(self) -> list[str]:
+        """The model's inputs in their order."""
+        named: dict[str, str] = self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or {}
+        return [str(named[key]) for key in sorted(named, key=int)]
+
+    @property
+    def file_ending(self) -> str:
+        """The ending of image files that ``nnUNetv2_predict`` looks for."""
+        return str(self.dataset_json["file_ending"])
+
+    @property
+    def name(self) -> str:
+        """Data set, trainer, plans and configuration, for the reports."""
+        return f"{self.plans.get('dataset_name', 'nnU-Net')} {self.folder.name.replace('__', ' ')}"
+
+    def checkpoints(self, folds: Sequence[str] | None, checkpoint: str) -> dict[str, Path]:
+        """Return the checkpoint of each fold; all trained folds but ``all`` if none is named.
+
+        Raises:
+            InputError: a fold is not trained.
+        """
+        trained = sorted(path.parent.name.removeprefix("fold_") for path in self.folder.glob(f"fold_*/{checkpoint}"))
+        wanted = list(folds) if folds else [fold for fold in trained if fold != "all"] or trained
+        missing = [fold for fold in wanted if fold not in trained]
+        if missing or not wanted:
+            having = f"has {', '.join(trained)}" if trained else "has none"
+            which = f"fold {missing[0]}" if missing else "any fold"
+            raise InputError(f"{self.folder}: lacks {checkpoint} of {which} ({having}); choose with -f and -chk")
+        return {fold: self.folder / f"fold_{fold}" / checkpoint for fold in wanted}
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """Return 16 hexadecimal digits that stand for the content of checkpoints."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def opened_model(
+    model: Path | None, dataset: str | None, configuration: str | None, trainer: str, plans: str, temporary: Path
+) -> Iterator[ModelFolder]:
+    """Find a model; a zip is unpacked into a folder below ``temporary``, which the caller removes.
+
+    Args:
+        model: folder or zip; or
+        dataset: id or name of its data set, in nnUNet_results, with
+        configuration: such as ``3d_fullres``, and
+        trainer: class name, and
+        plans: identifier.
+        temporary: an existing folder.
+
+    Raises:
+        InputError: there is no such model, or it does not read volumes.
+    """
+    if model is None:
+        if dataset is None or configuration is None:
+            raise InputError("no model; give -m FOLDER_OR_ZIP, or -d and -c")
+        name = f"{trainer}__{plans}__{configuration}"
+        folder = environment_folder("nnUNet_results") / dataset_name(dataset) / name
+        yield read_model(folder)
+    elif model.is_file():
+        yield read_model(_unpacked(model, temporary))
+    else:
+        yield read_model(model)
+
+
+def read_model(folder: Path) -> ModelFolder:
+    """Read what a model says of itself.
+
+    Raises:
+        InputError: no model, damaged files, or one for pictures.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model; {ADVICE}")
+    model = ModelFolder(folder, read_object(folder / "dataset.json"), read_object(folder / "plans.json"))
+    try:
+        names, ending = model.channel_names, model.file_ending
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{folder / 'dataset.json'}: lacks channel_names or file_ending; {ADVICE}") from error
+    if not names:
+        raise InputError(f"{folder / 'dataset.json'}: names no channel; {ADVICE}")
+    if ending not in VOLUME_ENDINGS:
+        known = ", ".join(VOLUME_ENDINGS)
+        raise InputError(f"{folder}: its images end in {ending}; series of slices need one of {known}")
+    return model
+
+
+def _unpacked(archive: Path, temporary: Path) -> Path:
+    """Unpack an exported model below ``temporary``; returns the model's folder."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            entries = [entry for entry in file.infolist() if not entry.is_dir()]
+            _require_plain(archive, entries)
+            models = [PurePosixPath(entry.filename).parent for entry in entries if _is_plans(entry.filename)]
+            if len(models) != 1:
+                found = ", ".join(map(str, models)) or "none"
+                raise InputError(f"{archive}: holds {len(models)} models ({found}); unpack it and give -m the folder")
+            file.extractall(temporary, [entry.filename for entry in entries])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise InputError(f"{archive}: is not a readable zip ({error}); {ADVICE}") from error
+    return temporary / models[0]
+
+
+def _require_plain(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse an archive whose members lead out of the folder, or that unpacks to more than models need."""
+    total = sum(entry.file_size for entry in entries)
+    if total > LARGEST_ZIP_BYTES:
+        raise InputError(f"{archive}: unpacks to {total >> 30} GiB, more than a model; do not use this file")
+    for entry in entries:
+        path = PurePosixPath(entry.filename.replace("\\", "/"))
+        is_link = stat.S_ISLNK(entry.external_attr >> 16)
+        if path.is_absolute() or ".." in path.parts or is_link:
+            raise InputError(f"{archive}: holds a path that leads outside; do not use this file")
+
+
+def _is_plans(name: str) -> bool:
+    """Whether a member is the plans of a model, and not those of a data set."""
+    path = PurePosixPath(name)
+    return path.name == "plans.json" and not path.parent.name.startswith("fold_")
+
+
+def read_object(path: Path, advice: str = ADVICE) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: of the file.
+        advice: what the user should do if that fails.
+
+    Raises:
+        InputError: absent, damaged, or something else.
+    """
+    try:
+        if path.stat().st_size > LARGEST_JSON_BYTES:
+            raise InputError(f"{path}: is too large; {advice}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON; {advice}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is not a JSON object; {advice}")
+    return content

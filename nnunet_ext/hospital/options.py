@@ -1,0 +1,122 @@
+"""Arguments that the commands of the hospital path share."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.hospital.images import AS_SCANNED
+from nnunet_ext.keyed_names import key_file
+
+# As in nnunet_ext.hospital.selection and nnunet_ext.dicom.writing, whose import would make --help slow.
+BUILT_IN_RULES = ("any", "chest", "head")
+SEGMENTATION_KINDS = ("binary", "labelmap", "fractional")
+NAMES_FILE = "cases.jsonl"
+
+
+@contextmanager
+def without_library_remarks() -> Iterator[None]:
+    """Silence pydicom and highdicom, whose remarks quote values of headers."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add what names a model: ``-m``, or ``-d -c -tr -p``."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "-m", type=Path, metavar="MODEL", help="folder of a trained model, or a zip that nnU-Net exported"
+    )
+    group.add_argument("-d", metavar="ID", help="data set of a model in nnUNet_results, id or name; or -m")
+    group.add_argument("-c", metavar="CONFIG", help="its configuration, such as 3d_fullres")
+    group.add_argument("-tr", default="nnUNetTrainer", metavar="TRAINER", help="its trainer, default nnUNetTrainer")
+    group.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="its plans, default nnUNetPlans")
+
+
+def add_series(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses series and what may be shown of them."""
+    parser.add_argument(
+        "--rules", metavar="RULES",
+        help=f"which series are taken: a JSON file, or one of {', '.join(BUILT_IN_RULES)}; default any",
+    )  # fmt: skip
+    parser.add_argument(
+        "--orientation", default=AS_SCANNED, metavar="CODE",
+        help="turn the axes of images as the model was trained, e.g. RAS or LPS; default: slices as they were scanned",
+    )  # fmt: skip
+    add_privacy(parser)
+
+
+def add_privacy(parser: argparse.ArgumentParser) -> None:
+    """Add where names of cases are noted, and how an export is read."""
+    parser.add_argument(
+        "--names", type=Path, metavar="FILE",
+        help=f"note here what case names stand for, mode 0600, outside of the output; default {NAMES_FILE} beside the "
+        "key of names",
+    )  # fmt: skip
+    add_scan(parser)
+
+
+def add_scan(parser: argparse.ArgumentParser) -> None:
+    """Add how an export is read, and whether names of files may be shown."""
+    parser.add_argument(
+        "--keep-names", action="store_true", help="show names of files and texts of headers in messages; off"
+    )
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="processes that read headers, default 2")
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add what is written of a case."""
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--seg-type", choices=SEGMENTATION_KINDS, default="binary", help="kind of the DICOM SEG, default binary"
+    )
+    group.add_argument(
+        "--segments", type=Path, metavar="FILE", help="JSON with codes, names and colours of the model's labels"
+    )
+    group.add_argument("--rtstruct", action="store_true", help="also write contours.dcm (RTSTRUCT)")
+    group.add_argument("--nifti", action="store_true", help="also write segmentation.nii.gz")
+    group.add_argument(
+        "--deidentify", action="store_true",
+        help="write results without the patient: PS3.15 basic profile, UIDs and patient replaced by keyed ones",
+    )  # fmt: skip
+
+
+def names_file(chosen: Path | None, *outputs: Path) -> Path:
+    """Return the file in which names are noted.
+
+    Raises:
+        InputError: it lies in an output.
+    """
+    file = chosen or key_file().parent / NAMES_FILE
+    for output in outputs:
+        if file.resolve().is_relative_to(output.resolve()):
+            raise InputError(f"{file}: lies in the output; what case names stand for must stay outside, choose --names")
+    return file
+
+
+def require_output(output: Path, export: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        InputError: it lies in the export, or cannot be made.
+    """
+    if export.is_dir() and output.resolve().is_relative_to(export.resolve()):
+        raise InputError("-o lies in the export; choose a folder outside, so that results are not read as input")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be made ({error.strerror}); choose another -o") from error

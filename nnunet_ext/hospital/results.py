@@ -1,0 +1,192 @@
+"""A case's results: segmentation, report, captures and further files, in one folder that is whole or absent."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.dicom.geometry import grid_of
+from nnunet_ext.dicom.volume import grid_on_slices, read_slices
+from nnunet_ext.dicom.writing.contours import write_contours
+from nnunet_ext.dicom.writing.measurements import Measurement, measure
+from nnunet_ext.dicom.writing.secondary_capture import write_captures
+from nnunet_ext.dicom.writing.segmentation import SegmentationKind, write_segmentation
+from nnunet_ext.dicom.writing.segments import Model, Segment, segments_of
+from nnunet_ext.dicom.writing.source import Source, new_series_numbers, read_source
+from nnunet_ext.dicom.writing.structured_report import write_report
+from nnunet_ext.errors import InputError
+from nnunet_ext.hospital.deidentification import deidentified
+from nnunet_ext.hospital.images import on_reference, read_grid, write_volume
+from nnunet_ext.hospital.model import digest_of
+from nnunet_ext.hospital.survey import Case
+from nnunet_ext.whole_file import TEMPORARY_PREFIX
+
+SEGMENTATION, REPORT, CAPTURES = "segmentation.dcm", "report.dcm", "captures"
+CONTOURS, NIFTI, MEASUREMENTS = "contours.dcm", "segmentation.nii.gz", "measurements.json"
+SERIES_PER_CASE = 4
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written of a case. ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels."""
+
+    segments: tuple[Segment, ...]
+    model: Model
+    kind: SegmentationKind = "binary"
+    contours: bool = False
+    nifti: bool = False
+    deidentify: bool = False
+
+
+def outputs_of(
+    arguments: argparse.Namespace, dataset_json: dict[str, Any], model_name: str, checkpoints: Sequence[Path]
+) -> Outputs:
+    """Return what :func:`nnunet_ext.hospital.options.add_outputs` asks for.
+
+    Args:
+        arguments: of the command.
+        dataset_json: of the model.
+        model_name: as the results name it.
+        checkpoints: of the model; their digest is its serial number.
+
+    Raises:
+        InputError: the labels or the file of segments are wrong.
+    """
+    labels = dataset_json.get("labels")
+    if not isinstance(labels, dict):
+        raise InputError("dataset.json of the model has no labels; give -m with the folder of the model")
+    serial = digest_of(checkpoints) if checkpoints else "unknown"
+    model = Model(model_name, version("nnunetv2-ext"), serial=serial)
+    segments = segments_of(labels, arguments.segments)
+    return Outputs(segments, model, arguments.seg_type, arguments.rtstruct, arguments.nifti, arguments.deidentify)
+
+
+def write_results(
+    case: Case, mask: np.ndarray, output: Path, wanted: Outputs, probabilities: np.ndarray | None = None
+) -> list[Measurement]:
+    """Write ``output/NAME`` with a case's results.
+
+    Args:
+        case: whose first series the results belong to.
+        mask: (x, y, z) label values on the grid of that series.
+        output: existing folder.
+        wanted: what to write.
+        probabilities: (segment, x, y, z), for a fractional segmentation.
+
+    Raises:
+        InputError: the headers contradict each other, a slice cannot be read, or a file cannot be written.
+    """
+    unfinished = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output))
+    try:
+        measurements = _write_all(case, mask, unfinished, wanted, probabilities)
+        unfinished.chmod(0o755)
+        final = output / case.name
+        if final.exists():
+            shutil.rmtree(final)
+        unfinished.replace(final)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return measurements
+
+
+def _write_all(
+    case: Case, mask: np.ndarray, folder: Path, wanted: Outputs, probabilities: np.ndarray | None
+) -> list[Measurement]:
+    acquisition = case.reference
+    source = _source_of(case, wanted.deidentify)
+    on_slices = grid_on_slices(mask, acquisition)
+    fractions = None
+    if probabilities is not None:
+        fractions = np.stack([grid_on_slices(segment, acquisition) for segment in probabilities])
+    values, unit = read_slices(acquisition)
+
+    numbers = new_series_numbers(case.series_numbers, SERIES_PER_CASE)
+    segments, model = wanted.segments, wanted.model
+    segmentation = write_segmentation(
+        folder / SEGMENTATION, on_slices, source, segments, model,
+        series_number=numbers[0], kind=wanted.kind, probabilities=fractions,
+    )  # fmt: skip
+    measurements = measure(on_slices, acquisition, segments, values if unit == "HU" else None)
+    write_report(folder / REPORT, measurements, source, segmentation, model, series_number=numbers[1])
+    (folder / CAPTURES).mkdir()
+    write_captures(
+        folder / CAPTURES, on_slices, values, source, segments, measurements, model, series_number=numbers[2]
+    )
+    if wanted.contours:
+        write_contours(folder / CONTOURS, on_slices, source, segments, model, series_number=numbers[3])
+    if wanted.nifti:
+        write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
+    write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)
+    return measurements
+
+
+def _source_of(case: Case, deidentify: bool) -> Source:
+    source = read_source(case.reference)
+    return deidentified(source) if deidentify else source
+
+
+def _as_json(item: Measurement) -> dict[str, Any]:
+    return {
+        "segment": item.segment.label,
+        "lesion": item.lesion,
+        "volume_ml": round(item.volume_ml, 4),
+        "mean_hu": None if item.mean is None else round(item.mean, 2),
+        "diameter_mm": round(item.diameter_mm, 2),
+    }
+
+
+def fractions_of(
+    file: Path, dataset_json: dict[str, Any], segments: Sequence[Segment], prediction: Path, case: Case
+) -> np.ndarray:
+    """Read nnU-Net's probabilities of a case as (segment, x, y, z) in the order of ``segments``.
+
+    nnU-Net writes a channel per label, background first, or per region.
+
+    Args:
+        file: ``.npz`` beside the prediction.
+        dataset_json: of the model, whose labels name the channels.
+        segments: of the same labels.
+        prediction: the labels that belong to them, whose grid they have.
+        case: on whose first series they are wanted.
+
+    Raises:
+        InputError: not readable, or of other labels.
+    """
+    try:
+        with np.load(file) as content:
+            probabilities = content["probabilities"]
+    except Exception as error:  # a torn file may raise anything
+        raise InputError(f"{file}: holds no probabilities; predict with --save_probabilities") from error
+    channels = _channels_of(dataset_json["labels"])
+    if len(probabilities) != len(channels):
+        raise InputError(f"{file}: holds {len(probabilities)} channels, the labels {len(channels)}; predict again")
+
+    grid, reference = read_grid(prediction), grid_of(case.reference.stack)
+    result = []
+    for segment in segments:
+        voxels = probabilities[channels.index(segment.values)].transpose(2, 1, 0)
+        if voxels.shape != tuple(grid.shape):
+            raise InputError(f"{file}: has another shape than {prediction.name}; predict again")
+        result.append(on_reference(voxels, grid, reference, file))
+    return np.stack(result)
+
+
+def _channels_of(labels: dict[str, Any]) -> list[tuple[int, ...]]:
+    """The label values of each channel in nnU-Net's order."""
+    channels = []
+    for name, value in labels.items():
+        values = tuple(value) if isinstance(value, list | tuple) else (int(value),)
+        if name != "ignore":
+            channels.append(values)
+    if any(len(values) > 1 for values in channels):  # regions: no channel for the background
+        return [values for values in channels if set(values) != {0}]
+    return sorted(channels)

@@ -1,0 +1,331 @@
+"""Which series of a study a model gets: conditions, preferences, and a tie-break that never changes.
+
+Rules are a JSON file, or one of the :data:`BUILT_IN` ones::
+
+    {
+      "minimum_slices": 10,
+      "derived": false,
+      "channels": {
+        "CT": {
+          "modality": "CT", "not_description": "MIP|lung", "step_mm": [0.5, 5], "slices": [20, 2000],
+          "prefer": [{"kernel": "^B3|STANDARD"}, {"kernel": "^B4"}]
+        }
+      }
+    }
+
+Channels have the names, or the numbers, of the model's ``channel_names``. Texts are regular expressions, searched for
+in the header's value, upper and lower case alike. Of the series that meet all conditions, that comes first which
+meets the earliest entry of ``prefer``; then the one with the most slices; then the lowest series number.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.dicom.rules import Rules
+from nnunet_ext.dicom.series import AXIAL_COSINE, Acquisition
+from nnunet_ext.errors import InputError
+
+TEXT_FIELDS = {
+    "image_type": "image_type",
+    "kernel": "kernel",
+    "description": "description",
+    "body_part": "body_part",
+}
+RANGES = ("step_mm", "thickness_mm", "slices")
+MODALITIES = ("CT", "MR")
+MR_WORDS = r"^(MRI?|T1|T2|FLAIR|ADC|DWI|PD|SWI)"
+LARGEST_RULES_BYTES = 1 << 20
+
+NO_SCAN_TEXT = r"scout|topogram|localizer|surview|\bMIP\b|MPR|dose|sagittal|coronal|3D"
+BUILT_IN: dict[str, dict[str, Any]] = {
+    "any": {"not_description": NO_SCAN_TEXT},
+    "chest": {
+        "not_description": NO_SCAN_TEXT,
+        "not_body_part": "head|brain|skull|neck|knee|foot|hand|pelvis",
+        "axial": True,
+        "step_mm": [0.4, 10],
+        "slices": [20, 3000],
+        "prefer": [
+            {"step_mm": [0.4, 3], "kernel": r"^(B[34]|Br[34]|I[34]|STANDARD|SOFT|FC0|FC1|B$|C$)"},
+            {"step_mm": [0.4, 3], "not_kernel": r"BONE|EDGE"},
+            {"not_kernel": r"BONE|EDGE"},
+        ],
+    },
+    "head": {
+        "not_description": NO_SCAN_TEXT,
+        "not_body_part": "chest|thorax|lung|abdomen|pelvis|spine|knee|foot|hand",
+        "step_mm": [0.4, 10],
+        "slices": [10, 1000],
+        "prefer": [
+            {"step_mm": [2, 6], "kernel": r"^(H[234]|Hr[234]|J[34]|STANDARD|SOFT|FC2|FC6|UA|UB|B$|C$)"},
+            {"kernel": r"^(H[234]|Hr[234]|J[34]|STANDARD|SOFT|FC2|FC6|UA|UB|B$|C$)"},
+            {"not_kernel": r"BONE|EDGE|^H[67]|^Hr[67]"},
+        ],
+    },
+}
+"""Rules for one channel of CT. Kernels are those that vendors recommend for soft tissue of chest and head."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a series must be.
+
+    ``wanted`` and ``unwanted`` hold a pattern for some of :data:`TEXT_FIELDS`, ``ranges`` the least and the largest
+    value of some of :data:`RANGES`.
+    """
+
+    modality: str = ""
+    wanted: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    unwanted: tuple[tuple[str, re.Pattern[str]], ...] = ()
+    ranges: tuple[tuple[str, tuple[float, float]], ...] = ()
+    axial: bool = False
+
+    def unmet(self, acquisition: Acquisition) -> str:
+        """Return the first condition that a series does not meet, in words that quote no header; empty if none."""
+        first = acquisition.slices[0]
+        if self.modality and first.modality != self.modality:
+            return f"modality is not {self.modality}"
+        if self.axial and abs(acquisition.stack.directions[2, 2]) < AXIAL_COSINE:
+            return "is not axial"
+        for name, pattern in self.wanted:
+            if not pattern.search(_text(acquisition, name)):
+                return f"{name} does not match the rules"
+        for name, pattern in self.unwanted:
+            if pattern.search(_text(acquisition, name)):
+                return f"{name} is one that the rules exclude"
+        for name, (least, largest) in self.ranges:
+            value = _number(acquisition, name)
+            if value is None or not least <= value <= largest:
+                shown = "not stated" if value is None else f"{value:g}"
+                return f"{name} is {shown}, not {least:g} to {largest:g}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One input of the model: its name, what its series must be, and which ones are preferred, the best first."""
+
+    name: str
+    required: Conditions
+    preferred: tuple[Conditions, ...] = ()
+
+    def rank(self, acquisition: Acquisition) -> tuple:
+        """Return the place of an acceptable series; the lowest is the best, and no two are equal."""
+        met = [index for index, wish in enumerate(self.preferred) if not wish.unmet(acquisition)]
+        first = acquisition.slices[0]
+        place = met[0] if met else len(self.preferred)
+        number = first.series_number if first.series_number is not None else 1 << 40
+        return (place, -len(acquisition.slices), number, first.series_uid, acquisition.index, first.path)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The channels of a model in their order, and what the reader of DICOM accepts at all."""
+
+    channels: tuple[Channel, ...]
+    rules: Rules
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The series of a study for each channel; without any, ``missing`` says why. ``reasons``: of each other series."""
+
+    acquisitions: tuple[Acquisition, ...]
+    missing: str
+    reasons: dict[int, str]
+
+
+def read_selection(rules: str | None, channel_names: Sequence[str]) -> Selection:
+    """Return the rules for a model's channels.
+
+    Args:
+        rules: a JSON file, or a name of :data:`BUILT_IN`; None: ``any``.
+        channel_names: of the model, in their order.
+
+    Raises:
+        InputError: a file that cannot be read, unknown words in it, a channel without rules, or built-in rules for a
+            model of several channels.
+    """
+    if rules is None or rules in BUILT_IN:
+        if len(channel_names) > 1:
+            names = ", ".join(channel_names)
+            raise InputError(
+                f"the model has {len(channel_names)} channels ({names}); give --rules FILE with rules for each of them"
+            )
+        conditions = {"modality": _modality_of(channel_names[0]), **BUILT_IN[rules or "any"]}
+        content: dict[str, Any] = {"channels": {channel_names[0]: conditions}}
+    else:
+        content = _read_json(Path(rules))
+    return _selection(content, channel_names, rules or "any")
+
+
+def choose(acquisitions: Sequence[Acquisition], selection: Selection) -> Choice:
+    """Choose a series of one study for each channel.
+
+    All channels lie in the frame of reference of the first one, and no series serves twice.
+    """
+    chosen: list[Acquisition] = []
+    reasons: dict[int, str] = {}
+    missing = ""
+    for channel in selection.channels:
+        acceptable = []
+        for acquisition in acquisitions:
+            if any(acquisition is other for other in chosen):
+                continue
+            reason = channel.required.unmet(acquisition) or _apart(acquisition, chosen)
+            if reason:
+                reasons[id(acquisition)] = reason
+            else:
+                acceptable.append(acquisition)
+        if not acceptable:
+            missing = missing or f"no series meets the rules for channel {channel.name}"
+            continue
+        best = min(acceptable, key=channel.rank)
+        for acquisition in acceptable:
+            reasons[id(acquisition)] = f"another series is preferred for channel {channel.name}"
+        chosen.append(best)
+
+    for acquisition in chosen:
+        reasons.pop(id(acquisition), None)
+    if missing:
+        for acquisition in chosen:
+            reasons[id(acquisition)] = missing
+        chosen = []
+    return Choice(tuple(chosen), missing, reasons)
+
+
+def _apart(acquisition: Acquisition, chosen: Sequence[Acquisition]) -> str:
+    if not chosen:
+        return ""
+    frame, reference = acquisition.slices[0].frame_of_reference_uid, chosen[0].slices[0].frame_of_reference_uid
+    return "" if frame and frame == reference else "lies in another frame of reference than the first channel"
+
+
+def _modality_of(channel: str) -> str:
+    """Return the modality that a channel's name tells."""
+    if re.search(r"(^|[^a-z])CT([^a-z]|$)", channel, re.IGNORECASE):
+        return "CT"
+    if re.search(MR_WORDS, channel, re.IGNORECASE):
+        return "MR"
+    raise InputError(
+        f"the model's channel {channel!r} names no modality; give --rules FILE with its modality (CT or MR)"
+    )
+
+
+def _selection(content: dict[str, Any], channel_names: Sequence[str], source: str) -> Selection:
+    _require_known(content, ("channels", "minimum_slices", "derived"), source)
+    named = content.get("channels")
+    if not isinstance(named, dict):
+        raise InputError(f'{source}: has no "channels", an object with rules for {", ".join(channel_names)}')
+    known = {name: index for index, name in enumerate(channel_names)}
+    known |= {str(index): index for index in range(len(channel_names))}
+    _require_known(named, tuple(known), source)
+
+    of_index = {known[name]: rule for name, rule in named.items()}
+    channels = []
+    for index, name in enumerate(channel_names):
+        if index not in of_index:
+            raise InputError(f"{source}: has no rules for channel {name}; add them")
+        channels.append(_channel(name, of_index[index], f"{source}: channel {name}"))
+
+    minimum, derived = content.get("minimum_slices", 3), content.get("derived", False)
+    if not isinstance(minimum, int) or isinstance(minimum, bool) or minimum < 1 or not isinstance(derived, bool):
+        raise InputError(f"{source}: minimum_slices is a number from 1, derived is true or false")
+    modalities = tuple(dict.fromkeys(channel.required.modality or "CT" for channel in channels))
+    return Selection(tuple(channels), Rules(modalities=modalities, minimum_slices=minimum, derived=derived))
+
+
+def _channel(name: str, rule: Any, source: str) -> Channel:
+    if not isinstance(rule, dict):
+        raise InputError(f"{source}: is not an object of conditions")
+    required = {key: value for key, value in rule.items() if key != "prefer"}
+    wishes = rule.get("prefer", [])
+    if not isinstance(wishes, list):
+        raise InputError(f"{source}: prefer is not a list of conditions")
+    preferred = tuple(_conditions(wish, f"{source}: prefer") for wish in wishes)
+    return Channel(name, _conditions({"modality": "CT", **required}, source), preferred)
+
+
+def _conditions(content: Any, source: str) -> Conditions:
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: is not an object of conditions")
+    unwanted = tuple(f"not_{name}" for name in TEXT_FIELDS)
+    _require_known(content, ("modality", "axial", *TEXT_FIELDS, *unwanted, *RANGES), source)
+    modality, axial = content.get("modality", ""), content.get("axial", False)
+    if modality not in ("", *MODALITIES):
+        raise InputError(f"{source}: modality {modality!r} is not one of {', '.join(MODALITIES)}")
+    if not isinstance(axial, bool):
+        raise InputError(f"{source}: axial is true or false")
+
+    patterns = {key: _pattern(value, f"{source}: {key}") for key, value in content.items() if _is_text(key)}
+    ranges = {key: _range(content[key], f"{source}: {key}") for key in RANGES if key in content}
+    return Conditions(
+        modality,
+        tuple((key, pattern) for key, pattern in patterns.items() if key in TEXT_FIELDS),
+        tuple((key.removeprefix("not_"), pattern) for key, pattern in patterns.items() if key not in TEXT_FIELDS),
+        tuple(ranges.items()),
+        axial,
+    )
+
+
+def _is_text(key: str) -> bool:
+    return key.removeprefix("not_") in TEXT_FIELDS
+
+
+def _pattern(value: Any, source: str) -> re.Pattern[str]:
+    if not isinstance(value, str):
+        raise InputError(f"{source}: is not a text")
+    try:
+        return re.compile(value, re.IGNORECASE)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(f"{source}: {value!r} is not a regular expression ({error})") from error
+
+
+def _range(value: Any, source: str) -> tuple[float, float]:
+    is_pair = isinstance(value, list) and len(value) == 2
+    if not is_pair or not all(isinstance(part, int | float) and not isinstance(part, bool) for part in value):
+        raise InputError(f"{source}: is not [least, largest]")
+    least, largest = float(value[0]), float(value[1])
+    if not least <= largest:
+        raise InputError(f"{source}: {least:g} is larger than {largest:g}")
+    return least, largest
+
+
+def _require_known(content: Mapping[str, Any], known: Sequence[str], source: str) -> None:
+    unknown = [name for name in content if name not in known]
+    if unknown:
+        raise InputError(f"{source}: {unknown[0]!r} is not known; known are {', '.join(known)}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    names = ", ".join(BUILT_IN)
+    if not path.is_file():
+        raise InputError(f"{path}: no such rules; give a JSON file, or one of {names}")
+    try:
+        if path.stat().st_size > LARGEST_RULES_BYTES:
+            raise InputError(f"{path}: is too large for rules; give a JSON file, or one of {names}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: is not a JSON file of rules ({reason})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is not a JSON object of rules")
+    return content
+
+
+def _text(acquisition: Acquisition, name: str) -> str:
+    return str(getattr(acquisition.slices[0], TEXT_FIELDS[name]))
+
+
+def _number(acquisition: Acquisition, name: str) -> float | None:
+    if name == "slices":
+        return float(len(acquisition.slices))
+    if name == "step_mm":
+        return acquisition.stack.step_mm
+    return acquisition.slices[0].thickness_mm

@@ -1,0 +1,59 @@
+"""A case's way with a model: its images, nnU-Net's prediction, the results as DICOM objects."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunet_ext.hospital.each_case import Done, for_each
+from nnunet_ext.hospital.images import AS_SCANNED, read_mask, write_images
+from nnunet_ext.hospital.manifest import case_entry
+from nnunet_ext.hospital.results import Outputs, fractions_of, write_results
+from nnunet_ext.hospital.survey import Case
+from nnunet_ext.whole_file import TEMPORARY_PREFIX
+
+if TYPE_CHECKING:
+    from nnunet_ext.hospital.prediction import Predictor
+
+UNCOMPRESSED = ".nii"
+
+
+def write_outputs(
+    cases: Iterable[Case], predictions: Path, ending: str, output: Path, wanted: Outputs, dataset_json: dict[str, Any],
+    *, keep_names: bool = False,
+) -> Done:  # fmt: skip
+    """Write the results of all cases from files of predictions; ``finished`` holds their measurements."""
+
+    def write(case: Case) -> Any:
+        return _results(case, predictions / f"{case.name}{ending}", output, wanted, dataset_json)
+
+    return for_each(cases, write, "writing results", keep_names=keep_names)
+
+
+def predict_cases(
+    cases: Iterable[Case], predictor: Predictor, output: Path, wanted: Outputs, dataset_json: dict[str, Any],
+    orientation: str = AS_SCANNED, *, keep_names: bool = False,
+) -> Done:  # fmt: skip
+    """Do all three steps, one case after the other; images and predictions lie in a folder that is removed."""
+
+    def predict(case: Case) -> Any:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=output) as temporary:
+            folder = Path(temporary)
+            entry = case_entry(case, write_images(case, folder, UNCOMPRESSED, orientation))
+            images = [folder / channel["file"] for channel in entry["channels"]]
+            fractional = wanted.kind == "fractional"
+            file = predictor.predict(images, folder / f"predicted-{case.name}", probabilities=fractional)
+            return _results(case, file, output, wanted, dataset_json)
+
+    return for_each(cases, predict, "predicting", keep_names=keep_names)
+
+
+def _results(case: Case, file: Path, output: Path, wanted: Outputs, dataset_json: dict[str, Any]) -> Any:
+    mask = read_mask(file, case)
+    probabilities = None
+    if wanted.kind == "fractional":
+        archive = file.with_name(file.name.removesuffix(dataset_json["file_ending"]) + ".npz")
+        probabilities = fractions_of(archive, dataset_json, wanted.segments, file, case)
+    return write_results(case, mask, output, wanted, probabilities)

@@ -1,0 +1,189 @@
+"""What lies in an export: studies, the series chosen of each, and a row of the table for every other series."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunet_ext.dicom.folder_scan import scan
+from nnunet_ext.dicom.headers import Slice
+from nnunet_ext.dicom.rules import Rules
+from nnunet_ext.dicom.series import Acquisition, Rejected, acquisitions_of, series_of
+from nnunet_ext.hospital.privacy import reason_of, series_name, shown_reason, study_name
+from nnunet_ext.hospital.selection import Selection, choose
+from nnunet_ext.keyed_names import keyed_name
+
+HEADER = ("study", "series", "modality", "slices", "step", "verdict")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study with the series for each channel of the model.
+
+    ``name`` is a keyed hash, as are all names. ``series_numbers`` are those that the study has already.
+    """
+
+    name: str
+    study: str
+    channels: tuple[Acquisition, ...]
+    series_numbers: frozenset[int] = frozenset()
+
+    @property
+    def reference(self) -> Acquisition:
+        """The series of the first channel, on whose slices results lie."""
+        return self.channels[0]
+
+    @property
+    def identifiers(self) -> dict[str, str]:
+        """What the name stands for; only for the private file of names."""
+        first = self.reference.slices[0]
+        series = " ".join(channel.slices[0].series_uid for channel in self.channels)
+        return {"patient_id": first.patient_id, "study_uid": first.study_uid, "series_uids": series}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One series in the table; ``failure`` tells that a scan was lost rather than left out."""
+
+    study: str
+    series: str
+    modality: str
+    slices: int
+    step_mm: float | None
+    verdict: str
+    failure: bool = False
+
+
+@dataclass
+class Survey:
+    """Cases to predict, all series, and files that could not be read, counted by the reason."""
+
+    cases: list[Case] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    damaged: Counter[str] = field(default_factory=Counter)
+    others: int = 0
+
+    @property
+    def failures(self) -> int:
+        """Series and files that are lost."""
+        return sum(row.failure for row in self.rows) + sum(self.damaged.values())
+
+    def table(self) -> str:
+        """Return the series as text, one a line, without any text of a header."""
+        lines = [HEADER]
+        for row in self.rows:
+            step = "" if row.step_mm is None else f"{row.step_mm:.3g} mm"
+            lines.append((row.study, row.series, row.modality, str(row.slices), step, row.verdict))
+        widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+        texts = []
+        for line in lines:
+            cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+            texts.append("  ".join(cells).rstrip())
+        for reason, count in sorted(self.damaged.items()):
+            texts.append(f"{count} file{'s' if count > 1 else ''} left out: {reason}")
+        return "\n".join(texts)
+
+
+@dataclass
+class Export:
+    """What was read of an export: series that are scans, all others, and files that could not be read."""
+
+    acquisitions: list[Acquisition] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+    others: int = 0
+    series_numbers: dict[tuple[str, str], set[int]] = field(default_factory=lambda: defaultdict(set))
+
+
+def read_export(export: Path, rules: Rules, *, processes: int = 1) -> Export:
+    """Read the headers of an export; whatever is wrong with one series is that series' problem.
+
+    Args:
+        export: a folder of any depth.
+        rules: what is a scan at all.
+        processes: that read headers.
+
+    Raises:
+        InputError: no such folder.
+    """
+    content = scan(export, processes=processes)
+    found = Export(damaged=content.damaged, others=content.others)
+    for item in content.slices:
+        if item.series_number is not None:
+            found.series_numbers[item.patient_id, item.study_uid].add(item.series_number)
+    for members in series_of(content.slices):
+        accepted, rejected = _sorted_out(members, rules)
+        found.acquisitions += accepted
+        found.rejected += rejected
+    return found
+
+
+def survey(export: Export, selection: Selection, *, keep_names: bool = False) -> Survey:
+    """Choose series for the model.
+
+    Args:
+        export: from :func:`read_export` with the selection's rules.
+        selection: rules of each channel.
+        keep_names: show paths and texts of headers in reasons.
+
+    Raises:
+        InputError: the key of names cannot be used.
+    """
+    found = Survey(others=export.others)
+    for file, message in export.damaged.items():
+        found.damaged[message if keep_names else shown_reason(message, file)] += 1
+
+    studies: dict[tuple[str, str], list[Acquisition]] = defaultdict(list)
+    for acquisition in export.acquisitions:
+        first = acquisition.slices[0]
+        studies[first.patient_id, first.study_uid].append(acquisition)
+
+    for key, acquisitions in studies.items():
+        taken = frozenset(export.series_numbers.get(key, ()))
+        _add_study(found, study_name(*key), acquisitions, selection, taken)
+    found.rows += [_rejected_row(item, selection.rules, keep_names) for item in export.rejected]
+    found.rows.sort(key=lambda row: row.study)
+    return found
+
+
+def case_name(channels: Sequence[Acquisition]) -> str:
+    """Return the keyed name of a case: patient, study, and the series and acquisition of every channel."""
+    first = channels[0].slices[0]
+    series = [f"{channel.slices[0].series_uid} {channel.index}" for channel in channels]
+    return keyed_name("case", first.patient_id, first.study_uid, *series)
+
+
+def _sorted_out(members: list[Slice], rules: Rules) -> tuple[list[Acquisition], list[Rejected]]:
+    """Acquisitions of one series; whatever goes wrong is that series' problem."""
+    try:
+        return acquisitions_of(members, rules)
+    except Exception as error:
+        return [], [Rejected(tuple(members), shown_reason(error), defect=True)]
+
+
+def _add_study(
+    found: Survey, study: str, acquisitions: list[Acquisition], selection: Selection, taken: frozenset[int]
+) -> None:
+    choice = choose(acquisitions, selection)
+    if choice.acquisitions:
+        found.cases.append(Case(case_name(choice.acquisitions), study, choice.acquisitions, taken))
+    for acquisition in acquisitions:
+        verdict = choice.reasons.get(id(acquisition), "")
+        for channel, chosen in zip(selection.channels, choice.acquisitions, strict=False):
+            if chosen is acquisition:
+                remarks = "".join(f"; {remark}" for remark in acquisition.remarks)
+                verdict = f"taken as {channel.name}{remarks}"
+        modality, step_mm = acquisition.slices[0].modality, acquisition.stack.step_mm
+        row = Row(study, series_name(acquisition), modality, len(acquisition.slices), step_mm, verdict)
+        found.rows.append(row)
+
+
+def _rejected_row(item: Rejected, rules: Rules, keep_names: bool) -> Row:
+    first = item.slices[0]
+    study = study_name(first.patient_id, first.study_uid)
+    series = keyed_name("series", first.patient_id, first.study_uid, first.series_uid, "rejected")
+    modality = first.modality if first.modality in rules.modalities else "other"
+    reason = item.reason if keep_names else reason_of(item, rules)
+    return Row(study, series, modality, len(item.slices), None, f"left out: {reason}", failure=item.defect)

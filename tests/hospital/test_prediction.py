@@ -1,0 +1,170 @@
+"""A hospital's export through a model: in one step and in three, onto the original slices."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnunet_ext.commands.dicom_to_nnunet import dicom_to_nnunet_entry
+from nnunet_ext.commands.nnunet_to_dicom import nnunet_to_dicom_entry
+from nnunet_ext.commands.predict_dicom import predict_dicom_entry
+from tests.hospital.conftest import stacked
+from tests.miniature_models import write_model
+
+Export = Callable[..., Path]
+FAST = ("-device", "cpu", "--disable_tta", "-np", "1")
+
+
+def run(entry: Callable[..., None], *arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        entry([str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def segments(file: Path) -> dict[str, np.ndarray]:
+    """Pixels (n, row, column) of each segment, in the order of the source's slices."""
+    import highdicom
+
+    seg = highdicom.seg.segread(file)
+    uids = [uid for _, _, uid in seg.get_source_image_uids()]
+    pixels = seg.get_pixels_by_source_instance(
+        uids, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
+    )
+    return {seg.get_segment_description(number).SegmentLabel: pixels[..., number - 1] for number in seg.segment_numbers}
+
+
+def in_three_steps(export: Path, model: Path, folder: Path, *options: object) -> Path:
+    from nnunet_ext.hospital.model import read_model
+    from nnunet_ext.hospital.prediction import Predictor
+
+    images, predictions, output = folder / "images", folder / "predictions", folder / "results"
+    assert run(dicom_to_nnunet_entry, "-i", export, "-o", images, "-m", model, "-np", 1) == 0
+    predictions.mkdir()
+    read = read_model(model)
+    predictor = Predictor(read, list(read.checkpoints(None, "checkpoint_final.pth")), "checkpoint_final.pth", "cpu")
+    predictor.predictor.use_mirroring = False
+    predictor.predictor.predict_from_files_sequential(str(images), str(predictions))  # as nnUNetv2_predict does
+    places = ("-i", predictions, "--export", export, "--manifest", images / "manifest.json", "-o", output)
+    assert run(nnunet_to_dicom_entry, *places, "-np", 1, *options) == 0
+    return output
+
+
+def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -> None:
+    export("a", patient="P1", order=range(8)[::-1])
+    tilted_mm = stacked(9)
+    tilted_mm[:, 1] += 0.5 * tilted_mm[:, 2]
+    folder = export("b", patient="P2", positions_mm=tilted_mm, seed=1)
+    model = write_model(tmp_path / "results", folds=(0, 1))
+    once = tmp_path / "once"
+    assert run(predict_dicom_entry, "-i", folder, "-o", once, "-m", model, "--nifti", "--rtstruct", *FAST) == 0
+    thrice = in_three_steps(folder, model, tmp_path, "--nifti")
+
+    names = sorted(path.parent.name for path in once.glob("*/segmentation.dcm"))
+    assert len(names) == 2 and names == sorted(path.parent.name for path in thrice.glob("*/segmentation.dcm"))
+    for name in names:
+        first, second = segments(once / name / "segmentation.dcm"), segments(thrice / name / "segmentation.dcm")
+        assert 0.01 < first["lesion"].mean() < 0.99
+        np.testing.assert_array_equal(first["lesion"], second["lesion"])
+        texts = [(root / name / "measurements.json").read_text() for root in (once, thrice)]
+        assert texts[0] == texts[1]
+        volumes = [(root / name / "segmentation.nii.gz").read_bytes() for root in (once, thrice)]
+        assert volumes[0] == volumes[1]
+    summary = json.loads((once / "summary.json").read_text())
+    assert {entry["state"] for entry in summary["cases"].values()} == {"done"}
+    assert not list(once.glob(".part-*"))
+    written = {path.name for path in once.glob("case-*/*")}
+    files = {"segmentation.dcm", "report.dcm", "captures", "contours.dcm", "segmentation.nii.gz", "measurements.json"}
+    assert written == files
+    assert len(list(once.glob("case-*/captures/*.dcm"))) == (1 + 8) + (1 + 9)  # a page of volumes each
+
+
+def test_regions_of_a_zipped_model(export: Export, tmp_path: Path) -> None:
+    labels = {"background": 0, "whole": [1, 2], "core": [2]}
+    model = write_model(tmp_path / "results", labels=labels, regions_class_order=[1, 2])
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(model.rglob("*")):
+            file.write(path, path.relative_to(model.parent.parent))
+    output = tmp_path / "out"
+    assert run(predict_dicom_entry, "-i", export("a"), "-o", output, "-m", archive, *FAST) == 0
+    (file_,) = output.glob("*/segmentation.dcm")
+    found = segments(file_)
+    assert found["core"].any() and not (found["core"] > found["whole"]).any()
+
+
+def test_two_channels_of_two_series(export: Export, tmp_path: Path) -> None:
+    for name in ("T1", "T2"):
+        edit = named(SeriesDescription=name, SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+        positions_mm = stacked(8) if name == "T1" else stacked(5, 4.0)
+        folder = export(
+            name, modality="MR", series=f"1.2.{len(name)}{name[1]}", study="1.9", patient="P",
+            positions_mm=positions_mm, edit=edit,
+        )  # fmt: skip
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps({"channels": {n: {"modality": "MR", "description": n} for n in ("T1", "T2")}}))
+    model = write_model(tmp_path / "results", channels=("T1", "T2"))
+    output = tmp_path / "out"
+    assert run(predict_dicom_entry, "-i", folder, "-o", output, "-m", model, "--rules", rules, *FAST) == 0
+    (file,) = output.glob("*/segmentation.dcm")
+    assert segments(file)["lesion"].shape == (8, 24, 24)
+
+
+def test_turned_images_come_back_turned(export: Export, tmp_path: Path) -> None:
+    """A model that was trained on flipped images sees them flipped; its mask lies on the slices all the same."""
+    folder, model = export("a"), write_model(tmp_path / "results")
+    masks = []
+    for code in ("as-scanned", "LPS", "RAI"):
+        output = tmp_path / code
+        options = ("-i", folder, "-o", output, "-m", model, "--orientation", code, "--nifti")
+        assert run(predict_dicom_entry, *options, *FAST) == 0
+        masks.append(segments(next(output.glob("*/segmentation.dcm")))["lesion"])
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert masks[2].shape == masks[0].shape and (masks[2] != masks[0]).any()
+
+
+def test_a_study_that_fails_stops_no_other(export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export("good", patient="P1")
+    folder = export("bad", patient="P2")
+    for path in (folder / "bad").glob("*.dcm"):
+        path.write_bytes(path.read_bytes()[:-200])
+    model, output = write_model(tmp_path / "results"), tmp_path / "out"
+    options = ("-i", folder, "-o", output, "-m", model, *FAST)
+    assert run(predict_dicom_entry, *options) == 3
+    summary = json.loads((output / "summary.json").read_text())
+    states = sorted(entry["state"] for entry in summary["cases"].values())
+    assert states == ["done", "failed"] and len(list(output.glob("case-*"))) == 1
+    assert "its pixels" in capsys.readouterr().err
+
+    assert run(predict_dicom_entry, *options, "--continue_prediction") == 1
+    shutil.rmtree(folder / "bad")
+    assert run(predict_dicom_entry, *options, "--continue_prediction") == 0
+
+
+def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> None:
+    from pydicom import dcmread
+
+    folder, model = export("a", patient="Doe-1"), write_model(tmp_path / "results")
+    output = tmp_path / "out"
+    options = ("-i", folder, "-o", output, "-m", model, "--seg-type", "fractional", "--deidentify", *FAST)
+    assert run(predict_dicom_entry, *options) == 0
+    for file in sorted(output.rglob("*.dcm")):
+        data = dcmread(file)
+        assert data.PatientIdentityRemoved == "YES" and data.PatientID.startswith("patient-")
+        assert data.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+    seg = dcmread(next(output.glob("*/segmentation.dcm")))
+    assert seg.SegmentationType == "FRACTIONAL"
+    assert len(np.unique(seg.pixel_array)) > 10
+
+
+def named(**texts: str) -> Callable[[int, Any], None]:
+    def edit(_: int, data: Any) -> None:
+        for name, value in texts.items():
+            setattr(data, name, value)
+
+    return edit
