@@ -42,7 +42,10 @@ class Run:
 
     def kill(self) -> None:
         """Send SIGKILL to it and its workers."""
-        os.killpg(self._pid, signal.SIGKILL)
+        try:
+            os.killpg(self._pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has no group of its own yet
+            os.kill(self._pid, signal.SIGKILL)
 
     def wait(self, most_seconds: float) -> Ended:
         """Wait for its end, or stop it."""
