@@ -158,6 +158,11 @@ class Converter(ABC):
             InputError: the case is damaged or not as documented; the message names the file.
         """
 
+    def is_private(self, case: Case) -> bool:
+        """Whether a case's paths and identifiers may be those of a patient: data that nobody has published."""
+        del case
+        return False
+
     def plausible(self, unit: str) -> Mapping[str, tuple[float, float]]:
         """Published label to the range of its median, in the unit of the case's image; empty where none is known."""
         return self.plausible_hu if unit == "HU" else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -263,10 +264,15 @@ def _deflated_start(path: Path, size: int) -> int | None:
         if head[:3] != GZIP_HEADER[:3] or int.from_bytes(stream.read(4), "little") != size % 2**32:
             return None
     flags, name_flag = head[3], 8
+    start = len(GZIP_HEADER)
     if flags == name_flag:
-        end = head.find(b"\0", len(GZIP_HEADER))
-        return end + 1 if end > 0 else None
-    return None if flags else len(GZIP_HEADER)
+        start = head.find(b"\0", start) + 1
+    if start == 0 or flags not in (0, name_flag):
+        return None
+
+    begin = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    begin.decompress(head[start:], 1)
+    return None if begin.eof else start  # empty, with another beginning, and perhaps another name, behind it
 
 
 def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
+from nnunet_ext.keyed_names import KEY_VARIABLE
 from nnunet_ext.locks import held
 from nnunet_ext.own_trainers import trainers
 from nnunet_ext.stock_commands import command_environment
@@ -28,7 +29,8 @@ class Workplace:
             folder.mkdir(parents=True, exist_ok=True)
 
     def environment(self, **extra: str) -> dict[str, str]:
-        plain = {name: value for name, value in command_environment().items() if not name.startswith("nnUNet")}
+        mine = command_environment()
+        plain = {name: mine[name] for name in mine if not name.startswith("nnUNet") or name == KEY_VARIABLE}
         folders = {name: str(folder) for name, folder in self.folders.items()}
         workers = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
         return {**plain, **folders, **workers, "OMP_NUM_THREADS": "1", **extra}

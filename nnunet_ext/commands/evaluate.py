@@ -111,6 +111,7 @@ class _Evaluation:
         empty: "EmptyPolicy",
         notes: Sequence[str],
     ) -> None:
+        from nnunet_ext.csv_cells import plain_table
         from nnunet_ext.evaluation.reports import latex_table, markdown_report, wide_table
         from nnunet_ext.evaluation.tables import cases_table, paired_tests_table, summary_table
 
@@ -119,7 +120,7 @@ class _Evaluation:
         self.cases = cases_table(comparisons, labels, profile, empty)
         summary, tests = summary_table(self.cases, profile), paired_tests_table(self.cases, profile)
         frames = (self.cases, summary, tests if len(tests) else None, wide_table(summary))
-        texts = [None if frame is None else frame.to_csv(index=False, na_rep="nan") for frame in frames]
+        texts = [None if frame is None else plain_table(frame).to_csv(index=False, na_rep="nan") for frame in frames]
         texts += [latex_table(summary, profile), markdown_report(summary, tests, profile, empty, notes)]
         self.texts = dict(zip(RESULTS, texts, strict=True))
 
