@@ -25,7 +25,7 @@ from dataset_conversion.volumes import (
     write_volume,
 )
 from nnunet_ext.errors import InputError
-from nnunet_ext.whole_file import TEMPORARY_PREFIX
+from nnunet_ext.whole_file import TEMPORARY_PREFIX, to_disk
 from nnunet_ext.worker_processes import first_line
 
 LONGEST_NAME = 255  # bytes, on most file systems; names of cases are ASCII
@@ -215,8 +215,11 @@ def _write(
             elif name not in copies or not copy_volume(copies[name], temporaries[name], values, affine_mm):
                 write_volume(temporaries[name], values, affine_mm)
                 check_written_volume(temporaries[name], values, affine_mm)
+            to_disk(temporaries[name])
         for name, temporary in temporaries.items():
             temporary.replace(folder / name)
+        for place in {temporary.parent for temporary in temporaries.values()}:
+            to_disk(place)  # before the journal says that the case is done
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)

@@ -101,6 +101,8 @@ class Converter(ABC):
     citation: ClassVar[str]
     release: ClassVar[str | None] = None
     file_ending: ClassVar[Literal[".nii.gz", ".png"]] = ".nii.gz"
+    chooses_labels: ClassVar[bool] = True
+    """Whether ``--labels`` chooses among published labels; if not, :meth:`add_options` may use it otherwise."""
     label_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Names that ``--labels`` takes for several published labels, e.g. infection for ggo and consolidation."""
     splits: ClassVar[tuple[str, ...]] = ()

@@ -18,6 +18,7 @@ from nnunet_ext.worker_processes import first_line
 
 GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # without name, date and operating system
+NIFTI_1_HEADER = 348  # bytes
 UNSTATED = "label as it lies: no orientation is stated"
 SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
 
@@ -213,14 +214,16 @@ def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndar
         affine_mm: (4, 4), voxel index to mm, that the case shall have.
 
     Returns:
-        False where it is not: uncompressed, voxels scaled or of another type, any text, extension or further bytes,
-        which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
+        False where it is not: NIfTI-2, uncompressed, voxels scaled or of another type, any text, extension or further
+        bytes, which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
 
     Raises:
         InputError: the copy reads back with other bytes.
     """
     volume = open_volume(source)
     header = volume.header
+    if header["sizeof_hdr"] != NIFTI_1_HEADER:
+        return False
     text = b"".join(header[name].item() for name in ("data_type", "db_name", "intent_name", "descrip", "aux_file"))
     as_written = (
         volume.shape == voxels.shape

@@ -138,3 +138,13 @@ def test_a_name_too_long_for_files_named_after_it_is_its_cases_problem(tmp_path:
     summary = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X")
     assert summary.converted == ["a"]
     assert len(summary.problems) == 1 and "its name is too long" in summary.problems[0]
+
+
+def test_a_compressed_nifti_2_file_is_converted(tmp_path: Path, raw: Path) -> None:
+    image = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4) - 500
+    download = _pair(tmp_path, image, np.diag([1.0, 1, 2, 1]))
+    nibabel.save(nibabel.Nifti2Image(image, np.diag([1.0, 1, 2, 1])), download / "images/a.nii.gz")
+    summary = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X")
+    assert (summary.converted, summary.problems) == (["a"], [])
+    written = nibabel.load(raw / "Dataset120_X/imagesTr/a_0000.nii.gz")
+    assert written.header["sizeof_hdr"] == 348 and np.array_equal(np.asanyarray(written.dataobj), image)
