@@ -25,7 +25,8 @@ from dataset_conversion.volumes import (
     write_volume,
 )
 from nnunet_ext.errors import InputError
-from nnunet_ext.whole_file import TEMPORARY_PREFIX
+from nnunet_ext.keyed_names import keyed_name, read_key
+from nnunet_ext.whole_file import TEMPORARY_PREFIX, to_disk
 from nnunet_ext.worker_processes import first_line
 
 LONGEST_NAME = 255  # bytes, on most file systems; names of cases are ASCII
@@ -77,18 +78,22 @@ def case_of(name: str) -> str:
     return re.sub(r"(_s\d{4})?(_\d{4})?$", "", stem)
 
 
-def source_name(converter: Converter, file: Path) -> str:
-    """A source file as conversion.csv names it: relative to the download, with forward slashes."""
-    return Path(os.path.relpath(file, converter.source)).as_posix()
+def source_names(converter: Converter, case: Case) -> dict[str, Path]:
+    """A case's files as conversion.csv names them: relative to the download, with forward slashes.
 
-
-def _sources(converter: Converter, case: Case) -> dict[str, Path]:
-    return {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
+    Of private data the names are those of the paths under the user's own key; ``sources_sha256`` tells the files.
+    """
+    files = {Path(os.path.relpath(file, converter.source)).as_posix(): file
+             for file in (*case.image_files, *case.label_files)}  # fmt: skip
+    if not converter.is_private(case):
+        return files
+    key = read_key()
+    return {keyed_name("file", name, key=key): file for name, file in files.items()}
 
 
 def is_unchanged(converter: Converter, case: Case, record: Record) -> bool:
     """Whether a case still has the files that it was converted from; they are read only where their times differ."""
-    sources = _sources(converter, case)
+    sources = source_names(converter, case)
     try:
         return _has_sources(sources, record)
     except OSError:  # of a source; its conversion will say what is wrong
@@ -113,7 +118,7 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         InputError: the case is unfit; the message names its file. Nothing of it is left behind.
         OSError: the result cannot be written.
     """
-    sources = _sources(converter, case)
+    sources = source_names(converter, case)
     _require_possible_names(converter, case)
     try:
         stats = {name: file.stat() for name, file in sources.items()}  # before they are read
@@ -215,8 +220,11 @@ def _write(
             elif name not in copies or not copy_volume(copies[name], temporaries[name], values, affine_mm):
                 write_volume(temporaries[name], values, affine_mm)
                 check_written_volume(temporaries[name], values, affine_mm)
+            to_disk(temporaries[name])
         for name, temporary in temporaries.items():
             temporary.replace(folder / name)
+        for place in {temporary.parent for temporary in temporaries.values()}:
+            to_disk(place)  # before the journal says that the case is done
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)

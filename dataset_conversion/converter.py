@@ -101,6 +101,8 @@ class Converter(ABC):
     citation: ClassVar[str]
     release: ClassVar[str | None] = None
     file_ending: ClassVar[Literal[".nii.gz", ".png"]] = ".nii.gz"
+    chooses_labels: ClassVar[bool] = True
+    """Whether ``--labels`` chooses among published labels; if not, :meth:`add_options` may use it otherwise."""
     label_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Names that ``--labels`` takes for several published labels, e.g. infection for ggo and consolidation."""
     splits: ClassVar[tuple[str, ...]] = ()
@@ -155,6 +157,11 @@ class Converter(ABC):
         Raises:
             InputError: the case is damaged or not as documented; the message names the file.
         """
+
+    def is_private(self, case: Case) -> bool:
+        """Whether a case's paths and identifiers may be those of a patient: data that nobody has published."""
+        del case
+        return False
 
     def plausible(self, unit: str) -> Mapping[str, tuple[float, float]]:
         """Published label to the range of its median, in the unit of the case's image; empty where none is known."""

@@ -242,7 +242,7 @@ class RsnaIch(DicomConverter):
                 continue
             details = {
                 "patient": self.public(item.patient_id, "patient"),
-                "series_uid": item.series_uid,
+                "series_uid": self.series_name(item),
                 "step_mm": f"{steps_mm[item.path]:g}",
                 "haemorrhage": in_words(types.get(name)),
             }

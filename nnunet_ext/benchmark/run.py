@@ -172,7 +172,7 @@ class Run:
     def plan(self) -> list[str]:
         """Plan and preprocess the labelled data set."""
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(self.dataset_number)]
-        return [*command, "-c", self.suite.configuration, "-np", "1"]
+        return [*command, "-c", self.suite.configuration, "-np", "1", "-npfp", "1"]
 
     def configure(self) -> list[str]:
         """Plans of the run's own, with its streams, settings and seed."""

@@ -15,7 +15,7 @@ from nnunet_ext.json_files import read_object
 from nnunet_ext.locks import held
 from nnunet_ext.nnunet_files import read_dataset_json, read_plans
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
-from nnunet_ext.own_trainers import trainers
+from nnunet_ext.own_trainers import known_trainers
 from nnunet_ext.training.settings.hyperparameters import PRESETS
 from nnunet_ext.training.settings.plans_entry import ROLES
 
@@ -169,7 +169,7 @@ def _checked(name: str, value: str) -> Any:
     from nnunet_ext.training.settings.hyperparameters import declared, parse, unknown
 
     scope, _, plain = name.rpartition(".")
-    candidates = trainers()
+    candidates = known_trainers()
     if scope:
         if scope not in candidates:
             raise InputError(f"unknown trainer {scope}; valid are: {', '.join(candidates)}")
@@ -301,6 +301,6 @@ def _show(dataset: str, plans_name: str, configuration: PlansEntry) -> None:
         print(f"  {name} = {value}")
     if not configuration.streams and not configuration.settings:
         print("  nothing configured: nnU-Net's defaults, labelled stream only")
-    for name, trainer in trainers().items():
+    for name, trainer in known_trainers().items():
         missing = [role for role in trainer.required_streams if role not in configuration.streams]
         print(f"  {name}: " + (f"needs --{' --'.join(missing)}" if missing else "ready"))

@@ -131,11 +131,13 @@ def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
 def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) -> None:
     """Options that the core carries out for every data set."""
     groups = "".join(f"; {name} = {' + '.join(parts)}" for name, parts in kind.label_groups.items())
-    group.add_argument(
-        "--labels", dest="labels_wanted", default=kind.labels_wanted, metavar="A,B+C",
-        help=f"labels to keep, + merges, the others become background{groups}; "
-        f"default: {kind.labels_wanted or 'all as published'}",
-    )  # fmt: skip
+    group.set_defaults(labels_wanted=kind.labels_wanted)
+    if kind.chooses_labels:
+        group.add_argument(
+            "--labels", dest="labels_wanted", default=kind.labels_wanted, metavar="A,B+C",
+            help=f"labels to keep, + merges, the others become background{groups}; "
+            f"default: {kind.labels_wanted or 'all as published'}",
+        )  # fmt: skip
     group.add_argument(
         "--unlabeled", action="store_true", help="the images that have no labels, or else those of training without "
         "them, into imagesUn",

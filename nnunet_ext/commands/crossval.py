@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import json
 import re
 import shlex
 import shutil
@@ -25,6 +26,7 @@ from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 from nnunet_ext.stock_commands import command_environment, program
 from nnunet_ext.stock_training import TRAINING_LOCK, Model, Training
 
+NNUNET_FOLDS = 5  # that nnU-Net makes where it finds none
 MEND_FOLDS = "mend it, or delete it and let nnU-Net make five folds"
 _LOCK = ".crossval.lock"  # of a comparison
 
@@ -74,6 +76,7 @@ def crossval_entry(argv: list[str] | None = None) -> int:
     folds = list(_folds(models, args.folds, results, soft_maps="infnet" in args.profile))
     _require_planned(models, args.folds)
     _require_trainers(args.trainers)
+    _require_single_stages(models)
     _require_same_settings(models, folds)
     missing = [fold for fold in folds if not fold.finished]
     print(f"{len(folds) - len(missing)} of {len(folds)} folds are finished", file=sys.stderr)
@@ -155,9 +158,24 @@ def _require_planned(models: Sequence[Model], folds: Sequence[str]) -> None:
         if model.configuration not in configurations:
             raise InputError(f"{path}: no configuration {model.configuration}; it has {', '.join(configurations)}")
     splits = folder / "splits_final.json"
-    count = len(read_folds(splits, MEND_FOLDS)) if splits.is_file() else 5  # nnU-Net makes five
+    if not splits.is_file():
+        _require_five_cases(folder, splits)
+    count = len(read_folds(splits, MEND_FOLDS)) if splits.is_file() else NNUNET_FOLDS
     if wrong := [fold for fold in folds if int(fold) >= count]:
         raise InputError(f"-f {wrong[0]}: no such fold; {splits} has 0 to {count - 1}")
+
+
+def _require_five_cases(folder: Path, splits: Path) -> None:
+    """nnU-Net divides the cases among five folds, which fewer cases do not fill."""
+    cases = sorted(path.name.partition(".")[0] for path in (folder / "gt_segmentations").glob("[!.]*"))
+    if not 1 < len(cases) < NNUNET_FOLDS:
+        return
+    one_left_out = [{"train": [case for case in cases if case != out], "val": [out]} for out in cases]
+    raise InputError(
+        f"{folder.name}: has {len(cases)} training cases, and nnU-Net makes {NNUNET_FOLDS} folds. Convert with --split "
+        f"patient:{len(cases)}, or write {splits} with one fold per case: {json.dumps(one_left_out)}; then add "
+        f"-f {' '.join(map(str, range(len(cases))))}"
+    )
 
 
 def _configurations(plans: Path) -> list[str] | None:
@@ -175,16 +193,28 @@ def _require_trainers(names: Sequence[str]) -> None:
             raise InputError(f"-tr {name}: is a first stage, which predicts no target labels to compare; leave it out")
 
 
+def _require_single_stages(models: Sequence[Model]) -> None:
+    """Refuse a cascade's second stage where the trainer will."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    for model in models:
+        trainer = _trainer_class(model.trainer)
+        if hasattr(trainer, "require_single_stage"):
+            file = environment_folder("nnUNet_preprocessed") / model.dataset / f"{model.plans}.json"
+            plans = read_plans(file, "run nnUNetv2_plan_and_preprocess again")
+            trainer.require_single_stage(PlansManager(plans), model.configuration)
+
+
 def _trainer_class(name: str) -> type:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-    from nnunet_ext.own_trainers import trainers
+    from nnunet_ext.own_trainers import known_trainers
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
             found: type = recursive_find_trainer_class_by_name(name)
     except (RuntimeError, AssertionError, TypeError) as error:
-        own = ", ".join(sorted(trainers()))
+        own = ", ".join(sorted(known_trainers()))
         raise InputError(f"-tr {name}: no such trainer; there are {own}, nnUNetTrainer and its variants") from error
     return found
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.own_trainers import trainers
+from nnunet_ext.own_trainers import known_trainers
 from nnunet_ext.training.settings.hyperparameters import declared, describe
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 def list_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_list``."""
     arguments = _parser().parse_args(argv)
-    known = trainers()
+    known = known_trainers()
     if arguments.trainer is None:
         _print_overview(known)
         return 0
@@ -43,9 +43,13 @@ def list_entry(argv: list[str] | None = None) -> int:
 
 def _print_overview(known: dict[str, type[ConfiguredTrainer]]) -> None:
     for name, trainer in known.items():
-        print(f"{name}\n    use it when {trainer.use_when}")
+        print(f"{name}\n    {_advice(trainer)}")
         print(f"    streams: {_streams(trainer)}; configurations: {', '.join(trainer.configurations)}")
     print("\nnnUNetv2_ext_list TRAINER shows its paper, presets and hyperparameters.")
+
+
+def _advice(trainer: type[ConfiguredTrainer]) -> str:
+    return f"use it when {trainer.use_when}" if trainer.use_when else "no advice (use_when) is given"
 
 
 def _streams(trainer: type[ConfiguredTrainer]) -> str:
@@ -57,7 +61,8 @@ def _streams(trainer: type[ConfiguredTrainer]) -> str:
 
 def _print_trainer(trainer: type[ConfiguredTrainer]) -> None:
     print(f"{trainer.__name__}\n\n{inspect.getdoc(trainer)}\n")
-    print(f"Use it when {trainer.use_when}.")
+    advice = _advice(trainer)
+    print(f"{advice[0].upper()}{advice[1:]}.")
     print(f"Streams: {_streams(trainer)}. Configurations: {', '.join(trainer.configurations)}.\n")
 
     for preset, values in trainer.presets.items():

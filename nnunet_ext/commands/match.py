@@ -59,8 +59,10 @@ def match_entry(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.o.suffix != ".json":
         raise InputError(f"-o {arguments.o}: call the file .json; the figure beside it becomes .png")
-    if arguments.o.exists() and not arguments.overwrite:
-        raise InputError(f"{arguments.o}: exists already; add --overwrite to replace it")
+    figure = arguments.o.with_suffix(".png")
+    existing = [path for path in (arguments.o, figure) if path.exists()]
+    if existing and not arguments.overwrite:
+        raise InputError(f"{existing[0]}: exists already; add --overwrite to replace it")
     if not arguments.o.parent.is_dir():
         raise InputError(f"{arguments.o.parent}: no such folder; make it first")
     if arguments.seed < 0:
@@ -75,7 +77,6 @@ def match_entry(argv: list[str] | None = None) -> int:
     weights = Weights(arguments.fingerprint_weight, arguments.lesion_weight)
     pairing = Pairing(arguments.n, weights, arguments.seed, lesion)
     matches = match_data_sets(source, target, pairing, arguments.np)
-    figure = arguments.o.with_suffix(".png")
     match_figure(matches, source, target, figure)
     write_matches(matches, arguments.o)
     print(summary(matches))

@@ -75,7 +75,10 @@ def _convert(arguments: argparse.Namespace) -> int:
     from dataset_conversion.download_folder import sha256_of_file
     from nnunet_ext.training.weights.transfer import build_network, fill_network
 
-    network = build_network(_trainer(arguments.tr), *_planned(folder, arguments))
+    trainer, planned = _trainer(arguments.tr), _planned(folder, arguments)
+    if hasattr(trainer, "require_single_stage"):
+        trainer.require_single_stage(planned[0], arguments.c)
+    network = build_network(trainer, *planned)
     origins = fill_network(network, arguments.i)
     origin = {
         "file": arguments.i.name,

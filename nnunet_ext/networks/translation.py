@@ -16,6 +16,7 @@ from torch import nn
 from nnunet_ext.networks.segmentation import Segmentation
 
 WIDEST = 4  # channels between encoder and decoder, in multiples of the width
+BACKGROUND_Z_SCORE = -3.0
 GROWTH, DENSE_CONVOLUTIONS = 12, 5
 
 
@@ -96,13 +97,15 @@ class Translator(nn.Module):
         encoder: of the domain that is read.
         fusion: perhaps that of the other direction, too.
         decoder: of the domain that is written.
+        reads_z_scores: the images are nnU-Net's z-scores, see :func:`with_dark_background`.
     """
 
-    def __init__(self, encoder: nn.Module, fusion: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, fusion: nn.Module, decoder: nn.Module, reads_z_scores: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
         self.fusion = fusion
         self.decoder = decoder
+        self.reads_z_scores = reads_z_scores
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Translate ``[B, channels, H, W]``; the result has the same size."""
@@ -110,12 +113,22 @@ class Translator(nn.Module):
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the fused map ``[B, 4 width, ceil(H / 4), ceil(W / 4)]``, F of the paper."""
-        return self.fusion(self.encoder(image))
+        read = with_dark_background(image) if self.reads_z_scores else image
+        return self.fusion(self.encoder(read))
 
     def decode(self, features: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Return the translation of the image that has these features, cut to its size."""
         height, width = image.shape[2:]
         return self.decoder(features)[..., :height, :width]
+
+
+def with_dark_background(z_scores: torch.Tensor) -> torch.Tensor:
+    """Return the images with a value below all tissue where they are exactly 0.
+
+    Within a head that nnU-Net normalises alone (``use_mask_for_norm``), 0 is the mean of the brain; around it, and
+    beyond the image's border, 0 is the background. A translator could not tell them apart.
+    """
+    return torch.where(z_scores == 0, torch.full_like(z_scores, BACKGROUND_Z_SCORE), z_scores)
 
 
 class SynthesisOutput(NamedTuple):

@@ -33,7 +33,15 @@ def brain_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
         bool ``(height, width)``; nothing where no brain of 15 square centimetres is found.
     """
     head = _largest_component(_opened(hu > AIR_BELOW_HU, TABLE_MM, spacing_mm))
-    head = ndimage.binary_fill_holes(head)
+    brain = np.zeros(hu.shape, bool)
+    if head.any():
+        box = ndimage.find_objects(head.astype(np.uint8))[0]  # most of a slice is air
+        brain[box] = _brain_in_head(hu[box], ndimage.binary_fill_holes(head[box]), spacing_mm)
+    return brain
+
+
+def _brain_in_head(hu: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return where the brain is in the part of a slice that shows the head, bool ``(height, width)``."""
     sigma_pixels = [SMOOTHING_MM / size for size in spacing_mm]
     smooth = ndimage.gaussian_filter(np.clip(hu, -200, 300).astype(np.float32), sigma_pixels)
 

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
 from nnunet_ext.synthesis.fingerprints import fingerprint
 from nnunet_ext.synthesis.matching import Slices, pixels_at_scale
 from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases
@@ -107,20 +108,20 @@ def slices_without_labels(dataset: str, raw: Path) -> SliceFiles:
 
 
 def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
-    from batchgenerators.utilities.file_and_folder_operations import load_json
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
     folder = raw / dataset
     if not (folder / "dataset.json").is_file():
         raise InputError(f"{folder}: has no dataset.json; convert the data set first")
-    dataset_json = load_json(str(folder / "dataset.json"))
-    channels = list(dataset_json["channel_names"].values())
+    shape = {"channel_names": dict, "labels": dict, "file_ending": str}
+    dataset_json = read_object(folder / "dataset.json", "convert the data set again", shape)
+    channels = [str(name) for name in dataset_json["channel_names"].values()]
     if len(channels) != 1:
         raise InputError(f"{folder}: has {len(channels)} channels ({', '.join(channels)}); slices are matched by one")
 
     cases = tuple(raw_cases(role, folder, dataset_json))
     reader = determine_reader_writer_from_dataset_json(dataset_json, cases[0].images[0], verbose=False)
-    return SliceFiles(dataset, cases, reader, str(channels[0]).casefold() == "ct")
+    return SliceFiles(dataset, cases, reader, channels[0].casefold() == "ct")
 
 
 def _guarded(path: str, read: Any) -> Any:

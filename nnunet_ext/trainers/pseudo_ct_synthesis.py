@@ -24,6 +24,7 @@ from nnunet_ext.networks.translation import (
     TranslationDecoder,
     TranslationEncoder,
     Translator,
+    with_dark_background,
 )
 from nnunet_ext.networks.vgg_fcn import Segmenter, segmenter_from_plans
 from nnunet_ext.synthesis.matched_keys import similar_targets
@@ -45,7 +46,7 @@ SEGMENTERS = ("network", "source_segmenter")  # players: S_ori, S_rec
 class Translations(NamedTuple):
     """One pass there and back of both domains, with its graph."""
 
-    source: torch.Tensor  # [B, channels, H, W], real, as all below of the source's or target's intensities
+    source: torch.Tensor  # [B, channels, H, W], real, with a dark background
     target: torch.Tensor
     synthetic: torch.Tensor  # of the source in the target domain
     source_again: torch.Tensor
@@ -154,6 +155,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             TranslationEncoder(num_input_channels, width),
             DenseFusion(WIDEST * width),
             TranslationDecoder(num_input_channels, width, bounded=is_window),
+            reads_z_scores=True,
         )
         segmenter = segmenter_from_plans(
             settings["segmenter"],
@@ -319,6 +321,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
 
     def translate(self, source: torch.Tensor, target: torch.Tensor) -> Translations:
         """Translate ``[B, channels, H, W]`` images of both domains there and back."""
+        source = with_dark_background(source)
         there, back = self._translators()
         output: Any = self.module_of("network")(source, with_synthetic=True)
         encoded_target = back.encoder(target)

@@ -13,7 +13,7 @@ from nnunet_ext.losses.proportion import Norm
 from nnunet_ext.training.segmentation_loss import LossWithProportions
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, declared, resolve
 from nnunet_ext.training.settings.miniature import Miniature
-from nnunet_ext.training.settings.plans_entry import PlansEntry, record_regions
+from nnunet_ext.training.settings.plans_entry import PlansEntry, record_package, record_regions
 from nnunet_ext.training.streams.location import role_root, stream_keys
 
 PROPORTION = "proportion"  # the name of the proportion loss in the log
@@ -80,6 +80,26 @@ class ConfiguredTrainer(nnUNetTrainer):
         return resolve(cls, entry.preset, entry.settings)
 
     @classmethod
+    def require_single_stage(cls, plans: PlansManager, configuration: str) -> None:
+        """Refuse the second stage of a cascade, which reads predictions of the first.
+
+        Raises:
+            InputError: it is one; names the configurations that can be trained.
+        """
+        stages = {name: plans.get_configuration(name) for name in plans.available_configurations}
+        if stages[configuration].previous_stage_name is None:
+            return
+        dimensions = {name: f"{len(stage.patch_size)}d" for name, stage in stages.items()}
+        usable = [
+            name
+            for name, stage in stages.items()
+            if stage.previous_stage_name is None and dimensions[name] in cls.configurations
+        ]
+        raise InputError(
+            f"{cls.__name__} does not train {configuration}, a cascade's second stage; use {' or '.join(usable)}"
+        )
+
+    @classmethod
     def unchangeable(cls, hyperparameters: dict[str, Any]) -> dict[str, Any]:
         """Return those of a training that its continuation must share; a setting may be newer than the training."""
         defaults = {name: getattr(cls, name) for name in declared(cls)}
@@ -136,6 +156,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         for name, value in self.hyperparameters.items():
             setattr(self, name, value)
         record_regions(self.plans_manager.plans, self.label_manager.has_regions)
+        record_package(self.plans_manager.plans)
         self.print_to_log_file(f"{type(self).__name__} ({configuration.preset}): {self.hyperparameters}")
         for term in self.logged_terms:
             self.logger.local_logger.my_fantastic_logging.setdefault(term, [])

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.locks import hold_until_the_end
+from nnunet_ext.package import made_by
 from nnunet_ext.stock_training import TRAINING_LOCK
 from nnunet_ext.training.configured_trainer import ConfiguredTrainer, plans_identity
 from nnunet_ext.training.engine import cpu, processes
@@ -24,7 +25,7 @@ from nnunet_ext.training.engine.random_numbers import seed_random_numbers
 from nnunet_ext.training.engine.schedules import Schedule, per_epoch, polynomial
 from nnunet_ext.training.engine.updates import MAX_GRADIENT_NORM, RatesOfEpoch, Updater, require_separate
 from nnunet_ext.training.settings.hyperparameters import Fraction
-from nnunet_ext.training.settings.plans_entry import PLANS_KEY
+from nnunet_ext.training.settings.plans_entry import MADE_BY, PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import read_content
 
 UNUSED_OPTIMIZER = SimpleNamespace(load_state_dict=lambda state: None)
@@ -118,8 +119,7 @@ class ResumableTrainer(ConfiguredTrainer):
         Raises:
             InputError: a cascade's stage, a batch that the processes cannot share evenly, or see :meth:`configure`.
         """
-        if self.is_cascaded:
-            raise InputError(f"{type(self).__name__} does not train a cascade's second stage; use 2d or 3d_fullres")
+        self.require_single_stage(self.plans_manager, self.configuration_name)
         if self.local_rank == 0:
             hold_until_the_end(Path(self.output_folder, TRAINING_LOCK), "another training of this fold is running")
         self.configure()
@@ -293,6 +293,7 @@ class ResumableTrainer(ConfiguredTrainer):
         checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
         del buffer
         checkpoint[PLANS_KEY] = {
+            MADE_BY: made_by(),
             "identity": self.identity(),
             "networks": {name: self.module_of(name).state_dict() for name in self._networks_nnunet_does_not_save()},
             "updaters": {name: updater.state_dict() for name, updater in self._updaters_nnunet_does_not_save()},

@@ -60,7 +60,8 @@ def test_several_labels_are_also_averaged(tmp_path: Path) -> None:
     run = scored(tmp_path, "half", 0, np.full(10, 0.2))
     lesion = pd.read_csv(run.scores)
     other = lesion.assign(label="other", dice=[np.nan, *[0.6] * 9])
-    pd.concat([lesion, other]).to_csv(run.scores, index=False)
+    together = lesion.assign(label="foreground", dice=0.9)
+    pd.concat([lesion, other, together]).to_csv(run.scores, index=False)
     cases = cases_table([run]).set_index(["label", "case"])["dice"]
     assert cases["mean over labels", CASES[0]] == pytest.approx(0.2)
     assert cases["mean over labels", CASES[1]] == pytest.approx(0.4)

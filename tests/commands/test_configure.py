@@ -10,6 +10,8 @@ import pytest
 from dataset_conversion.case_writer import Record
 from dataset_conversion.journal import JOURNAL_NAME, start_journal
 from nnunet_ext.commands.configure import configure_entry
+from nnunet_ext.commands.list import list_entry
+from nnunet_ext.own_trainers import trainers
 from tests.miniature_plans import DATASET_JSON, plans
 from tests.miniature_raw import write_raw
 
@@ -40,7 +42,9 @@ def configure(*arguments: str) -> int:
 
 
 def recorded(folder: Path, name: str = "nnUNetPlans") -> dict[str, Any]:
-    return json.loads((folder / f"{name}.json").read_text()).get("nnunet_ext", {})
+    entry = json.loads((folder / f"{name}.json").read_text()).get("nnunet_ext", {})
+    assert not entry or entry.pop("made_by").startswith("nnunetv2-ext ")
+    return entry
 
 
 def test_streams_and_settings_land_in_the_plans(place: Path) -> None:
@@ -80,6 +84,41 @@ def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:
     (place / "other.json").write_text('{"plans_name": "other"}')
     assert configure("-o", "other") == 1
     assert (place / "other.json").read_text() == '{"plans_name": "other"}'
+
+
+USERS_TRAINER = '''
+import sibling
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import Weight
+
+class MyTrainer(MultiStreamTrainer):
+    """Mine."""
+
+    my_weight: "Weight" = sibling.DEFAULT
+'''
+
+
+def test_hyperparameters_of_a_trainer_of_the_users_own(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my_trainers"
+    folder.mkdir()
+    (folder / "mine.py").write_text(USERS_TRAINER)
+    (folder / "sibling.py").write_text("DEFAULT = 0.5")
+    (folder / "broken.py").write_text("import nothing_of_that_name")
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    assert configure("--set", "my_weight=2", "MyTrainer.num_epochs=7") == 0
+    captured = capsys.readouterr()
+    assert recorded(place)["settings"] == {"my_weight": 2.0, "MyTrainer.num_epochs": 7}
+    assert "MyTrainer: ready" in captured.out
+    assert "broken.py: its trainers are left out, it cannot be imported (No module named" in captured.err
+    assert configure("--set", "my_weight=-1") == 1
+    assert "my_weight is a number at least 0" in capsys.readouterr().err
+
+    with pytest.raises(SystemExit):
+        list_entry(["MyTrainer"])
+    assert "my_weight=0.5  (a number at least 0)" in capsys.readouterr().out
+    assert "MyTrainer" not in trainers()
 
 
 def test_settings_alone_touch_no_stream(place: Path) -> None:

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunet_ext.commands.crossval import crossval_entry
+from nnunet_ext.commands.pretrained import pretrained_entry
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.training.fold_identity import identity_now
 from tests.miniature_plans import DATASET_JSON, plans
@@ -205,6 +206,46 @@ def test_folds_of_a_split_of_ones_own(place: Workplace, capsys: pytest.CaptureFi
     splits.write_text("{")
     assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 6, "--jobs") == 1
     assert "splits_final.json: is not readable as JSON" in capsys.readouterr().err
+
+
+def test_a_cascades_second_stage_is_refused_as_by_training(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place.folders["nnUNet_preprocessed"] / DATASET / "nnUNetPlans.json"
+    content = json.loads(file.read_text())
+    fullres = content["configurations"]["3d_fullres"]
+    content["configurations"] |= {
+        "3d_lowres": fullres,
+        "3d_cascade_fullres": {**fullres, "previous_stage": "3d_lowres"},
+    }
+    file.write_text(json.dumps(content))
+    message = (
+        "PlainTrainer does not train 3d_cascade_fullres, a cascade's second stage; use 2d or 3d_fullres or 3d_lowres"
+    )
+    arguments = ("-d", 120, "-c", "3d_cascade_fullres", "-tr", "PlainTrainer")
+    assert run(*arguments, "--jobs") == 1
+    assert message in capsys.readouterr().err
+    weights = place.root / "weights.pth"
+    torch.save({"network_weights": {"a": torch.zeros(1)}}, weights)
+    with pytest.raises(SystemExit):
+        pretrained_entry([*map(str, arguments), "-i", str(weights), "-o", str(place.root / "start.pth")])
+    assert message in capsys.readouterr().err
+
+
+def test_fewer_cases_than_folds(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the line offers works."""
+    folder = place.folders["nnUNet_preprocessed"] / DATASET
+    (folder / "gt_segmentations").mkdir()
+    for case in ("a", "b", "c"):
+        (folder / f"gt_segmentations/{case}.png").touch()
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs") == 1
+    error = capsys.readouterr().err
+    assert "has 3 training cases, and nnU-Net makes 5 folds. Convert with --split patient:3, or write" in error
+
+    (folder / "splits_final.json").write_text(error[error.index("[{") : error.index("}]") + 2])
+    arguments = error[error.index("-f ") :].split()
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs", *arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,18 @@ def test_several_channels_are_refused(raw: Path, tmp_path: Path, capsys: pytest.
     assert "has 2 channels" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not readable as JSON"), ('{"labels": {}, "file_ending": ".png"}', "has no 'channel_names'")],
+)
+def test_damaged_lists_are_refused(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (raw / TARGET / "dataset.json").write_text(content)
+    assert match("-d", 101, "--target", 102, "-o", tmp_path / "m.json") == 1
+    assert f"dataset.json: {message}" in capsys.readouterr().err
+
+
 def test_damaged_images_are_named(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = raw / TARGET / "imagesUn" / "case_01_0000.png"
     broken.write_bytes(broken.read_bytes()[:60])

@@ -10,6 +10,7 @@ from nnunet_ext.networks.translation import (
     TranslationDecoder,
     TranslationEncoder,
     Translator,
+    with_dark_background,
 )
 
 
@@ -41,6 +42,18 @@ def test_a_translation_has_the_size_of_the_image(size: tuple[int, int]) -> None:
 def test_240_pixels_give_the_papers_map_of_60() -> None:
     with torch.no_grad():
         assert TranslationEncoder(1)(torch.zeros(1, 1, 240, 240)).shape == (1, 256, 60, 60)
+
+
+def test_the_background_of_z_scores_is_dark_and_that_of_windowed_images_is_not_touched() -> None:
+    image = torch.tensor([0.0, -1.0, 1e-6]).view(1, 1, 1, 3)
+    torch.testing.assert_close(with_dark_background(image).flatten(), torch.tensor([-3.0, -1.0, 1e-6]))
+    made = translator()
+    image = torch.randn(1, 1, 16, 16)
+    image[..., :4] = 0
+    before = made(image)
+    made.reads_z_scores = True
+    assert not torch.equal(made(image), before)
+    assert torch.equal(made(image), made(with_dark_background(image)))
 
 
 def test_a_bounded_decoder_stays_within_the_window() -> None:

@@ -32,7 +32,7 @@ SUITE = Suite(
         "save_every": 10,
     },
     features=(8, 16, 32, 64, 128),
-    batch_size=4,
+    batch_size=2,
     fold="all",
     lower="nnunet",
     profile="hits",

@@ -30,7 +30,7 @@ def preprocessing_fingerprint(
 ) -> dict:
     """Everything that decides how a case is preprocessed; plain JSON, compared for equality."""
     settings = configuration.configuration
-    own_normalization = {} if window is None else {"normalization": str(window)}
+    own_normalization = {} if window is None else {"normalization": str(window), "cropped": "above the lower bound"}
     return {
         **own_normalization,
         "transpose_forward": plans.transpose_forward,
