@@ -8,13 +8,14 @@ Reference: the AMD-DAS paper, section 4.2.1, and its public code; see docs/amd_d
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from nnunet_ext.networks.segmentation import Segmentation
 
+Upsampling = Literal["transposed", "repeated"]
 WIDEST = 4  # channels between encoder and decoder, in multiples of the width
 BACKGROUND_Z_SCORE = -3.0
 GROWTH, DENSE_CONVOLUTIONS = 12, 5
@@ -66,21 +67,25 @@ class DenseFusion(nn.Module):
 
 
 class TranslationDecoder(nn.Module):
-    """Two transposed 3-convolutions that double the size, and a 7-convolution to the image.
+    """Two layers that double the size, and a 7-convolution to the image.
 
     Args:
         output_channels: of the image.
         width: channels before the last convolution.
         bounded: end in tanh, for images within [-1, 1]; otherwise without activation, for z-scores.
+        upsampling: by transposed 3-convolutions, as in the authors' code; or by repeated pixels and a 3-convolution,
+            which draws no chequered patterns (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
 
     Shape: ``[B, 4 width, h, w]`` -> ``[B, output_channels, 4 h, 4 w]``.
     """
 
-    def __init__(self, output_channels: int, width: int = 64, bounded: bool = True) -> None:
+    def __init__(
+        self, output_channels: int, width: int = 64, bounded: bool = True, upsampling: Upsampling = "transposed"
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *_normalised(_doubling(4 * width, 2 * width)),
-            *_normalised(_doubling(2 * width, width)),
+            *_doubling(4 * width, 2 * width, upsampling),
+            *_doubling(2 * width, width, upsampling),
             nn.ReflectionPad2d(3),
             nn.Conv2d(width, output_channels, kernel_size=7),
             nn.Tanh() if bounded else nn.Identity(),
@@ -182,5 +187,9 @@ def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
     return [convolution, nn.InstanceNorm2d(convolution.out_channels), nn.ReLU()]
 
 
-def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1, bias=False)
+def _doubling(inputs: int, outputs: int, upsampling: Upsampling) -> list[nn.Module]:
+    if upsampling == "repeated":
+        convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        return [nn.Upsample(scale_factor=2), *_normalised(convolution)]
+    transposed = nn.ConvTranspose2d(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1, bias=False)
+    return _normalised(transposed)

@@ -24,6 +24,7 @@ from nnunet_ext.networks.translation import (
     TranslationDecoder,
     TranslationEncoder,
     Translator,
+    Upsampling,
     with_dark_background,
 )
 from nnunet_ext.networks.vgg_fcn import Segmenter, segmenter_from_plans
@@ -97,7 +98,12 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         "initial_lr": 0.1,
     }
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "recommended": {"critic_normalization": "spectral", "image_pool": 50, "average_weights": 0.999},
+        "recommended": {
+            "upsampling": "repeated",
+            "critic_normalization": "spectral",
+            "image_pool": 50,
+            "average_weights": 0.999,
+        },
         "paper": {
             **_printed,
             "cycle_weight": 5.0,
@@ -126,6 +132,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     optimizer_kind: Literal["nnunet", "sgd"] = "nnunet"  # of the segmenters; sgd: momentum 0.7, as the paper
 
     generator_width: Count = 64  # channels of the encoders' first convolution
+    upsampling: Upsampling = "transposed"  # of the decoders; repeated pixels draw no chequered patterns
     critic_width: Count = 64
     critic_layers: Count = 3  # of stride 2, in the critics of images; fewer on small patches
     critic_normalization: Normalization = "instance"
@@ -154,7 +161,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         translator = Translator(
             TranslationEncoder(num_input_channels, width),
             DenseFusion(WIDEST * width),
-            TranslationDecoder(num_input_channels, width, bounded=is_window),
+            TranslationDecoder(num_input_channels, width, bounded=is_window, upsampling=settings["upsampling"]),
             reads_z_scores=True,
         )
         segmenter = segmenter_from_plans(
@@ -176,7 +183,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         back = Translator(
             TranslationEncoder(channels, width).apply(initialize_normal),
             network.translator.fusion if self.shared_fusion else fusion,
-            TranslationDecoder(channels, width, bounded=False).apply(initialize_normal),
+            TranslationDecoder(channels, width, bounded=False, upsampling=self.upsampling).apply(initialize_normal),
         )
         segmenter = segmenter_from_plans(
             self.segmenter,

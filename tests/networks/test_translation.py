@@ -10,6 +10,7 @@ from nnunet_ext.networks.translation import (
     TranslationDecoder,
     TranslationEncoder,
     Translator,
+    Upsampling,
     with_dark_background,
 )
 
@@ -24,15 +25,16 @@ class OneConvolution(nn.Module):
         return self.decoder(self.encoder(x))
 
 
-def translator(channels: int = 1, width: int = 2, bounded: bool = True) -> Translator:
+def translator(channels: int = 1, width: int = 2, upsampling: Upsampling = "transposed") -> Translator:
     torch.manual_seed(0)
-    decoder = TranslationDecoder(channels, width, bounded)
+    decoder = TranslationDecoder(channels, width, upsampling=upsampling)
     return Translator(TranslationEncoder(channels, width), DenseFusion(4 * width), decoder)
 
 
+@pytest.mark.parametrize("upsampling", ["transposed", "repeated"])
 @pytest.mark.parametrize("size", [(16, 16), (17, 30), (63, 21)])
-def test_a_translation_has_the_size_of_the_image(size: tuple[int, int]) -> None:
-    made = translator(channels=2)
+def test_a_translation_has_the_size_of_the_image(size: tuple[int, int], upsampling: Upsampling) -> None:
+    made = translator(channels=2, upsampling=upsampling)
     image = torch.randn(2, 2, *size)
     assert made(image).shape == image.shape
     height, width = (-(-length // 4) for length in size)
@@ -54,6 +56,16 @@ def test_the_background_of_z_scores_is_dark_and_that_of_windowed_images_is_not_t
     made.reads_z_scores = True
     assert not torch.equal(made(image), before)
     assert torch.equal(made(image), made(with_dark_background(image)))
+
+
+def test_repeated_pixels_draw_no_chequered_pattern() -> None:
+    """A flat map stays flat away from the border; a transposed convolution repeats its kernel's pattern."""
+    for upsampling, flat in (("repeated", True), ("transposed", False)):
+        torch.manual_seed(0)
+        (first, *_) = doubled = TranslationDecoder(1, 2, upsampling=upsampling).layers[: 2 if flat else 1]
+        assert isinstance(first, nn.Upsample) == flat
+        inside = doubled(torch.ones(1, 8, 8, 8))[0, 0, 3:-3, 3:-3]
+        assert (inside.std().item() < 1e-6) == flat
 
 
 def test_a_bounded_decoder_stays_within_the_window() -> None:
