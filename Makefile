@@ -5,10 +5,13 @@ PIP_ARGS ?=
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo demo-hospital test check clean
 
 demo: .venv/installed
 	$(BIN)/nnUNetv2_ext_demo -o .demo
+
+demo-hospital: .venv/installed
+	$(BIN)/nnUNetv2_ext_demo --hospital -o .demo-hospital
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -28,4 +31,4 @@ check: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .demo build *.egg-info
+	rm -rf .venv .demo .demo-hospital build *.egg-info
