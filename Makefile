@@ -1,14 +1,17 @@
-# Both targets start from nothing: Python >= 3.10 with venv, and a network for pip.
+# All targets start from nothing: Python >= 3.10 with venv, and a network for pip.
 PYTHON ?= python3
 PIP_ARGS ?=
 # On a machine without NVIDIA GPU the CPU build saves some gigabytes:
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 BIN := .venv/bin
 
-.PHONY: demo test check site clean
+.PHONY: demo demo-hospital test check site clean
 
 demo: .venv/installed
 	$(BIN)/nnUNetv2_ext_demo -o .demo
+
+demo-hospital: .venv/installed
+	$(BIN)/nnUNetv2_ext_demo --hospital -o .demo-hospital
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -31,4 +34,4 @@ site: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .demo build *.egg-info
+	rm -rf .venv .demo .demo-hospital build *.egg-info

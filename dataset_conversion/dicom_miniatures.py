@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.dicom_phantoms import AXIAL, chest_series, set_pixels, uid, write_series
+from dataset_conversion.dicom_phantoms import AXIAL, Edit, chest_series, set_pixels, uid, write_series
 from dataset_conversion.phantom_anatomy import scanned, thorax
 
 LIDC_SHAPE = (9, 48, 48)  # slices, rows, columns
@@ -357,3 +357,42 @@ def _write_pair(root: Path, folders: tuple[str, str], name: str, hu: np.ndarray,
         (root / folder).mkdir(parents=True, exist_ok=True)
         values = np.ascontiguousarray(array.transpose(2, 1, 0)).astype(np.int16)
         nibabel.save(nibabel.Nifti1Image(values, affine_mm), root / folder / name)
+
+
+EXPORT_SHAPE = (24, 128)  # slices, rows and columns
+EXPORT_SPACING_MM = (5.0, 2.8, 2.8)
+
+
+def write_export(folder: Path, *, seed: int = 0) -> np.ndarray:
+    """Write a hospital's export of one patient: a chest CT with two nodules, its scout, and a thick reconstruction.
+
+    Returns:
+        The nodules (slice, row, column), foot to head, numbered 1 and 2.
+    """
+    slices, size = EXPORT_SHAPE
+    hu, nodules, positions_mm = chest_series(seed, slices, size, EXPORT_SPACING_MM, nodules=2)
+    every, thick, scout = np.arange(slices), np.arange(0, slices, 2), np.arange(1)
+    for number, (description, kernel, kind, chosen) in enumerate(
+        (
+            ("Topogram", "T20", "LOCALIZER", scout),
+            ("Thorax 5.0 I30f", "I30f", "AXIAL", every),
+            ("Thorax 10.0 I70f", "I70f", "AXIAL", thick),
+        ),
+        start=1,
+    ):
+        write_series(
+            folder / "DOE^JOHN" / "CT Thorax" / description, hu[chosen], positions_mm[chosen],
+            spacing_mm=EXPORT_SPACING_MM[1:], patient="DOE-1", series=uid("export", number),
+            edit=_of_john_doe(number, description, kernel, kind),
+        )  # fmt: skip
+    return nodules
+
+
+def _of_john_doe(number: int, description: str, kernel: str, kind: str) -> Edit:
+    def edit(_: int, data: Any) -> None:
+        data.PatientName, data.PatientBirthDate, data.PatientSex = "Doe^John", "19500101", "M"
+        data.StudyDate, data.StudyTime, data.AccessionNumber = "20260102", "101500", "A1"
+        data.SeriesDescription, data.ConvolutionKernel, data.SeriesNumber = description, kernel, number
+        data.BodyPartExamined, data.ImageType = "CHEST", ["ORIGINAL", "PRIMARY", kind]
+
+    return edit

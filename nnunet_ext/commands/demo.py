@@ -36,9 +36,16 @@ def demo_entry(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("-o", default="nnunet_ext_demo", metavar="FOLDER", help="default: ./nnunet_ext_demo")
     parser.add_argument("-device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    parser.add_argument(
+        "--hospital", action="store_true",
+        help="instead: train on generated chest CT with nodules, and predict a generated hospital export (DICOM)",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
-    demo = Demo(Path(arguments.o).resolve(), arguments.device or _device())
-    demo.run()
+    root, device = Path(arguments.o).resolve(), arguments.device or _device()
+    if arguments.hospital:
+        HospitalDemo(root, device, steps=7).run()
+    else:
+        Demo(root, device).run()
     return 0
 
 
@@ -202,6 +209,53 @@ class Demo:
     def predictions(self, trainer: str) -> Path:
         """Where a trainer's predictions go."""
         return self.root / "predictions" / trainer
+
+
+@dataclass
+class HospitalDemo(Demo):
+    """A model of nodules in chest CT, and a hospital's export through it."""
+
+    def run(self) -> None:
+        """All steps in order; a finished training is skipped.
+
+        Raises:
+            InputError: a step failed; names its log.
+        """
+        started = time.monotonic()
+        for folder in ("downloads", "logs", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        export, results = self.root / "downloads" / "export", self.root / "results"
+        self.generate()
+        lung = str(self.root / "downloads" / "Task06_Lung")
+        self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
+        self.call("nnUNetv2_plan_and_preprocess", "-d", NODULES, "-c", "2d", "--verify_dataset_integrity")
+        self.call(
+            "nnUNetv2_ext_configure", "-d", NODULES, "--set", f"num_epochs={EPOCHS}",
+            f"num_iterations_per_epoch={ITERATIONS}", "num_val_iterations_per_epoch=5", "save_every=2",
+        )  # fmt: skip
+        finished = next(self.root.glob(f"nnUNet_results/*/{PLAIN}__*__2d/fold_0/checkpoint_final.pth"), None)
+        training = (NODULES, "2d", "0", "-tr", PLAIN, "-device", self.device)
+        self.call("nnUNetv2_train", *training, skip=finished is not None, epochs=EPOCHS)
+
+        model = ("-d", NODULES, "-c", "2d", "-tr", PLAIN, "-f", "0")
+        options = ("-device", self.device, "--rules", "chest", "--orientation", "RAS", "--nifti")
+        self.call("nnUNetv2_ext_predict_dicom", "-i", str(export), "-o", str(results), *model, *options)
+        self.announce("results: DICOM SEG, structured report, captures with the volumes burnt in")
+        print(f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. Look at:")
+        for file in sorted(results.glob("case-*/*")):
+            print(f"  {file}")
+
+    def generate(self) -> None:
+        """Miniature of a download for training, and an export of one patient."""
+        self.announce("generate chest CT with nodules: MSD's layout for training, a hospital's export in DICOM")
+        if (self.root / "downloads" / "generated").exists():
+            return
+        from dataset_conversion.dicom_miniatures import write_export
+        from dataset_conversion.phantoms import write_msd_lung
+
+        write_msd_lung(self.root / "downloads")
+        write_export(self.root / "downloads" / "export")
+        (self.root / "downloads" / "generated").touch()
 
 
 def draw_overlays(reference: Path, methods: dict[str, Path], figure: Path, cases: int = 4) -> Figure:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dataset_conversion.dicom_miniatures import write_export
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.selection import BUILT_IN, read_selection
 from nnunet_ext.hospital.survey import Survey, read_export, survey
@@ -137,3 +139,12 @@ def test_a_tilted_series_says_so(export: Export) -> None:
     positions_mm[:, 1] += 0.6 * positions_mm[:, 2]
     found = surveyed(export("tilted", positions_mm=positions_mm))
     assert "gantry tilt" in verdicts(found)[0]
+
+
+def test_the_demos_export_offers_one_soft_chest_series(tmp_path: Path) -> None:
+    nodules = write_export(tmp_path / "export")
+    assert len(np.unique(nodules)) == 3
+    found = surveyed(tmp_path / "export", "chest")
+    (case,) = found.cases
+    assert case.reference.slices[0].kernel == "I30f" and len(case.reference.slices) == len(nodules)
+    assert len(found.rows) == 3 and case.series_numbers == {1, 2, 3}
