@@ -259,7 +259,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch, "template")
         kinds = places(template)
-        for number in range(arguments.inputs):
+        for number in range(-len(kinds), arguments.inputs):
             kind = kinds[number % len(kinds)]
             root = Path(scratch, "run")
             shutil.copytree(template, root)
@@ -267,11 +267,15 @@ def main() -> None:
             os.environ["nnUNet_ext_key"] = str(Path(scratch, "key"))
             files = [file for pattern in kind.patterns for file in sorted(root.glob(pattern)) if file.is_file()]
             file = chance.choice(files)
-            damage = chance.choice(damages_of(file))
+            damage = chance.choice(damages_of(file)) if number >= 0 else Damage("undamaged", lambda *_: None, False)
             damage.change(file, chance)
 
             words = [str(word).replace(str(template), str(root)) for word in kind.arguments]
             ended = Run(kind.command, words, Path(scratch, "output.txt")).wait(MOST_SECONDS)
+            if number < 0:  # the inputs as such are taken
+                assert ended.code == 0, f"{kind.command} {words}: {ended.output}"
+                shutil.rmtree(root)
+                continue
             verdict = judged(kind, damage, file, ended)
             table[kind.command, verdict] += 1
             if verdict in ("hang", "traceback", "over 3 GB", "silent"):

@@ -10,11 +10,9 @@ from nnunet_ext.nnunet_folders import dataset_name
 
 def test_a_number_that_stands_for_two_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """nnU-Net takes every folder that begins with Dataset120 for data set 120."""
-    from nnunetv2.utilities import dataset_name_id_conversion
-
-    monkeypatch.setattr(dataset_name_id_conversion, "nnUNet_raw", str(tmp_path))
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setattr(dataset_name_id_conversion, variable, str(tmp_path / "none"))
+        monkeypatch.delenv(variable, raising=False)
     (tmp_path / "Dataset120_A").mkdir()
     assert dataset_name("120") == "Dataset120_A"
     (tmp_path / "Dataset1201_B").mkdir()
