@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
+from nnunet_ext.csv_cells import plain_cell
 from nnunet_ext.errors import InputError
 from nnunet_ext.json_files import read_json
 from nnunet_ext.nnunet_files import read_dataset_json, read_folds
@@ -183,7 +184,8 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
     with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow([plain_cell(str(value)) for value in row])
 
 
 def new_dataset_json(source: Mapping[str, Any], job: Export, count: int) -> dict[str, Any]:
