@@ -164,22 +164,43 @@ class _Part:
 
 
 def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> Iterator[_Part]:
-    """Each component in the order of its number."""
+    """Each component in the order of its number.
+
+    The diameter is sought of those that are reported, and of others only where their box could hold a larger one.
+    """
     from scipy import ndimage
 
-    voxels_mm3 = heights_mm(stack) * stack.spacing_mm[0] * stack.spacing_mm[1]
+    volumes_mm3, sums = _totals(components, stack, values)
+    widest_mm = 0.0
     for number, box in enumerate(ndimage.find_objects(components.astype(np.int32)), start=1):
-        inside = components[box] == number
-        counts = inside.sum(axis=(1, 2))
-        heights = voxels_mm3[box[0]]
-        weighted = None
-        if values is not None:
-            sums = np.where(inside, values[box], 0).sum(axis=(1, 2), dtype=np.float64)
-            weighted = float(heights @ sums)
+        diameter_mm, slice_index = 0.0, box[0].start
+        if number <= MOST_LESIONS or _diagonal_mm(box, stack) > widest_mm:
+            diameters_mm = [largest_diameter_mm(pixels, stack.spacing_mm) for pixels in components[box] == number]
+            widest = int(np.argmax(diameters_mm))
+            diameter_mm, slice_index = diameters_mm[widest], box[0].start + widest
+            widest_mm = max(widest_mm, diameter_mm)
+        weighted = None if values is None else float(sums[number])
+        yield _Part(float(volumes_mm3[number]), weighted, diameter_mm, slice_index)
 
-        diameters_mm = [largest_diameter_mm(pixels, stack.spacing_mm) for pixels in inside]
-        widest = int(np.argmax(diameters_mm))
-        yield _Part(float(heights @ counts), weighted, diameters_mm[widest], box[0].start + widest)
+
+def _totals(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Volume in mm3, and the sum of values times volume, of each component by its number."""
+    count = int(components.max()) + 1
+    volumes_mm3, sums = np.zeros(count), np.zeros(count)
+    voxels_mm3 = heights_mm(stack) * stack.spacing_mm[0] * stack.spacing_mm[1]
+    for index, layer in enumerate(components):
+        numbers = layer.ravel()
+        volumes_mm3 += voxels_mm3[index] * np.bincount(numbers, minlength=count)
+        if values is not None:
+            weights = values[index].ravel()
+            sums += voxels_mm3[index] * np.bincount(numbers, weights=weights, minlength=count)
+    return volumes_mm3, sums
+
+
+def _diagonal_mm(box: tuple[slice, ...], stack: Stack) -> float:
+    """Of a box (slice, row, column) within its slices."""
+    rows, columns = (part.stop - part.start for part in box[1:])
+    return float(np.hypot(columns * stack.spacing_mm[0], rows * stack.spacing_mm[1]))
 
 
 def _whole(segment: Segment, parts: Sequence[_Part]) -> Measurement:
