@@ -5,7 +5,7 @@ PIP_ARGS ?=
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 BIN := .venv/bin
 
-.PHONY: demo demo-hospital test check clean
+.PHONY: demo demo-hospital test check site clean
 
 demo: .venv/installed
 	$(BIN)/nnUNetv2_ext_demo -o .demo
@@ -21,6 +21,9 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+site: .venv/installed
+	$(BIN)/mkdocs build --strict
 
 .venv/installed: pyproject.toml setup.py
 	$(PYTHON) -c "import sys; sys.exit('needs Python >= 3.10, this is ' + sys.version if sys.version_info < (3, 10) else 0)"

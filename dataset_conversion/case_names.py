@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from dataset_conversion.case_writer import source_name
+from dataset_conversion.case_writer import source_names
 from dataset_conversion.converter import Case, Converter, Found
 from dataset_conversion.download_folder import natural_key, sha256_of_file
 from dataset_conversion.journal import read_records
@@ -43,7 +43,12 @@ def require_same_names(converter: Converter, cases: list[Case], folder: Path) ->
     gone = records.keys() - {case.id for case in cases}
     if not gone:
         return
-    name_now = {source_name(converter, file): case.id for case in cases for file in case.image_files}
+    name_now = {
+        name: case.id
+        for case in cases
+        for name, file in source_names(converter, case).items()
+        if file in case.image_files
+    }
     for name in sorted(gone):
         now = next((name_now[file] for file in records[name][0].source_bytes if file in name_now), None)
         if now is not None:

@@ -25,7 +25,12 @@ from dataset_conversion.volumes import (
     write_volume,
 )
 from nnunet_ext.errors import InputError
-from nnunet_ext.whole_file import TEMPORARY_PREFIX
+from nnunet_ext.keyed_names import keyed_name, read_key
+from nnunet_ext.whole_file import TEMPORARY_PREFIX, to_disk
+from nnunet_ext.worker_processes import first_line
+
+LONGEST_NAME = 255  # bytes, on most file systems; names of cases are ASCII
+SLICE_SUFFIX = "_s0000"  # of a case that is one slice
 
 
 @dataclass(frozen=True)
@@ -73,18 +78,29 @@ def case_of(name: str) -> str:
     return re.sub(r"(_s\d{4})?(_\d{4})?$", "", stem)
 
 
-def source_name(converter: Converter, file: Path) -> str:
-    """A source file as conversion.csv names it: relative to the download, with forward slashes."""
-    return Path(os.path.relpath(file, converter.source)).as_posix()
+def source_names(converter: Converter, case: Case) -> dict[str, Path]:
+    """A case's files as conversion.csv names them: relative to the download, with forward slashes.
 
-
-def _sources(converter: Converter, case: Case) -> dict[str, Path]:
-    return {source_name(converter, file): file for file in (*case.image_files, *case.label_files)}
+    Of private data the names are those of the paths under the user's own key; ``sources_sha256`` tells the files.
+    """
+    files = {Path(os.path.relpath(file, converter.source)).as_posix(): file
+             for file in (*case.image_files, *case.label_files)}  # fmt: skip
+    if not converter.is_private(case):
+        return files
+    key = read_key()
+    return {keyed_name("file", name, key=key): file for name, file in files.items()}
 
 
 def is_unchanged(converter: Converter, case: Case, record: Record) -> bool:
     """Whether a case still has the files that it was converted from; they are read only where their times differ."""
-    sources = _sources(converter, case)
+    sources = source_names(converter, case)
+    try:
+        return _has_sources(sources, record)
+    except OSError:  # of a source; its conversion will say what is wrong
+        return False
+
+
+def _has_sources(sources: dict[str, Path], record: Record) -> bool:
     stats = {name: file.stat() for name, file in sources.items()}
     if record.source_bytes != {name: stat.st_size for name, stat in stats.items()}:
         return False
@@ -102,16 +118,21 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         InputError: the case is unfit; the message names its file. Nothing of it is left behind.
         OSError: the result cannot be written.
     """
-    sources = _sources(converter, case)
+    sources = source_names(converter, case)
+    _require_possible_names(converter, case)
     try:
         stats = {name: file.stat() for name, file in sources.items()}  # before they are read
         reading = _proven(converter, case, converter.read_case(case))
+        hashes = {name: sha256_of_file(file) for name, file in sources.items()}
+    except OSError as error:  # nothing is written yet, so it is a source that cannot be read
+        file = error.filename or case.image_files[0]
+        reason = error.strerror or first_line(error)
+        raise InputError(f"{file}: cannot be read ({reason}); copy it again, or check the disk it lies on") from error
     except InputError as error:
         text = str(error)
         named = any(str(file) in text for file in (*case.image_files, *case.label_files))
         files = case.label_files or case.image_files  # what concerns the image alone names it
         raise InputError(text if named else f"{files[0]}: {text}") from error
-    hashes = {name: sha256_of_file(file) for name, file in sources.items()}
     values = sorted(set(output_labels(converter).names.values()))
     records = []
     for piece, content in pieces(converter, case, reading):
@@ -126,6 +147,19 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         voxels = {} if content.label is None else count_values(content.label, values)
         records.append(_record(case.id, piece, content, outputs, stats, hashes, voxels))
     return records
+
+
+def _require_possible_names(converter: Converter, case: Case) -> None:
+    """Refuse a case whose files would have names that file systems do not take."""
+    images, label = output_names(converter, case)
+    longest = max(len(Path(name).name) for name in (*images, *filter(None, [label])))
+    if longest + len(SLICE_SUFFIX) + len(_temporary_prefix()) > LONGEST_NAME:
+        raise InputError(f"{case.image_files[0]}: its name is too long for files named after it; rename it shorter")
+
+
+def _temporary_prefix() -> str:
+    """Return what no other writer has or guesses: a worker may outlive a killed run, and no link is followed."""
+    return f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
 
 
 def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
@@ -176,8 +210,7 @@ def _write(
 
     ``copies`` gives, by output, a file that holds the array already.
     """
-    # a name that nobody else has or guesses: a worker may outlive a killed run for a moment, and no link is followed
-    prefix = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
+    prefix = _temporary_prefix()
     temporaries = {name: (folder / name).parent / f"{prefix}{Path(name).name}" for name in arrays}
     try:
         for name, values in arrays.items():
@@ -187,8 +220,11 @@ def _write(
             elif name not in copies or not copy_volume(copies[name], temporaries[name], values, affine_mm):
                 write_volume(temporaries[name], values, affine_mm)
                 check_written_volume(temporaries[name], values, affine_mm)
+            to_disk(temporaries[name])
         for name, temporary in temporaries.items():
             temporary.replace(folder / name)
+        for place in {temporary.parent for temporary in temporaries.values()}:
+            to_disk(place)  # before the journal says that the case is done
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)

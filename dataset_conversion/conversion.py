@@ -25,11 +25,13 @@ from dataset_conversion.case_writer import (
 from dataset_conversion.converter import Case, Converter
 from dataset_conversion.download_folder import natural_key, require_unpacked
 from dataset_conversion.journal import (
+    LOCK_PREFIX,
     Journal,
     files_in,
     is_complete,
     journal_name,
     journals,
+    only_part,
     only_writer,
     read_header,
     read_records,
@@ -49,6 +51,7 @@ from dataset_conversion.shaping import output_channels, output_labels, require_p
 from dataset_conversion.splits import SPLITS_NAME, with_patients, write_splits
 from dataset_conversion.summary import SUMMARY_NAME, Summary, markdown
 from nnunet_ext.errors import InputError
+from nnunet_ext.locks import held
 from nnunet_ext.worker_processes import first_line, in_worker_processes, on_dask_cluster
 
 
@@ -115,11 +118,11 @@ def convert(
         return summary
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         with only_writer(folder, shared=workers.parts > 1):
             journal = folder / journal_name(workers.part, workers.parts)
             _prepare(converter, found.cases, {case.id for case in own}, journal, header, overwrite)
-            with only_writer(journal):
+            with only_part(journal):
                 _convert_cases(converter, own, journal, workers, summary)
             done = _sum_up(converter, found.cases, summary, forbid_overlap)
             summary.seconds = time.monotonic() - started
@@ -127,6 +130,21 @@ def convert(
     except OSError as error:
         raise InputError(f"{folder}: cannot write ({error}); mend that and run the same command again") from error
     return summary
+
+
+def _make(folder: Path) -> None:
+    """Make the folder, unless another process has just made one with the same id under another name.
+
+    Raises:
+        InputError: it has.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    number = folder.name.partition("_")[0]
+    with held(folder.parent / f"{LOCK_PREFIX}{number}.lock", keep_file=False):
+        others = [other for other in folder.parent.glob(f"{number}_*") if other.name != folder.name]
+        if others and not folder.exists():
+            raise InputError(f"{others[0]}: already has the id of {folder.name}; choose another -d")
+        folder.mkdir(exist_ok=True)
 
 
 def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> None:
@@ -137,7 +155,8 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
     """
     if not folder.exists():
         return
-    if folder.is_dir() and all(entry.name.startswith(TEMPORARY_PREFIX) for entry in folder.iterdir()):
+    passing = (TEMPORARY_PREFIX, LOCK_PREFIX)
+    if folder.is_dir() and all(entry.name.startswith(passing) for entry in folder.iterdir()):
         return  # empty, or killed before its journal began
     headers = [read_header(journal) for journal in journals(folder)] or [None]
     for existing in headers:
@@ -261,7 +280,7 @@ def _outcome(converter: Converter, folder: Path, case: Case) -> list[Record] | s
     except MemoryError:
         return f"{case.image_files[0]}: does not fit into memory; run again with a smaller -np"
     except OSError:
-        raise  # the result cannot be written: no other case could be
+        raise  # the result cannot be written: no other case could be; a source that cannot be read is an InputError
     except Exception as error:  # a file odd in a way that nobody thought of; the other cases go on
         return f"{case.image_files[0]}: {type(error).__name__}: {first_line(error)}; please report this file's kind"
 
@@ -277,7 +296,7 @@ def _sum_up(converter: Converter, cases: list[Case], summary: Summary, forbid_ov
         first = first_with.setdefault(record.image_sha256, record.case)
         if first != record.case:
             summary.duplicates[record.case] = first
-    summary.copies = copies_elsewhere(folder, converter.collection, done)
+    summary.copies = copies_elsewhere(folder, converter.collection, done, read_files=forbid_overlap)
     if summary.copies and forbid_overlap:
         pairs = ", ".join(f"{case} = {copy}" for case, copy in list(summary.copies.items())[:3])
         summary.problems.append(

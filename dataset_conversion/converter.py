@@ -78,9 +78,15 @@ class Converter(ABC):
     unlabeled: bool = False
     """``--unlabeled``: training images without their labels, into imagesUn."""
     slices: str = ""
-    """``--slices``: ``lesion``, ``all`` or ``every:N``, as single axial slices; empty: volumes."""
+    """``--slices``: ``lesion``, ``all``, ``every:N`` or ``FIRST:LAST``, as single axial slices; empty: volumes."""
     window: tuple[float, ...] | None = None
     """``--window``: CT in HU to grey values 0..255 of this range."""
+    crop: str | None = None
+    """``--crop``: ``lungs``, found in the CT; None: whole images."""
+    lung_masks: Path | None = None
+    """``--lung-masks``: folder with a mask ``CASE.nii.gz`` per volume, to whose box images are cropped."""
+    resize: int | None = None
+    """``--resize``: slices become this many pixels wide and high; None: as they are."""
     split: str = ""
     """``--split``: one of :attr:`splits` or ``patient:K``; empty: nnU-Net's own folds."""
     patients: Path | None = None
@@ -95,6 +101,8 @@ class Converter(ABC):
     citation: ClassVar[str]
     release: ClassVar[str | None] = None
     file_ending: ClassVar[Literal[".nii.gz", ".png"]] = ".nii.gz"
+    chooses_labels: ClassVar[bool] = True
+    """Whether ``--labels`` chooses among published labels; if not, :meth:`add_options` may use it otherwise."""
     label_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Names that ``--labels`` takes for several published labels, e.g. infection for ggo and consolidation."""
     splits: ClassVar[tuple[str, ...]] = ()
@@ -111,7 +119,8 @@ class Converter(ABC):
     def settings(self) -> dict[str, Any]:
         """Options that shape the cases, by name; another split needs no new conversion."""
         names = [item.name for item in dataclasses.fields(self) if item.name not in ("source", "split", "patients")]
-        return {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in names}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     @property
     def collection(self) -> str:
@@ -148,6 +157,11 @@ class Converter(ABC):
         Raises:
             InputError: the case is damaged or not as documented; the message names the file.
         """
+
+    def is_private(self, case: Case) -> bool:
+        """Whether a case's paths and identifiers may be those of a patient: data that nobody has published."""
+        del case
+        return False
 
     def plausible(self, unit: str) -> Mapping[str, tuple[float, float]]:
         """Published label to the range of its median, in the unit of the case's image; empty where none is known."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataset_conversion.converter import Case, Converter, Found
 from nnunet_ext.errors import InputError
+from nnunet_ext.keyed_names import keyed_name
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.folder_scan import Scan
@@ -58,7 +58,7 @@ class DicomConverter(Converter):
     cache: Path | None = None
 
     published_id: ClassVar[str]
-    """Pattern of the publisher's identifiers; any other may be a hospital's own and leaves only as a hash."""
+    """Pattern of the publisher's identifiers; any other may be a hospital's own and leaves only as a keyed hash."""
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
@@ -70,7 +70,8 @@ class DicomConverter(Converter):
     @property
     def settings(self) -> dict[str, Any]:
         values = {name: value for name, value in super().settings.items() if name != "cache"}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        return {name: keyed_name("path", str(value)) if isinstance(value, Path) else value
+                for name, value in values.items()}  # fmt: skip
 
     def scan(self, found: Found) -> Scan:
         """Headers of all DICOM files; damaged files become problems.
@@ -85,17 +86,28 @@ class DicomConverter(Converter):
         return content
 
     def public(self, identifier: str, kind: str) -> str:
-        """A patient's or study's identifier where it is the publisher's; else ``kind-`` and digits of its hash."""
-        if not identifier or re.fullmatch(self.published_id, identifier, re.IGNORECASE):
+        """A patient's or study's identifier where it is the publisher's; else its name under the user's own key."""
+        if not identifier or self._is_published(identifier):
             return identifier
-        return f"{kind}-{hashlib.sha256(identifier.encode()).hexdigest()[:10]}"
+        return keyed_name(kind, identifier)
+
+    def _is_published(self, identifier: str) -> bool:
+        return re.fullmatch(self.published_id, identifier, re.IGNORECASE) is not None
+
+    def is_private(self, case: Case) -> bool:
+        """Whether the patient's identifier is none of the publisher's."""
+        return "series_uid" in case.details and not self._is_published(case.details["patient"])
+
+    def series_name(self, first: Slice) -> str:
+        """The UID of a series, or its name under the user's own key where the patient is none of the publisher's."""
+        return first.series_uid if self._is_published(first.patient_id) else keyed_name("series", first.series_uid)
 
     def details_of(self, acquisition: Acquisition) -> dict[str, str]:
         """What conversion.csv says of a series."""
         first = acquisition.slices[0]
         return {
             "patient": self.public(first.patient_id, "patient"),
-            "series_uid": first.series_uid,
+            "series_uid": self.series_name(first),
             "acquisition": str(acquisition.index),
             "series_remarks": ", ".join(acquisition.remarks),
         }

@@ -65,7 +65,8 @@ def actual_file(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise InputError(f"{path}: no such file; unpack the download again")
+        what = "a link that leads to no file" if path.is_symlink() else "no such file"
+        raise InputError(f"{path}: {what}; unpack the download again")
     inner = [file for file in path.iterdir() if file.is_file() and not is_hidden(file.name)]
     if len(inner) != 1:
         raise InputError(f"{path}: is a folder with {len(inner)} files in place of a file; unpack the download again")
@@ -176,17 +177,27 @@ def find_folder(download: Path, relative: str) -> Path | None:
     return found[0] if found else None
 
 
-def _folders(folder: Path, depth: int) -> Iterator[Path]:
+def _folders(folder: Path, depth: int, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """The folder and those in it, each once although links may lead back to one ``above``."""
     yield folder
     if depth == 0:
         return
+
+    above = (*above, _identity(folder))
     try:
         with os.scandir(folder) as entries:
-            children = [Path(entry.path) for entry in entries if not is_hidden(entry.name) and entry.is_dir()]
+            children = [Path(entry.path) for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
-    for child in sorted(children):
-        yield from _folders(child, depth - 1)
+
+    for child in sorted(filter(Path.is_dir, children)):  # of a link that leads nowhere, DirEntry.is_dir may raise
+        if _identity(child) not in above:
+            yield from _folders(child, depth - 1, above)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def listed_file(folder: Path, entry: object, list_name: str) -> Path:

@@ -152,8 +152,10 @@ def _files(folder: Path, depth: int, others: Counter[str]) -> Iterable[Path]:
                 others["folders named like a file"] += 1
             if depth:
                 yield from _files(Path(entry.path), depth - 1, others)
-        elif entry.is_file():
+        elif Path(entry.path).is_file():  # of a link that leads nowhere, the entry's own method may raise
             yield Path(entry.path)
+        elif entry.is_symlink():
+            others["links that lead to no file"] += 1
 
 
 def _kind(file: Path) -> str:

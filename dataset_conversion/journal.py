@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dataset_conversion.case_writer import Record, case_of
-from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import LARGEST_BYTES, parse_json
+from nnunet_ext.locks import alone
 from nnunet_ext.whole_file import TEMPORARY_PREFIX, whole_file
 
 JOURNAL_NAME = "conversion.jsonl"
+LOCK_PREFIX = ".conversion-"
 CASE_FOLDERS = tuple(f"{kind}{part}" for part in ("Tr", "Ts", "Un") for kind in ("images", "labels"))
 OUTPUT_NAME = re.compile(rf"({'|'.join(CASE_FOLDERS)})/[^/\\.][^/\\]*")
 
@@ -62,34 +64,25 @@ def start_journal(path: Path, header: dict[str, Any]) -> None:
         unfinished.write_text(json.dumps(header) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def only_writer(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on the folder, together with others that share it; a kill releases it.
+def only_writer(folder: Path, shared: bool = False) -> AbstractContextManager[None]:
+    """Return a lock on the folder, which others may share.
 
     Raises:
-        InputError: another process holds it.
+        InputError: when entered, if another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows; two runs at once then only repeat each other's work
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: another conversion is writing it; wait for its end") from error
-        yield
-    finally:
-        os.close(descriptor)
+    return alone(folder / f"{LOCK_PREFIX}lock", "another conversion is writing it", shared=shared)
+
+
+def only_part(journal: Path) -> AbstractContextManager[None]:
+    """Return a lock on one part of a job array."""
+    return alone(journal.with_name(f"{LOCK_PREFIX}{journal.stem}.lock"), "another process converts this part")
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
     """First line of a journal; None where it is no journal of ours."""
     try:
         with path.open(encoding="utf-8") as stream:
-            header = json.loads(stream.readline())
+            header = parse_json(stream.readline(LARGEST_BYTES))
     except (OSError, ValueError):
         return None
     return header if isinstance(header, dict) and {"converter", "settings"} <= header.keys() else None
@@ -99,16 +92,31 @@ def read_records(folder: Path) -> dict[str, list[Record]]:
     """Records of all journals of a data set, by case; lines that a kill cut short are left out."""
     records: dict[str, list[Record]] = {}
     for path in journals(folder):
-        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]:
             try:
-                entry = json.loads(line)
-                own = [Record(**record) for record in entry["records"]]
+                records.update([_finished_case(line)])
             except (ValueError, TypeError, KeyError):
                 continue
-            # A doctored journal deletes nothing outside.
-            if all(OUTPUT_NAME.fullmatch(name) for record in own for name in record.outputs):
-                records[entry["case"]] = own
     return records
+
+
+def _finished_case(line: str) -> tuple[str, list[Record]]:
+    """Return a case and its records.
+
+    Raises:
+        ValueError: a line that was cut short, or names files elsewhere: a doctored journal deletes nothing outside.
+        TypeError: other content.
+        KeyError: other content.
+    """
+    entry = parse_json(line)
+    records = [Record(**record) for record in entry["records"]]
+    for record in records:
+        if not isinstance(record.outputs, dict):
+            raise TypeError(record.outputs)
+        for name, size in record.outputs.items():
+            if not OUTPUT_NAME.fullmatch(name) or not isinstance(size, int):
+                raise ValueError(name)
+    return str(entry["case"]), records
 
 
 def is_complete(folder: Path, records: list[Record]) -> bool:

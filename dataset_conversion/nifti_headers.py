@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from isal import igzip
 
+from nnunet_ext.declared_size import require_size
 from nnunet_ext.dicom.geometry import LARGEST_VOXELS
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
@@ -48,6 +49,8 @@ def open_volume(path: Path) -> Any:
         raise InputError(f"{path}: its header declares {size} voxels, too many for one image; download it again")
 
     _require_numbers(path, volume, header)
+    voxel_bytes = math.prod(map(int, volume.shape)) * volume.get_data_dtype().itemsize
+    require_size(path, int(volume.dataobj.offset) + voxel_bytes, compressed=is_gzip(path))
     _require_voxel_sizes(path, volume, header)
     _require_agreement(path, volume.shape, header)
     _require_millimetres(path, header)

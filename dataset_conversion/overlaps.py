@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_conversion.case_writer import Record
+from dataset_conversion.download_folder import sha256_of_file
 from dataset_conversion.journal import journals, read_header, read_records
+from dataset_conversion.raw_files import read_raw_file
+from dataset_conversion.volumes import voxels_sha256
+from nnunet_ext.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -56,19 +62,77 @@ def converted_data_sets(raw: Path) -> dict[Path, str]:
     return {folder: name for folder in folders if (name := collection_of(folder)) is not None}
 
 
-def shared_images(first: Path, second: Path) -> str | None:
-    """What two raw data sets of this package share, by what is known of them or else by content; None: nothing."""
+def shared_images(first: Path, second: Path, *, read_files: bool = False) -> str | None:
+    """What two raw data sets share, by what is known of them or else by content; None: nothing.
+
+    Args:
+        first: folder of a raw data set.
+        second: another.
+        read_files: read the images of a data set that this package did not make, to compare voxels; otherwise only
+            files that are equal byte by byte are found there, see :func:`unknown_origin`.
+
+    Raises:
+        InputError: images of such a data set are missing or cannot be read, so that nothing can be said.
+    """
     names = collection_of(first), collection_of(second)
-    if names[0] is None or names[1] is None:
-        return None
-    known = overlap_of(names[0], names[1])
+    known = None if None in names else overlap_of(*map(str, names))
     if known is not None:
         return f"{second.name} overlaps with {first.name}{'' if known.certain else ', probably'}: {known.what}"
-    digests = {digest for own in read_records(first).values() for record in own for digest in _digests(record)}
-    copies = [
-        record.case for own in read_records(second).values() for record in own if digests.intersection(_digests(record))
-    ]
+    if None in names and not read_files:
+        return _equal_files(first, second)
+
+    digests = image_digests(first)
+    copies = {case for digest, case in image_digests(second).items() if digest in digests}
     return f"{second.name} has {len(copies)} images of {first.name}, e.g. {min(copies)}" if copies else None
+
+
+def _equal_files(first: Path, second: Path) -> str | None:
+    """What data sets of which this package has no record share, by the bytes of their images."""
+    if first == second:
+        return None
+    images, others = _sized_images(first), _sized_images(second)
+    common = set(images.values()) & set(others.values())  # of other sizes they cannot be equal
+    by_digest = {sha256_of_file(image): image for image, size in images.items() if size in common}
+    copies = {image: sha256_of_file(image) for image, size in others.items() if size in common}
+    found = {image: by_digest[digest] for image, digest in copies.items() if digest in by_digest}
+    if not found:
+        return None
+
+    in_test = sum(image.parent.name == "imagesTs" for image in found.values())
+    test = f", {in_test} of them in its test set" if in_test else ""
+    return f"{second.name} has {len(found)} images of {first.name}{test}, e.g. {min(found).name}"
+
+
+def _sized_images(folder: Path) -> dict[Path, int]:
+    files = [file for part in ("Tr", "Ts", "Un") for file in (folder / f"images{part}").glob("[!.]*")]
+    return {file: file.stat().st_size for file in sorted(files)}
+
+
+def unknown_origin(*folders: Path) -> list[str]:
+    """Names of the data sets that this package did not make."""
+    return [folder.name for folder in folders if collection_of(folder) is None]
+
+
+def image_digests(folder: Path) -> dict[str, str]:
+    """Hashes of the images of a raw data set, and of the files that hold them, with the case of each.
+
+    Raises:
+        InputError: this package did not make the data set, and its images are missing or cannot be read.
+    """
+    if collection_of(folder) is not None:
+        records = [record for own in read_records(folder).values() for record in own]
+        return {digest: record.case for record in records for digest in _digests(record)}
+
+    channels: dict[str, list[Path]] = defaultdict(list)
+    for part in ("Tr", "Ts", "Un"):
+        for file in sorted((folder / f"images{part}").glob("[!.]*")):
+            channels[re.sub(r"_\d{4}$", "", file.name.partition(".")[0])].append(file)
+    if not channels:
+        raise InputError(
+            f"{folder}: shared images are not checked, because it holds no images to compare; bring them back, or "
+            "leave out --forbid-overlap"
+        )
+    return {digest: case for case, files in channels.items() for digest in _digests_of_files(files)}
 
 
 def known_overlaps(folder: Path, collection: str) -> list[str]:
@@ -82,26 +146,46 @@ def known_overlaps(folder: Path, collection: str) -> list[str]:
     return lines
 
 
-def copies_elsewhere(folder: Path, collection: str, records: Iterable[Record]) -> dict[str, str]:
+def copies_elsewhere(
+    folder: Path, collection: str, records: Iterable[Record], *, read_files: bool = False
+) -> dict[str, str]:
     """Cases whose image, or a file they were made of, occurs in another data set beside ``folder``.
 
     Further conversions of the same collection are no finding.
 
+    Args:
+        folder: of the data set.
+        collection: that it was converted from.
+        records: of its cases.
+        read_files: also compare with data sets that this package did not make, whose images are read for it.
+
     Returns:
         Case to ``Dataset006_X/case``.
+
+    Raises:
+        InputError: see :func:`image_digests`.
     """
     first_with: dict[str, str] = {}
-    for other, name in converted_data_sets(folder.parent).items():
-        if other != folder and name != collection:
-            for record in (record for own in read_records(other).values() for record in own):
-                for digest in _digests(record):
-                    first_with.setdefault(digest, f"{other.name}/{record.case}")
+    for other in _other_data_sets(folder, collection, read_files):
+        for digest, case in image_digests(other).items():
+            first_with.setdefault(digest, f"{other.name}/{case}")
     found = {}
     for record in records:
         match = next((first_with[digest] for digest in _digests(record) if digest in first_with), None)
         if match is not None:
             found[record.case] = match
     return found
+
+
+def _other_data_sets(folder: Path, collection: str, with_unknown: bool) -> list[Path]:
+    made = converted_data_sets(folder.parent)
+    others = sorted(folder.parent.glob("Dataset[0-9][0-9][0-9]_*")) if with_unknown else list(made)
+    return [other for other in others if other != folder and made.get(other) != collection]
+
+
+def _digests_of_files(files: list[Path]) -> list[str]:
+    voxels = [voxels_sha256(channel) for file in files for channel in read_raw_file(file).channels]
+    return [" ".join(voxels), *map(sha256_of_file, files)]
 
 
 def _digests(record: Record) -> list[str]:

@@ -14,6 +14,7 @@ from dataset_conversion.case_writer import Record
 from dataset_conversion.converter import Converter
 from dataset_conversion.download_folder import natural_key
 from dataset_conversion.shaping import output_channels, output_labels
+from nnunet_ext.csv_cells import plain_cell
 from nnunet_ext.whole_file import whole_file
 
 PROVENANCE_NAME = "conversion.csv"
@@ -89,7 +90,8 @@ def write_provenance(folder: Path, records: Iterable[Record], duplicates: dict[s
             [f"{value}:{count}" for value, count in record.label_voxels.items()], record.transforms, record.warnings,
             [duplicates.get(record.case, "")], *([record.details.get(name, "")] for name in details),
         ]  # fmt: skip
-        writer.writerow([record.case, f"images{record.part}", *("; ".join(cell) for cell in cells)])
+        row = [record.case, f"images{record.part}", *("; ".join(cell) for cell in cells)]
+        writer.writerow([plain_cell(cell) for cell in row])
     replace_text(folder / PROVENANCE_NAME, stream.getvalue())
 
 

@@ -6,7 +6,6 @@ compares no case with another (so HU and grey values may stand in one data set).
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from dataset_conversion.raw_files import RawFile, read_raw_file
 from dataset_conversion.splits import SPLITS_NAME
 from dataset_conversion.volumes import right_angled, spacing_of, voxels_sha256
 from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_files import read_dataset_json, read_folds
 from nnunet_ext.worker_processes import in_worker_processes
 
 
@@ -88,16 +88,12 @@ def verify(folder: Path, processes: int = 1) -> Verified:
 
 def _description(folder: Path) -> dict[str, Any]:
     file = folder / "dataset.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not file.is_file():
         mend = "run its conversion again to finish it" if journals(folder) else "no data set as nnU-Net wants it"
-        raise InputError(f"{folder}: has no dataset.json; {mend}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); mend it, or convert the data set again") from error
-    for key, kind in (("channel_names", dict), ("labels", dict), ("numTraining", int), ("file_ending", str)):
-        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
-            raise InputError(f"{file}: has no {key!r} as nnU-Net needs it; convert the data set again")
+        raise InputError(f"{folder}: has no dataset.json; {mend}")
+    content = read_dataset_json(file, "mend it, or convert the data set again")
+    if not isinstance(content.get("numTraining"), int):
+        raise InputError(f"{file}: has no 'numTraining' as nnU-Net needs it; convert the data set again")
     if content.get("dataset"):
         raise InputError(f"{file}: lists its files itself, which this check does not follow; move them into imagesTr")
     return content
@@ -132,8 +128,6 @@ def _label_values(folder: Path, description: dict[str, Any]) -> tuple[set[int], 
     for value in description["labels"].values():
         several = value if isinstance(value, list) else [value]
         regions |= isinstance(value, list)
-        if wrong := [one for one in several if isinstance(one, bool) or not isinstance(one, int)]:
-            raise InputError(f"{folder / 'dataset.json'}: label value {wrong[0]!r} is no integer; mend it")
         values.update(several)
     return values, regions
 
@@ -233,9 +227,9 @@ def _split_problems(folder: Path, training: set[str]) -> list[str]:
     if not file.is_file():
         return []
     try:
-        folds = [(set(fold["train"]), set(fold["val"])) for fold in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return [f"{file}: is no list of folds with train and val ({error}); convert with --split again"]
+        folds = [(set(fold["train"]), set(fold["val"])) for fold in read_folds(file, "convert with --split again")]
+    except InputError as error:
+        return [str(error)]
     records = [record for own in read_records(folder).values() for record in own]
     patient_of = {record.case: record.details.get("patient") or record.volume for record in records}
     problems = []

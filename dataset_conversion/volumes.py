@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from nnunet_ext.worker_processes import first_line
 
 GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # without name, date and operating system
+NIFTI_1_HEADER = 348  # bytes
 UNSTATED = "label as it lies: no orientation is stated"
 SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
 
@@ -212,14 +215,16 @@ def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndar
         affine_mm: (4, 4), voxel index to mm, that the case shall have.
 
     Returns:
-        False where it is not: uncompressed, voxels scaled or of another type, any text, extension or further bytes,
-        which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
+        False where it is not: NIfTI-2, uncompressed, voxels scaled or of another type, any text, extension or further
+        bytes, which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
 
     Raises:
         InputError: the copy reads back with other bytes.
     """
     volume = open_volume(source)
     header = volume.header
+    if header["sizeof_hdr"] != NIFTI_1_HEADER:
+        return False
     text = b"".join(header[name].item() for name in ("data_type", "db_name", "intent_name", "descrip", "aux_file"))
     as_written = (
         volume.shape == voxels.shape
@@ -235,12 +240,20 @@ def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndar
     digest = hashlib.sha256()
     with source.open("rb") as original, path.open("wb") as copy:
         original.seek(start)
-        for piece in (GZIP_HEADER, *iter(partial(original.read, 1 << 20), b"")):
+        for piece in (GZIP_HEADER, *_pieces(original, source)):
             digest.update(piece)
             copy.write(piece)
     if sha256_of_file(path) != digest.hexdigest():
         raise InputError(f"{path}: reads back with other bytes than were copied; check the disk and repeat")
     return _sitk_sees(path, voxels.shape, affine_mm)
+
+
+def _pieces(stream: BinaryIO, source: Path) -> Iterator[bytes]:
+    """The rest of a source; that it cannot be read is its own fault, not that of the copy."""
+    try:
+        yield from iter(partial(stream.read, 1 << 20), b"")
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror}); copy it again") from error
 
 
 def _deflated_start(path: Path, size: int) -> int | None:
@@ -251,10 +264,15 @@ def _deflated_start(path: Path, size: int) -> int | None:
         if head[:3] != GZIP_HEADER[:3] or int.from_bytes(stream.read(4), "little") != size % 2**32:
             return None
     flags, name_flag = head[3], 8
+    start = len(GZIP_HEADER)
     if flags == name_flag:
-        end = head.find(b"\0", len(GZIP_HEADER))
-        return end + 1 if end > 0 else None
-    return None if flags else len(GZIP_HEADER)
+        start = head.find(b"\0", start) + 1
+    if start == 0 or flags not in (0, name_flag):
+        return None
+
+    begin = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    begin.decompress(head[start:], 1)
+    return None if begin.eof else start  # empty, with another beginning, and perhaps another name, behind it
 
 
 def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:

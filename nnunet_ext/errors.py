@@ -1,5 +1,9 @@
 """The one exception that means: the input is wrong and the user can mend it."""
 
+from nnunet_ext.printable import printable
+
+LONGEST_BEGINNING, LONGEST_END = 1200, 400  # characters; lists of thousands of names are no message
+
 
 class InputError(Exception, SystemExit):
     """Wrong input. The message is one line that names the file, what is wrong with it and what to do.
@@ -9,5 +13,13 @@ class InputError(Exception, SystemExit):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.code = f"error: {message}"
+        line = _bounded(printable(message))
+        super().__init__(line)
+        self.code = f"error: {line}"
+
+
+def _bounded(line: str) -> str:
+    """Cut out the middle of a line that nobody would read; what to do stands at its end."""
+    if len(line) <= LONGEST_BEGINNING + LONGEST_END:
+        return line
+    return f"{line[:LONGEST_BEGINNING]} [...] {line[-LONGEST_END:]}"

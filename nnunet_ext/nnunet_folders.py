@@ -48,8 +48,14 @@ def dataset_name(dataset: str) -> str:
     if not dataset.startswith("Dataset"):
         if not dataset.isdigit():
             raise InputError(f"{dataset}: not a data set; give its number (120) or name (Dataset120_X)")
-        if len(find_candidate_datasets(int(dataset))) == 0:
+        names = sorted(map(str, find_candidate_datasets(int(dataset))))
+        if not names:
             raise InputError(f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed; convert it first")
+        if len(names) > 1:  # nnU-Net takes 1201 for a name of 120, too
+            raise InputError(
+                f"{dataset} stands for {' and '.join(names)}; give the name in place of the number, here and in "
+                f"nnU-Net's commands: {names[0]}"
+            )
     try:
         return str(maybe_convert_to_dataset_name(dataset))
     except RuntimeError as error:

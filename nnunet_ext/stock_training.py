@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
+TRAINING_LOCK = ".training.lock"  # in the fold's folder, held by the process that trains it
 _UNFINISHED = ("checkpoint_latest.pth", "checkpoint_best.pth")
 
 

@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -26,8 +27,26 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.chmod(_mode_for(path))
         unfinished.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # what a full disk leaves out
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, would survive a power cut."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder, on Windows
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of file systems that know no fsync of folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _mode_for(path: Path) -> int:

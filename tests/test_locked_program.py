@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nnunet_ext.locked_program import BUSY, held
+from nnunet_ext.locked_program import BUSY
+from nnunet_ext.locks import held
 
 PROGRAM = [sys.executable, "-m", "nnunet_ext.locked_program"]
 

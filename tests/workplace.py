@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
-from nnunet_ext.locked_program import held
+from nnunet_ext.keyed_names import KEY_VARIABLE
+from nnunet_ext.locks import held
 from nnunet_ext.own_trainers import trainers
 from nnunet_ext.stock_commands import command_environment
 from tests.forked_commands import FORKED, TIMEOUT_SECONDS, Command
@@ -28,7 +29,8 @@ class Workplace:
             folder.mkdir(parents=True, exist_ok=True)
 
     def environment(self, **extra: str) -> dict[str, str]:
-        plain = {name: value for name, value in command_environment().items() if not name.startswith("nnUNet")}
+        mine = command_environment()
+        plain = {name: mine[name] for name in mine if not name.startswith("nnUNet") or name == KEY_VARIABLE}
         folders = {name: str(folder) for name, folder in self.folders.items()}
         workers = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
         return {**plain, **folders, **workers, "OMP_NUM_THREADS": "1", **extra}
@@ -98,7 +100,7 @@ def _prepare_slices(place: Workplace, settings: list[str]) -> None:
 
 
 def prepared_volumes(root: Path, settings: list[str]) -> Workplace:
-    """3d_fullres: tiny volumes, written directly; labelled 120, general 6, of another domain 121."""
+    """3d_fullres: tiny volumes, written directly; labelled 120, general 6, unlabelled and of another domain 121."""
     place = Workplace(root)
     raw = place.folders["nnUNet_raw"]
     write_raw(raw, DATASET, 5, (16, 32, 32))
@@ -106,7 +108,7 @@ def prepared_volumes(root: Path, settings: list[str]) -> Workplace:
     write_raw(raw, "Dataset121_Target", 2, (16, 32, 32), labelled=False, seed=2)
 
     place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "3d_fullres", "-np", 1)
-    streams = ("--general", 6, "--target_domain", 121)
+    streams = ("--general", 6, "--unlabeled", 121, "--target_domain", 121)
     place.run("nnUNetv2_ext_configure", "-d", 120, *streams, "-np", 1, "--set", *settings, *miniature_settings())
     return place
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from dataset_conversion.label_values import distinct_values
 from dataset_conversion.nifti_cases import paired, read_ct, read_volume
 from dataset_conversion.pictures import read_colours, read_grey
 from nnunet_ext.errors import InputError
+from nnunet_ext.keyed_names import keyed_name
 
 VOLUMES, PICTURES = (".nii.gz", ".nii"), (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MOST_VALUES = 8
@@ -49,6 +50,16 @@ class Generic(Converter):
             "--channel", default="image", metavar="NAME", help="CT makes nnU-Net normalise as Hounsfield units"
         )
         _add_map(parser)
+
+    def is_private(self, case: Case) -> bool:
+        """Whose images these are, nobody has said."""
+        return True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As every converter's; folder names, which may be those of patients, under the user's own key."""
+        folders = {name: getattr(self, name) for name in ("images", "masks")}
+        return {**super().settings, **{name: keyed_name("folder", folder) for name, folder in folders.items()}}
 
     @property
     def channel_names(self) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from dataset_conversion.nifti_cases import AIR_HU
 from dataset_conversion.nifti_headers import open_volume, states_orientation
 from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
 
 ENDINGS = (".nii.gz", ".nii")
 # Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): 51 lung tumours to train on, these to test.
@@ -95,13 +95,10 @@ class MSD(Converter):
     @cached_property
     def _list(self) -> dict[str, Any]:
         file = self.root / "dataset.json"
-        try:
-            content = json.loads(file.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: cannot be read as JSON ({error}); unpack the download again") from error
+        content = read_object(file, "unpack the download again")
         shapes = {"modality": dict, "labels": dict, "training": list}
         for key, kind in shapes.items():
-            if not isinstance(content, dict) or not isinstance(content.get(key), kind) or not content[key]:
+            if not isinstance(content.get(key), kind) or not content[key]:
                 raise InputError(f"{file}: has no {key!r} or an empty one; -i names a task as published")
         if not isinstance(content.get("test", []), list):
             raise InputError(f"{file}: 'test' is no list; download it again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -27,8 +27,10 @@ from dataset_conversion.haemorrhage_slices import (
 )
 from dataset_conversion.haemorrhage_table import EXPECTED, TYPES, in_words, read_table
 from dataset_conversion.nifti_headers import open_volume, states_orientation
+from dataset_conversion.skull_removal import reading_without_skull
 from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
 from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ VOLUME_ENDINGS = (".nii.gz", ".nii")
 # Folders of images and of masks: BHSD (its name has a space), PhysioNet ct-ich, and slices cut from it.
 PAIRED_FOLDERS = (("images", "ground truths"), ("ct_scans", "masks"), ("images", "masks"))
 COLLECTIONS = {"ground truths": "BHSD", "ct_scans": "ct-ich"}
+BRAIN_WINDOW_LOW_HU = 0
 Wanted = Literal["any", "none", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
 
 
@@ -54,6 +57,8 @@ class RsnaIch(DicomConverter):
     haemorrhage: Wanted | None = None
     classes: Literal["any", "types"] = "any"
     masks: Path | None = None
+    strip_skull: bool = False
+    background_hu: int | None = None
 
     name: ClassVar[str] = "RSNA-ICH"
     published_id: ClassVar[str] = r"ID_[0-9a-f]{6,12}"
@@ -88,6 +93,14 @@ class RsnaIch(DicomConverter):
             help="masks of the challenge's images: PNG, NPY, NIfTI or DICOM per slice, called like the image (2d), or "
             "NIfTI per series, called PATIENT_STUDY as BHSD's (3d); only images with a mask are converted (imagesTr)",
         )  # fmt: skip
+        parser.add_argument(
+            "--strip-skull", action="store_true",
+            help="keep the brain alone, as public MR of brain tumours shows it; the rest gets one value",
+        )  # fmt: skip
+        parser.add_argument(
+            "--background-hu", type=int, metavar="HU",
+            help="that value, default 0; with --window it is the window's low end",
+        )  # fmt: skip
 
     @property
     def folder_name(self) -> str:
@@ -121,10 +134,10 @@ class RsnaIch(DicomConverter):
         if file is None:
             raise InputError(f"{root}: --split official needs BHSD's dataset.json there; it lies beside its README")
         try:
-            content = json.loads(file.read_text(encoding="utf-8-sig"))
+            content = read_object(file, "download it again")
             names = [entry["image"] for entry in content["training"]], list(content["test"])
             train, test = ([case_id(Path(name).name.removesuffix(".nii.gz")) for name in part] for part in names)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file}: is not BHSD's list ({first_line(error)}); download it again") from error
         return [(train, test)]
 
@@ -153,7 +166,28 @@ class RsnaIch(DicomConverter):
         # Many a data set has images and masks.
         return self.collection != self.name or any(self._paired_folders[0].glob("*.dcm"))
 
+    @property
+    def _background_hu(self) -> int:
+        """What stands for everything but the brain.
+
+        Raises:
+            InputError: two different values, or one without effect.
+        """
+        given = self.background_hu
+        if given is not None and not self.strip_skull:
+            raise InputError(f"--background-hu {given} has no effect without --strip-skull")
+        if self.window is None:
+            return BRAIN_WINDOW_LOW_HU if given is None else given
+
+        low = math.floor(self.window[0])
+        if given not in (None, low):
+            raise InputError(
+                f"--background-hu {given}: with --window the background is its low end, {low}; leave one of them out"
+            )
+        return low
+
     def find_cases(self) -> Found:
+        _ = self._background_hu  # impossible options are reported before any file is read
         if self._paired_folders is not None:
             return self._paired(*self._paired_folders)
         found = Found()
@@ -208,7 +242,7 @@ class RsnaIch(DicomConverter):
                 continue
             details = {
                 "patient": self.public(item.patient_id, "patient"),
-                "series_uid": item.series_uid,
+                "series_uid": self.series_name(item),
                 "step_mm": f"{steps_mm[item.path]:g}",
                 "haemorrhage": in_words(types.get(name)),
             }
@@ -295,6 +329,16 @@ class RsnaIch(DicomConverter):
         return found
 
     def read_case(self, case: Case) -> Reading:
+        reading = self._read_as_scanned(case)
+        if not self.strip_skull:
+            return reading
+        try:
+            return reading_without_skull(reading, self._background_hu)
+        except InputError as error:
+            raise InputError(f"{case.image_files[0]}: {error}") from error
+
+    def _read_as_scanned(self, case: Case) -> Reading:
+        """The whole head."""
         if case.image_files[0].name.lower().endswith(VOLUME_ENDINGS):
             return self._read_volumes(case)
         if "step_mm" not in case.details and "acquisition" not in case.details:

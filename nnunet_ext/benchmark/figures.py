@@ -69,8 +69,8 @@ def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
 
     first = {run.row.name: run for run in reversed(runs)}
     first = {name: first[name] for name in dict.fromkeys(run.row.name for run in runs)}
-    test_set = runs[0].place.raw / runs[0].suite.test_set
-    methods = {name: run.predictions for name, run in first.items()}
+    test_set = runs[0].test_set
+    methods = {name: run.predictions for name, run in first.items() if run.test_set == test_set}
     cases, _ = pair_cases(test_set / "labelsTs", methods)
     chosen = [cases[round(i)] for i in np.linspace(0, len(cases) - 1, min(count, len(cases)))]
     images = image_files(test_set / "imagesTs", chosen)

@@ -146,8 +146,9 @@ def _settings(suite: Suite, rows: pd.DataFrame, place: Place) -> list[str]:
     budget = ", ".join(f"{name}={value}" for name, value in suite.budget.items())
     network = f"; features {suite.features}" if suite.features else ""
     batch = f"; batch {suite.batch_size}" if suite.batch_size else ""
+    test_set = ", ".join(suite.test_sets) + (" in turn of the seeds" if len(suite.test_sets) > 1 else "")
     lines = [
-        f"- Budget of every row: {budget}{network}{batch}. Test set: {suite.test_set}, profile `{suite.profile}`. "
+        f"- Budget of every row: {budget}{network}{batch}. Test set: {test_set}, profile `{suite.profile}`. "
         f"Device: {place.device}.",
         f"- Intervals: bootstrap over seeds and cases, percentiles, {RESAMPLES} resamples, seed {SEED}. All rows draw "
         "the same cases; each draws its own seeds.",

@@ -21,6 +21,7 @@ from nnunet_ext.benchmark.seed_statistics import (
     share_of_gap,
 )
 from nnunet_ext.benchmark.suite import Suite
+from nnunet_ext.evaluation.labels import FOREGROUND
 from nnunet_ext.evaluation.statistics import compare_paired, holm
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 EPOCH_TIME = re.compile(r"Epoch time: ([\d.]+) s")
 NAN = float("nan")
+MEAN_OVER_LABELS = "mean over labels"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class RowScores:
 def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Lines of ``nnUNetv2_ext_evaluate`` of all finished runs, with ``row`` and ``seed`` before them.
 
-    The slices of a case are averaged.
+    The slices of a case are averaged. Where there are several labels, so are a case's labels, as one label more; all of
+    them as one foreground, and those that are undefined for a case, take no part.
     """
     import pandas as pd
 
@@ -50,6 +53,10 @@ def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         table = pd.read_csv(run.scores, dtype={"case": str, "label": str})
         of_case = table.groupby(["label", "case"], sort=False).mean(numeric_only=True).reset_index()
+        own_labels = of_case[of_case["label"] != FOREGROUND]
+        if own_labels["label"].nunique() > 1:
+            over_labels = own_labels.groupby("case", sort=False).mean(numeric_only=True).reset_index()
+            of_case = pd.concat([of_case, over_labels.assign(label=MEAN_OVER_LABELS)], ignore_index=True)
         of_case.insert(0, "row", run.row.name)
         of_case.insert(1, "seed", run.seed)
         tables.append(of_case)

@@ -105,6 +105,13 @@ class Run:
         """Trained, and scored if it is to be."""
         return self.scores.is_file() if self.row.tested else self.training.trained
 
+    def discard_checkpoints(self) -> None:
+        """Delete the checkpoints that no run needs any more: all but the last one of what others build on."""
+        is_first_stage = any(row.first_stage == self.row.name for row in self.suite.rows)
+        for checkpoint in self.training.folder.glob("checkpoint_*.pth"):
+            if checkpoint != self.training.checkpoint or not is_first_stage:
+                checkpoint.unlink()
+
     @property
     def reason(self) -> str:
         """Why there is no result."""
@@ -121,6 +128,8 @@ class Run:
     def dataset(self) -> str:
         """Name of the labelled data set; one that is made by a command is called after the row."""
         data = self.row.trains_on
+        if isinstance(data, tuple):
+            return data[self.seed % len(data)]
         if isinstance(data, str):
             return data
         number = f"Dataset{self.dataset_number:03d}"
@@ -133,10 +142,18 @@ class Run:
         data = self.row.trains_on
         if isinstance(data, MadeData):
             return data.number + self.seed
-        match = DATASET_NAME.fullmatch(data)
+        match = DATASET_NAME.fullmatch(self.dataset)
         if match is None:
-            raise InputError(f"suite {self.suite.name}: {self.row.name} trains on {data}, no name of a data set")
+            raise InputError(
+                f"suite {self.suite.name}: {self.row.name} trains on {self.dataset}, no name of a data set"
+            )
         return int(match[1])
+
+    @property
+    def test_set(self) -> Path:
+        """Raw data set with the images that the run predicts."""
+        names = self.suite.test_sets
+        return self.place.raw / names[self.seed % len(names)]
 
     @property
     def training(self) -> Training:
@@ -155,24 +172,29 @@ class Run:
     def plan(self) -> list[str]:
         """Plan and preprocess the labelled data set."""
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(self.dataset_number)]
-        return [*command, "-c", self.suite.configuration, "-np", "1"]
+        return [*command, "-c", self.suite.configuration, "-np", "1", "-npfp", "1"]
 
     def configure(self) -> list[str]:
         """Plans of the run's own, with its streams, settings and seed."""
         command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", SUITE_PLANS, "-o", self.plans]
         command += ["-c", self.suite.configuration, "--reset", "--preset", self.row.preset]
         for role, datasets in self.row.streams.items():
-            command += [f"--{role}", *datasets]
+            command += [f"--{role}", *(self._filled(dataset) for dataset in datasets)]
+        if self.row.normalize:
+            command += ["--normalize", *(f"{role}={kind}" for role, kind in self.row.normalize.items())]
         settings = {**self.suite.budget, **self.row.settings, "seed": self.seed}
         return [*command, "--set", *(f"{name}={self._filled(value)}" for name, value in settings.items())]
 
     def train(self) -> list[str]:
         """Start the training, or continue it."""
-        return self.training.arguments(self.place.device)
+        arguments = self.training.arguments(self.place.device)
+        if self.row.pretrained and self.first_stage is not None and not self.training.begun:
+            arguments += ["-pretrained_weights", str(self.first_stage.training.checkpoint)]
+        return arguments
 
     def predict(self, folder: Path) -> list[str]:
         """Predict the test set."""
-        images = self.place.raw / self.suite.test_set / "imagesTs"
+        images = self.test_set / "imagesTs"
         model = self.training.model
         command = ["nnUNetv2_predict", "-i", str(images), "-o", str(folder), "-d", model.dataset]
         command += ["-c", model.configuration, "-f", self.suite.fold, "-tr", model.trainer, "-p", model.plans]
@@ -180,17 +202,22 @@ class Run:
 
     def evaluate(self) -> list[str]:
         """Score the predictions as the suite's profile says."""
-        reference = self.place.raw / self.suite.test_set / "labelsTs"
+        reference = self.test_set / "labelsTs"
         command = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", f"{self.row.name}={self.predictions}"]
         return [*command, "-o", str(self.scores.parent), "--profile", self.suite.profile, "--overwrite"]
 
     def _filled(self, value: Any) -> str:
         text = str(value)
-        if "{" not in text or self.first_stage is None:
+        if "{" not in text:
             return text
-        training = self.first_stage.training
-        names = {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
-        return text.format(**names, number=self.dataset_number, raw=self.place.raw)
+        made = self.row.trains_on
+        further = made.further + self.seed if isinstance(made, MadeData) else 0
+        names = {"raw": self.place.raw, "device": self.place.device}
+        names |= {"number": self.dataset_number, "further": further}
+        if self.first_stage is not None:
+            training = self.first_stage.training
+            names |= {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
+        return text.format(**names)
 
 
 def write_suite_plans(suite: Suite, folder: Path) -> None:

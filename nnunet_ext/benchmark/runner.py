@@ -27,7 +27,8 @@ from nnunet_ext.benchmark.progress import Progress
 from nnunet_ext.benchmark.run import Place, Run, write_suite_plans
 from nnunet_ext.benchmark.suite import MadeData, Suite
 from nnunet_ext.errors import InputError
-from nnunet_ext.locked_program import BUSY, held, taken
+from nnunet_ext.locked_program import BUSY
+from nnunet_ext.locks import held, taken
 from nnunet_ext.stock_commands import program
 
 DECLARED = "suite.json"
@@ -117,6 +118,8 @@ class Runner:
                     return False
                 if not run.finished:
                     self._attempt(run)
+        if run.finished and run.suite.discard_checkpoints:
+            run.discard_checkpoints()
         self.progress.done(run)
         return True
 
@@ -156,7 +159,7 @@ class Runner:
         with held(lock):
             if (run.place.preprocessed / run.dataset / PLANNED).is_file():
                 return
-            if isinstance(run.row.trains_on, MadeData):
+            if isinstance(run.row.trains_on, MadeData) and not (run.place.raw / run.dataset).is_dir():
                 self._execute(run, run.make_data, of_command)
             self._execute(run, run.plan, of_command)
             folder = run.place.preprocessed / run.dataset

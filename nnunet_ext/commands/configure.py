@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
+from nnunet_ext.locks import held
+from nnunet_ext.nnunet_files import read_dataset_json, read_plans
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
-from nnunet_ext.own_trainers import trainers
+from nnunet_ext.own_trainers import known_trainers
 from nnunet_ext.training.settings.hyperparameters import PRESETS
 from nnunet_ext.training.settings.plans_entry import ROLES
 
 if TYPE_CHECKING:
     from nnunet_ext.training.settings.plans_entry import PlansEntry
 
+LOCK = ".configure.lock"
+PLAN_AGAIN = "run nnUNetv2_plan_and_preprocess again"
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres")
 PLANS_NAME = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")  # a part of nnU-Net's folder names, which it splits at __
 
@@ -64,12 +69,6 @@ def _parser() -> argparse.ArgumentParser:
 def configure_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_configure``."""
     arguments = _parser().parse_args(argv)
-
-    from batchgenerators.utilities.file_and_folder_operations import load_json
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from nnunet_ext.training.settings.plans_entry import PlansEntry
-
     if arguments.np < 1:
         raise InputError(f"-np {arguments.np}: needs at least one process")
     preprocessed = environment_folder("nnUNet_preprocessed")
@@ -78,9 +77,20 @@ def configure_entry(argv: list[str] | None = None) -> int:
     plans_file = folder / f"{arguments.p}.json"
     if not plans_file.is_file():
         raise InputError(f"{plans_file}: no such plans; run nnUNetv2_plan_and_preprocess -d {arguments.d} first")
-    plans = load_json(str(plans_file))
+    if arguments.show:
+        return _configure(arguments, dataset, folder, plans_file)
+    with held(folder / LOCK):  # of another one, which writes the same streams or plans
+        return _configure(arguments, dataset, folder, plans_file)
+
+
+def _configure(arguments: argparse.Namespace, dataset: str, folder: Path, plans_file: Path) -> int:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_ext.training.settings.plans_entry import PlansEntry
+
+    plans = read_plans(plans_file, PLAN_AGAIN)
     target = _target(plans, folder, arguments.o) if arguments.o else plans_file
-    before = {} if arguments.reset else load_json(str(target if target.is_file() else plans_file))
+    before = {} if arguments.reset else read_object(target if target.is_file() else plans_file, PLAN_AGAIN)
     configuration = PlansEntry.from_plans(before)
     if arguments.show:
         _show(dataset, target.stem, configuration)
@@ -110,7 +120,7 @@ def _target(plans: dict, folder: Path, name: str) -> Path:
         raise InputError(f"-o {name}: use letters and digits, with single _ . or - between them")
     path = folder / f"{name}.json"
     if path.is_file():
-        existing = json.loads(path.read_text())
+        existing = read_object(path, "move it away, or choose another name with -o")
         ours = {PLANS_KEY: None, "plans_name": name}
         if {**existing, **ours} != {**json.loads(json.dumps(plans)), **ours}:
             raise InputError(f"{path}: other plans of that name exist; choose another name with -o")
@@ -159,7 +169,7 @@ def _checked(name: str, value: str) -> Any:
     from nnunet_ext.training.settings.hyperparameters import declared, parse, unknown
 
     scope, _, plain = name.rpartition(".")
-    candidates = trainers()
+    candidates = known_trainers()
     if scope:
         if scope not in candidates:
             raise InputError(f"unknown trainer {scope}; valid are: {', '.join(candidates)}")
@@ -176,7 +186,7 @@ def _checked(name: str, value: str) -> Any:
 
     path = Path(parsed).expanduser().resolve()  # training may start in another folder
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; {name} is {', '.join(words)} or a checkpoint's path")
+        raise InputError(f"{path}: no such file; {name} is {', '.join(words)} or a file's path")
     return str(path)
 
 
@@ -194,11 +204,9 @@ def _configurations(given: list[str] | None, manager: Any, plans_file: Path) -> 
 
 def _check_streams(configuration: PlansEntry, labelled: str) -> None:
     """Every stream exists and has the labelled data set's number of channels."""
-    from batchgenerators.utilities.file_and_folder_operations import load_json
-
     raw = environment_folder("nnUNet_raw")
     labelled_json = environment_folder("nnUNet_preprocessed") / labelled / "dataset.json"
-    wanted = load_json(str(labelled_json))["channel_names"]
+    wanted = read_dataset_json(labelled_json, PLAN_AGAIN)["channel_names"]
     for role, datasets in configuration.streams.items():
         for recorded in datasets:
             dataset, _, lesions = recorded.partition("=")
@@ -207,7 +215,7 @@ def _check_streams(configuration: PlansEntry, labelled: str) -> None:
             file = raw / dataset / "dataset.json"
             if not file.is_file():
                 raise InputError(f"{file}: no such file; convert the data set first (nnUNetv2_ext_convert --list)")
-            content = load_json(str(file))
+            content = read_dataset_json(file, "convert the data set again")
             channels = content["channel_names"]
             if len(channels) != len(wanted):
                 raise InputError(
@@ -220,6 +228,7 @@ def _check_streams(configuration: PlansEntry, labelled: str) -> None:
                     f"note: {dataset} and {labelled} call their channels {names}; their intensities should look alike, "
                     f"or take --normalize {role}=..."
                 )
+            _check_target(role, raw / dataset, raw / labelled, configuration)
             foreground = [name for name in content["labels"] if name not in ("background", "ignore")]
             if role == "general" and not lesions and len(foreground) > 1:
                 print(
@@ -228,15 +237,41 @@ def _check_streams(configuration: PlansEntry, labelled: str) -> None:
                 )
 
 
+def _check_target(role: str, folder: Path, labelled: Path, configuration: PlansEntry) -> None:
+    """A target domain has intensities of the labelled data set's unit; that its labels are ignored is said.
+
+    Raises:
+        InputError: it is the labelled data set itself, or has another unit and no normalisation of its own.
+    """
+    from dataset_conversion.units import different_units
+    from nnunet_ext.training.streams.preprocessing import ignores_labels
+
+    if role != "target_domain":
+        return
+    units = different_units(labelled, folder)
+    if units and role not in configuration.normalizations:
+        raise InputError(f"{units}; convert both to one unit (--window), or take --normalize {role}=window(LOW,HIGH)")
+    if ignores_labels(role, folder) and folder == labelled:
+        raise InputError(f"{folder.name}: is the labelled data set itself and has no imagesUn; name a target data set")
+    if ignores_labels(role, folder):
+        print(f"note: {folder.name} has no imagesUn: its imagesTr are used, its labels are ignored")
+
+
 def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> None:
     """Images that are labelled here and in a stream there may be trained on in one and validated on in the other."""
-    from dataset_conversion.overlaps import shared_images
+    from dataset_conversion.overlaps import shared_images, unknown_origin
 
     raw = environment_folder("nnUNet_raw")
     for name in dict.fromkeys(
         entry.partition("=")[0] for entries in configuration.streams.values() for entry in entries
     ):
-        shared = shared_images(raw / labelled, raw / name)
+        shared = shared_images(raw / labelled, raw / name, read_files=forbid)
+        unknown = unknown_origin(raw / labelled, raw / name)
+        if unknown and not forbid:
+            print(
+                f"note: whether {name} shares images with {labelled} is not checked, because nnUNetv2_ext_convert did "
+                f"not make {' and '.join(unknown)}; --forbid-overlap reads and compares the images"
+            )
         if shared and forbid:
             raise InputError(f"{shared}; leave it out, or leave out --forbid-overlap")
         if shared:
@@ -266,6 +301,6 @@ def _show(dataset: str, plans_name: str, configuration: PlansEntry) -> None:
         print(f"  {name} = {value}")
     if not configuration.streams and not configuration.settings:
         print("  nothing configured: nnU-Net's defaults, labelled stream only")
-    for name, trainer in trainers().items():
+    for name, trainer in known_trainers().items():
         missing = [role for role in trainer.required_streams if role not in configuration.streams]
         print(f"  {name}: " + (f"needs --{' --'.join(missing)}" if missing else "ready"))

@@ -131,22 +131,36 @@ def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
 def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) -> None:
     """Options that the core carries out for every data set."""
     groups = "".join(f"; {name} = {' + '.join(parts)}" for name, parts in kind.label_groups.items())
-    group.add_argument(
-        "--labels", dest="labels_wanted", default=kind.labels_wanted, metavar="A,B+C",
-        help=f"labels to keep, + merges, the others become background{groups}; "
-        f"default: {kind.labels_wanted or 'all as published'}",
-    )  # fmt: skip
+    group.set_defaults(labels_wanted=kind.labels_wanted)
+    if kind.chooses_labels:
+        group.add_argument(
+            "--labels", dest="labels_wanted", default=kind.labels_wanted, metavar="A,B+C",
+            help=f"labels to keep, + merges, the others become background{groups}; "
+            f"default: {kind.labels_wanted or 'all as published'}",
+        )  # fmt: skip
     group.add_argument(
         "--unlabeled", action="store_true", help="the images that have no labels, or else those of training without "
         "them, into imagesUn",
     )  # fmt: skip
     group.add_argument(
-        "--slices", default=kind.slices, metavar="lesion|all|every:N",
-        help="single axial slices instead of volumes: those with a label, all, or every Nth",
+        "--slices", default=kind.slices, metavar="lesion|all|every:N|FIRST:LAST",
+        help="single axial slices instead of volumes: those with a label, all, every Nth, or a range counted from 0",
     )  # fmt: skip
     group.add_argument(
         "--window", nargs=2, type=float, metavar=("LOW", "HIGH"),
         help="CT in HU to grey values 0..255, to go with pictures such as COVID-SemiSeg; lung window: -1250 250",
+    )  # fmt: skip
+    group.add_argument(
+        "--crop", metavar="lungs", help="CT volumes in HU: only the box around the lungs, found by threshold and "
+        "connected components; nnUNetv2_ext_uncrop brings predictions back",
+    )  # fmt: skip
+    group.add_argument(
+        "--lung-masks", type=Path, metavar="FOLDER", help="the same with your own masks CASE.nii.gz, e.g. of "
+        "TotalSegmentator",
+    )  # fmt: skip
+    group.add_argument(
+        "--resize", type=int, metavar="N", help="single slices become N x N pixels, e.g. 352; nnUNetv2_ext_uncrop "
+        "brings predictions back",
     )  # fmt: skip
     group.add_argument(
         "--split", default="", metavar="official|paper|patient:K",

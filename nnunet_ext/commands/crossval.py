@@ -18,12 +18,17 @@ from nnunet_ext import locked_program
 from nnunet_ext.commands.entry import command
 from nnunet_ext.commands.evaluate import evaluate, measuring_options, required_profiles
 from nnunet_ext.errors import InputError
-from nnunet_ext.locked_program import BUSY, held
+from nnunet_ext.json_files import read_object
+from nnunet_ext.locked_program import BUSY
+from nnunet_ext.locks import held
+from nnunet_ext.nnunet_files import read_dataset_json, read_folds, read_plans
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 from nnunet_ext.stock_commands import command_environment, program
-from nnunet_ext.stock_training import Model, Training
+from nnunet_ext.stock_training import TRAINING_LOCK, Model, Training
 
-_LOCK = ".crossval.lock"
+NNUNET_FOLDS = 5  # that nnU-Net makes where it finds none
+MEND_FOLDS = "mend it, or delete it and let nnU-Net make five folds"
+_LOCK = ".crossval.lock"  # of a comparison
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Fold(Training):
     @property
     def lock(self) -> Path:
         """Held by the process that trains the fold."""
-        return self.folder / _LOCK
+        return self.folder / TRAINING_LOCK
 
     @property
     def finished(self) -> bool:
@@ -45,9 +50,9 @@ class Fold(Training):
     @property
     def _validated(self) -> bool:
         try:
-            text = (self.folder / "validation" / "summary.json").read_text(encoding="utf-8")
-            count = len(json.loads(text)["metric_per_case"])
-        except (OSError, ValueError, KeyError, TypeError):  # none, or cut short by a kill
+            summary = read_object(self.folder / "validation" / "summary.json", "", {"metric_per_case": list})
+            count = len(summary["metric_per_case"])
+        except InputError:  # none, or cut short by a kill
             return False
         # A validation that was repeated for its soft maps and killed left some of them, and the summary of the first.
         maps = [path for path in (self.folder / "validation").glob("*.npz") if zipfile.is_zipfile(path)]
@@ -71,6 +76,8 @@ def crossval_entry(argv: list[str] | None = None) -> int:
     folds = list(_folds(models, args.folds, results, soft_maps="infnet" in args.profile))
     _require_planned(models, args.folds)
     _require_trainers(args.trainers)
+    _require_single_stages(models)
+    _require_same_settings(models, folds)
     missing = [fold for fold in folds if not fold.finished]
     print(f"{len(folds) - len(missing)} of {len(folds)} folds are finished", file=sys.stderr)
     if args.jobs:
@@ -151,36 +158,103 @@ def _require_planned(models: Sequence[Model], folds: Sequence[str]) -> None:
         if model.configuration not in configurations:
             raise InputError(f"{path}: no configuration {model.configuration}; it has {', '.join(configurations)}")
     splits = folder / "splits_final.json"
-    try:
-        count = len(json.loads(splits.read_text(encoding="utf-8"))) if splits.is_file() else 5  # nnU-Net makes five
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{splits}: no readable list of folds") from error
+    if not splits.is_file():
+        _require_five_cases(folder, splits)
+    count = len(read_folds(splits, MEND_FOLDS)) if splits.is_file() else NNUNET_FOLDS
     if wrong := [fold for fold in folds if int(fold) >= count]:
         raise InputError(f"-f {wrong[0]}: no such fold; {splits} has 0 to {count - 1}")
 
 
+def _require_five_cases(folder: Path, splits: Path) -> None:
+    """nnU-Net divides the cases among five folds, which fewer cases do not fill."""
+    cases = sorted(path.name.partition(".")[0] for path in (folder / "gt_segmentations").glob("[!.]*"))
+    if not 1 < len(cases) < NNUNET_FOLDS:
+        return
+    one_left_out = [{"train": [case for case in cases if case != out], "val": [out]} for out in cases]
+    raise InputError(
+        f"{folder.name}: has {len(cases)} training cases, and nnU-Net makes {NNUNET_FOLDS} folds. Convert with --split "
+        f"patient:{len(cases)}, or write {splits} with one fold per case: {json.dumps(one_left_out)}; then add "
+        f"-f {' '.join(map(str, range(len(cases))))}"
+    )
+
+
 def _configurations(plans: Path) -> list[str] | None:
     try:
-        return list(json.loads(plans.read_text(encoding="utf-8"))["configurations"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return list(read_object(plans, "", {"configurations": dict})["configurations"])
+    except InputError:
         return None
 
 
 def _require_trainers(names: Sequence[str]) -> None:
     """Look them up as nnUNetv2_train will."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    from nnunet_ext.own_trainers import trainers
-
     for name in names:
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
-                trainer = recursive_find_trainer_class_by_name(name)
-        except (RuntimeError, AssertionError, TypeError) as error:
-            own = ", ".join(sorted(trainers()))
-            raise InputError(f"-tr {name}: no such trainer; there are {own}, nnUNetTrainer and its variants") from error
+        trainer = _trainer_class(name)
         if not getattr(trainer, "segments_target", True):
             raise InputError(f"-tr {name}: is a first stage, which predicts no target labels to compare; leave it out")
+
+
+def _require_single_stages(models: Sequence[Model]) -> None:
+    """Refuse a cascade's second stage where the trainer will."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    for model in models:
+        trainer = _trainer_class(model.trainer)
+        if hasattr(trainer, "require_single_stage"):
+            file = environment_folder("nnUNet_preprocessed") / model.dataset / f"{model.plans}.json"
+            plans = read_plans(file, "run nnUNetv2_plan_and_preprocess again")
+            trainer.require_single_stage(PlansManager(plans), model.configuration)
+
+
+def _trainer_class(name: str) -> type:
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    from nnunet_ext.own_trainers import known_trainers
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells where it looks
+            found: type = recursive_find_trainer_class_by_name(name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        own = ", ".join(sorted(known_trainers()))
+        raise InputError(f"-tr {name}: no such trainer; there are {own}, nnUNetTrainer and its variants") from error
+    return found
+
+
+def _require_same_settings(models: Sequence[Model], folds: Sequence[Fold]) -> None:
+    """Compare the settings of trained folds with those of the plans, and with each other.
+
+    Raises:
+        InputError: one was trained otherwise; says in what.
+    """
+    for model in models:
+        trained = [fold for fold in folds if fold.model == model and fold.trained]
+        if trained:
+            _require_same_settings_of(model, trained)
+
+
+def _require_same_settings_of(model: Model, trained: Sequence[Fold]) -> None:
+    from nnunet_ext.training.engine.checkpoints import differences
+    from nnunet_ext.training.fold_identity import compared, identity_now, saved_identity
+
+    again = "run nnUNetv2_plan_and_preprocess again"
+    folder = environment_folder("nnUNet_preprocessed") / model.dataset
+    plans = read_plans(folder / f"{model.plans}.json", again)
+    labels = read_dataset_json(folder / "dataset.json", again)["labels"]
+    trainer = _trainer_class(model.trainer)
+    first = compared(saved_identity(trained[0].checkpoint), trainer)
+
+    for fold in trained:
+        identity = compared(saved_identity(fold.checkpoint), trainer)
+        now = compared(identity_now(trainer, identity, plans, model.configuration, labels), trainer)
+        if found := differences(identity, now):
+            raise InputError(
+                f"{fold.folder}: was trained with other settings than the plans hold: {'; '.join(found)}. Set this "
+                "back, delete the fold, or compare under plans of another name (nnUNetv2_ext_configure -o NAME)"
+            )
+        if found := differences(first, identity):
+            raise InputError(
+                f"{fold.folder}: was trained with other settings than fold {trained[0].number}: {'; '.join(found)}; "
+                "delete the fold that is wrong, and run the same again"
+            )
 
 
 def _folds(models: Sequence[Model], numbers: Sequence[str], results: Path, soft_maps: bool) -> Iterator[Fold]:
@@ -241,8 +315,8 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
 
 def _require_all_held_out(preprocessed: Path, folds: Sequence[str], predictions: Iterable[Path]) -> None:
     """Every case that a fold holds out is predicted: the evaluation takes a lost one for one of another fold."""
-    splits = json.loads((preprocessed / "splits_final.json").read_text(encoding="utf-8"))
-    ending = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))["file_ending"]
+    splits = read_folds(preprocessed / "splits_final.json", MEND_FOLDS)
+    ending = read_dataset_json(preprocessed / "dataset.json", "run nnUNetv2_plan_and_preprocess again")["file_ending"]
     held_out = sorted(f"{case}{ending}" for number in folds for case in splits[int(number)]["val"])
     for folder in predictions:
         if lost := [name for name in held_out if not (folder / name).is_file()]:

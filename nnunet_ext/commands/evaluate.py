@@ -5,12 +5,15 @@ import functools
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.locks import held
+from nnunet_ext.whole_file import TEMPORARY_PREFIX, whole_file
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.array_measures import ArrayMeasurement
@@ -22,9 +25,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 RESULTS = ("cases.csv", "summary.csv", "tests.csv", "table.csv", "table.tex", "summary.md")
+MARKER = RESULTS[-1]  # written last: where it is missing, a run was stopped
 FIGURES = "figures"
+LOCK = ".evaluate.lock"
 # As in nnunet_ext.evaluation.profiles, whose import would make --help slow; a test compares them.
-PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "smooth1")
+PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "hits", "smooth1")
 
 
 @command
@@ -72,7 +77,7 @@ def evaluate(args: argparse.Namespace, conversion: Path | None = None) -> None:
             units, profile = pooled(comparisons, profile, patients)
         evaluations.append(_Evaluation(profile, units, labels, args.empty or "nan", own_notes))
     if args.output:
-        _write_all(args.output, evaluations, images if args.figures else None)
+        _write_in_turn(args, evaluations, images if args.figures else None)
     print("\n".join(evaluation.texts["summary.md"] or "" for evaluation in evaluations))
 
 
@@ -106,6 +111,7 @@ class _Evaluation:
         empty: "EmptyPolicy",
         notes: Sequence[str],
     ) -> None:
+        from nnunet_ext.csv_cells import plain_table
         from nnunet_ext.evaluation.reports import latex_table, markdown_report, wide_table
         from nnunet_ext.evaluation.tables import cases_table, paired_tests_table, summary_table
 
@@ -114,7 +120,7 @@ class _Evaluation:
         self.cases = cases_table(comparisons, labels, profile, empty)
         summary, tests = summary_table(self.cases, profile), paired_tests_table(self.cases, profile)
         frames = (self.cases, summary, tests if len(tests) else None, wide_table(summary))
-        texts = [None if frame is None else frame.to_csv(index=False, na_rep="nan") for frame in frames]
+        texts = [None if frame is None else plain_table(frame).to_csv(index=False, na_rep="nan") for frame in frames]
         texts += [latex_table(summary, profile), markdown_report(summary, tests, profile, empty, notes)]
         self.texts = dict(zip(RESULTS, texts, strict=True))
 
@@ -336,15 +342,38 @@ def _result_folders(output: Path) -> list[Path]:
     return [output, *(output / name for name in PROFILE_NAMES)]
 
 
-def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[str, Path] | None) -> None:
-    """Replace all earlier results, also those of other profiles; figures as a whole, if ``images`` is not None."""
-    folders = [output] if len(evaluations) == 1 else [output / e.profile.name for e in evaluations]
-    drawn = [folder / f".{FIGURES}.part" for folder in folders]
+def _write_in_turn(
+    args: argparse.Namespace, evaluations: Sequence[_Evaluation], images: dict[str, Path] | None
+) -> None:
+    """Write the results; of two runs with the same -o the second waits, and then decides again."""
     try:
-        for evaluation, folder in zip(evaluations, drawn, strict=True):
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        args.output.mkdir(parents=True, exist_ok=True)
+        with held(args.output / LOCK, keep_file=False):
+            _require_free(args.output, args.overwrite, args.figures)
+            _write_all(args.output, evaluations, images)
+    except OSError as error:
+        raise InputError(f"{args.output}: cannot write results ({error.strerror or error})") from error
+
+
+def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[str, Path] | None) -> None:
+    """Replace all earlier results, also those of other profiles, as a set: summary.md comes last.
+
+    Args:
+        output: folder of the results.
+        evaluations: of the profiles.
+        images: drawn behind the worst cases; None: no figures at all.
+    """
+    folders = [output] if len(evaluations) == 1 else [output / e.profile.name for e in evaluations]
+    drawn: list[Path] = []
+    try:
+        for evaluation, folder in zip(evaluations, folders, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder)
+            drawn.append(Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, suffix=f"-{FIGURES}", dir=folder)))
             if images is not None:
-                evaluation.draw(folder, images)
+                evaluation.draw(drawn[-1], images)
+        for folder in _result_folders(output):
+            (folder / MARKER).unlink(missing_ok=True)  # from here on the earlier set is not whole
         for folder in _result_folders(output):
             if (folder / FIGURES).exists():
                 shutil.rmtree(folder / FIGURES)
@@ -353,14 +382,22 @@ def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[st
                 if folder != output and not any(folder.iterdir()):
                     folder.rmdir()
         for evaluation, folder, figures in zip(evaluations, folders, drawn, strict=True):
-            _write(folder, evaluation.texts)
             if images is not None:
+                figures.chmod(folder.stat().st_mode & 0o777)
                 figures.replace(folder / FIGURES)
-    except OSError as error:
-        raise InputError(f"{output}: cannot write results ({error.strerror or error})") from error
+            _write(folder, evaluation.texts)
     finally:
         for folder in drawn:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what a run left behind that was killed; of a link only itself."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        elif leftover.name.endswith((*RESULTS, FIGURES)):
+            leftover.unlink(missing_ok=True)
 
 
 def _write(output: Path, texts: dict[str, str | None]) -> None:
@@ -370,6 +407,5 @@ def _write(output: Path, texts: dict[str, str | None]) -> None:
         if text is None:
             (output / name).unlink(missing_ok=True)
             continue
-        temporary = output / f".{name}.part"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(output / name)  # no half-written table after a kill
+        with whole_file(output / name) as unfinished:  # no half-written table after a kill
+            unfinished.write_text(text, encoding="utf-8")

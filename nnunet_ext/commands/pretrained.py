@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_files import read_dataset_json, read_plans
 from nnunet_ext.nnunet_folders import dataset_name, environment_folder
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ def _convert(arguments: argparse.Namespace) -> int:
     from dataset_conversion.download_folder import sha256_of_file
     from nnunet_ext.training.weights.transfer import build_network, fill_network
 
-    network = build_network(_trainer(arguments.tr), *_planned(folder, arguments))
+    trainer, planned = _trainer(arguments.tr), _planned(folder, arguments)
+    if hasattr(trainer, "require_single_stage"):
+        trainer.require_single_stage(planned[0], arguments.c)
+    network = build_network(trainer, *planned)
     origins = fill_network(network, arguments.i)
     origin = {
         "file": arguments.i.name,
@@ -144,19 +148,19 @@ def _planned(folder: Path, arguments: argparse.Namespace) -> tuple[Any, str, dic
     Raises:
         InputError: not planned, or no such configuration.
     """
-    from batchgenerators.utilities.file_and_folder_operations import load_json
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+    again = f"run nnUNetv2_plan_and_preprocess -d {arguments.d} again"
     plans_file, dataset_file = folder / f"{arguments.p}.json", folder / "dataset.json"
     for file in (plans_file, dataset_file):
         if not file.is_file():
             raise InputError(f"{file}: no such file; run nnUNetv2_plan_and_preprocess -d {arguments.d} first")
-    plans = PlansManager(load_json(str(plans_file)))
+    plans = PlansManager(read_plans(plans_file, again))
     if arguments.c not in plans.available_configurations:
         raise InputError(
             f"{plans_file}: has no configuration {arguments.c}; it has {', '.join(plans.available_configurations)}"
         )
-    return plans, arguments.c, load_json(str(dataset_file))
+    return plans, arguments.c, read_dataset_json(dataset_file, again)
 
 
 def _save(checkpoint: dict[str, Any], file: Path) -> None:

@@ -5,24 +5,35 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.label_files import LabelMap, find_label_files, grid_difference, read_label_file
+from nnunet_ext.evaluation.label_files import LabelMap, find_label_files, grid_difference, header_shape, read_label_file
 from nnunet_ext.evaluation.labels import LabelSet
 from nnunet_ext.evaluation.metrics import ConfusionCounts
-
-if TYPE_CHECKING:
-    from nnunet_ext.evaluation.array_measures import ArrayMeasurement
+from nnunet_ext.evaluation.profiles import Profile
+from nnunet_ext.nnunet_files import MOST_LABELS
 
 ValuePairs = dict[tuple[int, int], int]
 """Number of voxels by (value in the reference, value in the prediction)."""
 
 Measures = dict[tuple[str, str, int], dict[str, float]]
 """Metrics by method, label and unit (the slice's index, or 0)."""
+
+
+class Measurement(Protocol):
+    """Measures a case from its arrays."""
+
+    @property
+    def profile(self) -> Profile:
+        """Whose metrics it measures."""
+
+    def __call__(self, case: str, method: str, reference: LabelMap, prediction: LabelMap) -> Measures:
+        """Metrics of one method on one case."""
+
 
 _VOXELS_PER_CHUNK = 1 << 22  # bounds memory; a chest CT has about 1 << 26
 _FEW_VALUES = 16  # whose pairs fit into 8 bits
@@ -97,9 +108,15 @@ def pair_cases(
     return cases, notes
 
 
-def compare_case(case: Case, per_slice: bool = False, measurements: "Sequence[ArrayMeasurement]" = ()) -> Comparison:
+def compare_case(case: Case, per_slice: bool = False, measurements: Sequence[Measurement] = ()) -> Comparison:
     """Read the files of one case, count value pairs and measure; problems are collected, so that one run names all."""
     comparison = Comparison(case)
+    for path in case.predictions.values():
+        if difference := _shape_difference(case.reference, path):
+            comparison.problems.append(difference)
+    if comparison.problems:
+        return comparison  # without reading what cannot be compared
+
     try:
         reference = read_label_file(case.reference)
     except InputError as error:
@@ -165,7 +182,11 @@ def counts_of_label(pairs: ValuePairs, values: Sequence[int], ignore: int | None
 
 
 def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> ValuePairs:
-    """Joint histogram of two equally shaped arrays of integers >= 0, from which the counts of every label follow."""
+    """Joint histogram of two equally shaped arrays of integers >= 0, from which the counts of every label follow.
+
+    Raises:
+        InputError: as many values as only an image has.
+    """
     reference, prediction = reference.ravel(), prediction.ravel()
     pairs: ValuePairs = {}
     for start in range(0, reference.size, _VOXELS_PER_CHUNK):
@@ -175,6 +196,8 @@ def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any])
             g = p = np.arange(_FEW_VALUES)
         else:
             (g, g_index), (p, p_index) = map(_compact, chunks)
+            if max(len(g), len(p)) > MOST_LABELS:
+                raise InputError(f"holds more than {MOST_LABELS} different values, as images do; give label files")
         joint = g_index * g_index.dtype.type(len(p)) + p_index
         counts = np.bincount(joint, minlength=len(g) * len(p)).reshape(len(g), len(p))
         for i, j in zip(*np.nonzero(counts), strict=True):
@@ -199,14 +222,28 @@ def _compact(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[An
     return np.unique(values, return_inverse=True)
 
 
+def _shape_difference(reference: Path, prediction: Path) -> str | None:
+    """What differs between the shapes in two headers; None also where one cannot be read, as its reader will say."""
+    try:
+        expected, found = header_shape(reference), header_shape(prediction)
+    except InputError:
+        return None
+    if found == expected or len(found) not in (2, 3):
+        return None
+    return f"{prediction}: shape {found}, reference {expected} ({reference}); resample it to the reference"
+
+
 def _count_on_one_grid(
     reference: LabelMap, prediction: LabelMap, case: Case, path: Path, per_slice: bool
 ) -> list[ValuePairs]:
     if difference := grid_difference(reference, prediction):
         raise InputError(f"{path}: {difference} ({case.reference}); resample it to the reference")
-    if per_slice and reference.array.ndim == 3:
-        return [count_value_pairs(*slices) for slices in zip(reference.array, prediction.array, strict=True)]
-    return [count_value_pairs(reference.array, prediction.array)]
+    try:
+        if per_slice and reference.array.ndim == 3:
+            return [count_value_pairs(*slices) for slices in zip(reference.array, prediction.array, strict=True)]
+        return [count_value_pairs(reference.array, prediction.array)]
+    except InputError as error:
+        raise InputError(f"{path} or its reference {case.reference}: {error}") from error
 
 
 def _values_by_file(comparisons: Sequence[Comparison], ignore: int | None) -> dict[Path, set[int]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.declared_size import require_size, shape_in_header
 from nnunet_ext.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
@@ -71,6 +72,7 @@ def read_label_file(path: Path) -> LabelMap:
 
     _guarded(path, lambda: _require_complete(path))
     _guarded(path, lambda: _require_numbers(path))
+    header_shape(path)
     image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
     if "complex" in image.GetPixelIDTypeAsString():
         raise InputError(f"{path}: holds complex numbers; a label file holds whole numbers")
@@ -131,7 +133,7 @@ def read_image_file(path: Path) -> npt.NDArray[Any]:
     """
     import SimpleITK  # slow to import
 
-    _guarded(path, lambda: _require_complete(path))
+    image_shape(path)
     image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
     array = SimpleITK.GetArrayFromImage(image)
     array = array.mean(axis=-1) if image.GetNumberOfComponentsPerPixel() > 1 else array
@@ -146,13 +148,18 @@ def image_shape(path: Path) -> tuple[int, ...]:
     Raises:
         InputError: the file is unreadable or truncated.
     """
-    import SimpleITK  # slow to import
-
     _guarded(path, lambda: _require_complete(path))
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    _guarded(path, reader.ReadImageInformation)
-    return tuple(reader.GetSize()[::-1])
+    return header_shape(path)
+
+
+def header_shape(path: Path) -> tuple[int, ...]:
+    """As :func:`image_shape`, of a file that may be incomplete.
+
+    Raises:
+        InputError: no readable header, or one that declares more than the file can hold.
+    """
+    shape: tuple[int, ...] = _guarded(path, lambda: shape_in_header(path))
+    return shape
 
 
 def grid_difference(reference: LabelMap, prediction: LabelMap) -> str | None:
@@ -190,14 +197,23 @@ def _require_complete(path: Path) -> None:
         image: Any = nibabel.load(path)
         expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
         if path.name.endswith(".gz"):
-            with gzip.open(path) as stream:  # reading to the end also verifies the checksum
-                size = sum(len(chunk) for chunk in iter(lambda: stream.read(1 << 20), b""))
+            require_size(path, expected, compressed=True)
+            size = _unpacked_size(path, most=2 * expected)
     elif path.suffix == ".bmp":
         expected = max(54, int.from_bytes(path.read_bytes()[2:6], "little"))  # 54: the header itself
     else:
         return
     if size < expected:
         raise InputError(f"{path}: truncated, {size} of {expected} bytes")
+
+
+def _unpacked_size(path: Path, most: int) -> int:
+    """Size behind the compression; reading to the end also verifies the checksum. Beyond ``most`` it is not read."""
+    size = 0
+    with gzip.open(path) as stream:
+        while size <= most and (chunk := stream.read(1 << 20)):
+            size += len(chunk)
+    return size
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:

@@ -1,12 +1,13 @@
 """Which voxel values are evaluated under which name."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
+from nnunet_ext.nnunet_files import MOST_LABELS
 
 FOREGROUND = "foreground"
 MOST_INFERRED = 40  # labels that are taken for such without being declared
@@ -58,6 +59,9 @@ def labels_from_arguments(arguments: Sequence[str]) -> LabelSet:
 def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
     """Labels of the dataset.json files in these folders, or None where there is none.
 
+    Only some of them may declare an ignore label, such as that of a network trained on incomplete labels; that of the
+    first folder counts.
+
     Raises:
         InputError: a dataset.json cannot be read, or two of them declare different labels.
     """
@@ -67,9 +71,14 @@ def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
             found[path] = _read(path)
     first, *others = found or [None]
     for other in others:
-        if first and other and found[first] != found[other]:
+        if first and other and not _agree(found[first], found[other]):
             raise InputError(f"{first} and {other} declare different labels; state them with -l NAME=VALUE")
     return found[first] if first else None
+
+
+def _agree(first: LabelSet, second: LabelSet) -> bool:
+    same_ignore = first.ignore == second.ignore or None in (first.ignore, second.ignore)
+    return first.values == second.values and same_ignore
 
 
 def inferred_labels(values: Iterable[int]) -> LabelSet:
@@ -89,15 +98,16 @@ def inferred_labels(values: Iterable[int]) -> LabelSet:
 
 
 def _read(path: Path) -> LabelSet:
-    try:
-        declared = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        return _checked({name: v if isinstance(v, list) else [v] for name, v in declared.items()}, str(path))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: no readable 'labels' in it; mend it or state the labels with -l") from error
+    declared = read_object(path, "mend it or state the labels with -l", {"labels": dict})["labels"]
+    return _checked({name: v if isinstance(v, list) else [v] for name, v in declared.items()}, str(path))
 
 
 def _checked(declared: dict[str, list[Any]], source: str) -> LabelSet:
+    if len(declared) > MOST_LABELS:
+        raise InputError(f"{source}: declares {len(declared)} labels, more than {MOST_LABELS}; is this an image?")
     for name, listed in declared.items():
+        if not listed:
+            raise InputError(f"{source}: label {name!r} has no value; labels are whole numbers")
         if wrong := [value for value in listed if isinstance(value, bool) or not isinstance(value, int)]:
             raise InputError(f"{source}: label {name!r} has the value {wrong[0]!r}; labels are whole numbers")
     values = {name: tuple(given) for name, given in declared.items() if name != "background"}

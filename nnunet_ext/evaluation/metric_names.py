@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 HEADERS = {
     "dice": "Dice",
     "dice_smooth1": "Dice (smooth 1)",
+    "dice_hits": "Dice (0 without a hit)",
     "jaccard": "Jaccard",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",

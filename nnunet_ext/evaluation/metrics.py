@@ -9,6 +9,8 @@ a hidden constant: ``empty="nan"`` gives NaN, ``"one"`` counts the case as perfe
 * for the precision when the prediction is empty,
 * for the specificity when the reference fills the whole image,
 * for the RVD when the reference is empty: 0/0 if the prediction is, too; else infinite, hence NaN under each policy.
+
+``dice_hits`` is Dice, and 0 for every case without a true positive, also where both masks are empty.
 """
 
 from collections.abc import Callable
@@ -43,6 +45,7 @@ class ConfusionCounts(NamedTuple):
 _FRACTIONS: dict[str, Callable[[ConfusionCounts], tuple[int, int]]] = {
     "dice": lambda c: (2 * c.tp, 2 * c.tp + c.fp + c.fn),
     "dice_smooth1": lambda c: (2 * c.tp + 1, 2 * c.tp + c.fp + c.fn + 1),
+    "dice_hits": lambda c: (2 * c.tp, max(2 * c.tp + c.fp + c.fn, 1)),
     "jaccard": lambda c: (c.tp, c.tp + c.fp + c.fn),
     "sensitivity": lambda c: (c.tp, c.tp + c.fn),
     "specificity": lambda c: (c.tn, c.tn + c.fp),

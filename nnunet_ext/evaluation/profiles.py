@@ -121,6 +121,13 @@ PROFILES = {
             aggregates=("pooled_dice",),
         ),
         Profile(
+            "hits",
+            "Dice of each case in two readings: dice leaves out a case where both masks are empty; dice_hits counts "
+            "every case, and one without a true positive as 0",
+            ("dice", "dice_hits"),
+            empty="nan",
+        ),
+        Profile(
             "smooth1",
             "Dice of each slice with 1 added above and below, (2 TP + 1) / (2 TP + FP + FN + 1), over all slices: one "
             "where both masks are empty counts 1",

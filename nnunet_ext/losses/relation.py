@@ -42,7 +42,8 @@ def relation_consistency(a: torch.Tensor, b: torch.Tensor, reduction: Reduction 
     """Squared distance of two relation matrices, the ‖R - R'‖² of eq. 4 and 5, without weight and sign.
 
     Args:
-        a, b: ``[C, C]`` relation matrices.
+        a: ``[C, C]`` relation matrix.
+        b: the other one.
         reduction: ``sum`` is the Frobenius sum as printed; ``row_mean`` (default, as in SRC-MT, on which the paper
             builds) divides it by the number of rows and is at most 4; ``element_mean`` divides by C².
 

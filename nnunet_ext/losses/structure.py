@@ -40,7 +40,8 @@ def weighted_bce(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tenso
     """Return Σ w bce / Σ w of each image and channel, averaged over both.
 
     Args:
-        logits, target: ``[B, C, H, W]``, the target in [0, 1].
+        logits: ``[B, C, H, W]``.
+        target: of the same shape, in [0, 1].
         weight: at least 0, broadcast to their shape; 0 leaves a pixel out.
 
     Returns:
@@ -60,7 +61,8 @@ def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
     """Return 1 - (2 I + 1) / (U + 1) with I = Σ w p g and U = Σ w (p + g), averaged over images and channels.
 
     Args:
-        logits, target: ``[B, C, H, W]``, the target in [0, 1].
+        logits: ``[B, C, H, W]``.
+        target: of the same shape, in [0, 1].
         weight: at least 0, broadcast to their shape; 0 leaves a pixel out.
 
     Returns:
@@ -81,6 +83,7 @@ def legacy_unweighted_bce(logits: torch.Tensor, target: torch.Tensor) -> torch.T
     It passes the deprecated ``reduce='none'``, which PyTorch reads as a mean: the weights then cancel.
 
     Args:
-        logits, target: ``[B, C, H, W]``, the target in [0, 1].
+        logits: ``[B, C, H, W]``.
+        target: of the same shape, in [0, 1].
     """
     return functional.binary_cross_entropy_with_logits(logits, target)

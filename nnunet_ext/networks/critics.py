@@ -3,16 +3,26 @@
 Nothing works in place: the opponents differentiate through a critic more than once, between its updates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
-from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, get_matching_instancenorm
+from dynamic_network_architectures.building_blocks.helper import (
+    convert_conv_op_to_dim,
+    get_matching_batchnorm,
+    get_matching_instancenorm,
+)
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrizations import spectral_norm
 
-from nnunet_ext.networks.blocks import ConvOp, ResidualBlock
+from nnunet_ext.networks.blocks import ConvOp, ResidualBlock, initialize_normal
+
+Normalization = Literal["instance", "batch", "spectral"]
 
 NEGATIVE_SLOPE = 0.2
+WIDEST = 8  # multiples of the first layer's width
 HALVABLE = 4  # shorter axes are not halved: a normalisation needs more than one position
 
 
@@ -106,12 +116,100 @@ class PatchCritic(nn.Module):
         return self.layers(x)
 
 
+class TranslationCritic(nn.Module):
+    """CycleGAN's critic of translated images: 70 x 70 patches at full depth, fewer layers on a small image.
+
+    Convolutions of kernel 4: ``layers`` of stride 2, then two of stride 1, the last one with a logit per patch. A
+    stride is left out where fewer than 4 positions would remain.
+
+    Args:
+        conv_op: convolution of the plans, 2d or 3d.
+        input_channels: of the image.
+        image_size: spatial size of the image, at least 4 along each axis.
+        width: channels of the first layer; they double with every layer, up to 8 times.
+        layers: of stride 2, at most.
+        normalization: of all layers but the first and last: of instance or batch, or spectral of every layer's weight
+            in its place.
+
+    Shape: ``[B, input_channels, *spatial]`` -> ``[B, 1, *patches]``; 240 x 240 pixels give 28 x 28 patches.
+
+    Raises:
+        ValueError: unknown normalisation.
+
+    Reference: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", section 3.2.2;
+    Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks".
+    """
+
+    def __init__(
+        self,
+        conv_op: ConvOp,
+        input_channels: int,
+        image_size: Sequence[int],
+        width: int = 64,
+        layers: int = 3,
+        normalization: Normalization = "instance",
+    ) -> None:
+        super().__init__()
+        normalize = _normalization_after(conv_op, normalization)
+        strided = min(layers, _possible_halvings(min(image_size)))
+        widths = [width * min(WIDEST, 2**index) for index in range(strided + 1)]
+        strides = [2] * strided + [1]
+
+        modules: list[nn.Module] = []
+        channels = input_channels
+        for index, (wider, stride) in enumerate(zip(widths, strides, strict=True)):
+            normalization_behind = normalize(wider) if index > 0 else []
+            modules.append(_four_convolution(conv_op, channels, wider, stride, bias=not normalization_behind))
+            modules += normalization_behind
+            modules.append(nn.LeakyReLU(NEGATIVE_SLOPE))
+            channels = wider
+        modules.append(_four_convolution(conv_op, channels, 1, 1))
+        self.layers = nn.Sequential(*modules).apply(initialize_normal)
+        if normalization == "spectral":
+            _normalize_spectrally(self.layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def _possible_halvings(size: int) -> int:
+    """How often a length can be halved so that 4 positions remain.
+
+    >>> [_possible_halvings(size) for size in (8, 15, 16, 240)]
+    [1, 1, 2, 5]
+    """
+    return max(0, (size // HALVABLE).bit_length() - 1)
+
+
+def _four_convolution(conv_op: ConvOp, inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
+    return conv_op(inputs, outputs, kernel_size=4, stride=stride, padding=1, bias=bias)
+
+
+def _normalization_after(conv_op: ConvOp, kind: Normalization) -> Callable[[int], list[nn.Module]]:
+    """Return what builds the normalisation behind a convolution of so many channels."""
+    if kind == "instance":
+        return lambda channels: [get_matching_instancenorm(conv_op)(channels)]
+    if kind == "batch":
+        return lambda channels: [get_matching_batchnorm(conv_op)(channels)]
+    if kind == "spectral":
+        return lambda channels: []
+    raise ValueError(f"normalization must be one of {', '.join(get_args(Normalization))}, not {kind!r}")
+
+
+def _normalize_spectrally(layers: nn.Module) -> None:
+    """Divide every convolution's weight by its spectral norm; the initial weights must be there."""
+    convolutions = [module for module in layers.modules() if isinstance(module, _ConvNd)]
+    for convolution in convolutions:
+        spectral_norm(convolution)
+
+
 def halving_strides(map_size: Sequence[int], least: int = 2, most: int = 5) -> list[tuple[int, ...]]:
     """Strides of the layers that halve a map as long as an axis has 4 positions or more.
 
     Args:
         map_size: spatial size.
-        least, most: limits of the number of layers.
+        least: smallest number of layers.
+        most: largest number of layers.
 
     Returns:
         One stride per layer and axis, 1 or 2.

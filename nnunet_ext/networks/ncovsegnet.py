@@ -152,7 +152,8 @@ class GlobalContext(nn.Module):
     The branches have no activation, as in the authors' code; the paper shows none either.
 
     Args:
-        in_channels, out_channels: of the maps.
+        in_channels: of the map that comes in.
+        out_channels: of the map that leaves.
         kernels: one branch each.
     """
 

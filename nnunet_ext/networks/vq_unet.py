@@ -28,7 +28,8 @@ class VQBranch:
     """How the quantised branch is made.
 
     Args:
-        bottom_stride, top_stride: of the encoder's levels that are quantised, along the most reduced axis.
+        bottom_stride: of the finer quantised level of the encoder, along the most reduced axis.
+        top_stride: of the coarser one.
         codebook_size: codes per codebook, K.
         code_channels: channels of a code, D.
         shared: both levels use one codebook.
@@ -58,7 +59,8 @@ class VQUNet(nn.Module):
     first, so the network starts as the planned U-Net.
 
     Args:
-        encoder, decoder: of the planned U-Net.
+        encoder: of the planned U-Net.
+        decoder: of the planned U-Net.
         branch: how the quantised branch is made.
 
     Raises:

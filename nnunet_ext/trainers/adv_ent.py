@@ -1,5 +1,7 @@
 """AdvEnt: adversarial alignment of the entropy of predictions."""
 
+from typing import ClassVar
+
 import torch
 
 from nnunet_ext.losses.entropy import self_information_map
@@ -13,6 +15,8 @@ class AdvEntTrainer(DomainCriticTrainer):
     Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Semantic
     Segmentation", eq. 8-9, with nnU-Net's loss and optimizer.
     """
+
+    use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it aligns entropy maps instead"
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
         """Segmentation and its self-information map, at full size."""

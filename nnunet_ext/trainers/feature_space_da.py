@@ -22,6 +22,7 @@ class FeatureSpaceDATrainer(DomainCriticTrainer):
     4.4, "feature space training". The paper does not say which map is judged; see docs/image_space_da.md.
     """
 
+    use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it aligns features instead"
     miniature: ClassVar[Miniature] = Miniature(settings={"judged_stride": 4})
 
     judged_stride: Count = 8  # of the judged map, along the most reduced axis

@@ -26,6 +26,7 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
     general encoder is pre-trained is a reading, see docs/relation_driven.md.
     """
 
+    use_when: ClassVar[str] = "you train RelationDrivenTrainer: its first stage"
     required_streams: ClassVar[tuple[str, ...]] = ("general",)
     segments_target: ClassVar[bool] = False  # so that no comparison takes its validation for one of the labelled data
 

@@ -37,6 +37,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     and table 3. Readings: docs/image_space_da.md.
     """
 
+    use_when: ClassVar[str] = "labels are from another site or synthetic, and your own images have none"
     required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
     judges_unforced_samples: ClassVar[bool] = True
     loss_terms: ClassVar[tuple[str, ...]] = (
@@ -48,7 +49,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     )
     diagnostics: ClassVar[tuple[str, ...]] = ("discriminator_balance", "adversarial_gradient_ratio")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "recommended": {"average_weights": 0.999},
+        "recommended": {"augmentation": "strong", "average_weights": 0.999},
         "paper": {
             "num_epochs": 400,  # of 250 iterations: 100 000
             "segmentation_loss": "ce",
@@ -69,7 +70,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     )
 
     adversarial_weight: Weight = 0.1  # alpha, eq. 6; 0 trains on the source alone
-    adversarial_reduction: Literal["paper_sum", "mean"] = "paper_sum"  # sums over patches and pixels, or means
+    adversarial_reduction: Literal["paper_sum", "mean"] = "paper_sum"  # of eq. 6: sum over patches, or mean
     order: Literal["simultaneous", "alternating"] = "simultaneous"
     generator_levels: Literal["1-3", "2-4", "3-5"] = "3-5"  # table 3; level l has stride 2^(l-1)
     extractor: Literal["plans", "paper"] = "plans"  # the planned U-Net, or the four convolutions of section 3.2
@@ -204,22 +205,19 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         return torch.stack(on_real + on_fake).sum()
 
     def generator_losses(self, images: ByDomain, rebuilt: ByDomain, fake: ByDomain) -> dict[str, torch.Tensor]:
-        """Eq. 4: the rebuilt image equals the image and looks real in its own domain."""
+        """Eq. 4: the rebuilt image equals the image and looks real in its own domain; sums, divided by the pixels."""
         distances = [self._shares[domain] * (rebuilt[domain] - images[domain]).abs().mean() for domain in DOMAINS]
         within_domain = [self._shares[domain] * four_way(fake[domain], domain, True) for domain in DOMAINS]
-        weight = self.patch_weight(images, fake)
-        return {"reconstruction": torch.stack(distances).sum(), "realism": weight * torch.stack(within_domain).sum()}
+        realism = patches_per_pixel(images, fake) * torch.stack(within_domain).sum()
+        return {"reconstruction": torch.stack(distances).sum(), "realism": realism}
 
     def cross_domain_loss(self, images: ByDomain, fake: ByDomain) -> torch.Tensor:
         """Eq. 6, second term: the rebuilt image looks real in the other domain."""
         swapped = [self._shares[domain] * four_way(fake[domain], OTHER_DOMAIN[domain], True) for domain in DOMAINS]
-        return self.adversarial_weight * self.patch_weight(images, fake) * torch.stack(swapped).sum()
-
-    def patch_weight(self, images: ByDomain, fake: ByDomain) -> float:
-        """Weight of a mean over patches beside a mean over pixels: patches / pixels for the printed sums, or 1."""
-        if self.adversarial_reduction == "mean":
-            return 1.0
-        return fake["target"][0, 0].numel() / images["target"][0, 0].numel()
+        weight = self.adversarial_weight
+        if self.adversarial_reduction == "paper_sum":
+            weight *= patches_per_pixel(images, fake)
+        return weight * torch.stack(swapped).sum()
 
     # --- the players ------------------------------------------------------------------------------------------------
 
@@ -242,6 +240,11 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     def _judge(self, images: ByDomain) -> ByDomain:
         critic = self.auxiliary_networks["critic"]
         return {domain: critic(images[domain]) for domain in DOMAINS}
+
+
+def patches_per_pixel(images: ByDomain, logits: ByDomain) -> float:
+    """What a sum over patches weighs beside a sum over pixels, once both are means."""
+    return logits["target"][0, 0].numel() / images["target"][0, 0].numel()
 
 
 def _realness(logits: ByDomain) -> torch.Tensor:

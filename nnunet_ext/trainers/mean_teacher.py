@@ -29,6 +29,7 @@ class MeanTeacherTrainer(MultiStreamTrainer):
     sampling as in Hoyer et al. 2022, "DAFormer", eq. 2-6.
     """
 
+    use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it learns from a teacher's confident labels"
     required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
     loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "consistency")
     diagnostics: ClassVar[tuple[str, ...]] = ("kept_fraction",)

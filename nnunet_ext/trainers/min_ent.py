@@ -15,6 +15,7 @@ class MinEntTrainer(MultiStreamTrainer):
     Segmentation", eq. 2-4, with nnU-Net's loss and optimizer.
     """
 
+    use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it only lowers the entropy"
     required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
     loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "entropy")
 

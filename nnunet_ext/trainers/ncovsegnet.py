@@ -33,6 +33,7 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
     framework", Medical Image Analysis 74, 2021, eq. 1-8. Readings: docs/ncovsegnet.md.
     """
 
+    use_when: ClassVar[str] = "you have few labels, and weights from ImageNet or nodules to start from"
     configurations: ClassVar[tuple[str, ...]] = ("2d",)
     diagnostics: ClassVar[tuple[str, ...]] = ("bce", "dice")  # whose sum is the segmentation loss
     changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "backbone_weights")

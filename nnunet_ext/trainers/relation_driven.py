@@ -32,6 +32,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     Lung Infection Segmentation", IEEE JBHI 25(11), 2021, eq. 1-5 and Algorithm 1. Readings: docs/relation_driven.md.
     """
 
+    use_when: ClassVar[str] = "you have few labels, and labelled lesions of other diseases"
     required_streams: ClassVar[tuple[str, ...]] = ("general",)  # X^n
     optional_streams: ClassVar[tuple[str, ...]] = ("unlabeled",)  # section III-D
     loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "general_relation", "target_relation")

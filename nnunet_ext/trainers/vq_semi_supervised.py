@@ -43,6 +43,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     Information Sciences 612, 2022, eq. 1-14. Readings: docs/vq_semi_supervised.md.
     """
 
+    use_when: ClassVar[str] = "you have few labels, and many images without labels"
     required_streams: ClassVar[tuple[str, ...]] = ("unlabeled",)
     loss_terms: ClassVar[tuple[str, ...]] = (
         *VectorQuantizedTrainer.loss_terms,

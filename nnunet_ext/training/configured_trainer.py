@@ -5,18 +5,27 @@ from typing import Any, ClassVar, Literal
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.proportion import Norm
 from nnunet_ext.training.segmentation_loss import LossWithProportions
-from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, resolve
+from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, declared, resolve
 from nnunet_ext.training.settings.miniature import Miniature
-from nnunet_ext.training.settings.plans_entry import PlansEntry, record_regions
+from nnunet_ext.training.settings.plans_entry import PlansEntry, record_package, record_regions
 from nnunet_ext.training.streams.location import role_root, stream_keys
 
 PROPORTION = "proportion"  # the name of the proportion loss in the log
+
+
+def plans_identity(plans: PlansManager, configuration: ConfigurationManager) -> dict[str, Any]:
+    """Return what of the plans decides how a configuration is trained."""
+    return {
+        "transpose_forward": plans.transpose_forward,
+        "foreground_intensity_properties": plans.foreground_intensity_properties_per_channel,
+        **configuration.configuration,
+    }
 
 
 class ConfiguredTrainer(nnUNetTrainer):
@@ -26,13 +35,19 @@ class ConfiguredTrainer(nnUNetTrainer):
     the values in which it differs. ``required_streams`` must be configured. ``loss_terms`` and ``diagnostics`` name
     what is logged besides nnU-Net's own: one value per epoch each, in ``training_terms.csv`` and ``.png`` of the
     fold's folder. ``configurations`` are those that the method is made for; ``miniature`` is its smallest training.
-    ``file_settings`` are hyperparameters that name a file, with the words that they admit instead.
+    ``file_settings`` are hyperparameters that name a file, with the words that they admit instead. ``use_when`` is one
+    line of advice for ``nnUNetv2_ext_list``.
     """
 
+    use_when: ClassVar[str] = ""
     configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    changeable: ClassVar[tuple[str, ...]] = ("save_every", "num_val_iterations_per_epoch")  # even when continuing
+    changeable: ClassVar[tuple[str, ...]] = (  # even when continuing
+        "save_every",
+        "keep_checkpoints",
+        "num_val_iterations_per_epoch",
+    )
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {}
     loss_terms: ClassVar[tuple[str, ...]] = ()
     diagnostics: ClassVar[tuple[str, ...]] = ()
@@ -50,6 +65,7 @@ class ConfiguredTrainer(nnUNetTrainer):
     proportion_weight: Weight = 0.0  # of the loss of class shares (losses/proportion.py) that is added to it; 0: none
     proportion_norm: Norm = "l2"
     save_every: Count = 50
+    keep_checkpoints: bool = False  # every save_every epochs another file, checkpoint_epoch_0050.pth
     seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
     @property
@@ -62,6 +78,33 @@ class ConfiguredTrainer(nnUNetTrainer):
         """Return every hyperparameter as the plans set it; networks are built from plans alone."""
         entry = PlansEntry.from_plans(plans.plans)
         return resolve(cls, entry.preset, entry.settings)
+
+    @classmethod
+    def require_single_stage(cls, plans: PlansManager, configuration: str) -> None:
+        """Refuse the second stage of a cascade, which reads predictions of the first.
+
+        Raises:
+            InputError: it is one; names the configurations that can be trained.
+        """
+        stages = {name: plans.get_configuration(name) for name in plans.available_configurations}
+        if stages[configuration].previous_stage_name is None:
+            return
+        dimensions = {name: f"{len(stage.patch_size)}d" for name, stage in stages.items()}
+        usable = [
+            name
+            for name, stage in stages.items()
+            if stage.previous_stage_name is None and dimensions[name] in cls.configurations
+        ]
+        raise InputError(
+            f"{cls.__name__} does not train {configuration}, a cascade's second stage; use {' or '.join(usable)}"
+        )
+
+    @classmethod
+    def unchangeable(cls, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+        """Return those of a training that its continuation must share; a setting may be newer than the training."""
+        defaults = {name: getattr(cls, name) for name in declared(cls)}
+        known = {**defaults, **hyperparameters}
+        return {name: value for name, value in known.items() if name not in cls.changeable}
 
     def _build_loss(self) -> nn.Module:
         """As nnU-Net, or its variant without Dice, with a weighted proportion loss on request.
@@ -113,6 +156,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         for name, value in self.hyperparameters.items():
             setattr(self, name, value)
         record_regions(self.plans_manager.plans, self.label_manager.has_regions)
+        record_package(self.plans_manager.plans)
         self.print_to_log_file(f"{type(self).__name__} ({configuration.preset}): {self.hyperparameters}")
         for term in self.logged_terms:
             self.logger.local_logger.my_fantastic_logging.setdefault(term, [])

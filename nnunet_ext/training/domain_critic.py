@@ -39,6 +39,10 @@ class DomainCriticTrainer(MultiStreamTrainer):
         """Return the segmentation of ``[B, channels, *spatial]`` images and the map ``[B, C, *spatial]`` to judge."""
         raise NotImplementedError(f"{type(self).__name__} does not say which map its critic judges")
 
+    def judged_map_of_target(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the map to judge of target images, by default as of any others."""
+        return self.judged_map(images)[1]
+
     def judged_channels(self) -> int:
         """Return the number of channels of the judged map."""
         raise NotImplementedError(f"{type(self).__name__} does not say which map its critic judges")
@@ -64,7 +68,7 @@ class DomainCriticTrainer(MultiStreamTrainer):
     def training_step(self, batch: dict[str, Any]) -> None:
         """Both players on one graph: the critic learns the domains, the network hides the target's."""
         source, source_map = self.judged_map(batch["data"])
-        _, target_map = self.judged_map(batch["target_domain"]["data"])
+        target_map = self.judged_map_of_target(batch["target_domain"]["data"])
         critic = self.auxiliary_networks["critic"]
         judged = ~batch["forced"]
         on_source = critic(source_map[judged])

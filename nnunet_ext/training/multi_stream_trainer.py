@@ -43,12 +43,14 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     Where cases of two streams must fit (:meth:`matches`), both are in ``without_spatial_augmentation``: their samples
     are the centres of the cases, with augmented intensities.
 
-    Where a stream without labels is configured, in use or not, every epoch is judged on it (``label_free.py``).
+    Where a stream without labels is configured, in use or not, every epoch is judged on it (``label_free.py``), unless
+    ``scores_without_labels`` is off.
     """
 
     optional_streams: ClassVar[tuple[str, ...]] = ()
     without_spatial_augmentation: ClassVar[tuple[str, ...]] = ()  # roles; "labelled" is nnU-Net's own data set
     judges_unforced_samples: ClassVar[bool] = False
+    scores_without_labels: ClassVar[bool] = True  # False where the network does not segment images of such a stream
 
     augmentation: Literal["nnunet", "strong"] = "nnunet"  # of all streams; strong is that of nnUNetTrainerDA5
 
@@ -205,6 +207,8 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     @property
     def scored_role(self) -> str | None:
         """The stream without labels on which the network is judged every epoch."""
+        if not self.scores_without_labels:
+            return None
         configured = self.plans_entry.streams
         return next((role for role in ("target_domain", "unlabeled") if role in configured), None)
 
@@ -259,11 +263,15 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return 2 if self.label_manager.has_regions else self.label_manager.num_segmentation_heads
 
     def on_epoch_end(self) -> None:
-        """As nnU-Net, and keep the checkpoint that the label-free scores prefer."""
+        """As nnU-Net, and keep the checkpoint that the label-free scores prefer, and others on request."""
         super().on_epoch_end()
+        epochs = self.current_epoch  # the one that ends is counted already
+        if self.keep_checkpoints and epochs % self.save_every == 0:
+            with self._as_if(current_epoch=epochs - 1):
+                self.save_checkpoint(str(Path(self.output_folder, f"checkpoint_epoch_{epochs:04d}.pth")))
         if self.scored_role and label_free.is_best(self.logger.get_value("labelfree_score", step=None)):
             self.print_to_log_file("New best label-free score")
-            with self._as_if(current_epoch=self.current_epoch - 1):  # which is counted already
+            with self._as_if(current_epoch=epochs - 1):
                 self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
 
 

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +13,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.configured_trainer import ConfiguredTrainer
+from nnunet_ext.locks import hold_until_the_end
+from nnunet_ext.package import made_by
+from nnunet_ext.stock_training import TRAINING_LOCK
+from nnunet_ext.training.configured_trainer import ConfiguredTrainer, plans_identity
 from nnunet_ext.training.engine import cpu, processes
 from nnunet_ext.training.engine.averaging import frozen_copy
 from nnunet_ext.training.engine.checkpoints import differences, write_checkpoint
+from nnunet_ext.training.engine.full_disk import stop_workers, write_errors_in_one_line
 from nnunet_ext.training.engine.random_numbers import seed_random_numbers
 from nnunet_ext.training.engine.schedules import Schedule, per_epoch, polynomial
 from nnunet_ext.training.engine.updates import MAX_GRADIENT_NORM, RatesOfEpoch, Updater, require_separate
 from nnunet_ext.training.settings.hyperparameters import Fraction
-from nnunet_ext.training.settings.plans_entry import PLANS_KEY
+from nnunet_ext.training.settings.plans_entry import MADE_BY, PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import read_content
 
 UNUSED_OPTIMIZER = SimpleNamespace(load_state_dict=lambda state: None)
@@ -115,8 +119,9 @@ class ResumableTrainer(ConfiguredTrainer):
         Raises:
             InputError: a cascade's stage, a batch that the processes cannot share evenly, or see :meth:`configure`.
         """
-        if self.is_cascaded:
-            raise InputError(f"{type(self).__name__} does not train a cascade's second stage; use 2d or 3d_fullres")
+        self.require_single_stage(self.plans_manager, self.configuration_name)
+        if self.local_rank == 0:
+            hold_until_the_end(Path(self.output_folder, TRAINING_LOCK), "another training of this fold is running")
         self.configure()
         self.averaged_network: nn.Module | None = None
         if self.is_ddp:
@@ -192,9 +197,28 @@ class ResumableTrainer(ConfiguredTrainer):
         with self._as_if(network=self.evaluated_network):
             return super().validation_step(batch)
 
+    def run_training(self) -> None:
+        """As nnU-Net.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        with self._write_errors_in_one_line():
+            super().run_training()
+
+    def _write_errors_in_one_line(self) -> AbstractContextManager[None]:
+        def stop() -> None:
+            stop_workers(self.dataloader_train, self.dataloader_val)
+
+        return write_errors_in_one_line(Path(self.output_folder), stop)
+
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """As nnU-Net, with the evaluated network."""
-        with self._as_if(network=self.evaluated_network):
+        """As nnU-Net, with the evaluated network.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        with self._as_if(network=self.evaluated_network), self._write_errors_in_one_line():
             super().perform_actual_validation(save_probabilities)
 
     # --- several processes ------------------------------------------------------------------------------------------
@@ -269,6 +293,7 @@ class ResumableTrainer(ConfiguredTrainer):
         checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
         del buffer
         checkpoint[PLANS_KEY] = {
+            MADE_BY: made_by(),
             "identity": self.identity(),
             "networks": {name: self.module_of(name).state_dict() for name in self._networks_nnunet_does_not_save()},
             "updaters": {name: updater.state_dict() for name, updater in self._updaters_nnunet_does_not_save()},
@@ -322,9 +347,7 @@ class ResumableTrainer(ConfiguredTrainer):
         """The part of an identity that matters now: validation only needs the network."""
         if not self.logger.resume:
             return {name: identity[name] for name in ("trainer", "dataset", "labels", "plans")}
-        defaults = {name: getattr(type(self), name) for name in self.hyperparameters}  # a setting may be newer
-        known = {**defaults, **identity["hyperparameters"]}
-        return {**identity, "hyperparameters": {n: value for n, value in known.items() if n not in self.changeable}}
+        return {**identity, "hyperparameters": self.unchangeable(identity["hyperparameters"])}
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
@@ -334,11 +357,7 @@ class ResumableTrainer(ConfiguredTrainer):
             "dataset": plans.dataset_name,
             "hyperparameters": self.hyperparameters,
             "labels": self.dataset_json["labels"],
-            "plans": {
-                "transpose_forward": plans.transpose_forward,
-                "foreground_intensity_properties": plans.foreground_intensity_properties_per_channel,
-                **self.configuration_manager.configuration,
-            },
+            "plans": plans_identity(plans, self.configuration_manager),
         }
 
 

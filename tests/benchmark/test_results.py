@@ -55,6 +55,19 @@ def test_means_differences_and_gap(tmp_path: Path) -> None:
     assert paired < 0.7 * alone  # cases are shared, so their difficulty is not counted
 
 
+def test_several_labels_are_also_averaged(tmp_path: Path) -> None:
+    """An undefined label of a case takes no part."""
+    run = scored(tmp_path, "half", 0, np.full(10, 0.2))
+    lesion = pd.read_csv(run.scores)
+    other = lesion.assign(label="other", dice=[np.nan, *[0.6] * 9])
+    together = lesion.assign(label="foreground", dice=0.9)
+    pd.concat([lesion, other, together]).to_csv(run.scores, index=False)
+    cases = cases_table([run]).set_index(["label", "case"])["dice"]
+    assert cases["mean over labels", CASES[0]] == pytest.approx(0.2)
+    assert cases["mean over labels", CASES[1]] == pytest.approx(0.4)
+    assert cases["other"].mean() == pytest.approx(0.6)
+
+
 def test_no_share_of_a_gap_that_may_be_none(tmp_path: Path) -> None:
     """Upper and lower rows that overlap over seeds leave no gap to close."""
     noise = np.random.default_rng(0).normal(0, 0.1, (3, 3, 10))

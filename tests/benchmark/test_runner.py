@@ -36,7 +36,7 @@ SUITE = Suite(
     rows=(
         Row("source-only", SOURCE, streams={"target_domain": (UNLABELED_TARGET,)}),
         Row("target-only", TARGET),
-        Row("broken", SOURCE, streams={"target_domain": (TARGET,)}),
+        Row("broken", SOURCE, streams={"unlabeled": (TARGET,)}),
         Row("other", SOURCE, "NoSuchTrainer"),
     ),
 )

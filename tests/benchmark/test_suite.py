@@ -22,7 +22,13 @@ TARGET = "Dataset120_Target"
 BASELINE = Row("baseline", TARGET)
 PSEUDO = Row(
     "pseudo",
-    MadeData(300, ("nnUNetv2_ext_convert", "-d", "{number}", "-i", "{raw}/{dataset}", "-m", "{trainer}__{plans}")),
+    MadeData(
+        300,
+        (
+            *("nnUNetv2_ext_convert", "-d", "{number}", "-i", "{raw}/{dataset}", "-m", "{trainer}__{plans}"),
+            *("-device", "{device}"),
+        ),
+    ),
     settings={"general_checkpoint": "{checkpoint}"},
     first_stage="baseline",
 )
@@ -77,6 +83,8 @@ def test_rows_of_another_installation_are_named() -> None:
         ({"rows": (replace(PSEUDO, first_stage=""),)}, "no first_stage to make them from"),
         ({"upper": "target-only"}, "there is no row target-only"),
         ({"features": (8, 16)}, "three stages or more"),
+        ({"rows": (Row("later", TARGET, pretrained=True),)}, "names no first_stage to start from"),
+        ({"rows": (Row("folds", (TARGET, TARGET)),)}, "2 data sets in turn, and there are 1 test sets"),
     ],
 )
 def test_impossible_declarations_are_refused(changes: dict[str, object], message: str) -> None:
@@ -97,7 +105,8 @@ def test_commands_of_a_run_that_builds_on_another(tmp_path: Path) -> None:
     run = Run(suite(), PSEUDO, 2, Place(tmp_path, "cpu"))
     raw = tmp_path / "nnUNet_raw"
     assert run.make_data() == [
-        "nnUNetv2_ext_convert", "-d", "302", "-i", f"{raw}/{TARGET}", "-m", "PlainTrainer__baseline_seed2"
+        "nnUNetv2_ext_convert", "-d", "302", "-i", f"{raw}/{TARGET}", "-m", "PlainTrainer__baseline_seed2",
+        "-device", "cpu",
     ]  # fmt: skip
     first = tmp_path / "nnUNet_results" / TARGET / "PlainTrainer__baseline_seed2__2d" / "fold_0"
     assert run.configure()[-3:] == [
@@ -109,6 +118,50 @@ def test_commands_of_a_run_that_builds_on_another(tmp_path: Path) -> None:
     run.training.folder.mkdir(parents=True)
     (run.training.folder / "checkpoint_latest.pth").touch()
     assert run.train()[-1] == "--c"
+
+
+def test_seeds_take_the_folds_in_turn(tmp_path: Path) -> None:
+    folds = ("Dataset121_A", "Dataset122_B")
+    crossed = suite(rows=(Row("row", folds),), test_set=folds)
+    runs = [Run(crossed, crossed.row("row"), seed, Place(tmp_path, "cpu")) for seed in range(3)]
+    assert [run.dataset for run in runs] == ["Dataset121_A", "Dataset122_B", "Dataset121_A"]
+    assert [run.dataset_number for run in runs] == [121, 122, 121]
+    assert [run.test_set.name for run in runs] == ["Dataset121_A", "Dataset122_B", "Dataset121_A"]
+    assert str(tmp_path / "nnUNet_raw" / "Dataset122_B" / "imagesTs") in runs[1].predict(tmp_path)
+
+
+def test_a_row_may_name_its_raw_folder_and_normalise_a_stream(tmp_path: Path) -> None:
+    """Also one that builds on no other."""
+    row = Row(
+        "adapted",
+        TARGET,
+        settings={"matches_file": "{raw}/pairs.json"},
+        streams={"target_domain": (TARGET,)},
+        normalize={"target_domain": "window(0,80)"},
+    )
+    command = Run(suite(rows=(row,)), row, 1, Place(tmp_path, "cpu")).configure()
+    assert command[command.index("--normalize") + 1] == "target_domain=window(0,80)"
+    assert f"matches_file={tmp_path / 'nnUNet_raw'}/pairs.json" in command
+    declared = suite(rows=(row, BASELINE)).declared()["rows"]
+    assert declared["adapted"]["normalize"] == row.normalize and "normalize" not in declared["baseline"]
+
+
+def test_a_pretrained_row_starts_from_its_first_stage(tmp_path: Path) -> None:
+    later = Row("later", TARGET, first_stage="baseline", pretrained=True)
+    pair = suite(rows=(BASELINE, later), discard_checkpoints=True)
+    first, second = (Run(pair, pair.row(name), 1, Place(tmp_path, "cpu")) for name in ("baseline", "later"))
+    assert second.train()[-2:] == ["-pretrained_weights", str(first.training.checkpoint)]
+    assert "-pretrained_weights" not in first.train()
+
+    for run in (first, second):
+        run.training.folder.mkdir(parents=True)
+        for name in ("best", "latest", "final"):
+            (run.training.folder / f"checkpoint_{name}.pth").touch()
+    assert "-pretrained_weights" not in second.train()  # continued
+    for run in (first, second):
+        run.discard_checkpoints()
+    assert [path.name for path in first.training.folder.iterdir()] == ["checkpoint_final.pth"]
+    assert list(second.training.folder.iterdir()) == []
 
 
 def test_data_and_declaration_of_a_folder_stay(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """``nnUNetv2_ext_configure`` on tiny raw data and hand-written plans."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dataset_conversion.case_writer import Record
 from dataset_conversion.journal import JOURNAL_NAME, start_journal
 from nnunet_ext.commands.configure import configure_entry
+from nnunet_ext.commands.list import list_entry
+from nnunet_ext.own_trainers import trainers
 from tests.miniature_plans import DATASET_JSON, plans
 from tests.miniature_raw import write_raw
 
@@ -38,7 +42,9 @@ def configure(*arguments: str) -> int:
 
 
 def recorded(folder: Path, name: str = "nnUNetPlans") -> dict[str, Any]:
-    return json.loads((folder / f"{name}.json").read_text()).get("nnunet_ext", {})
+    entry = json.loads((folder / f"{name}.json").read_text()).get("nnunet_ext", {})
+    assert not entry or entry.pop("made_by").startswith("nnunetv2-ext ")
+    return entry
 
 
 def test_streams_and_settings_land_in_the_plans(place: Path) -> None:
@@ -78,6 +84,41 @@ def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:
     (place / "other.json").write_text('{"plans_name": "other"}')
     assert configure("-o", "other") == 1
     assert (place / "other.json").read_text() == '{"plans_name": "other"}'
+
+
+USERS_TRAINER = '''
+import sibling
+from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import Weight
+
+class MyTrainer(MultiStreamTrainer):
+    """Mine."""
+
+    my_weight: "Weight" = sibling.DEFAULT
+'''
+
+
+def test_hyperparameters_of_a_trainer_of_the_users_own(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my_trainers"
+    folder.mkdir()
+    (folder / "mine.py").write_text(USERS_TRAINER)
+    (folder / "sibling.py").write_text("DEFAULT = 0.5")
+    (folder / "broken.py").write_text("import nothing_of_that_name")
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    assert configure("--set", "my_weight=2", "MyTrainer.num_epochs=7") == 0
+    captured = capsys.readouterr()
+    assert recorded(place)["settings"] == {"my_weight": 2.0, "MyTrainer.num_epochs": 7}
+    assert "MyTrainer: ready" in captured.out
+    assert "broken.py: its trainers are left out, it cannot be imported (No module named" in captured.err
+    assert configure("--set", "my_weight=-1") == 1
+    assert "my_weight is a number at least 0" in capsys.readouterr().err
+
+    with pytest.raises(SystemExit):
+        list_entry(["MyTrainer"])
+    assert "my_weight=0.5  (a number at least 0)" in capsys.readouterr().out
+    assert "MyTrainer" not in trainers()
 
 
 def test_settings_alone_touch_no_stream(place: Path) -> None:
@@ -164,7 +205,10 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
         (["--set", "Nobody.num_epochs=2"], "unknown trainer Nobody; valid are: AdvEntTrainer"),
         (["--set", "PlainTrainer.general_checkpoint=random"], "unknown hyperparameter PlainTrainer.general_checkpoint"),
         (["--set", "num_epochs"], "write NAME=VALUE"),
-        (["--set", "general_checkpoint=none.pth"], "none.pth: no such checkpoint"),
+        (
+            ["--set", "general_checkpoint=none.pth"],
+            "none.pth: no such file; general_checkpoint is pretrained, random or a file's path",
+        ),
         (["--normalize", "window(0,80)"], "write ROLE=window(LOW,HIGH), ROLE one of general, unlabeled, target_domain"),
         (
             ["--normalize", "unlabeled=window(0,80)"],
@@ -187,6 +231,43 @@ def test_wrong_input_is_one_line_and_changes_nothing(
     assert message in error
     assert len([line for line in error.splitlines() if line.startswith("nnUNetv2_ext_configure: error: ")]) == 1
     assert (place / "nnUNetPlans.json").read_bytes() == before
+
+
+def test_a_labelled_target_domain_is_used_without_its_labels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert configure("--target_domain", "996") == 0
+    assert "Dataset996_Second has no imagesUn: its imagesTr are used, its labels are ignored" in capsys.readouterr().out
+    stream = place / "streams" / "target_domain" / "Dataset996_Second" / "nnUNetPlans_2d" / "stream.json"
+    sources = json.loads(stream.read_text())["sources"]
+    assert [Path(source).parent.name for source in sources] == ["imagesTr", "imagesTr"]
+
+
+def test_the_labelled_data_set_is_no_target_domain_of_its_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_raw(place.parents[1] / "nnUNet_raw", place.name, 2)
+    assert configure("--target_domain", "999") == 1
+    assert "is the labelled data set itself and has no imagesUn" in capsys.readouterr().err
+
+
+def test_a_target_domain_of_another_unit_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = place.parents[1] / "nnUNet_raw"
+    (raw / place.name).mkdir()
+    for folder, unit in ((place.name, "HU"), ("Dataset997_Unlabeled", "grey values 0..255 of a CT window")):
+        record_unit(raw / folder, unit)
+    assert configure("--target_domain", "997") == 1
+    assert "997_Unlabeled has grey values 0..255, Dataset999_Miniature Hounsfield units; convert both" in (
+        capsys.readouterr().err
+    )
+    assert recorded(place) == {}
+    assert configure("--target_domain", "997", "--normalize", "target_domain=window(0,80)") == 0
+    record_unit(raw / "Dataset997_Unlabeled", "HU (estimated)")
+    assert configure("--target_domain", "997", "--normalize", "target_domain=plans") == 0
+
+
+def record_unit(folder: Path, unit: str) -> None:
+    """As a conversion of one case notes it."""
+    record = Record("x", "x", "Tr", {}, {}, {}, {}, folder.name, "", unit, [], [], {})
+    start_journal(folder / JOURNAL_NAME, {"converter": folder.name, "settings": {}})
+    with (folder / JOURNAL_NAME).open("a") as journal:
+        journal.write(json.dumps({"case": "x", "records": [asdict(record)]}) + "\n")
 
 
 def test_unset_folders_are_named(

@@ -46,7 +46,7 @@ def test_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert any("MSD" in line and "CC-BY-SA 4.0" in line and "medicaldecathlon" in line for line in table)
     for arguments in ([], ["--help"]):
         assert run(*arguments) == 0
-        assert "COVID-SemiSeg, Generic, LIDC-IDRI, LiTS, MSD" in " ".join(capsys.readouterr().out.split())
+        assert "COVID-SemiSeg, DICOM, Generic, LIDC-IDRI, LiTS, MSD" in " ".join(capsys.readouterr().out.split())
     assert run("MSD", "-h") == 0
     text = capsys.readouterr().out
     assert "--merge" in text

@@ -6,10 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+import torch
 
 from nnunet_ext.commands.crossval import crossval_entry
+from nnunet_ext.commands.pretrained import pretrained_entry
+from nnunet_ext.trainers.plain import PlainTrainer
+from nnunet_ext.training.fold_identity import identity_now
+from tests.miniature_plans import DATASET_JSON, plans
 from tests.miniature_raw import write_raw
 from tests.workplace import DATASET, FEW_STEPS, Workplace
+
+PLANS = plans(2)
 
 
 def run(*arguments: object) -> int:
@@ -27,9 +34,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
         monkeypatch.setenv(name, str(folder))
     folder = place.folders["nnUNet_preprocessed"] / DATASET
     folder.mkdir()
-    for plans, configurations in (("nnUNetPlans", {"2d": {}, "3d_fullres": {}}), ("otherPlans", {"2d": {}})):
-        (folder / f"{plans}.json").write_text(json.dumps({"configurations": configurations}))
+    configurations = plans(2)["configurations"] | plans(3)["configurations"]
+    for name, content in (("nnUNetPlans", {**PLANS, "configurations": configurations}), ("otherPlans", PLANS)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
     return place
+
+
+def checkpoint(path: Path, **changed: object) -> None:
+    """Write what a training of the plans leaves, or one with other settings."""
+    without_settings = {"hyperparameters": {}, "streams": {}}
+    identity = identity_now(PlainTrainer, without_settings, PLANS, "2d", DATASET_JSON["labels"])
+    identity["hyperparameters"] |= changed
+    torch.save({"nnunet_ext": {"identity": identity}}, path)
 
 
 def state(place: Workplace, fold: int, *files: str, maps: Mapping[str, int] | None = None) -> None:
@@ -38,6 +55,8 @@ def state(place: Workplace, fold: int, *files: str, maps: Mapping[str, int] | No
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text('{"metric_per_case": [{}, {}]}' if file.endswith("summary.json") else "")
+        if file == "checkpoint_final.pth":
+            checkpoint(folder / file)
     for case, lost in (maps or {}).items():
         path = folder / "validation" / f"{case}.npz"
         np.savez_compressed(path, probabilities=np.zeros((2, 1, 8, 8), np.float32))
@@ -78,15 +97,66 @@ def test_a_validation_cut_short_is_repeated(place: Workplace, capsys: pytest.Cap
 
 
 def test_every_trainer_with_every_plans(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
-    plans = ("nnUNetPlans", "otherPlans")
+    identifiers = ("nnUNetPlans", "otherPlans")
     trainers = ("PlainTrainer", "nnUNetTrainerDiceCELoss_noSmooth")
-    assert run("-d", 120, "-c", "2d", "-tr", *trainers, "-p", *plans, "-f", 0, 1, "--jobs") == 0
+    assert run("-d", 120, "-c", "2d", "-tr", *trainers, "-p", *identifiers, "-f", 0, 1, "--jobs") == 0
     captured = capsys.readouterr()
     jobs = captured.out.splitlines()
     assert "0 of 8 folds are finished" in captured.err
     assert [tuple(np.array(job.split())[[3, 5, 7]]) for job in jobs] == [
-        (fold, trainer, identifier) for trainer in trainers for identifier in plans for fold in "01"
+        (fold, trainer, identifier) for trainer in trainers for identifier in identifiers for fold in "01"
     ]
+
+
+def test_a_fold_trained_with_other_settings_is_named(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the plans, and those of the other folds; what validation does may differ."""
+    arguments = ("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs")
+    for fold in (0, 1):
+        state(place, fold, "checkpoint_final.pth", "validation/summary.json")
+    path = place.fold(DATASET, "PlainTrainer", "2d", "1") / "checkpoint_final.pth"
+    checkpoint(path, num_val_iterations_per_epoch=3)
+    assert run(*arguments) == 0
+
+    checkpoint(path, num_epochs=3, initial_lr=0.1)
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{path.parent}: was trained with other settings than the plans hold: " in error
+    assert "hyperparameters.initial_lr is 0.01, was 0.1; hyperparameters.num_epochs is 1000, was 3. Set" in error
+
+    plans_file = place.folders["nnUNet_preprocessed"] / DATASET / "nnUNetPlans.json"
+    content = json.loads(plans_file.read_text())
+    content["nnunet_ext"] = {"settings": {"num_epochs": 3, "initial_lr": 0.1}}
+    plans_file.write_text(json.dumps(content))
+    assert run(*arguments) == 1
+    assert "fold_0: was trained with other settings than the plans hold" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_say_is_refused(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    state(place, 0, "checkpoint_final.pth", "validation/summary.json")
+    path = place.fold(DATASET, "PlainTrainer", "2d", "0") / "checkpoint_final.pth"
+    for content in (b"", b"PK"):
+        path.write_bytes(content)
+        assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs") == 1
+        assert "checkpoint_final.pth: not a readable checkpoint" in capsys.readouterr().err
+    torch.save({"network_weights": {}}, path)
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs") == 1
+    assert "does not say with which settings" in capsys.readouterr().err
+
+
+def test_of_nnunets_own_trainers_the_plans_are_compared(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = place.fold(DATASET, "nnUNetTrainer", "2d", "0")
+    (folder / "validation").mkdir(parents=True)
+    (folder / "validation/summary.json").write_text('{"metric_per_case": [{}]}')
+    started = {"plans": PLANS, "configuration": "2d", "dataset_json": DATASET_JSON}
+    saved = {"trainer_name": "nnUNetTrainer", "init_args": started}
+    arguments = ("-d", 120, "-c", "2d", "-tr", "nnUNetTrainer", "--jobs")
+    torch.save(saved, folder / "checkpoint_final.pth")
+    assert run(*arguments) == 0
+
+    larger = plans(2, batch_size=7)
+    torch.save({**saved, "init_args": {**started, "plans": {**PLANS, **larger}}}, folder / "checkpoint_final.pth")
+    assert run(*arguments) == 1
+    assert "plans.batch_size is 2, was 7" in capsys.readouterr().err
 
 
 Spoil = Callable[[Workplace], object]
@@ -113,7 +183,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "fold 5": (("-c", "2d", "-tr", "A", "-f", "5", "--jobs"), "splits_final.json has 0 to 4"),
     "trainer": (
         ("-c", "2d", "-tr", "nnUNetTrainer", "PlainTraner", "--jobs"),
-        "-tr PlainTraner: no such trainer; there are AdvEntTrainer, FeatureSpaceDATrainer, ",
+        "-tr PlainTraner: no such trainer; there are AMDDASTrainer, AdvEntTrainer, FeatureSpaceDATrainer, ",
     ),
     "first stage": (("-c", "2d", "-tr", "GeneralPretrainTrainer", "--jobs"), "-tr GeneralPretrainTrainer: is a first"),
     "module": (("-c", "2d", "-tr", "torch", "--jobs"), "-tr torch: no such trainer"),
@@ -135,7 +205,47 @@ def test_folds_of_a_split_of_ones_own(place: Workplace, capsys: pytest.CaptureFi
     assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 6, "--jobs") == 0
     splits.write_text("{")
     assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 6, "--jobs") == 1
-    assert "splits_final.json: no readable list of folds" in capsys.readouterr().err
+    assert "splits_final.json: is not readable as JSON" in capsys.readouterr().err
+
+
+def test_a_cascades_second_stage_is_refused_as_by_training(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place.folders["nnUNet_preprocessed"] / DATASET / "nnUNetPlans.json"
+    content = json.loads(file.read_text())
+    fullres = content["configurations"]["3d_fullres"]
+    content["configurations"] |= {
+        "3d_lowres": fullres,
+        "3d_cascade_fullres": {**fullres, "previous_stage": "3d_lowres"},
+    }
+    file.write_text(json.dumps(content))
+    message = (
+        "PlainTrainer does not train 3d_cascade_fullres, a cascade's second stage; use 2d or 3d_fullres or 3d_lowres"
+    )
+    arguments = ("-d", 120, "-c", "3d_cascade_fullres", "-tr", "PlainTrainer")
+    assert run(*arguments, "--jobs") == 1
+    assert message in capsys.readouterr().err
+    weights = place.root / "weights.pth"
+    torch.save({"network_weights": {"a": torch.zeros(1)}}, weights)
+    with pytest.raises(SystemExit):
+        pretrained_entry([*map(str, arguments), "-i", str(weights), "-o", str(place.root / "start.pth")])
+    assert message in capsys.readouterr().err
+
+
+def test_fewer_cases_than_folds(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the line offers works."""
+    folder = place.folders["nnUNet_preprocessed"] / DATASET
+    (folder / "gt_segmentations").mkdir()
+    for case in ("a", "b", "c"):
+        (folder / f"gt_segmentations/{case}.png").touch()
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs") == 1
+    error = capsys.readouterr().err
+    assert "has 3 training cases, and nnU-Net makes 5 folds. Convert with --split patient:3, or write" in error
+
+    (folder / "splits_final.json").write_text(error[error.index("[{") : error.index("}]") + 2])
+    arguments = error[error.index("-f ") :].split()
+    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs", *arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -161,7 +162,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
         lambda r, p: [write_folder(f, {k: bars(0, 0) for k in REFERENCE}) for f in (r, p)],
         "nothing but background",
     ),
-    "broken json": (lambda r, p: (p / "dataset.json").write_text("{"), "dataset.json: no readable 'labels'"),
+    "broken json": (lambda r, p: (p / "dataset.json").write_text("{"), "dataset.json: is not readable as JSON"),
 }
 
 
@@ -542,3 +543,44 @@ def test_a_2d_nifti_file_has_no_volume(tmp_path: Path) -> None:
     folders = [write_folder(tmp_path / name, {"a": bars(0, 4)[0]}) for name in "rp"]
     assert run("-r", folders[0], "-p", folders[1], "-o", tmp_path / "out") == 0
     assert pd.read_csv(tmp_path / "out" / "cases.csv")["voxel_ml"].isna().all()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from nnunet_ext.commands.evaluate import evaluate_entry
+left, replace = int(sys.argv[1]), Path.replace
+def counted(path, target):
+    global left
+    if left == 0:
+        os._exit(137)  # as SIGKILL ends it: nothing is cleaned up
+    left -= 1
+    return replace(path, target)
+Path.replace = counted
+evaluate_entry(sys.argv[2:])
+"""
+
+
+def test_a_set_that_is_not_whole_has_no_summary(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Kills between any two files of a replacement; running again finishes it."""
+    out, earlier = tmp_path / "out", tmp_path / "earlier"
+    assert run("-r", folders[0], "-p", folders[1], "-o", earlier) == 0
+    arguments = ["-r", folders[0], "-p", f"again={folders[1]}", "-o", out, "--overwrite", "--metrics", "dice"]
+    for left in (0, 2, 4):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(earlier, out)
+        command = [sys.executable, "-c", KILLED, str(left), *map(str, arguments)]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == 137
+        assert not (out / "summary.md").exists()
+    assert run(*arguments) == 0
+    assert (out / "summary.md").is_file() and not list(out.glob(".*"))
+
+
+def test_no_link_is_followed_where_figures_are_drawn(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    foreign, out = tmp_path / "foreign", tmp_path / "out"
+    (foreign / "kept").mkdir(parents=True)
+    out.mkdir()
+    for name in (".figures.part", ".part-x-figures"):
+        (out / name).symlink_to(foreign)
+    assert run("-r", folders[0], "-p", folders[1], "-o", out, "--figures") == 0
+    assert [path.name for path in foreign.iterdir()] == ["kept"] and (out / "figures/box_plots.png").is_file()

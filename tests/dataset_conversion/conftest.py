@@ -10,6 +10,7 @@ import pytest
 from dataset_conversion import phantom_volumes
 from dataset_conversion.dicom_miniatures import write_bhsd, write_lidc, write_nsclc, write_rsna
 from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
+from tests.dataset_conversion.labelled_export import write_labelled_export
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +83,11 @@ def rsna_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bhsd_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bhsd(tmp_path_factory.mktemp("bhsd"))
+
+
+@pytest.fixture(scope="session")
+def dicom_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_labelled_export(tmp_path_factory.mktemp("dicom"))
 
 
 def _copy(original: Path, tmp_path: Path) -> Path:

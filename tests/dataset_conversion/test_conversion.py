@@ -20,9 +20,10 @@ from dataset_conversion.converter import Case, Found, Reading
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
-from dataset_conversion.journal import JOURNAL_NAME, only_writer, read_header, read_records
+from dataset_conversion.journal import JOURNAL_NAME, read_header, read_records
 from dataset_conversion.phantom_volumes import save_nifti
 from nnunet_ext.errors import InputError
+from tests.another_process import another_process
 
 REPOSITORY = Path(__file__).parents[2]
 TRAIN_IMAGES = "Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs"
@@ -328,7 +329,7 @@ def test_doctored_journal_deletes_nothing_outside(converter: Converter, folder: 
 
 def test_one_writer_at_a_time(converter: Converter, folder: Path) -> None:
     folder.mkdir()
-    with only_writer(folder), pytest.raises(InputError, match="another conversion"):
+    with another_process(folder), pytest.raises(InputError, match=r"another conversion is writing it \(process \d+ on"):
         convert(converter, folder)
     convert(converter, folder)
 

@@ -19,6 +19,7 @@ MINIATURES: dict[str, tuple[str, dict]] = {
     "COVID-19-20": ("covid_19_20_original", {"slices": "every:3", "window": (-1250.0, 250.0)}),
     "COVID-19-CT-Seg": ("covid_19_ct_seg_original", {"labels_wanted": "lung,infection", "slices": "lesion"}),
     "COVID-SemiSeg": ("covid_original", {"labels_wanted": "ggo,consolidation"}),
+    "DICOM": ("dicom_original", {"map": ("lung*=lung", "lesion=lesion")}),
     "Generic": ("generic_original", {
         "images": "scans", "masks": "masks", "image_suffix": "_ct", "mask_suffix": "_seg", "map": ("1=a", "5=b"),
     }),

@@ -1,5 +1,7 @@
 """Where a conversion cannot go on: targets that cannot be written, archives, headers that promise too much."""
 
+import gzip
+import io
 import os
 import struct
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 
 from dataset_conversion.case_writer import TEMPORARY_PREFIX
 from dataset_conversion.conversion import convert
+from dataset_conversion.converter import Case, Reading
 from dataset_conversion.datasets import converters
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
@@ -105,3 +108,84 @@ def test_what_is_wrong_with_an_image_names_the_image(
     download = _pair(tmp_path, image, affine_mm)
     (problem,) = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X").problems
     assert problem.startswith(f"{download / 'images/a.nii.gz'}: {message}")
+
+
+class OneBadBlock(Generic):
+    """A data set in which the voxels of case b lie where the disk gives nothing."""
+
+    def read_case(self, case: Case) -> Reading:
+        if case.id == "b":
+            Path("/proc/self/mem").read_bytes()  # OSError 5, as of a bad block
+        return super().read_case(case)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="Linux")
+def test_a_source_that_cannot_be_read_is_its_cases_problem(tmp_path: Path, raw: Path) -> None:
+    download = _pair(tmp_path, np.zeros((6, 5, 4), np.int16), np.diag([1.0, 1, 2, 1]))
+    for name, place in ((name, place) for name in ("b", "c") for place in ("images", "masks")):
+        (download / place / f"{name}.nii.gz").write_bytes((download / place / "a.nii.gz").read_bytes())
+    for _ in range(2):  # the next run tries again, and takes nothing else back
+        summary = convert(OneBadBlock(download, images="images", masks="masks"), raw / "Dataset120_X")
+        image = download / "images/b.nii.gz"
+        assert summary.problems == [
+            f"{image}: cannot be read (Input/output error); copy it again, or check the disk it lies on"
+        ]
+        assert sorted(summary.converted + summary.skipped) == ["a", "c"]
+
+
+def test_a_name_too_long_for_files_named_after_it_is_its_cases_problem(tmp_path: Path, raw: Path) -> None:
+    download = _pair(tmp_path, np.zeros((6, 5, 4), np.int16), np.diag([1.0, 1, 2, 1]))
+    for place in ("images", "masks"):
+        (download / place / f"{'x' * 240}.nii.gz").write_bytes((download / place / "a.nii.gz").read_bytes())
+    summary = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X")
+    assert summary.converted == ["a"]
+    assert len(summary.problems) == 1 and "its name is too long" in summary.problems[0]
+
+
+def test_a_compressed_nifti_2_file_is_converted(tmp_path: Path, raw: Path) -> None:
+    image = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4) - 500
+    download = _pair(tmp_path, image, np.diag([1.0, 1, 2, 1]))
+    nibabel.save(nibabel.Nifti2Image(image, np.diag([1.0, 1, 2, 1])), download / "images/a.nii.gz")
+    summary = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X")
+    assert (summary.converted, summary.problems) == (["a"], [])
+    written = nibabel.load(raw / "Dataset120_X/imagesTr/a_0000.nii.gz")
+    assert written.header["sizeof_hdr"] == 348 and np.array_equal(np.asanyarray(written.dataobj), image)
+
+
+def test_no_path_of_private_data_and_no_name_in_a_gzip_file_is_passed_on(tmp_path: Path, raw: Path) -> None:
+    """Planted names are looked for in every byte that the conversion leaves."""
+    patient = "Mustermann-Erika-19640812"
+    download = tmp_path / patient
+    download.mkdir()
+    _pair(download, np.arange(120, dtype=np.int16).reshape(6, 5, 4), np.diag([1.0, 1, 2, 1]))
+    packed = download / "images/a.nii.gz"
+    content = gzip.decompress(packed.read_bytes())
+    empty = io.BytesIO()
+    with gzip.GzipFile(f"{patient}.nii", "wb", fileobj=empty):
+        pass
+    packed.write_bytes(gzip.compress(b"") + empty.getvalue() + gzip.compress(content))
+    (download / f"{patient}-ct").symlink_to(download / "images")
+    (download / f"{patient}-seg").symlink_to(download / "masks")
+    (download / f"{patient}-seg" / "a.nii.gz").chmod(0o644)
+
+    converter = Generic(download, images=f"{patient}-ct", masks=f"{patient}-seg")
+    folder = raw / "Dataset120_X"
+    assert convert(converter, folder).converted == ["a"]
+    assert convert(converter, folder).skipped == ["a"]  # the same key finds the same names
+    for file in folder.rglob("*"):
+        assert patient.encode() not in (file.read_bytes() if file.is_file() else b""), file
+    assert "; file-" in (folder / "conversion.csv").read_text()
+
+
+@pytest.mark.parametrize("before", [b"", gzip.compress(b"")])
+def test_a_copied_file_loses_the_name_that_gzip_has_noted(before: bytes, tmp_path: Path, raw: Path) -> None:
+    download = _pair(tmp_path, np.zeros((6, 5, 4), np.int16), np.diag([1.0, 1, 2, 1]))
+    packed = download / "images/a.nii.gz"
+    named = io.BytesIO()
+    with gzip.GzipFile("Mustermann.nii", "wb", fileobj=named) as stream:
+        stream.write(gzip.decompress(packed.read_bytes()))
+    packed.write_bytes(before + named.getvalue())
+    assert b"Mustermann" in packed.read_bytes()
+    convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X")
+    written = (raw / "Dataset120_X/imagesTr/a_0000.nii.gz").read_bytes()
+    assert b"Mustermann" not in written and gzip.decompress(written)[352:] == bytes(240)

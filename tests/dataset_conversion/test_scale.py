@@ -12,8 +12,9 @@ import pytest
 
 from dataset_conversion.conversion import Workers, convert
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
-from dataset_conversion.journal import JOURNAL_NAME, only_writer
+from dataset_conversion.journal import JOURNAL_NAME
 from nnunet_ext.errors import InputError
+from tests.another_process import another_process
 
 CONVERT_ONE = """
 import sys
@@ -48,7 +49,7 @@ def test_parts_of_a_job_array_make_the_same_data_set(
 def test_parts_run_beside_each_other_but_not_beside_the_whole(covid: Path, raw: Path) -> None:
     folder = raw / "Dataset120_X"
     folder.mkdir()
-    with only_writer(folder, shared=True):
+    with another_process(folder, shared=True):
         convert(CovidSemiSeg(covid), folder, Workers(part=0, parts=2))
         with pytest.raises(InputError, match="another conversion"):
             convert(CovidSemiSeg(covid), folder)

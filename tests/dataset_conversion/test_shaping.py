@@ -14,6 +14,7 @@ from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.datasets.msd import LUNG_BENCHMARK_HELD_OUT, MSD
 from dataset_conversion.label_values import choose_labels
+from dataset_conversion.resizing import resized_image, resized_label
 from dataset_conversion.shaping import windowed
 from dataset_conversion.splits import patient_folds
 from nnunet_ext.errors import InputError
@@ -64,14 +65,16 @@ def test_window_against_its_formula(value: int, low: int, high: int) -> None:
     assert abs(int(grey[0, 0, 0, 0]) - 255 * min(max((value - low) / (high - low), 0), 1)) <= 0.5 + 1e-9
 
 
-@pytest.mark.parametrize("wanted", ["lesion", "all", "every:3"])
+@pytest.mark.parametrize("wanted", ["lesion", "all", "every:3", "2:4", "8:99"])
 def test_slices_are_those_of_the_volume(lung: Path, raw: Path, wanted: str) -> None:
     folder = raw / "Dataset006_X"
     summary = convert(MSD(lung, slices=wanted, split="patient:2"), folder)
     assert summary.problems == []
     for case in ("lung_001", "lung_003", "lung_005"):
         image, label = voxels(lung / f"imagesTr/{case}.nii.gz"), voxels(lung / f"labelsTr/{case}.nii.gz")
-        kept = {"lesion": np.flatnonzero(label.any(axis=(0, 1))), "all": range(10), "every:3": range(0, 10, 3)}[wanted]
+        lesion = np.flatnonzero(label.any(axis=(0, 1)))
+        ranges = {"all": range(10), "every:3": range(0, 10, 3), "2:4": range(2, 5), "8:99": range(8, 10)}
+        kept = {**ranges, "lesion": lesion}[wanted]
         names = sorted(path.name for path in (folder / "labelsTr").glob(f"{case}*"))
         assert names == [f"{case}_s{index:04d}.nii.gz" for index in kept]
         for index in kept:
@@ -117,7 +120,10 @@ def test_unlabelled_images_have_no_labels(lung: Path, raw: Path) -> None:
     [
         ({"slices": "some"}, "--slices some: write lesion"),
         ({"slices": "every:0"}, "--slices every:0"),
+        ({"slices": "9:5"}, "--slices 9:5: write lesion"),
         ({"slices": "lesion", "unlabeled": True}, "needs labels"),
+        ({"resize": 32}, "is for single slices; add --slices"),
+        ({"resize": 0, "slices": "all"}, "--resize 0: write the new width"),
         ({"split": "official"}, "MSD has paper, patient:K"),
         ({"split": "patient:1"}, "--split patient:1"),
         ({"split": "patient:9"}, "there are only 3 patients"),
@@ -132,6 +138,44 @@ def test_wrong_options(lung: Path, raw: Path, options: dict, message: str) -> No
 def test_pictures_are_slices_already(covid: Path, raw: Path) -> None:
     with pytest.raises(InputError, match="single slices already"):
         convert(CovidSemiSeg(covid, slices="all"), raw / "Dataset120_X")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_resized_labels_take_the_label_at_the_centre(shape: tuple[int, int], size: int, seed: int) -> None:
+    label = np.random.default_rng(seed).integers(0, 3, shape).astype(np.uint8)
+    resized = resized_label(label, (size, size))
+    row, column = (int((size // 2 + 0.5) * old / size) for old in shape)
+    assert resized.shape == (size, size) and resized[size // 2, size // 2] == label[row, column]
+    if size >= max(shape):
+        assert np.array_equal(resized_label(resized, shape), label)
+
+
+def test_resized_images_keep_type_mean_and_ramps() -> None:
+    ramp = np.tile(np.arange(0, 400, 10, np.int16)[:, None], (1, 30))[None]
+    small = resized_image(ramp, 10)
+    assert small.dtype == np.int16 and small.shape == (1, 10, 10)
+    assert abs(float(small.mean()) - float(ramp.mean())) < 1
+    assert np.allclose(small[0, 1:-1, 5], [15 + 40 * index for index in range(1, 9)], atol=2)
+    assert np.array_equal(resized_image(np.full((2, 7, 9), -1000, np.int16), 16), np.full((2, 16, 16), -1000))
+
+
+def test_resized_slices_note_their_shape_and_have_one_spacing(lung: Path, raw: Path) -> None:
+    folder = raw / "Dataset006_X"
+    assert convert(MSD(lung, slices="lesion", resize=24), folder).problems == []
+    with (folder / "conversion.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["folder"] == "imagesTr"]
+    assert {row["resized_from"] for row in rows} == {"40x36"}
+    assert {row["shape"] for row in rows} == {"24x24"}
+    image = nibabel.load(next((folder / "imagesTr").iterdir()))
+    assert image.header.get_zooms() == (1, 1)
+
+
+def test_resized_pictures(covid: Path, raw: Path) -> None:
+    folder = raw / "Dataset120_X"
+    assert convert(CovidSemiSeg(covid, resize=32), folder).problems == []
+    with (folder / "conversion.csv").open() as stream:
+        assert {row["shape"] for row in csv.DictReader(stream)} == {"32x32"}
 
 
 def test_the_benchmark_split_of_lung_tumours(lung: Path) -> None:

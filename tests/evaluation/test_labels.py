@@ -52,6 +52,16 @@ def test_contradicting_dataset_json(tmp_path: Path) -> None:
         labels_beside([first, second])
 
 
+def test_an_ignore_label_may_be_declared_by_one_side_only(tmp_path: Path) -> None:
+    """A network that was trained on incomplete labels predicts complete ones."""
+    whole, incomplete = declare(tmp_path / "a", {"x": 1}), declare(tmp_path / "b", {"x": 1, "ignore": 2})
+    assert labels_beside([whole, incomplete]) == LabelSet({"x": (1,)})
+    assert labels_beside([incomplete, whole]) == LabelSet({"x": (1,)}, ignore=2)
+    other = declare(tmp_path / "c", {"x": 1, "ignore": 3})
+    with pytest.raises(InputError, match="declare different labels"):
+        labels_beside([incomplete, other])
+
+
 @pytest.mark.parametrize("labels", [None, {}, {"background": 0}, {"x": "one"}, ["x"], {"x": []}])
 def test_unusable_dataset_json(tmp_path: Path, labels: Any) -> None:
     with pytest.raises(InputError, match=r"dataset\.json"):

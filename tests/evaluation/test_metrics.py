@@ -152,6 +152,14 @@ def test_dice_is_the_harmonic_mean_of_sensitivity_and_precision() -> None:
     assert dice(p, g) == pytest.approx(2 / (1 / sensitivity(p, g) + 1 / precision(p, g)))
 
 
+@pytest.mark.parametrize(
+    ("counts", "expected"), [((0, 0, 0, 9), 0), ((0, 3, 0, 6), 0), ((0, 0, 3, 6), 0), ((2, 1, 3, 4), 4 / 8)]
+)
+@pytest.mark.parametrize("empty", EMPTY_POLICIES)
+def test_dice_of_hits_counts_every_case(counts: tuple[int, int, int, int], expected: float, empty: str) -> None:
+    assert metrics_from_counts(ConfusionCounts(*counts), empty=empty)["dice_hits"] == expected
+
+
 def test_mae_of_soft_maps() -> None:
     assert mae([[0.25, 1.0]], [[1, 1]]) == 0.75 / 2
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from nnunet_ext.losses.adversarial import four_way, source_target
 from nnunet_ext.networks.blocks import initialize_normal
-from nnunet_ext.networks.critics import ImagePatchCritic, PatchCritic, halving_strides
+from nnunet_ext.networks.critics import ImagePatchCritic, PatchCritic, TranslationCritic, halving_strides
 
 
 def test_512_pixels_give_the_papers_64_by_64_label_map() -> None:
@@ -134,3 +134,48 @@ def test_patch_critic_learns_on_a_bottleneck() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 2 * math.log(2) / 4  # a quarter of not knowing
+
+
+# --- the critic of translated images ----------------------------------------------------------------------------------
+
+
+def test_240_pixels_give_the_papers_28_by_28_patches() -> None:
+    with torch.no_grad():
+        assert TranslationCritic(nn.Conv2d, 1, (240, 240), width=2)(torch.zeros(1, 1, 240, 240)).shape == (1, 1, 28, 28)
+        four = TranslationCritic(nn.Conv2d, 1, (240, 240), 2, layers=4, normalization="batch")
+        assert four(torch.zeros(2, 1, 240, 240)).shape == (2, 1, 13, 13)
+
+
+@pytest.mark.parametrize(
+    ("size", "convolutions"), [((4, 4), 2), ((8, 20), 3), ((16, 16), 4), ((32, 32), 5), ((64, 64), 5), ((16, 8, 8), 3)]
+)
+@pytest.mark.parametrize("normalization", ["instance", "batch", "spectral"])
+def test_a_small_image_gets_fewer_layers(size: tuple[int, ...], convolutions: int, normalization: str) -> None:
+    conv_op = nn.Conv2d if len(size) == 2 else nn.Conv3d
+    critic = TranslationCritic(conv_op, 1, size, width=2, normalization=normalization)  # type: ignore[arg-type]
+    assert sum(isinstance(module, conv_op) for module in critic.modules()) == convolutions
+    answer = critic(torch.randn(2, 1, *size))
+    assert answer.shape[:2] == (2, 1) and min(answer.shape[2:]) >= 2 and answer.isfinite().all()
+
+
+def test_a_patch_is_70_pixels_wide() -> None:
+    """The gradient of one answer, without the normalisation that joins all places."""
+    critic = TranslationCritic(nn.Conv2d, 1, (120, 120), width=1, normalization="spectral").eval()
+    image = torch.randn(1, 1, 120, 120, requires_grad=True)
+    critic(image)[0, 0, 6, 6].backward()
+    seen = image.grad[0, 0].abs().sum(0).nonzero()
+    assert (seen.max() - seen.min() + 1).item() == 70
+
+
+def test_spectral_normalisation_bounds_every_layer() -> None:
+    critic = TranslationCritic(nn.Conv2d, 1, (32, 32), width=4, normalization="spectral")
+    for _ in range(30):  # of its power iteration
+        critic(torch.zeros(1, 1, 32, 32))
+    for module in critic.layers:
+        if isinstance(module, nn.Conv2d):
+            assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+
+
+def test_an_unknown_normalisation_is_refused() -> None:
+    with pytest.raises(ValueError, match="one of instance, batch, spectral, not 'layer'"):
+        TranslationCritic(nn.Conv2d, 1, (16, 16), normalization="layer")  # type: ignore[arg-type]

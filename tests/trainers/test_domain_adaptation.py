@@ -209,3 +209,17 @@ def test_cases_with_rare_classes_are_drawn_more_often(
     assert loader.sampling_probabilities[0] == pytest.approx(expected)
     names = [str(case) for data in drawn(batches, 40) for case in data["keys"]]
     assert names.count("case_00") / len(names) == pytest.approx(expected, abs=0.15)
+
+
+def test_a_target_smaller_than_the_batch_fills_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One target slice, labelled but for nobody's eyes, stands at every place of a batch of four."""
+    monkeypatch.setenv(WORKERS_VARIABLE, "0")
+    labelled = write_raw(tmp_path, "Dataset999_Miniature", 5)
+    other = write_raw(tmp_path, "Dataset998_Other", 1, seed=1)
+    content = plans(patch_size=(32, 32), batch_size=4, streams=STREAMS, settings={"num_epochs": 1})
+    made = trainer_with_data(MinEntTrainer, tmp_path, content, labelled, target_domain=other)
+    batches, _ = made.get_dataloaders()
+    (data,) = drawn(batches, 1)
+    target = data["target_domain"]
+    assert "target" not in target and target["data"].shape == (4, 1, 32, 32)
+    assert len({str(key) for key in target["keys"]}) == 1 and len(target["keys"]) == 4

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.networks.critics import ImagePatchCritic
-from nnunet_ext.trainers.image_space_da import ImageSpaceDATrainer
+from nnunet_ext.trainers.image_space_da import ImageSpaceDATrainer, patches_per_pixel
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.training.multi_stream_trainer import WORKERS_VARIABLE
 from tests.caught_losses import caught_losses
@@ -182,7 +182,7 @@ def test_which_class_each_loss_asks_for(tmp_path: Path) -> None:
     assert made.discriminator_loss(real, fake).item() == pytest.approx(discriminator)
     rebuilt = {"source": torch.full((1, 1, 16, 16), 0.75), "target": torch.full((1, 1, 16, 16), 3.0)}
     generator = made.generator_losses(images, rebuilt, fake)
-    assert generator["realism"].item() == pytest.approx(within_domain)
+    assert generator["realism"].item() == pytest.approx(4 / 256 * within_domain)  # 4 patches, 256 pixels
     assert generator["reconstruction"].item() == pytest.approx(0.25 + 2.0)
     assert made.cross_domain_loss(images, fake).item() == pytest.approx(0.1 * cross_domain)
 
@@ -192,12 +192,18 @@ def test_sums_as_printed_weigh_patches_against_pixels(tmp_path: Path) -> None:
     image = {"target": torch.zeros(1, 1, 512, 512)}
     patches = {"target": ImagePatchCritic(nn.Conv2d, 1, width=1)(image["target"])}
     assert patches["target"].shape == (1, 4, 64, 64)
-    made = image_space(tmp_path / "sum", adversarial_reduction="paper_sum")
-    assert made.adversarial_weight * made.patch_weight(image, patches) == pytest.approx(0.0015625, rel=1e-12)
-    assert image_space(tmp_path / "mean", adversarial_reduction="mean").patch_weight(image, patches) == 1
+    assert 0.1 * patches_per_pixel(image, patches) == pytest.approx(0.0015625, rel=1e-12)
 
 
-def test_losses_with_patch_weight_are_the_printed_sums_up_to_one_factor(tmp_path: Path) -> None:
+def test_a_mean_over_patches_is_the_sum_times_pixels_per_patch(tmp_path: Path) -> None:
+    images = {domain: torch.randn(1, 1, 32, 32) for domain in ("source", "target")}
+    fake = {domain: torch.randn(1, 4, 4, 4) for domain in images}
+    as_sum = image_space(tmp_path / "sum", adversarial_reduction="paper_sum").cross_domain_loss(images, fake)
+    as_mean = image_space(tmp_path / "mean", adversarial_reduction="mean").cross_domain_loss(images, fake)
+    torch.testing.assert_close(as_mean, 64 * as_sum)
+
+
+def test_losses_are_the_printed_sums_up_to_one_factor(tmp_path: Path) -> None:
     """Eq. 4 and 6 in plain sums over pixels and patches of one image, divided by the number of pixels."""
     made = image_space(tmp_path)
     images = {domain: torch.randn(1, 1, 32, 32) for domain in ("source", "target")}

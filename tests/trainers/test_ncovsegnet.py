@@ -244,6 +244,17 @@ def test_a_file_that_counts_the_children_fits(tmp_path: Path) -> None:
     assert "334 tensors, 317 copied, 1 adapted, 16 random" in log_of(one)
 
 
+def test_an_own_checkpoint_gives_its_backbone_and_nothing_else(tmp_path: Path) -> None:
+    source, file = made(tmp_path / "source"), tmp_path / "checkpoint.pth"
+    torch.save({"network_weights": source.network.state_dict()}, file)
+    one = made(tmp_path / "one", backbone_weights=str(file), seed=1)
+    theirs, ours = source.network.state_dict(), one.network.state_dict()
+    assert "tensors, 334 copied, 0 adapted, 0 random" in log_of(one)
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours if name.startswith("backbone."))
+    convolutions = [name for name in ours if name.startswith("contexts.") and ours[name].ndim == 4]
+    assert not any(torch.equal(theirs[name], ours[name]) for name in convolutions)
+
+
 def test_a_grey_image_gives_the_features_that_it_gave_in_the_source(tmp_path: Path) -> None:
     source = imagenet_like()
     torch.save(source.state_dict(), tmp_path / "resnet50.pth")

@@ -13,12 +13,14 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.networks.segmentation import finest
+from nnunet_ext.stock_training import TRAINING_LOCK
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.training import multi_stream_trainer
 from nnunet_ext.training.engine.diagnostics import NonFiniteLoss
 from nnunet_ext.training.engine.random_numbers import shared_generator
 from nnunet_ext.training.engine.schedules import step_decay
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from tests.another_process import holding
 from tests.miniature_plans import batch, plans, trainer
 from tests.training.adversarial_trainer import AdversarialTrainer, AlternatingTrainer, ReconstructingTrainer
 
@@ -599,3 +601,21 @@ def test_the_seed_decides_the_start(tmp_path: Path) -> None:
     )
     assert equal(weights(first, "network"), weights(second, "network"))
     assert not equal(weights(first, "network"), weights(other, "network"))
+
+
+def test_a_fold_that_another_process_trains_is_refused(tmp_path: Path) -> None:
+    made = trainer(PlainTrainer, tmp_path, plans())
+    again = trainer(PlainTrainer, tmp_path, plans())  # in this process: a training that goes on
+    lock = Path(made.output_folder, TRAINING_LOCK)
+    assert again.output_folder == made.output_folder and lock.is_file()
+
+    elsewhere = tmp_path / "elsewhere"
+    place = elsewhere / lock.relative_to(tmp_path)
+    place.parent.mkdir(parents=True)
+    code = (
+        "import sys; from pathlib import Path; from nnunet_ext.locks import held\n"
+        f"with held(Path({str(place)!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    with holding(code) as number, pytest.raises(InputError, match=f"another training .*process {number} on"):
+        trainer(PlainTrainer, elsewhere, plans())
+    trainer(PlainTrainer, elsewhere, plans())

@@ -58,6 +58,19 @@ def test_without_such_a_stream_nothing_is_scored(tmp_path: Path) -> None:
     assert not (Path(made.output_folder) / label_free.CHECKPOINT).exists()
 
 
+def test_checkpoints_are_kept_on_request(tmp_path: Path) -> None:
+    settings = {"num_epochs": 9, "save_every": 2, "keep_checkpoints": True}
+    made = trainer(PlainTrainer, tmp_path, plans(settings=settings))
+    for epoch in range(4):
+        one_epoch(made, epoch)
+    kept = sorted(Path(made.output_folder).glob("checkpoint_epoch_*.pth"))
+    assert [path.name for path in kept] == ["checkpoint_epoch_0002.pth", "checkpoint_epoch_0004.pth"]
+    last = torch.load(kept[1], weights_only=False)
+    assert last["current_epoch"] == 4
+    for name, value in made.network.state_dict().items():
+        assert torch.equal(last["network_weights"][name], value)
+
+
 def test_the_target_domain_is_scored_before_unlabelled_images(tmp_path: Path) -> None:
     both = {**UNLABELED, "target_domain": ["Dataset996_Other"]}
     assert trainer(PlainTrainer, tmp_path, plans(streams=both)).scored_role == "target_domain"

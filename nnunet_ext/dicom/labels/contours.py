@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_ext.dicom.geometry import Stack
-from nnunet_ext.dicom.labels.places import slice_at, tolerance_mm
+from nnunet_ext.dicom.labels.places import STRUCTURE_SETS, read_object, slice_at, tolerance_mm
 from nnunet_ext.dicom.series import Acquisition
 from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -32,7 +30,7 @@ def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndar
         InputError: damaged, contours that lie between the images or are inclined to them, or a contour that names
             another image than the one at its place.
     """
-    data = read_object(file)
+    data = read_object(file, STRUCTURE_SETS)
     names = {int(item.ROINumber): str(item.get("ROIName") or "").strip() for item in _items(data, "StructureSetROI")}
     stack = acquisition.stack
     index_of = {item.sop_uid: index for index, item in enumerate(acquisition.slices) if item.frame is None}
@@ -89,22 +87,6 @@ def referenced_images(data: Dataset) -> set[str]:
         for image in _items(contour, "ContourImage")
         if image.get("ReferencedSOPInstanceUID")
     }
-
-
-def read_object(file: Path) -> Dataset:
-    """A whole DICOM object.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    from pydicom import dcmread
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return dcmread(file, force=True)
-    except Exception as error:  # damaged files make pydicom raise a dozen kinds
-        raise InputError(f"{file}: DICOM object is damaged ({first_line(error)}); copy it again") from error
 
 
 def _items(data: Any, name: str) -> Iterator[Any]:

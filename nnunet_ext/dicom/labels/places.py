@@ -1,14 +1,46 @@
-"""Which slice a plane of a label lies on."""
+"""DICOM objects that hold labels, and which slice a plane of a label lies on."""
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnunet_ext.dicom.geometry import Stack
 from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import first_line
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+STRUCTURE_SETS = ("1.2.840.10008.5.1.4.1.1.481.3",)
 
 OFF_SLICE = 0.1  # of the smallest distance between slices: how far a plane may lie off its slice
 ROUNDING_MM = 0.05  # of coordinates that other programs write
+
+
+def read_object(file: Path, classes: Collection[str], *, with_pixels: bool = True) -> Dataset:
+    """A DICOM object of one of these SOP classes.
+
+    Raises:
+        InputError: it cannot be read, or is another kind of object.
+    """
+    from pydicom import dcmread
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = dcmread(file, force=True, stop_before_pixels=not with_pixels)
+            sop_class = str(data.get("SOPClassUID") or "")
+    except Exception as error:  # damaged files make pydicom raise a dozen kinds
+        raise InputError(f"{file}: DICOM object is damaged ({first_line(error)}); copy it again") from error
+    if sop_class not in classes:
+        raise InputError(f"{file}: is damaged or no object that holds labels; copy it again or remove it")
+    return data
 
 
 def tolerance_mm(stack: Stack) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -178,11 +178,19 @@ def _contours(segment: Segment, mask: np.ndarray, source: Source) -> Dataset:
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(points)
             points_mm = _in_patient_mm(points, source.acquisition.stack, index)
-            contour.ContourData = [f"{value:.{DECIMALS}f}" for value in points_mm.ravel()]
+            contour.add(_contour_data(points_mm))
             contours.append(contour)
     if contours:
         result.ContourSequence = contours
     return result
+
+
+def _contour_data(points_mm: np.ndarray) -> Any:
+    """Points (k, 3) as ContourData, in one text: pydicom would look at each of a million numbers."""
+    from pydicom.dataelem import DataElement
+
+    text = "\\".join(f"{value:.{DECIMALS}f}" for value in points_mm.ravel().tolist())
+    return DataElement("ContourData", "DS", text, already_converted=True)
 
 
 def _observation(segment: Segment) -> Dataset:

@@ -76,28 +76,44 @@ def lesions_of(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
     """
     import cc3d
 
+    result = np.zeros(mask.shape, np.uint32)
     if not mask.any():
-        return np.zeros(mask.shape, np.uint32)
+        return result
     stack = acquisition.stack
-    shifts = _shifts_px(stack)
+    box = _bounding_box(mask)
+    inside, shifts = mask[box], _shifts_px(stack)[box[0]]
+    _, rows, columns = inside.shape
     width, height = shifts.max(axis=0)
-    aligned = np.zeros((len(mask), mask.shape[1] + height, mask.shape[2] + width), np.uint8)
-    for layer, (x, y), pixels in zip(aligned, shifts, mask, strict=True):
-        layer[y : y + mask.shape[1], x : x + mask.shape[2]] = pixels
+    aligned = np.zeros((len(inside), rows + height, columns + width), np.uint8)
+    for layer, (x, y), pixels in zip(aligned, shifts, inside, strict=True):
+        layer[y : y + rows, x : x + columns] = pixels
 
-    components = np.asarray(cc3d.connected_components(aligned, connectivity=26)).astype(np.uint32)
+    components = cc3d.connected_components(aligned, connectivity=26)
+    numbers = _numbers_by_volume(components, heights_mm(stack)[box[0]])
+    for layer, (x, y), pixels in zip(components, shifts, result[box], strict=True):
+        pixels[:] = numbers[layer[y : y + rows, x : x + columns]]
+    return result
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """The smallest box that holds a boolean mask with voxels."""
+    bounds = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        found = np.flatnonzero(mask.any(axis=others))
+        bounds.append(slice(int(found[0]), int(found[-1]) + 1))
+    return bounds[0], bounds[1], bounds[2]
+
+
+def _numbers_by_volume(components: np.ndarray, layer_heights_mm: np.ndarray) -> np.ndarray:
+    """New number of each component (0 stays), the largest volume first."""
     volumes = np.zeros(int(components.max()) + 1)
-    for layer, height_mm in zip(components, heights_mm(stack), strict=True):
+    for layer, height_mm in zip(components, layer_heights_mm, strict=True):
         volumes += height_mm * np.bincount(layer.ravel(), minlength=len(volumes))
     order = 1 + np.argsort(-volumes[1:], kind="stable")
     numbers = np.zeros(len(volumes), np.uint32)
     numbers[order] = np.arange(1, len(volumes))
-    ordered = numbers[components]
-
-    result = np.empty(mask.shape, np.uint32)
-    for layer, (x, y), pixels in zip(ordered, shifts, result, strict=True):
-        pixels[:] = layer[y : y + mask.shape[1], x : x + mask.shape[2]]
-    return result
+    return numbers
 
 
 def heights_mm(stack: Stack) -> np.ndarray:

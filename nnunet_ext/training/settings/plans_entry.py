@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.package import made_by
 from nnunet_ext.training.settings.hyperparameters import PRESETS
 
 PLANS_KEY = "nnunet_ext"
+MADE_BY = "made_by"  # name and version of the package that wrote the entry
 ROLES = {
     "general": "labelled data sets of other diseases, merged to lesion; 3=cancer takes only that label",
     "unlabeled": "data sets with images of the same disease in imagesUn",
@@ -37,16 +39,37 @@ class PlansEntry:
             InputError: an entry or a preset that this version does not know.
         """
         try:
-            configuration = cls(**plans.get(PLANS_KEY, {}))
-        except TypeError as error:
-            raise InputError(f"the plans' entry {PLANS_KEY} is of another version: {error}") from error
+            entry = dict(plans.get(PLANS_KEY, {}))
+            writer = entry.pop(MADE_BY, "another version")
+            configuration = cls(**entry)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the plans' entry {PLANS_KEY} is not one of {made_by()}, but of {writer}: {error}"
+                if isinstance(plans.get(PLANS_KEY), dict)
+                else f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset"
+            ) from error
+        configuration._require_shape()
         if configuration.preset not in PRESETS:
             raise InputError(f"the plans name a preset {configuration.preset}; there are {', '.join(PRESETS)}")
         return configuration
 
+    def _require_shape(self) -> None:
+        groups = (self.streams, self.settings, self.normalizations)
+        shaped = isinstance(self.preset, str) and all(isinstance(group, dict) for group in groups)
+        lists = list(self.streams.values()) if shaped else []
+        names = [name for listed in lists if isinstance(listed, list) for name in listed]
+        texts = [*names, *(self.normalizations.values() if shaped else ())]
+        if not shaped or not all(isinstance(one, list) for one in lists) or not all(isinstance(t, str) for t in texts):
+            raise InputError(f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset")
+
     def into_plans(self, plans: dict) -> dict:
         """A copy of the plans that carries this configuration."""
-        return {**plans, PLANS_KEY: asdict(self)}
+        return {**plans, PLANS_KEY: {MADE_BY: made_by(), **asdict(self)}}
+
+
+def record_package(plans: dict) -> None:
+    """Tell who opens the plans, in a result folder or an exported zip, what to install for them."""
+    plans.setdefault(PLANS_KEY, {})[MADE_BY] = made_by()
 
 
 def record_regions(plans: dict, has_regions: bool) -> None:

@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
 from nnunet_ext.nnunet_folders import plain_name
 from nnunet_ext.training.settings.plans_entry import ROLES, PlansEntry
 from nnunet_ext.training.streams.normalization import Window
@@ -30,7 +30,7 @@ def preprocessing_fingerprint(
 ) -> dict:
     """Everything that decides how a case is preprocessed; plain JSON, compared for equality."""
     settings = configuration.configuration
-    own_normalization = {} if window is None else {"normalization": str(window)}
+    own_normalization = {} if window is None else {"normalization": str(window), "cropped": "above the lower bound"}
     return {
         **own_normalization,
         "transpose_forward": plans.transpose_forward,
@@ -89,7 +89,9 @@ class Stream:
     def manifest(self) -> dict | None:
         """The record of a finished preprocessing: plans fingerprint, source files and case names."""
         path = self.folder / MANIFEST
-        return load_json(str(path)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        return read_object(path, f"delete {self.folder} and configure again", {"plans": dict, "cases": list})
 
     def is_done(self, case: str) -> bool:
         """True where every file of the case is there; files appear only when they are complete."""

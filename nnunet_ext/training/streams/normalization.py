@@ -74,7 +74,10 @@ class Window:
 
 
 def normalize_by(window: Window, preprocessor: DefaultPreprocessor, image: np.ndarray) -> np.ndarray:
-    """Let nnU-Net's preprocessor use ``window`` and keep the whole image, in which zero is not background.
+    """Let nnU-Net's preprocessor use ``window`` and crop what lies at its lower bound all around the image.
+
+    nnU-Net crops to where any channel is nonzero. In images of such a stream zero may be tissue, and their background
+    may be anything up to the lower bound.
 
     Args:
         window: the stream's normalisation.
@@ -82,13 +85,12 @@ def normalize_by(window: Window, preprocessor: DefaultPreprocessor, image: np.nd
         image: ``[channels, *spatial]``.
 
     Returns:
-        The image for :meth:`run_case_npy`, with a channel of ones behind the others: nnU-Net crops to where any
-        channel is nonzero, then normalises, and there the ones are dropped.
+        The image for :meth:`run_case_npy`: normalised, and moved so that the lower bound is 0 until it is cropped. An
+        image that is nothing but background keeps its size.
     """
 
     def own_normalization(data: np.ndarray, *_: object) -> np.ndarray:
-        return window(data[:-1])
+        return data + window.outside
 
     preprocessor._normalize = own_normalization
-    ones = np.ones_like(image[:1])
-    return np.concatenate((image, ones))
+    return window(image) - window.outside

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
@@ -19,7 +19,10 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
 from nnunet_ext.atomic_json import write_json
+from nnunet_ext.declared_size import shape_in_header
 from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
+from nnunet_ext.nnunet_files import read_dataset_json
 from nnunet_ext.nnunet_folders import plain_name
 from nnunet_ext.training.streams.location import (
     CASE_FILES,
@@ -60,40 +63,100 @@ class CaseSettings:
 def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     """The cases of a raw data set that a role uses: imagesTr with labelsTr, or imagesUn for unlabelled ones.
 
+    A target domain without imagesUn gives its imagesTr, whose labels are not looked at.
+
     Raises:
         InputError: the folder is missing or empty, a file has no channel number, or a label file is missing.
     """
     labelled = role not in UNLABELLED_ROLES
     if labelled and "ignore" in dataset_json["labels"]:
         raise InputError(f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert without it")
-    if labelled and "dataset" in dataset_json:  # nnU-Net's list of files that lie elsewhere
-        listed = get_filenames_of_train_images_and_targets(str(raw_folder), dataset_json)
-        cases = [RawCase(str(name), entry["images"], entry["label"]) for name, entry in listed.items()]
+    if labelled:
+        return labelled_cases(raw_folder, dataset_json)
+    return unlabelled_cases(raw_folder, dataset_json, labels_ignored=ignores_labels(role, raw_folder))
+
+
+def ignores_labels(role: str, raw_folder: Path) -> bool:
+    """Whether a stream without labels takes the images of a labelled data set, which has no imagesUn."""
+    has_only_labelled = (raw_folder / "imagesTr").is_dir() and not (raw_folder / "imagesUn").is_dir()
+    return role == "target_domain" and has_only_labelled
+
+
+def labelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
+    """The training cases of a raw data set.
+
+    Raises:
+        InputError: the folder is missing or empty, a file has no channel number, or a label file is missing.
+    """
+    if "dataset" in dataset_json:  # nnU-Net's list of files that lie elsewhere
+        cases = _listed_cases(raw_folder, dataset_json)
     else:
-        cases = _cases_in_folder(raw_folder, dataset_json["file_ending"], labelled)
+        ending = dataset_json["file_ending"]
+        images = images_by_case(raw_folder / "imagesTr", ending, "labelled", "convert the data set with labels")
+        labels = {name: str(raw_folder / "labelsTr" / f"{name}{ending}") for name in images}
+        cases = [RawCase(name, files, labels[name]) for name, files in images.items()]
+    for case in cases:
+        if not Path(str(case.label)).is_file():
+            raise InputError(f"{case.label}: label of case {case.name} is missing; convert the data set again")
+    return _named(cases, raw_folder)
+
+
+def unlabelled_cases(raw_folder: Path, dataset_json: dict, labels_ignored: bool = False) -> list[RawCase]:
+    """The cases of a raw data set's imagesUn, or those of imagesTr without their labels.
+
+    Raises:
+        InputError: the folder is missing or empty, or a file has no channel number.
+    """
+    folder = raw_folder / ("imagesTr" if labels_ignored else "imagesUn")
+    mend = "convert the data set with --unlabeled"
+    images = images_by_case(folder, dataset_json["file_ending"], "unlabelled", mend)
+    return _named([RawCase(name, files, None) for name, files in images.items()], raw_folder)
+
+
+def _named(cases: list[RawCase], raw_folder: Path) -> list[RawCase]:
     for case in cases:
         plain_name(case.name, f"{raw_folder / 'dataset.json'}: case")
-        if case.label is not None and not Path(case.label).is_file():
-            raise InputError(f"{case.label}: label of case {case.name} is missing; the {role} stream needs labels")
+        gone = [image for image in case.images if not Path(image).is_file()]
+        if gone:
+            what = "is a link that leads to no file" if Path(gone[0]).is_symlink() else "no such file"
+            raise InputError(f"{gone[0]}: {what}; bring back the image of case {case.name}, or remove it")
     if not cases:
-        raise InputError(f"{raw_folder}: no images for the {role} stream; convert the data set again")
+        raise InputError(f"{raw_folder}: no images; convert the data set again")
     return cases
 
 
-def _cases_in_folder(raw_folder: Path, ending: str, labelled: bool) -> list[RawCase]:
-    folder = raw_folder / ("imagesTr" if labelled else "imagesUn")
+def _listed_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
+    """The cases of nnU-Net's list of files."""
+    try:
+        listed = get_filenames_of_train_images_and_targets(str(raw_folder), dataset_json)
+        return [RawCase(str(name), list(entry["images"]), str(entry["label"])) for name, entry in listed.items()]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{raw_folder / 'dataset.json'}: 'dataset' is no list of images and labels; mend it"
+        ) from error
+
+
+def images_by_case(folder: Path, ending: str, what: str, mend: str) -> dict[str, list[str]]:
+    """Image files of each case in a folder, channels in order.
+
+    Args:
+        folder: ``imagesTr`` or the like.
+        ending: of its files.
+        what: kind of images that live there, for the message.
+        mend: what to do where the folder is missing, for the message.
+
+    Raises:
+        InputError: no such folder, or a file has no channel number.
+    """
     if not folder.is_dir():
-        what = "labelled images live in imagesTr" if labelled else "unlabelled images live in imagesUn"
-        mend = "convert the data set with labels" if labelled else "convert the data set with --unlabeled"
-        raise InputError(f"{folder}: no such folder; {what}, {mend}")
+        raise InputError(f"{folder}: no such folder; {what} images live in {folder.name}, {mend}")
     images: dict[str, list[str]] = {}
     for file in sorted(file for file in folder.iterdir() if file.name.endswith(ending) and file.name[0] != "."):
         match = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(ending)}", file.name)
         if match is None:
             raise InputError(f"{file}: has no channel number; nnU-Net names images CASE_0000{ending}")
         images.setdefault(match[1], []).append(str(file))
-    labels = {name: str(raw_folder / "labelsTr" / f"{name}{ending}") if labelled else None for name in images}
-    return [RawCase(name, files, labels[name]) for name, files in images.items()]
+    return images
 
 
 def lesion_values(stream: Stream, dataset_json: dict) -> list[int] | None:
@@ -124,7 +187,7 @@ def preprocess_stream(
         InputError: cases that cannot be read, the first of them named; the others are done and kept.
     """
     configuration = plans.get_configuration(configuration_name)
-    dataset_json = load_json(str(raw_folder / "dataset.json"))
+    dataset_json = read_dataset_json(raw_folder / "dataset.json", "convert the data set again")
     cases = raw_cases(stream.role, raw_folder, dataset_json)
     values = lesion_values(stream, dataset_json)
     record = {
@@ -157,7 +220,7 @@ def _begin(folder: Path, record: dict) -> None:
         InputError: the folder holds something else.
     """
     begun = folder / "begun.json"
-    if begun.is_file() and load_json(str(begun)) == record:
+    if begun.is_file() and read_object(begun, f"delete {folder} and run again") == record:
         return
     if begun.is_file():
         shutil.rmtree(folder)
@@ -172,6 +235,10 @@ def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
     """Preprocess one case; returns what went wrong, in one line. Every reader raises exceptions of its own."""
     try:
         preprocess_case(case, settings)
+    except InputError as error:
+        text = str(error)
+        named = text.startswith((settings.folder, *case.images, *filter(None, [case.label])))
+        return text if named else f"{case.images[0]}: {text}"
     except Exception as error:
         return f"{case.images[0]}: {first_line(error)}"
     return None
@@ -189,6 +256,9 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     plans = PlansManager(settings.plans)
     configuration = plans.get_configuration(settings.configuration)
     reader = determine_reader_writer_from_dataset_json(settings.dataset_json, case.images[0], verbose=False)()
+    for file in (*case.images, *filter(None, [case.label])):
+        with suppress(RuntimeError):  # of a format that another reader knows
+            shape_in_header(Path(file))
     data, properties = reader.read_images(case.images)
     channels = len(settings.dataset_json["channel_names"])
     if len(data) != channels:
@@ -211,7 +281,11 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     )
     properties.setdefault("class_locations", {})  # nnU-Net's loader reads it for every case
     arrays = data.astype(np.float32, copy=False), label.astype(np.int16, copy=False)
-    _save(*arrays, properties, Path(settings.folder) / case.name, configuration)
+    try:
+        _save(*arrays, properties, Path(settings.folder) / case.name, configuration)
+    except (OSError, RuntimeError) as error:  # the second from blosc2, which leaves out the reason
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(f"{settings.folder}: cannot write case {case.name} ({reason}); is the disk full?") from error
 
 
 def _usable_spacing(spacing: list[float], plans: PlansManager, configuration: ConfigurationManager) -> list[float]:

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,13 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
     return weights
 
 
-def read_content(checkpoint: Path, advice: str) -> Any:
+def read_content(checkpoint: Path, advice: str, *, mapped: bool = False) -> Any:
     """Read what a checkpoint holds, on the CPU, without executing code from it.
 
     Args:
         checkpoint: a ``.pth`` or ``.safetensors`` file, see :func:`read_weights`.
         advice: what the user should do if that fails.
+        mapped: read tensors only when they are looked at, where PyTorch can.
 
     Raises:
         InputError: missing or unreadable file, or other objects in it.
@@ -64,18 +66,18 @@ def read_content(checkpoint: Path, advice: str) -> Any:
     if not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such checkpoint; {advice}")
     try:
-        return _content(checkpoint)
+        return _content(checkpoint, mapped and zipfile.is_zipfile(checkpoint))
     except Exception as error:  # a torn or hostile file may raise anything
         raise InputError(f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}") from error
 
 
-def _content(checkpoint: Path) -> Any:
+def _content(checkpoint: Path, mapped: bool) -> Any:
     if checkpoint.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(checkpoint, device="cpu")
     with torch.serialization.safe_globals(NUMPY_NUMBERS):
-        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+        return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _reason(error: Exception) -> str:

@@ -166,15 +166,7 @@ def _under_our_names(
     """
     ours = set(network.state_dict())
     weights = _without_counted_children(weights, network)
-    matches: Counter[tuple[str, str]] = Counter()
-    for name in weights:
-        ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
-        for end in ends:
-            prefix = name[:end]
-            if name[end:] in ours:
-                matches[prefix, ""] += 1
-            if TARGET + name[end:] in ours and not f".{prefix}".endswith(f".{TARGET}"):
-                matches[prefix, TARGET] += 1
+    matches = _prefix_matches(weights, ours)
     if not matches:
         raise InputError(
             f"{checkpoint}: none of its {len(weights)} weights has a counterpart by name; it has for instance "
@@ -189,10 +181,25 @@ def _under_our_names(
     return {instead + name[len(theirs) :]: value for name, value in weights.items() if name.startswith(theirs)}
 
 
-def _without_counted_children(weights: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
-    """The weights with names for numbers where a file counts the network's children: ``backbone.4.0.conv1.weight``.
+def _prefix_matches(weights: Iterable[str], ours: set[str]) -> Counter[tuple[str, str]]:
+    """How many names have a counterpart, by the prefix to remove and the one to put in its place."""
+    matches: Counter[tuple[str, str]] = Counter()
+    for name in weights:
+        ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        for end in ends:
+            prefix = name[:end]
+            if name[end:] in ours:
+                matches[prefix, ""] += 1
+            if TARGET + name[end:] in ours and not f".{prefix}".endswith(f".{TARGET}"):
+                matches[prefix, TARGET] += 1
+    return matches
 
-    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of them fit thereby.
+
+def _without_counted_children(weights: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
+    """Name weights whose file counts the children of the network: ``backbone.4.0.conv1.weight``.
+
+    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of them fit
+    thereby, also behind a constant prefix.
     """
     children = [name for name, _ in network.named_children()]
     named = {}
@@ -202,7 +209,8 @@ def _without_counted_children(weights: Mapping[str, torch.Tensor], network: nn.M
             named[f"{children[int(counted[1])]}.{counted[2]}"] = value
 
     ours = set(network.state_dict())
-    return named if len(ours & set(named)) > len(ours & set(weights)) else weights
+    fitting_now = max(_prefix_matches(weights, ours).values(), default=0)
+    return named if len(ours & set(named)) > fitting_now else weights
 
 
 def _counterpart(names: list[str], source: Mapping[str, torch.Tensor]) -> torch.Tensor | None:

@@ -12,7 +12,7 @@ from nnunet_ext.dicom.labels.contours import filled, masks_of_contours
 from nnunet_ext.dicom.writing.contours import outlines, write_contours
 from nnunet_ext.dicom.writing.segments import Segment
 from nnunet_ext.dicom.writing.source import Source
-from tests.dicom.writing.conftest import MODEL
+from tests.dicom.writing.geometries import MODEL
 from tests.dicom.writing.validators import dciodvfy_errors
 
 Segments = tuple[Segment, ...]
@@ -46,8 +46,8 @@ def test_a_hole_is_part_of_the_outline() -> None:
 def test_a_box_in_patient_coordinates(tmp_path: Path, regular: Source, segments: Segments) -> None:
     mask = np.zeros((9, 24, 20), np.uint8)
     mask[4, 10:13, 5:11] = 2
-    data = write_contours(tmp_path / "rt.dcm", mask, regular, segments, MODEL, series_number=1004)
-    lung, lesion = data.ROIContourSequence
+    write_contours(tmp_path / "rt.dcm", mask, regular, segments, MODEL, series_number=1004)
+    lung, lesion = pydicom.dcmread(tmp_path / "rt.dcm").ROIContourSequence
     assert "ContourSequence" not in lung
     (contour,) = lesion.ContourSequence
     points_mm = np.array(contour.ContourData, float).reshape(-1, 3)

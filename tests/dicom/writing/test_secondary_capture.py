@@ -13,7 +13,7 @@ from nnunet_ext.dicom.writing.secondary_capture import FILL, SMALLEST_SIDE_PX, o
 from nnunet_ext.dicom.writing.segments import Model, Segment, segments_of
 from nnunet_ext.dicom.writing.source import Source, read_source
 from nnunet_ext.errors import InputError
-from tests.dicom.writing.conftest import (
+from tests.dicom.writing.geometries import (
     COLUMNS,
     MODEL,
     ROWS,

@@ -14,7 +14,7 @@ from nnunet_ext.dicom.writing.segmentation import SegmentationKind, write_segmen
 from nnunet_ext.dicom.writing.segments import Segment, segments_of
 from nnunet_ext.dicom.writing.source import Source, new_series_numbers, read_source
 from nnunet_ext.errors import InputError
-from tests.dicom.writing.conftest import MODEL, SPACING_MM, STEP_MM, acquisition_below, write_geometry
+from tests.dicom.writing.geometries import MODEL, SPACING_MM, STEP_MM, acquisition_below, write_geometry
 from tests.dicom.writing.validators import dciodvfy_errors, program
 
 KINDS = get_args(SegmentationKind)

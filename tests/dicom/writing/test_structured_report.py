@@ -16,7 +16,7 @@ from nnunet_ext.dicom.writing.segmentation import write_segmentation
 from nnunet_ext.dicom.writing.segments import Segment
 from nnunet_ext.dicom.writing.source import Source
 from nnunet_ext.dicom.writing.structured_report import write_report
-from tests.dicom.writing.conftest import COLUMNS, MODEL, ROWS, SLICES
+from tests.dicom.writing.geometries import COLUMNS, MODEL, ROWS, SLICES
 from tests.dicom.writing.validators import dciodvfy_errors, program
 
 Segments = tuple[Segment, ...]

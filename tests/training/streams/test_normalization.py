@@ -70,17 +70,24 @@ def preprocessed(root: Path, raw: Path, manager: PlansManager, normalization: st
     return data[0], segmentation[0], properties
 
 
-def test_a_windowed_stream_keeps_the_whole_image_and_no_other_statistics(tmp_path: Path) -> None:
+def test_a_windowed_stream_is_cropped_at_its_lower_bound_and_needs_no_other_statistics(tmp_path: Path) -> None:
     raw, hounsfield = write_ct(tmp_path)
     manager = PlansManager(plans())
     as_planned, *_ = preprocessed(tmp_path, raw, manager, None)
-    data, segmentation, properties = preprocessed(tmp_path, raw, manager, "window(0,80)")
-
-    assert as_planned.shape == (4, 12, 10)  # nnU-Net takes 0 for background and crops
-    assert data.shape == segmentation.shape == hounsfield.shape
-    np.testing.assert_allclose(data, hounsfield.clip(0, 80) / 40 - 1, atol=1e-6)
+    whole, segmentation, properties = preprocessed(tmp_path, raw, manager, "window(-10,80)")
+    np.testing.assert_allclose(whole, (hounsfield.clip(-10, 80) + 10) / 45 - 1, atol=1e-6)  # 0 HU is tissue
     assert not segmentation[:].any()  # nothing lies outside
     assert properties["class_locations"] == {}
+
+    cropped, *_ = preprocessed(tmp_path, raw, manager, "window(0,80)")
+    assert as_planned.shape == cropped.shape == (4, 12, 10)
+    np.testing.assert_allclose(cropped, hounsfield[:, 6:18, 5:15].clip(0, 80) / 40 - 1, atol=1e-6)
+
+
+def test_an_image_of_nothing_but_background_keeps_its_size(tmp_path: Path) -> None:
+    raw, hounsfield = write_ct(tmp_path)
+    data, *_ = preprocessed(tmp_path, raw, PlansManager(plans()), "window(2000,3000)")
+    assert data.shape == hounsfield.shape and (data[:] == -1).all()
 
 
 def test_both_normalizations_lie_side_by_side_and_each_plans_entry_finds_its_own(tmp_path: Path) -> None:
@@ -105,4 +112,5 @@ def test_the_fingerprint_of_streams_without_a_window_is_as_it_was(tmp_path: Path
     assert preprocessing_fingerprint(manager, configuration, Window(0, 80)) == {
         **without,
         "normalization": "window(0,80)",
+        "cropped": "above the lower bound",
     }

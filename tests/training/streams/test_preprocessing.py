@@ -1,6 +1,8 @@
 """Streams: what is written, when it is redone, what is refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from nnunet_ext.training.streams.location import Stream, stream_keys
 from nnunet_ext.training.streams.preprocessing import preprocess_stream
 from tests.miniature_plans import plans
 from tests.miniature_raw import write_raw
+
+REPOSITORY = Path(__file__).parents[3]
 
 
 class Place:
@@ -263,3 +267,26 @@ def test_case_names_cannot_lead_out_of_the_stream(tmp_path: Path) -> None:
     (raw / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"case '\.\./\.\./evil' is a path"):
         Place(tmp_path).run(raw)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
+def test_a_full_disk_is_not_blamed_on_the_images(tmp_path: Path) -> None:
+    """No file may grow beyond a few bytes, as on a full disk."""
+    raw = write_raw(tmp_path / "raw", "Dataset998_Other", 2, (64, 64))
+    code = f"""
+import resource, sys
+from pathlib import Path
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunet_ext.errors import InputError
+from nnunet_ext.training.streams.location import Stream
+from nnunet_ext.training.streams.preprocessing import preprocess_stream
+from tests.miniature_plans import plans
+manager = PlansManager(plans())
+stream = Stream.locate("general", "Dataset998_Other", {str(tmp_path)!r}, manager.get_configuration("2d"))
+stream.folder.mkdir(parents=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+preprocess_stream(stream, Path({str(raw)!r}), manager, "2d", 1)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 1 and "cannot write" in last and "Traceback" not in ended.stderr, ended.stderr

@@ -1,0 +1,31 @@
+"""Generated brains as suites use them: MR, CT, and which of their slices are similar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dataset_conversion.phantom_brains import MR, UNLABELED_CT, write_brain_sets
+from nnunet_ext.synthesis.data_set_matching import Pairing, match_data_sets
+from nnunet_ext.synthesis.matches import write_matches
+from nnunet_ext.synthesis.matching import Weights
+from nnunet_ext.synthesis.slice_measures import (
+    BRAIN_WINDOW_HU,
+    HAEMORRHAGE_HU,
+    LesionBand,
+    Measuring,
+    slices_with_labels,
+    slices_without_labels,
+)
+
+MATCHES = f"{{raw}}/{MR}/matches.json"  # as rows of a suite name it
+SIMILAR_SLICES = 5  # of 60 CT slices; the paper takes 20 of 15480
+
+
+def write_matched_brains(raw: Path) -> None:
+    """Write the generated data sets, and beside the MR images which CT slices resemble them."""
+    write_brain_sets(raw)
+    source = Measuring(slices_with_labels(MR, raw), None, None)
+    band = LesionBand(*HAEMORRHAGE_HU)
+    target = Measuring(slices_without_labels(UNLABELED_CT, raw), BRAIN_WINDOW_HU, band)
+    pairing = Pairing(SIMILAR_SLICES, Weights(), 0, f"{band.low:g}:{band.high:g}")
+    write_matches(match_data_sets(source, target, pairing, processes=1), raw / MR / "matches.json")

@@ -1,0 +1,107 @@
+"""COVID-SemiSeg as suites use it: the user's download, converted to small slices, in five folds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataset_conversion.conversion import convert
+from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.errors import InputError
+from nnunet_ext.nnunet_folders import environment_folder
+
+DOWNLOAD = "COVID_SEMISEG"  # environment variable: folder of the unpacked download
+FOLDS = 5
+MULTICLASS = tuple(f"Dataset{520 + fold}_CovidSemiSegFold{fold}" for fold in range(FOLDS))
+UNLABELED = "Dataset525_CovidSemiSegUnlabeled"
+
+
+@dataclass(frozen=True)
+class FoldsOfSlices:
+    """Writes the labelled slices in five folds, and the unlabelled ones as a data set of their own.
+
+    Data set k of ``MULTICLASS`` trains on the labelled slices without the k-th fifth. Its test set are the official
+    test slices where the download has them, else the k-th fifth. All slices become ``size`` x ``size`` pixels.
+    """
+
+    size: int = 128
+    unlabeled: int | None = None  # so many, evenly spread over the volumes; None: all
+
+    def __call__(self, raw: Path) -> None:
+        """Write all data sets into nnU-Net's folder of raw data sets.
+
+        Raises:
+            InputError: the user names no download, or a slice of it cannot be converted.
+        """
+        source = environment_folder(DOWNLOAD)
+        scratch = raw / ".converted"
+        labels = "ggo,consolidation"
+        labelled = converted(
+            CovidSemiSeg(source, labels_wanted=labels, resize=self.size), scratch / "Dataset001_Labelled"
+        )
+        for fold, name in enumerate(MULTICLASS):
+            write_fold(labelled, raw / name, fold)
+
+        images = converted(CovidSemiSeg(source, unlabeled=True, resize=self.size), scratch / "Dataset002_Unlabelled")
+        write_unlabeled(images, raw / UNLABELED, self.unlabeled)
+        shutil.rmtree(scratch)
+
+
+def converted(converter: CovidSemiSeg, folder: Path) -> Path:
+    """Convert a part of the download, and return its folder.
+
+    Raises:
+        InputError: a slice cannot be converted.
+    """
+    summary = convert(converter, folder)
+    if summary.problems:
+        raise InputError(f"{summary.problems[0]} ({len(summary.problems)} slices of the download have such problems)")
+    return folder
+
+
+def write_fold(labelled: Path, folder: Path, fold: int) -> None:
+    """Write one fold of a converted data set.
+
+    Args:
+        labelled: with imagesTr and labelsTr, and imagesTs and labelsTs where the download has test slices.
+        folder: to write.
+        fold: every fifth case, from this one on, is left out of training.
+    """
+    cases = sorted(path.stem for path in (labelled / "labelsTr").glob("*.png"))
+    held_out = cases[fold::FOLDS]
+    training = [case for case in cases if case not in held_out]
+    _copy_cases(labelled, folder, training, "Tr", "Tr")
+    if (labelled / "imagesTs").is_dir():
+        official = sorted(path.stem for path in (labelled / "labelsTs").glob("*.png"))
+        _copy_cases(labelled, folder, official, "Ts", "Ts")
+    else:
+        _copy_cases(labelled, folder, held_out, "Tr", "Ts")
+    _write_dataset_json(labelled, folder, len(training))
+
+
+def write_unlabeled(images: Path, folder: Path, count: int | None) -> None:
+    """Write all images of a converted data set, or so many at even steps of their order, which is by volume."""
+    files = sorted((images / "imagesUn").glob("*.png"))
+    wanted = len(files) if count is None else min(count, len(files))
+    (folder / "imagesUn").mkdir(parents=True)
+    for index in range(wanted):
+        file = files[index * len(files) // wanted]
+        shutil.copyfile(file, folder / "imagesUn" / file.name)
+    _write_dataset_json(images, folder, 0)
+
+
+def _copy_cases(source: Path, folder: Path, cases: Sequence[str], part: str, new_part: str) -> None:
+    for kind, ending in (("images", "_0000.png"), ("labels", ".png")):
+        target = folder / f"{kind}{new_part}"
+        target.mkdir(parents=True)
+        for case in cases:
+            shutil.copyfile(source / f"{kind}{part}" / f"{case}{ending}", target / f"{case}{ending}")
+
+
+def _write_dataset_json(source: Path, folder: Path, training_cases: int) -> None:
+    content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    write_json({**content, "name": folder.name, "numTraining": training_cases}, folder / "dataset.json")

@@ -1,0 +1,46 @@
+"""What a header declares against what its file can hold: nothing is reserved for a file that lies."""
+
+import math
+from pathlib import Path
+
+from nnunet_ext.errors import InputError
+
+DEFLATE_RATIO = 1032  # a byte of gzip, PNG or zlib holds no more (zlib's technical details)
+SLACK_BYTES = 1 << 16
+
+
+def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
+    """Refuse a file that is too small for what its header declares.
+
+    Args:
+        path: of the file.
+        declared_bytes: header and voxels, unpacked.
+        compressed: whether they may be.
+
+    Raises:
+        InputError: they do not fit into the file.
+    """
+    size = path.stat().st_size
+    most = size * DEFLATE_RATIO + SLACK_BYTES if compressed else size
+    if declared_bytes > most:
+        raise InputError(
+            f"{path}: is truncated or damaged (its header declares {declared_bytes} bytes, more than its {size} bytes "
+            "can hold); download it again"
+        )
+
+
+def shape_in_header(path: Path) -> tuple[int, ...]:
+    """Shape of an image file of any format as its header declares it, axes slowest first, without colours.
+
+    Raises:
+        InputError: more voxels than the file can hold.
+        RuntimeError: SimpleITK cannot read the header.
+    """
+    import SimpleITK  # slow to import
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    shape = reader.GetSize()[::-1]
+    require_size(path, math.prod(shape), compressed=True)  # a byte per voxel at least
+    return tuple(shape)

@@ -1,0 +1,190 @@
+"""The segments of a DICOM Segmentation as masks on the slices of a series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnunet_ext.dicom.geometry import Stack, directions_of
+from nnunet_ext.dicom.labels.places import SEGMENTATIONS, read_object, slice_at
+from nnunet_ext.dicom.series import Acquisition
+from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import first_line
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+DIRECTION_TOLERANCE = 1e-2  # of the components of unit vectors
+SPACING_TOLERANCE = 1e-2  # of the distance between pixels
+SHIFT_TOLERANCE = 0.2  # of a pixel: how far the pixels of frame and image may lie apart
+PRESENT = 0.5  # of the largest value from which a fraction counts as inside
+
+
+def masks_of_segmentation(file: Path, acquisition: Acquisition) -> dict[str, np.ndarray]:
+    """Masks (n, row, column) of all segments, by their labels; of binary, fractional and label-map segmentations.
+
+    Frames are placed by their own position and orientation; rows and columns may run the other way or be swapped, and a
+    frame may show a part of the image or more. A fraction of at least a half counts as inside. Segments of one
+    label are united.
+
+    Raises:
+        InputError: damaged, or frames that do not lie on the images.
+    """
+    data = read_object(file, SEGMENTATIONS)
+    stack = acquisition.stack
+    shape = (len(acquisition.slices), stack.rows, stack.columns)
+    names = segment_names(data)
+    masks = {name: np.zeros(shape, bool) for name in names.values()}
+    limit = PRESENT * int(data.get("MaximumFractionalValue") or 1)
+    fractional = str(data.get("SegmentationType")) == "FRACTIONAL"
+
+    for frame in _frames(file, data):
+        if not frame.pixels.any():
+            continue
+        try:
+            index = slice_at(float(frame.position_mm @ stack.directions[2]), stack)
+            if index is None:
+                continue
+            placed = _on_image(frame, stack, index)
+        except InputError as error:
+            raise InputError(f"{file}: a frame with a segment {error}") from error
+        if frame.number is not None:
+            masks[_name(file, names, frame.number)][index] |= (placed >= limit) if fractional else (placed > 0)
+            continue
+        for value in np.unique(placed):  # a label map: the values are the segments
+            if value and (value in names or not is_background(data, int(value))):
+                masks[_name(file, names, int(value))][index] |= placed == value
+    return masks
+
+
+def segment_names(data: Dataset) -> dict[int, str]:
+    """Label by segment number; the background of a label map is no segment."""
+    names = {}
+    for segment in data.get("SegmentSequence") or ():
+        number = int(segment.SegmentNumber)
+        if not is_background(data, number):
+            names[number] = str(segment.get("SegmentLabel") or "").strip() or f"Segment {number}"
+    return names
+
+
+def is_background(data: Dataset, number: int) -> bool:
+    """Whether a value of a label map stands for what is no segment."""
+    return number == 0 and str(data.get("SegmentationType")) == "LABELMAP"
+
+
+def referenced_series(data: Dataset) -> set[str]:
+    """Series that a segmentation says it was made from."""
+    return {str(item.SeriesInstanceUID) for item in data.get("ReferencedSeriesSequence") or ()}
+
+
+def referenced_images(data: Dataset) -> set[str]:
+    """Images that the segmentation, or one of its frames, names."""
+    items = [*(data.get("SourceImageSequence") or ())]
+    for series in data.get("ReferencedSeriesSequence") or ():
+        items += series.get("ReferencedInstanceSequence") or ()
+    for group in _groups(data):
+        for derivation in group.get("DerivationImageSequence") or ():
+            items += derivation.get("SourceImageSequence") or ()
+    return {str(item.ReferencedSOPInstanceUID) for item in items if item.get("ReferencedSOPInstanceUID")}
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Pixels (row, column) and where they lie. ``number`` is the segment's, None in a label map."""
+
+    pixels: np.ndarray
+    number: int | None
+    position_mm: np.ndarray
+    directions: np.ndarray
+    spacing_mm: tuple[float, float]  # between columns, rows
+
+
+def _groups(data: Dataset) -> list[Any]:
+    return [*(data.get("SharedFunctionalGroupsSequence") or ()), *(data.get("PerFrameFunctionalGroupsSequence") or ())]
+
+
+def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
+    """All frames of a segmentation.
+
+    Raises:
+        InputError: the pixels or the place of a frame cannot be read.
+    """
+    groups = list(data.get("PerFrameFunctionalGroupsSequence") or ())
+    shared_groups: list[Any] = list(data.get("SharedFunctionalGroupsSequence") or [])
+    shared = shared_groups[0] if shared_groups else {}
+    try:
+        pixels = np.asarray(data.pixel_array)
+        pixels = pixels[None] if pixels.ndim == 2 else pixels
+    except Exception as error:  # decoders raise a dozen kinds
+        raise InputError(f"{file}: its pixels cannot be read ({first_line(error)}); copy it again") from error
+    if len(groups) != len(pixels):
+        raise InputError(f"{file}: has {len(pixels)} frames but describes {len(groups)}; copy it again")
+    for group, frame in zip(groups, pixels, strict=True):
+        try:
+            yield _frame(group, shared, frame, str(data.get("SegmentationType")) == "LABELMAP")
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise InputError(f"{file}: a frame has no place or no segment; export it again") from error
+
+
+def _frame(group: Any, shared: Any, pixels: np.ndarray, label_map: bool) -> _Frame:
+    def item(name: str) -> Any:
+        items = group.get(name) or shared.get(name) or []
+        return items[0]
+
+    number = None if label_map else int(item("SegmentIdentificationSequence").ReferencedSegmentNumber)
+    row_mm, column_mm = (float(value) for value in item("PixelMeasuresSequence").PixelSpacing)
+    orientation = [float(value) for value in item("PlaneOrientationSequence").ImageOrientationPatient]
+    position_mm = np.array(item("PlanePositionSequence").ImagePositionPatient, float)
+    if position_mm.shape != (3,):
+        raise ValueError("a position of three coordinates")
+    return _Frame(pixels, number, position_mm, directions_of(orientation), (column_mm, row_mm))
+
+
+def _name(file: Path, names: dict[int, str], number: int) -> str:
+    if number not in names:
+        raise InputError(f"{file}: shows segment {number}, which it does not describe; export it again")
+    return names[number]
+
+
+def _on_image(frame: _Frame, stack: Stack, index: int) -> np.ndarray:
+    """The frame's pixels at the pixels of a slice, zero where it shows none.
+
+    Raises:
+        InputError: its pixels are others than those of the slice.
+    """
+    turned = np.round(stack.directions @ frame.directions.T)  # of image axes (x, y, normal) by frame axes
+    if np.abs(stack.directions @ frame.directions.T - turned).max() > DIRECTION_TOLERANCE or not turned[2, 2]:
+        raise InputError("is inclined to the images; it was made on other images")
+    swapped = bool(turned[0, 1])
+    pixels = frame.pixels.T if swapped else frame.pixels
+    spacing_mm = frame.spacing_mm[::-1] if swapped else frame.spacing_mm
+    if not np.allclose(spacing_mm, stack.spacing_mm, rtol=SPACING_TOLERANCE):
+        raise InputError("has other pixels than the images; it was made on other images")
+
+    signs = turned[:2, :2].sum(axis=1)  # of the image's columns and rows: 1, or -1 where the frame runs against them
+    corner_mm = (frame.position_mm @ stack.directions.T)[:2] - stack.offsets_mm[index, :2]
+    first = corner_mm / np.array(stack.spacing_mm)
+    lengths = np.array(pixels.shape[::-1])
+    first = np.where(signs > 0, first, first - (lengths - 1))
+    begin = np.round(first).astype(int)
+    if np.abs(first - begin).max() > SHIFT_TOLERANCE:
+        raise InputError("lies between the pixels of the images; it was made on other images")
+    pixels = pixels[:: int(signs[1]), :: int(signs[0])]
+    return _window(pixels, begin, (stack.rows, stack.columns))
+
+
+def _window(pixels: np.ndarray, begin: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels whose first lies at ``begin`` (column, row) of a picture of that shape."""
+    result = np.zeros(shape, pixels.dtype)
+    x, y = int(begin[0]), int(begin[1])
+    height, width = pixels.shape
+    rows = slice(max(y, 0), max(0, min(y + height, shape[0])))
+    columns = slice(max(x, 0), max(0, min(x + width, shape[1])))
+    part = pixels[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+    if part.size and rows.stop > rows.start and columns.stop > columns.start:
+        result[rows, columns] = part
+    return result

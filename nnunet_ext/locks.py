@@ -1,0 +1,144 @@
+"""Locks between processes, also of several machines on one file system; a kill releases them.
+
+They are the process's own (POSIX record locks): a program that a process becomes keeps them, workers that it forks
+do not, and taking one again in the same process succeeds. Within its file a lock says who holds it.
+"""
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nnunet_ext.errors import InputError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: no lock
+    fcntl = None  # type: ignore[assignment]
+
+LONGEST_HOLDER = 200  # characters
+
+_held_until_the_end: dict[Path, int] = {}  # the open file by lock
+
+
+@contextmanager
+def held(lock: Path, *, keep_file: bool = True) -> Iterator[None]:
+    """Hold the lock, after waiting for whoever has it; say so where that takes time."""
+    file = acquire(lock, wait=False)
+    if file is None:
+        sys.stderr.write(f"{lock.parent}: waiting for {holder(lock)}\n")
+        file = acquire(lock, wait=True)
+    assert file is not None
+    try:
+        yield
+    finally:
+        if not keep_file:
+            lock.unlink(missing_ok=True)  # before it is released, so that nobody can have taken it
+        os.close(file)
+
+
+@contextmanager
+def taken(lock: Path) -> Iterator[bool]:
+    """Hold the lock unless another process has it; says which."""
+    file = acquire(lock, wait=False)
+    try:
+        yield file is not None
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+@contextmanager
+def alone(lock: Path, work: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock for a piece of work that only one process does, or only those that share it.
+
+    Args:
+        lock: made for the time, and removed by the last who has it.
+        work: such as ``another conversion is writing it``, for the message.
+        shared: together with others that share it.
+
+    Raises:
+        InputError: another process holds it; says which.
+    """
+    file = acquire(lock, wait=False, shared=shared)
+    if file is None:
+        raise InputError(f"{lock.parent}: {work} ({holder(lock)}); wait for its end, or stop it")
+    try:
+        yield
+    finally:
+        if shared:
+            os.close(file)
+        last = acquire(lock, wait=False) if shared else file
+        if last is not None:
+            lock.unlink(missing_ok=True)  # before it is released, so that nobody can have taken it
+            os.close(last)
+
+
+def hold_until_the_end(lock: Path, work: str) -> None:
+    """Hold the lock until this process ends, or the program that it becomes.
+
+    Raises:
+        InputError: another process holds it, other than the one that started this one for the work.
+    """
+    if lock in _held_until_the_end and _is_in_place(_held_until_the_end[lock], lock):
+        return
+    file = acquire(lock, wait=False)
+    if file is not None:
+        _held_until_the_end[lock] = file
+    elif _holding_process(lock) != os.getppid():
+        raise InputError(f"{lock.parent}: {work} ({holder(lock)}); wait for its end, or stop it")
+
+
+def acquire(lock: Path, *, wait: bool, shared: bool = False) -> int | None:
+    """Take the lock; returns the open file that holds it until it is closed, or None if another process has it."""
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        if not _lock(file, wait, shared):
+            os.close(file)
+            return None
+        if _is_in_place(file, lock):
+            break
+        os.close(file)  # its last holder has removed it
+
+    content = f"{os.getpid()} on {socket.gethostname()}\n".encode()
+    with suppress(OSError):  # a full disk does not hinder the lock
+        os.ftruncate(file, 0)
+        os.pwrite(file, content, 0)
+    return file
+
+
+def holder(lock: Path) -> str:
+    """Who holds, or held, the lock: ``process 4711 on node12``."""
+    try:
+        text = lock.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    return f"process {text.strip()[:LONGEST_HOLDER]}" if text.strip() else "another process"
+
+
+def _holding_process(lock: Path) -> int | None:
+    number, _, host = holder(lock).removeprefix("process ").partition(" on ")
+    return int(number) if number.isdigit() and host == socket.gethostname() else None
+
+
+def _is_in_place(file: int, lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), lock.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: int, wait: bool, shared: bool) -> bool:
+    """Whether nobody else holds the lock; always where the file system has none, with a warning."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        sys.stderr.write(f"no lock ({error.strerror}): do not start the same work twice\n")
+    return True

@@ -1,0 +1,74 @@
+"""What a translation between two modalities must keep: the image after a way there and back, and its own likeness.
+
+Every loss is a mean over batch, channels and positions.
+"""
+
+import torch
+
+from nnunet_ext.losses.precision import full_precision
+
+
+@full_precision
+def cycle_loss(
+    source: torch.Tensor, source_again: torch.Tensor, target: torch.Tensor, target_again: torch.Tensor
+) -> torch.Tensor:
+    """Mean absolute difference between images and what they are after two translations, the sum over both domains.
+
+    Args:
+        source: real images ``[B, channels, *spatial]``.
+        source_again: the same, translated to the other domain and back.
+        target: real images of the other domain.
+        target_again: the same, there and back.
+
+    Returns:
+        Scalar, at least 0.
+
+    Reference: Zhu et al. 2017, "Unpaired Image-to-Image Translation", eq. 2; Dong et al. (AMD-DAS), eq. 4.
+
+    >>> zero, one = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    >>> cycle_loss(zero, one, one, 4 * one)
+    tensor(4.)
+    """
+    return _distance(source_again, source) + _distance(target_again, target)
+
+
+@full_precision
+def identity_loss(
+    source: torch.Tensor, source_as_source: torch.Tensor, target: torch.Tensor, target_as_target: torch.Tensor
+) -> torch.Tensor:
+    """Mean absolute change of images that a translator should leave as they are, the sum over both domains.
+
+    A translator to the target domain gets a target image, and the reverse. This keeps bright tissue bright.
+
+    Args:
+        source: real images ``[B, channels, *spatial]``.
+        target: real images of the other domain.
+        source_as_source: the source images, translated to the source domain.
+        target_as_target: the target images, translated to the target domain.
+
+    Returns:
+        Scalar, at least 0.
+
+    Reference: Zhu et al. 2017, section 5.2; not in Dong et al. (AMD-DAS), but in their code.
+    """
+    return _distance(source_as_source, source) + _distance(target_as_target, target)
+
+
+@full_precision
+def lesion_loss(on_synthetic: torch.Tensor, on_reconstructed: torch.Tensor) -> torch.Tensor:
+    """Sum of the segmentation losses of a translated image and of the image translated back.
+
+    Args:
+        on_synthetic: scalar, the loss of the segmenter of synthetic target images.
+        on_reconstructed: scalar, that of the segmenter of reconstructed source images.
+
+    Returns:
+        Scalar. Only the translators follow its gradient; the segmenters have losses of their own.
+
+    Reference: Dong et al. (AMD-DAS), eq. 5.
+    """
+    return on_synthetic + on_reconstructed
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return (one - other).abs().mean()

@@ -1,0 +1,14 @@
+"""Name and version of this package, for files that others may open without it."""
+
+import importlib.metadata
+
+DISTRIBUTION = "nnunetv2-ext"
+
+
+def made_by() -> str:
+    """Return ``nnunetv2-ext 0.1.0``; the version is unknown where the package runs from a source folder."""
+    try:
+        version = importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        version = "of unknown version"
+    return f"{DISTRIBUTION} {version}"

@@ -1,0 +1,36 @@
+"""Text from headers and file names, without what would steer a terminal."""
+
+import unicodedata
+from typing import TextIO
+
+_REPLACEMENT = "?"
+_LAYOUT = "\n\r\t"  # which programs print themselves; \r is how progress bars stay on their line
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction in which text is shown
+_CONTROLS = [chr(code) for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc"]
+_SURROGATES = dict.fromkeys(range(55296, 57344), _REPLACEMENT)  # bytes of file names that are no text
+
+_OF_A_LINE = {ord(sign): _REPLACEMENT for sign in (*_CONTROLS, *_TURNING)} | _SURROGATES
+_OF_A_STREAM = {code: sign for code, sign in _OF_A_LINE.items() if chr(code) not in _LAYOUT}
+
+
+def printable(text: str) -> str:
+    r"""Return the text as one line that a terminal shows and does not obey.
+
+    >>> printable("CT\x1b[2J\nof a")
+    'CT?[2J?of a'
+    """
+    return text.translate(_OF_A_LINE)
+
+
+class PrintableStream:
+    """A text stream that hands on everything but control characters."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what a terminal can show."""
+        return self._stream.write(text.translate(_OF_A_STREAM))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)

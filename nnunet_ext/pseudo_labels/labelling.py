@@ -1,0 +1,245 @@
+"""One round of self-training: confident predictions on target images become a labelled data set.
+
+Reference: Zou et al. 2018 (CBST); Lee 2013, "Pseudo-Label", for a threshold that is the same for all classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.figures import largest_lesion_slice
+from nnunet_ext.pseudo_labels.domains import PROVENANCE, SPLITS, Source, folds_with
+from nnunet_ext.pseudo_labels.figures import PseudoLabelPicture
+from nnunet_ext.pseudo_labels.new_data_sets import link_files, link_images
+from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel
+from nnunet_ext.pseudo_labels.selection import (
+    STEPS,
+    Labels,
+    best_share,
+    class_means,
+    class_thresholds,
+    confidence_counts,
+    kept_voxels,
+)
+from nnunet_ext.whole_file import whole_file
+
+PREFIX = "pseudo_"  # of the new names, so that they never meet those of the labelled cases
+FIGURE = "pseudo_labels.png"
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What is confident enough to become a label.
+
+    ``keep_cases`` is the share of the cases with foreground; ``keep_empty`` adds all cases without. ``keep_voxels`` is
+    the share of the voxels of each class; none of them lies below the probability ``least_confidence``.
+    """
+
+    keep_cases: float
+    keep_voxels: float
+    least_confidence: float = 0.0
+    keep_empty: bool = False
+
+    @property
+    def keeps_all_voxels(self) -> bool:
+        """Whether no voxel can be left without a label."""
+        return self.keep_voxels == 1 and self.least_confidence == 0
+
+
+@dataclass
+class Judged:
+    """A target case and what becomes of it."""
+
+    predicted: PredictedCase
+    confidence: float  # mean of its foreground classes' mean confidences; NaN without foreground
+    outcome: str = KEPT  # or why it is left out
+    kept_shares: dict[str, float] = field(default_factory=dict)  # of the voxels of each class
+
+    @property
+    def name(self) -> str:
+        """In the new data set."""
+        return f"{PREFIX}{self.predicted.case.name}"
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is in the new data set."""
+        return self.outcome == KEPT
+
+
+@dataclass(frozen=True)
+class Round:
+    """A model with its predictions on the target, and what to keep of them."""
+
+    model: TrainedModel
+    predicted: Sequence[PredictedCase]
+    criteria: Criteria
+    source: Source | None  # None: the new data set holds pseudo-labels only
+
+    @cached_property
+    def reader(self) -> Any:
+        """nnU-Net's reader and writer of the model's files."""
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        return PlansManager(str(self.model.folder / "plans.json")).image_reader_writer_class()
+
+    @property
+    def ignore(self) -> int:
+        """Label of voxels without a label: the model's own, or the next free one, as nnU-Net demands."""
+        own = self.model.dataset_json["labels"].get("ignore")
+        return max(self.model.classes.values()) + 1 if own is None else int(own)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Of the new data set."""
+        labels = dict(self.model.dataset_json["labels"])
+        return labels if self.criteria.keeps_all_voxels else {**labels, "ignore": self.ignore}
+
+
+def write_round(plan: Round, folder: Path) -> tuple[list[Judged], dict[str, float]]:
+    """Write the new data set into an empty folder.
+
+    Returns:
+        What became of each target case, and the lowest kept confidence of each class.
+
+    Raises:
+        InputError: nothing is confident enough, or names collide.
+    """
+    judged = _judge_cases(plan)
+    thresholds = _thresholds(plan, judged)
+    (folder / "imagesTr").mkdir()
+    (folder / "labelsTr").mkdir()
+    for case in judged:
+        if case.kept:
+            _write_case(plan, case, thresholds, folder)
+    pseudo = [case.name for case in judged if case.kept]
+    if not pseudo:
+        raise InputError("no target case has a voxel that is confident enough; keep more, or train a better model")
+
+    true = _write_source(plan, folder, pseudo)
+    named = {name: float(thresholds[value] / STEPS) for name, value in plan.model.classes.items()}
+    _write_dataset_json(plan, folder, len(pseudo) + true, named)
+    write_provenance(judged, list(plan.model.classes), folder / PROVENANCE)
+    return judged, named
+
+
+def _judge_cases(plan: Round) -> list[Judged]:
+    """Rank the cases with foreground by confidence and leave the worst out; those without are one question for all."""
+    classes = len(plan.model.classes)
+    judged = []
+    for predicted in plan.predicted:
+        labels, _ = predicted.labels(plan.reader)
+        means = class_means(labels, predicted.confidence, classes)[1:]
+        is_empty = bool(np.isnan(means).all())
+        judged.append(Judged(predicted, math.nan if is_empty else float(np.nanmean(means))))
+
+    ranked = {case.name: case.confidence for case in judged if not math.isnan(case.confidence)}
+    best = set(best_share(ranked, plan.criteria.keep_cases)) if ranked else set()
+    for case in judged:
+        if case.name in ranked and case.name not in best:
+            case.outcome = "not among the most confident"
+        if case.name not in ranked and not plan.criteria.keep_empty:
+            case.outcome = "no foreground"
+    return judged
+
+
+def _thresholds(plan: Round, judged: Sequence[Judged]) -> npt.NDArray[np.int64]:
+    """Over all voxels of the kept cases."""
+    classes = len(plan.model.classes)
+    counts = np.zeros((classes, STEPS + 1), np.int64)
+    for case in judged:
+        if case.kept:
+            labels, _ = case.predicted.labels(plan.reader)
+            counts += confidence_counts(labels, case.predicted.confidence, classes)
+    return class_thresholds(counts, plan.criteria.keep_voxels, plan.criteria.least_confidence)
+
+
+def _write_case(plan: Round, case: Judged, thresholds: npt.NDArray[np.int64], folder: Path) -> None:
+    labels, properties = case.predicted.labels(plan.reader)
+    kept = kept_voxels(labels, case.predicted.confidence, thresholds)
+    if not kept.any():
+        case.outcome = "no voxel is confident enough"
+        return
+
+    case.kept_shares = _kept_shares(labels, kept, plan.model.classes)
+    ending = plan.model.dataset_json["file_ending"]
+    link_images(case.predicted.case.images, folder / "imagesTr", case.name, ending)
+    pseudo = np.where(kept, labels, plan.ignore)
+    plan.reader.write_seg(pseudo.astype(np.uint8), str(folder / "labelsTr" / f"{case.name}{ending}"), properties)
+
+
+def _kept_shares(labels: Labels, kept: npt.NDArray[np.bool_], classes: Mapping[str, int]) -> dict[str, float]:
+    shares = {}
+    for name, value in classes.items():
+        of_class = labels == value
+        shares[name] = float(kept[of_class].mean()) if of_class.any() else math.nan
+    return shares
+
+
+def _write_source(plan: Round, folder: Path, pseudo: Sequence[str]) -> int:
+    """Add the truly labelled cases and the folds; returns their number."""
+    if plan.source is None:
+        return 0
+    ending = plan.model.dataset_json["file_ending"]
+    for case in plan.source.cases:
+        if case.name in pseudo:
+            raise InputError(f"{case.label}: is called as a pseudo-labelled case; rename it")
+        link_images(case.images, folder / "imagesTr", case.name, ending)
+        link_files([str(case.label)], [folder / "labelsTr" / f"{case.name}{ending}"])
+    if plan.source.folds:
+        write_json(folds_with(plan.source.folds, pseudo), folder / SPLITS)
+    return len(plan.source.cases)
+
+
+def _write_dataset_json(plan: Round, folder: Path, cases: int, thresholds: Mapping[str, float]) -> None:
+    content = {key: value for key, value in plan.model.dataset_json.items() if key != "dataset"}
+    content |= {"name": folder.name, "labels": plan.labels, "numTraining": cases}
+    content["pseudo_labels"] = {
+        "model": f"{plan.model.model.dataset}/{plan.model.folder.name}",
+        "folds": list(plan.model.folds),
+        "checkpoint": plan.model.checkpoint,
+        "criteria": vars(plan.criteria),
+        "lowest_confidence": dict(thresholds),
+    }
+    write_json(content, folder / "dataset.json")
+
+
+def write_provenance(judged: Sequence[Judged], classes: Sequence[str], path: Path) -> None:
+    """Write one line per target case: what it is called, its image, what became of it, and how confident it is."""
+    import pandas as pd
+
+    lines = []
+    for case in judged:
+        line = {"case": case.name, "image": below_raw(case.predicted.case.images[0]), "outcome": case.outcome}
+        line |= {"confidence": case.confidence, "entropy": case.predicted.entropy}  # type: ignore[dict-item]
+        lines.append(line | {f"kept_{name}": case.kept_shares.get(name, math.nan) for name in classes})
+    with whole_file(path) as unfinished:
+        pd.DataFrame(lines).to_csv(unfinished, index=False, float_format="%.5f")
+
+
+def below_raw(image: str) -> str:
+    """Data set, folder and file name: where an image lies on this machine is nobody's business."""
+    return Path(*Path(image).parts[-3:]).as_posix()
+
+
+def picture_of(plan: Round, case: Judged, folder: Path) -> PseudoLabelPicture:
+    """Return the slice of a written case with most foreground."""
+    predicted = case.predicted
+    labels, _ = predicted.labels(plan.reader)
+    ending = plan.model.dataset_json["file_ending"]
+    written, _ = plan.reader.read_seg(str(folder / "labelsTr" / f"{case.name}{ending}"))
+    image, _ = plan.reader.read_images(predicted.case.images)
+
+    z = largest_lesion_slice(labels > 0)
+    confidence = predicted.confidence[z] / STEPS
+    return PseudoLabelPicture(case.name, image[0, z], confidence, written[0, z])

@@ -1,0 +1,97 @@
+"""Which predictions become labels: confident cases, and in them the confident voxels of every class.
+
+Confidence is the probability of the predicted class, kept in steps of 1 / 65535 so that a quantile over all voxels of
+a data set is exact and needs no more memory than a histogram.
+
+Reference: Zou et al. 2018, "Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training"
+(CBST), eq. 5 and algorithm 2: every class has a threshold of its own, so that rare classes are not thresholded away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+STEPS = 65535  # of a confidence of 1
+
+Labels = npt.NDArray[np.integer[Any]]
+Confidence = npt.NDArray[np.uint16]
+
+
+def confidence_of(labels: Labels, probabilities: npt.NDArray[np.floating[Any]]) -> Confidence:
+    """Return the probability of the predicted class in steps of 1 / 65535.
+
+    Args:
+        labels: ``(*spatial)``, predicted classes 0 .. C - 1.
+        probabilities: ``(C, *spatial)`` in [0, 1].
+    """
+    of_predicted = np.take_along_axis(probabilities, labels[None].astype(np.int64), axis=0)[0]
+    steps = np.rint(of_predicted * STEPS).clip(0, STEPS)
+    return steps.astype(np.uint16)
+
+
+def confidence_counts(labels: Labels, confidence: Confidence, classes: int) -> npt.NDArray[np.int64]:
+    """Count the voxels of each predicted class by confidence.
+
+    Returns:
+        ``(classes, 65536)``; counts of several cases may be added.
+    """
+    width = STEPS + 1
+    places = labels.astype(np.int64).ravel() * width + confidence.ravel()
+    return np.bincount(places, minlength=classes * width).reshape(classes, width)
+
+
+def class_thresholds(counts: npt.NDArray[np.int64], keep: float, least: float = 0.0) -> npt.NDArray[np.int64]:
+    """Return the confidence of each class from which on a voxel keeps its label.
+
+    It is the highest one that at least the share ``keep`` of the class's voxels reach: voxels of equal confidence are
+    treated alike. No threshold lies below ``least``.
+
+    Args:
+        counts: of :func:`confidence_counts`.
+        keep: share of the voxels of every class, above 0 and at most 1.
+        least: confidence in [0, 1] that every kept voxel has.
+
+    Returns:
+        ``(classes,)`` in steps of 1 / 65535; ``least`` for a class without voxels.
+    """
+    lowest = math.ceil(round(least * STEPS, 6))
+    reaching = counts[:, ::-1].cumsum(axis=1)[:, ::-1]  # voxels of at least that confidence
+    thresholds = []
+    for of_class in reaching:
+        wanted = math.ceil(round(keep * int(of_class[0]), 6))
+        highest = int(np.flatnonzero(of_class >= wanted)[-1]) if wanted else 0
+        thresholds.append(max(highest, lowest))
+    return np.array(thresholds)
+
+
+def kept_voxels(labels: Labels, confidence: Confidence, thresholds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Tell which voxels reach their class's threshold; shapes ``(*spatial)``."""
+    return confidence >= thresholds[labels]
+
+
+def class_means(labels: Labels, confidence: Confidence, classes: int) -> npt.NDArray[np.float64]:
+    """Return the mean confidence of each predicted class in [0, 1]; NaN for a class that is not predicted."""
+    places = labels.ravel()
+    totals = np.bincount(places, weights=confidence.ravel(), minlength=classes)
+    voxels = np.bincount(places, minlength=classes)
+    means = np.full(classes, np.nan)
+    np.divide(totals, STEPS * voxels, out=means, where=voxels > 0)
+    return means
+
+
+def best_share(scores: Mapping[str, float], share: float) -> list[str]:
+    """Return the names with the highest scores: the given share of them, rounded, and at least one.
+
+    Equal scores are ordered by name.
+
+    >>> best_share({"a": 0.5, "b": 0.9, "c": 0.7}, 2 / 3)
+    ['b', 'c']
+    """
+    ordered = sorted(scores, key=lambda name: (-scores[name], name))
+    count = math.floor(share * len(ordered) + 0.5 + 1e-9)
+    return ordered[: max(1, count)]

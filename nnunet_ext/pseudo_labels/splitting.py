@@ -1,0 +1,86 @@
+"""Easy and hard target cases: the easy ones with their predictions as labels, the hard ones as unlabelled images.
+
+Reference: Pan et al. 2020, "Unsupervised Intra-domain Adaptation for Semantic Segmentation through Self-Supervision"
+(IntraDA), section 3.2 and eq. 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.errors import InputError
+from nnunet_ext.pseudo_labels.labelling import below_raw
+from nnunet_ext.pseudo_labels.new_data_sets import link_files, link_images
+from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel
+from nnunet_ext.whole_file import whole_file
+
+RANKING = "entropy_ranking.csv"
+
+
+def split_by_entropy(entropies: dict[str, float], easy: float) -> tuple[list[str], list[str]]:
+    """Return the easy cases and the hard ones, each from the surest to the most unsure.
+
+    Args:
+        entropies: mean normalised entropy by case.
+        easy: share of the cases, above 0 and below 1; at least one case is easy and one is hard.
+
+    Raises:
+        InputError: fewer than two cases.
+
+    >>> split_by_entropy({"a": 0.3, "b": 0.1, "c": 0.2}, 0.67)
+    (['b', 'c'], ['a'])
+    """
+    if len(entropies) < 2:
+        raise InputError(f"{len(entropies)} target case cannot be split; give two or more")
+    ordered = sorted(entropies, key=lambda case: (entropies[case], case))
+    count = math.floor(easy * len(ordered) + 0.5 + 1e-9)
+    count = min(max(1, count), len(ordered) - 1)
+    return ordered[:count], ordered[count:]
+
+
+def write_split(
+    model: TrainedModel, predicted: Sequence[PredictedCase], easy: float, easy_folder: Path, hard_folder: Path
+) -> tuple[int, int]:
+    """Write both data sets into empty folders; returns the numbers of easy and of hard cases.
+
+    Raises:
+        InputError: fewer than two cases.
+    """
+    cases = {case.case.name: case for case in predicted}
+    entropies = {name: case.entropy for name, case in cases.items()}
+    easy_names, hard_names = split_by_entropy(entropies, easy)
+
+    ending = model.dataset_json["file_ending"]
+    (easy_folder / "labelsTr").mkdir()
+    for name in easy_names:
+        link_images(cases[name].case.images, easy_folder / "imagesTr", name, ending)
+        link_files([cases[name].label_file], [easy_folder / "labelsTr" / f"{name}{ending}"])
+    for name in hard_names:
+        link_images(cases[name].case.images, hard_folder / "imagesUn", name, ending)
+
+    for folder, count in ((easy_folder, len(easy_names)), (hard_folder, 0)):
+        content = {key: value for key, value in model.dataset_json.items() if key != "dataset"}
+        content |= {"name": folder.name, "labels": model.classes, "numTraining": count}
+        write_json(content, folder / "dataset.json")
+    for folder in (easy_folder, hard_folder):
+        _write_ranking([cases[name] for name in (*easy_names, *hard_names)], len(easy_names), folder / RANKING)
+    return len(easy_names), len(hard_names)
+
+
+def _write_ranking(ordered: Sequence[PredictedCase], easy: int, path: Path) -> None:
+    import pandas as pd
+
+    lines = [
+        {
+            "case": case.case.name,
+            "image": below_raw(case.case.images[0]),
+            "entropy": case.entropy,
+            "part": "easy" if place < easy else "hard",
+        }
+        for place, case in enumerate(ordered)
+    ]
+    with whole_file(path) as unfinished:
+        pd.DataFrame(lines).to_csv(unfinished, index=False, float_format="%.6f")

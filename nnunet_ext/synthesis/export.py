@@ -1,0 +1,217 @@
+"""Write a labelled data set of synthetic images: each source case in the target domain, with its own label."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_json
+from nnunet_ext.nnunet_files import read_dataset_json, read_folds
+from nnunet_ext.synthesis.contrast import LesionContrast, lesion_contrast
+from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases
+from nnunet_ext.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from nnunet_ext.synthesis.model import SynthesisModel
+
+ENDING = ".nii.gz"
+ADVICE = "convert the source data set again"
+RECORD = "synthesis.json"
+PROVENANCE, CONTRASTS = "provenance.csv", "lesion_contrast.csv"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is written where.
+
+    Args:
+        source: raw folder of the labelled source data set.
+        folder: raw folder of the new data set.
+        cases: names of the source's cases to translate.
+        origin: model, subset and settings; plain JSON, kept beside the data.
+    """
+
+    source: Path
+    folder: Path
+    cases: tuple[str, ...]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+def source_cases(source: Path) -> list[RawCase]:
+    """Return the labelled cases of a raw data set.
+
+    Raises:
+        InputError: not such a data set.
+    """
+    return raw_cases("general", source, read_dataset_json(source / "dataset.json", ADVICE))
+
+
+def export(model: SynthesisModel, job: Export) -> dict[str, LesionContrast]:
+    """Translate and write every case that is not there yet; ``dataset.json`` comes last.
+
+    Returns:
+        The contrast of each case's lesions in the new images.
+
+    Raises:
+        InputError: the folder holds something else, or a case cannot be read.
+    """
+    begin(job)
+    dataset_json = read_dataset_json(job.source / "dataset.json", ADVICE)
+    chosen = set(job.cases)
+    cases = [case for case in source_cases(job.source) if case.name in chosen]
+    for case in tqdm(cases, desc=job.folder.name, unit="case"):
+        if not all(path.is_file() for path in written_files(job.folder, case)):
+            _write_case(model, case, job.folder)
+
+    contrasts = {case.name: measured_contrast(job.folder, case, dataset_json, model.window.low) for case in cases}
+    _write_tables(job, cases, contrasts)
+    _write_splits(job)
+    write_json(new_dataset_json(dataset_json, job, len(cases)), job.folder / "dataset.json")
+    return contrasts
+
+
+def begin(job: Export) -> None:
+    """Make the new folder, or check that it is that of an unfinished run of the same export.
+
+    Raises:
+        InputError: it holds something else, or is finished.
+    """
+    record = {**job.origin, "source": job.source.name, "cases": list(job.cases)}
+    path = job.folder / RECORD
+    if path.is_file() and read_json(path, "remove the folder") == record and not (job.folder / "dataset.json").exists():
+        return
+    if job.folder.exists():
+        raise InputError(f"{job.folder}: exists already; choose another number with -o, or remove it")
+
+    for name in ("imagesTr", "labelsTr"):
+        (job.folder / name).mkdir(parents=True)
+    write_json(record, path)
+
+
+def written_files(folder: Path, case: RawCase) -> list[Path]:
+    """Return the files of a case in the new data set: its channels, then its label."""
+    images = [folder / "imagesTr" / f"{case.name}_{channel:04d}{ENDING}" for channel in range(len(case.images))]
+    return [*images, folder / "labelsTr" / f"{case.name}{ENDING}"]
+
+
+def _write_case(model: SynthesisModel, case: RawCase, folder: Path) -> None:
+    """Write image and label with the geometry of the source's files.
+
+    Raises:
+        InputError: they cannot be read, or do not lie on one grid.
+    """
+    *images, label = written_files(folder, case)
+    try:
+        reference = sitk.ReadImage(case.images[0])
+        values = model.synthesize(case.images)
+    except RuntimeError as error:
+        raise InputError(f"{case.images[0]}: cannot be read; convert the data set again") from error
+
+    own_shape = reference.GetSize()[::-1]
+    for path, channel in zip(images, values, strict=True):
+        pixels = channel[0] if len(own_shape) == 2 else channel
+        if pixels.shape != own_shape:
+            raise InputError(f"{case.images[0]}: has shape {own_shape}, its translation {pixels.shape}")
+        _write(np.rint(pixels).astype(np.int16), reference, path)
+    _copy_label(case, reference, label)
+
+
+def _write(pixels: np.ndarray, reference: sitk.Image, path: Path) -> None:
+    image = sitk.GetImageFromArray(pixels)
+    image.CopyInformation(reference)
+    with whole_file(path) as unfinished:
+        sitk.WriteImage(image, str(unfinished))
+
+
+def _copy_label(case: RawCase, reference: sitk.Image, path: Path) -> None:
+    """Copy the file, or write its voxels where the source has another format."""
+    assert case.label is not None
+    if case.label.endswith(ENDING):
+        with whole_file(path) as unfinished:
+            shutil.copyfile(case.label, unfinished)
+        return
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(case.label))
+    if pixels.shape != reference.GetSize()[::-1]:
+        raise InputError(f"{case.label}: has another shape than {case.images[0]}; convert the data set again")
+    _write(pixels, reference, path)
+
+
+# --- what is said about the cases -------------------------------------------------------------------------------------
+
+
+def measured_contrast(
+    folder: Path, case: RawCase, dataset_json: Mapping[str, Any], background: float
+) -> LesionContrast:
+    """Return a written case's lesion contrast in its first channel; background and ignored pixels do not count."""
+    image_file, *_, label_file = written_files(folder, case)
+    image = read_slices(image_file)
+    label = read_slices(label_file)
+    ignored = label == dataset_json["labels"].get("ignore", -1)
+    lesion = (label > 0) & ~ignored
+    return lesion_contrast(image, lesion, ignored | ((image <= background) & ~lesion))
+
+
+def read_slices(path: Path | str) -> np.ndarray:
+    """Return ``[slices, height, width]`` of an image file, a single slice too."""
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    return pixels if pixels.ndim == 3 else pixels[None]
+
+
+def _write_tables(job: Export, cases: Sequence[RawCase], contrasts: Mapping[str, LesionContrast]) -> None:
+    provenance = [[case.name, Path(case.images[0]).name, job.source.name, *job.origin.values()] for case in cases]
+    header = ["case", "source_image", "source_dataset", *job.origin]
+    _write_csv(job.folder / PROVENANCE, header, provenance)
+
+    measured = [
+        [name, found.lesion_pixels, f"{found.inside:.2f}", f"{found.rim:.2f}", f"{found.difference:.2f}"]
+        for name, found in contrasts.items()
+    ]
+    _write_csv(job.folder / CONTRASTS, ["case", "lesion_pixels", "inside", "rim", "inside_minus_rim"], measured)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def new_dataset_json(source: Mapping[str, Any], job: Export, count: int) -> dict[str, Any]:
+    """Return the new data set's description: CT, with the source's labels and licence."""
+    kept = {
+        name: source[name]
+        for name in ("labels", "regions_class_order", "licence", "license", "reference")
+        if name in source
+    }
+    return {
+        "channel_names": dict.fromkeys(source["channel_names"], "CT"),
+        **kept,
+        "numTraining": count,
+        "file_ending": ENDING,
+        "name": job.folder.name,
+        "description": f"synthetic images from {job.source.name}, with its labels; see {RECORD}",
+    }
+
+
+def _write_splits(job: Export) -> None:
+    """Keep the source's folds, as far as their cases are there."""
+    name = "splits_final.json"
+    if not (job.source / name).is_file():
+        return
+    chosen = set(job.cases)
+    every_fold = read_folds(job.source / name, ADVICE)
+    folds = [
+        {part: [case for case in fold[part] if case in chosen] for part in ("train", "val")} for fold in every_fold
+    ]
+    if all(fold["train"] and fold["val"] for fold in folds):
+        write_json(folds, job.folder / name)

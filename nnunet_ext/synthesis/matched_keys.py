@@ -1,0 +1,64 @@
+"""From the cases of a file of matches to the keys under which a training reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.synthesis.matches import Matches
+
+
+def target_keys(matches: Matches, stream_keys: Sequence[str]) -> dict[str, str]:
+    """Return the key in the target stream of every target case.
+
+    Args:
+        matches: of the target data set.
+        stream_keys: paths of the stream's cases, which begin with the data set and end with the case.
+
+    Raises:
+        InputError: the stream does not hold the data set that was matched.
+    """
+    keys = [key for key in stream_keys if key.split("/")[0] == matches.target]
+    if not keys:
+        raise InputError(
+            f"the matches are with {matches.target}, which is not in the target_domain stream; configure that data "
+            "set, or match again"
+        )
+    return {key.split("/")[-1]: key for key in keys}
+
+
+def similar_targets(matches: Matches, stream_keys: Sequence[str]) -> dict[str, list[str]]:
+    """Return the keys of the n most similar target cases of every source case: the pairs of stage 1.
+
+    Raises:
+        InputError: the stream does not hold the data set that was matched, or lacks a case of it.
+    """
+    keys = target_keys(matches, stream_keys)
+    return {
+        case: [_key_of(target, keys) for target in similar.targets] for case, similar in matches.source_cases.items()
+    }
+
+
+def nearest_pairs(matches: Matches, stream_keys: Sequence[str]) -> dict[str, list[str]]:
+    """Return the keys of the target cases to which a source case is the most similar one: the pairs of stage 2.
+
+    A source case that is nearest to no target case gets its own most similar target.
+
+    Raises:
+        InputError: the stream does not hold the data set that was matched, or lacks a case of it.
+    """
+    keys = target_keys(matches, stream_keys)
+    pairs: dict[str, list[str]] = {case: [] for case in matches.source_cases}
+    for target, nearest in matches.target_cases.items():
+        pairs[nearest.source].append(_key_of(target, keys))
+
+    for case, similar in matches.source_cases.items():
+        if not pairs[case]:
+            pairs[case].append(_key_of(similar.targets[0], keys))
+    return pairs
+
+
+def _key_of(case: str, keys: dict[str, str]) -> str:
+    if case not in keys:
+        raise InputError(f"the target_domain stream has no case {case}, with which cases were matched; match again")
+    return keys[case]

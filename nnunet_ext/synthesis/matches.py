@@ -1,0 +1,117 @@
+"""The file of similar slices: written by ``nnUNetv2_ext_match``, read by what trains on pairs or subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.atomic_json import write_json
+from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
+
+FORMAT = "nnunet_ext matches 1"
+MEND = "run nnUNetv2_ext_match again"
+
+
+@dataclass(frozen=True)
+class SimilarTargets:
+    """Target slices that are most similar to a source slice, the most similar first."""
+
+    targets: tuple[str, ...]
+    distances: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class NearestSource:
+    """The source slice that is most similar to a target slice."""
+
+    source: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What is similar between a source and a target data set of single slices; cases by nnU-Net's names.
+
+    ``subsets`` are lists of source cases: ``matched`` is the nearest source of any target slice, ``unmatched`` all
+    others; ``random`` is drawn from all cases and ``unmatched_random`` from the unmatched, as many as are matched.
+
+    Reference: Dong et al. 2022, section 3.2 and table 4
+    """
+
+    source: str
+    target: str
+    parameters: Mapping[str, Any]
+    source_cases: Mapping[str, SimilarTargets]
+    target_cases: Mapping[str, NearestSource]
+    subsets: Mapping[str, tuple[str, ...]]
+
+    def subset(self, name: str) -> tuple[str, ...]:
+        """Return the source cases of a subset.
+
+        Raises:
+            InputError: there is no subset of that name.
+        """
+        if name not in self.subsets:
+            raise InputError(f"the matches have no subset {name}; they have {', '.join(self.subsets)}")
+        return self.subsets[name]
+
+
+def write_matches(matches: Matches, path: Path) -> None:
+    """Write the file, whole or not at all."""
+    content = {"format": FORMAT, **asdict(matches)}
+    write_json(content, path)
+
+
+def read_matches(path: Path) -> Matches:
+    """Read a file of matches.
+
+    Raises:
+        InputError: it cannot be read, is something else, or contradicts itself.
+    """
+    content = read_object(path, MEND)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path}: does not hold matches of this version; {MEND}")
+
+    try:
+        matches = _from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); {MEND}") from error
+
+    _require_consistent(matches, path)
+    return matches
+
+
+def _from_json(content: dict[str, Any]) -> Matches:
+    source_cases = {
+        str(case): SimilarTargets(tuple(map(str, entry["targets"])), tuple(map(float, entry["distances"])))
+        for case, entry in content["source_cases"].items()
+    }
+    target_cases = {
+        str(case): NearestSource(str(entry["source"]), float(entry["distance"]))
+        for case, entry in content["target_cases"].items()
+    }
+    subsets = {str(name): tuple(map(str, cases)) for name, cases in content["subsets"].items()}
+    names = str(content["source"]), str(content["target"])
+    return Matches(*names, dict(content["parameters"]), source_cases, target_cases, subsets)
+
+
+def _require_consistent(matches: Matches, path: Path) -> None:
+    for case, similar in matches.source_cases.items():
+        if not similar.targets or len(similar.targets) != len(similar.distances):
+            raise InputError(f"{path}: source case {case} has not one distance for each of its targets; {MEND}")
+
+        unknown = [target for target in similar.targets if target not in matches.target_cases]
+        if unknown:
+            raise InputError(f"{path}: {unknown[0]}, a target of {case}, is not among the target cases; {MEND}")
+
+    for case, nearest in matches.target_cases.items():
+        if nearest.source not in matches.source_cases:
+            raise InputError(f"{path}: {nearest.source}, the source of {case}, is not among the source cases; {MEND}")
+
+    for name, cases in matches.subsets.items():
+        strangers = [case for case in cases if case not in matches.source_cases]
+        if strangers:
+            raise InputError(f"{path}: {strangers[0]} of the subset {name} is not among the source cases; {MEND}")

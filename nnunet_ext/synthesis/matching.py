@@ -1,0 +1,170 @@
+"""Rank slices of two data sets by how similar they look and how large their lesions are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.synthesis.fingerprints import hamming
+from nnunet_ext.synthesis.matches import NearestSource, SimilarTargets
+
+SCALE = 240  # lesions are compared in pixels of a 240 x 240 image, section 4.1.2
+BLOCK_BYTES = 64 * 2**20  # of one matrix of distances; a block needs about five such
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What is compared of a data set's slices: names, fingerprints uint64 ``(N,)``, and lesion sizes ``(N,)``.
+
+    Sizes are pixels at 240 x 240, whatever the size of the images.
+    """
+
+    names: tuple[str, ...]
+    fingerprints: np.ndarray
+    lesion_pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the Hamming distance and of the lesion distance, eq. 17: lambda_ham = 100, and 1."""
+
+    fingerprint: float = 100.0
+    lesion: float = 1.0
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Most similar slices by index, and their distances.
+
+    ``targets`` and ``target_distances`` are ``(source slices, n)``, the most similar first; ``sources`` and
+    ``source_distances`` are ``(target slices,)``. Of equal distances the lower index comes first.
+    """
+
+    targets: np.ndarray
+    target_distances: np.ndarray
+    sources: np.ndarray
+    source_distances: np.ndarray
+
+
+def pixels_at_scale(pixels: int, height: int, width: int) -> float:
+    """Return an area in pixels of a 240 x 240 image that shows the same field of view."""
+    return pixels * SCALE**2 / (height * width)
+
+
+def distances(source: Slices, target: Slices, weights: Weights, rows: slice = slice(None)) -> np.ndarray:
+    """Return d_sim between source slices ``rows`` and all target slices; float32 ``(rows, target slices)``.
+
+    Reference: Dong et al. 2022, eq. 15-17
+    """
+    bits = hamming(source.fingerprints[rows, None], target.fingerprints[None, :])
+    result = bits.astype(np.float32)
+    result *= np.float32(weights.fingerprint)
+
+    own = source.lesion_pixels[rows, None].astype(np.float32)
+    others = target.lesion_pixels[None, :].astype(np.float32)
+    lesion = np.abs(own - others)
+    lesion *= np.float32(weights.lesion)
+    result += lesion
+    return result
+
+
+def rank(source: Slices, target: Slices, n_similar: int, weights: Weights) -> Ranking:
+    """Find the most similar slices in both directions, block by block, with a progress bar.
+
+    Args:
+        source: slices with labels.
+        target: slices of the other domain.
+        n_similar: targets to keep of each source slice; all, where there are fewer.
+        weights: of the two distances.
+
+    Raises:
+        InputError: a data set without slices, or an impossible number or weight.
+    """
+    from tqdm import tqdm
+
+    _require_possible(source, target, n_similar, weights)
+    n_source, n_target = len(source.names), len(target.names)
+    kept = min(n_similar, n_target)
+    targets = np.empty((n_source, kept), np.int64)
+    target_distances = np.empty((n_source, kept), np.float32)
+    sources = np.zeros(n_target, np.int64)
+    source_distances = np.full(n_target, np.inf, np.float32)
+
+    rows_of_block = max(1, BLOCK_BYTES // (4 * n_target))
+    with tqdm(total=n_source, desc="ranking", unit="slice", disable=not sys.stderr.isatty()) as progress:
+        for begin in range(0, n_source, rows_of_block):
+            rows = slice(begin, min(begin + rows_of_block, n_source))
+            block = distances(source, target, weights, rows)
+
+            targets[rows] = _lowest_of_rows(block, kept)
+            target_distances[rows] = np.take_along_axis(block, targets[rows], axis=1)
+
+            nearest = block.argmin(axis=0)
+            nearest_distance = block[nearest, np.arange(n_target)]
+            is_nearer = nearest_distance < source_distances
+            sources[is_nearer] = begin + nearest[is_nearer]
+            source_distances[is_nearer] = nearest_distance[is_nearer]
+            progress.update(rows.stop - rows.start)
+    return Ranking(targets, target_distances, sources, source_distances)
+
+
+def _require_possible(source: Slices, target: Slices, n_similar: int, weights: Weights) -> None:
+    if not source.names or not target.names:
+        raise InputError("one of the data sets has no slices, so nothing can be matched")
+    if n_similar < 1:
+        raise InputError(f"-n {n_similar}: keep at least one similar slice")
+    for name, weight in (("--fingerprint-weight", weights.fingerprint), ("--lesion-weight", weights.lesion)):
+        if not 0 <= weight < np.inf:
+            raise InputError(f"{name} {weight:g}: use a number from 0")
+    if weights.fingerprint == weights.lesion == 0:
+        raise InputError("--fingerprint-weight and --lesion-weight are both 0, so all slices are equally similar")
+
+
+def _lowest_of_rows(block: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices of the lowest values of each row, lowest first, and of equal ones the first first."""
+    highest_kept = np.partition(block, count - 1, axis=1)[:, count - 1]
+    lowest = np.empty((len(block), count), np.int64)
+    for row, limit in enumerate(highest_kept):
+        candidates = np.flatnonzero(block[row] <= limit)
+        order = np.argsort(block[row, candidates], kind="stable")
+        lowest[row] = candidates[order[:count]]
+    return lowest
+
+
+def similar_targets(ranking: Ranking, source: Slices, target: Slices) -> dict[str, SimilarTargets]:
+    """Return the most similar targets of each source slice by name."""
+    result = {}
+    for index, case in enumerate(source.names):
+        names = tuple(target.names[position] for position in ranking.targets[index])
+        result[case] = SimilarTargets(names, tuple(map(float, ranking.target_distances[index])))
+    return result
+
+
+def nearest_sources(ranking: Ranking, source: Slices, target: Slices) -> dict[str, NearestSource]:
+    """Return the most similar source of each target slice by name."""
+    found = zip(target.names, ranking.sources, ranking.source_distances, strict=True)
+    return {case: NearestSource(source.names[index], float(distance)) for case, index, distance in found}
+
+
+def subsets(source: Sequence[str], matched: set[str], seed: int) -> dict[str, tuple[str, ...]]:
+    """Return subsets of the source, each sorted: matched, random, unmatched, unmatched_random.
+
+    Both random ones have as many cases as are matched; the last is all of the unmatched, where they are fewer.
+
+    Reference: Dong et al. 2022, table 4
+    """
+    every = sorted(source)
+    unmatched = [case for case in every if case not in matched]
+    generator = np.random.default_rng(seed)
+    random = generator.choice(every, len(matched), replace=False)
+    unmatched_random = generator.choice(unmatched, min(len(matched), len(unmatched)), replace=False)
+    return {
+        "matched": tuple(sorted(matched)),
+        "random": tuple(sorted(map(str, random))),
+        "unmatched": tuple(unmatched),
+        "unmatched_random": tuple(sorted(map(str, unmatched_random))),
+    }

@@ -1,0 +1,239 @@
+"""Read the slices of raw data sets, and measure what the matching compares: fingerprints and lesion sizes."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.json_files import read_object
+from nnunet_ext.synthesis.fingerprints import fingerprint
+from nnunet_ext.synthesis.matching import Slices, pixels_at_scale
+from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases
+from nnunet_ext.worker_processes import first_line, in_worker_processes
+
+BRAIN_WINDOW_HU = (0.0, 80.0)
+HAEMORRHAGE_HU = (50.0, 100.0)  # fresh blood; white and grey matter lie at 20 to 40 HU
+SAMPLED_SLICES = 200  # from which a percentile is taken
+NARROWEST_LESION = 1 / 80  # of the image: 3 mm where it shows 240 mm
+SHOWN_ERRORS = 3
+
+
+@dataclass(frozen=True)
+class SliceFiles:
+    """A raw data set of single slices; ``is_hu`` where its channel is called CT, as nnU-Net calls Hounsfield units."""
+
+    dataset: str
+    cases: tuple[RawCase, ...]
+    reader: type
+    is_hu: bool
+
+    def read(self, case: RawCase) -> np.ndarray:
+        """Return the image ``(height, width)``.
+
+        Raises:
+            InputError: unreadable, a volume, or not finite.
+        """
+        values, _ = _guarded(case.images[0], lambda: self.reader().read_images(case.images))
+        return _single_slice(values, case.images[0])
+
+    def read_lesion(self, case: RawCase) -> np.ndarray:
+        """Return where any lesion is labelled, bool ``(height, width)``.
+
+        Raises:
+            InputError: unreadable, or a volume.
+        """
+        assert case.label is not None
+        values, _ = _guarded(case.label, lambda: self.reader().read_seg(case.label))
+        return _single_slice(values, case.label) > 0
+
+
+@dataclass(frozen=True)
+class LesionBand:
+    """A rough segmentation of lesions without labels: values from ``low`` to ``high``, section 3.1 of the paper.
+
+    Noise and the thin rim that is left of the skull reach the values of blood, too, and together they are larger than
+    most haemorrhages. So the image is smoothed, and what is narrower than 1/80 of it does not count. The paper takes
+    the pixels as they are.
+    """
+
+    low: float
+    high: float
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return where the values of an image ``(height, width)`` lie in the band, bool of the same shape."""
+        width = round(min(image.shape) * NARROWEST_LESION)
+        if width <= 1:
+            return (image >= self.low) & (image <= self.high)
+
+        smooth = ndimage.gaussian_filter(np.asarray(image, np.float32), width / 3)
+        in_band = (smooth >= self.low) & (smooth <= self.high)
+        return ndimage.binary_opening(in_band, np.ones((width, width), bool))
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a slice is measured. Without a ``band`` the lesion is what the label says."""
+
+    files: SliceFiles
+    window: tuple[float, float] | None
+    band: LesionBand | None
+
+
+def slices_with_labels(dataset: str, raw: Path) -> SliceFiles:
+    """The labelled slices of a raw data set, its imagesTr.
+
+    Raises:
+        InputError: not such a data set.
+    """
+    return _slice_files(dataset, raw, "general")
+
+
+def slices_without_labels(dataset: str, raw: Path) -> SliceFiles:
+    """The slices in imagesUn, or else those in imagesTr, whose labels are not looked at.
+
+    Raises:
+        InputError: not such a data set.
+    """
+    has_unlabelled = (raw / dataset / "imagesUn").is_dir()
+    return _slice_files(dataset, raw, "unlabeled" if has_unlabelled else "general")
+
+
+def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+    folder = raw / dataset
+    if not (folder / "dataset.json").is_file():
+        raise InputError(f"{folder}: has no dataset.json; convert the data set first")
+    shape = {"channel_names": dict, "labels": dict, "file_ending": str}
+    dataset_json = read_object(folder / "dataset.json", "convert the data set again", shape)
+    channels = [str(name) for name in dataset_json["channel_names"].values()]
+    if len(channels) != 1:
+        raise InputError(f"{folder}: has {len(channels)} channels ({', '.join(channels)}); slices are matched by one")
+
+    cases = tuple(raw_cases(role, folder, dataset_json))
+    reader = determine_reader_writer_from_dataset_json(dataset_json, cases[0].images[0], verbose=False)
+    return SliceFiles(dataset, cases, reader, channels[0].casefold() == "ct")
+
+
+def _guarded(path: str, read: Any) -> Any:
+    """Call a reader of nnU-Net's, which raise exceptions of many kinds."""
+    try:
+        return read()
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); convert the data set again") from error
+
+
+def _single_slice(values: np.ndarray, path: str) -> np.ndarray:
+    """Return ``(height, width)`` of nnU-Net's ``(channel, slice, height, width)``."""
+    if values.shape[1] != 1:
+        raise InputError(f"{path}: has {values.shape[1]} slices; convert the data set with --slices all or lesion")
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: holds values that are not finite; repair the file")
+    return np.asarray(values[0, 0])
+
+
+def parse_target_lesion(text: str, target: SliceFiles) -> LesionBand:
+    """Return the band that ``LOW:HIGH`` or ``P%`` means in a data set.
+
+    ``P%`` is everything above that percentile of the pixels above background, taken over up to 200 slices.
+
+    Raises:
+        InputError: something else.
+    """
+    if text.endswith("%"):
+        percentile = _number(text[:-1], text)
+        if not 0 < percentile < 100:
+            raise InputError(f"--target-lesion {text}: a percentile lies between 0 and 100")
+        return LesionBand(_percentile(target, percentile), math.inf)
+
+    low_text, separator, high_text = text.partition(":")
+    low, high = _number(low_text, text), _number(high_text, text)
+    if not separator or not low < high:
+        raise InputError(f"--target-lesion {text}: write LOW:HIGH with the lower value first, e.g. 50:100, or P%")
+    return LesionBand(low, high)
+
+
+def _number(word: str, option: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise InputError(f"--target-lesion {option}: write LOW:HIGH, e.g. 50:100, or P%, e.g. 98%") from None
+
+
+def _percentile(files: SliceFiles, percentile: float) -> float:
+    step = math.ceil(len(files.cases) / SAMPLED_SLICES)
+    above_background = []
+    for case in files.cases[::step]:
+        image = files.read(case)
+        above_background.append(image[image > image.min()])
+
+    values = np.concatenate(above_background)
+    if not len(values):
+        raise InputError(f"{files.dataset}: all its images are empty")
+    return float(np.percentile(values, percentile))
+
+
+def above_background(image: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
+    """Return an image whose background is 0: its window from 0 to 1, or its values less the lowest."""
+    if window is None:
+        return image - image.min()
+    low, high = window
+    return np.clip((image - low) / (high - low), 0, 1)
+
+
+def measure_slices(measuring: Measuring, processes: int) -> Slices:
+    """Read and measure all slices in worker processes, with a progress bar.
+
+    Raises:
+        InputError: slices that cannot be read, the first of them named.
+    """
+    from tqdm import tqdm
+
+    cases = measuring.files.cases
+    work = functools.partial(_attempt, measuring)
+    outcomes = in_worker_processes(work, cases, processes)
+    measured: dict[str, tuple[int, float]] = {}
+    errors: list[str] = []
+    shown = tqdm(
+        outcomes, total=len(cases), desc=measuring.files.dataset, unit="slice", disable=not sys.stderr.isatty()
+    )
+    for case, outcome in shown:
+        if isinstance(outcome, str):
+            errors.append(outcome)
+        else:
+            measured[case.name] = outcome
+    _require_no_errors(errors, len(cases))
+
+    names = tuple(case.name for case in cases)
+    fingerprints = np.array([measured[name][0] for name in names], np.uint64)
+    lesion_pixels = np.array([measured[name][1] for name in names])
+    return Slices(names, fingerprints, lesion_pixels)
+
+
+def _require_no_errors(errors: Sequence[str], cases: int) -> None:
+    if errors:
+        shown = "; ".join(sorted(errors)[:SHOWN_ERRORS])
+        raise InputError(f"{len(errors)} of {cases} slices cannot be used: {shown}")
+
+
+def _attempt(measuring: Measuring, case: RawCase) -> tuple[int, float] | str:
+    """Return fingerprint and lesion size of a slice, or what is wrong with it."""
+    try:
+        image = measuring.files.read(case)
+        lesion = measuring.files.read_lesion(case) if measuring.band is None else measuring.band(image)
+    except InputError as error:
+        return str(error)
+
+    if lesion.shape != image.shape:
+        return f"{case.label}: shape {lesion.shape}, its image has {image.shape}; convert the data set again"
+    print_of_image = int(fingerprint(above_background(image, measuring.window)))
+    return print_of_image, pixels_at_scale(int(lesion.sum()), *image.shape)

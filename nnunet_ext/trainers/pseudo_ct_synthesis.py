@@ -1,0 +1,390 @@
+"""Stage 1 of AMD-DAS: MR slices become CT slices that keep their lesions."""
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.losses.adversarial import Kind, real_fake, source_target
+from nnunet_ext.losses.synthesis import cycle_loss, identity_loss, lesion_loss
+from nnunet_ext.networks.blocks import initialize_normal
+from nnunet_ext.networks.critics import Normalization, PatchCritic, TranslationCritic
+from nnunet_ext.networks.segmentation import Segmentation
+from nnunet_ext.networks.translation import (
+    WIDEST,
+    DenseFusion,
+    SegmentationThroughSynthesis,
+    TranslationDecoder,
+    TranslationEncoder,
+    Translator,
+    with_dark_background,
+)
+from nnunet_ext.networks.vgg_fcn import Segmenter, segmenter_from_plans
+from nnunet_ext.synthesis.matched_keys import similar_targets
+from nnunet_ext.synthesis.matches import read_matches
+from nnunet_ext.training.engine import cpu
+from nnunet_ext.training.engine.diagnostics import discriminator_balance
+from nnunet_ext.training.engine.image_pool import ImagePool
+from nnunet_ext.training.engine.schedules import Schedule, linear_decay, per_epoch, polynomial
+from nnunet_ext.training.multi_stream_trainer import LABELLED, MultiStreamTrainer
+from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight
+from nnunet_ext.training.settings.miniature import Miniature
+from nnunet_ext.training.settings.plans_entry import PlansEntry
+
+TARGET = "target_domain"
+NO_MATCHES = "none"
+SEGMENTERS = ("network", "source_segmenter")  # players: S_ori, S_rec
+
+
+class Translations(NamedTuple):
+    """One pass there and back of both domains, with its graph."""
+
+    source: torch.Tensor  # [B, channels, H, W], real, with a dark background
+    target: torch.Tensor
+    synthetic: torch.Tensor  # of the source in the target domain
+    source_again: torch.Tensor
+    synthetic_source: torch.Tensor  # of the target in the source domain
+    target_again: torch.Tensor
+    source_features: torch.Tensor  # [B, C, h, w], fused
+    target_features: torch.Tensor  # fused; no gradient reaches the target's encoder
+    on_synthetic: Segmentation  # by S_ori
+
+
+class PseudoCTSynthesisTrainer(MultiStreamTrainer):
+    """Two translators that share their fusion module, critics of both domains and of the features, two segmenters.
+
+    The translators follow cycle, adversarial, lesion, feature-domain and identity loss; every critic and segmenter
+    follows its own loss. All losses are on one graph, before anybody moves. What nnU-Net validates and predicts with is
+    segmentation through the pseudo-CT: its Dice says how much of the lesions survives.
+
+    Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across image modalities and
+    diseases", section 3.1, eq. 1-7. Readings: docs/amd_das.md.
+    """
+
+    use_when: ClassVar[str] = "you train AMDDASTrainer: its first stage makes pseudo-CT of labelled MR"
+    configurations: ClassVar[tuple[str, ...]] = ("2d",)
+    required_streams: ClassVar[tuple[str, ...]] = (TARGET,)
+    without_spatial_augmentation: ClassVar[tuple[str, ...]] = (LABELLED, TARGET)
+    scores_without_labels: ClassVar[bool] = False  # it would push target images through the source's translator
+    loss_terms: ClassVar[tuple[str, ...]] = (
+        "segmentation",
+        "reconstructed_segmentation",
+        "adversarial",
+        "cycle",
+        "lesion",
+        "feature_domain",
+        "identity",
+        "feature_discriminator",
+        "target_discriminator",
+        "source_discriminator",
+    )
+    diagnostics: ClassVar[tuple[str, ...]] = ("discriminator_balance", "feature_discriminator_balance")
+    changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "matches_file")
+    file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"matches_file": (NO_MATCHES,)}
+    _printed: ClassVar[dict[str, Any]] = {
+        "num_epochs": 2074,  # of 250 iterations: 200 times the 5184 matched slices in pairs
+        "segmentation_loss": "ce",
+        "enable_deep_supervision": False,
+        "segmenter": "vgg_fcn",
+        "optimizer_kind": "sgd",
+        "initial_lr": 0.1,
+    }
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "recommended": {"critic_normalization": "spectral", "image_pool": 50, "average_weights": 0.999},
+        "paper": {
+            **_printed,
+            "cycle_weight": 5.0,
+            "identity_weight": 0.0,
+            "gan_loss": "bce",
+            "critic_layers": 4,
+            "critic_normalization": "batch",
+            "translation_beta2": 0.99,
+            "feature_critic_lr": 2e-4,
+            "feature_critic_beta1": 0.5,
+        },
+        "code": _printed,
+    }
+    miniature: ClassVar[Miniature] = Miniature(settings={"generator_width": 2, "critic_width": 2})
+
+    cycle_weight: Weight = 50.0  # lambda_cyc, eq. 1; 5 in the paper, 5 times an inherited 10 in its code
+    lesion_weight: Weight = 50.0  # lambda_les; 0: CycleGAN without the lesion loss
+    feature_weight: Weight = 15.0  # lambda_fda; 0: no alignment of the fused features
+    identity_weight: Weight = 5.0  # in the code alone; 0: none
+    shared_fusion: bool = True  # False: two independent translators, as CycleGAN's
+    gan_loss: Kind = "lsgan"  # of translated images and of L_fda
+    matches_file: str = NO_MATCHES  # of nnUNetv2_ext_match: pairs of slices that are similar; none: any pairs
+    intensity_augmentation: bool = False  # nnU-Net's, of both domains
+    segmenter: Segmenter = "plans"  # the planned U-Net, or the paper's network
+    vgg_width: Count = 64  # channels of the first block of vgg_fcn
+    optimizer_kind: Literal["nnunet", "sgd"] = "nnunet"  # of the segmenters; sgd: momentum 0.7, as the paper
+
+    generator_width: Count = 64  # channels of the encoders' first convolution
+    critic_width: Count = 64
+    critic_layers: Count = 3  # of stride 2, in the critics of images; fewer on small patches
+    critic_normalization: Normalization = "instance"
+    image_pool: Seed = 0  # generated images from which the critics get older ones, too; 0: none
+    translation_lr: Weight = 2e-4  # Adam of translators and critics of images, linear decay in the second half
+    translation_beta1: Fraction = 0.5
+    translation_beta2: Fraction = 0.999
+    feature_critic_lr: Weight = 1e-3
+    feature_critic_beta1: Fraction = 0.9
+    feature_critic_beta2: Fraction = 0.99
+
+    # --- networks and optimizers --------------------------------------------------------------------------------------
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The translator to the target domain, and the segmenter of what it makes."""
+        settings = PseudoCTSynthesisTrainer.hyperparameters_in(plans_manager)
+        width = settings["generator_width"]
+        is_window = TARGET in PlansEntry.from_plans(plans_manager.plans).normalizations
+        translator = Translator(
+            TranslationEncoder(num_input_channels, width),
+            DenseFusion(WIDEST * width),
+            TranslationDecoder(num_input_channels, width, bounded=is_window),
+            reads_z_scores=True,
+        )
+        segmenter = segmenter_from_plans(
+            settings["segmenter"],
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+            settings["vgg_width"],
+        )
+        return SegmentationThroughSynthesis(translator.apply(initialize_normal), segmenter)
+
+    def build_auxiliary_networks(self) -> dict[str, nn.Module]:
+        """The translator back, the segmenter of images that were translated there and back, and three critics."""
+        channels, width = self.num_input_channels, self.generator_width
+        patch_size = self.configuration_manager.patch_size
+        network: Any = self.module_of("network")
+        fusion = DenseFusion(WIDEST * width).apply(initialize_normal)
+        back = Translator(
+            TranslationEncoder(channels, width).apply(initialize_normal),
+            network.translator.fusion if self.shared_fusion else fusion,
+            TranslationDecoder(channels, width, bounded=False).apply(initialize_normal),
+        )
+        segmenter = segmenter_from_plans(
+            self.segmenter,
+            self.configuration_manager,
+            channels,
+            self.label_manager.num_segmentation_heads,
+            self.enable_deep_supervision,
+            self.vgg_width,
+        )
+        if self.device.type == "cpu":
+            cpu.activate_out_of_place(segmenter)
+        fused_size = [-(-length // 4) for length in patch_size]
+        feature_critic = PatchCritic(self.convolution, WIDEST * width, fused_size, self.critic_width)
+        return {
+            "translators": back,  # the player owns the translator of the network, too
+            "source_segmenter": segmenter,
+            "feature_critic": feature_critic.apply(initialize_normal),
+            "target_critic": self._critic_of_images(),
+            "source_critic": self._critic_of_images(),
+        }
+
+    def _critic_of_images(self) -> nn.Module:
+        return TranslationCritic(
+            self.convolution,
+            self.num_input_channels,
+            self.configuration_manager.patch_size,
+            self.critic_width,
+            self.critic_layers,
+            self.critic_normalization,
+        )
+
+    def configure_optimizer(
+        self, player: str, module: nn.Module
+    ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
+        """SGD for the segmenters, Adam for everybody else."""
+        if player in SEGMENTERS:
+            segmenter = module.segmenter if player == "network" else module
+            return self._segmenters_optimizer(segmenter)
+
+        parameters = list(module.parameters())
+        if player == "translators":
+            parameters = self._parameters_of_translators()
+        rate, betas = self.translation_lr, (self.translation_beta1, self.translation_beta2)
+        if player == "feature_critic":
+            rate, betas = self.feature_critic_lr, (self.feature_critic_beta1, self.feature_critic_beta2)
+        schedule = linear_decay(self.total_iterations // 2, self.total_iterations)
+        return torch.optim.Adam(parameters, rate, betas), schedule
+
+    def _segmenters_optimizer(self, segmenter: Any) -> tuple[torch.optim.Optimizer, Schedule | None]:
+        weights = segmenter.parameters()
+        if self.optimizer_kind == "sgd":
+            return torch.optim.SGD(weights, self.initial_lr, momentum=0.7), None
+        optimizer = torch.optim.SGD(
+            weights, self.initial_lr, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
+        )
+        return optimizer, per_epoch(polynomial(self.total_iterations), self.num_iterations_per_epoch)
+
+    def _translators(self) -> tuple[Any, Any]:
+        """From source to target, and back."""
+        network: Any = self.module_of("network")
+        return network.translator, self.auxiliary_networks["translators"]
+
+    def _parameters_of_translators(self) -> list[nn.Parameter]:
+        """Those of both translators; a shared fusion module once."""
+        there, back = self._translators()
+        return list(nn.ModuleList([there, back]).parameters())
+
+    def max_gradient_norm(self, player: str) -> float | None:
+        """nnU-Net's limit for its optimizer; the translators' gradients are a hundred times as large."""
+        as_nnunet = player in SEGMENTERS and self.optimizer_kind == "nnunet"
+        return super().max_gradient_norm(player) if as_nnunet else None
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """As every trainer, and say what is missing for pseudo-CT in Hounsfield units."""
+        super().configure()
+        if TARGET not in self.plans_entry.normalizations:
+            self.print_to_log_file(
+                "Warning: the target has no window, so what is synthesised cannot be exported in Hounsfield units; "
+                f'run nnUNetv2_ext_configure -d {self.plans_manager.dataset_name} --normalize "{TARGET}=window(0,80)"'
+            )
+        self._pools = {name: ImagePool(self.image_pool) for name in ("source", "target") if self.image_pool}
+
+    def matches(self, role: str) -> dict[str, list[str]]:
+        """The similar target slices of each source slice, of which one is drawn for each sample.
+
+        Raises:
+            InputError: the matches are of other data sets.
+        """
+        if self.matches_file == NO_MATCHES:
+            return {}
+        found = read_matches(Path(self.matches_file))
+        labelled = self.plans_manager.dataset_name
+        if found.source != labelled:
+            raise InputError(f"{self.matches_file}: matches of {found.source}, not of {labelled}; match again")
+        return similar_targets(found, self.stream_keys(role))
+
+    def identity(self) -> dict[str, Any]:
+        """As every trainer's, with the content of the matches."""
+        identity = super().identity()
+        if self.matches_file != NO_MATCHES:
+            content = Path(self.matches_file).read_bytes() if Path(self.matches_file).is_file() else b""
+            identity["matches"] = hashlib.sha256(content).hexdigest()
+        return identity
+
+    def get_training_transforms(self, *arguments: Any, **named: Any) -> BasicTransform:
+        """As every trainer's, or none at all: intensities of both domains mean what they are."""
+        if self.intensity_augmentation:
+            return super().get_training_transforms(*arguments, **named)
+        parameters = inspect.signature(nnUNetTrainer.get_training_transforms)
+        given = parameters.bind(*arguments, **named).arguments
+        kept = ("deep_supervision_scales", "is_cascaded", "foreground_labels", "regions", "ignore_label")
+        return self.get_validation_transforms(**{name: given[name] for name in kept if name in given})
+
+    # --- the step -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Any]) -> None:
+        """Five updates on one graph, before anybody moves: translators, three critics, segmenters."""
+        images = self.translate(batch["data"], batch[TARGET]["data"])
+        on_synthetic = self.loss(images.on_synthetic, batch["target"])
+        on_reconstructed = self.loss(self.auxiliary_networks["source_segmenter"](images.source_again), batch["target"])
+        judged = {
+            "target": self.auxiliary_networks["target_critic"](images.synthetic),
+            "source": self.auxiliary_networks["source_critic"](images.synthetic_source),
+        }
+        on_target_features = self.auxiliary_networks["feature_critic"](images.target_features)
+
+        translators = self.translation_losses(images, judged)
+        translators["lesion"] = self.lesion_weight * lesion_loss(on_synthetic, on_reconstructed)
+        translators["feature_domain"] = self.feature_weight * real_fake(on_target_features, True, self.gan_loss)
+        with self.simultaneous():
+            self.update("translators", **translators)
+            self.update("feature_critic", feature_discriminator=self.feature_critic_loss(images, on_target_features))
+            self.update("target_critic", target_discriminator=self.critic_loss("target", images, judged))
+            self.update("source_critic", source_discriminator=self.critic_loss("source", images, judged))
+            self.update(*SEGMENTERS, segmentation=on_synthetic, reconstructed_segmentation=on_reconstructed)
+        self.draw(
+            source=(images.source, images.synthetic, images.source_again),
+            target=(images.target, images.synthetic_source, images.target_again),
+        )
+
+    def translate(self, source: torch.Tensor, target: torch.Tensor) -> Translations:
+        """Translate ``[B, channels, H, W]`` images of both domains there and back."""
+        source = with_dark_background(source)
+        there, back = self._translators()
+        output: Any = self.module_of("network")(source, with_synthetic=True)
+        encoded_target = back.encoder(target)
+        synthetic_source = back.decode(back.fusion(encoded_target), target)
+        return Translations(
+            source=source,
+            target=target,
+            synthetic=output.synthetic,
+            source_again=back(output.synthetic),
+            synthetic_source=synthetic_source,
+            target_again=there(synthetic_source),
+            source_features=output.features,
+            target_features=back.fusion(encoded_target.detach()),
+            on_synthetic=output.segmentation,
+        )
+
+    # --- the losses ---------------------------------------------------------------------------------------------------
+
+    def translation_losses(self, images: Translations, judged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return what the translators follow of the images: eq. 2, eq. 4, and the identity loss.
+
+        Args:
+            images: one pass.
+            judged: logits of the critics for the translated images, by domain.
+        """
+        adversarial = [real_fake(logits, True, self.gan_loss) for logits in judged.values()]
+        cycle = cycle_loss(images.source, images.source_again, images.target, images.target_again)
+        losses = {"adversarial": torch.stack(adversarial).sum(), "cycle": self.cycle_weight * cycle}
+        if self.identity_weight:
+            there, back = self._translators()
+            same = identity_loss(images.source, back(images.source), images.target, there(images.target))
+            losses["identity"] = self.identity_weight * same
+        return losses
+
+    def critic_loss(
+        self, domain: Literal["source", "target"], images: Translations, judged: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Return half the distances of eq. 3: real images are real, translated ones are not."""
+        critic = self.auxiliary_networks[f"{domain}_critic"]
+        real, fake = images.source, images.synthetic_source
+        if domain == "target":
+            real, fake = images.target, images.synthetic
+        on_real = critic(real)
+        on_fake = critic(self._pools[domain].exchange(fake)) if self._pools else judged[domain]
+
+        if domain == "target":
+            decision = 0.5 if self.gan_loss == "lsgan" else 0.0
+            self.note(discriminator_balance=discriminator_balance(on_real - decision, on_fake - decision))
+        return (real_fake(on_real, True, self.gan_loss) + real_fake(on_fake, False, self.gan_loss)) / 2
+
+    def feature_critic_loss(self, images: Translations, on_target: torch.Tensor) -> torch.Tensor:
+        """Eq. 7: the fused features of source images are "source", those of target images are not."""
+        on_source = self.auxiliary_networks["feature_critic"](images.source_features)
+        self.note(feature_discriminator_balance=discriminator_balance(on_source, on_target))
+        return source_target(on_source, source=True) + source_target(on_target, source=False)
+
+    # --- the state ----------------------------------------------------------------------------------------------------
+
+    def auxiliary_state(self) -> dict[str, Any]:
+        """The pools of translated images."""
+        return {name: pool.state() for name, pool in self._pools.items()}
+
+    def load_auxiliary_state(self, state: dict[str, Any]) -> None:
+        """Take over the pools."""
+        for name, pool in self._pools.items():
+            pool.load_state(state[name], self.device)

@@ -1,0 +1,76 @@
+"""With which settings a fold was trained, as its checkpoint says, and whether these are those of the plans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.training.configured_trainer import ConfiguredTrainer, plans_identity
+from nnunet_ext.training.settings.plans_entry import PLANS_KEY, PlansEntry
+from nnunet_ext.training.weights.checkpoint_files import read_content
+
+TRAIN_AGAIN = "delete the fold and train it again"
+
+
+def saved_identity(checkpoint: Path) -> dict[str, Any]:
+    """Return the settings of a training; of nnU-Net's own trainers those that its plans hold.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or does not say.
+    """
+    content = read_content(checkpoint, TRAIN_AGAIN, mapped=True)
+    try:
+        if PLANS_KEY in content:
+            return dict(content[PLANS_KEY]["identity"])
+        started = content["init_args"]
+        plans = PlansManager(started["plans"])
+        return {
+            "trainer": content["trainer_name"],
+            "dataset": plans.dataset_name,
+            "labels": started["dataset_json"]["labels"],
+            "plans": plans_identity(plans, plans.get_configuration(started["configuration"])),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{checkpoint}: does not say with which settings it was trained; {TRAIN_AGAIN}") from error
+
+
+def identity_now(
+    trainer: type, saved: dict[str, Any], plans: dict[str, Any], configuration: str, labels: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the settings that a training of ``trainer`` would have now, as far as plans and data set tell them.
+
+    Args:
+        trainer: as nnU-Net finds it.
+        saved: of an earlier training, whose entries are looked up.
+        plans: content of the plans file.
+        configuration: such as ``2d``.
+        labels: of the data set.
+    """
+    manager = PlansManager(plans)
+    entry = PlansEntry.from_plans(plans)
+    now = {
+        **saved,  # what else it holds, only other folds can be compared with
+        "trainer": trainer.__name__,
+        "dataset": manager.dataset_name,
+        "labels": labels,
+        "plans": plans_identity(manager, manager.get_configuration(configuration)),
+    }
+    if "streams" in saved:
+        could_use = [*getattr(trainer, "required_streams", ()), *getattr(trainer, "optional_streams", ())]
+        roles = {*saved["streams"], *could_use} & {*entry.streams}
+        now["streams"] = {role: entry.streams[role] for role in roles}
+        now["normalizations"] = {role: kind for role, kind in entry.normalizations.items() if role in roles}
+    if "hyperparameters" in saved and issubclass(trainer, ConfiguredTrainer):
+        now["hyperparameters"] = trainer.hyperparameters_in(manager)
+    return now
+
+
+def compared(identity: dict[str, Any], trainer: type) -> dict[str, Any]:
+    """Return the part of an identity in which folds of one comparison may not differ; newer settings have defaults."""
+    identity = {"normalizations": {}, **identity}
+    if "hyperparameters" not in identity or not issubclass(trainer, ConfiguredTrainer):
+        return identity
+    return {**identity, "hyperparameters": trainer.unchangeable(identity["hyperparameters"])}
