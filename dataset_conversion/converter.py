@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from nnunet_ext.keyed_names import keyed_name
+
 Part = Literal["Tr", "Ts", "Un"]
 """Training, official test, and unlabelled images: the endings of nnU-Net's folder names."""
 
@@ -120,7 +122,10 @@ class Converter(ABC):
         """Options that shape the cases, by name; another split needs no new conversion."""
         names = [item.name for item in dataclasses.fields(self) if item.name not in ("source", "split", "patients")]
         values = {name: getattr(self, name) for name in names}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        # A path of this machine may name a patient; its name under the user's own key tells whether it is the same.
+        return {
+            name: keyed_name("path", str(value)) if isinstance(value, Path) else value for name, value in values.items()
+        }
 
     @property
     def collection(self) -> str:

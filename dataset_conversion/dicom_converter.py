@@ -69,9 +69,7 @@ class DicomConverter(Converter):
 
     @property
     def settings(self) -> dict[str, Any]:
-        values = {name: value for name, value in super().settings.items() if name != "cache"}
-        return {name: keyed_name("path", str(value)) if isinstance(value, Path) else value
-                for name, value in values.items()}  # fmt: skip
+        return {name: value for name, value in super().settings.items() if name != "cache"}
 
     def scan(self, found: Found) -> Scan:
         """Headers of all DICOM files; damaged files become problems.

@@ -14,6 +14,7 @@ from nnunet_ext.training.settings.hyperparameters import PRESETS
 
 PLANS_KEY = "nnunet_ext"
 MADE_BY = "made_by"  # name and version of the package that wrote the entry
+DAMAGED = f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset"
 ROLES = {
     "general": "labelled data sets of other diseases, merged to lesion; 3=cancer takes only that label",
     "unlabeled": "data sets with images of the same disease in imagesUn",
@@ -38,15 +39,16 @@ class PlansEntry:
         Raises:
             InputError: an entry or a preset that this version does not know.
         """
+        recorded = plans.get(PLANS_KEY, {})
+        if not isinstance(recorded, dict):
+            raise InputError(DAMAGED)
+        entry = {name: value for name, value in recorded.items() if name != MADE_BY}
         try:
-            entry = dict(plans.get(PLANS_KEY, {}))
-            writer = entry.pop(MADE_BY, "another version")
             configuration = cls(**entry)
-        except (TypeError, ValueError) as error:
+        except TypeError as error:
+            writer = recorded.get(MADE_BY, "another version")
             raise InputError(
                 f"the plans' entry {PLANS_KEY} is not one of {made_by()}, but of {writer}: {error}"
-                if isinstance(plans.get(PLANS_KEY), dict)
-                else f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset"
             ) from error
         configuration._require_shape()
         if configuration.preset not in PRESETS:
@@ -60,7 +62,7 @@ class PlansEntry:
         names = [name for listed in lists if isinstance(listed, list) for name in listed]
         texts = [*names, *(self.normalizations.values() if shaped else ())]
         if not shaped or not all(isinstance(one, list) for one in lists) or not all(isinstance(t, str) for t in texts):
-            raise InputError(f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset")
+            raise InputError(DAMAGED)
 
     def into_plans(self, plans: dict) -> dict:
         """A copy of the plans that carries this configuration."""
