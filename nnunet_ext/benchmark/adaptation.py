@@ -14,7 +14,7 @@ MODEL = (
 def self_trained(
     name: str, first_stage: str, target: str, number: int, settings: Mapping[str, Any] | None = None
 ) -> Row:
-    """Return a row that trains on labelled data and the confident half of the first stage's predictions on the target.
+    """Return a row that trains on labelled data and the confident part of the first stage's predictions on the target.
 
     Args:
         name: of the row.
@@ -23,7 +23,7 @@ def self_trained(
         number: of the made data set, plus the seed.
         settings: of the training.
     """
-    criteria = ("--keep-cases", "0.5", "--keep-voxels", "0.5")
+    criteria = ("--keep-cases", "0.5", "--keep-voxels", "0.8", "--background", "0.9")
     command = ("nnUNetv2_ext_pseudo_label", *MODEL, "-i", target, "-o", "{number}", "--name", name, *criteria)
     return Row(name, MadeData(number, command), settings=settings or {}, first_stage=first_stage)
 

@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_ext_pseudo_label",
         parents=[model_options()],
         description="Predicts the images of a target data set with a trained model, keeps the confident cases and in "
-        "them the most confident voxels of every class, and writes a raw data set with these labels and with the "
+        "them the confident voxels, and writes a raw data set with these labels and with the "
         "model's own labelled cases. Train on it with stock nnU-Net: one round of self-training.",
         epilog="Example: nnUNetv2_ext_pseudo_label -d 138 -c 2d -tr PlainTrainer -i 140 -o 150",
     )
@@ -123,12 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of the cases in which foreground is predicted, the most confident ones; default 0.5",
     )  # fmt: skip
     parser.add_argument(
-        "--keep-voxels", type=share, default=0.5, metavar="SHARE",
-        help="of the voxels of each class, the most confident ones; the others get nnU-Net's ignore label; default 0.5",
+        "--keep-voxels", type=share, default=0.8, metavar="SHARE",
+        help="of the voxels of each foreground class, the most confident ones; the others get nnU-Net's ignore label; "
+        "default 0.8",
     )  # fmt: skip
     parser.add_argument(
-        "--least-confidence", type=_probability, default=0.0, metavar="P",
-        help="voxels below this probability get the ignore label, too; default 0",
+        "--background", type=_probability, default=0.9, metavar="P",
+        help="background below this probability gets the ignore label, too; default 0.9",
     )  # fmt: skip
     parser.add_argument(
         "--keep-empty", action="store_true", help="keep all cases without predicted foreground; default: none of them"
@@ -158,7 +159,7 @@ def pseudo_label_entry(argv: list[str] | None = None) -> int:
     with new.reserved():
         if not new.whole:
             predicted = predict_cases(model, cases, new.work / "predicted")
-            criteria = Criteria(args.keep_cases, args.keep_voxels, args.least_confidence, args.keep_empty)
+            criteria = Criteria(args.keep_cases, args.keep_voxels, args.background, args.keep_empty)
             _write(Round(model, predicted, criteria, source), new.begin()[0])
         new.publish()
     print(f"{raw / new.names[0]}\nnext: nnUNetv2_plan_and_preprocess -d {args.number} --verify_dataset_integrity")

@@ -1,6 +1,6 @@
 """One round of self-training: confident predictions on target images become a labelled data set.
 
-Reference: Zou et al. 2018 (CBST); Lee 2013, "Pseudo-Label", for a threshold that is the same for all classes.
+Reference: Zou et al. 2018 (CBST), see :mod:`~nnunet_ext.pseudo_labels.selection`.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Criteria:
     """What is confident enough to become a label.
 
     ``keep_cases`` is the share of the cases with foreground; ``keep_empty`` adds all cases without. ``keep_voxels`` is
-    the share of the voxels of each class; none of them lies below the probability ``least_confidence``.
+    the share of the voxels of each foreground class; ``background`` is the least probability of a background voxel.
     """
 
     keep_cases: float
     keep_voxels: float
-    least_confidence: float = 0.0
+    background: float
     keep_empty: bool = False
 
     @property
     def keeps_all_voxels(self) -> bool:
         """Whether no voxel can be left without a label."""
-        return self.keep_voxels == 1 and self.least_confidence == 0
+        return self.keep_voxels == 1 and self.background == 0
 
 
 @dataclass
@@ -161,7 +161,7 @@ def _thresholds(plan: Round, judged: Sequence[Judged]) -> npt.NDArray[np.int64]:
         if case.kept:
             labels, _ = case.predicted.labels(plan.reader)
             counts += confidence_counts(labels, case.predicted.confidence, classes)
-    return class_thresholds(counts, plan.criteria.keep_voxels, plan.criteria.least_confidence)
+    return class_thresholds(counts, plan.criteria.keep_voxels, plan.criteria.background)
 
 
 def _write_case(plan: Round, case: Judged, thresholds: npt.NDArray[np.int64], folder: Path) -> None:

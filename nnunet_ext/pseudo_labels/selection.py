@@ -5,6 +5,7 @@ a data set is exact and needs no more memory than a histogram.
 
 Reference: Zou et al. 2018, "Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training"
 (CBST), eq. 5 and algorithm 2: every class has a threshold of its own, so that rare classes are not thresholded away.
+Unlike there, background has a fixed one.
 """
 
 from __future__ import annotations
@@ -45,27 +46,27 @@ def confidence_counts(labels: Labels, confidence: Confidence, classes: int) -> n
     return np.bincount(places, minlength=classes * width).reshape(classes, width)
 
 
-def class_thresholds(counts: npt.NDArray[np.int64], keep: float, least: float = 0.0) -> npt.NDArray[np.int64]:
+def class_thresholds(counts: npt.NDArray[np.int64], keep: float, background: float) -> npt.NDArray[np.int64]:
     """Return the confidence of each class from which on a voxel keeps its label.
 
-    It is the highest one that at least the share ``keep`` of the class's voxels reach: voxels of equal confidence are
-    treated alike. No threshold lies below ``least``.
+    For a foreground class it is the highest one that at least the share ``keep`` of the class's voxels reach: voxels of
+    equal confidence are treated alike. Background has a fixed one: most of it lies far from any lesion and is certain,
+    so that a share of it would leave the whole organ without labels.
 
     Args:
-        counts: of :func:`confidence_counts`.
-        keep: share of the voxels of every class, above 0 and at most 1.
-        least: confidence in [0, 1] that every kept voxel has.
+        counts: of :func:`confidence_counts`, background first.
+        keep: share of the voxels of every foreground class, above 0 and at most 1.
+        background: least probability of background that stays background, in [0, 1].
 
     Returns:
-        ``(classes,)`` in steps of 1 / 65535; ``least`` for a class without voxels.
+        ``(classes,)`` in steps of 1 / 65535; 0 for a foreground class without voxels.
     """
-    lowest = math.ceil(round(least * STEPS, 6))
     reaching = counts[:, ::-1].cumsum(axis=1)[:, ::-1]  # voxels of at least that confidence
-    thresholds = []
-    for of_class in reaching:
+    thresholds = [math.ceil(round(background * STEPS, 6))]
+    for of_class in reaching[1:]:
         wanted = math.ceil(round(keep * int(of_class[0]), 6))
         highest = int(np.flatnonzero(of_class >= wanted)[-1]) if wanted else 0
-        thresholds.append(max(highest, lowest))
+        thresholds.append(highest)
     return np.array(thresholds)
 
 

@@ -175,7 +175,7 @@ def test_rows_of_two_stages_have_data_of_their_own_for_every_seed(tmp_path: Path
     place = Place(tmp_path, "cpu")
     trained, split = (Run(declared, row, 3, place) for row in TWO_STAGES)
     model = ["-d", TARGET, "-c", "2d", "-tr", "PlainTrainer", "-p", "baseline_seed3", "-f", "0", "-device", "cpu"]
-    shares = ["--keep-cases", "0.5", "--keep-voxels", "0.5"]
+    shares = ["--keep-cases", "0.5", "--keep-voxels", "0.8", "--background", "0.9"]
     expected = ["nnUNetv2_ext_pseudo_label", *model, "-i", "Dataset503_X", "-o", "603", "--name", "self", *shares]
     assert trained.make_data() == expected
     numbers = ["-o", "703", "--hard", "753", "--name", "intra"]

@@ -25,7 +25,7 @@ from tests.miniature_plans import DATASET_JSON, plans
 from tests.miniature_raw import write_raw
 
 SOURCE, TARGET = "Dataset999_Miniature", "Dataset998_Target"
-ALL = Criteria(keep_cases=1, keep_voxels=1)
+ALL = Criteria(keep_cases=1, keep_voxels=1, background=0)
 
 
 @pytest.fixture
@@ -91,12 +91,12 @@ def label_of(folder: Path, case: str) -> np.ndarray:
 def test_confident_cases_and_voxels_beside_the_labelled_cases(place: Path) -> None:
     predicted = predictions(place, [0.5, 0.25, 0.5, 0], [0.9, 0.6, 0.8, 0.9])
     folder = written(place)
-    judged, thresholds = write_round(round_of(place, Criteria(0.67, 0.5), predicted), folder)
+    judged, thresholds = write_round(round_of(place, Criteria(0.67, 0.5, 0.9), predicted), folder)
 
     assert [case.outcome for case in judged] == [KEPT, "not among the most confident", KEPT, "no foreground"]
     # case_00: 16 voxels of 0.9 and 16 of 0.8; case_02: 16 of 0.8 and 16 of 0.7; half of the 64 have 0.8 or more,
     # and so do the 16 further ones of equal confidence
-    assert thresholds == pytest.approx({"background": 0.95, "lesion": 0.8}, abs=1 / STEPS)
+    assert thresholds == pytest.approx({"background": 0.9, "lesion": 0.8}, abs=1 / STEPS)
     expected = np.repeat([1, 1, 0], [16, 16, 32]), np.repeat([1, 2, 0], [16, 16, 32])
     for case, label in zip(("pseudo_case_00", "pseudo_case_02"), expected, strict=True):
         assert label_of(folder, case).ravel().tolist() == label.tolist()
@@ -141,17 +141,23 @@ def test_all_voxels_need_no_ignore_label(place: Path) -> None:
 
 
 def test_a_case_without_a_confident_voxel_is_left_out(place: Path) -> None:
-    predicted = predictions(place, [1, 0.5, 0.5, 0], [0.6, 0.9, 0.9, 0.9])
+    """The first case is all lesion and less sure than half of all lesion voxels; the last has none."""
+    predicted = predictions(place, [1, 0.75, 0.75, 0], [0.6, 0.9, 0.9, 0.9])
     folder = written(place)
-    criteria = Criteria(1, 1, least_confidence=0.8, keep_empty=True)
-    judged, _ = write_round(round_of(place, criteria, predicted), folder)
+    judged, _ = write_round(round_of(place, Criteria(1, 0.3, 0.9, keep_empty=True), predicted), folder)
     assert [case.outcome for case in judged] == ["no voxel is confident enough", KEPT, KEPT, KEPT]
     assert sorted(path.name for path in (folder / "labelsTr").glob("pseudo*")) == [
         f"pseudo_case_0{number}.png" for number in (1, 2, 3)
     ]
     assert math.isnan(judged[3].confidence) and not label_of(folder, "pseudo_case_03").any()
+
+
+def test_nothing_to_learn_is_refused(place: Path) -> None:
+    predicted = predictions(place, [0] * 4, [0.9] * 4)
     with pytest.raises(InputError, match="no target case has a voxel"):
-        write_round(round_of(place, Criteria(1, 1, 0.99), predicted), written_again(place))
+        write_round(round_of(place, Criteria(1, 0.5, 0.9), predicted), written(place))
+    with pytest.raises(InputError, match="no target case has a voxel"):
+        write_round(round_of(place, Criteria(1, 0.5, 0.96, keep_empty=True), predicted), written_again(place))
 
 
 def written_again(root: Path) -> Path:

@@ -1,5 +1,7 @@
 """Thresholds and rankings of pseudo-labels, by values that can be counted by hand."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,43 +31,41 @@ def test_confidence_is_the_probability_of_the_predicted_class() -> None:
     assert confidence.tolist() == [[round(0.7 * STEPS), round(0.5 * STEPS)]]
 
 
-def test_every_class_keeps_its_own_most_confident_share() -> None:
+def test_every_foreground_class_keeps_its_own_most_confident_share() -> None:
     counts = confidence_counts(LABELS, CONFIDENCE, 3)
     assert counts.sum(axis=1).tolist() == [5, 2, 1]
-    # ceil(0.4 * 5) = 2 voxels of background, ceil(0.4 * 2) = 1 of class 1, ceil(0.4 * 1) = 1 of class 2
-    thresholds = class_thresholds(counts, keep=0.4)
-    assert thresholds.tolist() == [50000, 45000, 25000]
+    # ceil(0.4 * 2) = 1 voxel of class 1, ceil(0.4 * 1) = 1 of class 2; background from 40000 on
+    thresholds = class_thresholds(counts, keep=0.4, background=40000 / STEPS)
+    assert thresholds.tolist() == [40000, 45000, 25000]
     kept = kept_voxels(LABELS, CONFIDENCE, thresholds)
-    assert kept.tolist() == [[True, True, False, False], [True, False, True, False]]
+    assert kept.tolist() == [[True, True, True, False], [True, False, True, False]]
 
 
 def test_all_voxels_are_kept_by_a_share_of_one() -> None:
-    thresholds = class_thresholds(confidence_counts(LABELS, CONFIDENCE, 3), keep=1)
-    assert thresholds.tolist() == [20000, 41000, 25000]
+    thresholds = class_thresholds(confidence_counts(LABELS, CONFIDENCE, 3), keep=1, background=0)
+    assert thresholds.tolist() == [0, 41000, 25000]
     assert kept_voxels(LABELS, CONFIDENCE, thresholds).all()
 
 
-def test_no_threshold_lies_below_the_least_confidence() -> None:
-    least = 42000 / STEPS
-    thresholds = class_thresholds(confidence_counts(LABELS, CONFIDENCE, 3), keep=1, least=least)
-    assert thresholds.tolist() == [42000, 42000, 42000]
-    assert kept_voxels(LABELS, CONFIDENCE, thresholds).sum() == 3
-
-
-def test_a_class_that_is_not_predicted_has_the_least_confidence() -> None:
-    counts = confidence_counts(np.zeros((2, 2), int), np.full((2, 2), 50000, np.uint16), 2)
-    assert class_thresholds(counts, keep=0.5, least=0.25).tolist() == [50000, np.ceil(0.25 * STEPS)]
+def test_certain_background_does_not_cost_the_less_certain_one_its_label() -> None:
+    """Most of a CT is air and table: a share of all background would leave only that."""
+    confidence = np.array([STEPS] * 90 + [62000] * 10, np.uint16)
+    labels = np.zeros(100, int)
+    thresholds = class_thresholds(confidence_counts(labels, confidence, 2), keep=0.5, background=0.9)
+    assert thresholds.tolist() == [math.ceil(0.9 * STEPS), 0]
+    assert kept_voxels(labels, confidence, thresholds).all()
 
 
 def test_voxels_of_equal_confidence_are_treated_alike() -> None:
-    counts = confidence_counts(np.zeros(10, int), np.full(10, 7, np.uint16), 1)
-    thresholds = class_thresholds(counts, keep=0.1)
-    assert kept_voxels(np.zeros(10, int), np.full(10, 7, np.uint16), thresholds).all()
+    labels, confidence = np.ones(10, int), np.full(10, 7, np.uint16)
+    thresholds = class_thresholds(confidence_counts(labels, confidence, 2), keep=0.1, background=0)
+    assert kept_voxels(labels, confidence, thresholds).all()
 
 
 @given(arrays(np.uint16, st.integers(1, 50)), st.floats(0.01, 1))
 def test_the_threshold_is_the_highest_that_keeps_the_share(confidence: np.ndarray, keep: float) -> None:
-    (threshold,) = class_thresholds(confidence_counts(np.zeros(len(confidence), int), confidence, 1), keep)
+    counts = confidence_counts(np.ones(len(confidence), int), confidence, 2)
+    _, threshold = class_thresholds(counts, keep, background=0)
     wanted = np.ceil(round(keep * len(confidence), 6))
     assert np.count_nonzero(confidence >= threshold) >= wanted
     assert np.count_nonzero(confidence > threshold) < wanted
