@@ -17,6 +17,7 @@ import struct
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,10 +257,17 @@ def main() -> None:
     import_everything()
     table: Counter[tuple[str, str]] = Counter()
 
+    with suppress(KeyboardInterrupt):  # the table is that of what was run
+        run_all(arguments.inputs, chance, arguments.keep, table)
+    print_table(table)
+
+
+def run_all(inputs: int, chance: random.Random, keep: Path | None, table: Counter[tuple[str, str]]) -> None:
+    """Run the valid inputs, then damaged ones; count into ``table``."""
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch, "template")
         kinds = places(template)
-        for number in range(-len(kinds), arguments.inputs):
+        for number in range(-len(kinds), inputs):
             kind = kinds[number % len(kinds)]
             root = Path(scratch, "run")
             shutil.copytree(template, root)
@@ -284,10 +292,9 @@ def main() -> None:
                     f"{number} {kind.command} {file.relative_to(root)} {damage.name}: {verdict}: {last[:200]}",
                     flush=True,
                 )
-                if arguments.keep:
-                    shutil.copytree(root, arguments.keep / str(number), symlinks=True)
+                if keep:
+                    shutil.copytree(root, keep / str(number), symlinks=True)
             shutil.rmtree(root)
-    print_table(table)
 
 
 def print_table(table: Counter[tuple[str, str]]) -> None:

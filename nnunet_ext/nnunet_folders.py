@@ -48,7 +48,7 @@ def dataset_name(dataset: str) -> str:
     if not dataset.startswith("Dataset"):
         if not dataset.isdigit():
             raise InputError(f"{dataset}: not a data set; give its number (120) or name (Dataset120_X)")
-        names = sorted(map(str, find_candidate_datasets(int(dataset))))
+        names = sorted(map(str, find_candidate_datasets(int(dataset))), key=lambda name: name.partition("_"))
         if not names:
             raise InputError(f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed; convert it first")
         if len(names) > 1:  # nnU-Net takes 1201 for a name of 120, too
