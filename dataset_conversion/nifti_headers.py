@@ -83,7 +83,7 @@ def _require_single_file(path: Path) -> None:
     """Refuse what is NIfTI, but in a form that is not read, with what to save instead."""
     try:
         start = _start(path)
-    except (OSError, EOFError, ValueError):  # the reader will say what is wrong
+    except Exception:  # gzip raises half a dozen kinds; the reader will say what is wrong
         return
     if start[:2] == GZIP_MAGIC and is_gzip(path):
         raise InputError(f"{path}: is compressed twice; unpack it once with gunzip, and run again")

@@ -239,3 +239,13 @@ def test_a_raw_label_without_orientation_lies_as_its_image(tmp_path: Path) -> No
     assert verify(tmp_path / "Dataset120_X").problems == []
     label.write_bytes(gzip.compress(header_with(LESION, LPS_MM, codes(0, 0), sizes(1, 1, 1))))
     assert any("of another voxel size" in problem for problem in verify(tmp_path / "Dataset120_X").problems)
+
+
+def test_a_damaged_deflate_block_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.arange(1000, dtype=np.int16).reshape(10, 10, 10), np.eye(4)), path)
+    content = path.read_bytes()
+    for at in range(10, 60):
+        path.write_bytes(content[:at] + b"\xff\xff\xff" + content[at + 3 :])
+        with pytest.raises(InputError, match=r"a\.nii\.gz: "):
+            read_voxels(path, open_volume(path))
