@@ -177,7 +177,7 @@ def test_no_path_of_private_data_and_no_name_in_a_gzip_file_is_passed_on(tmp_pat
     assert "; file-" in (folder / "conversion.csv").read_text()
 
 
-@pytest.mark.parametrize("before", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("before", [b"", gzip.compress(b"", mtime=0)], ids=["alone", "after an empty member"])
 def test_a_copied_file_loses_the_name_that_gzip_has_noted(before: bytes, tmp_path: Path, raw: Path) -> None:
     download = _pair(tmp_path, np.zeros((6, 5, 4), np.int16), np.diag([1.0, 1, 2, 1]))
     packed = download / "images/a.nii.gz"
