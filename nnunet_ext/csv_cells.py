@@ -15,11 +15,11 @@ FORMULA_SIGNS = ("=", "+", "-", "@")
 def plain_cell(text: str) -> str:
     """Return the text so that no program takes it for a formula: with an apostrophe before it, where it looks like one.
 
-    >>> plain_cell("=HYPERLINK(1)"), plain_cell("-1.5e-3"), plain_cell("left lung")
-    ("'=HYPERLINK(1)", '-1.5e-3', 'left lung')
+    >>> plain_cell("=HYPERLINK(1)"), plain_cell("-1.5e-3 0"), plain_cell("left lung")
+    ("'=HYPERLINK(1)", '-1.5e-3 0', 'left lung')
     """
     text = printable(text)
-    return f"'{text}" if text.lstrip().startswith(FORMULA_SIGNS) and not _is_number(text) else text
+    return f"'{text}" if text.lstrip().startswith(FORMULA_SIGNS) and not _holds_numbers(text) else text
 
 
 def plain_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -32,9 +32,11 @@ def _plain_value(value: Any) -> Any:
     return plain_cell(value) if isinstance(value, str) else value
 
 
-def _is_number(text: str) -> bool:
+def _holds_numbers(text: str) -> bool:
+    """Whether the text is a number, or several between blanks, such as a matrix."""
     try:
-        float(text)
+        for word in text.split():
+            float(word)
     except ValueError:
         return False
     return True

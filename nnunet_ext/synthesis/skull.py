@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 AIR_BELOW_HU = -300
 BONE_ABOVE_HU = 200
@@ -32,6 +31,8 @@ def brain_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     Returns:
         bool ``(height, width)``; nothing where no brain of 15 square centimetres is found.
     """
+    from scipy import ndimage
+
     head = _largest_component(_opened(hu > AIR_BELOW_HU, TABLE_MM, spacing_mm))
     brain = np.zeros(hu.shape, bool)
     if head.any():
@@ -42,6 +43,8 @@ def brain_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
 
 def _brain_in_head(hu: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Return where the brain is in the part of a slice that shows the head, bool ``(height, width)``."""
+    from scipy import ndimage
+
     sigma_pixels = [SMOOTHING_MM / size for size in spacing_mm]
     smooth = ndimage.gaussian_filter(np.clip(hu, -200, 300).astype(np.float32), sigma_pixels)
 
@@ -72,6 +75,8 @@ def without_skull(hu: np.ndarray, spacing_mm: Sequence[float], background: float
 
 def _dilated(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
     """Return all places within the radius of the mask."""
+    from scipy import ndimage
+
     if not mask.any():
         return mask
     return ndimage.distance_transform_edt(~mask, sampling=spacing_mm) <= radius_mm
@@ -79,6 +84,8 @@ def _dilated(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) ->
 
 def _eroded(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
     """Return all places farther than the radius from what is outside the mask; the image's edge is not outside."""
+    from scipy import ndimage
+
     if mask.all():
         return mask
     return ndimage.distance_transform_edt(mask, sampling=spacing_mm) > radius_mm
@@ -98,6 +105,8 @@ def _closed(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> 
 
 
 def _largest_component(mask: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask

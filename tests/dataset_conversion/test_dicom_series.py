@@ -16,6 +16,7 @@ from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.series import acquisitions_of
 from nnunet_ext.dicom.volume import read_volume, slices_on_grid
 from nnunet_ext.errors import InputError
+from nnunet_ext.keyed_names import keyed_name
 from tests.dataset_conversion.labelled_export import mask_of, patient_of, write_labelled_export, write_objects
 from tests.dicom.writing.geometries import GEOMETRIES, write_geometry
 
@@ -27,9 +28,12 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def number_of(row: dict[str, str]) -> int:
-    """The case of the export that a row is about."""
-    return int(row["sources"].split("/")[0])
+def number_of(row: dict[str, str], export: Path) -> int:
+    """The case of the export that a row is about; its files are named under the user's key."""
+    name = row["sources"].split("; ")[0]
+    files = (path.relative_to(export) for path in export.rglob("*") if path.is_file())
+    (file,) = [file for file in files if keyed_name("file", file.as_posix()) == name]
+    return int(file.parts[0])
 
 
 @pytest.mark.parametrize("source", ["seg", "rtstruct"])
@@ -42,7 +46,7 @@ def test_our_own_objects_come_back_voxel_for_voxel(dicom_original: Path, raw: Pa
     assert labels == {"background": 0, "lesion": 1, "lung": 2}  # names in order
 
     for row in rows_of(folder):
-        number = number_of(row)
+        number = number_of(row, dicom_original)
         (acquisition,), _ = acquisitions_of(scan(dicom_original / f"{number}/scan").slices)
         written = np.asarray(nibabel.load(folder / f"labelsTr/{row['case']}.nii.gz").dataobj)
         expected = np.array([0, 2, 1])[mask_of(number)]
@@ -57,7 +61,7 @@ def test_names_and_patients_are_hashed(dicom_original: Path, raw: Path) -> None:
     folder = raw / "Dataset120_CT"
     convert(DicomSeries(dicom_original, split="patient:2"), folder)
     rows = rows_of(folder)
-    patients = {number_of(row): row["patient"] for row in rows}
+    patients = {number_of(row, dicom_original): row["patient"] for row in rows}
     assert patients[0] == patients[1] and len(set(patients.values())) == len(GEOMETRIES) - 1
     for path in folder.rglob("*"):
         assert "SECRET" not in path.name
@@ -65,7 +69,7 @@ def test_names_and_patients_are_hashed(dicom_original: Path, raw: Path) -> None:
             assert patient_of(0).encode() not in path.read_bytes()
             assert b"2.25.9.0.1" not in path.read_bytes()
     folds = json.loads((folder / "splits_final.json").read_text())
-    both = {row["case"] for row in rows if number_of(row) < 2}
+    both = {row["case"] for row in rows if number_of(row, dicom_original) < 2}
     assert all(both <= set(fold["val"]) or both <= set(fold["train"]) for fold in folds)
 
 

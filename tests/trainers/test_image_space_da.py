@@ -373,7 +373,7 @@ def test_without_adversary_the_weights_are_those_of_plain_and_of_stock_nnunet(
     labelled = write_raw(tmp_path, "Dataset999_Miniature", 3)
     other = write_raw(tmp_path, "Dataset998_Other", 2, labelled=False)
     monkeypatch.setenv(WORKERS_VARIABLE, "0")
-    settings = {"adversarial_weight": 0, "num_val_iterations_per_epoch": 1}
+    settings = {"adversarial_weight": 0, "augmentation": "nnunet", "num_val_iterations_per_epoch": 1}
     content = plans(patch_size=(32, 32), features=(4, 4, 8, 8, 8), streams=STREAMS, settings=settings)
     ours, plain = (
         trainer_with_data(cls, tmp_path / cls.__name__, content, labelled, target_domain=other)
