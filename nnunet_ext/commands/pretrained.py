@@ -169,4 +169,5 @@ def _save(checkpoint: dict[str, Any], file: Path) -> None:
     try:
         write_checkpoint(checkpoint, file)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror or error}); give another -o") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{file}: cannot be written ({reason}); give another -o") from error
