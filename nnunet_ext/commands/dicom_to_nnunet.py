@@ -7,10 +7,7 @@ import tempfile
 from pathlib import Path
 
 from nnunet_ext.commands.entry import command
-from nnunet_ext.errors import InputError
 from nnunet_ext.hospital import options
-
-PARTIAL = 3
 
 
 @command
@@ -27,8 +24,7 @@ def _write(arguments: argparse.Namespace) -> int:
     from nnunet_ext.hospital.images import require_orientation
     from nnunet_ext.hospital.manifest import FILE_NAME, write_manifest
     from nnunet_ext.hospital.model import opened_model
-    from nnunet_ext.hospital.selection import read_selection
-    from nnunet_ext.hospital.survey import read_export, survey
+    from nnunet_ext.hospital.summary import exit_code
     from nnunet_ext.keyed_names import note_names
 
     channels, ending = ["CT"], ".nii.gz"
@@ -38,14 +34,11 @@ def _write(arguments: argparse.Namespace) -> int:
             opened_model(arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)) as model,
         ):
             channels, ending = model.channel_names, model.file_ending
-    selection = read_selection(arguments.rules, channels)
-    export = read_export(arguments.i, selection.rules, processes=arguments.np)
-    found = survey(export, selection, keep_names=arguments.keep_names)
+    selection, found = options.survey_of(arguments, channels)
     print(found.table())
     if arguments.dry_run:
         return 0
-    if not found.cases:
-        raise InputError("no study has series that meet the rules; see the table above, and --rules")
+    found.require_cases()
 
     require_orientation(arguments.orientation)
     options.require_output(arguments.o, arguments.i)
@@ -54,9 +47,7 @@ def _write(arguments: argparse.Namespace) -> int:
     done = write_inputs(found.cases, arguments.o, ending, arguments.orientation, keep_names=arguments.keep_names)
     write_manifest(arguments.o / FILE_NAME, selection.rules, ending, done.finished, found, done.failed)
     print(f"{len(done.finished)} of {len(found.cases)} cases written; what their names stand for is noted in {names}")
-    if not done.finished:
-        return 1
-    return PARTIAL if done.failed or found.failures else 0
+    return exit_code(found.cases, done, found.failures)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.commands.entry import command
-from nnunet_ext.errors import InputError
 from nnunet_ext.hospital import options
 
 if TYPE_CHECKING:
@@ -34,17 +33,11 @@ def predict_dicom_entry(argv: list[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
-    from nnunet_ext.hospital.selection import read_selection
-    from nnunet_ext.hospital.survey import read_export, survey
-
-    selection = read_selection(arguments.rules, model.channel_names)
-    export = read_export(arguments.i, selection.rules, processes=arguments.np)
-    found = survey(export, selection, keep_names=arguments.keep_names)
+    _, found = options.survey_of(arguments, model.channel_names)
     print(found.table())
     if arguments.dry_run:
         return 0
-    if not found.cases:
-        raise InputError("no study has series that meet the rules; see the table above, and --rules")
+    found.require_cases()
 
     from nnunet_ext.hospital.images import require_orientation
     from nnunet_ext.hospital.steps import predict_cases

@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.images import AS_SCANNED
 from nnunet_ext.keyed_names import key_file
+
+if TYPE_CHECKING:
+    from nnunet_ext.hospital.selection import Selection
+    from nnunet_ext.hospital.survey import Survey
 
 # As in nnunet_ext.hospital.selection and nnunet_ext.dicom.writing, whose import would make --help slow.
 BUILT_IN_RULES = ("any", "chest", "head")
@@ -76,6 +81,24 @@ def add_scan(parser: argparse.ArgumentParser) -> None:
         "--keep-names", action="store_true", help="show names of files and texts of headers in messages; off"
     )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="processes that read headers, default 2")
+
+
+def survey_of(arguments: argparse.Namespace, channels: Sequence[str]) -> tuple[Selection, Survey]:
+    """Return the rules and what they choose of the export, as :func:`add_series` and ``-i`` ask for.
+
+    Args:
+        arguments: of the command line.
+        channels: names of the model's channels.
+
+    Raises:
+        InputError: impossible rules, or no such export.
+    """
+    from nnunet_ext.hospital.selection import read_selection
+    from nnunet_ext.hospital.survey import read_export, survey
+
+    selection = read_selection(arguments.rules, channels)
+    export = read_export(arguments.i, selection.rules, processes=arguments.np)
+    return selection, survey(export, selection, keep_names=arguments.keep_names)
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.headers import Slice
 from nnunet_ext.dicom.rules import Rules
 from nnunet_ext.dicom.series import Acquisition, Rejected, acquisitions_of, series_of
+from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.privacy import reason_of, series_name, shown_reason, study_name
 from nnunet_ext.hospital.selection import Selection, choose
 from nnunet_ext.keyed_names import keyed_name
@@ -69,6 +70,15 @@ class Survey:
     def failures(self) -> int:
         """Series and files that are lost."""
         return sum(row.failure for row in self.rows) + sum(self.damaged.values())
+
+    def require_cases(self) -> None:
+        """Refuse an export of which nothing would be predicted.
+
+        Raises:
+            InputError: no study has series that meet the rules.
+        """
+        if not self.cases:
+            raise InputError("no study has series that meet the rules; see the table above, and --rules")
 
     def table(self) -> str:
         """Return the series as text, one a line, without any text of a header."""
