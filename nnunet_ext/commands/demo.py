@@ -71,8 +71,7 @@ class Demo:
             InputError: a step failed; names its log.
         """
         started = time.monotonic()
-        for folder in ("downloads", "logs", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        self.make_folders()
         self.generate()
         self.prepare()
         for trainer, fold in ((PLAIN, "0"), (PRETRAIN, "all"), (RELATION, "0")):
@@ -84,6 +83,11 @@ class Demo:
         print(f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. Look at:")
         for file in sorted((self.root / "report").iterdir()):
             print(f"  {file}")
+
+    def make_folders(self) -> None:
+        """Make the folders of downloads, logs and nnU-Net, unless they are there."""
+        for folder in ("downloads", "logs", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
 
     def generate(self) -> None:
         """Miniatures of two downloads."""
@@ -222,8 +226,7 @@ class HospitalDemo(Demo):
             InputError: a step failed; names its log.
         """
         started = time.monotonic()
-        for folder in ("downloads", "logs", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        self.make_folders()
         export, results = self.root / "downloads" / "export", self.root / "results"
         self.generate()
         lung = str(self.root / "downloads" / "Task06_Lung")
