@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dataset_conversion.converter import Case, Converter, Found
+from dataset_conversion.converter import Case, Converter, Found, Reading
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 
@@ -190,3 +190,15 @@ def image_name(path: str) -> str:
 def files_of(acquisition: Acquisition) -> tuple[Path, ...]:
     """Files of an acquisition, each once."""
     return tuple(dict.fromkeys(Path(item.path) for item in acquisition.slices))
+
+
+def image_of(volume: Volume) -> Reading:
+    """Return what a case without labels reads as."""
+    return Reading(
+        volume.voxels[None],
+        None,
+        volume.unit,
+        volume.grid.affine_ras_mm,
+        transforms=volume.transforms,
+        warnings=volume.warnings,
+    )

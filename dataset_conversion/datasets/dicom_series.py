@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected, without_damaged
+from dataset_conversion.dicom_converter import DicomConverter, files_of, image_of, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id
 from dataset_conversion.label_objects import LabelKind, LabelObject, kind_of, label_objects, masks_of
 from nnunet_ext.errors import InputError
@@ -226,10 +226,7 @@ class DicomSeries(DicomConverter):
         from nnunet_ext.dicom.volume import slices_on_grid
 
         volume = self.read_volume(case)
-        image = Reading(
-            volume.voxels[None], None, volume.unit, volume.grid.affine_ras_mm, transforms=volume.transforms,
-            warnings=volume.warnings,
-        )  # fmt: skip
+        image = image_of(volume)
         if not case.label_files:
             return image
         stack = volume.acquisition.stack

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected, without_damaged
+from dataset_conversion.dicom_converter import DicomConverter, files_of, image_of, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, is_hidden
 from dataset_conversion.lidc_annotations import Annotations, Denominator, Outline, consensus, read_annotations
 from nnunet_ext.errors import InputError
@@ -139,10 +139,7 @@ class LidcIdri(DicomConverter):
         from nnunet_ext.dicom.volume import slices_on_grid
 
         volume = self.read_volume(case)
-        image = Reading(
-            volume.voxels[None], None, volume.unit, volume.grid.affine_ras_mm, transforms=volume.transforms,
-            warnings=volume.warnings,
-        )  # fmt: skip
+        image = image_of(volume)
         if not case.label_files:
             return image
         annotations, warnings = chosen(case.label_files)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, report_rejected, without_damaged
+from dataset_conversion.dicom_converter import DicomConverter, files_of, image_of, report_rejected, without_damaged
 from dataset_conversion.download_folder import case_id, is_hidden, natural_key, sha256_of_file
 from dataset_conversion.mirroring import points_of, shares_by_mirroring
 from dataset_conversion.nifti_headers import open_volume
@@ -158,14 +158,7 @@ class NsclcPleuralEffusion(DicomConverter):
         warnings: list[str] = []
         affine_mm = volume.grid.affine_ras_mm
         if not case.label_files:
-            return Reading(
-                volume.voxels[None],
-                None,
-                volume.unit,
-                affine_mm,
-                transforms=volume.transforms,
-                warnings=volume.warnings,
-            )
+            return image_of(volume)
         masks = {}
         for file in case.label_files:
             masks[file], remarks = _on_grid(file, volume.voxels, affine_mm, cavity=file in cavities)
