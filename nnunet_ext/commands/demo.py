@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INFECTION, UNLABELED, NODULES = "120", "121", "6"
 PLAIN, PRETRAIN, RELATION = "PlainTrainer", "GeneralPretrainTrainer", "RelationDrivenTrainer"
 EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 9, 5, 30
+HOSPITAL_EPOCHS, HOSPITAL_ITERATIONS = 10, 25
 EPOCH_LINE = re.compile(r"Epoch (\d+)\s*$")
 
 
@@ -233,12 +234,13 @@ class HospitalDemo(Demo):
         self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
         self.call("nnUNetv2_plan_and_preprocess", "-d", NODULES, "-c", "2d", "--verify_dataset_integrity")
         self.call(
-            "nnUNetv2_ext_configure", "-d", NODULES, "--set", f"num_epochs={EPOCHS}",
-            f"num_iterations_per_epoch={ITERATIONS}", "num_val_iterations_per_epoch=5", "save_every=2",
+            "nnUNetv2_ext_configure", "-d", NODULES, "--set", f"num_epochs={HOSPITAL_EPOCHS}",
+            f"num_iterations_per_epoch={HOSPITAL_ITERATIONS}", "num_val_iterations_per_epoch=2", "save_every=2",
+            "oversample_foreground_percent=1",  # few slices show a nodule
         )  # fmt: skip
         finished = next(self.root.glob(f"nnUNet_results/*/{PLAIN}__*__2d/fold_0/checkpoint_final.pth"), None)
         training = (NODULES, "2d", "0", "-tr", PLAIN, "-device", self.device)
-        self.call("nnUNetv2_train", *training, skip=finished is not None, epochs=EPOCHS)
+        self.call("nnUNetv2_train", *training, skip=finished is not None, epochs=HOSPITAL_EPOCHS)
 
         model = ("-d", NODULES, "-c", "2d", "-tr", PLAIN, "-f", "0")
         options = ("-device", self.device, "--rules", "chest", "--orientation", "RAS", "--nifti")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ NOTICE = "RESEARCH USE ONLY"
 SMALLEST_SIDE_PX = 512  # pictures are enlarged until letters can be read
 PANEL_PX = 300  # width of the text beside the picture
 FONT_PX, LINE_PX = 15, 20
+LINE_LETTERS = 34
 FILL = 0.3  # share of a segment's colour inside its outline
 USUAL_PERCENTILES = (2, 98)  # of the values, where no window is known
 TEXT_RGB, NOTICE_RGB = (225, 225, 225), (255, 200, 0)
@@ -215,13 +217,9 @@ def _picture(
 def _lines(model: Model) -> Lines:
     """The first lines of every picture: notice, model, date."""
     today = datetime.datetime.now().date().isoformat()
-    return [
-        (NOTICE, NOTICE_RGB),
-        ("Automatic segmentation", TEXT_RGB),
-        (ascii_text(f"{model.name} {model.version}", longest=34), TEXT_RGB),
-        (today, TEXT_RGB),
-        ("", TEXT_RGB),
-    ]
+    name = ascii_text(f"{model.name} {model.version}", longest=4 * LINE_LETTERS)
+    texts = ["Automatic segmentation", *textwrap.wrap(name, LINE_LETTERS), today, ""]
+    return [(NOTICE, NOTICE_RGB), *((text, TEXT_RGB) for text in texts)]
 
 
 def _volumes(segments: Sequence[Segment], measurements: Sequence[Measurement]) -> Lines:
