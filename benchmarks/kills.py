@@ -5,8 +5,8 @@ Run from the repository's root: ``python -m benchmarks.kills [--kills 20] [--rou
 
 A command is first run undisturbed. Then it is killed after a random part of that time, and continued in the same folder
 by the next run, which is killed, too. After each kill every visible file that lies in the result must be one of the
-undisturbed run, byte for byte; at the end all must be. Two at once: both must end with 0 or with one line, and leave
-the same files.
+undisturbed run, byte for byte (of blosc2 files, whose own bytes vary from run to run, the arrays); at the end all must
+be. Two at once: both must end with 0 or with one line, and leave the same files.
 """
 
 import argparse
@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import blosc2
 
 from benchmarks.forked import Ended, Run, import_everything
 from benchmarks.fuzz_inputs import download, write_pairs
@@ -96,10 +98,20 @@ def contents(folder: Path) -> dict[str, bytes]:
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     names = {file.relative_to(folder).as_posix(): file for file in files}
     return {
-        name: file.read_bytes()
+        name: _content(file)
         for name, file in names.items()
         if not any(part.startswith(".") for part in name.split("/")) and not name.endswith(TIMED)
     }
+
+
+def _content(file: Path) -> bytes:
+    if file.suffix != ".b2nd":
+        return file.read_bytes()
+    try:
+        array = blosc2.open(str(file), mode="r")[:]
+    except RuntimeError:
+        return b"cannot be read"
+    return repr((array.shape, array.dtype)).encode() + array.tobytes()
 
 
 def started(work: Work, root: Path, number: int = 0) -> Run:
