@@ -4,7 +4,7 @@ Run from the repository's root: ``python -m benchmarks.kills [--kills 20] [--rou
 ``benchmarks.kill_and_resume``. Generated data; SIGKILL to the command and its workers. Linux.
 
 A command is first run undisturbed. Then it is killed after a random part of that time, and continued in the same folder
-by the next run, which is killed, too. After each kill every visible file that lies in the result must be one of the
+by the next run, which is killed, too. After each kill every file that lies in the result must be one of the
 undisturbed run, byte for byte (of blosc2 files, whose own bytes vary from run to run, the arrays); at the end all must
 be. Two at once: both must end with 0 or with one line, and leave the same files.
 """
@@ -94,14 +94,18 @@ def fresh(work: Work, root: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every visible file of a result."""
+    """Every file of a result, but those that a command is making."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     names = {file.relative_to(folder).as_posix(): file for file in files}
     return {
         name: _content(file)
         for name, file in names.items()
-        if not any(part.startswith(".") for part in name.split("/")) and not name.endswith(TIMED)
+        if not any(_is_hidden(part) for part in name.split("/")) and not name.endswith(TIMED)
     }
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part == "unfinished"  # the folder in which a stream's case is made
 
 
 def _content(file: Path) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from dataset_conversion.dicom_converter import DicomConverter, files_of, image_o
 from dataset_conversion.download_folder import case_id
 from dataset_conversion.label_objects import LabelKind, LabelObject, kind_of, label_objects, masks_of
 from nnunet_ext.errors import InputError
+from nnunet_ext.keyed_names import keyed_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,13 +214,9 @@ class DicomSeries(DicomConverter):
     def _case_name(self, acquisition: Acquisition) -> str:
         first = acquisition.slices[0]
         patient = self.public(first.patient_id, "patient") or "patient-unknown"
-        series = _digest(first.series_uid or first.path)
+        series = keyed_name("series", first.series_uid or str(first.path))
         suffix = f"-{acquisition.index}" if acquisition.index > 1 else ""
         return case_id(f"{patient}_{series}{suffix}")
-
-    def details_of(self, acquisition: Acquisition) -> dict[str, str]:
-        details = super().details_of(acquisition)
-        return {**details, "series_uid": f"series-{_digest(details['series_uid'])}"}
 
     def read_case(self, case: Case) -> Reading:
         from nnunet_ext.dicom.volume import slices_on_grid
@@ -253,7 +249,3 @@ class DicomSeries(DicomConverter):
                 value = self.labels[label]
                 united[value] = united[value] | mask if value in united else mask
         return sorted(united.items(), key=lambda item: item[0])
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
