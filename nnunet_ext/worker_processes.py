@@ -35,7 +35,8 @@ def in_worker_processes(
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
-        raise InputError("a worker process died, probably out of memory; run again with a smaller -np") from error
+        why = "usually because it ran out of memory"
+        raise InputError(f"a worker process died, {why}; run again with a smaller -np") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -14,6 +14,7 @@ from nnunet_ext.benchmark.figures import draw_overlays, rows_figure
 from nnunet_ext.benchmark.results import cases_table, comparisons_table, costs_table, rows_table
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.suite import Suite
+from nnunet_ext.csv_cells import plain_table
 from nnunet_ext.evaluation.metric_names import HEADERS, arrow, formatted
 from nnunet_ext.evaluation.reports import escaped, markdown_table, p_value
 from nnunet_ext.evaluation.statistics import CONFIDENCE_LEVEL, RESAMPLES, SEED
@@ -44,7 +45,7 @@ def write_report(suite: Suite, place: Place, runs: Sequence[Run]) -> str:
     folder = place.root / "report"
     folder.mkdir(exist_ok=True)
     for name, table in (("cases", cases), ("rows", rows), ("tests", tests)):
-        _write(folder / f"{name}.csv", table.to_csv(index=False))
+        _write(folder / f"{name}.csv", plain_table(table).to_csv(index=False))
     failed = {run.name: run.reason for run in tested if not run.finished}
     _write_summary(folder / "summary.json", suite, rows, tests, failed)
 

@@ -17,6 +17,7 @@ from nnunet_ext.evaluation.statistics import (
     UNDEFINED,
 )
 from nnunet_ext.evaluation.tables import AGGREGATE
+from nnunet_ext.printable import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +117,7 @@ _TEX_SPECIAL = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasc
 
 
 def _tex(text: object) -> str:
-    return str(text).translate(_TEX_SPECIAL)
+    return printable(str(text)).translate(_TEX_SPECIAL)
 
 
 def _size(row: Any, profile: Profile) -> str:

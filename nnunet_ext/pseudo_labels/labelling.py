@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.atomic_json import write_json
+from nnunet_ext.csv_cells import plain_table
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.figures import largest_lesion_slice
 from nnunet_ext.pseudo_labels.domains import PROVENANCE, SPLITS, Source, folds_with
@@ -224,7 +225,7 @@ def write_provenance(judged: Sequence[Judged], classes: Sequence[str], path: Pat
         line |= {"confidence": case.confidence, "entropy": case.predicted.entropy}  # type: ignore[dict-item]
         lines.append(line | {f"kept_{name}": case.kept_shares.get(name, math.nan) for name in classes})
     with whole_file(path) as unfinished:
-        pd.DataFrame(lines).to_csv(unfinished, index=False, float_format="%.5f")
+        plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.5f")
 
 
 def below_raw(image: str) -> str:

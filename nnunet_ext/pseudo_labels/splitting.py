@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_ext.atomic_json import write_json
+from nnunet_ext.csv_cells import plain_table
 from nnunet_ext.errors import InputError
 from nnunet_ext.pseudo_labels.labelling import below_raw
 from nnunet_ext.pseudo_labels.new_data_sets import link_files, link_images
@@ -83,4 +84,4 @@ def _write_ranking(ordered: Sequence[PredictedCase], easy: int, path: Path) -> N
         for place, case in enumerate(ordered)
     ]
     with whole_file(path) as unfinished:
-        pd.DataFrame(lines).to_csv(unfinished, index=False, float_format="%.6f")
+        plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.6f")

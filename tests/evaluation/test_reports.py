@@ -69,6 +69,14 @@ def test_latex_escapes_and_has_as_many_cells_as_columns(cases: pd.DataFrame) -> 
     assert r"lesion\_1: 3 cases, lesion\_2: 3 cases" in text
 
 
+def test_latex_obeys_no_name(cases: pd.DataFrame) -> None:
+    hostile = cases.replace({"label": {"lesion_1": "\\input{key}\nx\x1b[2J"}})
+    profile = PROFILES["plain"]
+    text = latex_table(summary_table(hostile, profile), profile)
+    assert r"\textbackslash{}input\{key\}?x?[2J" in text
+    assert r"\input" not in text and "\x1b" not in text
+
+
 def test_markdown_marks_the_best_and_what_is_undefined(cases: pd.DataFrame) -> None:
     profile = PROFILES["plain"]
     summary, tests = summary_table(cases, profile), paired_tests_table(cases, profile)
