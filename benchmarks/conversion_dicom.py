@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 def write_inputs(folder: Path, series: int) -> None:
     """Folders of chest series: uncompressed and long, JPEG 2000, and a small one where start-up is all."""
-    from dataset_conversion.dicom_phantoms import chest_series
+    from dataset_conversion.phantoms.dicom_series import chest_series
 
     generator = np.random.default_rng(44)
     slices = 120
@@ -60,7 +60,7 @@ def _with_noise(generator: np.random.Generator, layer: np.ndarray) -> np.ndarray
 def _write(folder: Path, number: int, hu: np.ndarray, compressed: bool = False) -> None:
     from pydicom.uid import JPEG2000Lossless
 
-    from dataset_conversion.dicom_phantoms import write_series
+    from dataset_conversion.phantoms.dicom_series import write_series
 
     def compress(_: int, data: object) -> None:
         with warnings.catch_warnings():

@@ -124,7 +124,7 @@ def traps() -> list[Trap]:
 
 def write_trap(folder: Path, trap: Trap) -> None:
     """Write its three series, one per coordinate; 12-bit pixels, as scanners write them."""
-    from dataset_conversion.dicom_phantoms import write_series
+    from dataset_conversion.phantoms.dicom_series import write_series
 
     def edit(index: int, data: Any) -> None:
         data.BitsStored, data.HighBit, data.PatientPosition = 12, 11, "HFS"

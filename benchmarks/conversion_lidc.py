@@ -61,7 +61,7 @@ OURS_MASKS = """
 import sys
 from pathlib import Path
 import numpy as np
-from dataset_conversion.lidc_annotations import consensus, read_annotations
+from dataset_conversion.reading.lidc_annotations import consensus, read_annotations
 for path in Path(sys.argv[1]).glob("*.xml"):
     annotations = read_annotations(path)
     heights_mm = np.loadtxt(path.with_suffix(".txt"))

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 def write_tasks(folder: Path) -> None:
     """A 3-D and a 4-D task, smaller than the real ones."""
-    from dataset_conversion.phantoms import write_msd_brain, write_msd_lung
+    from dataset_conversion.phantoms.slice_downloads import write_msd_brain, write_msd_lung
 
     write_msd_lung(folder, n_train=4, n_test=2, shape=(320, 320, 60), spacing=(1.1, 1.1, 5.0))
     write_msd_brain(folder, n_train=4, n_test=2, shape=(160, 160, 96))

@@ -23,7 +23,7 @@ SERIES = 200  # slices in one
 
 def write_files(folder: Path, files: int) -> None:
     """Series of 200 slices; pixels are holes in the file, because no scan reads them."""
-    from dataset_conversion.dicom_phantoms import uid, write_series
+    from dataset_conversion.phantoms.dicom_series import uid, write_series
 
     (template,) = write_series(folder, np.zeros((1, 8, 8), int), np.zeros((1, 3)), edit=lambda _, data: fill(data))
     data = pydicom.dcmread(template)
@@ -43,7 +43,7 @@ def write_files(folder: Path, files: int) -> None:
 
 def fill(data: Dataset) -> None:
     """What scanners add: acquisition parameters, referenced images, private elements."""
-    from dataset_conversion.dicom_phantoms import uid  # not at the top: worker processes import this module
+    from dataset_conversion.phantoms.dicom_series import uid  # not at the top: worker processes import this module
 
     for name in ("PatientName", "StudyDescription", "SeriesDescription", "Manufacturer", "InstitutionName",
                  "ProtocolName", "StationName", "OperatorsName", "ReferringPhysicianName"):  # fmt: skip

@@ -70,7 +70,7 @@ def import_everything() -> None:
     names += [
         "nnunet_ext.training.streams.preprocessing",
         "nnunet_ext.evaluation.reports",
-        "dataset_conversion.inspection",
+        "dataset_conversion.checking.inspection",
     ]
     for name in names:
         importlib.import_module(name)

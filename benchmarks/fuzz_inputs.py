@@ -26,7 +26,7 @@ import nibabel
 import numpy as np
 
 from benchmarks.forked import COMMANDS, Ended, Run, import_everything
-from dataset_conversion.dicom_phantoms import write_series
+from dataset_conversion.phantoms.dicom_series import write_series
 from tests.miniature_plans import DATASET_JSON, plans
 from tests.miniature_raw import write_raw
 

@@ -1,4 +1,4 @@
-"""What a data set declares; everything else is the core's work (:mod:`dataset_conversion.conversion`)."""
+"""What a data set declares; everything else is the core's work (:mod:`dataset_conversion.writing.conversion`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Part = Literal["Tr", "Ts", "Un"]
 class Case:
     """One case as found in the download; its files are not yet read.
 
-    ``id`` comes from :func:`dataset_conversion.download_folder.case_id`. ``label_files`` is empty where the publisher
+    ``id`` comes from :func:`dataset_conversion.reading.download_folder.case_id`. ``label_files`` is empty where the publisher
     gives no label. ``details`` become columns of conversion.csv.
     """
 
@@ -70,7 +70,7 @@ class Converter(ABC):
 
     A concrete data set is a frozen dataclass in a module of :mod:`dataset_conversion.datasets`. Each field after
     ``source`` is an option, and a run with other values into the same folder is refused. The fields here are options of
-    every data set, which the core carries out (:mod:`dataset_conversion.shaping`); :meth:`add_options` declares an
+    every data set, which the core carries out (:mod:`dataset_conversion.shaping.choices`); :meth:`add_options` declares an
     argument for each further one. Instances travel to worker processes, so they hold plain values only.
     """
 
@@ -129,7 +129,7 @@ class Converter(ABC):
 
     @property
     def collection(self) -> str:
-        """The name under which :mod:`dataset_conversion.overlaps` knows the images."""
+        """The name under which :mod:`dataset_conversion.writing.overlaps` knows the images."""
         return self.name
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 def another_process(folder: Path, shared: bool = False) -> Iterator[int]:
     """A process that converts into the folder, as far as locks tell; yields its number."""
     code = (
-        "import sys; from pathlib import Path; from dataset_conversion.journal import only_writer\n"
+        "import sys; from pathlib import Path; from dataset_conversion.writing.journal import only_writer\n"
         f"with only_writer(Path({str(folder)!r}), shared={shared}):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from dataset_conversion.nifti_headers import open_volume
+from dataset_conversion.reading.nifti_headers import open_volume
 from nnunet_ext.declared_size import DEFLATE_RATIO, require_size
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.cases import Case, compare_case, count_value_pairs

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
+from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
 from nnunet_ext.keyed_names import KEY_VARIABLE
 from nnunet_ext.locks import held
 from nnunet_ext.own_trainers import trainers

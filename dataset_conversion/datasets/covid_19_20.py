@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dataset_conversion.converter import Case, Converter, Found, Reading
-from dataset_conversion.download_folder import files_matching
-from dataset_conversion.nifti_cases import above_half, paired, read_ct
+from dataset_conversion.reading.download_folder import files_matching
+from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from nnunet_ext.errors import InputError
 
 SCAN = r"volume-covid19-A-(\d+(?:_\w+)?)"  # 0047_1 is another scan of patient 0047

@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Reading
-from dataset_conversion.download_folder import files_matching
-from dataset_conversion.nifti_cases import above_half, paired, read_ct
-from dataset_conversion.shaping import windowed
+from dataset_conversion.reading.download_folder import files_matching
+from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
+from dataset_conversion.shaping.choices import windowed
 from nnunet_ext.errors import InputError
 
 WINDOW_HU = (-1250.0, 250.0)  # in which the publisher stored the Radiopaedia volumes, and advises for the others

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
-from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
-from dataset_conversion.label_values import binary_mask, colour_classes
-from dataset_conversion.pictures import read_colours, read_grey
+from dataset_conversion.reading.download_folder import case_id, files_by_stem, find_folder, natural_key
+from dataset_conversion.reading.label_values import binary_mask, colour_classes
+from dataset_conversion.reading.pictures import read_colours, read_grey
 from nnunet_ext.errors import InputError
 
 BINARY, MULTICLASS = ("infection",), ("ggo", "consolidation")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, image_of, report_rejected, without_damaged
-from dataset_conversion.download_folder import case_id
-from dataset_conversion.label_objects import LabelKind, LabelObject, kind_of, label_objects, masks_of
+from dataset_conversion.reading.dicom_cases import DicomConverter, files_of, image_of, report_rejected, without_damaged
+from dataset_conversion.reading.download_folder import case_id
+from dataset_conversion.reading.label_objects import LabelKind, LabelObject, kind_of, label_objects, masks_of
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Reading
-from dataset_conversion.download_folder import files_by_stem, require_no_pairs
-from dataset_conversion.label_values import distinct_values
-from dataset_conversion.nifti_cases import paired, read_ct, read_volume
-from dataset_conversion.pictures import read_colours, read_grey
+from dataset_conversion.reading.download_folder import files_by_stem, require_no_pairs
+from dataset_conversion.reading.label_values import distinct_values
+from dataset_conversion.reading.nifti_cases import paired, read_ct, read_volume
+from dataset_conversion.reading.pictures import read_colours, read_grey
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 

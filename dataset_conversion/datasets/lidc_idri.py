@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, image_of, report_rejected, without_damaged
-from dataset_conversion.download_folder import case_id, is_hidden
-from dataset_conversion.lidc_annotations import Annotations, Denominator, Outline, consensus, read_annotations
+from dataset_conversion.reading.dicom_cases import DicomConverter, files_of, image_of, report_rejected, without_damaged
+from dataset_conversion.reading.download_folder import case_id, is_hidden
+from dataset_conversion.reading.lidc_annotations import Annotations, Denominator, Outline, consensus, read_annotations
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Reading
-from dataset_conversion.download_folder import files_matching
-from dataset_conversion.nifti_cases import paired, read_ct
-from dataset_conversion.nifti_headers import open_volume
+from dataset_conversion.reading.download_folder import files_matching
+from dataset_conversion.reading.nifti_cases import paired, read_ct
+from dataset_conversion.reading.nifti_headers import open_volume
 from nnunet_ext.errors import InputError
 
 

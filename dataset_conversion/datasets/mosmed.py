@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from dataset_conversion.converter import Case, Converter, Found, Reading
-from dataset_conversion.download_folder import files_matching
-from dataset_conversion.nifti_cases import above_half, paired, read_ct
+from dataset_conversion.reading.download_folder import files_matching
+from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from nnunet_ext.errors import InputError
 
 LAST_STUDY = {"CT-0": 254, "CT-1": 938, "CT-2": 1063, "CT-3": 1108, "CT-4": 1110}  # studies are numbered by severity

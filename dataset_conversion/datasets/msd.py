@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
-from dataset_conversion.download_folder import actual_file, case_id, is_hidden, listed_file, visible_files
-from dataset_conversion.label_values import LabelMap, label_map, rounded_labels
-from dataset_conversion.nifti_cases import AIR_HU
-from dataset_conversion.nifti_headers import open_volume, states_orientation
-from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
+from dataset_conversion.reading.download_folder import actual_file, case_id, is_hidden, listed_file, visible_files
+from dataset_conversion.reading.label_values import LabelMap, label_map, rounded_labels
+from dataset_conversion.reading.nifti_cases import AIR_HU
+from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
+from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 from nnunet_ext.json_files import read_object
 

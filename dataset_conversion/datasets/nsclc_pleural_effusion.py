@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, image_of, report_rejected, without_damaged
-from dataset_conversion.download_folder import case_id, is_hidden, natural_key, sha256_of_file
-from dataset_conversion.mirroring import points_of, shares_by_mirroring
-from dataset_conversion.nifti_headers import open_volume
-from dataset_conversion.volumes import label_on_image_grid, read_voxels, spatial_axes
+from dataset_conversion.reading.dicom_cases import DicomConverter, files_of, image_of, report_rejected, without_damaged
+from dataset_conversion.reading.download_folder import case_id, is_hidden, natural_key, sha256_of_file
+from dataset_conversion.reading.mirroring import points_of, shares_by_mirroring
+from dataset_conversion.reading.nifti_headers import open_volume
+from dataset_conversion.reading.volumes import label_on_image_grid, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:

@@ -15,20 +15,26 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.dicom_converter import DicomConverter, files_of, image_name, report_rejected, without_damaged
-from dataset_conversion.download_folder import case_id, files_by_stem, find_folder, natural_key
-from dataset_conversion.haemorrhage_labels import MASK_ENDINGS, read_slice_mask, slice_label
-from dataset_conversion.haemorrhage_slices import (
+from dataset_conversion.reading.dicom_cases import (
+    DicomConverter,
+    files_of,
+    image_name,
+    report_rejected,
+    without_damaged,
+)
+from dataset_conversion.reading.download_folder import case_id, files_by_stem, find_folder, natural_key
+from dataset_conversion.reading.haemorrhage_labels import MASK_ENDINGS, read_slice_mask, slice_label
+from dataset_conversion.reading.haemorrhage_slices import (
     as_hu,
     of_one_rescaling,
     read_bare_slice,
     read_placed_slice,
     steps_of_series_mm,
 )
-from dataset_conversion.haemorrhage_table import EXPECTED, TYPES, in_words, read_table
-from dataset_conversion.nifti_headers import open_volume, states_orientation
-from dataset_conversion.skull_removal import reading_without_skull
-from dataset_conversion.volumes import label_place, read_voxels, spatial_axes
+from dataset_conversion.reading.haemorrhage_table import EXPECTED, TYPES, in_words, read_table
+from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
+from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
+from dataset_conversion.shaping.skull_removal import reading_without_skull
 from nnunet_ext.errors import InputError
 from nnunet_ext.json_files import read_object
 from nnunet_ext.worker_processes import first_line

@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
-from dataset_conversion.download_folder import files_matching
-from dataset_conversion.nifti_cases import ENDING, intensity_unit, paired, read_ct, read_volume
-from dataset_conversion.nifti_headers import open_volume
-from dataset_conversion.shaping import slice_affine
-from dataset_conversion.volumes import spacing_of
+from dataset_conversion.reading.download_folder import files_matching
+from dataset_conversion.reading.nifti_cases import ENDING, intensity_unit, paired, read_ct, read_volume
+from dataset_conversion.reading.nifti_headers import open_volume
+from dataset_conversion.reading.volumes import spacing_of
+from dataset_conversion.shaping.choices import slice_affine
 from nnunet_ext.errors import InputError
 
 PSEUDO_HU = "HU (estimated by the publisher from pictures)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset_conversion.phantom_brains import MR, UNLABELED_CT, write_brain_sets
+from dataset_conversion.phantoms.brains import MR, UNLABELED_CT, write_brain_sets
 from nnunet_ext.synthesis.data_set_matching import Pairing, match_data_sets
 from nnunet_ext.synthesis.matches import write_matches
 from nnunet_ext.synthesis.matching import Weights

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
+from dataset_conversion.writing.conversion import convert
 from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
 from nnunet_ext.nnunet_folders import environment_folder

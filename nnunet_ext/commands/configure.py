@@ -243,7 +243,7 @@ def _check_target(role: str, folder: Path, labelled: Path, configuration: PlansE
     Raises:
         InputError: it is the labelled data set itself, or has another unit and no normalisation of its own.
     """
-    from dataset_conversion.units import different_units
+    from dataset_conversion.writing.units import different_units
     from nnunet_ext.training.streams.preprocessing import ignores_labels
 
     if role != "target_domain":
@@ -259,7 +259,7 @@ def _check_target(role: str, folder: Path, labelled: Path, configuration: PlansE
 
 def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> None:
     """Images that are labelled here and in a stream there may be trained on in one and validated on in the other."""
-    from dataset_conversion.overlaps import shared_images, unknown_origin
+    from dataset_conversion.writing.overlaps import shared_images, unknown_origin
 
     raw = environment_folder("nnUNet_raw")
     for name in dict.fromkeys(

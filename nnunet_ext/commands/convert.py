@@ -14,7 +14,7 @@ from nnunet_ext.nnunet_folders import environment_folder
 
 if TYPE_CHECKING:
     from dataset_conversion.converter import Converter
-    from dataset_conversion.summary import Summary
+    from dataset_conversion.writing.summary import Summary
 
 PROGRAM = "nnUNetv2_ext_convert"
 
@@ -28,9 +28,9 @@ def convert_entry(argv: list[str] | None = None) -> int:
     if not argv or argv[0].startswith("-"):
         return _without_name(argv)
 
-    from dataset_conversion.conversion import Workers, convert, dataset_folder
     from dataset_conversion.datasets import converter_named
-    from dataset_conversion.download_folder import require_unpacked
+    from dataset_conversion.reading.download_folder import require_unpacked
+    from dataset_conversion.writing.conversion import Workers, convert, dataset_folder
 
     kind = converter_named(argv[0])
     arguments = _parser(kind).parse_args(argv[1:])
@@ -85,7 +85,7 @@ def _verify(argv: list[str]) -> int:
     parser.add_argument("-d", required=True, metavar="ID", help="number or name, e.g. 120 or Dataset120_X")
     parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
     arguments = parser.parse_args(argv)
-    from dataset_conversion.verification import verify
+    from dataset_conversion.checking.verification import verify
 
     raw = environment_folder("nnUNet_raw")
     pattern = f"Dataset{int(arguments.d):03d}_*" if arguments.d.isdigit() else arguments.d
@@ -181,7 +181,7 @@ def _print_list(kinds: list[type[Converter]]) -> None:
 
 
 def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
-    from dataset_conversion.summary import markdown
+    from dataset_conversion.writing.summary import markdown
 
     for note in summary.notes:
         print(f"note: {note}")

@@ -96,7 +96,7 @@ class Demo:
         self.announce("generate chest CT with infections (COVID-SemiSeg's layout) and with nodules (MSD's layout)")
         if (downloads / "generated").exists():
             return
-        from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
+        from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
 
         write_covid_semiseg(downloads / "COVID-SemiSeg")
         write_msd_lung(downloads)
@@ -255,8 +255,8 @@ class HospitalDemo(Demo):
         self.announce("generate chest CT with nodules: MSD's layout for training, a hospital's export in DICOM")
         if (self.root / "downloads" / "generated").exists():
             return
-        from dataset_conversion.dicom_miniatures import write_export
-        from dataset_conversion.phantoms import write_msd_lung
+        from dataset_conversion.phantoms.dicom_downloads import write_export
+        from dataset_conversion.phantoms.slice_downloads import write_msd_lung
 
         write_msd_lung(self.root / "downloads")
         write_export(self.root / "downloads" / "export")

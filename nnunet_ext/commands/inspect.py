@@ -27,7 +27,7 @@ def inspect_entry(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--all", action="store_true", help="read the voxels of all files")
     arguments = parser.parse_args(argv)
-    from dataset_conversion.inspection import advice, inspect, table
+    from dataset_conversion.checking.inspection import advice, inspect, table
 
     inspection = inspect(arguments.folder, None if arguments.all else max(arguments.n, 1))
     lines = [*advice(inspection, arguments.folder), *inspection.dicom]

@@ -75,8 +75,8 @@ def target_of(args: argparse.Namespace, model: TrainedModel) -> list[RawCase]:
     Raises:
         InputError: there are none, or they do not fit the model.
     """
-    from dataset_conversion.overlaps import shared_images
-    from dataset_conversion.units import different_units
+    from dataset_conversion.writing.overlaps import shared_images
+    from dataset_conversion.writing.units import different_units
     from nnunet_ext.pseudo_labels.domains import target_cases
 
     raw = environment_folder("nnUNet_raw")

@@ -151,7 +151,7 @@ def _chosen(arguments: argparse.Namespace, matches: Matches | None, cases: list[
 
 def _origin(arguments: argparse.Namespace, results: Path, window: str) -> dict[str, Any]:
     """Return what the images were made by."""
-    from dataset_conversion.download_folder import sha256_of_file
+    from dataset_conversion.reading.download_folder import sha256_of_file
 
     subset = "all"
     if arguments.matched_only or arguments.subset:

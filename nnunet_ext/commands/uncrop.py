@@ -23,7 +23,7 @@ def uncrop_entry(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where the label files go")
     arguments = parser.parse_args(argv)
 
-    from dataset_conversion.uncropping import uncrop
+    from dataset_conversion.writing.uncropping import uncrop
 
     dataset = environment_folder("nnUNet_raw") / dataset_name(arguments.d)
     for note in uncrop(arguments.i, dataset, arguments.o):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion.phantom_brains import MR, UNLABELED_CT, write_brain_sets
+from dataset_conversion.phantoms.brains import MR, UNLABELED_CT, write_brain_sets
 from nnunet_ext.benchmark import brain_data
 from nnunet_ext.benchmark.suite import MadeData, load_suite
 from nnunet_ext.synthesis.matches import read_matches

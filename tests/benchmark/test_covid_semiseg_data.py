@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_conversion.phantoms import write_covid_semiseg
+from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg
 from nnunet_ext.benchmark.covid_semiseg_data import DOWNLOAD, MULTICLASS, UNLABELED, FoldsOfSlices
 from nnunet_ext.errors import InputError
 

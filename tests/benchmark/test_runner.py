@@ -20,7 +20,7 @@ from nnunet_ext.errors import InputError
 
 DECLARATION = """
 from functools import partial
-from dataset_conversion.phantom_domains import SOURCE, TARGET, UNLABELED_TARGET, write_domain_pair
+from dataset_conversion.phantoms.domains import SOURCE, TARGET, UNLABELED_TARGET, write_domain_pair
 from nnunet_ext.benchmark.suite import Row, Suite
 
 SUITE = Suite(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dataset_conversion.case_writer import Record
-from dataset_conversion.journal import JOURNAL_NAME, start_journal
+from dataset_conversion.writing.case_writer import Record
+from dataset_conversion.writing.journal import JOURNAL_NAME, start_journal
 from nnunet_ext.commands.configure import configure_entry
 from nnunet_ext.commands.list import list_entry
 from nnunet_ext.own_trainers import trainers

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
+from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_brain, write_msd_lung
 from nnunet_ext.commands.convert import convert_entry
 
 REPOSITORY = Path(__file__).parents[2]

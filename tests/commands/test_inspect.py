@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from dataset_conversion import dicom_converter, phantom_volumes
-from dataset_conversion.dicom_miniatures import write_bhsd, write_ct_ich, write_lidc, write_nsclc, write_rsna
-from dataset_conversion.dicom_phantoms import write_series
-from dataset_conversion.phantoms import write_covid_semiseg, write_msd_lung
+from dataset_conversion.phantoms import volume_downloads as phantom_volumes
+from dataset_conversion.phantoms.dicom_downloads import write_bhsd, write_ct_ich, write_lidc, write_nsclc, write_rsna
+from dataset_conversion.phantoms.dicom_series import write_series
+from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
+from dataset_conversion.reading import dicom_cases as dicom_converter
 from nnunet_ext.commands.inspect import inspect_entry
 
 
@@ -171,7 +172,7 @@ def test_series_are_described_without_their_patient(tmp_path: Path, capsys: pyte
 def test_headers_are_read_once(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     folders: list[Path] = []
     read = dicom_converter.headers_below
-    for module in ("dataset_conversion.dicom_converter", "dataset_conversion.inspection"):
+    for module in ("dataset_conversion.reading.dicom_cases", "dataset_conversion.checking.inspection"):
         monkeypatch.setattr(f"{module}.headers_below", lambda folder, *more: folders.append(folder) or read(folder))
     run(capsys, write_lidc(tmp_path))
     assert folders == [tmp_path]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_conversion.dicom_phantoms import write_series
+from dataset_conversion.phantoms.dicom_series import write_series
 from nnunet_ext.commands.inspect import inspect_entry
-from tests.dataset_conversion.test_nifti_headers import CONTRADICTIONS, LPS_MM, UNUSABLE, VOXELS, header_with
+from tests.dataset_conversion.reading.test_nifti_headers import CONTRADICTIONS, LPS_MM, UNUSABLE, VOXELS, header_with
 from tests.dicom.conftest import numbered, stacked
 from tests.dicom.test_contradictions import IMPOSSIBLE, LOSSES
 from tests.dicom.test_division import raw_text

@@ -1,4 +1,4 @@
-"""The command around :mod:`dataset_conversion.uncropping`."""
+"""The command around :mod:`dataset_conversion.writing.uncropping`."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
-from dataset_conversion.phantoms import write_covid_semiseg
+from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg
+from dataset_conversion.writing.conversion import convert
 from nnunet_ext.commands.uncrop import uncrop_entry
 
 

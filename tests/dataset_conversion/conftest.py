@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion import phantom_volumes
-from dataset_conversion.dicom_miniatures import write_bhsd, write_lidc, write_nsclc, write_rsna
-from dataset_conversion.phantoms import write_covid_semiseg, write_msd_brain, write_msd_lung
+from dataset_conversion.phantoms import volume_downloads as phantom_volumes
+from dataset_conversion.phantoms.dicom_downloads import write_bhsd, write_lidc, write_nsclc, write_rsna
+from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_brain, write_msd_lung
 from tests.dataset_conversion.labelled_export import write_labelled_export
 
 

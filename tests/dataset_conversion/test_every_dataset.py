@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-from dataset_conversion.conversion import Workers, convert
+from dataset_conversion.checking.verification import verify
 from dataset_conversion.converter import Converter
 from dataset_conversion.datasets import converter_named, converters
-from dataset_conversion.verification import verify
+from dataset_conversion.writing.conversion import Workers, convert
 from nnunet_ext.errors import InputError
 
 # A miniature download per data set: fixture name, and the options to try.

@@ -12,13 +12,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from dataset_conversion.case_writer import TEMPORARY_PREFIX
-from dataset_conversion.conversion import convert
 from dataset_conversion.converter import Case, Reading
 from dataset_conversion.datasets import converters
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
-from dataset_conversion.nifti_headers import open_volume
+from dataset_conversion.reading.nifti_headers import open_volume
+from dataset_conversion.writing.case_writer import TEMPORARY_PREFIX
+from dataset_conversion.writing.conversion import convert
 from nnunet_ext.commands.convert import convert_entry
 from nnunet_ext.errors import InputError
 

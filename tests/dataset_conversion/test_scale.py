@@ -10,16 +10,16 @@ import nibabel
 import numpy as np
 import pytest
 
-from dataset_conversion.conversion import Workers, convert
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
-from dataset_conversion.journal import JOURNAL_NAME
+from dataset_conversion.writing.conversion import Workers, convert
+from dataset_conversion.writing.journal import JOURNAL_NAME
 from nnunet_ext.errors import InputError
 from tests.another_process import another_process
 
 CONVERT_ONE = """
 import sys
 from pathlib import Path
-from dataset_conversion.conversion import convert
+from dataset_conversion.writing.conversion import convert
 from dataset_conversion.datasets.msd import MSD
 summary = convert(MSD(Path(sys.argv[1])), Path(sys.argv[2]))
 assert summary.problems == [], summary.problems

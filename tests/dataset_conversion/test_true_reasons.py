@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_conversion.conversion import convert
+from dataset_conversion.checking.verification import verify
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.lidc_idri import LidcIdri, slices_of_outlines
 from dataset_conversion.datasets.lits import LiTS
 from dataset_conversion.datasets.msd import MSD
 from dataset_conversion.datasets.nsclc_pleural_effusion import NsclcPleuralEffusion
 from dataset_conversion.datasets.rsna_ich import RsnaIch
-from dataset_conversion.dicom_miniatures import write_rsna
-from dataset_conversion.haemorrhage_table import read_table
-from dataset_conversion.label_values import integer_labels, rounded_labels
-from dataset_conversion.lidc_annotations import read_annotations
-from dataset_conversion.line_kinds import LineKinds
-from dataset_conversion.pictures import read_colours
-from dataset_conversion.result_files import CT_OF_UNKNOWN_UNIT
-from dataset_conversion.splits import with_patients
-from dataset_conversion.verification import verify
+from dataset_conversion.phantoms.dicom_downloads import write_rsna
+from dataset_conversion.reading.haemorrhage_table import read_table
+from dataset_conversion.reading.label_values import integer_labels, rounded_labels
+from dataset_conversion.reading.lidc_annotations import read_annotations
+from dataset_conversion.reading.pictures import read_colours
+from dataset_conversion.writing.conversion import convert
+from dataset_conversion.writing.line_kinds import LineKinds
+from dataset_conversion.writing.result_files import CT_OF_UNKNOWN_UNIT
+from dataset_conversion.writing.splits import with_patients
 from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.series import Rules, acquisitions_of
 from nnunet_ext.errors import InputError

@@ -9,7 +9,6 @@ import nibabel
 import numpy as np
 import pytest
 
-from dataset_conversion.conversion import Summary, convert
 from dataset_conversion.converter import Converter
 from dataset_conversion.datasets.covid_19_20 import Covid1920
 from dataset_conversion.datasets.covid_19_ct_seg import GROUPS, Covid19CTSeg
@@ -17,7 +16,7 @@ from dataset_conversion.datasets.generic import Generic, SyntheticCovidCT
 from dataset_conversion.datasets.lits import LiTS
 from dataset_conversion.datasets.mosmed import MosMed, severity_of
 from dataset_conversion.datasets.sirm import SIRM
-from dataset_conversion.phantom_volumes import (
+from dataset_conversion.phantoms.volume_downloads import (
     infected_volume,
     liver_volume,
     save_nifti,
@@ -29,6 +28,7 @@ from dataset_conversion.phantom_volumes import (
     write_sirm,
     write_synthetic,
 )
+from dataset_conversion.writing.conversion import Summary, convert
 from nnunet_ext.errors import InputError
 
 REAL_MOSMED = Path(__file__).parents[3] / "shared/data/mosmed"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_conversion.dicom_phantoms import write_series
+from dataset_conversion.phantoms.dicom_series import write_series
 
 
 def numbered(slices: int, rows: int = 6, columns: int = 5) -> np.ndarray:

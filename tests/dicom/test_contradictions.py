@@ -9,9 +9,9 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.rsna_ich import RsnaIch
-from dataset_conversion.dicom_phantoms import set_pixels
+from dataset_conversion.phantoms.dicom_series import set_pixels
+from dataset_conversion.writing.conversion import convert
 from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.headers import read_headers
 from nnunet_ext.dicom.pixels import read_pixels

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_conversion.dicom_phantoms import write_series
+from dataset_conversion.phantoms.dicom_series import write_series
 from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.geometry import Stack, directions_of, grid_of, slice_places, stack_of
 from nnunet_ext.dicom.series import Acquisition, Rules, acquisitions_of

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import UID
 
-from dataset_conversion.dicom_phantoms import write_series
+from dataset_conversion.phantoms.dicom_series import write_series
 from nnunet_ext.dicom import headers
 from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.headers import Slice, read_headers

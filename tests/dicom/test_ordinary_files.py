@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from dataset_conversion.dicom_phantoms import set_pixels, write_series
+from dataset_conversion.phantoms.dicom_series import set_pixels, write_series
 from nnunet_ext.dicom import headers
 from nnunet_ext.dicom.headers import read_headers
 from nnunet_ext.dicom.ordinary_files import ordinary_elements

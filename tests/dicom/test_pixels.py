@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
 
-from dataset_conversion.dicom_phantoms import set_pixels
+from dataset_conversion.phantoms.dicom_series import set_pixels
 from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.headers import read_headers
 from nnunet_ext.dicom.pixels import Pixels, read_pixels

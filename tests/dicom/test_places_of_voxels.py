@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.conversion_exactness import PATIENTS, STEP_MM, Trap, read_outputs, traps, verdict, write_trap
-from dataset_conversion.conversion import convert
 from dataset_conversion.datasets.rsna_ich import RsnaIch
+from dataset_conversion.writing.conversion import convert
 from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.series import acquisitions_of
 from nnunet_ext.dicom.volume import read_volume

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset_conversion.dicom_phantoms import uid, write_series
+from dataset_conversion.phantoms.dicom_series import uid, write_series
 from nnunet_ext.keyed_names import KEY_VARIABLE
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.dicom_phantoms import uid, write_series
+from dataset_conversion.phantoms.dicom_series import uid, write_series
 from tests.hospital.conftest import body, stacked
 
 Damage = Callable[[Path, np.random.Generator], None]

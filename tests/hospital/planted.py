@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.dicom_phantoms import write_series
+from dataset_conversion.phantoms.dicom_series import write_series
 from tests.hospital.conftest import body, stacked
 
 MARKER = "ZQXJ7KV"  # in every text; long enough not to occur in pixels by chance

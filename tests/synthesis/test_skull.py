@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_conversion.phantom_brains import ct_slice
-from dataset_conversion.phantom_heads import FIELD_OF_VIEW_MM
+from dataset_conversion.phantoms.brains import ct_slice
+from dataset_conversion.phantoms.heads import FIELD_OF_VIEW_MM
 from nnunet_ext.synthesis.skull import brain_mask, without_skull
 
 REAL_SLICES = Path(__file__).parents[3] / "shared" / "data" / "ich_physionet"

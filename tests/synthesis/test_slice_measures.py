@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dataset_conversion.phantom_brains import BACKGROUND_HU, ct_slice
-from dataset_conversion.phantom_heads import FIELD_OF_VIEW_MM
+from dataset_conversion.phantoms.brains import BACKGROUND_HU, ct_slice
+from dataset_conversion.phantoms.heads import FIELD_OF_VIEW_MM
 from nnunet_ext.synthesis.skull import without_skull
 from nnunet_ext.synthesis.slice_measures import LesionBand, above_background
 

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from dataset_conversion.changed_slices import CHANGED, UNCHANGED, UNLABELED, write_changed_domain
+from dataset_conversion.phantoms.changed_slices import CHANGED, UNCHANGED, UNLABELED, write_changed_domain
 from nnunet_ext.benchmark.adaptation import self_trained
 from nnunet_ext.benchmark.suite import Row, Suite
 from nnunet_ext.nnunet_folders import environment_folder

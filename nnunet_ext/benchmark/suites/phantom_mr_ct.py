@@ -5,7 +5,7 @@ Dong et al. 2022. "One stage" is nnU-Net trained on pseudo-CT, "two stages" also
 
 from typing import Any
 
-from dataset_conversion.phantom_brains import CT, MR, UNLABELED_CT
+from dataset_conversion.phantoms.brains import CT, MR, UNLABELED_CT
 from nnunet_ext.benchmark.brain_data import MATCHES, write_matched_brains
 from nnunet_ext.benchmark.suite import MadeData, Row, Suite
 

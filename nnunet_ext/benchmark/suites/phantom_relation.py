@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dataset_conversion.phantom_diseases import FEW, GENERAL, MANY, UNLABELED, write_disease_pair
+from dataset_conversion.phantoms.diseases import FEW, GENERAL, MANY, UNLABELED, write_disease_pair
 from nnunet_ext.benchmark.suite import Row, Suite
 
 OTHER_DISEASE = {"general": (GENERAL,)}

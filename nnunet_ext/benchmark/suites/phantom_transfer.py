@@ -7,7 +7,7 @@ network.
 
 from typing import Any
 
-from dataset_conversion.phantom_transfer import INFECTIONS, NODULES, OBJECTS, write_transfer_tasks
+from dataset_conversion.phantoms.transfer import INFECTIONS, NODULES, OBJECTS, write_transfer_tasks
 from nnunet_ext.benchmark.suite import Row, Suite
 
 TRAINER = "NCoVSegNetTrainer"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.dicom_phantoms import AXIAL, write_multi_frame, write_series
+from dataset_conversion.phantoms.dicom_series import AXIAL, write_multi_frame, write_series
 from nnunet_ext.dicom.folder_scan import scan
 from nnunet_ext.dicom.series import Acquisition, acquisitions_of
 from nnunet_ext.dicom.writing.segments import Model

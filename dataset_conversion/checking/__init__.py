@@ -1,0 +1,1 @@
+"""Inspect a download before the conversion, and verify raw data after it."""

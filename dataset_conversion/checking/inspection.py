@@ -1,0 +1,288 @@
+"""What lies in a folder: the data set it looks like, and what a converter needs to know of its files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dataset_conversion.checking.dicom_inspection import lines_of, property_line
+from dataset_conversion.converter import Converter, Part
+from dataset_conversion.datasets import converters
+from dataset_conversion.reading.dicom_cases import DICOM_ENDINGS, DicomConverter, headers_below, sharing
+from dataset_conversion.reading.download_folder import is_hidden, natural_key
+from dataset_conversion.reading.label_values import distinct_values
+from dataset_conversion.reading.nifti_cases import intensity_unit
+from dataset_conversion.reading.nifti_headers import open_volume
+from dataset_conversion.reading.pictures import open_picture
+from dataset_conversion.reading.volumes import axial_axis, read_voxels, right_angled, spacing_of
+from nnunet_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from nnunet_ext.dicom.folder_scan import Scan
+
+FEW = 16  # so many values at most are listed as labels
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+DEPTH = 12
+
+
+@dataclass
+class Group:
+    """Files of one kind in one folder; ``counts`` has a counter per property, ``ranges`` the extremes."""
+
+    folder: str
+    kind: str
+    files: list[Path] = field(default_factory=list)
+    read: int = 0
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    values: list[tuple[float, float]] = field(default_factory=list)
+    oddities: list[str] = field(default_factory=list)
+
+    def count(self, name: str, value: str) -> None:
+        """Count a property of a file."""
+        self.counts.setdefault(name, Counter())[value] += 1
+
+
+@dataclass
+class Match:
+    """A data set that a folder looks like: cases by part with its default options, or why there are none."""
+
+    converter: Converter
+    parts: dict[Part, int]
+    problem: str = ""
+
+
+def recognised(folder: Path, scan: Scan | None = None) -> list[Match]:
+    """Data sets that the folder looks like.
+
+    NIfTI files and pictures are known by their names, so what finds cases is a match. DICOM files are alike, so a
+    converter of them is only asked for cases where it recognises the collection.
+
+    Args:
+        folder: of the download.
+        scan: headers of its DICOM files; None: it has none, or they cannot be read.
+    """
+    found = []
+    with sharing(scan):
+        for kind in converters().values():
+            converter = kind(folder)
+            dicom = isinstance(converter, DicomConverter)
+            try:
+                if isinstance(converter, DicomConverter) and not converter.recognises(scan.slices if scan else []):
+                    continue
+                cases = converter.find_cases().cases
+            except InputError as error:
+                if dicom:
+                    found.append(Match(converter, {}, str(error)))
+                continue
+            if cases:
+                found.append(Match(converter, dict(Counter(case.part for case in cases))))
+    return found
+
+
+@dataclass
+class Inspection:
+    """What a folder holds. ``others`` counts hidden and other files; ``dicom`` are lines about its DICOM files."""
+
+    groups: list[Group]
+    others: Counter[str]
+    dicom: list[str]
+    matches: list[Match]
+
+
+def inspect(folder: Path, sample: int | None) -> Inspection:
+    """Look into a folder; headers of DICOM files are read once.
+
+    Args:
+        folder: to look into, to a depth of 12.
+        sample: read the voxels of so many files, or DICOM slices, per group, evenly spread; None: of all.
+
+    Raises:
+        InputError: no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder of a download")
+    groups: dict[tuple[str, str], Group] = {}
+    dicom_files = 0
+    others: Counter[str] = Counter()
+    for file in _files(folder, DEPTH, others):
+        kind = _kind(file)
+        if kind == "DICOM":
+            dicom_files += 1
+        elif kind in ("NIfTI", "picture"):
+            place = os.path.relpath(file.parent, folder)
+            groups.setdefault((place, kind), Group(place, kind)).files.append(file)
+        else:
+            others[kind] += 1
+    for group in groups.values():
+        group.files.sort(key=lambda file: natural_key(file.name))
+        _describe(group, sample)
+    scan, lines = _dicom(folder, dicom_files, sample)
+    by_folder = sorted(groups.values(), key=lambda group: natural_key(group.folder))
+    return Inspection(by_folder, others, lines, recognised(folder, scan))
+
+
+def _dicom(folder: Path, files: int, sample: int | None) -> tuple[Scan | None, list[str]]:
+    if not files:
+        return None, []
+    try:
+        scan = headers_below(folder)
+    except InputError as error:
+        return None, [f"DICOM: {files} files; {error}"]
+    return scan, lines_of(scan, folder, sample)
+
+
+def _files(folder: Path, depth: int, others: Counter[str]) -> Iterable[Path]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        others["folders that cannot be listed"] += 1
+        return
+    for entry in entries:
+        if is_hidden(entry.name):
+            others["hidden files of operating systems"] += 1
+        elif entry.is_dir(follow_symlinks=False):
+            if re.search(r"\.(nii|nii\.gz|dcm|png)$", entry.name):
+                others["folders named like a file"] += 1
+            if depth:
+                yield from _files(Path(entry.path), depth - 1, others)
+        elif Path(entry.path).is_file():  # of a link that leads nowhere, the entry's own method may raise
+            yield Path(entry.path)
+        elif entry.is_symlink():
+            others["links that lead to no file"] += 1
+
+
+def _kind(file: Path) -> str:
+    """By content, because endings get lost: NIfTI, DICOM, picture, or the ending of anything else."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(352)
+    except OSError:
+        return "files that cannot be read"
+    name = file.name.lower()
+    if not start:
+        return "empty files"
+    if start[128:132] == b"DICM" or name.endswith(DICOM_ENDINGS):
+        return "DICOM"
+    if start[344:347] in (b"n+1", b"ni1") or name.endswith((".nii", ".nii.gz")):
+        return "NIfTI"
+    if start[:2] == b"\x1f\x8b" and _unzipped(file)[344:347] == b"n+1":
+        return "NIfTI"
+    return "picture" if name.endswith(PICTURE_ENDINGS) else f"*{file.suffix.lower() or ' without ending'}"
+
+
+def _unzipped(file: Path) -> bytes:
+    """The first bytes behind the compression; never more, however far the file would expand."""
+    import gzip
+
+    try:
+        with gzip.open(file) as stream:
+            return stream.read(352)
+    except (OSError, EOFError):
+        return b""
+
+
+def _describe(group: Group, sample: int | None) -> None:
+    count = len(group.files)
+    wanted = range(count) if sample is None else {round(i) for i in np.linspace(0, count - 1, min(sample, count))}
+    for index, file in enumerate(group.files):
+        try:
+            if group.kind == "NIfTI":
+                _describe_volume(group, file, index in wanted)
+            elif group.kind == "picture" and index in wanted:
+                _describe_picture(group, file)
+        except InputError as error:
+            group.oddities.append(str(error))
+        except MemoryError:
+            group.oddities.append(f"{file}: does not fit into memory")
+
+
+def _describe_volume(group: Group, file: Path, with_voxels: bool) -> None:
+    import nibabel
+
+    volume = open_volume(file)
+    group.count("shape", "x".join(map(str, volume.shape)))
+    group.count("voxel size (mm)", "x".join(f"{size:.3g}" for size in spacing_of(volume.affine)))
+    group.count("orientation", "".join(nibabel.aff2axcodes(volume.affine)))
+    group.count("stored as", str(volume.get_data_dtype()))
+    if _is_default(volume):
+        group.oddities.append(f"{file.name}: voxel size 1x1x1 mm, perhaps lost")
+    if len(volume.shape) >= 3:
+        if axial_axis(volume.affine) != 2:
+            group.oddities.append(f"{file.name}: axis {axial_axis(volume.affine)} runs from feet to head, not the last")
+        try:
+            right_angled(volume.affine, volume.shape[:3])
+        except InputError:
+            group.oddities.append(f"{file.name}: axes are not at right angles (tilted gantry?)")
+    if with_voxels:
+        _describe_values(group, file, read_voxels(file, volume))
+
+
+def _is_default(volume: Any) -> bool:
+    """Whether the geometry is what programs write that know none: 1 mm, axes along the patient's, at the origin.
+
+    A volume that was resampled to 1 mm has a place of its own.
+    """
+    one_mm = np.array_equal(np.abs(volume.affine[:3, :3]), np.eye(3))
+    placed = volume.header["qform_code"] > 0 or volume.header["sform_code"] > 0
+    return one_mm and not (placed and volume.affine[:3, 3].any())
+
+
+def _describe_picture(group: Group, file: Path) -> None:
+    picture = open_picture(file)
+    group.count("size", f"{picture.width}x{picture.height}")
+    group.count("pixels", {"P": "palette", "L": "8-bit grey"}.get(picture.mode, picture.mode))
+    _describe_values(group, file, np.asarray(picture))
+
+
+def _describe_values(group: Group, file: Path, values: np.ndarray) -> None:
+    group.read += 1
+    if not values.size:
+        group.oddities.append(f"{file.name}: holds no voxels")
+        return
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        group.oddities.append(f"{file.name}: holds NaN or infinite values")
+        return
+    group.values.append((float(values.min()), float(values.max())))
+    if values.ndim == 2 or group.kind == "NIfTI":
+        found = distinct_values(values)
+        if len(found) <= FEW:
+            group.count("values", " ".join(f"{value:g}" for value in found))
+            return
+    group.count("unit", intensity_unit(values))
+
+
+def table(group: Group) -> list[str]:
+    """Lines to print of a group."""
+    lines = [f"{group.folder}: {len(group.files)} {group.kind} files"]
+    lines += [property_line(name, counter) for name, counter in group.counts.items()]
+    if group.values:
+        low, high = min(low for low, _ in group.values), max(high for _, high in group.values)
+        lines.append(f"  range: {low:g} to {high:g} (of {group.read} files read)")
+    lines += [f"  odd: {line}" for line in group.oddities[:5]]
+    if len(group.oddities) > 5:
+        lines.append(f"  odd: {len(group.oddities) - 5} more")
+    return lines
+
+
+def advice(inspection: Inspection, folder: Path) -> list[str]:
+    """What to type next."""
+    lines = []
+    for match in inspection.matches:
+        name = match.converter.name
+        counts = ", ".join(f"{number} in images{part}" for part, number in sorted(match.parts.items()))
+        lines.append(f"looks like {name} ({counts or match.problem}); licence: {match.converter.licence}")
+        if match.parts:
+            lines.append(f"  nnUNetv2_ext_convert {name} -i {folder} -d ID --dry-run")
+    if inspection.dicom and not any(isinstance(match.converter, DicomConverter) for match in inspection.matches):
+        lines.append("DICOM of no known data set")
+    elif not lines:
+        text = "looks like no known data set with default options; Generic converts any folder of images and masks"
+        lines.append(text)
+    return lines

@@ -1,0 +1,1 @@
+"""Generated miniatures of public data sets, and generated tasks of the benchmark."""

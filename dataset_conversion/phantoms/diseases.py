@@ -1,0 +1,63 @@
+"""Two generated diseases under one scanner, as nnU-Net raw data: few labelled slices of one, many of the other.
+
+The target disease is several faint, spread lesions with soft outlines, as ground-glass opacities are. The general
+disease is one or two dense, compact lesions, as nodules and tumours are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from dataset_conversion.phantoms.domains import (
+    SOURCE_DOMAIN,
+    domain_slice,
+    write_cases,
+    write_dataset_json,
+    write_images,
+)
+
+FEW = "Dataset511_PhantomFewTarget"
+MANY = "Dataset512_PhantomManyTarget"
+GENERAL = "Dataset513_PhantomGeneral"
+UNLABELED = "Dataset514_PhantomUnlabeled"
+
+TARGET_DISEASE = replace(SOURCE_DOMAIN, lesions=(2, 5), radius=(0.08, 0.2), lesion_hu=(-680, -450))
+GENERAL_DISEASE = replace(SOURCE_DOMAIN, lesions=(1, 2), radius=(0.06, 0.2), lesion_hu=(-350, 40))
+
+
+def write_disease_pair(
+    raw: Path,
+    *,
+    seed: int = 0,
+    n_few: int = 5,
+    n_many: int = 60,
+    n_general: int = 48,
+    n_test: int = 40,
+    size: int = 96,
+) -> None:
+    """Write four raw data sets: few labelled slices, many (they hold the few), the other disease, no labels.
+
+    Args:
+        raw: nnU-Net's folder of raw data sets.
+        seed: of everything; equal arguments give equal files.
+        n_few: labelled slices of the target disease, with a test set beside them.
+        n_many: labelled slices of the target disease, for an upper bound; without labels, the unlabelled data set.
+        n_general: labelled slices of the general disease.
+        n_test: test slices of the target disease, in imagesTs and labelsTs.
+        size: width in pixels; a slice is 5/6 as high.
+    """
+    target = [domain_slice(TARGET_DISEASE, seed, patient, size) for patient in range(n_many)]
+    test = [domain_slice(TARGET_DISEASE, seed, n_many + patient, size) for patient in range(n_test)]
+    first_general = n_many + n_test
+    general = [domain_slice(GENERAL_DISEASE, seed, first_general + patient, size) for patient in range(n_general)]
+
+    write_cases(raw / FEW, "Tr", "target", target[:n_few])
+    write_cases(raw / FEW, "Ts", "test", test)
+    write_cases(raw / MANY, "Tr", "target", target)
+    write_cases(raw / GENERAL, "Tr", "general", general)
+    unlabelled = [image for image, _ in target]
+    write_images(raw / UNLABELED / "imagesUn", "target", unlabelled)
+
+    for name, count in ((FEW, n_few), (MANY, n_many), (GENERAL, n_general), (UNLABELED, 0)):
+        write_dataset_json(raw / name, count)

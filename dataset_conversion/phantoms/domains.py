@@ -1,0 +1,165 @@
+"""A generated domain shift: one anatomy, seen by two scanners, with lesions of other statistics, as nnU-Net raw data.
+
+The source is CT-like: grey follows density. The target's contrast is not monotonic: fat is the brightest tissue, bone
+and air are dark, and aerated lung is brighter than air by far. Texture, noise, sharpness and illumination differ, too,
+and so do number, size and density of the lesions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from dataset_conversion.phantoms.anatomy import Thorax, smooth_noise, thorax
+from dataset_conversion.reading.pictures import write_png
+from nnunet_ext.atomic_json import write_json
+
+SOURCE = "Dataset501_PhantomSource"
+TARGET = "Dataset502_PhantomTarget"
+UNLABELED_TARGET = "Dataset503_PhantomTargetUnlabeled"
+LABELS = {"background": 0, "lesion": 1}
+HEIGHT = 5 / 6  # of a slice, as share of its width
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a scanner and its patients look like; lengths are shares of half the field of view."""
+
+    contrast: tuple[tuple[float, float], ...]  # (HU, grey 0..255), linear between
+    texture_hu: float  # standard deviation of the lung's own texture
+    texture_size: float
+    noise_grey: float  # standard deviation
+    noise_pixels: float  # its correlation
+    blur_pixels: float
+    illumination: float  # standard deviation of a slow factor
+    lesions: tuple[int, int]  # fewest, most
+    radius: tuple[float, float]
+    lesion_hu: tuple[float, float]
+
+
+SOURCE_DOMAIN = Domain(
+    contrast=((-1000, 5), (-850, 35), (-500, 110), (-100, 190), (45, 215), (450, 250)),
+    texture_hu=15,
+    texture_size=0.05,
+    noise_grey=4,
+    noise_pixels=0.6,
+    blur_pixels=0.4,
+    illumination=0,
+    lesions=(1, 3),
+    radius=(0.12, 0.26),
+    lesion_hu=(-600, -250),
+)
+TARGET_DOMAIN = Domain(
+    contrast=((-1000, 10), (-850, 70), (-500, 130), (-100, 240), (45, 160), (450, 30)),
+    texture_hu=45,
+    texture_size=0.02,
+    noise_grey=10,
+    noise_pixels=0.9,
+    blur_pixels=0.8,
+    illumination=0.12,
+    lesions=(2, 5),
+    radius=(0.08, 0.18),
+    lesion_hu=(-550, -350),
+)
+
+
+def write_domain_pair(
+    raw: Path, *, seed: int = 0, n_source: int = 60, n_target: int = 60, n_test: int = 40, size: int = 96
+) -> None:
+    """Write three raw data sets: labelled source, labelled target with a test set, the target's images without labels.
+
+    Args:
+        raw: nnU-Net's folder of raw data sets.
+        seed: of everything; equal arguments give equal files.
+        n_source: labelled slices of the source.
+        n_target: training slices of the target.
+        n_test: test slices of the target, in imagesTs and labelsTs.
+        size: width in pixels; a slice is 5/6 as high.
+    """
+    patients = iter(range(n_source + n_target + n_test))  # no patient is in two sets
+    source = [domain_slice(SOURCE_DOMAIN, seed, next(patients), size) for _ in range(n_source)]
+    target = [domain_slice(TARGET_DOMAIN, seed, next(patients), size) for _ in range(n_target)]
+    test = [domain_slice(TARGET_DOMAIN, seed, next(patients), size) for _ in range(n_test)]
+
+    write_cases(raw / SOURCE, "Tr", "source", source)
+    write_cases(raw / TARGET, "Tr", "target", target)
+    write_cases(raw / TARGET, "Ts", "test", test)
+    write_images(raw / UNLABELED_TARGET / "imagesUn", "target", (image for image, _ in target))
+    for name, count in ((SOURCE, n_source), (TARGET, n_target), (UNLABELED_TARGET, 0)):
+        write_dataset_json(raw / name, count)
+
+
+def domain_slice(domain: Domain, seed: int, patient: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One slice (row, column) uint8 0..255 and its label: 0, 1 lesion."""
+    generator = np.random.default_rng([seed, patient])
+    shape = (1, round(HEIGHT * size), size)
+    body = thorax(generator, shape, np.array([generator.uniform(-0.4, 0.6)]))
+    texture_pixels = domain.texture_size * size / 2
+    body.hu += domain.texture_hu * body.lung * smooth_noise(generator, shape, (0, texture_pixels, texture_pixels))
+
+    label = _add_lesions(body, generator, domain)
+    return _scanned(body.hu[0], generator, domain), label[0]
+
+
+def _add_lesions(body: Thorax, generator: np.random.Generator, domain: Domain) -> np.ndarray:
+    """Blend soft-edged lesions of irregular outline into the lungs; returns their label."""
+    label = np.zeros(body.hu.shape, np.uint8)
+    inside = np.argwhere((body.lung[0] > 0.5) & (np.abs(body.x[0]) > 0.2))
+    for _ in range(int(generator.integers(domain.lesions[0], domain.lesions[1] + 1))):
+        row, column = inside[generator.integers(len(inside))]
+        radius = generator.uniform(*domain.radius)
+        elongation = generator.uniform(0.7, 1.4)
+        down = (body.y - body.y[0, row, column]) * elongation
+        across = (body.x - body.x[0, row, column]) / elongation
+        wobble_pixels = 0.35 * radius * body.hu.shape[2] / 2
+        wobble = smooth_noise(generator, body.hu.shape, (0, wobble_pixels, wobble_pixels))
+        outline = 1 - np.hypot(down, across) / radius + 0.25 * wobble
+
+        share = body.lung / (1 + np.exp(-np.clip(outline / 0.12, -40, 40)))
+        density = generator.uniform(*domain.lesion_hu) + 40 * smooth_noise(generator, body.hu.shape, (0, 1.5, 1.5))
+        body.blend(share * (body.hu < density), density)  # vessels stay visible
+        label[share > 0.5] = 1
+    return label
+
+
+def _scanned(hu: np.ndarray, generator: np.random.Generator, domain: Domain) -> np.ndarray:
+    """Turn densities (row, column) into the domain's grey values."""
+    knots, greys = zip(*domain.contrast, strict=True)
+    grey = np.interp(ndimage.gaussian_filter(hu, domain.blur_pixels), knots, greys)
+    slow = smooth_noise(generator, hu.shape, 0.25 * hu.shape[1])
+    noise = smooth_noise(generator, hu.shape, domain.noise_pixels)
+    grey = grey * (1 + domain.illumination * slow) + domain.noise_grey * noise
+    return np.clip(np.round(grey), 0, 255).astype(np.uint8)
+
+
+def write_cases(dataset: Path, part: str, prefix: str, cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write images and labels of one part, ``Tr`` or ``Ts``; cases are numbered after ``prefix``."""
+    write_images(dataset / f"images{part}", prefix, (image for image, _ in cases))
+    labels = dataset / f"labels{part}"
+    labels.mkdir(parents=True, exist_ok=True)
+    for number, (_, label) in enumerate(cases):
+        write_png(labels / f"{prefix}_{number:03d}.png", label)
+
+
+def write_images(folder: Path, prefix: str, images: Iterable[np.ndarray]) -> None:
+    """Write slices (row, column) uint8 as the only channel of numbered cases."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        write_png(folder / f"{prefix}_{number:03d}_0000.png", image)
+
+
+def write_dataset_json(dataset: Path, training: int) -> None:
+    """Write ``dataset.json`` for a number of labelled training cases."""
+    content = {
+        "channel_names": {"0": "generated"},
+        "labels": LABELS,
+        "numTraining": training,
+        "file_ending": ".png",
+        "licence": "Apache-2.0",
+        "description": "generated by nnunet_ext; no patient's data is in it",
+    }
+    write_json(content, dataset / "dataset.json")

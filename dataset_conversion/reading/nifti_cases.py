@@ -1,0 +1,132 @@
+"""One CT or MR volume and its label as NIfTI files: what most data sets consist of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset_conversion.converter import Case, Found, Part, Reading
+from dataset_conversion.reading.download_folder import case_id
+from dataset_conversion.reading.label_values import rounded_labels
+from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
+from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
+from nnunet_ext.errors import InputError
+
+AIR_HU = -200  # any CT of a patient shows air below this
+PADDING_HU = -1100  # no tissue and no air lies below this
+ENDING = r"(?:\.nii)?(?:\.gz)?"  # for patterns of names: some browsers unpack files or drop their endings
+
+
+def intensity_unit(image: np.ndarray) -> str:
+    """The unit as the values show it, since names do not: ``HU``, ``grey values 0..255``, ``0..1`` or ``unknown``."""
+    low, high = float(image.min()), float(image.max())
+    if low < AIR_HU:
+        return "HU"
+    if low < 0:
+        return "unknown"
+    if high <= 1:
+        return "0..1"
+    return "grey values 0..255" if high <= 255 else "unknown"
+
+
+def paired(
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    problems: list[str],
+    *,
+    name: Callable[[str], str] = str,
+    details: Callable[[str], dict[str, str]] = lambda _: {},
+    without_label: Part | None = None,
+) -> Found:
+    """Cases of images and labels with the same key.
+
+    Args:
+        images: by key.
+        labels: by key.
+        problems: found before.
+        name: key to what the case is called.
+        details: key to columns of conversion.csv.
+        without_label: where images without label belong; None: they are problems.
+    """
+    found = Found(problems=list(problems))
+    for key, image in images.items():
+        if key in labels:
+            found.cases.append(Case(case_id(name(key)), "Tr", (image,), (labels[key],), details(key)))
+        elif without_label is not None:
+            found.cases.append(Case(case_id(name(key)), without_label, (image,), (), details(key)))
+        else:
+            found.problems.append(f"{image}: has no label file; unpack the download again or remove the image")
+    for key in labels.keys() - images.keys():
+        found.problems.append(f"{labels[key]}: has no image; unpack the download again or remove the label")
+    return found
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (x, y, z) and affine (4, 4) of a 3-D file, also one with further axes of length 1.
+
+    Raises:
+        InputError: damaged, or not 3-D.
+    """
+    volume = open_volume(path)
+    return spatial_axes(path, read_voxels(path, volume)), volume.affine
+
+
+def read_label(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Voxels (x, y, z) of a label file, and its place as :func:`label_place` gives it.
+
+    Args:
+        path: of the label.
+        image: nibabel volume that the label belongs to.
+
+    Raises:
+        InputError: damaged, or not 3-D.
+    """
+    volume = open_volume(path)
+    voxels = spatial_axes(path, read_voxels(path, volume), anywhere=True)
+    return voxels, label_place(volume, image.affine, states_orientation(image))
+
+
+def read_ct(
+    case: Case, label_values: Callable[[np.ndarray], tuple[np.ndarray, tuple[str, ...]]] | None = None
+) -> Reading:
+    """A CT volume and its label. Odd intensities become warnings; no value is changed.
+
+    Args:
+        case: one image file, at most one label file.
+        label_values: from label voxels to integers, with warnings; None: they are integers, but for rounding.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    volume = open_volume(case.image_files[0])
+    image = spatial_axes(case.image_files[0], read_voxels(case.image_files[0], volume))
+    unit = intensity_unit(image)
+    warnings: list[str] = []
+    if unit != "HU":
+        warnings.append(f"no value lies below {AIR_HU}: not HU, or air was cut off")
+    elif image.min() < PADDING_HU:
+        warnings.append(f"values down to {image.min():g} HU are padding outside the field of view")
+    label, label_affine_mm = None, None
+    if case.label_files:
+        label, label_affine_mm = read_label(case.label_files[0], volume)
+        label, more = (label_values or rounded_labels)(label)
+        warnings += more
+    return Reading(image[None], label, unit, volume.affine, label_affine_mm, warnings=tuple(warnings), as_read=image)
+
+
+def above_half(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels 0 and 1 of a mask from 0 to 1 that was resampled: values of at least 0.5 are inside.
+
+    Raises:
+        InputError: values outside 0..1.
+    """
+    if label.dtype.kind != "f":
+        return label, ()
+    if label.size and not (label.min() >= 0 and label.max() <= 1):
+        raise InputError(f"mask values run from {label.min():g} to {label.max():g}, expected 0 to 1")
+    between = int(np.count_nonzero((label > 0) & (label < 1)))
+    warnings = (f"{between} mask voxels between 0 and 1: threshold 0.5",) if between else ()
+    return (label >= 0.5).astype(np.uint8), warnings

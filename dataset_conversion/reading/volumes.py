@@ -1,0 +1,331 @@
+"""NIfTI volumes: reading, the proof that image and label share one grid, writing."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from dataset_conversion.reading.download_folder import sha256_of_file
+from dataset_conversion.reading.nifti_headers import SIZE_TOLERANCE, GzipFile, open_volume, states_orientation
+from nnunet_ext.errors import InputError
+from nnunet_ext.worker_processes import first_line
+
+GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # without name, date and operating system
+NIFTI_1_HEADER = 348  # bytes
+UNSTATED = "label as it lies: no orientation is stated"
+SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
+
+
+def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarray:
+    """Voxels (x, y, z[, channel]) in the stored integer type, or float32 where the file scales them; read-only.
+
+    Args:
+        path: for the message.
+        volume: from :func:`open_volume`.
+        channel: of a 4-D file, read only this one.
+
+    Raises:
+        InputError: truncated or damaged data.
+    """
+    try:
+        voxels = np.asanyarray(volume.dataobj if channel is None else volume.dataobj[..., channel])
+        stream = volume.dataobj.file_like
+        if channel is None and hasattr(stream, "read"):
+            stream.read(1)  # at its end, gzip compares the checksum
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: is truncated or damaged ({first_line(error)}); download it again") from error
+    if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu":  # 64-bit integers are no type that every reader takes
+        voxels = voxels.astype(np.int32 if np.abs(voxels).max(initial=0) < 2**31 else np.float32)
+    elif voxels.dtype.kind == "f":
+        voxels = voxels.astype(np.float32, copy=False)
+    voxels.flags.writeable = False  # so that who still holds this array knows that it is the file's content
+    return voxels
+
+
+def spatial_axes(path: Path, voxels: np.ndarray, *, anywhere: bool = False) -> np.ndarray:
+    """Voxels (x, y, z) without further axes of length one.
+
+    Args:
+        path: for the message.
+        voxels: of any number of axes.
+        anywhere: also drop an axis of length one before the others, after which the header's voxel sizes and
+            directions are those of other axes.
+
+    Raises:
+        InputError: there are not three axes.
+    """
+    shape = voxels.shape
+    dropped = [axis for axis in range(3, len(shape)) if shape[axis] == 1]
+    if anywhere and len(shape) - len(dropped) > 3:
+        dropped = [axis for axis in range(len(shape)) if shape[axis] == 1]
+    if len(shape) - len(dropped) == 3:
+        return np.squeeze(voxels, tuple(dropped))
+    size = "x".join(map(str, shape))
+    if len(shape) == 2:
+        raise InputError(f"{path}: is two-dimensional ({size}); save it with a third axis of length 1")
+    raise InputError(f"{path}: has {len(shape)} axes ({size}), expected x, y, z; save each volume as a file of its own")
+
+
+def label_place(label: Any, image_affine_mm: np.ndarray, image_stated: bool = True) -> np.ndarray:
+    """What the header of a label says about its place beside an image.
+
+    Args:
+        label: nibabel volume.
+        image_affine_mm: (4, 4), index to mm.
+        image_stated: whether the image's own orientation is stated.
+
+    Returns:
+        The affine (4, 4); or voxel sizes (3,) where no orientation is stated.
+    """
+    if len(label.shape) > 3 and any(size > 1 for size in label.shape[3:]):
+        return spacing_of(image_affine_mm)  # the header's are those of other axes
+    affine_mm: np.ndarray = label.affine
+    if states_orientation(label) and image_stated:
+        return affine_mm
+    if same_grid(affine_mm, image_affine_mm, label.shape[:3]):
+        return affine_mm
+    return spacing_of(affine_mm)
+
+
+def label_on_image_grid(
+    label: np.ndarray, label_affine_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The label as an array on the image's grid: equal grids pass, flipped or permuted axes are turned.
+
+    Nothing is resampled, so every voxel keeps its value. Nothing is turned on an orientation that no header states.
+
+    Args:
+        label: (x, y, z).
+        label_affine_mm: (4, 4), label index to mm; or voxel sizes (3,) in mm, where no more is stated.
+        shape: of the image.
+        affine_mm: (4, 4), image index to mm.
+
+    Returns:
+        Label of the image's shape, and what was done in words.
+
+    Raises:
+        InputError: the grids cover different places or have different voxels.
+    """
+    if label_affine_mm.ndim == 1:
+        return _unturned(label, label_affine_mm, shape, affine_mm)
+    if label.shape == shape and same_grid(label_affine_mm, affine_mm, shape):
+        return label, ()
+    to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
+    turn = np.round(to_image[:3, :3])
+    if np.array_equal(np.abs(turn).sum(axis=0), np.ones(3)) and np.array_equal(np.abs(turn).sum(axis=1), np.ones(3)):
+        axes = [int(np.argmax(np.abs(turn[row]))) for row in range(3)]  # label axis that becomes image axis `row`
+        flipped = [row for row in range(3) if turn[row, axes[row]] < 0]
+        turned = np.flip(np.transpose(label, axes), tuple(flipped))
+        rigid = np.eye(4)
+        rigid[:3, :3] = turn
+        rigid[flipped, 3] = [shape[row] - 1 for row in flipped]
+        if turned.shape == shape and same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
+            return np.ascontiguousarray(turned), (f"label axes {axes}, flipped {flipped}",)
+    raise InputError(
+        f"label grid ({grid_text(label.shape, label_affine_mm)}) is not the image's ({grid_text(shape, affine_mm)}), "
+        "nor is it one with its axes flipped or swapped"
+    )
+
+
+def _unturned(
+    label: np.ndarray, sizes_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A label without stated orientation, as it lies on the image's voxels."""
+    if label.shape == shape and np.allclose(sizes_mm, spacing_of(affine_mm), rtol=SIZE_TOLERANCE, atol=0):
+        return label, (UNSTATED,)
+    sizes = [_voxels_text(label.shape, sizes_mm), _voxels_text(shape, spacing_of(affine_mm))]
+    raise InputError(f"no orientation is stated, and the label's voxels ({sizes[0]}) are not the image's ({sizes[1]})")
+
+
+def axial_axis(affine_mm: np.ndarray) -> int:
+    """Array axis that runs most nearly from feet to head."""
+    return int(np.argmax(np.abs(affine_mm[2, :3]) / spacing_of(affine_mm)))
+
+
+def same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether both affines put every voxel at the same place, to a fraction of a voxel."""
+    return _largest_shift_voxel(first_mm, second_mm, shape) <= GRID_TOLERANCE_VOXEL
+
+
+def _largest_shift_voxel(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Largest distance, over the volume's corners, between where two affines put a voxel; unit: smallest spacing."""
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
+    shift_mm = np.abs(corners @ (first_mm - second_mm).T).max()
+    return float(shift_mm / spacing_of(second_mm).min())
+
+
+def spacing_of(affine_mm: np.ndarray) -> np.ndarray:
+    """Voxel size (3,) in mm along each array axis."""
+    return np.linalg.norm(affine_mm[:3, :3], axis=0)
+
+
+def right_angled(affine_mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The affine with exactly orthogonal axes; SimpleITK, and so nnU-Net, refuses any other.
+
+    Raises:
+        InputError: the axes are not at right angles, as after a tilted gantry.
+    """
+    spacing_mm = spacing_of(affine_mm)
+    u, _, vt = np.linalg.svd(affine_mm[:3, :3] / spacing_mm)
+    result = affine_mm.copy()
+    result[:3, :3] = (u @ vt) * spacing_mm
+    if _largest_shift_voxel(affine_mm, result, shape) > SHEAR_TOLERANCE_VOXEL:
+        raise InputError("image axes are not at right angles, and nnU-Net reads no such image; resample it first")
+    return result
+
+
+def voxels_sha256(voxels: np.ndarray) -> str:
+    """Of shape and values: says whether an image or label is what it was."""
+    digest = hashlib.sha256(repr(voxels.shape).encode())
+    digest.update(np.ascontiguousarray(voxels.T).data)  # NIfTI's first axis runs fastest: no copy
+    return digest.hexdigest()
+
+
+def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
+    """Write (x, y, z) or (x, y) voxels as gzip-compressed NIfTI; equal input gives equal bytes."""
+    import nibabel
+
+    volume = nibabel.Nifti1Image(voxels, affine_mm)
+    volume.header.set_xyzt_units("mm")
+    volume.set_qform(affine_mm, 1)
+    volume.set_sform(affine_mm, 1)
+    with path.open("wb") as raw, GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
+        volume.to_stream(stream)
+
+
+def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> bool:
+    """Copy a compressed file, known to hold these voxels, if it is what :func:`write_volume` would make of them.
+
+    The name that gzip may have noted is left out.
+
+    Args:
+        source: to copy.
+        path: the copy.
+        voxels: (x, y, z), as read from it.
+        affine_mm: (4, 4), voxel index to mm, that the case shall have.
+
+    Returns:
+        False where it is not: NIfTI-2, uncompressed, voxels scaled or of another type, any text, extension or further
+        bytes, which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
+
+    Raises:
+        InputError: the copy reads back with other bytes.
+    """
+    volume = open_volume(source)
+    header = volume.header
+    if header["sizeof_hdr"] != NIFTI_1_HEADER:
+        return False
+    text = b"".join(header[name].item() for name in ("data_type", "db_name", "intent_name", "descrip", "aux_file"))
+    as_written = (
+        volume.shape == voxels.shape
+        and header.get_data_dtype() == voxels.dtype
+        and header.get_slope_inter() in ((None, None), (1, 0))
+        and volume.dataobj.offset == header.single_vox_offset
+        and not header.extensions
+        and not text
+    )
+    start = _deflated_start(source, size=header.single_vox_offset + voxels.nbytes)
+    if not as_written or start is None:
+        return False
+    digest = hashlib.sha256()
+    with source.open("rb") as original, path.open("wb") as copy:
+        original.seek(start)
+        for piece in (GZIP_HEADER, *_pieces(original, source)):
+            digest.update(piece)
+            copy.write(piece)
+    if sha256_of_file(path) != digest.hexdigest():
+        raise InputError(f"{path}: reads back with other bytes than were copied; check the disk and repeat")
+    return _sitk_sees(path, voxels.shape, affine_mm)
+
+
+def _pieces(stream: BinaryIO, source: Path) -> Iterator[bytes]:
+    """The rest of a source; that it cannot be read is its own fault, not that of the copy."""
+    try:
+        yield from iter(partial(stream.read, 1 << 20), b"")
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror}); copy it again") from error
+
+
+def _deflated_start(path: Path, size: int) -> int | None:
+    """Where a gzip file's content of ``size`` bytes begins, with nothing before but a name; else None (RFC 1952)."""
+    with path.open("rb") as stream:
+        head = stream.read(4096)
+        stream.seek(-4, 2)
+        if head[:3] != GZIP_HEADER[:3] or int.from_bytes(stream.read(4), "little") != size % 2**32:
+            return None
+    flags, name_flag = head[3], 8
+    start = len(GZIP_HEADER)
+    if flags == name_flag:
+        start = head.find(b"\0", start) + 1
+    if start == 0 or flags not in (0, name_flag):
+        return None
+
+    begin = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    begin.decompress(head[start:], 1)
+    return None if begin.eof else start  # empty, with another beginning, and perhaps another name, behind it
+
+
+def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
+    """Read a written file back and compare voxels, and the geometry as nnU-Net's SimpleITK reader sees it.
+
+    Raises:
+        InputError: something differs.
+    """
+    if not _equal(read_voxels(path, open_volume(path)), voxels):
+        raise InputError(f"{path}: reads back with other voxels than were written; check the disk and repeat")
+    if not _sitk_sees(path, voxels.shape, affine_mm):
+        raise InputError(f"{path}: SimpleITK reads another geometry than was written; please report this image")
+
+
+def _sitk_sees(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) -> bool:
+    """Whether SimpleITK, and so nnU-Net, reads this shape and geometry."""
+    seen_shape, seen_mm = sitk_grid(path)
+    return seen_shape == shape and same_grid(seen_mm, affine_mm, (*shape, 1, 1)[:3])
+
+
+def sitk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine (4, 4), index to RAS in mm, as SimpleITK reads them from a header.
+
+    Raises:
+        RuntimeError: it refuses the file.
+    """
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    dimension = reader.GetDimension()
+    axes = min(dimension, 3)
+    directions = np.reshape(reader.GetDirection(), (dimension, dimension))[:axes, :axes]
+    seen = np.eye(4)
+    seen[:axes, :axes] = directions * np.array(reader.GetSpacing()[:axes])
+    seen[:axes, 3] = reader.GetOrigin()[:axes]
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
+    return reader.GetSize(), to_lps @ seen
+
+
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether all voxels are equal; piece by piece, to save memory."""
+    last = range(first.shape[-1])
+    return first.shape == second.shape and all(np.array_equal(first[..., i], second[..., i]) for i in last)
+
+
+def grid_text(shape: tuple[int, ...], affine_mm: np.ndarray) -> str:
+    """Number, size and place of the voxels, in words."""
+    first = ", ".join(f"{value:.5g}" for value in affine_mm[:3, 3])
+    return f"{_voxels_text(shape, spacing_of(affine_mm))}, the first at {first} mm"
+
+
+def _voxels_text(shape: tuple[int, ...], sizes_mm: np.ndarray) -> str:
+    sizes = "x".join(f"{value:.4g}" for value in sizes_mm)
+    return f"{'x'.join(map(str, shape))} voxels of {sizes} mm"

@@ -1,0 +1,1 @@
+"""What users choose for any data set: labels, slices, windows, crops, sizes."""

@@ -1,0 +1,65 @@
+"""Names of cases, each of one case only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from dataset_conversion.converter import Case, Converter, Found
+from dataset_conversion.reading.download_folder import natural_key, sha256_of_file
+from dataset_conversion.writing.case_writer import source_names
+from dataset_conversion.writing.journal import read_records
+from nnunet_ext.errors import InputError
+
+
+def without_name_clashes(found: Found) -> Found:
+    """Cases whose ids differ, also on file systems that ignore case; of exact copies the first, others are problems."""
+    by_id: dict[str, list[Case]] = defaultdict(list)
+    for case in found.cases:
+        by_id[case.id.casefold()].append(case)
+    cases, problems = [], list(found.problems)
+    copies = 0
+
+    for first, *others in by_id.values():
+        if not others or all(_contents(case) == _contents(first) for case in others):
+            cases.append(first)
+            copies += len(others)
+            continue
+        for case, other in zip((first, *others), (*others, first), strict=True):
+            problems.append(
+                f"{case.image_files[0]}: and {other.image_files[0]} would both become case {case.id}, and differ; "
+                "remove one of them, or rename it"
+            )
+
+    notes = list(found.notes)
+    if copies:
+        notes.append(f"{copies} exact copies of cases are left out")
+    return Found(sorted(cases, key=lambda case: natural_key(case.id)), problems, notes)
+
+
+def require_same_names(converter: Converter, cases: list[Case], folder: Path) -> None:
+    """Refuse to keep a case beside another of the same image: some names depend on what else the download holds."""
+    records = read_records(folder)
+    gone = records.keys() - {case.id for case in cases}
+    if not gone:
+        return
+    name_now = {
+        name: case.id
+        for case in cases
+        for name, file in source_names(converter, case).items()
+        if file in case.image_files
+    }
+    for name in sorted(gone):
+        now = next((name_now[file] for file in records[name][0].source_bytes if file in name_now), None)
+        if now is not None:
+            raise InputError(f"{folder}: what was converted as {name} is now called {now}; add --overwrite")
+    if gone == records.keys():
+        raise InputError(
+            f"{folder}: holds {len(gone)} cases, and none of them is in {converter.source}; choose another -d or "
+            "--name, or add --overwrite to convert this download in their place"
+        )
+
+
+def _contents(case: Case) -> list[str]:
+    """Hashes of a case's files, which tell exact copies."""
+    return [sha256_of_file(file) for file in (*case.image_files, *case.label_files)]

@@ -1,0 +1,105 @@
+"""A label on its image: where the headers put it, proven by the intensities under it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset_conversion.converter import Converter, Reading
+from dataset_conversion.reading.mirroring import MIRRORED, in_words, mirrored_axes, wrong_side
+from dataset_conversion.reading.volumes import UNSTATED, label_on_image_grid, spacing_of
+from nnunet_ext.errors import InputError
+
+UNPROVEN = "label axes follow the headers; no intensity range is known that would prove them"
+UNSTATED_UNPROVEN = "no header states how the label lies, so it is taken as it is; no intensity range proves that"
+AGAINST_HEADER = "label as it lies: turned after its header it does not fit the image"
+
+
+@dataclass(frozen=True)
+class PlacedLabel:
+    """A label (x, y, z) on its image's voxels, what was done to it, and what is odd."""
+
+    voxels: np.ndarray
+    transforms: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def placed_label(converter: Converter, reading: Reading, label: np.ndarray) -> PlacedLabel:
+    """Bring a label onto the grid of its image.
+
+    Where a label turned after its header contradicts the intensities, it is tried as it lies, before the source is
+    blamed.
+
+    Args:
+        converter: says which intensities a label may have.
+        reading: the image, and both places.
+        label: of integers.
+
+    Raises:
+        InputError: another grid, or the intensities prove that the label lies elsewhere.
+    """
+    shape, place_mm = reading.image.shape[1:], reading.label_affine_mm
+    if reading.affine_mm is None or place_mm is None or label.ndim != 3:
+        if label.shape != shape:
+            sizes = " and ".join("x".join(map(str, size[::-1])) for size in (shape, label.shape))
+            raise InputError(f"image and mask have different sizes ({sizes} pixels); remove the case or replace a file")
+        return _proven(converter, reading, PlacedLabel(label))
+
+    turned, done = label_on_image_grid(label, place_mm, shape, reading.affine_mm)
+    try:
+        return _proven(converter, reading, PlacedLabel(turned, done))
+    except InputError:
+        if not done or not _may_lie_as_it_is(label, place_mm, shape, reading.affine_mm):
+            raise
+
+        as_it_lies = PlacedLabel(label, (AGAINST_HEADER,), (AGAINST_HEADER,))
+        try:
+            return _proven(converter, reading, as_it_lies)
+        except InputError:
+            pass
+        raise
+
+
+def _may_lie_as_it_is(label: np.ndarray, place_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray) -> bool:
+    """Whether a label that was turned has the image's voxels without a turn, too."""
+    if place_mm.ndim == 1 or label.shape != shape:
+        return False
+    return bool(np.allclose(spacing_of(place_mm), spacing_of(affine_mm), rtol=1e-3))
+
+
+def _proven(converter: Converter, reading: Reading, placed: PlacedLabel) -> PlacedLabel:
+    """The label with warnings; InputError where the intensities prove that it lies elsewhere."""
+    image, label, unit, affine_mm = reading.image[0], placed.voxels, reading.intensity_unit, reading.affine_mm
+    warnings = list(placed.warnings)
+    checked = _check_intensities(converter, image, label, unit)
+
+    if affine_mm is not None and label.ndim == 3:
+        if side := wrong_side(image, unit, label, converter.labels, affine_mm):
+            warnings.append(side)
+        if unit == "HU" and (axes := mirrored_axes(image, label, converter.labels, affine_mm)):
+            words = in_words(axes, affine_mm)
+            raise InputError(f"{MIRRORED} {words}: flipped it fits the image clearly better; remove the case")
+
+    if placed.transforms and not checked and AGAINST_HEADER not in placed.transforms:
+        warnings.append(UNSTATED_UNPROVEN if UNSTATED in placed.transforms else UNPROVEN)
+    return PlacedLabel(label, placed.transforms, tuple(warnings))
+
+
+def _check_intensities(converter: Converter, image: np.ndarray, label: np.ndarray, unit: str) -> bool:
+    """Whether a label's median intensity proves that label and image fit; InputError where it proves the contrary.
+
+    Equal headers prove nothing where a publisher wrote masks in another orientation.
+    """
+    checked = False
+    for name, (low, high) in converter.plausible(unit).items():
+        values = image[label == converter.labels[name]] if name in converter.labels else np.empty(0)
+        if values.size:
+            checked = True
+            median = float(np.median(values))
+            if not low <= median <= high:
+                raise InputError(
+                    f"label {name} has a median of {median:g} {unit}, expected {low:g} to {high:g}: label and image do "
+                    "not fit, perhaps one is flipped; remove the case"
+                )
+    return checked

@@ -1,0 +1,126 @@
+"""What came of a conversion, as one table for people: printed at its end, and kept as conversion.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from dataset_conversion.writing.case_writer import Record
+from dataset_conversion.writing.line_kinds import LineKinds
+
+SUMMARY_NAME = "conversion.md"
+SHOWN = 5  # ids in a row
+PARTS = {"Tr": "training cases (imagesTr)", "Ts": "test cases (imagesTs)", "Un": "unlabelled cases (imagesUn)"}
+
+
+@dataclass
+class Summary:
+    """What a conversion did. Cases are ids in natural order; ``problems`` are lines, one per case that failed.
+
+    ``elsewhere`` counts cases that other parts of a job array, or an earlier download, gave. ``empty`` have a label
+    file without foreground, ``full`` one without background; ``duplicates`` map a case to an earlier one with the same
+    image, ``copies`` to one in another data set (``Dataset006_X/case``). ``units`` counts cases by intensity unit,
+    ``warnings`` by kind. ``label_voxels`` and ``label_cases`` count by label name, over all ``labelled`` cases.
+    ``slices`` counts layers along the last axis. ``complete`` is False while another part of a job array has cases to
+    do.
+    """
+
+    folder: Path
+    problems: list[str]
+    notes: list[str]
+    planned: list[str] = field(default_factory=list)
+    converted: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    elsewhere: int = 0
+    empty: list[str] = field(default_factory=list)
+    full: list[str] = field(default_factory=list)
+    duplicates: dict[str, str] = field(default_factory=dict)
+    count_by_part: Counter[str] = field(default_factory=Counter)
+    copies: dict[str, str] = field(default_factory=dict)
+    units: Counter[str] = field(default_factory=Counter)
+    warnings: LineKinds = field(default_factory=LineKinds)
+    slices: int = 0
+    labelled: int = 0
+    label_voxels: Counter[str] = field(default_factory=Counter)
+    label_cases: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0
+    complete: bool = True
+
+    def count(self, records: Iterable[Record], labels: Mapping[str, int]) -> None:
+        """Count what written cases hold.
+
+        Args:
+            records: of all written cases.
+            labels: value by name.
+        """
+        for record in records:
+            self.count_by_part[record.part] += 1
+            self.units[record.intensity_unit] += 1
+            for warning in record.warnings:
+                self.warnings.add(warning)
+            self.slices += record.shape[-1] if len(record.shape) > 2 else 1  # a slice has two axes
+            if not record.label_voxels:
+                continue
+            self.labelled += 1
+            if set(record.label_voxels) == {"0"}:
+                self.empty.append(record.case)
+            if "0" not in record.label_voxels:
+                self.full.append(record.case)
+            for name, value in labels.items():
+                voxels = record.label_voxels.get(str(value), 0)
+                self.label_voxels[name] += voxels
+                self.label_cases[name] += voxels > 0
+
+
+def markdown(summary: Summary) -> str:
+    """The summary as Markdown table with padded columns."""
+    rows = [tuple(cell.replace("|", r"\|") for cell in row) for row in _rows(summary)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, " | ".join("-" * width for width in widths))
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def _rows(summary: Summary) -> list[tuple[str, str]]:
+    rows = [
+        ("data set", str(summary.folder)),
+        ("converted", str(len(summary.converted))),
+        ("done before", str(len(summary.skipped))),
+    ]
+    if summary.elsewhere:
+        rows.append(("done by other parts or earlier", str(summary.elsewhere)))
+    rows.append(("failed", str(len(summary.problems))))
+    rows += [(name, str(summary.count_by_part[part])) for part, name in PARTS.items()]
+    rows.append(("slices", str(summary.slices)))
+    for name, voxels in summary.label_voxels.items():
+        rows.append((f"label {name}", f"{voxels} voxels in {summary.label_cases[name]} of {summary.labelled} cases"))
+    rows += [(f"intensities: {unit}", f"{count} cases") for unit, count in summary.units.most_common()]
+    if len(summary.units) > 1:
+        rows.append(("mixed intensity units", "nnU-Net normalises them all alike"))
+    rows += _findings(summary)
+    rows += [(f"warning: {kind}", str(count)) for kind, count in summary.warnings.most_common()]
+    rows.append(("time (h:min:s)", str(timedelta(seconds=round(summary.seconds)))))
+    rows.append(("per case", "conversion.csv"))
+    return rows
+
+
+def _findings(summary: Summary) -> list[tuple[str, str]]:
+    rows = []
+    if summary.empty:
+        rows.append(("labels without foreground", f"{len(summary.empty)}: {_some(summary.empty)}"))
+    if summary.full:
+        rows.append(("labels without background", f"{len(summary.full)}: {_some(summary.full)}; are they inverted?"))
+    if summary.duplicates:
+        pairs = [f"{case} = {first}" for case, first in summary.duplicates.items()]
+        rows.append(("images that occur twice", f"{len(pairs)}: {_some(pairs)}; keep both on one side of any split"))
+    if summary.copies:
+        pairs = [f"{case} = {copy}" for case, copy in summary.copies.items()]
+        rows.append(("images of other data sets", f"{len(pairs)}: {_some(pairs)}; do not test on them"))
+    return rows
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,0 +1,56 @@
+"""Two diseases under one scanner: the parts of the data sets, and what tells the diseases apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_conversion.phantoms.diseases import (
+    FEW,
+    GENERAL,
+    GENERAL_DISEASE,
+    MANY,
+    TARGET_DISEASE,
+    UNLABELED,
+    write_disease_pair,
+)
+from dataset_conversion.phantoms.domains import Domain, domain_slice
+
+
+def test_the_few_are_among_the_many_and_no_patient_is_tested_twice(tmp_path: Path) -> None:
+    write_disease_pair(tmp_path, n_few=2, n_many=4, n_general=3, n_test=2, size=48)
+
+    counts = {}
+    for folder in sorted(path for path in tmp_path.rglob("images*")):
+        counts[folder.relative_to(tmp_path).as_posix()] = len(list(folder.iterdir()))
+    assert counts == {
+        f"{FEW}/imagesTr": 2,
+        f"{FEW}/imagesTs": 2,
+        f"{MANY}/imagesTr": 4,
+        f"{GENERAL}/imagesTr": 3,
+        f"{UNLABELED}/imagesUn": 4,
+    }
+    few, many = (_contents(tmp_path / name / "imagesTr") for name in (FEW, MANY))
+    assert few < many == _contents(tmp_path / UNLABELED / "imagesUn")
+    assert not many & _contents(tmp_path / FEW / "imagesTs")
+
+
+def _contents(folder: Path) -> set[bytes]:
+    return {np.asarray(Image.open(path)).tobytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("disease", [TARGET_DISEASE, GENERAL_DISEASE])
+def test_lesions_are_brighter_than_the_lung_around_them(disease: Domain) -> None:
+    slices = [domain_slice(disease, 0, patient, 96) for patient in range(8)]
+    inside = np.mean([image[label == 1].mean() for image, label in slices])
+    lung = np.mean([np.percentile(image, 40) for image, _ in slices])
+    assert inside > lung
+
+
+def test_lesions_of_the_general_disease_are_denser() -> None:
+    brightness = {}
+    for name, disease in (("target", TARGET_DISEASE), ("general", GENERAL_DISEASE)):
+        slices = [domain_slice(disease, 0, patient, 96) for patient in range(12)]
+        brightness[name] = np.mean([image[label == 1].mean() for image, label in slices])
+    assert brightness["general"] > brightness["target"] + 30
