@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from nnunet_ext.dicom.folder_scan import scan
+from nnunet_ext.dicom.reading.folder_scan import scan
 
 SERIES = 200  # slices in one
 

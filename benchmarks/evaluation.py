@@ -19,9 +19,9 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from nnunet_ext.evaluation.infnet_metrics import INFNET_METRICS
-from nnunet_ext.evaluation.metrics import COUNT_METRICS
-from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
+from nnunet_ext.evaluation.metrics.infnet import INFNET_METRICS
+from nnunet_ext.evaluation.metrics.overlap import COUNT_METRICS
+from nnunet_ext.evaluation.metrics.surfaces import SURFACE_METRICS
 
 SURFACES = (*COUNT_METRICS, *SURFACE_METRICS)
 RUNS = {

@@ -69,7 +69,7 @@ def import_everything() -> None:
     names += ["torch", "torch._dynamo", "SimpleITK", "nibabel", "pandas", "scipy.stats", "PIL.Image", "pydicom"]
     names += [
         "nnunet_ext.training.streams.preprocessing",
-        "nnunet_ext.evaluation.reports",
+        "nnunet_ext.evaluation.report.texts",
         "dataset_conversion.checking.inspection",
     ]
     for name in names:

@@ -25,11 +25,11 @@ from nnunet_ext.benchmark.progress import Progress
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.runner import Runner, prepare
 from nnunet_ext.benchmark.suite import MadeData, Suite, load_suite
+from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.prediction import TrainedModel
 from nnunet_ext.training.engine.label_free import TERMS
 from nnunet_ext.training.streams.location import UNLABELLED_ROLES
 from nnunet_ext.training.streams.preprocessing import images_by_case
-from nnunet_ext.whole_file import whole_file
 
 KEPT = "checkpoint_epoch_*.pth"
 

@@ -22,8 +22,8 @@ Part = Literal["Tr", "Ts", "Un"]
 class Case:
     """One case as found in the download; its files are not yet read.
 
-    ``id`` comes from :func:`dataset_conversion.reading.download_folder.case_id`. ``label_files`` is empty where the publisher
-    gives no label. ``details`` become columns of conversion.csv.
+    ``id`` comes from :func:`dataset_conversion.reading.download_folder.case_id`. ``label_files`` is empty where the
+    publisher gives no label. ``details`` become columns of conversion.csv.
     """
 
     id: str
@@ -70,8 +70,8 @@ class Converter(ABC):
 
     A concrete data set is a frozen dataclass in a module of :mod:`dataset_conversion.datasets`. Each field after
     ``source`` is an option, and a run with other values into the same folder is refused. The fields here are options of
-    every data set, which the core carries out (:mod:`dataset_conversion.shaping.choices`); :meth:`add_options` declares an
-    argument for each further one. Instances travel to worker processes, so they hold plain values only.
+    every data set, which the core carries out (:mod:`dataset_conversion.shaping.choices`); :meth:`add_options` declares
+    an argument for each further one. Instances travel to worker processes, so they hold plain values only.
     """
 
     source: Path

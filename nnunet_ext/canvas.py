@@ -45,7 +45,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 def saved(figure: "Figure", path: Path) -> "Figure":
     """Write the figure, whole or not at all, and return it."""
-    from nnunet_ext.whole_file import whole_file
+    from nnunet_ext.files.whole_file import whole_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:

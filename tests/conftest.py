@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.keyed_names import KEY_VARIABLE
-from nnunet_ext.stock_commands import command_environment
+from nnunet_ext.stock.commands import command_environment
 
 # Tests run beside each other, so each gets one thread; torch and the like read this when they are imported.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
+from nnunet_ext.files.locks import held
 from nnunet_ext.keyed_names import KEY_VARIABLE
-from nnunet_ext.locks import held
 from nnunet_ext.own_trainers import trainers
-from nnunet_ext.stock_commands import command_environment
+from nnunet_ext.stock.commands import command_environment
 from tests.forked_commands import FORKED, TIMEOUT_SECONDS, Command
 from tests.miniature_raw import write_raw
 

@@ -14,9 +14,9 @@ from dataset_conversion.writing.line_kinds import LineKinds
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_ext.dicom.folder_scan import Scan
-    from nnunet_ext.dicom.headers import Slice
-    from nnunet_ext.dicom.series import Acquisition, Rejected
+    from nnunet_ext.dicom.reading.folder_scan import Scan
+    from nnunet_ext.dicom.reading.headers import Slice
+    from nnunet_ext.dicom.reading.series import Acquisition, Rejected
 
 MODALITIES = ("CT", "MR")  # whose series are put together
 MANY = 5  # values or oddities that are listed
@@ -43,7 +43,7 @@ def series_groups(slices: Sequence[Slice], sample: int | None) -> list[SeriesGro
         slices: of the scan.
         sample: read the pixels of so many slices per group, evenly spread; None: of all.
     """
-    from nnunet_ext.dicom.series import Rules, acquisitions_of
+    from nnunet_ext.dicom.reading.series import Rules, acquisitions_of
 
     groups: dict[str, SeriesGroup] = {}
     for item in slices:
@@ -60,7 +60,7 @@ def series_groups(slices: Sequence[Slice], sample: int | None) -> list[SeriesGro
 
 
 def _describe(group: SeriesGroup) -> None:
-    from nnunet_ext.dicom.headers import uid_name
+    from nnunet_ext.dicom.reading.headers import uid_name
 
     for item in group.slices:
         group.counts["transfer syntax (images)"][uid_name(item.transfer_syntax) or "none given"] += 1
@@ -76,7 +76,7 @@ def _describe(group: SeriesGroup) -> None:
 def _describe_stack(group: SeriesGroup, acquisition: Acquisition) -> None:
     import nibabel
 
-    from nnunet_ext.dicom.geometry import grid_of
+    from nnunet_ext.dicom.reading.geometry import grid_of
 
     stack = acquisition.stack
     group.counts["shape"][f"{stack.columns}x{stack.rows}x{len(acquisition.slices)}"] += 1
@@ -91,7 +91,7 @@ def _describe_stack(group: SeriesGroup, acquisition: Acquisition) -> None:
 
 
 def _read(group: SeriesGroup, sample: int | None) -> None:
-    from nnunet_ext.dicom.pixels import read_pixels
+    from nnunet_ext.dicom.reading.pixels import read_pixels
 
     items = [item for acquisition in group.accepted for item in acquisition.slices]
     if sample is not None and len(items) > sample:

@@ -25,7 +25,7 @@ from dataset_conversion.reading.volumes import axial_axis, read_voxels, right_an
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_ext.dicom.folder_scan import Scan
+    from nnunet_ext.dicom.reading.folder_scan import Scan
 
 FEW = 16  # so many values at most are listed as labels
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")

@@ -23,7 +23,7 @@ from dataset_conversion.reading.volumes import right_angled, spacing_of, voxels_
 from dataset_conversion.writing.journal import journals, read_records
 from dataset_conversion.writing.splits import SPLITS_NAME
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_files import read_dataset_json, read_folds
+from nnunet_ext.stock.files import read_dataset_json, read_folds
 from nnunet_ext.worker_processes import in_worker_processes
 
 

@@ -22,9 +22,9 @@ from nnunet_ext.keyed_names import keyed_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nnunet_ext.dicom.folder_scan import Scan
-    from nnunet_ext.dicom.headers import Slice
-    from nnunet_ext.dicom.series import Acquisition, Rules
+    from nnunet_ext.dicom.reading.folder_scan import Scan
+    from nnunet_ext.dicom.reading.headers import Slice
+    from nnunet_ext.dicom.reading.series import Acquisition, Rules
 
 LABEL_SOURCES = ("seg", "rtstruct", "none")
 MODALITIES = ("CT", "MR")
@@ -86,7 +86,7 @@ class DicomSeries(DicomConverter):
 
     @property
     def rules(self) -> Rules:
-        from nnunet_ext.dicom.series import Rules
+        from nnunet_ext.dicom.reading.series import Rules
 
         # Whoever drew on a computed series chose it.
         return Rules(modalities=(self._modality,), derived=self._source_of_labels is not None)
@@ -154,7 +154,7 @@ class DicomSeries(DicomConverter):
 
     def find_cases(self) -> Found:
         content, noted = self._content
-        from nnunet_ext.dicom.series import acquisitions_of
+        from nnunet_ext.dicom.reading.series import acquisitions_of
 
         found = Found(problems=list(noted.problems), notes=list(noted.notes))
         objects, problems = self._objects
@@ -219,7 +219,7 @@ class DicomSeries(DicomConverter):
         return case_id(f"{patient}_{series}{suffix}")
 
     def read_case(self, case: Case) -> Reading:
-        from nnunet_ext.dicom.volume import slices_on_grid
+        from nnunet_ext.dicom.reading.volume import slices_on_grid
 
         volume = self.read_volume(case)
         image = image_of(volume)

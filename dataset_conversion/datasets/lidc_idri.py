@@ -18,8 +18,8 @@ from dataset_conversion.reading.lidc_annotations import Annotations, Denominator
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_ext.dicom.headers import Slice
-    from nnunet_ext.dicom.series import Acquisition, Rules
+    from nnunet_ext.dicom.reading.headers import Slice
+    from nnunet_ext.dicom.reading.series import Acquisition, Rules
 
 SAME_SLICE_MM = 0.3  # an outline whose image is unknown lies so near to a slice
 
@@ -66,7 +66,7 @@ class LidcIdri(DicomConverter):
 
     @property
     def rules(self) -> Rules:
-        from nnunet_ext.dicom.series import Rules
+        from nnunet_ext.dicom.reading.series import Rules
 
         # Some scans hold two slices at one place; the annotations belong to the first.
         return Rules(derived=True, repeats="first")
@@ -79,7 +79,7 @@ class LidcIdri(DicomConverter):
             raise InputError(f"--consensus {self.consensus_percent:g}: choose a share above 0, up to 100 percent")
         found = Found()
         content = self.scan(found)  # says so where packages are missing
-        from nnunet_ext.dicom.series import acquisitions_of
+        from nnunet_ext.dicom.reading.series import acquisitions_of
 
         accepted, rejected = acquisitions_of(content.slices, self.rules)
         accepted = without_damaged(accepted, content, found)
@@ -136,7 +136,7 @@ class LidcIdri(DicomConverter):
         return files
 
     def read_case(self, case: Case) -> Reading:
-        from nnunet_ext.dicom.volume import slices_on_grid
+        from nnunet_ext.dicom.reading.volume import slices_on_grid
 
         volume = self.read_volume(case)
         image = image_of(volume)

@@ -18,7 +18,7 @@ from dataset_conversion.reading.nifti_cases import AIR_HU
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_object
+from nnunet_ext.files.json_files import read_object
 
 ENDINGS = (".nii.gz", ".nii")
 # Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): 51 lung tumours to train on, these to test.

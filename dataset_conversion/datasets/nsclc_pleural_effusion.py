@@ -21,7 +21,7 @@ from dataset_conversion.reading.volumes import label_on_image_grid, read_voxels,
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_ext.dicom.series import Acquisition
+    from nnunet_ext.dicom.reading.series import Acquisition
 
 MASK_NAME = re.compile(r"(LUNG1-\d{3})_(effusion|thor_cav)_(first|second|primary)_reviewer\.nii(\.gz)?", re.IGNORECASE)
 LUNG_HU = -400  # aerated lung lies below
@@ -83,7 +83,7 @@ class NsclcPleuralEffusion(DicomConverter):
     def find_cases(self) -> Found:
         found = Found()
         content = self.scan(found)  # says so where packages are missing
-        from nnunet_ext.dicom.series import acquisitions_of
+        from nnunet_ext.dicom.reading.series import acquisitions_of
 
         accepted, rejected = acquisitions_of(content.slices, self.rules)
         accepted = without_damaged(accepted, content, found)

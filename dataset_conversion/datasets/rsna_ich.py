@@ -36,13 +36,13 @@ from dataset_conversion.reading.nifti_headers import open_volume, states_orienta
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
 from dataset_conversion.shaping.skull_removal import reading_without_skull
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_object
+from nnunet_ext.files.json_files import read_object
 from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
-    from nnunet_ext.dicom.folder_scan import Scan
-    from nnunet_ext.dicom.headers import Slice
-    from nnunet_ext.dicom.series import Acquisition, Rules
+    from nnunet_ext.dicom.reading.folder_scan import Scan
+    from nnunet_ext.dicom.reading.headers import Slice
+    from nnunet_ext.dicom.reading.series import Acquisition, Rules
 
 VOLUME_ENDINGS = (".nii.gz", ".nii")
 # Folders of images and of masks: BHSD (its name has a space), PhysioNet ct-ich, and slices cut from it.
@@ -158,7 +158,7 @@ class RsnaIch(DicomConverter):
 
     @property
     def rules(self) -> Rules:
-        from nnunet_ext.dicom.series import Rules
+        from nnunet_ext.dicom.reading.series import Rules
 
         return Rules(minimum_slices=1 if self.dimension == "2d" else 3)
 
@@ -229,7 +229,7 @@ class RsnaIch(DicomConverter):
         self, slices: list[Slice], types: Mapping[str, frozenset[str]], masks: dict[str, Path] | None, found: Found
     ) -> None:
         """One case per image; its layer is as thick as the slices of its series are apart."""
-        from nnunet_ext.dicom.series import other_kind
+        from nnunet_ext.dicom.reading.series import other_kind
 
         others = Counter(kind for item in slices if (kind := other_kind(item, self.rules)))
         found.notes.extend(f"{count} images left out: {kind}" for kind, count in sorted(others.items()))
@@ -268,7 +268,7 @@ class RsnaIch(DicomConverter):
         masks: dict[str, Path] | None,
         found: Found,
     ) -> None:
-        from nnunet_ext.dicom.series import acquisitions_of
+        from nnunet_ext.dicom.reading.series import acquisitions_of
 
         accepted, rejected = acquisitions_of(slices, self.rules)
         accepted = without_damaged(accepted, content, found, shared_folders=True)

@@ -26,7 +26,7 @@ from dataset_conversion.phantoms.heads import (
 )
 from dataset_conversion.reading.volumes import write_volume
 from dataset_conversion.shaping.choices import slice_affine
-from nnunet_ext.atomic_json import write_json
+from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.synthesis.skull import without_skull
 
 MR = "Dataset511_PhantomMR"

@@ -18,8 +18,8 @@ from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.phantoms.anatomy import smooth_noise
 from dataset_conversion.reading.download_folder import natural_key
 from dataset_conversion.reading.pictures import write_png
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.atomic_json import write_json
 
 CHANGED = "Dataset511_CovidChanged"
 UNCHANGED = "Dataset512_CovidSlices"

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from dataset_conversion.phantoms.anatomy import Thorax, smooth_noise, thorax
 from dataset_conversion.reading.pictures import write_png
-from nnunet_ext.atomic_json import write_json
+from nnunet_ext.files.atomic_json import write_json
 
 SOURCE = "Dataset501_PhantomSource"
 TARGET = "Dataset502_PhantomTarget"

@@ -10,7 +10,7 @@ import numpy as np
 from dataset_conversion.phantoms.anatomy import scanned, smooth_noise, thorax
 from dataset_conversion.phantoms.domains import write_cases, write_dataset_json
 from dataset_conversion.phantoms.lesions import add_infection, add_nodule
-from nnunet_ext.atomic_json import write_json
+from nnunet_ext.files.atomic_json import write_json
 
 OBJECTS = "Dataset511_PhantomObjects"
 NODULES = "Dataset512_PhantomNodules"

@@ -1,4 +1,4 @@
-"""Generated miniatures of further public data sets of CT volumes; see :mod:`dataset_conversion.phantoms.slice_downloads`.
+"""Generated miniatures of public data sets of CT volumes, in the layout of their downloads.
 
 Each has the traps of the real download: orientations, units, names, lost voxel sizes, hidden files.
 """

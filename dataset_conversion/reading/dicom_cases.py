@@ -18,10 +18,10 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 
 if TYPE_CHECKING:
-    from nnunet_ext.dicom.folder_scan import Scan
-    from nnunet_ext.dicom.headers import Slice
-    from nnunet_ext.dicom.series import Acquisition, Rejected, Rules
-    from nnunet_ext.dicom.volume import Volume
+    from nnunet_ext.dicom.reading.folder_scan import Scan
+    from nnunet_ext.dicom.reading.headers import Slice
+    from nnunet_ext.dicom.reading.series import Acquisition, Rejected, Rules
+    from nnunet_ext.dicom.reading.volume import Volume
 
 SCAN_PROCESSES = 2
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
@@ -36,7 +36,7 @@ def headers_below(folder: Path, cache: Path | None = None) -> Scan:
     """
     if importlib.util.find_spec("pydicom") is None:  # imported only where it is needed: that takes a while
         raise InputError("reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'")
-    from nnunet_ext.dicom.folder_scan import scan
+    from nnunet_ext.dicom.reading.folder_scan import scan
 
     return scan(folder, processes=SCAN_PROCESSES, cache=cache)
 
@@ -117,14 +117,14 @@ class DicomConverter(Converter):
     @property
     def rules(self) -> Rules:
         """Which series are taken."""
-        from nnunet_ext.dicom.series import Rules
+        from nnunet_ext.dicom.reading.series import Rules
 
         return Rules()
 
     def read_volume(self, case: Case) -> Volume:
         """The volume of a case made by :meth:`details_of` and :func:`files_of`."""
-        from nnunet_ext.dicom.headers import read_headers
-        from nnunet_ext.dicom.volume import acquisition_in, read_volume
+        from nnunet_ext.dicom.reading.headers import read_headers
+        from nnunet_ext.dicom.reading.volume import acquisition_in, read_volume
 
         slices = [item for file in case.image_files for item in read_headers(file)]
         try:

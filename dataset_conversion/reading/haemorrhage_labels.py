@@ -62,8 +62,8 @@ def read_slice_mask(
 
 
 def _dicom_values(path: Path) -> np.ndarray:
-    from nnunet_ext.dicom.headers import read_headers
-    from nnunet_ext.dicom.pixels import read_pixels
+    from nnunet_ext.dicom.reading.headers import read_headers
+    from nnunet_ext.dicom.reading.pixels import read_pixels
 
     slices = read_headers(path)
     if len(slices) != 1:

@@ -13,18 +13,18 @@ from dataset_conversion.reading.haemorrhage_labels import read_slice_mask
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_ext.dicom.headers import Slice
-    from nnunet_ext.dicom.rules import Rules
-    from nnunet_ext.dicom.volume import Volume
+    from nnunet_ext.dicom.reading.headers import Slice
+    from nnunet_ext.dicom.reading.rules import Rules
+    from nnunet_ext.dicom.reading.volume import Volume
 
 SLICES_WITHOUT_PLACE = "no pixel spacing in the file, 1 mm assumed"
 
 
 def read_placed_slice(case: Case, rules: Rules) -> Volume:
     """One image of the challenge at its place, as a volume of one layer."""
-    from nnunet_ext.dicom.headers import read_headers
-    from nnunet_ext.dicom.series import acquisitions_of
-    from nnunet_ext.dicom.volume import read_volume
+    from nnunet_ext.dicom.reading.headers import read_headers
+    from nnunet_ext.dicom.reading.series import acquisitions_of
+    from nnunet_ext.dicom.reading.volume import read_volume
 
     file = case.image_files[0]
     slices = [item._replace(thickness_mm=float(case.details["step_mm"])) for item in read_headers(file)]
@@ -37,8 +37,8 @@ def read_placed_slice(case: Case, rules: Rules) -> Volume:
 
 def read_bare_slice(case: Case, types: bool) -> Reading:
     """A slice without any geometry, as ct-ich's are passed on."""
-    from nnunet_ext.dicom.headers import read_headers
-    from nnunet_ext.dicom.pixels import read_pixels
+    from nnunet_ext.dicom.reading.headers import read_headers
+    from nnunet_ext.dicom.reading.pixels import read_pixels
 
     file = case.image_files[0]
     slices = read_headers(file)
@@ -58,8 +58,8 @@ def read_bare_slice(case: Case, types: bool) -> Reading:
 
 def as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """Values said to be Hounsfield units, with padding as air; what was done, and a warning if they seem not to be."""
-    from nnunet_ext.dicom.pixels import AIR_HU, PADDING_HU
-    from nnunet_ext.dicom.volume import NO_AIR_HU
+    from nnunet_ext.dicom.reading.pixels import AIR_HU, PADDING_HU
+    from nnunet_ext.dicom.reading.volume import NO_AIR_HU
 
     padding = values < PADDING_HU
     transforms = ("padding set to air",) if padding.any() else ()
@@ -71,7 +71,7 @@ def as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, .
 
 def of_one_rescaling(slices: list[Slice], found: Found) -> list[Slice]:
     """Images without those whose rescaling is lost: others of their series state one."""
-    from nnunet_ext.dicom.series import series_of
+    from nnunet_ext.dicom.reading.series import series_of
 
     lost: set[tuple[str, int | None]] = set()
     for members in series_of(slices):

@@ -12,8 +12,8 @@ import numpy as np
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_ext.dicom.headers import Slice
-    from nnunet_ext.dicom.series import Acquisition
+    from nnunet_ext.dicom.reading.headers import Slice
+    from nnunet_ext.dicom.reading.series import Acquisition
 
 LabelKind = Literal["seg", "rtstruct"]
 
@@ -81,9 +81,9 @@ def masks_of(files: Sequence[Path], acquisition: Acquisition) -> dict[str, np.nd
     Raises:
         InputError: an object is damaged or lies elsewhere, or two give different regions of one name.
     """
-    from nnunet_ext.dicom.headers import read_headers
     from nnunet_ext.dicom.labels.contours import masks_of_contours
     from nnunet_ext.dicom.labels.segmentations import masks_of_segmentation
+    from nnunet_ext.dicom.reading.headers import read_headers
 
     result: dict[str, np.ndarray] = {}
     for file in files:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from isal import igzip
 
-from nnunet_ext.declared_size import require_size
-from nnunet_ext.dicom.geometry import LARGEST_VOXELS
+from nnunet_ext.dicom.reading.geometry import LARGEST_VOXELS
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.declared_size import require_size
 from nnunet_ext.worker_processes import first_line
 
 PIECE = 1 << 18  # bytes that stay in the processor's cache

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from dataset_conversion.writing.case_writer import Record, case_of
-from nnunet_ext.json_files import LARGEST_BYTES, parse_json
-from nnunet_ext.locks import alone
-from nnunet_ext.whole_file import TEMPORARY_PREFIX, whole_file
+from nnunet_ext.files.json_files import LARGEST_BYTES, parse_json
+from nnunet_ext.files.locks import alone
+from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, whole_file
 
 JOURNAL_NAME = "conversion.jsonl"
 LOCK_PREFIX = ".conversion-"

@@ -14,8 +14,8 @@ from dataset_conversion.converter import Converter
 from dataset_conversion.reading.download_folder import natural_key
 from dataset_conversion.shaping.choices import output_channels, output_labels
 from dataset_conversion.writing.case_writer import Record
-from nnunet_ext.csv_cells import plain_cell
-from nnunet_ext.whole_file import whole_file
+from nnunet_ext.files.csv_cells import plain_cell
+from nnunet_ext.files.whole_file import whole_file
 
 PROVENANCE_NAME = "conversion.csv"
 CT_OF_UNKNOWN_UNIT = "CT of unknown unit"

@@ -18,7 +18,7 @@ from dataset_conversion.shaping.cropping import Box, box_from_text
 from dataset_conversion.shaping.resizing import resized_label
 from dataset_conversion.writing.result_files import PROVENANCE_NAME
 from nnunet_ext.errors import InputError
-from nnunet_ext.whole_file import whole_file
+from nnunet_ext.files.whole_file import whole_file
 
 ENDINGS = (".nii.gz", ".png")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.writing.conversion import convert
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_folders import environment_folder
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.stock.folders import environment_folder
 
 DOWNLOAD = "COVID_SEMISEG"  # environment variable: folder of the unpacked download
 FOLDS = 5

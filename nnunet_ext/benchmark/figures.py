@@ -11,7 +11,7 @@ import numpy as np
 from nnunet_ext.benchmark.run import Run
 from nnunet_ext.benchmark.suite import Suite
 from nnunet_ext.canvas import COLORS, in_default_style, literal, new_figure, saved, set_title
-from nnunet_ext.evaluation.metric_names import HEADERS, arrow
+from nnunet_ext.evaluation.metrics.names import HEADERS, arrow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,11 +61,11 @@ def _draw_row(ax: Axes, position: int, row: pd.Series, cases: pd.DataFrame, metr
 
 def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
     """Some test cases, spread evenly over the set, as the first seed of every row segments them."""
-    from nnunet_ext.evaluation.array_measures import as_slices
-    from nnunet_ext.evaluation.cases import pair_cases
-    from nnunet_ext.evaluation.figures import OverlayCase, largest_lesion_slice, overlay_figure
-    from nnunet_ext.evaluation.gallery import image_files
-    from nnunet_ext.evaluation.label_files import read_image_file, read_label_file
+    from nnunet_ext.evaluation.cases.counting import pair_cases
+    from nnunet_ext.evaluation.cases.label_files import read_image_file, read_label_file
+    from nnunet_ext.evaluation.metrics.array_measures import as_slices
+    from nnunet_ext.evaluation.report.figures import OverlayCase, largest_lesion_slice, overlay_figure
+    from nnunet_ext.evaluation.report.gallery import image_files
 
     first = {run.row.name: run for run in reversed(runs)}
     first = {name: first[name] for name in dict.fromkeys(run.row.name for run in runs)}

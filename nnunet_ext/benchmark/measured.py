@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError:  # Windows
     resource = None  # type: ignore[assignment]
 
-from nnunet_ext.atomic_json import write_json
+from nnunet_ext.files.atomic_json import write_json
 
 
 def main(file: Path, script: str, arguments: list[str]) -> None:

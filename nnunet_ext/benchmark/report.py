@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.benchmark.figures import draw_overlays, rows_figure
 from nnunet_ext.benchmark.results import cases_table, comparisons_table, costs_table, rows_table
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.suite import Suite
-from nnunet_ext.csv_cells import plain_table
-from nnunet_ext.evaluation.metric_names import HEADERS, arrow, formatted
-from nnunet_ext.evaluation.reports import escaped, markdown_table, p_value
-from nnunet_ext.evaluation.statistics import CONFIDENCE_LEVEL, RESAMPLES, SEED
-from nnunet_ext.whole_file import whole_file
+from nnunet_ext.evaluation.metrics.names import HEADERS, arrow, formatted
+from nnunet_ext.evaluation.report.statistics import CONFIDENCE_LEVEL, RESAMPLES, SEED
+from nnunet_ext.evaluation.report.texts import escaped, markdown_table, p_value
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.csv_cells import plain_table
+from nnunet_ext.files.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,8 +21,8 @@ from nnunet_ext.benchmark.seed_statistics import (
     share_of_gap,
 )
 from nnunet_ext.benchmark.suite import Suite
-from nnunet_ext.evaluation.labels import FOREGROUND
-from nnunet_ext.evaluation.statistics import compare_paired, holm
+from nnunet_ext.evaluation.cases.labels import FOREGROUND
+from nnunet_ext.evaluation.report.statistics import compare_paired, holm
 
 if TYPE_CHECKING:
     import pandas as pd

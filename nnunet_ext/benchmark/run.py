@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.benchmark.suite import DATASET_NAME, MadeData, Row, Suite
 from nnunet_ext.errors import InputError
-from nnunet_ext.stock_commands import command_environment
-from nnunet_ext.stock_training import Model, Training
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.stock.commands import command_environment
+from nnunet_ext.stock.training import Model, Training
 
 PLANS = "nnUNetPlans"
 SUITE_PLANS = "suitePlans"

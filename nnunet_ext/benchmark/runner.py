@@ -20,16 +20,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from nnunet_ext import locked_program
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.benchmark import measured
 from nnunet_ext.benchmark.progress import Progress
 from nnunet_ext.benchmark.run import Place, Run, write_suite_plans
 from nnunet_ext.benchmark.suite import MadeData, Suite
 from nnunet_ext.errors import InputError
-from nnunet_ext.locked_program import BUSY
-from nnunet_ext.locks import held, taken
-from nnunet_ext.stock_commands import program
+from nnunet_ext.files import locked_program
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.locked_program import BUSY
+from nnunet_ext.files.locks import held, taken
+from nnunet_ext.stock.commands import program
 
 DECLARED = "suite.json"
 PLANNED = ".planned"

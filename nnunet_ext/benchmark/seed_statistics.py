@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.evaluation.statistics import CONFIDENCE_LEVEL, RESAMPLES, SEED
+from nnunet_ext.evaluation.report.statistics import CONFIDENCE_LEVEL, RESAMPLES, SEED
 
 Scores = npt.NDArray[np.float64]
 """``(seeds, cases)``: one number per trained network and test case, NaN where it is undefined."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_folders import environment_folder
+from nnunet_ext.stock.folders import environment_folder
 
 SUITES = Path(__file__).with_name("suites")
 DATASET_NAME = re.compile(r"Dataset(\d{3,})_[\w.-]+")

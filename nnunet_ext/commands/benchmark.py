@@ -109,7 +109,7 @@ def _carry_out(suite: "Suite", place: "Place", runs: "Sequence[Run]") -> None:
 
 def _run_and_report(suite: "Suite", place: "Place", runs: "Sequence[Run]") -> int:
     from nnunet_ext.benchmark.report import write_report
-    from nnunet_ext.locks import held
+    from nnunet_ext.files.locks import held
 
     _carry_out(suite, place, runs)
     failed = [run for run in runs if not run.finished]

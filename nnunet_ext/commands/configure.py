@@ -8,14 +8,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_object
-from nnunet_ext.locks import held
-from nnunet_ext.nnunet_files import read_dataset_json, read_plans
-from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.json_files import read_object
+from nnunet_ext.files.locks import held
 from nnunet_ext.own_trainers import known_trainers
+from nnunet_ext.stock.files import read_dataset_json, read_plans
+from nnunet_ext.stock.folders import dataset_name, environment_folder
 from nnunet_ext.training.settings.hyperparameters import PRESETS
 from nnunet_ext.training.settings.plans_entry import ROLES
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_folders import environment_folder
+from nnunet_ext.stock.folders import environment_folder
 
 if TYPE_CHECKING:
     from dataset_conversion.converter import Converter

@@ -14,17 +14,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_ext import locked_program
 from nnunet_ext.commands.entry import command
 from nnunet_ext.commands.evaluate import evaluate, measuring_options, required_profiles
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_object
-from nnunet_ext.locked_program import BUSY
-from nnunet_ext.locks import held
-from nnunet_ext.nnunet_files import read_dataset_json, read_folds, read_plans
-from nnunet_ext.nnunet_folders import dataset_name, environment_folder
-from nnunet_ext.stock_commands import command_environment, program
-from nnunet_ext.stock_training import TRAINING_LOCK, Model, Training
+from nnunet_ext.files import locked_program
+from nnunet_ext.files.json_files import read_object
+from nnunet_ext.files.locked_program import BUSY
+from nnunet_ext.files.locks import held
+from nnunet_ext.stock.commands import command_environment, program
+from nnunet_ext.stock.files import read_dataset_json, read_folds, read_plans
+from nnunet_ext.stock.folders import dataset_name, environment_folder
+from nnunet_ext.stock.training import TRAINING_LOCK, Model, Training
 
 NNUNET_FOLDS = 5  # that nnU-Net makes where it finds none
 MEND_FOLDS = "mend it, or delete it and let nnU-Net make five folds"
@@ -102,7 +102,7 @@ def _require_measurable(args: argparse.Namespace) -> None:
     Raises:
         InputError: an option of it is wrong.
     """
-    from nnunet_ext.evaluation.labels import labels_from_arguments
+    from nnunet_ext.evaluation.cases.labels import labels_from_arguments
 
     required_profiles(args)
     if args.labels:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.stock_commands import command_environment, console_script
+from nnunet_ext.stock.commands import command_environment, console_script
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -268,7 +268,7 @@ def draw_overlays(reference: Path, methods: dict[str, Path], figure: Path, cases
     import numpy as np
     from PIL import Image
 
-    from nnunet_ext.evaluation.figures import OverlayCase, overlay_figure
+    from nnunet_ext.evaluation.report.figures import OverlayCase, overlay_figure
 
     def read(path: Path) -> np.ndarray:
         with Image.open(path) as image:

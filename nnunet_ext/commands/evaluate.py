@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.locks import held
-from nnunet_ext.whole_file import TEMPORARY_PREFIX, whole_file
+from nnunet_ext.files.locks import held
+from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, whole_file
 
 if TYPE_CHECKING:
-    from nnunet_ext.evaluation.array_measures import ArrayMeasurement
-    from nnunet_ext.evaluation.cases import Case, Comparison
-    from nnunet_ext.evaluation.labels import LabelSet
-    from nnunet_ext.evaluation.metrics import EmptyPolicy
+    from nnunet_ext.evaluation.cases.counting import Case, Comparison
+    from nnunet_ext.evaluation.cases.labels import LabelSet
+    from nnunet_ext.evaluation.metrics.array_measures import ArrayMeasurement
+    from nnunet_ext.evaluation.metrics.overlap import EmptyPolicy
     from nnunet_ext.evaluation.profiles import Profile
 
 Result = TypeVar("Result")
@@ -54,9 +54,9 @@ def evaluate(args: argparse.Namespace, conversion: Path | None = None) -> None:
     profiles = required_profiles(args)
 
     # Imported here, so that --help and wrong arguments answer at once.
-    from nnunet_ext.evaluation.cases import pair_cases
-    from nnunet_ext.evaluation.patients import patients_of, pooled
-    from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
+    from nnunet_ext.evaluation.cases.counting import pair_cases
+    from nnunet_ext.evaluation.cases.patients import patients_of, pooled
+    from nnunet_ext.evaluation.metrics.surfaces import SURFACE_METRICS
 
     conversion = conversion or args.reference.resolve().parent / "conversion.csv"
     declared = _declared_labels(args.labels, args.reference, methods)
@@ -111,9 +111,9 @@ class _Evaluation:
         empty: "EmptyPolicy",
         notes: Sequence[str],
     ) -> None:
-        from nnunet_ext.csv_cells import plain_table
-        from nnunet_ext.evaluation.reports import latex_table, markdown_report, wide_table
-        from nnunet_ext.evaluation.tables import cases_table, paired_tests_table, summary_table
+        from nnunet_ext.evaluation.report.tables import cases_table, paired_tests_table, summary_table
+        from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wide_table
+        from nnunet_ext.files.csv_cells import plain_table
 
         self.profile, self.labels = profile, labels
         self.files = {comparison.case.name: comparison.files for comparison in comparisons}
@@ -126,12 +126,12 @@ class _Evaluation:
 
     def draw(self, folder: Path, images: dict[str, Path]) -> None:
         """Figures of all methods, and of each one's worst cases."""
-        from nnunet_ext.evaluation.comparison_figures import (
+        from nnunet_ext.evaluation.report.comparison_figures import (
             bland_altman_figure,
             box_plots_figure,
             score_over_volume_figure,
         )
-        from nnunet_ext.evaluation.gallery import worst_cases_figure
+        from nnunet_ext.evaluation.report.gallery import worst_cases_figure
 
         first = self.profile.metrics[0]
         title = f"profile {self.profile.title}, {len(self.files)} {'patients' if self.profile.per_patient else 'cases'}"
@@ -258,7 +258,7 @@ def _methods(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def _declared_labels(arguments: Sequence[str], reference: Path, methods: dict[str, Path]) -> "LabelSet | None":
-    from nnunet_ext.evaluation.labels import labels_beside, labels_from_arguments
+    from nnunet_ext.evaluation.cases.labels import labels_beside, labels_from_arguments
 
     if arguments:
         return labels_from_arguments(arguments)
@@ -267,14 +267,14 @@ def _declared_labels(arguments: Sequence[str], reference: Path, methods: dict[st
 
 
 def _inferred_labels(comparisons: "Sequence[Comparison]") -> "LabelSet":
-    from nnunet_ext.evaluation.cases import values_found
-    from nnunet_ext.evaluation.labels import inferred_labels
+    from nnunet_ext.evaluation.cases.counting import values_found
+    from nnunet_ext.evaluation.cases.labels import inferred_labels
 
     return inferred_labels(values_found(comparisons))
 
 
 def _images(folder: Path | None, cases: "Sequence[Case]") -> dict[str, Path]:
-    from nnunet_ext.evaluation.gallery import image_files
+    from nnunet_ext.evaluation.report.gallery import image_files
 
     return image_files(folder, cases) if folder else {}
 
@@ -302,8 +302,8 @@ def _compared(
 
     Each file is read once, unless the labels must be found in the files before anything else can be measured.
     """
-    from nnunet_ext.evaluation.array_measures import plan_measurement
-    from nnunet_ext.evaluation.cases import compare_case, require_no_problems
+    from nnunet_ext.evaluation.cases.counting import compare_case, require_no_problems
+    from nnunet_ext.evaluation.metrics.array_measures import plan_measurement
 
     def compared(measurements: "Sequence[ArrayMeasurement]") -> "list[Comparison]":
         comparisons = _of_all_cases(functools.partial(compare_case, per_slice=per_slice, measurements=measurements),

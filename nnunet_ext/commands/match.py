@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext.commands.entry import command
 from nnunet_ext.commands.evaluate import positive
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.stock.folders import dataset_name, environment_folder
 
 if TYPE_CHECKING:
     from nnunet_ext.synthesis.matches import Matches

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_files import read_dataset_json, read_plans
-from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.stock.files import read_dataset_json, read_plans
+from nnunet_ext.stock.folders import dataset_name, environment_folder
 
 if TYPE_CHECKING:
     from nnunet_ext.training.weights.transfer import Origin

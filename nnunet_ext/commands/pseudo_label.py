@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.stock.folders import dataset_name, environment_folder
 
 if TYPE_CHECKING:
     from nnunet_ext.pseudo_labels.labelling import Judged, Round
@@ -48,7 +48,7 @@ def trained_model(args: argparse.Namespace) -> TrainedModel:
         InputError: there is none.
     """
     from nnunet_ext.pseudo_labels.prediction import TrainedModel
-    from nnunet_ext.stock_training import Model
+    from nnunet_ext.stock.training import Model
 
     for name in (args.trainer, args.plans, args.configuration, args.checkpoint, *args.folds):
         if Path(name).name != name:

@@ -5,7 +5,7 @@ import argparse
 from nnunet_ext.commands.entry import command
 from nnunet_ext.commands.pseudo_label import model_options, share, target_of, trained_model
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_folders import environment_folder
+from nnunet_ext.stock.folders import environment_folder
 
 
 def _parser() -> argparse.ArgumentParser:

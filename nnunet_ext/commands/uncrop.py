@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_ext.commands.entry import command
-from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.stock.folders import dataset_name, environment_folder
 
 
 @command

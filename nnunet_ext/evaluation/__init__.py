@@ -1,0 +1,1 @@
+"""How predictions compare with reference labels."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.infnet_metrics import INFNET_METRICS
-from nnunet_ext.evaluation.metrics import COUNT_METRICS, EmptyPolicy
-from nnunet_ext.evaluation.surface_metrics import SURFACE_METRICS
+from nnunet_ext.evaluation.metrics.infnet import INFNET_METRICS
+from nnunet_ext.evaluation.metrics.overlap import COUNT_METRICS, EmptyPolicy
+from nnunet_ext.evaluation.metrics.surfaces import SURFACE_METRICS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.atomic_json import write_json
-from nnunet_ext.dicom.rules import Rules
+from nnunet_ext.dicom.reading.rules import Rules
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.hospital.images import WrittenCase
 from nnunet_ext.hospital.privacy import series_name
 from nnunet_ext.hospital.survey import Case, Export, Survey
-from nnunet_ext.nnunet_folders import plain_name
+from nnunet_ext.stock.folders import plain_name
 
 FILE_NAME = "manifest.json"
 VERSION = 1

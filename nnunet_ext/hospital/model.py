@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.nnunet_folders import dataset_name, environment_folder
+from nnunet_ext.stock.folders import dataset_name, environment_folder
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 LARGEST_JSON_BYTES = 1 << 28

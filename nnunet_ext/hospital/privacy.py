@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nnunet_ext.dicom.rules import Rules
-from nnunet_ext.dicom.series import Acquisition, Rejected
+from nnunet_ext.dicom.reading.rules import Rules
+from nnunet_ext.dicom.reading.series import Acquisition, Rejected
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 

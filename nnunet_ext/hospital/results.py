@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_ext.atomic_json import write_json
-from nnunet_ext.dicom.geometry import grid_of
-from nnunet_ext.dicom.volume import grid_on_slices, read_slices
+from nnunet_ext.dicom.reading.geometry import grid_of
+from nnunet_ext.dicom.reading.volume import grid_on_slices, read_slices
 from nnunet_ext.dicom.writing.contours import write_contours
 from nnunet_ext.dicom.writing.measurements import Measurement, measure
 from nnunet_ext.dicom.writing.secondary_capture import write_captures
@@ -24,11 +23,12 @@ from nnunet_ext.dicom.writing.segments import Model, Segment, segments_of
 from nnunet_ext.dicom.writing.source import Source, new_series_numbers, read_source
 from nnunet_ext.dicom.writing.structured_report import write_report
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.deidentification import deidentified
 from nnunet_ext.hospital.images import on_reference, read_grid, write_volume
 from nnunet_ext.hospital.model import digest_of
 from nnunet_ext.hospital.survey import Case
-from nnunet_ext.whole_file import TEMPORARY_PREFIX
 
 SEGMENTATION, REPORT, CAPTURES = "segmentation.dcm", "report.dcm", "captures"
 CONTOURS, NIFTI, MEASUREMENTS = "contours.dcm", "segmentation.nii.gz", "measurements.json"

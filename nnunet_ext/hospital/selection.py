@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.dicom.rules import Rules
-from nnunet_ext.dicom.series import AXIAL_COSINE, Acquisition
+from nnunet_ext.dicom.reading.rules import Rules
+from nnunet_ext.dicom.reading.series import AXIAL_COSINE, Acquisition
 from nnunet_ext.errors import InputError
 
 TEXT_FIELDS = {

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.each_case import Done, for_each
 from nnunet_ext.hospital.images import AS_SCANNED, read_mask, write_images
 from nnunet_ext.hospital.manifest import case_entry
 from nnunet_ext.hospital.results import Outputs, fractions_of, write_results
 from nnunet_ext.hospital.survey import Case
-from nnunet_ext.whole_file import TEMPORARY_PREFIX
 
 if TYPE_CHECKING:
     from nnunet_ext.hospital.prediction import Predictor

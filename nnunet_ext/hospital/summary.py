@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.dicom.writing.segments import Model
+from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.hospital.each_case import Done
 from nnunet_ext.hospital.survey import Case, Survey
 

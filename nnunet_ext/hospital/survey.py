@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_ext.dicom.folder_scan import scan
-from nnunet_ext.dicom.headers import Slice
-from nnunet_ext.dicom.rules import Rules
-from nnunet_ext.dicom.series import Acquisition, Rejected, acquisitions_of, series_of
+from nnunet_ext.dicom.reading.folder_scan import scan
+from nnunet_ext.dicom.reading.headers import Slice
+from nnunet_ext.dicom.reading.rules import Rules
+from nnunet_ext.dicom.reading.series import Acquisition, Rejected, acquisitions_of, series_of
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.privacy import reason_of, series_name, shown_reason, study_name
 from nnunet_ext.hospital.selection import Selection, choose

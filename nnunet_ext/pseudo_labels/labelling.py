@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_ext.atomic_json import write_json
-from nnunet_ext.csv_cells import plain_table
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.figures import largest_lesion_slice
+from nnunet_ext.evaluation.report.figures import largest_lesion_slice
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.csv_cells import plain_table
+from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.domains import PROVENANCE, SPLITS, Source, folds_with
 from nnunet_ext.pseudo_labels.figures import PseudoLabelPicture
 from nnunet_ext.pseudo_labels.new_data_sets import link_files, link_images
@@ -32,7 +33,6 @@ from nnunet_ext.pseudo_labels.selection import (
     confidence_counts,
     kept_voxels,
 )
-from nnunet_ext.whole_file import whole_file
 
 PREFIX = "pseudo_"  # of the new names, so that they never meet those of the labelled cases
 FIGURE = "pseudo_labels.png"

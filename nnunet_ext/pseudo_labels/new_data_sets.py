@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.locks import taken
-from nnunet_ext.nnunet_folders import environment_folder
+from nnunet_ext.files.locks import taken
+from nnunet_ext.stock.folders import environment_folder
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.selection import Confidence, Labels, confidence_of
-from nnunet_ext.stock_training import Model
+from nnunet_ext.stock.training import Model
 from nnunet_ext.training.streams.preprocessing import RawCase
-from nnunet_ext.whole_file import whole_file
 from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:

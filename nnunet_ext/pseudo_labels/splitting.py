@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_ext.atomic_json import write_json
-from nnunet_ext.csv_cells import plain_table
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.csv_cells import plain_table
+from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.labelling import below_raw
 from nnunet_ext.pseudo_labels.new_data_sets import link_files, link_images
 from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel
-from nnunet_ext.whole_file import whole_file
 
 RANKING = "entropy_ranking.csv"
 

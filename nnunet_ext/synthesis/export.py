@@ -13,14 +13,14 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_ext.atomic_json import write_json
-from nnunet_ext.csv_cells import plain_cell
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_json
-from nnunet_ext.nnunet_files import read_dataset_json, read_folds
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.csv_cells import plain_cell
+from nnunet_ext.files.json_files import read_json
+from nnunet_ext.files.whole_file import whole_file
+from nnunet_ext.stock.files import read_dataset_json, read_folds
 from nnunet_ext.synthesis.contrast import LesionContrast, lesion_contrast
 from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases
-from nnunet_ext.whole_file import whole_file
 
 if TYPE_CHECKING:
     from nnunet_ext.synthesis.model import SynthesisModel

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.atomic_json import write_json
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_object
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.json_files import read_object
 
 FORMAT = "nnunet_ext matches 1"
 MEND = "run nnUNetv2_ext_match again"

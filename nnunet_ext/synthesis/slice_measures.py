@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_object
+from nnunet_ext.files.json_files import read_object
 from nnunet_ext.synthesis.fingerprints import fingerprint
 from nnunet_ext.synthesis.matching import Slices, pixels_at_scale
 from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases

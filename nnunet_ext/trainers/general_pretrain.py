@@ -10,7 +10,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from tqdm import tqdm
 
-from nnunet_ext.atomic_json import write_json
+from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.training.engine import processes
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.streams.location import LESION_LABELS
@@ -55,7 +55,7 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
 
         nnU-Net's own validation would predict the labelled data set, which is not this network's task.
         """
-        from nnunet_ext.evaluation.metrics import dice
+        from nnunet_ext.evaluation.metrics.overlap import dice
 
         self.set_deep_supervision_enabled(False)
         self.evaluated_network.eval()

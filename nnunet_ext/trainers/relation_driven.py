@@ -9,6 +9,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.losses.relation import Reduction, relation_consistency, relation_matrix
 from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
@@ -19,7 +20,6 @@ from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content
-from nnunet_ext.whole_file import whole_file
 
 
 class RelationDrivenTrainer(MultiStreamTrainer):

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.locks import hold_until_the_end
+from nnunet_ext.files.locks import hold_until_the_end
 from nnunet_ext.package import made_by
-from nnunet_ext.stock_training import TRAINING_LOCK
+from nnunet_ext.stock.training import TRAINING_LOCK
 from nnunet_ext.training.configured_trainer import ConfiguredTrainer, plans_identity
 from nnunet_ext.training.engine import cpu, processes
 from nnunet_ext.training.engine.averaging import frozen_copy

@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nnunet_ext import locked_program
 from nnunet_ext.benchmark.progress import Progress
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.runner import Runner
 from nnunet_ext.benchmark.suite import load_suite
 from nnunet_ext.errors import InputError
+from nnunet_ext.files import locked_program
 
 DECLARATION = """
 from functools import partial

@@ -8,8 +8,7 @@ import pytest
 
 from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_brain, write_msd_lung
 from nnunet_ext.commands.convert import convert_entry
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.places import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import nnunet_ext.commands
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.stock_commands import command_environment
+from nnunet_ext.stock.commands import command_environment
 
 
 def test_how_a_command_ends(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ from dataset_conversion.phantoms.dicom_series import write_series
 from nnunet_ext.commands.inspect import inspect_entry
 from tests.dataset_conversion.reading.test_nifti_headers import CONTRADICTIONS, LPS_MM, UNUSABLE, VOXELS, header_with
 from tests.dicom.conftest import numbered, stacked
+from tests.dicom.reading.test_division import raw_text
 from tests.dicom.test_contradictions import IMPOSSIBLE, LOSSES
-from tests.dicom.test_division import raw_text
 
 Edit = Callable[[int, object], None]
 DICOM = {name: edit for name, (edit, _) in IMPOSSIBLE.items()} | LOSSES

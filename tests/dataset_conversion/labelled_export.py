@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_ext.dicom.folder_scan import scan
-from nnunet_ext.dicom.series import Acquisition, acquisitions_of
+from nnunet_ext.dicom.reading.folder_scan import scan
+from nnunet_ext.dicom.reading.series import Acquisition, acquisitions_of
 from nnunet_ext.dicom.writing.contours import write_contours
 from nnunet_ext.dicom.writing.segmentation import SegmentationKind, write_segmentation
 from nnunet_ext.dicom.writing.segments import segments_of

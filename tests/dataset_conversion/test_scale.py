@@ -15,6 +15,7 @@ from dataset_conversion.writing.conversion import Workers, convert
 from dataset_conversion.writing.journal import JOURNAL_NAME
 from nnunet_ext.errors import InputError
 from tests.another_process import another_process
+from tests.places import REPOSITORY
 
 CONVERT_ONE = """
 import sys
@@ -99,7 +100,7 @@ def test_memory_of_a_worker_is_bounded(lung: Path, raw: Path) -> None:
     content["training"] = [{"image": "./imagesTr/lung_001.nii.gz", "label": "./labelsTr/lung_001.nii.gz"}]
     description.write_text(json.dumps(content | {"test": []}))
     command = [sys.executable, "-c", CONVERT_ONE, str(lung), str(raw / "Dataset006_X")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     megabytes = int(result.stdout)
     assert megabytes < 250 + 8 * 75, f"peak {megabytes} MB"
     assert (raw / "Dataset006_X" / JOURNAL_NAME).is_file()

@@ -28,8 +28,8 @@ from dataset_conversion.writing.conversion import convert
 from dataset_conversion.writing.line_kinds import LineKinds
 from dataset_conversion.writing.result_files import CT_OF_UNKNOWN_UNIT
 from dataset_conversion.writing.splits import with_patients
-from nnunet_ext.dicom.folder_scan import scan
-from nnunet_ext.dicom.series import Rules, acquisitions_of
+from nnunet_ext.dicom.reading.folder_scan import scan
+from nnunet_ext.dicom.reading.series import Rules, acquisitions_of
 from nnunet_ext.errors import InputError
 
 AFFINE_MM = np.diag([-1.0, -1, 3, 1])

@@ -30,8 +30,9 @@ from dataset_conversion.phantoms.volume_downloads import (
 )
 from dataset_conversion.writing.conversion import Summary, convert
 from nnunet_ext.errors import InputError
+from tests.places import REAL_DATA
 
-REAL_MOSMED = Path(__file__).parents[3] / "shared/data/mosmed"
+REAL_MOSMED = REAL_DATA / "mosmed"
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from pydicom.dataset import Dataset
 from dataset_conversion.datasets.rsna_ich import RsnaIch
 from dataset_conversion.phantoms.dicom_series import set_pixels
 from dataset_conversion.writing.conversion import convert
-from nnunet_ext.dicom.folder_scan import scan
-from nnunet_ext.dicom.headers import read_headers
-from nnunet_ext.dicom.pixels import read_pixels
-from nnunet_ext.dicom.series import acquisitions_of
-from nnunet_ext.dicom.volume import read_volume
+from nnunet_ext.dicom.reading.folder_scan import scan
+from nnunet_ext.dicom.reading.headers import read_headers
+from nnunet_ext.dicom.reading.pixels import read_pixels
+from nnunet_ext.dicom.reading.series import acquisitions_of
+from nnunet_ext.dicom.reading.volume import read_volume
 from nnunet_ext.errors import InputError
 from tests.dicom.conftest import numbered, stacked
-from tests.dicom.test_division import raw_text
+from tests.dicom.reading.test_division import raw_text
 
 Write = Callable[..., list[Path]]
 Edit = Callable[[int, Any], None]

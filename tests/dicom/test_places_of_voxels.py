@@ -8,9 +8,9 @@ import pytest
 from benchmarks.conversion_exactness import PATIENTS, STEP_MM, Trap, read_outputs, traps, verdict, write_trap
 from dataset_conversion.datasets.rsna_ich import RsnaIch
 from dataset_conversion.writing.conversion import convert
-from nnunet_ext.dicom.folder_scan import scan
-from nnunet_ext.dicom.series import acquisitions_of
-from nnunet_ext.dicom.volume import read_volume
+from nnunet_ext.dicom.reading.folder_scan import scan
+from nnunet_ext.dicom.reading.series import acquisitions_of
+from nnunet_ext.dicom.reading.volume import read_volume
 
 
 def outputs_of(folder: Path, trap: Trap) -> list[tuple[str, np.ndarray, np.ndarray]]:

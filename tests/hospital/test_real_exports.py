@@ -8,8 +8,9 @@ import pytest
 from nnunet_ext.commands.predict_dicom import predict_dicom_entry
 from tests.hospital.test_prediction import FAST, in_three_steps, run, segments
 from tests.miniature_models import write_model
+from tests.places import REAL_DATA
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "dicom"
+REAL = REAL_DATA / "dicom"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real series here")

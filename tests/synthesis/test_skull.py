@@ -1,15 +1,14 @@
 """Skull stripping on heads whose brain is known."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from dataset_conversion.phantoms.brains import ct_slice
 from dataset_conversion.phantoms.heads import FIELD_OF_VIEW_MM
 from nnunet_ext.synthesis.skull import brain_mask, without_skull
+from tests.places import REAL_DATA
 
-REAL_SLICES = Path(__file__).parents[3] / "shared" / "data" / "ich_physionet"
+REAL_SLICES = REAL_DATA / "ich_physionet"
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.networks.segmentation import finest
-from nnunet_ext.stock_training import TRAINING_LOCK
+from nnunet_ext.stock.training import TRAINING_LOCK
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.training import multi_stream_trainer
 from nnunet_ext.training.engine.diagnostics import NonFiniteLoss
@@ -613,7 +613,7 @@ def test_a_fold_that_another_process_trains_is_refused(tmp_path: Path) -> None:
     place = elsewhere / lock.relative_to(tmp_path)
     place.parent.mkdir(parents=True)
     code = (
-        "import sys; from pathlib import Path; from nnunet_ext.locks import held\n"
+        "import sys; from pathlib import Path; from nnunet_ext.files.locks import held\n"
         f"with held(Path({str(place)!r})): print('held', flush=True); sys.stdin.read()"
     )
     with holding(code) as number, pytest.raises(InputError, match=f"another training .*process {number} on"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from dataset_conversion.phantoms.changed_slices import CHANGED, UNCHANGED, UNLABELED, write_changed_domain
 from nnunet_ext.benchmark.adaptation import self_trained
 from nnunet_ext.benchmark.suite import Row, Suite
-from nnunet_ext.nnunet_folders import environment_folder
+from nnunet_ext.stock.folders import environment_folder
 
 ADAPTED = {"target_domain": (UNLABELED,)}
 STRONG = {"augmentation": "strong"}

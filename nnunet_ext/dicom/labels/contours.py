@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_ext.dicom.geometry import Stack
 from nnunet_ext.dicom.labels.places import STRUCTURE_SETS, read_object, slice_at, tolerance_mm
-from nnunet_ext.dicom.series import Acquisition
+from nnunet_ext.dicom.reading.geometry import Stack
+from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunet_ext.dicom.geometry import Stack
+from nnunet_ext.dicom.reading.geometry import Stack
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 

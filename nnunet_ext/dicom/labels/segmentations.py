@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_ext.dicom.geometry import Stack, directions_of
 from nnunet_ext.dicom.labels.places import SEGMENTATIONS, read_object, slice_at
-from nnunet_ext.dicom.series import Acquisition
+from nnunet_ext.dicom.reading.geometry import Stack, directions_of
+from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnunet_ext.dicom.geometry import Stack
+from nnunet_ext.dicom.reading.geometry import Stack
 from nnunet_ext.dicom.writing.segments import Model, Segment, ascii_text
 from nnunet_ext.dicom.writing.source import Source, new_object, reference_to, require_mask, text_of, write_object
 

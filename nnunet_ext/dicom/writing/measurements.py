@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunet_ext.dicom.geometry import Stack, grid_of, slice_places
-from nnunet_ext.dicom.series import Acquisition
+from nnunet_ext.dicom.reading.geometry import Stack, grid_of, slice_places
+from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.dicom.writing.segments import Segment
 from nnunet_ext.dicom.writing.source import require_mask
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from nnunet_ext.dicom.headers import CT_STORAGE, MR_STORAGE
+from nnunet_ext.dicom.reading.headers import CT_STORAGE, MR_STORAGE
 from nnunet_ext.dicom.writing.segments import Model, Segment, ascii_text
 from nnunet_ext.dicom.writing.source import (
     Source,

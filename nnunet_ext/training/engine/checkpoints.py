@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nnunet_ext.whole_file import whole_file
+from nnunet_ext.files.whole_file import whole_file
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:

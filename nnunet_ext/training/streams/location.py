@@ -14,8 +14,8 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_object
-from nnunet_ext.nnunet_folders import plain_name
+from nnunet_ext.files.json_files import read_object
+from nnunet_ext.stock.folders import plain_name
 from nnunet_ext.training.settings.plans_entry import ROLES, PlansEntry
 from nnunet_ext.training.streams.normalization import Window
 

@@ -18,12 +18,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
-from nnunet_ext.atomic_json import write_json
-from nnunet_ext.declared_size import shape_in_header
 from nnunet_ext.errors import InputError
-from nnunet_ext.json_files import read_object
-from nnunet_ext.nnunet_files import read_dataset_json
-from nnunet_ext.nnunet_folders import plain_name
+from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.declared_size import shape_in_header
+from nnunet_ext.files.json_files import read_object
+from nnunet_ext.stock.files import read_dataset_json
+from nnunet_ext.stock.folders import plain_name
 from nnunet_ext.training.streams.location import (
     CASE_FILES,
     LESION_LABELS,

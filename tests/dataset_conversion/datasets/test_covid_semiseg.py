@@ -10,8 +10,9 @@ from PIL import Image
 from dataset_conversion.datasets.covid_semiseg import CLASS_COLOURS, CovidSemiSeg
 from dataset_conversion.writing.conversion import Workers, convert
 from nnunet_ext.errors import InputError
+from tests.places import REAL_DATA
 
-REAL = Path(__file__).parents[3] / "shared/data/covid_semiseg"
+REAL = REAL_DATA / "covid_semiseg"
 TRAIN = "Dataset/TrainingSet/LungInfection-Train/Doctor-label"
 MULTI_TRAIN = "Dataset/TrainingSet/MultiClassInfection-Train"
 

@@ -12,9 +12,9 @@ from dataset_conversion.datasets.dicom_series import DicomSeries
 from dataset_conversion.writing.conversion import convert
 from dataset_conversion.writing.summary import Summary
 from nnunet_ext.commands.convert import convert_entry
-from nnunet_ext.dicom.folder_scan import scan
-from nnunet_ext.dicom.series import acquisitions_of
-from nnunet_ext.dicom.volume import read_volume, slices_on_grid
+from nnunet_ext.dicom.reading.folder_scan import scan
+from nnunet_ext.dicom.reading.series import acquisitions_of
+from nnunet_ext.dicom.reading.volume import read_volume, slices_on_grid
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 from tests.dataset_conversion.labelled_export import mask_of, patient_of, write_labelled_export, write_objects

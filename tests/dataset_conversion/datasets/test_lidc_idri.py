@@ -15,8 +15,9 @@ from dataset_conversion.phantoms.dicom_series import uid, write_series
 from dataset_conversion.reading.lidc_annotations import Annotations, Outline, consensus, interior, read_annotations
 from dataset_conversion.writing.conversion import convert
 from nnunet_ext.errors import InputError
+from tests.places import REAL_DATA
 
-REAL = Path(__file__).parents[2] / "../shared/data/lidc"
+REAL = REAL_DATA / "lidc"
 SERIES = uid("LIDC-IDRI-0001", 1, "ct")
 
 

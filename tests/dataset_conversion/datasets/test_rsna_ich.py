@@ -18,8 +18,9 @@ from dataset_conversion.reading.haemorrhage_labels import read_slice_mask, slice
 from dataset_conversion.reading.haemorrhage_table import TYPES, read_table
 from dataset_conversion.writing.conversion import convert
 from nnunet_ext.errors import InputError
+from tests.places import REAL_DATA
 
-REAL = Path(__file__).parents[2] / "../shared/data"
+REAL = REAL_DATA
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="needs real data")
 
 

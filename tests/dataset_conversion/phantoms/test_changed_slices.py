@@ -18,8 +18,9 @@ from dataset_conversion.phantoms.changed_slices import (
 )
 from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg
 from nnunet_ext.errors import InputError
+from tests.places import REAL_DATA
 
-REAL = Path(__file__).parents[3] / "shared/data/covid_semiseg"
+REAL = REAL_DATA / "covid_semiseg"
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from dataset_conversion.writing.conversion import Summary, convert, dataset_fold
 from dataset_conversion.writing.journal import JOURNAL_NAME, read_header, read_records
 from nnunet_ext.errors import InputError
 from tests.another_process import another_process
+from tests.places import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 TRAIN_IMAGES = "Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs"
 # A conversion slow enough to be killed midway.
 SLOW = """

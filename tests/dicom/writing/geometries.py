@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.phantoms.dicom_series import AXIAL, write_multi_frame, write_series
-from nnunet_ext.dicom.folder_scan import scan
-from nnunet_ext.dicom.series import Acquisition, acquisitions_of
+from nnunet_ext.dicom.reading.folder_scan import scan
+from nnunet_ext.dicom.reading.series import Acquisition, acquisitions_of
 from nnunet_ext.dicom.writing.segments import Model
 
 SLICES, ROWS, COLUMNS = 9, 24, 20

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_ext.dicom.volume import read_slices, read_volume
+from nnunet_ext.dicom.reading.volume import read_slices, read_volume
 from nnunet_ext.dicom.writing.measurements import (
     MOST_LESIONS,
     heights_mm,

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from nnunet_ext.dicom.volume import read_slices
+from nnunet_ext.dicom.reading.volume import read_slices
 from nnunet_ext.dicom.writing.measurements import measure
 from nnunet_ext.dicom.writing.secondary_capture import FILL, SMALLEST_SIDE_PX, orientation_letters, write_captures
 from nnunet_ext.dicom.writing.segments import Model, Segment, segments_of

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from nnunet_ext.dicom.volume import read_slices
+from nnunet_ext.dicom.reading.volume import read_slices
 from nnunet_ext.dicom.writing.measurements import Measurement, measure
 from nnunet_ext.dicom.writing.segmentation import write_segmentation
 from nnunet_ext.dicom.writing.segments import Segment

@@ -8,8 +8,8 @@ import pytest
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.training.engine.full_disk import write_errors_in_one_line
+from tests.places import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[3]
 CODE = """
 import resource, sys
 from pathlib import Path

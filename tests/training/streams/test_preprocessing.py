@@ -16,8 +16,7 @@ from nnunet_ext.training.streams.location import Stream, stream_keys
 from nnunet_ext.training.streams.preprocessing import preprocess_stream
 from tests.miniature_plans import plans
 from tests.miniature_raw import write_raw
-
-REPOSITORY = Path(__file__).parents[3]
+from tests.places import REPOSITORY
 
 
 class Place:

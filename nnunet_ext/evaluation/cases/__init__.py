@@ -1,0 +1,1 @@
+"""Cases to compare: label files, labels, soft maps, patients, and their voxel counts."""

@@ -1,0 +1,109 @@
+"""Figures of images and of a training, on arrays; those that compare methods are in ``comparison_figures``."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_ext.canvas import in_default_style, literal, new_figure, saved, set_title
+from nnunet_ext.evaluation.metrics.overlap import dice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the legend.
+ERROR_COLORS = {"true positive": "#56B4E9", "missed": "#F0E442", "false alarm": "#D55E00"}
+_REFERENCE_COLOR = "#009E73"
+_FILL = 0.6
+_PANEL_INCHES = 2.5
+
+
+@dataclass(frozen=True)
+class OverlayCase:
+    """One row of an overlay figure: 2D arrays of one shape; in the masks everything but 0 is foreground."""
+
+    name: str
+    image: npt.NDArray[Any]
+    reference: npt.NDArray[Any]
+    predictions: Mapping[str, npt.NDArray[Any]]
+    window: tuple[float, float] | None = None  # grey values shown black and white; None: 1st to 99th percentile
+
+
+def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
+    """Index along the first axis of a (slices, rows, columns) mask with most foreground; the middle one if empty.
+
+    Raises:
+        ValueError: the mask is not three-dimensional.
+    """
+    if reference.ndim != 3:
+        raise ValueError(f"expected (slices, rows, columns), got shape {reference.shape}")
+    areas = np.count_nonzero(reference, axis=(1, 2))
+    return int(areas.argmax()) if areas.any() else len(areas) // 2
+
+
+@in_default_style
+def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") -> "Figure":
+    """Rows of cases: image, image with reference contour, then each method's hits and errors with its Dice.
+
+    Raises:
+        ValueError: no cases, cases with different methods, or arrays of a case that are not 2D and of one shape.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    _require_overlay_cases(cases)
+    methods = list(cases[0].predictions)
+    ratio = max(case.image.shape[0] / case.image.shape[1] for case in cases)
+    columns = 2 + len(methods)
+    figure = new_figure(_PANEL_INCHES * columns, (_PANEL_INCHES * ratio + 0.25) * len(cases) + 0.7)
+    axes = figure.subplots(len(cases), columns, squeeze=False)
+    for row, case in zip(axes, cases, strict=True):
+        low, high = case.window or np.percentile(case.image, (1, 99))
+        reference = np.asarray(case.reference) != 0
+        for ax in row:
+            ax.imshow(case.image, cmap="gray", vmin=low, vmax=high)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        row[0].set_ylabel(literal(case.name), fontsize=11)
+        _draw_contour(row[1], reference)
+        for ax, method in zip(row[2:], methods, strict=True):
+            _draw_errors(ax, np.asarray(case.predictions[method]) != 0, reference)
+    for ax, column in zip(axes[0], ("image", "reference", *methods), strict=True):
+        ax.set_title(literal(column), fontsize=12)
+    set_title(figure, title)
+    keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
+    keys += [Patch(color=color, label=label) for label, color in ERROR_COLORS.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11)
+    return saved(figure, path)
+
+
+def _draw_contour(ax: Any, mask: npt.NDArray[np.bool_]) -> None:
+    if mask.any() and not mask.all():  # contour warns where there is no line
+        ax.contour(mask, levels=[0.5], colors=_REFERENCE_COLOR, linewidths=1.5)
+
+
+def _draw_errors(ax: Any, prediction: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> None:
+    from matplotlib.colors import to_rgb
+
+    overlay = np.zeros((*reference.shape, 4))
+    areas = (reference & prediction, reference & ~prediction, ~reference & prediction)
+    for color, area in zip(ERROR_COLORS.values(), areas, strict=True):
+        overlay[area] = (*to_rgb(color), _FILL)
+    ax.imshow(overlay, interpolation="nearest")
+    score = dice(prediction, reference)
+    ax.set_xlabel("both empty" if math.isnan(score) else f"Dice {score:.3f}", fontsize=11)
+
+
+def _require_overlay_cases(cases: Sequence[OverlayCase]) -> None:
+    if not cases:
+        raise ValueError("no cases to draw")
+    for case in cases:
+        if list(case.predictions) != list(cases[0].predictions):
+            raise ValueError(f"{case.name}: methods {list(case.predictions)}, expected {list(cases[0].predictions)}")
+        shapes = {np.shape(a) for a in (case.image, case.reference, *case.predictions.values())}
+        if len(shapes) != 1 or case.image.ndim != 2:
+            raise ValueError(f"{case.name}: arrays must be 2D and of one shape, got {sorted(shapes)}")

@@ -1,0 +1,1 @@
+"""What stock nnU-Net has on disk, and its commands as programs."""

@@ -1,0 +1,97 @@
+"""nnU-Net's own JSON files, read with errors a user can act on: dataset.json, plans, folds."""
+
+from pathlib import Path
+from typing import Any
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.files.json_files import read_json, read_object
+
+MOST_LABELS = 1000  # more are values of an image, for which a network has no memory
+
+PLANS_SHAPE = {"dataset_name": str, "plans_name": str, "configurations": dict}
+CONFIGURATION_SHAPE = {
+    "data_identifier": str,
+    "preprocessor_name": str,
+    "patch_size": list,
+    "spacing": list,
+    "normalization_schemes": list,
+}
+
+
+def read_dataset_json(path: Path, advice: str) -> dict[str, Any]:
+    """Read a dataset.json; channels that it calls ``modality``, as nnU-Net may, are under ``channel_names``, too.
+
+    Raises:
+        InputError: unreadable, or channels, labels or the file ending are not as nnU-Net needs them.
+    """
+    content = read_object(path, advice)
+    content.setdefault("channel_names", content.get("modality"))
+    for key in ("channel_names", "labels"):
+        if not isinstance(content.get(key), dict) or not content[key]:
+            raise InputError(f"{path}: has no {key!r} as nnU-Net needs it; {advice}")
+
+    if not all(isinstance(name, str) for name in content["channel_names"].values()):
+        raise InputError(f"{path}: has a channel whose name is no text; {advice}")
+    wrong = [value for value in content["labels"].values() if not _is_label(value)]
+    if wrong:
+        raise InputError(f"{path}: label value {wrong[0]!r} is no integer from 0, nor a list of such; {advice}")
+    if len(content["labels"]) > MOST_LABELS:
+        raise InputError(f"{path}: declares {len(content['labels'])} labels, more than {MOST_LABELS}; {advice}")
+    ending = content.get("file_ending")
+    if not isinstance(ending, str) or not ending.startswith(".") or "/" in ending:
+        raise InputError(f"{path}: has no 'file_ending' such as .nii.gz; {advice}")
+    return content
+
+
+def read_plans(path: Path, advice: str) -> dict[str, Any]:
+    """Read plans that nnU-Net can use, in all of their configurations.
+
+    Raises:
+        InputError: unreadable, or no such plans.
+    """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans = read_object(path, advice, PLANS_SHAPE)
+    for key in ("foreground_intensity_properties_per_channel", "transpose_forward"):
+        if not plans.get(key):
+            raise InputError(f"{path}: has no {key!r}; {advice}")
+    if not plans["configurations"]:
+        raise InputError(f"{path}: has no configuration; {advice}")
+
+    manager = PlansManager(plans)
+    for name in plans["configurations"]:
+        try:
+            configuration = manager.get_configuration(name).configuration
+        except Exception as error:  # nnU-Net checks nothing, so that anything may come
+            reason = (str(error).splitlines() or [""])[0][:120]
+            raise InputError(
+                f"{path}: nnU-Net cannot use configuration {name!r} ({type(error).__name__}: {reason}); {advice}"
+            ) from error
+        for key, kind in CONFIGURATION_SHAPE.items():
+            if not isinstance(configuration.get(key), kind):
+                raise InputError(f"{path}: configuration {name!r} has no usable {key!r}; {advice}")
+    return plans
+
+
+def read_folds(path: Path, advice: str) -> list[dict[str, list[str]]]:
+    """Read splits_final.json: training and validation cases of each fold.
+
+    Raises:
+        InputError: unreadable, or no such list.
+    """
+    folds = read_json(path, advice)
+    if not isinstance(folds, list) or not folds or not all(_is_fold(fold) for fold in folds):
+        raise InputError(f"{path}: is no list of folds with train and val; {advice}")
+    return folds
+
+
+def _is_label(value: Any) -> bool:
+    values = value if isinstance(value, list) and value else [value]
+    return all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in values)
+
+
+def _is_fold(fold: Any) -> bool:
+    if not isinstance(fold, dict):
+        return False
+    lists = [fold.get("train"), fold.get("val")]
+    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
