@@ -51,7 +51,8 @@ def acquisitions_of(slices: Iterable[Slice], rules: Rules | None = None) -> tupl
 
     A series is what shares patient, study, series and frame of reference, where a slice names them. Within it, slices
     of one size, pixel spacing and orientation form a stack, or several
-    (:func:`nnunet_ext.dicom.reading.division.divide`). Pixels are read only of slices that share a position, to find copies.
+    (:func:`nnunet_ext.dicom.reading.division.divide`). Pixels are read only of slices that share a position, to find
+    copies.
 
     Returns:
         Acquisitions and rejects, in the order in which their series first appear.
