@@ -1,7 +1,8 @@
-"""Build hook: puts ``nnunet_ext.pth`` beside the packages, so that stock nnU-Net commands find the trainers.
+"""Build hook: puts ``nnunet_ext.pth`` beside the packages, so that stock nnU-Net commands find the
+trainers.
 
-Everything else is declared in ``pyproject.toml``. Importing this file does nothing: nnU-Net imports every module
-of a folder that ``nnUNet_extTrainer`` names.
+Everything else is declared in ``pyproject.toml``. Importing this file does nothing: nnU-Net imports
+every module of a folder that ``nnUNet_extTrainer`` names.
 """
 
 from pathlib import Path
@@ -13,7 +14,9 @@ STARTUP_FILE = Path("nnunet_ext", "nnunet_ext.pth")
 
 
 class BuildWithStartupFile(build_py):
-    """``build_py`` that also copies the start-up file to the top of the wheel, where pip lists and removes it."""
+    """``build_py`` that also copies the start-up file to the top of the wheel, where pip lists and
+    removes it.
+    """
 
     def run(self) -> None:
         super().run()
@@ -22,7 +25,11 @@ class BuildWithStartupFile(build_py):
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         outputs = super().get_outputs(include_bytecode)
-        return outputs if self.editable_mode else [*outputs, str(Path(self.build_lib, STARTUP_FILE.name))]
+        return (
+            outputs
+            if self.editable_mode
+            else [*outputs, str(Path(self.build_lib, STARTUP_FILE.name))]
+        )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 Run from the repository's root, with the tools to compare in an environment of their own::
 
-    python -m venv /tmp/others && /tmp/others/bin/pip install dcm2niix dicom2nifti pylidc "setuptools<80"
-    python -m benchmarks.conversion --others /tmp/others/bin [--parts msd dicom exact lidc] [--repeats 3]
+    python -m venv /tmp/others
+    /tmp/others/bin/pip install dcm2niix dicom2nifti pylidc "setuptools<80"
+    python -m benchmarks.conversion --others /tmp/others/bin [--parts msd dicom exact lidc]
+        [--repeats 3]
 
-All inputs are generated; real DICOM series are added where the machine has them. Each run is a command of its own, the
-tools take turns, and both have as many processes. Tables go to stdout, as Markdown; ``--json FILE`` keeps them as data.
-What is not installed is left out, with a line on stderr.
+All inputs are generated; real DICOM series are added where the machine has them. Each run is a
+command of its own, the tools take turns, and both have as many processes. Tables go to stdout, as
+Markdown; ``--json FILE`` keeps them as data. What is not installed is left out, with a line on
+stderr.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ if __name__ == "__main__":
 def python_with(package: str, others: Path | None) -> str | None:
     """An interpreter that has a package: the other tools' or this one."""
     for python in (*([str(others / "python")] if others else []), sys.executable):
-        find = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+        find = (
+            f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+        )
         if subprocess.run([python, "-c", find], check=False).returncode == 0:
             return python
     print(f"{package} is not installed (see --others); left out", file=sys.stderr)
@@ -53,7 +58,9 @@ def program(name: str, others: Path | None) -> str | None:
 
 
 def in_own_process(function: Callable[..., None], *arguments: object) -> None:
-    """Generate inputs elsewhere: Linux counts the memory of the parent at the fork as the child's."""
+    """Generate inputs elsewhere: Linux counts the memory of the parent at the fork as the
+    child's.
+    """
     process = get_context("spawn").Process(target=function, args=arguments)
     process.start()
     process.join()
@@ -68,9 +75,14 @@ def tables(arguments: argparse.Namespace, scratch: Path) -> dict[str, list[dict[
     results = {}
     if "msd" in arguments.parts:
         in_own_process(conversion_msd.write_tasks, scratch)
-        results["msd"] = conversion_msd.compare(scratch, convert, arguments.processes, arguments.repeats)
+        results["msd"] = conversion_msd.compare(
+            scratch, convert, arguments.processes, arguments.repeats
+        )
     if {"dicom", "exact"} & set(arguments.parts):
-        dcm2niix, dicom2nifti = program("dcm2niix", arguments.others), python_with("dicom2nifti", arguments.others)
+        dcm2niix, dicom2nifti = (
+            program("dcm2niix", arguments.others),
+            python_with("dicom2nifti", arguments.others),
+        )
     if "dicom" in arguments.parts:
         in_own_process(conversion_dicom.write_inputs, scratch, arguments.series)
         results["dicom"] = conversion_dicom.compare(
@@ -79,13 +91,19 @@ def tables(arguments: argparse.Namespace, scratch: Path) -> dict[str, list[dict[
     if "exact" in arguments.parts:
         results["exact"] = conversion_exactness.compare(scratch, convert, dcm2niix, dicom2nifti)
     if "lidc" in arguments.parts and (pylidc := python_with("pylidc", arguments.others)):
-        results["lidc"] = conversion_lidc.compare(scratch, pylidc, arguments.scans, arguments.repeats)
+        results["lidc"] = conversion_lidc.compare(
+            scratch, pylidc, arguments.scans, arguments.repeats
+        )
     return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--others", type=Path, help="folder of the other tools' programs, such as ENVIRONMENT/bin")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--others", type=Path, help="folder of the other tools' programs, such as ENVIRONMENT/bin"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
@@ -95,7 +113,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         results = tables(arguments, Path(scratch))
-    print(f"{arguments.processes} processes (lidc: 1), {arguments.repeats} runs, median (lowest to highest)")
+    print(
+        f"{arguments.processes} processes (lidc: 1), {arguments.repeats} runs, median (lowest to "
+        f"highest)"
+    )
     for part, rows in results.items():
         print(f"\n{part}\n\n{markdown(rows)}")
     if arguments.json:

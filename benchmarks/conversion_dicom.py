@@ -1,9 +1,10 @@
 """DICOM series to NIfTI: ours beside dcm2niix and dicom2nifti.
 
-Ours is ``nnUNetv2_ext_convert RSNA-ICH --dimension 3d``, which takes any folder of CT series. It hashes every source
-file, reads every volume back and compares it; the others do neither. dcm2niix runs once per series, as many at a time
-as there are processes, and compresses itself (``-z i``) at its fastest level, at the level whose files are as large as
-ours, and at its default. dicom2nifti compresses at nibabel's level; it stores float64.
+Ours is ``nnUNetv2_ext_convert RSNA-ICH --dimension 3d``, which takes any folder of CT series. It
+hashes every source file, reads every volume back and compares it; the others do neither. dcm2niix
+runs once per series, as many at a time as there are processes, and compresses itself (``-z i``) at
+its fastest level, at the level whose files are as large as ours, and at its default. dicom2nifti
+compresses at nibabel's level; it stores float64.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from benchmarks.process_cost import OURS, Tool, in_turns, rows_of
 SIZE, PIXEL_MM, STEP_MM = 512, 0.7, 2.5
 REAL = Path(__file__).parents[2] / "shared/data/dicom"
 REAL_SERIES = ("chest_ct_98_slices", "jpeg2000_20_slices")
-LEVELS = {"dcm2niix -1 (fastest)": "-1", "dcm2niix -2 (files as large as ours)": "-2", "dcm2niix -6 (default)": "-6"}
+LEVELS = {
+    "dcm2niix -1 (fastest)": "-1",
+    "dcm2niix -2 (files as large as ours)": "-2",
+    "dcm2niix -6 (default)": "-6",
+}
 DICOM2NIFTI = """
 import sys
 from multiprocessing import Pool
 from pathlib import Path
 import dicom2nifti
 def convert(folder):
-    dicom2nifti.dicom_series_to_nifti(str(folder), f"{sys.argv[2]}/{folder.name}.nii.gz", reorient_nifti=False)
+    output = f"{sys.argv[2]}/{folder.name}.nii.gz"
+    dicom2nifti.dicom_series_to_nifti(str(folder), output, reorient_nifti=False)
 if __name__ == "__main__":
     with Pool(int(sys.argv[3])) as pool:
         pool.map(convert, sorted(Path(sys.argv[1]).iterdir()), chunksize=1)
@@ -34,7 +40,9 @@ if __name__ == "__main__":
 
 
 def write_inputs(folder: Path, series: int) -> None:
-    """Folders of chest series: uncompressed and long, JPEG 2000, and a small one where start-up is all."""
+    """Folders of chest series: uncompressed and long, JPEG 2000, and a small one where start-up is
+    all.
+    """
     from dataset_conversion.phantoms.dicom_series import chest_series
 
     generator = np.random.default_rng(44)
@@ -49,7 +57,9 @@ def write_inputs(folder: Path, series: int) -> None:
 
 
 def _with_noise(generator: np.random.Generator, layer: np.ndarray) -> np.ndarray:
-    """A slice in four times the resolution, with a scanner's noise, so that it compresses as scans do."""
+    """A slice in four times the resolution, with a scanner's noise, so that it compresses as scans
+    do.
+    """
     from scipy import ndimage
 
     noise = ndimage.gaussian_filter(generator.standard_normal((SIZE, SIZE)), 0.6)
@@ -65,14 +75,20 @@ def _write(folder: Path, number: int, hu: np.ndarray, compressed: bool = False) 
     def compress(_: int, data: object) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)  # type: ignore[attr-defined]
+            data.compress(
+                JPEG2000Lossless, encoding_plugin="pylibjpeg", generate_instance_uid=False
+            )  # type: ignore[attr-defined]
 
     pixel_mm = PIXEL_MM * SIZE / hu.shape[1]
     positions_mm = np.array([(-179.0, -179.0, -200 + STEP_MM * index) for index in range(len(hu))])
     write_series(
-        folder / f"series{number}", hu, positions_mm, spacing_mm=(pixel_mm, pixel_mm), patient=f"P{number}",
+        folder / f"series{number}",
+        hu,
+        positions_mm,
+        spacing_mm=(pixel_mm, pixel_mm),
+        patient=f"P{number}",
         edit=compress if compressed else None,
-    )  # fmt: skip
+    )
 
 
 def link_real_series(folder: Path) -> bool:
@@ -87,7 +103,12 @@ def link_real_series(folder: Path) -> bool:
 
 
 def compare(
-    scratch: Path, convert: Path, dcm2niix: str | None, dicom2nifti: str | None, processes: int, repeats: int
+    scratch: Path,
+    convert: Path,
+    dcm2niix: str | None,
+    dicom2nifti: str | None,
+    processes: int,
+    repeats: int,
 ) -> list[dict[str, str]]:
     """Rows of the table.
 
@@ -101,7 +122,12 @@ def compare(
     """
     script = scratch / "with_dicom2nifti.py"
     script.write_text(DICOM2NIFTI)
-    inputs = ["uncompressed", "JPEG 2000", "small", *(["real series"] if link_real_series(scratch) else [])]
+    inputs = [
+        "uncompressed",
+        "JPEG 2000",
+        "small",
+        *(["real series"] if link_real_series(scratch) else []),
+    ]
     rows = []
     for name in inputs:
         folder = scratch / name
@@ -109,10 +135,27 @@ def compare(
         if dcm2niix:
             folders = "\n".join(f'"{path}"' for path in sorted(folder.iterdir()))
             for label, level in LEVELS.items():
-                start = ["xargs", "-P", processes, "-n", "1", dcm2niix, "-z", "i", level, "-b", "n", "-f", "%f", "-o"]
+                start = [
+                    "xargs",
+                    "-P",
+                    processes,
+                    "-n",
+                    "1",
+                    dcm2niix,
+                    "-z",
+                    "i",
+                    level,
+                    "-b",
+                    "n",
+                    "-f",
+                    "%f",
+                    "-o",
+                ]
                 tools[label] = Tool(lambda out, start=start: [*start, out], folders)
         if dicom2nifti:
-            tools["dicom2nifti"] = Tool(lambda out, folder=folder: [dicom2nifti, script, folder, out, processes])
+            tools["dicom2nifti"] = Tool(
+                lambda out, folder=folder: [dicom2nifti, script, folder, out, processes]
+            )
         series = list(folder.iterdir())
         images = sum(1 for path in folder.rglob("*") if path.is_file())
         rows += rows_of(f"{name}: {len(series)} series, {images} images", in_turns(tools, repeats))
@@ -121,4 +164,16 @@ def compare(
 
 def ours(convert: Path, folder: Path, processes: int) -> list[str | Path]:
     """Our command for a folder of series."""
-    return [sys.executable, convert, "RSNA-ICH", "-i", folder, "-d", "900", "--dimension", "3d", "-np", str(processes)]
+    return [
+        sys.executable,
+        convert,
+        "RSNA-ICH",
+        "-i",
+        folder,
+        "-d",
+        "900",
+        "--dimension",
+        "3d",
+        "-np",
+        str(processes),
+    ]

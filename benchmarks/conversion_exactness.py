@@ -1,9 +1,11 @@
-"""Where each tool puts the voxels of odd DICOM series: at their true place, elsewhere, or nowhere because it refuses.
+"""Where each tool puts the voxels of odd DICOM series: at their true place, elsewhere, or nowhere
+because it refuses.
 
-The phantom knows its own coordinates: three series of one geometry hold the x, the y and the z coordinate of every
-pixel as grey value. A voxel of the written NIfTI thus shows a position, and its affine claims one; the distance between
-the two is the error. Only voxels inside the scan count, and every pixel of the scan must lie in the volume. Coordinates
-are linear, so correct interpolation between slices makes no error.
+The phantom knows its own coordinates: three series of one geometry hold the x, the y and the z
+coordinate of every pixel as grey value. A voxel of the written NIfTI thus shows a position, and its
+affine claims one; the distance between the two is the error. Only voxels inside the scan count, and
+every pixel of the scan must lie in the volume. Coordinates are linear, so correct interpolation
+between slices makes no error.
 """
 
 from __future__ import annotations
@@ -25,14 +27,21 @@ SLICES, STEP_MM = 24, 2.5
 HU_PER_MM = 20.0
 SECOND_SCAN_HU = 100.0
 TOLERANCE_MM = 0.2  # two roundings to whole HU, in three coordinates
-RIM = 3  # pixels of each slice whose voxels are not looked at: tools fill differently where nothing was scanned
-PATIENTS = ("ID_00000a", "ID_00000b", "ID_00000c")  # of the x, y and z coordinate; called as RSNA-ICH calls them
+# pixels of each slice whose voxels are not looked at: tools fill differently where nothing was
+# scanned
+RIM = 3
+PATIENTS = (
+    "ID_00000a",
+    "ID_00000b",
+    "ID_00000c",
+)  # of the x, y and z coordinate; called as RSNA-ICH calls them
 DICOM2NIFTI = """
 import sys
 from pathlib import Path
 import dicom2nifti
 for folder in sorted(Path(sys.argv[1]).iterdir()):
-    dicom2nifti.dicom_series_to_nifti(str(folder), f"{sys.argv[2]}/{folder.name}.nii.gz", reorient_nifti=False)
+    output = f"{sys.argv[2]}/{folder.name}.nii.gz"
+    dicom2nifti.dicom_series_to_nifti(str(folder), output, reorient_nifti=False)
 """
 
 
@@ -40,9 +49,10 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 class Trap:
     """A kind of series.
 
-    ``along_mm`` are the places of the slices as they are stored; a tilted gantry turns them by ``tilt_degrees`` about
-    the x axis. ``offsets_hu`` are added to the slices. ``scans`` are the offsets of the volumes that a right tool
-    writes: none where it must refuse, because any answer would be a guess.
+    ``along_mm`` are the places of the slices as they are stored; a tilted gantry turns them by
+    ``tilt_degrees`` about the x axis. ``offsets_hu`` are added to the slices. ``scans`` are the
+    offsets of the volumes that a right tool writes: none where it must refuse, because any answer
+    would be a guess.
     """
 
     name: str
@@ -60,14 +70,22 @@ class Trap:
 
     @property
     def axes_mm(self) -> np.ndarray:
-        """(3, 3): a step to the next column, to the next row, and 1 mm along the table, as columns of the matrix."""
-        column_mm, row_mm = np.reshape(self.orientation, (2, 3)) * np.array([[SPACING_MM[1]], [SPACING_MM[0]]])
+        """(3, 3): a step to the next column, to the next row, and 1 mm along the table, as columns
+        of the matrix.
+        """
+        column_mm, row_mm = np.reshape(self.orientation, (2, 3)) * np.array(
+            [[SPACING_MM[1]], [SPACING_MM[0]]]
+        )
         return np.stack([column_mm, row_mm, [0.0, 0.0, 1.0]], axis=1)
 
     @property
     def first_mm(self) -> np.ndarray:
         """(3,), the first pixel of the first slice."""
-        sizes_mm = (SPACING_MM[1] * (COLUMNS - 1), SPACING_MM[0] * (ROWS - 1), STEP_MM * (SLICES - 1))
+        sizes_mm = (
+            SPACING_MM[1] * (COLUMNS - 1),
+            SPACING_MM[0] * (ROWS - 1),
+            STEP_MM * (SLICES - 1),
+        )
         return -np.array(sizes_mm) / 2
 
     @property
@@ -85,8 +103,14 @@ class Trap:
     def is_inside(self, places_mm: np.ndarray) -> np.ndarray:
         """Mask (m,) of the places (m, 3) that lie between the scan's slices, without their rim."""
         column, row, along_mm = np.linalg.inv(self.axes_mm) @ (places_mm - self.first_mm).T
-        inside = (column >= RIM) & (column <= COLUMNS - 1 - RIM) & (row >= RIM) & (row <= ROWS - 1 - RIM)
-        return inside & (along_mm >= self.along_mm.min() - 1e-3) & (along_mm <= self.along_mm.max() + 1e-3)
+        inside = (
+            (column >= RIM) & (column <= COLUMNS - 1 - RIM) & (row >= RIM) & (row <= ROWS - 1 - RIM)
+        )
+        return (
+            inside
+            & (along_mm >= self.along_mm.min() - 1e-3)
+            & (along_mm <= self.along_mm.max() + 1e-3)
+        )
 
 
 def traps() -> list[Trap]:
@@ -97,7 +121,9 @@ def traps() -> list[Trap]:
     second = np.repeat([0.0, SECOND_SCAN_HU], SLICES)
 
     def own_rescale(index: int, data: Any) -> None:
-        """Stored values of a scanner that spreads each slice over its bits; they mean the same HU."""
+        """Stored values of a scanner that spreads each slice over its bits; they mean the same
+        HU.
+        """
         stored = np.frombuffer(data.PixelData, "<u2").astype(int) + int(data.RescaleIntercept)
         slope, intercept = 1 + index % 2, -1200 - 60 * (index % 3)
         data.RescaleSlope, data.RescaleIntercept = str(slope), str(intercept)
@@ -114,12 +140,23 @@ def traps() -> list[Trap]:
         Trap("gantry tilted by -15 degrees", regular, tilt_degrees=-15.0),
         Trap("two slices missing", np.delete(regular, [9, 10])),
         Trap("one slice stored twice", doubled),
-        Trap("uneven steps (2, 2.5, 3.5 mm)", np.cumsum(np.tile([2.0, 2.5, 3.5], SLICES // 3)) - 2.0),
-        Trap("two scans in one series, AcquisitionNumber differs", np.tile(regular, 2), offsets_hu=second,
-             edit=two_scans, scans=(0.0, SECOND_SCAN_HU)),
-        Trap("two different slices at one position, nothing tells which belongs", doubled,
-             offsets_hu=SECOND_SCAN_HU * (np.arange(SLICES + 1) == 11), scans=()),
-    ]  # fmt: skip
+        Trap(
+            "uneven steps (2, 2.5, 3.5 mm)", np.cumsum(np.tile([2.0, 2.5, 3.5], SLICES // 3)) - 2.0
+        ),
+        Trap(
+            "two scans in one series, AcquisitionNumber differs",
+            np.tile(regular, 2),
+            offsets_hu=second,
+            edit=two_scans,
+            scans=(0.0, SECOND_SCAN_HU),
+        ),
+        Trap(
+            "two different slices at one position, nothing tells which belongs",
+            doubled,
+            offsets_hu=SECOND_SCAN_HU * (np.arange(SLICES + 1) == 11),
+            scans=(),
+        ),
+    ]
 
 
 def write_trap(folder: Path, trap: Trap) -> None:
@@ -135,9 +172,15 @@ def write_trap(folder: Path, trap: Trap) -> None:
     for axis, name in enumerate(PATIENTS):
         hu = np.round(HU_PER_MM * trap.pixels_mm[..., axis] + offsets_hu[:, None, None]).astype(int)
         write_series(
-            folder / name, hu, trap.positions_mm, orientation=trap.orientation, spacing_mm=SPACING_MM, patient=name,
-            order=trap.order, edit=edit,
-        )  # fmt: skip
+            folder / name,
+            hu,
+            trap.positions_mm,
+            orientation=trap.orientation,
+            spacing_mm=SPACING_MM,
+            patient=name,
+            order=trap.order,
+            edit=edit,
+        )
 
 
 def verdict(trap: Trap, outputs: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
@@ -145,7 +188,8 @@ def verdict(trap: Trap, outputs: Sequence[tuple[str, np.ndarray, np.ndarray]]) -
 
     Args:
         trap: the series.
-        outputs: ending of the file name, voxels (3, x, y, z) of the three coordinates in HU, affine (4, 4) RAS.
+        outputs: ending of the file name, voxels (3, x, y, z) of the three coordinates in HU, affine
+            (4, 4) RAS.
     """
     if not outputs:
         return "refused" if trap.scans else "refused, as it must"
@@ -158,7 +202,9 @@ def verdict(trap: Trap, outputs: Sequence[tuple[str, np.ndarray, np.ndarray]]) -
         found.update(right)
         words.append(f"{ending}{'right' if right else '**wrong**: ' + next(iter(judged.values()))}")
     if set(words) == {"right"}:
-        return "right" if found == set(trap.scans) else f"**{len(found)} of {len(trap.scans)} scans**"
+        return (
+            "right" if found == set(trap.scans) else f"**{len(found)} of {len(trap.scans)} scans**"
+        )
     return "; ".join(dict.fromkeys(words))
 
 
@@ -166,15 +212,21 @@ def _judge(trap: Trap, voxels: np.ndarray, affine_mm: np.ndarray) -> str:
     """What is wrong with a volume; empty if nothing is."""
     shape = voxels.shape[1:]
     indices = np.indices(shape).reshape(3, -1)
-    claimed_mm = (affine_mm[:3, :3] @ indices + affine_mm[:3, 3:]).T * np.array([-1.0, -1.0, 1.0])  # to DICOM's LPS
+    claimed_mm = (affine_mm[:3, :3] @ indices + affine_mm[:3, 3:]).T * np.array(
+        [-1.0, -1.0, 1.0]
+    )  # to DICOM's LPS
     inside = trap.is_inside(claimed_mm)
-    errors_mm = np.linalg.norm(voxels.reshape(3, -1).T[inside] / HU_PER_MM - claimed_mm[inside], axis=1)
+    errors_mm = np.linalg.norm(
+        voxels.reshape(3, -1).T[inside] / HU_PER_MM - claimed_mm[inside], axis=1
+    )
     pixels_ras_mm = trap.pixels_mm.reshape(-1, 3) * np.array([-1.0, -1.0, 1.0])
     places = (pixels_ras_mm - affine_mm[:3, 3]) @ np.linalg.inv(affine_mm[:3, :3]).T
     outside = ((places < -0.6) | (places > np.array(shape) - 0.4)).any(axis=1).mean()
     faults = []
     if (errors_mm > TOLERANCE_MM).any():
-        faults.append(f"{(errors_mm > TOLERANCE_MM).mean():.0%} of voxels, by up to {errors_mm.max():.1f} mm")
+        faults.append(
+            f"{(errors_mm > TOLERANCE_MM).mean():.0%} of voxels, by up to {errors_mm.max():.1f} mm"
+        )
     if outside:
         faults.append(f"{outside:.0%} of the scan outside")
     return ", ".join(faults)
@@ -190,13 +242,17 @@ def read_outputs(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
         volumes = [nibabel.load(file) for file in alike]
         arrays = np.stack([np.asarray(volume.dataobj, np.float64) for volume in volumes])
         word = alike[0].name.removesuffix(".nii.gz").removeprefix(f"{PATIENTS[0]}_")
-        ending = f"`_{word}` " if word in ("Tilt_1", "Eq_1", "Tilt_Eq_1") else ""  # what dcm2niix adds
+        ending = (
+            f"`_{word}` " if word in ("Tilt_1", "Eq_1", "Tilt_Eq_1") else ""
+        )  # what dcm2niix adds
         parts = np.moveaxis(arrays, 4, 0) if arrays.ndim == 5 else arrays[None]
         outputs += [(ending, part, volumes[0].affine) for part in parts]
     return outputs
 
 
-def compare(scratch: Path, convert: Path, dcm2niix: str | None, dicom2nifti: str | None) -> list[dict[str, str]]:
+def compare(
+    scratch: Path, convert: Path, dcm2niix: str | None, dicom2nifti: str | None
+) -> list[dict[str, str]]:
     """Rows of the table; arguments as in :func:`benchmarks.conversion_dicom.compare`."""
     script = scratch / "exact_dicom2nifti.py"
     script.write_text(DICOM2NIFTI)
@@ -207,14 +263,30 @@ def compare(scratch: Path, convert: Path, dcm2niix: str | None, dicom2nifti: str
         outs = {tool: scratch / f"out{number}-{tool}" for tool in (OURS, "dcm2niix", "dicom2nifti")}
         commands: dict[str, list[Any]] = {OURS: ours(convert, folder, 1)}
         if dcm2niix:
-            commands["dcm2niix"] = [dcm2niix, "-z", "i", "-b", "n", "-f", "%i", "-o", outs["dcm2niix"], folder]
+            commands["dcm2niix"] = [
+                dcm2niix,
+                "-z",
+                "i",
+                "-b",
+                "n",
+                "-f",
+                "%i",
+                "-o",
+                outs["dcm2niix"],
+                folder,
+            ]
         if dicom2nifti:
             commands["dicom2nifti"] = [dicom2nifti, script, folder, outs["dicom2nifti"]]
         row = {"series": trap.name}
         for tool, command in commands.items():
             outs[tool].mkdir()
             # Refusing is an answer, so a failure is none.
-            subprocess.run(list(map(str, command)), env=environment(outs[tool]), capture_output=True, check=False)
+            subprocess.run(
+                list(map(str, command)),
+                env=environment(outs[tool]),
+                capture_output=True,
+                check=False,
+            )
             row[tool] = verdict(trap, read_outputs(outs[tool]))
         rows.append(row)
     return rows

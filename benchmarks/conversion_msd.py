@@ -1,7 +1,7 @@
 """MSD to nnU-Net raw data: ours beside nnU-Net's own converter, on generated tasks.
 
-nnU-Net splits 4-D images and copies 3-D ones and labels as they are; ours reads, proves, hashes, writes and reads back
-every file.
+nnU-Net splits 4-D images and copies 3-D ones and labels as they are; ours reads, proves, hashes,
+writes and reads back every file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,17 @@ def compare(scratch: Path, convert: Path, processes: int, repeats: int) -> list[
         task = scratch / name
         tools = {
             OURS: Tool(
-                lambda _, task=task: [sys.executable, convert, "MSD", "-i", task, "-d", "900", "-np", processes]
+                lambda _, task=task: [
+                    sys.executable,
+                    convert,
+                    "MSD",
+                    "-i",
+                    task,
+                    "-d",
+                    "900",
+                    "-np",
+                    processes,
+                ]
             ),
             "nnU-Net": Tool(lambda _, task=task: [sys.executable, nnunet, task, processes]),
         }

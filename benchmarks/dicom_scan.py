@@ -1,8 +1,10 @@
-"""Files per second of the DICOM header scan, beside pydicom alone, on generated slices of a scanner's size.
+"""Files per second of the DICOM header scan, beside pydicom alone, on generated slices of a
+scanner's size.
 
-Run from the repository's root: ``python -m benchmarks.dicom_scan [--files 6000] [--repeats 5]``. Headers are as long
-as a scanner's (private elements, sequences, a hundred tags), pixels 512 x 512. Rows alternate, so that a machine that
-changes its speed changes all. Start of the worker processes is included.
+Run from the repository's root: ``python -m benchmarks.dicom_scan [--files 6000] [--repeats 5]``.
+Headers are as long as a scanner's (private elements, sequences, a hundred tags), pixels 512 x 512.
+Rows alternate, so that a machine that changes its speed changes all. Start of the worker processes
+is included.
 """
 
 import argparse
@@ -25,7 +27,9 @@ def write_files(folder: Path, files: int) -> None:
     """Series of 200 slices; pixels are holes in the file, because no scan reads them."""
     from dataset_conversion.phantoms.dicom_series import uid, write_series
 
-    (template,) = write_series(folder, np.zeros((1, 8, 8), int), np.zeros((1, 3)), edit=lambda _, data: fill(data))
+    (template,) = write_series(
+        folder, np.zeros((1, 8, 8), int), np.zeros((1, 3)), edit=lambda _, data: fill(data)
+    )
     data = pydicom.dcmread(template)
     template.unlink()
     for number in range(files):
@@ -43,18 +47,41 @@ def write_files(folder: Path, files: int) -> None:
 
 def fill(data: Dataset) -> None:
     """What scanners add: acquisition parameters, referenced images, private elements."""
-    from dataset_conversion.phantoms.dicom_series import uid  # not at the top: worker processes import this module
+    from dataset_conversion.phantoms.dicom_series import (
+        uid,
+    )  # not at the top: worker processes import this module
 
-    for name in ("PatientName", "StudyDescription", "SeriesDescription", "Manufacturer", "InstitutionName",
-                 "ProtocolName", "StationName", "OperatorsName", "ReferringPhysicianName"):  # fmt: skip
+    for name in (
+        "PatientName",
+        "StudyDescription",
+        "SeriesDescription",
+        "Manufacturer",
+        "InstitutionName",
+        "ProtocolName",
+        "StationName",
+        "OperatorsName",
+        "ReferringPhysicianName",
+    ):
         setattr(data, name, "generated")
-    for name in ("KVP", "XRayTubeCurrent", "ExposureTime", "TableHeight", "GantryDetectorTilt",
-                 "ReconstructionDiameter", "WindowCenter", "WindowWidth", "DistanceSourceToDetector"):  # fmt: skip
+    for name in (
+        "KVP",
+        "XRayTubeCurrent",
+        "ExposureTime",
+        "TableHeight",
+        "GantryDetectorTilt",
+        "ReconstructionDiameter",
+        "WindowCenter",
+        "WindowWidth",
+        "DistanceSourceToDetector",
+    ):
         setattr(data, name, "120")
     data.ReferencedImageSequence = []
     for index in range(3):
         item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = data.SOPClassUID, uid("reference", index)
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = (
+            data.SOPClassUID,
+            uid("reference", index),
+        )
         data.ReferencedImageSequence.append(item)
     for element in range(40):
         data.add_new(0x00090000 + 0x1000 + element, "LO", "private value")
@@ -63,7 +90,9 @@ def fill(data: Dataset) -> None:
 
 def pydicom_alone(folder: Path) -> int:
     """The plain way: one process, every header in full."""
-    return sum(1 for path in folder.rglob("*.dcm") if pydicom.dcmread(path, stop_before_pixels=True).Rows)
+    return sum(
+        1 for path in folder.rglob("*.dcm") if pydicom.dcmread(path, stop_before_pixels=True).Rows
+    )
 
 
 def main() -> None:
@@ -87,10 +116,15 @@ def main() -> None:
                 start = time.perf_counter()
                 run()
                 rates[name].append(arguments.files / (time.perf_counter() - start))
-    print(f"| {arguments.files} files, {arguments.repeats} runs | files/s, median | lowest to highest |")
+    print(
+        f"| {arguments.files} files, {arguments.repeats} runs | files/s, median | lowest to "
+        f"highest |"
+    )
     print("| --- | --- | --- |")
     for name, values in rates.items():
-        print(f"| {name} | {statistics.median(values):.0f} | {min(values):.0f} to {max(values):.0f} |")
+        print(
+            f"| {name} | {statistics.median(values):.0f} | {min(values):.0f} to {max(values):.0f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Time and memory of ``nnUNetv2_ext_evaluate`` on one chest-CT-sized pair with all metrics.
 
-Run from the repository's root: ``python -m benchmarks.evaluation [--shape 300 512 512] [--repeats 5]``. Lesions are
-generated: blobs in two ellipsoids that fill most of the image, so that the surfaces' bounding box is nearly the whole
-volume. Times are of the whole command (start of Python, reading the .nii.gz files, metrics, tables), in a process of
-its own; median and range.
+Run from the repository's root: ``python -m benchmarks.evaluation [--shape 300 512 512] [--repeats
+5]``. Lesions are generated: blobs in two ellipsoids that fill most of the image, so that the
+surfaces' bounding box is nearly the whole volume. Times are of the whole command (start of Python,
+reading the .nii.gz files, metrics, tables), in a process of its own; median and range.
 """
 
 import argparse
@@ -28,12 +28,20 @@ RUNS = {
     "counts": ("--metrics", *COUNT_METRICS),
     "counts and surfaces": ("--metrics", *SURFACES),
     "infnet, all": ("--profile", "infnet", "--metrics", *INFNET_METRICS),
-    "all of both": ("--profile", "plain", "infnet", "--metrics", *dict.fromkeys((*SURFACES, *INFNET_METRICS))),
+    "all of both": (
+        "--profile",
+        "plain",
+        "infnet",
+        "--metrics",
+        *dict.fromkeys((*SURFACES, *INFNET_METRICS)),
+    ),
 }
 
 
 def lesions(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Reference and prediction: the same smooth noise in both lungs above two thresholds, about 4 % foreground."""
+    """Reference and prediction: the same smooth noise in both lungs above two thresholds, about 4 %
+    foreground.
+    """
     coarse = tuple(max(2, size // 12) for size in shape)
     noise = np.random.default_rng(0).normal(size=coarse).astype(np.float32)
     field = ndimage.zoom(noise, np.array(shape) / coarse, order=1)
@@ -46,7 +54,9 @@ def lesions(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", type=int, nargs=3, default=(300, 512, 512), help="slices, rows, columns")
+    parser.add_argument(
+        "--shape", type=int, nargs=3, default=(300, 512, 512), help="slices, rows, columns"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     shape = tuple(args.shape)
@@ -58,13 +68,27 @@ def main() -> None:
             sitk.WriteImage(image, str(Path(folder) / name / "case.nii.gz"), useCompression=True)
             print(f"{name}: {mask.mean():.1%} foreground")
         code = "from nnunet_ext.commands.evaluate import evaluate_entry; evaluate_entry()"
-        command = [sys.executable, "-c", code, "-r", f"{folder}/reference", "-p", f"{folder}/prediction"]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            "-r",
+            f"{folder}/reference",
+            "-p",
+            f"{folder}/prediction",
+        ]
         command += ["-l", "lesion=1"]
-        print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {args.repeats} runs each\n")
+        print(
+            f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {args.repeats} runs each\n"
+        )
         print("| metrics | seconds | CPU s | peak MB |\n|---|---|---|---|")
         for name, arguments in RUNS.items():
             runs = [measured([*command, *arguments]) for _ in range(args.repeats)]
-            print(f"| {name} | " + " | ".join(with_range(values) for values in zip(*runs, strict=True)) + " |")
+            print(
+                f"| {name} | "
+                + " | ".join(with_range(values) for values in zip(*runs, strict=True))
+                + " |"
+            )
 
 
 def measured(command: list[str]) -> tuple[float, float, float]:

@@ -1,4 +1,6 @@
-"""Commands as forks of one process that has imported everything: hundreds of runs in minutes, each by itself."""
+"""Commands as forks of one process that has imported everything: hundreds of runs in minutes, each
+by itself.
+"""
 
 import importlib
 import os
@@ -11,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COMMANDS = ("inspect", "convert", "configure", "evaluate")
-MOST_BYTES = 8 << 30  # of address space above what is imported already, so that a bad run does not take the machine
+MOST_BYTES = (
+    8 << 30
+)  # of address space above what is imported already, so that a bad run does not take the machine
 UNIT = 1 if sys.platform == "darwin" else 1024  # of what the system calls the largest resident set
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended; ``code`` is negative where a signal ended it, and None where it was stopped for its time."""
+    """How a run ended; ``code`` is negative where a signal ended it, and None where it was stopped
+    for its time.
+    """
 
     code: int | None
     output: str
@@ -66,7 +72,16 @@ class Run:
 def import_everything() -> None:
     """Import what commands import, without starting a thread."""
     names = [f"nnunet_ext.commands.{command}" for command in COMMANDS]
-    names += ["torch", "torch._dynamo", "SimpleITK", "nibabel", "pandas", "scipy.stats", "PIL.Image", "pydicom"]
+    names += [
+        "torch",
+        "torch._dynamo",
+        "SimpleITK",
+        "nibabel",
+        "pandas",
+        "scipy.stats",
+        "PIL.Image",
+        "pydicom",
+    ]
     names += [
         "nnunet_ext.training.streams.preprocessing",
         "nnunet_ext.evaluation.report.texts",

@@ -1,10 +1,13 @@
-"""Malformed inputs for inspect, convert, configure and evaluate: how often does a command not end in words?
+"""Malformed inputs for inspect, convert, configure and evaluate: how often does a command not end
+in words?
 
-Run from the repository's root: ``python -m benchmarks.fuzz_inputs [--inputs 500] [--seed 0] [--keep FOLDER]``.
+Run from the repository's root: ``python -m benchmarks.fuzz_inputs [--inputs 500] [--seed 0] [--keep
+FOLDER]``.
 
-Each input is a small valid one with one file changed: emptied, cut, overwritten, replaced by a link or a folder, its
-header or its JSON values exchanged. Counted are tracebacks, runs that do not end, runs with more memory than 3 GB,
-and silent acceptance: exit code 0, without a word about the file, where no program could use it. Linux.
+Each input is a small valid one with one file changed: emptied, cut, overwritten, replaced by a link
+or a folder, its header or its JSON values exchanged. Counted are tracebacks, runs that do not end,
+runs with more memory than 3 GB, and silent acceptance: exit code 0, without a word about the file,
+where no program could use it. Linux.
 """
 
 import argparse
@@ -32,7 +35,21 @@ from tests.miniature_raw import write_raw
 
 MOST_SECONDS, MOST_BYTES = 60, 3_000_000_000
 AFFINE_MM = np.diag([1.0, 1.0, 2.0, 1.0])
-JUNK: list[Any] = [None, [], {}, "", "../../x", "\x1b[2J", -1, 1e308, 2**70, True, [[1]], {"0": None}, "x" * 5000]
+JUNK: list[Any] = [
+    None,
+    [],
+    {},
+    "",
+    "../../x",
+    "\x1b[2J",
+    -1,
+    1e308,
+    2**70,
+    True,
+    [[1]],
+    {"0": None},
+    "x" * 5000,
+]
 
 Change = Callable[[Path, random.Random], object]
 
@@ -48,7 +65,9 @@ class Damage:
 
 @dataclass(frozen=True)
 class Place:
-    """A valid input of one command, below ``root``; the files that may be changed, as patterns, and the arguments."""
+    """A valid input of one command, below ``root``; the files that may be changed, as patterns, and
+    the arguments.
+    """
 
     command: str
     root: Path
@@ -56,7 +75,8 @@ class Place:
     arguments: tuple[object, ...]
 
 
-# --- valid inputs ---------------------------------------------------------------------------------------------------
+# --- valid inputs
+# --------------------------------------------------------------------------------------------------
 
 
 def write_pairs(folder: Path, images: str, labels: str, count: int = 2) -> None:
@@ -68,8 +88,12 @@ def write_pairs(folder: Path, images: str, labels: str, count: int = 2) -> None:
         (folder / place).mkdir(parents=True)
     for number in range(count):
         image = chance.integers(-1000, 400, label.shape).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(image, AFFINE_MM), folder / images / f"case{number}.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(label, AFFINE_MM), folder / labels / f"case{number}.nii.gz")
+        nibabel.save(
+            nibabel.Nifti1Image(image, AFFINE_MM), folder / images / f"case{number}.nii.gz"
+        )
+        nibabel.save(
+            nibabel.Nifti1Image(label, AFFINE_MM), folder / labels / f"case{number}.nii.gz"
+        )
 
 
 def download(root: Path) -> Path:
@@ -78,9 +102,15 @@ def download(root: Path) -> Path:
     write_pairs(folder, "imagesTr", "labelsTr")
     names = [f"case{number}.nii.gz" for number in range(2)]
     content = {
-        "name": "Fuzz", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "lesion"}, "numTraining": 2,
-        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names], "test": [],
-    }  # fmt: skip
+        "name": "Fuzz",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "lesion"},
+        "numTraining": 2,
+        "training": [
+            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names
+        ],
+        "test": [],
+    }
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
 
@@ -104,8 +134,25 @@ def places(root: Path) -> list[Place]:
         write_pairs(root / folder, "images", "labels")
     (root / "reference/dataset.json").write_text(json.dumps(DATASET_JSON))
 
-    generic = ("Generic", "-i", root / "pairs", "--images", "images", "--masks", "masks", "--channel", "CT")
-    measured = ("-r", root / "reference/labels", "-p", root / "prediction/labels", "-o", root / "report")
+    generic = (
+        "Generic",
+        "-i",
+        root / "pairs",
+        "--images",
+        "images",
+        "--masks",
+        "masks",
+        "--channel",
+        "CT",
+    )
+    measured = (
+        "-r",
+        root / "reference/labels",
+        "-p",
+        root / "prediction/labels",
+        "-o",
+        root / "report",
+    )
     stream = ("nnUNet_raw/Dataset998_Other/dataset.json", "nnUNet_raw/Dataset998_Other/*/*")
     scans = ("RSNA-ICH", "-i", root / "dicom", "--dimension", "3d")
     return [
@@ -113,15 +160,31 @@ def places(root: Path) -> list[Place]:
         Place("inspect", root, ("Task99_Fuzz/*/*",), (task,)),
         Place("inspect", root, ("dicom/*",), (root / "dicom",)),
         Place("convert", root, ("pairs/*/*",), (*generic, "-d", 5, "-np", 1)),
-        Place("convert", root, ("Task99_Fuzz/*.json", "Task99_Fuzz/*/*"), ("MSD", "-i", task, "-d", 5, "-np", 1)),
+        Place(
+            "convert",
+            root,
+            ("Task99_Fuzz/*.json", "Task99_Fuzz/*/*"),
+            ("MSD", "-i", task, "-d", 5, "-np", 1),
+        ),
         Place("convert", root, ("dicom/*",), (*scans, "-d", 5, "-np", 1)),
-        Place("configure", root, ("nnUNet_preprocessed/*/*.json",), ("-d", 999, "--general", 998, "-np", 1)),
+        Place(
+            "configure",
+            root,
+            ("nnUNet_preprocessed/*/*.json",),
+            ("-d", 999, "--general", 998, "-np", 1),
+        ),
         Place("configure", root, stream, ("-d", 999, "--general", 998, "-np", 1)),
-        Place("evaluate", root, ("reference/labels/*", "prediction/labels/*", "reference/dataset.json"), measured),
-    ]  # fmt: skip
+        Place(
+            "evaluate",
+            root,
+            ("reference/labels/*", "prediction/labels/*", "reference/dataset.json"),
+            measured,
+        ),
+    ]
 
 
-# --- damages --------------------------------------------------------------------------------------------------------
+# --- damages
+# --------------------------------------------------------------------------------------------------
 
 
 def _cut(file: Path, chance: random.Random) -> None:
@@ -202,7 +265,11 @@ ANY_FILE = [
     Damage("noise", lambda file, chance: file.write_bytes(chance.randbytes(3000)), True),
     Damage("utf-16", lambda file, chance: file.write_bytes("{} []".encode("utf-16")), True),
     Damage("link to itself", lambda file, chance: _replace_by_link(file, file), True),
-    Damage("link to nothing", lambda file, chance: _replace_by_link(file, file.with_name("absent")), True),
+    Damage(
+        "link to nothing",
+        lambda file, chance: _replace_by_link(file, file.with_name("absent")),
+        True,
+    ),
     Damage("folder", _replace_by_folder, True),
 ]
 JSON_FILE = [
@@ -210,12 +277,20 @@ JSON_FILE = [
     Damage("list", lambda file, chance: file.write_text("[1, 2]"), True),
     Damage("nested", lambda file, chance: file.write_text("[" * 200_000), True),
     Damage("nested objects", lambda file, chance: file.write_text('{"a":' * 100_000), True),
-    Damage("huge number", lambda file, chance: file.write_text('{"labels": ' + "9" * 10_000 + "}"), True),
+    Damage(
+        "huge number",
+        lambda file, chance: file.write_text('{"labels": ' + "9" * 10_000 + "}"),
+        True,
+    ),
 ]
 NIFTI_FILE = [
     Damage("header", _change_header, False),
     Damage("gigabytes", _declare_gigabytes, True),
-    Damage("compressed twice", lambda file, chance: file.write_bytes(gzip.compress(file.read_bytes())), True),
+    Damage(
+        "compressed twice",
+        lambda file, chance: file.write_bytes(gzip.compress(file.read_bytes())),
+        True,
+    ),
 ]
 
 
@@ -228,7 +303,8 @@ def damages_of(file: Path) -> list[Damage]:
     return ANY_FILE
 
 
-# --- the runs -------------------------------------------------------------------------------------------------------
+# --- the runs
+# --------------------------------------------------------------------------------------------------
 
 
 def judged(place: Place, damage: Damage, file: Path, ended: Ended) -> str:
@@ -242,7 +318,9 @@ def judged(place: Place, damage: Damage, file: Path, ended: Ended) -> str:
     if ended.code != 0:
         return "refused"
     shown = file.name in ended.output or "odd" in ended.output or "passed over" in ended.output
-    is_dicom = file.parent.name == "dicom"  # of a series without one slice a note is all that is due
+    is_dicom = (
+        file.parent.name == "dicom"
+    )  # of a series without one slice a note is all that is due
     return "silent" if damage.fatal and not shown and not is_dicom else "accepted"
 
 
@@ -262,7 +340,9 @@ def main() -> None:
     print_table(table)
 
 
-def run_all(inputs: int, chance: random.Random, keep: Path | None, table: Counter[tuple[str, str]]) -> None:
+def run_all(
+    inputs: int, chance: random.Random, keep: Path | None, table: Counter[tuple[str, str]]
+) -> None:
     """Run the valid inputs, then damaged ones; count into ``table``."""
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch, "template")
@@ -271,11 +351,23 @@ def run_all(inputs: int, chance: random.Random, keep: Path | None, table: Counte
             kind = kinds[number % len(kinds)]
             root = Path(scratch, "run")
             shutil.copytree(template, root)
-            os.environ |= {name: str(root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+            os.environ |= {
+                name: str(root / name)
+                for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+            }
             os.environ["nnUNet_ext_key"] = str(Path(scratch, "key"))
-            files = [file for pattern in kind.patterns for file in sorted(root.glob(pattern)) if file.is_file()]
+            files = [
+                file
+                for pattern in kind.patterns
+                for file in sorted(root.glob(pattern))
+                if file.is_file()
+            ]
             file = chance.choice(files)
-            damage = chance.choice(damages_of(file)) if number >= 0 else Damage("undamaged", lambda *_: None, False)
+            damage = (
+                chance.choice(damages_of(file))
+                if number >= 0
+                else Damage("undamaged", lambda *_: None, False)
+            )
             damage.change(file, chance)
 
             words = [str(word).replace(str(template), str(root)) for word in kind.arguments]
@@ -289,7 +381,8 @@ def run_all(inputs: int, chance: random.Random, keep: Path | None, table: Counte
             if verdict in ("hang", "traceback", "over 3 GB", "silent"):
                 last = (ended.output.strip().splitlines() or ["no output"])[-1]
                 print(
-                    f"{number} {kind.command} {file.relative_to(root)} {damage.name}: {verdict}: {last[:200]}",
+                    f"{number} {kind.command} {file.relative_to(root)} {damage.name}: {verdict}: "
+                    f"{last[:200]}",
                     flush=True,
                 )
                 if keep:

@@ -1,7 +1,9 @@
-"""Kill a training at random moments, continue it each time, and compare its end with that of an uninterrupted one.
+"""Kill a training at random moments, continue it each time, and compare its end with that of an
+uninterrupted one.
 
-Run from the repository's root: ``python -m benchmarks.kill_and_resume [--trainer NAME] [--kills 10] [--seed 0]``.
-Generated data, the CPU, one loader worker; the kills are SIGKILL to the training and its workers.
+Run from the repository's root: ``python -m benchmarks.kill_and_resume [--trainer NAME] [--kills 10]
+[--seed 0]``. Generated data, the CPU, one loader worker; the kills are SIGKILL to the training and
+its workers.
 """
 
 import argparse
@@ -17,7 +19,12 @@ import torch
 
 from tests.workplace import DATASET, Workplace, kill_when, prepared_slices, pretrain
 
-SETTINGS = ["num_epochs=20", "num_iterations_per_epoch=5", "num_val_iterations_per_epoch=2", "save_every=1"]
+SETTINGS = [
+    "num_epochs=20",
+    "num_iterations_per_epoch=5",
+    "num_val_iterations_per_epoch=2",
+    "save_every=1",
+]
 
 
 def final_state(fold: Path) -> dict[str, Any] | None:
@@ -59,7 +66,8 @@ def main() -> None:
     shutil.rmtree(fold)
 
     for kill in range(arguments.kills):
-        # the kills spread over the training; each comes some time after the log has begun to move again
+        # the kills spread over the training; each comes some time after the log has begun to move
+        # again
         wait = chance.uniform(0, seconds / arguments.kills)
         process = place.start(*train, *(["--c"] if kill else []))
         begin = time.time()
@@ -74,7 +82,9 @@ def main() -> None:
         due = time.monotonic() + wait
         assert kill_when(process, lambda due=due: time.monotonic() >= due), process.output  # type: ignore[misc]
         epochs = len(terms.read_text().splitlines()) - 1
-        print(f"kill {kill + 1}: {wait:.2f} s after the log moved, {epochs} epochs in it", flush=True)
+        print(
+            f"kill {kill + 1}: {wait:.2f} s after the log moved, {epochs} epochs in it", flush=True
+        )
     place.run(*train, "--c")
 
     resumed = final_state(fold)
@@ -87,8 +97,14 @@ def main() -> None:
         np.abs(np.subtract(resumed["logging"][name], uninterrupted["logging"][name])).max()
         for name in ("train_losses", "val_losses", "mean_fg_dice")
     ]
-    print(f"{arguments.trainer}: {arguments.kills} kills in {seconds:.0f} s of training; largest difference of any")
-    print(f"weight {max(apart):g}, of any epoch's training loss, validation loss and pseudo Dice {max(losses):g}")
+    print(
+        f"{arguments.trainer}: {arguments.kills} kills in {seconds:.0f} s of training; largest "
+        f"difference of any"
+    )
+    print(
+        f"weight {max(apart):g}, of any epoch's training loss, validation loss and pseudo Dice "
+        f"{max(losses):g}"
+    )
 
 
 if __name__ == "__main__":

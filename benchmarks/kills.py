@@ -1,12 +1,15 @@
-"""Kill convert, configure and evaluate at random moments, and run each twice at once: is anything lost or half written?
+"""Kill convert, configure and evaluate at random moments, and run each twice at once: is anything
+lost or half written?
 
-Run from the repository's root: ``python -m benchmarks.kills [--kills 20] [--rounds 20] [--seed 0]``; for trainings see
-``benchmarks.kill_and_resume``. Generated data; SIGKILL to the command and its workers. Linux.
+Run from the repository's root: ``python -m benchmarks.kills [--kills 20] [--rounds 20] [--seed
+0]``; for trainings see ``benchmarks.kill_and_resume``. Generated data; SIGKILL to the command and
+its workers. Linux.
 
-A command is first run undisturbed. Then it is killed after a random part of that time, and continued in the same folder
-by the next run, which is killed, too. After each kill every file that lies in the result must be one of the
-undisturbed run, byte for byte (of blosc2 files, whose own bytes vary from run to run, the arrays); at the end all must
-be. Two at once: both must end with 0 or with one line, and leave the same files.
+A command is first run undisturbed. Then it is killed after a random part of that time, and
+continued in the same folder by the next run, which is killed, too. After each kill every file that
+lies in the result must be one of the undisturbed run, byte for byte (of blosc2 files, whose own
+bytes vary from run to run, the arrays); at the end all must be. Two at once: both must end with 0
+or with one line, and leave the same files.
 """
 
 import argparse
@@ -28,7 +31,8 @@ from tests.miniature_plans import DATASET_JSON, plans
 from tests.miniature_raw import write_raw
 
 MOST_SECONDS = 600
-# Files that tell times, or in which order cases were done: equal only in content, which the commands themselves read.
+# Files that tell times, or in which order cases were done: equal only in content, which the
+# commands themselves read.
 TIMED = ("conversion.md", ".jsonl", "begun.json", "stream.json")
 
 
@@ -68,20 +72,32 @@ def _prepare_evaluate(root: Path) -> None:
 
 
 def _evaluation(root: Path) -> list[object]:
-    places = ["-r", root / "reference/labels", "-p", root / "prediction/labels", "-o", root / "report"]
+    places = [
+        "-r",
+        root / "reference/labels",
+        "-p",
+        root / "prediction/labels",
+        "-o",
+        root / "report",
+    ]
     return [*places, "--overwrite", "--profile", "plain", "slice"]
 
 
 WORKS = (
     Work(
-        "convert", _prepare_convert, lambda root: ["MSD", "-i", root / "Task99_Fuzz", "-d", 5, "-np", 1], "nnUNet_raw"
+        "convert",
+        _prepare_convert,
+        lambda root: ["MSD", "-i", root / "Task99_Fuzz", "-d", 5, "-np", 1],
+        "nnUNet_raw",
     ),
     Work(
-        "configure", _prepare_configure, lambda root: ["-d", 999, "--general", 998, "-np", 1, "--set", "num_epochs=5"],
+        "configure",
+        _prepare_configure,
+        lambda root: ["-d", 999, "--general", 998, "-np", 1, "--set", "num_epochs=5"],
         "nnUNet_preprocessed",
     ),
     Work("evaluate", _prepare_evaluate, _evaluation, "report"),
-)  # fmt: skip
+)
 
 
 def fresh(work: Work, root: Path) -> None:
@@ -105,7 +121,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or part == "unfinished"  # the folder in which a stream's case is made
+    return (
+        part.startswith(".") or part == "unfinished"
+    )  # the folder in which a stream's case is made
 
 
 def _content(file: Path) -> bytes:
@@ -144,10 +162,15 @@ def kills(work: Work, root: Path, count: int, chance: random.Random) -> str:
         if not killed:  # it came to its end before: begin again
             fresh(work, root)
     ended = started(work, root).wait(MOST_SECONDS)
-    apart = {name for name, content in contents(root / work.result).items() if content != expected.get(name)}
+    apart = {
+        name
+        for name, content in contents(root / work.result).items()
+        if content != expected.get(name)
+    }
     missing = expected.keys() - contents(root / work.result).keys()
     return (
-        f"{landed} of {count} kills before the end; files wrong after one: {len(wrong)}; run again: code {ended.code}, "
+        f"{landed} of {count} kills before the end; files wrong after one: {len(wrong)}; run "
+        f"again: code {ended.code}, "
         f"{len(apart)} files differ, {len(missing)} are missing"
     )
 
@@ -173,7 +196,9 @@ def twice(work: Work, root: Path, rounds: int, chance: random.Random) -> str:
         if not (any(well) and in_words and same):
             broken += 1
             print(*(end.output[-400:] for end in ends), sep="\n", flush=True)
-    return f"{rounds} rounds: both finished {both}, one was refused in one line {one}, broken {broken}"
+    return (
+        f"{rounds} rounds: both finished {both}, one was refused in one line {one}, broken {broken}"
+    )
 
 
 def _in_words(ended: Ended) -> bool:
@@ -194,7 +219,10 @@ def main() -> None:
         for work in WORKS:
             root = Path(scratch, "place")
             print(f"{work.command}: {kills(work, root, arguments.kills, chance)}", flush=True)
-            print(f"{work.command}, two at once: {twice(work, root, arguments.rounds, chance)}", flush=True)
+            print(
+                f"{work.command}, two at once: {twice(work, root, arguments.rounds, chance)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""How well label-free scores rank the checkpoints of a training: Spearman's correlation with target Dice over epochs.
+"""How well label-free scores rank the checkpoints of a training: Spearman's correlation with target
+Dice over epochs.
 
-Run from the repository's root:
-``python -m benchmarks.label_free_ranking phantom-da -o FOLDER [--seeds 1] [--rows ...] [--every 2]``.
+Run from the repository's root: ``python -m benchmarks.label_free_ranking phantom-da -o FOLDER
+[--seeds 1] [--rows ...] [--every 2]``.
 
-The rows of a suite that adapt to unlabelled images, and its lower row with the same images to be scored on, are trained
-as the suite says, but keep a checkpoint every few epochs. Each of them predicts the test set; nothing of the test set
-enters the training. Finished trainings and predicted checkpoints are skipped when the same command runs again.
+The rows of a suite that adapt to unlabelled images, and its lower row with the same images to be
+scored on, are trained as the suite says, but keep a checkpoint every few epochs. Each of them
+predicts the test set; nothing of the test set enters the training. Finished trainings and predicted
+checkpoints are skipped when the same command runs again.
 """
 
 import argparse
@@ -35,7 +37,9 @@ KEPT = "checkpoint_epoch_*.pth"
 
 
 def scored_suite(suite: Suite, every: int) -> Suite:
-    """The suite's rows with label-free scores, whose trainings keep checkpoints; nothing is tested at their end."""
+    """The suite's rows with label-free scores, whose trainings keep checkpoints; nothing is tested
+    at their end.
+    """
     unlabelled = [row.streams for row in suite.rows if set(row.streams) & set(UNLABELLED_ROLES)]
     rows = []
     for row in suite.rows:
@@ -43,7 +47,9 @@ def scored_suite(suite: Suite, every: int) -> Suite:
         if streams and not isinstance(row.trains_on, MadeData):
             rows.append(replace(row, streams=streams, tested=False))
     budget = {**suite.budget, "save_every": every, "keep_checkpoints": True}
-    return replace(suite, name=f"{suite.name}-ranking", rows=tuple(rows), budget=budget, lower="", upper="")
+    return replace(
+        suite, name=f"{suite.name}-ranking", rows=tuple(rows), budget=budget, lower="", upper=""
+    )
 
 
 def epochs_table(run: Run) -> pd.DataFrame:
@@ -52,7 +58,10 @@ def epochs_table(run: Run) -> pd.DataFrame:
     if path.is_file():
         return pd.read_csv(path, index_col="epoch")
     files = sorted(run.training.folder.glob(KEPT))
-    dice = {int(file.stem.rpartition("_")[2]): target_dice(run, file.name) for file in tqdm(files, desc=run.name)}
+    dice = {
+        int(file.stem.rpartition("_")[2]): target_dice(run, file.name)
+        for file in tqdm(files, desc=run.name)
+    }
     terms = pd.read_csv(run.training.folder / "training_terms.csv", index_col="epoch")[list(TERMS)]
     terms.index += 1
     table = terms.loc[list(dice)].assign(dice=pd.Series(dice))
@@ -62,9 +71,13 @@ def epochs_table(run: Run) -> pd.DataFrame:
 
 
 def target_dice(run: Run, checkpoint: str) -> float:
-    """Mean over classes and test cases; cases without the class in reference and prediction are left out."""
+    """Mean over classes and test cases; cases without the class in reference and prediction are
+    left out.
+    """
     model = run.training.model
-    trained = TrainedModel(model, run.place.results, (run.suite.fold,), checkpoint, run.place.device)
+    trained = TrainedModel(
+        model, run.place.results, (run.suite.fold,), checkpoint, run.place.device
+    )
     test = run.place.raw / run.suite.test_set
     ending = trained.dataset_json["file_ending"]
     images = images_by_case(test / "imagesTs", ending, "test", "choose another -o")
@@ -86,7 +99,9 @@ def _dice(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def ranking(tables: Sequence[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
-    """One line per run: correlation of each score with target Dice, and the Dice of checkpoints chosen by them."""
+    """One line per run: correlation of each score with target Dice, and the Dice of checkpoints
+    chosen by them.
+    """
     lines = []
     for run, table in tables:
         line: dict[str, Any] = {"row": run.row.name, "seed": run.seed, "checkpoints": len(table)}
@@ -99,7 +114,9 @@ def ranking(tables: Sequence[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
 
 def main() -> None:
     """Train what is missing, predict every kept checkpoint, print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("suite")
     parser.add_argument("-o", dest="output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=1)

@@ -1,4 +1,6 @@
-"""Wall time, processor time and peak memory of whole commands, run in turns, and the table that shows them."""
+"""Wall time, processor time and peak memory of whole commands, run in turns, and the table that
+shows them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-COLUMNS = ("input", "tool", "wall s", "CPU s", "peak MB", "output MB", "ours faster, wall", "ours faster, CPU")
+COLUMNS = (
+    "input",
+    "tool",
+    "wall s",
+    "CPU s",
+    "peak MB",
+    "output MB",
+    "ours faster, wall",
+    "ours faster, CPU",
+)
 OURS = "ours"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: ``cpu_s`` is user and system time of the command and its processes, ``peak_mb`` the largest resident
-    set of any of them, ``output_mb`` what it wrote."""
+    """Of one run: ``cpu_s`` is user and system time of the command and its processes, ``peak_mb``
+    the largest resident set of any of them, ``output_mb`` what it wrote."""
 
     wall_s: float
     cpu_s: float
@@ -50,27 +61,37 @@ def cost_of(tool: Tool) -> Cost:
         command = [str(part) for part in tool.command(Path(folder))]
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, env=environment(Path(folder)), stdin=stdin, stdout=messages, stderr=subprocess.STDOUT
+            command,
+            env=environment(Path(folder)),
+            stdin=stdin,
+            stdout=messages,
+            stderr=subprocess.STDOUT,
         )
         _, status, usage = os.wait4(process.pid, 0)  # of the process and all its children
         wall_s = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if status:
             messages.seek(0)
-            raise RuntimeError(f"{' '.join(command)} failed:\n{messages.read().decode(errors='replace')[-2000:]}")
+            raise RuntimeError(
+                f"{' '.join(command)} failed:\n{messages.read().decode(errors='replace')[-2000:]}"
+            )
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, size / 1e6)
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The environment of a run: nnU-Net's folders are the output folder, one thread per process, this repository."""
+    """The environment of a run: nnU-Net's folders are the output folder, one thread per process,
+    this repository.
+    """
     values = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), str(folder))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {**os.environ, **values, **threads, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def in_turns(tools: Mapping[str, Tool], repeats: int) -> dict[str, list[Cost]]:
-    """Costs of all runs by tool; the tools alternate, so that a machine that changes its speed changes all."""
+    """Costs of all runs by tool; the tools alternate, so that a machine that changes its speed
+    changes all.
+    """
     costs: dict[str, list[Cost]] = {name: [] for name in tools}
     for _ in range(repeats):
         for name, tool in tools.items():
@@ -79,15 +100,24 @@ def in_turns(tools: Mapping[str, Tool], repeats: int) -> dict[str, list[Cost]]:
 
 
 def rows_of(source: str, costs: Mapping[str, Sequence[Cost]]) -> list[dict[str, str]]:
-    """Rows of :data:`COLUMNS`: medians (lowest to highest), and how often ours does the work in a tool's time."""
+    """Rows of :data:`COLUMNS`: medians (lowest to highest), and how often ours does the work in a
+    tool's time.
+    """
     rows = []
     for name, runs in costs.items():
         ratios = [
             "" if name == OURS else f"{_median(runs, field) / _median(costs[OURS], field):.2f}"
             for field in ("wall_s", "cpu_s")
         ]
-        cells = [source, name, _range(runs, "wall_s"), _range(runs, "cpu_s"), f"{max(run.peak_mb for run in runs):.0f}",
-                 f"{_median(runs, 'output_mb'):.1f}", *ratios]  # fmt: skip
+        cells = [
+            source,
+            name,
+            _range(runs, "wall_s"),
+            _range(runs, "cpu_s"),
+            f"{max(run.peak_mb for run in runs):.0f}",
+            f"{_median(runs, 'output_mb'):.1f}",
+            *ratios,
+        ]
         rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return rows
 

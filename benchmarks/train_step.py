@@ -1,9 +1,11 @@
-"""Step time of every trainer: against plain nnU-Net, against its FLOPs, and against the same step as a bare loop.
+"""Step time of every trainer: against plain nnU-Net, against its FLOPs, and against the same step
+as a bare loop.
 
-The *engine overhead* is the time of a step over that of the same forward and backward passes and optimizer steps in a
-bare PyTorch loop. The *FLOP ratio* says how much arithmetic the method adds to plain nnU-Net; the time ratio differs
-from it where memory, not arithmetic, limits. A trainer is warmed up into its last phase first. Memory is that of a
-process which trains this trainer alone: resident on the CPU, allocated on the GPU.
+The *engine overhead* is the time of a step over that of the same forward and backward passes and
+optimizer steps in a bare PyTorch loop. The *FLOP ratio* says how much arithmetic the method adds to
+plain nnU-Net; the time ratio differs from it where memory, not arithmetic, limits. A trainer is
+warmed up into its last phase first. Memory is that of a process which trains this trainer alone:
+resident on the CPU, allocated on the GPU.
 """
 
 import argparse
@@ -27,11 +29,36 @@ from nnunet_ext.training.engine.updates import Updater
 from tests.miniature_plans import batch, plans, trainer
 
 SIZES: dict[str, dict[str, Any]] = {
-    "2d": {"dimension": 2, "patch_size": (160, 160), "batch_size": 4, "features": (16, 32, 64, 128, 256)},
-    "2d wide": {"dimension": 2, "patch_size": (160, 160), "batch_size": 4, "features": (32, 64, 128, 256, 512)},
-    "2d large": {"dimension": 2, "patch_size": (448, 384), "batch_size": 8, "features": (32, 64, 128, 256, 512, 512)},
-    "3d_fullres": {"dimension": 3, "patch_size": (32, 64, 64), "batch_size": 2, "features": (16, 32, 64, 128, 128)},
-    "3d large": {"dimension": 3, "patch_size": (64, 128, 128), "batch_size": 2, "features": (32, 64, 128, 256, 320)},
+    "2d": {
+        "dimension": 2,
+        "patch_size": (160, 160),
+        "batch_size": 4,
+        "features": (16, 32, 64, 128, 256),
+    },
+    "2d wide": {
+        "dimension": 2,
+        "patch_size": (160, 160),
+        "batch_size": 4,
+        "features": (32, 64, 128, 256, 512),
+    },
+    "2d large": {
+        "dimension": 2,
+        "patch_size": (448, 384),
+        "batch_size": 8,
+        "features": (32, 64, 128, 256, 512, 512),
+    },
+    "3d_fullres": {
+        "dimension": 3,
+        "patch_size": (32, 64, 64),
+        "batch_size": 2,
+        "features": (16, 32, 64, 128, 128),
+    },
+    "3d large": {
+        "dimension": 3,
+        "patch_size": (64, 128, 128),
+        "batch_size": 2,
+        "features": (32, 64, 128, 256, 320),
+    },
 }
 WARM_UP = 3
 
@@ -42,11 +69,16 @@ def variants() -> dict[str, tuple[type, tuple[str, ...]]]:
     for name, cls in trainers().items():
         found[name] = (cls, cls.required_streams)
         if cls.optional_streams:
-            found[f"{name}, {' and '.join(cls.optional_streams)}"] = (cls, cls.required_streams + cls.optional_streams)
+            found[f"{name}, {' and '.join(cls.optional_streams)}"] = (
+                cls,
+                cls.required_streams + cls.optional_streams,
+            )
     return found
 
 
-def build(cls: type, roles: tuple[str, ...], configuration: str, device: str) -> tuple[Any, dict[str, Any]]:
+def build(
+    cls: type, roles: tuple[str, ...], configuration: str, device: str
+) -> tuple[Any, dict[str, Any]]:
     """A trainer in the last epoch of its training, and one batch for it, on its device."""
     streams = {role: ["Dataset998_Other"] for role in roles}
     size = {**SIZES[configuration], "streams": streams}
@@ -59,7 +91,9 @@ def build(cls: type, roles: tuple[str, ...], configuration: str, device: str) ->
 
 
 class BareLoop:
-    """A trainer's own training step in a loop as a script has it: no log, no checks, no processes."""
+    """A trainer's own training step in a loop as a script has it: no log, no checks, no
+    processes.
+    """
 
     def __init__(self, made: Any) -> None:
         self.made = made
@@ -125,7 +159,9 @@ def step_seconds(made: Any, data: dict[str, Any]) -> float:
 
 
 def seconds_of_each(runs: list[tuple[Any, dict]], first: int) -> list[float]:
-    """Seconds of one step of each, begun with another one every time: the later ones find other things in the cache."""
+    """Seconds of one step of each, begun with another one every time: the later ones find other
+    things in the cache.
+    """
     order = [(first + i) % len(runs) for i in range(len(runs))]
     seconds = {index: step_seconds(*runs[index]) for index in order}
     return [seconds[index] for index in range(len(runs))]
@@ -139,13 +175,17 @@ def ratio(over: list[float], under: list[float]) -> str:
 
 
 def flops(made: Any, data: dict[str, Any]) -> int:
-    """FLOPs of one training step, forward and backward; of the network as written, before any compilation."""
+    """FLOPs of one training step, forward and backward; of the network as written, before any
+    compilation.
+    """
     with FlopCounterMode(display=False) as counter:
         made.train_step(data)
     return counter.get_total_flops()
 
 
-def _measure_memory(cls: type, roles: tuple[str, ...], configuration: str, device: str, answer: Any) -> None:
+def _measure_memory(
+    cls: type, roles: tuple[str, ...], configuration: str, device: str, answer: Any
+) -> None:
     before = 0.0 if device == "cuda" else _status("VmRSS")
     made, data = build(cls, roles, configuration, device)
     for _ in range(WARM_UP):
@@ -156,15 +196,23 @@ def _measure_memory(cls: type, roles: tuple[str, ...], configuration: str, devic
 
 def _status(entry: str) -> float:
     """MiB of an entry of /proc/self/status; getrusage would count the parent's memory, too."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(entry))
+    line = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(entry)
+    )
     return int(line.split()[1]) / 2**10
 
 
 def memory(cls: type, roles: tuple[str, ...], configuration: str, device: str) -> float:
-    """MiB at the peak of a training step, weights included: what it adds to the process, or is allocated on a GPU."""
+    """MiB at the peak of a training step, weights included: what it adds to the process, or is
+    allocated on a GPU.
+    """
     spawn = multiprocessing.get_context("spawn")
     answer = spawn.Queue()
-    process = spawn.Process(target=_measure_memory, args=(cls, roles, configuration, device, answer))
+    process = spawn.Process(
+        target=_measure_memory, args=(cls, roles, configuration, device, answer)
+    )
     process.start()
     result = answer.get()
     process.join()
@@ -192,20 +240,25 @@ def measure(configuration: str, names: list[str], steps: int, device: str) -> li
         own, in_a_loop, reference = (list(column) for column in zip(*times, strict=True))
         median = statistics.median(own)
         rows.append(
-            f"| {configuration} | {name} | {1000 * median:.0f} | {1000 * statistics.median(reference):.0f} "
+            f"| {configuration} | {name} | {1000 * median:.0f} | "
+            f"{1000 * statistics.median(reference):.0f} "
             f"| {ratio(own, reference)} | {flop_ratio:.2f} | {ratio(own, in_a_loop)} "
-            f"| {made.batch_size / median:.1f} | {memory(cls, roles, configuration, device):.0f} | {plain_memory:.0f} |"
+            f"| {made.batch_size / median:.1f} | {memory(cls, roles, configuration, device):.0f} "
+            f"| {plain_memory:.0f} |"
         )
     return rows
 
 
 def main() -> None:
     """Print the table."""
-    cpu.keep_freed_memory()  # as every trainer does when it begins to train; plain nnU-Net profits, too
+    # as every trainer does when it begins to train; plain nnU-Net profits, too
+    cpu.keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--configurations", nargs="+", default=["2d", "2d wide", "3d_fullres"], choices=list(SIZES))
+    parser.add_argument(
+        "--configurations", nargs="+", default=["2d", "2d wide", "3d_fullres"], choices=list(SIZES)
+    )
     parser.add_argument("--trainers", nargs="+", default=[], help="default: all")
     arguments = parser.parse_args()
     table = [
@@ -214,10 +267,12 @@ def main() -> None:
         for row in measure(name, arguments.trainers, arguments.steps, arguments.device)
     ]
     print(
-        f"\ntorch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, {arguments.steps} steps\n"
+        f"\ntorch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, "
+        f"{arguments.steps} steps\n"
     )
     print(
-        "| configuration | trainer | ms/step | nnU-Net ms/step | time ratio [quartiles] | FLOP ratio | engine overhead "
+        "| configuration | trainer | ms/step | nnU-Net ms/step | time ratio [quartiles] | FLOP "
+        "ratio | engine overhead "
         "| samples/s | MiB | nnU-Net MiB |"
     )
     print("|" + "---|" * 10)

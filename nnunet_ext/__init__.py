@@ -1,1 +1,3 @@
-"""nnunet_ext: segmentation with few or no target labels, as trainers that stock nnU-Net v2 commands find."""
+"""nnunet_ext: segmentation with few or no target labels, as trainers that stock nnU-Net v2 commands
+find.
+"""

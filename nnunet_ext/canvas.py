@@ -1,4 +1,5 @@
-"""The canvas of a figure: own Agg canvas, matplotlib's default style, PNG or PDF by the ending of the path.
+"""The canvas of a figure: own Agg canvas, matplotlib's default style, PNG or PDF by the ending of
+the path.
 
 No pyplot, hence no global state and no display. Matplotlib is imported inside.
 """
@@ -21,7 +22,9 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 
 
 def in_default_style(draw: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """nnU-Net's progress plot leaves seaborn's large fonts behind in the process; draw without them."""
+    """nnU-Net's progress plot leaves seaborn's large fonts behind in the process; draw without
+    them.
+    """
 
     @functools.wraps(draw)
     def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -54,7 +57,9 @@ def saved(figure: "Figure", path: Path) -> "Figure":
 
 
 def literal(name: object) -> str:
-    """A name as it is, also with dollar signs, or with the leading underscore that hides it in a legend."""
+    """A name as it is, also with dollar signs, or with the leading underscore that hides it in a
+    legend.
+    """
     text = str(name).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 

@@ -1,7 +1,8 @@
-"""How stock nnU-Net commands find the trainers: ``nnUNet_extTrainer`` gains one folder at interpreter start.
+"""How stock nnU-Net commands find the trainers: ``nnUNet_extTrainer`` gains one folder at
+interpreter start.
 
-The start-up file ``nnunet_ext.pth`` calls :func:`activate`. It runs in every Python process of the environment, so
-this module imports nothing but the standard library's cheapest.
+The start-up file ``nnunet_ext.pth`` calls :func:`activate`. It runs in every Python process of the
+environment, so this module imports nothing but the standard library's cheapest.
 """
 
 import os
@@ -17,9 +18,13 @@ def is_disabled() -> bool:
 
 
 def activate() -> None:
-    """Append our re-export folder to ``nnUNet_extTrainer``; what the user put there stays and is searched first."""
+    """Append our re-export folder to ``nnUNet_extTrainer``; what the user put there stays and is
+    searched first.
+    """
     if is_disabled():
         return
-    folders = [folder for folder in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if folder.strip()]
+    folders = [
+        folder for folder in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if folder.strip()
+    ]
     if TRAINER_FOLDER not in folders:
         os.environ[SEARCH_VARIABLE] = os.pathsep.join([*folders, TRAINER_FOLDER])

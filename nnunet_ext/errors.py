@@ -6,10 +6,11 @@ LONGEST_BEGINNING, LONGEST_END = 1200, 400  # characters; lists of thousands of 
 
 
 class InputError(Exception, SystemExit):
-    """Wrong input. The message is one line that names the file, what is wrong with it and what to do.
+    """Wrong input. The message is one line that names the file, what is wrong with it and what to
+    do.
 
-    It is a ``SystemExit``, too: where a trainer raises it inside a stock nnU-Net command, which catches nothing, Python
-    prints the line instead of a traceback and exits with 1.
+    It is a ``SystemExit``, too: where a trainer raises it inside a stock nnU-Net command, which
+    catches nothing, Python prints the line instead of a traceback and exits with 1.
     """
 
     def __init__(self, message: str) -> None:

@@ -1,8 +1,9 @@
-"""Names that stand for patients, studies and series: keyed hashes that only the owner of the key can trace back.
+"""Names that stand for patients, studies and series: keyed hashes that only the owner of the key
+can trace back.
 
-A plain hash of a patient number is found again in seconds by trying all numbers. HMAC with a secret key is not.
-The key lies in the user's own configuration folder. Equal input and equal key give equal names, so that a second run
-finds the cases of the first.
+A plain hash of a patient number is found again in seconds by trying all numbers. HMAC with a secret
+key is not. The key lies in the user's own configuration folder. Equal input and equal key give
+equal names, so that a second run finds the cases of the first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ OWNER_ONLY = 0o600
 
 
 def configuration_folder() -> Path:
-    """Return the user's own folder for settings of this package, made if absent, readable by the user only.
+    """Return the user's own folder for settings of this package, made if absent, readable by the
+    user only.
 
     Raises:
         InputError: it cannot be made.
@@ -42,13 +44,16 @@ def configuration_folder() -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be made ({error.strerror}); set {KEY_VARIABLE} to a file for the key of case names"
+            f"{folder}: cannot be made ({error.strerror}); set {KEY_VARIABLE} to a file for the "
+            f"key of case names"
         ) from error
     return folder
 
 
 def key_file() -> Path:
-    """Return the file of the key: what ``nnUNet_ext_key`` names, else ``key`` in :func:`configuration_folder`."""
+    """Return the file of the key: what ``nnUNet_ext_key`` names, else ``key`` in
+    :func:`configuration_folder`.
+    """
     chosen = os.environ.get(KEY_VARIABLE)
     return Path(chosen) if chosen else configuration_folder() / "key"
 
@@ -67,12 +72,14 @@ def read_key() -> bytes:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         raise InputError(
-            f"{path}: key of case names cannot be read or made ({error.strerror}); set {KEY_VARIABLE} to another file"
+            f"{path}: key of case names cannot be read or made ({error.strerror}); set "
+            f"{KEY_VARIABLE} to another file"
         ) from error
 
     if len(key) < KEY_BYTES:
         raise InputError(
-            f"{path}: holds {len(key)} bytes, a key has {KEY_BYTES}; restore it, or delete it for new names"
+            f"{path}: holds {len(key)} bytes, a key has {KEY_BYTES}; restore it, or delete it for "
+            f"new names"
         )
     if os.name == "posix" and mode & 0o077:
         raise InputError(f"{path}: others can read the key of case names; run: chmod 600 {path}")
@@ -84,7 +91,8 @@ def keyed_name(kind: str, *parts: str, key: bytes | None = None) -> str:
 
     Args:
         kind: what is named, such as ``patient``; the same text has another name as another kind.
-        parts: identifiers, such as a study's and a series' UID; ``("ab", "c")`` and ``("a", "bc")`` differ.
+        parts: identifiers, such as a study's and a series' UID; ``("ab", "c")`` and ``("a", "bc")``
+            differ.
         key: in place of the user's own.
 
     Raises:
@@ -96,7 +104,8 @@ def keyed_name(kind: str, *parts: str, key: bytes | None = None) -> str:
 
 
 def note_names(entries: Mapping[str, Mapping[str, str]], path: Path) -> None:
-    """Add what names stand for to a file of JSON lines that only its owner can read; known lines are not repeated.
+    """Add what names stand for to a file of JSON lines that only its owner can read; known lines
+    are not repeated.
 
     Args:
         entries: of each name, the identifiers behind it.
@@ -115,13 +124,17 @@ def note_names(entries: Mapping[str, Mapping[str, str]], path: Path) -> None:
             new = [line for line in lines if line not in known]
             file.write("".join(f"{line}\n" for line in new))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot note what case names stand for ({error}); choose another file") from error
+        raise InputError(
+            f"{path}: cannot note what case names stand for ({error}); choose another file"
+        ) from error
 
 
 def _make_key(path: Path) -> None:
     """Write a new key whole; where another process was faster, its key stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent)  # mode 0600, a name that nobody can guess
+    descriptor, unfinished = tempfile.mkstemp(
+        dir=path.parent
+    )  # mode 0600, a name that nobody can guess
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(KEY_BYTES))

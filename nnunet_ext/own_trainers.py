@@ -14,7 +14,9 @@ from nnunet_ext.discovery import SEARCH_VARIABLE, TRAINER_FOLDER
 if TYPE_CHECKING:
     from nnunet_ext.training.configured_trainer import ConfiguredTrainer
 
-USERS_MODULES = "nnunet_ext_users_trainers"  # before their names, which may be those of other modules
+USERS_MODULES = (
+    "nnunet_ext_users_trainers"  # before their names, which may be those of other modules
+)
 
 
 def trainers() -> dict[str, type[ConfiguredTrainer]]:
@@ -32,13 +34,19 @@ def trainers() -> dict[str, type[ConfiguredTrainer]]:
 
 
 def known_trainers() -> dict[str, type[ConfiguredTrainer]]:
-    """The trainers of the package, then those on its bases in the user's own folders of ``nnUNet_extTrainer``."""
+    """The trainers of the package, then those on its bases in the user's own folders of
+    ``nnUNet_extTrainer``.
+    """
     return {**trainers(), **users_trainers()}
 
 
 def users_trainers() -> dict[str, type[ConfiguredTrainer]]:
-    """Trainers that a user has built on the package's bases, by name; modules that fail are named on stderr."""
-    folders = [Path(text) for text in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if text.strip()]
+    """Trainers that a user has built on the package's bases, by name; modules that fail are named
+    on stderr.
+    """
+    folders = [
+        Path(text) for text in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if text.strip()
+    ]
     found: dict[str, type[ConfiguredTrainer]] = {}
     for folder in folders:
         if not folder.is_dir() or folder.resolve() == Path(TRAINER_FOLDER).resolve():
@@ -55,10 +63,16 @@ def _trainers_in(file: Path, folder: Path) -> dict[str, type[ConfiguredTrainer]]
     before = list(sys.path)
     sys.path.insert(0, str(folder))  # where nnU-Net lets its modules find each other
     try:
-        content = _module(file, f"{USERS_MODULES}.{file.relative_to(folder).with_suffix('').as_posix()}")
-    except Exception as error:  # the user's own code, of which nnU-Net would name the error when it comes to it
+        content = _module(
+            file, f"{USERS_MODULES}.{file.relative_to(folder).with_suffix('').as_posix()}"
+        )
+    except (
+        Exception
+    ) as error:  # the user's own code, of which nnU-Net would name the error when it comes to it
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        sys.stderr.write(f"note: {file}: its trainers are left out, it cannot be imported ({reason})\n")
+        sys.stderr.write(
+            f"note: {file}: its trainers are left out, it cannot be imported ({reason})\n"
+        )
         return {}
     finally:
         sys.path[:] = before

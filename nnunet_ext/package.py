@@ -6,7 +6,9 @@ DISTRIBUTION = "nnunetv2-ext"
 
 
 def made_by() -> str:
-    """Return ``nnunetv2-ext 0.1.0``; the version is unknown where the package runs from a source folder."""
+    """Return ``nnunetv2-ext 0.1.0``; the version is unknown where the package runs from a source
+    folder.
+    """
     try:
         version = importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:

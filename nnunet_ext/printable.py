@@ -5,9 +5,12 @@ from typing import TextIO
 
 _REPLACEMENT = "?"
 _LAYOUT = "\n\r\t"  # which programs print themselves; \r is how progress bars stay on their line
-_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction in which text is shown
+# change the direction in which text is shown
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _CONTROLS = [chr(code) for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc"]
-_SURROGATES = dict.fromkeys(range(55296, 57344), _REPLACEMENT)  # bytes of file names that are no text
+_SURROGATES = dict.fromkeys(
+    range(55296, 57344), _REPLACEMENT
+)  # bytes of file names that are no text
 
 _OF_A_LINE = {ord(sign): _REPLACEMENT for sign in (*_CONTROLS, *_TURNING)} | _SURROGATES
 _OF_A_STREAM = {code: sign for code, sign in _OF_A_LINE.items() if chr(code) not in _LAYOUT}

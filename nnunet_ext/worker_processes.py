@@ -14,8 +14,9 @@ def in_worker_processes(
 ) -> Iterator[tuple[Item, Result]]:
     """Each item with ``function(item)`` as it is done, in this process if one is enough.
 
-    ``function`` must be importable (or a ``functools.partial`` of such) and should return its errors: an exception
-    ends the iteration. Leaving the iteration, also by Ctrl-C, cancels what has not begun.
+    ``function`` must be importable (or a ``functools.partial`` of such) and should return its
+    errors: an exception ends the iteration. Leaving the iteration, also by Ctrl-C, cancels what has
+    not begun.
 
     Raises:
         InputError: a worker process died.
@@ -56,7 +57,9 @@ def on_dask_cluster(
     try:
         client = Client(address, timeout="5s")
     except (OSError, ValueError) as error:
-        raise InputError(f"--dask {address}: no scheduler answers there ({first_line(error)})") from error
+        raise InputError(
+            f"--dask {address}: no scheduler answers there ({first_line(error)})"
+        ) from error
     with client:
         futures = {client.submit(function, item, pure=False): item for item in items}
         for future in as_completed(futures):

@@ -1,4 +1,6 @@
-"""The losses of one training step, caught before anybody moves: for tests of who gets which gradient."""
+"""The losses of one training step, caught before anybody moves: for tests of who gets which
+gradient.
+"""
 
 from contextlib import nullcontext
 from typing import Any

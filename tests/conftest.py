@@ -1,4 +1,6 @@
-"""What all tests share: the environment, which each gets back as it was, and a folder for those of all workers."""
+"""What all tests share: the environment, which each gets back as it was, and a folder for those of
+all workers.
+"""
 
 import getpass
 import os
@@ -11,10 +13,13 @@ import pytest
 from nnunet_ext.keyed_names import KEY_VARIABLE
 from nnunet_ext.stock.commands import command_environment
 
-# Tests run beside each other, so each gets one thread; torch and the like read this when they are imported.
+# Tests run beside each other, so each gets one thread; torch and the like read this when they are
+# imported.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 # Of names that private data get: one for all workers, and never the user's own.
-os.environ.setdefault(KEY_VARIABLE, str(Path(tempfile.gettempdir(), f"nnunet_ext_test_key_{getpass.getuser()}")))
+os.environ.setdefault(
+    KEY_VARIABLE, str(Path(tempfile.gettempdir(), f"nnunet_ext_test_key_{getpass.getuser()}"))
+)
 os.environ |= command_environment(**dict.fromkeys(ONE_THREAD, "1"))
 
 

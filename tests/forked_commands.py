@@ -1,8 +1,10 @@
-"""Console scripts as forked processes: torch and the like are imported once per test process, not once per command.
+"""Console scripts as forked processes: torch and the like are imported once per test process, not
+once per command.
 
-Python's fork server does the work. It has imported :data:`SLOW_TO_IMPORT` and nothing that starts threads, so its
-children are as good as fresh interpreters. nnU-Net and this package are imported by each child, which therefore sees
-its own environment. Set ``REAL_COMMANDS=1`` to start a fresh interpreter for every command instead.
+Python's fork server does the work. It has imported :data:`SLOW_TO_IMPORT` and nothing that starts
+threads, so its children are as good as fresh interpreters. nnU-Net and this package are imported by
+each child, which therefore sees its own environment. Set ``REAL_COMMANDS=1`` to start a fresh
+interpreter for every command instead.
 """
 
 import multiprocessing
@@ -16,7 +18,15 @@ from pathlib import Path
 
 from nnunet_ext import discovery
 
-SLOW_TO_IMPORT = ["torch._dynamo", "SimpleITK", "nibabel", "seaborn", "skimage.measure", "sklearn", "timm"]
+SLOW_TO_IMPORT = [
+    "torch._dynamo",
+    "SimpleITK",
+    "nibabel",
+    "seaborn",
+    "skimage.measure",
+    "sklearn",
+    "timm",
+]
 FORKED = not os.environ.get("REAL_COMMANDS")
 TIMEOUT_SECONDS = 600
 
@@ -28,13 +38,18 @@ class Command:
     """A running console script of this environment, with its workers in a session of its own."""
 
     def __init__(
-        self, name: str, arguments: list[str], environment: dict[str, str], folder: Path, forked: bool = FORKED
+        self,
+        name: str,
+        arguments: list[str],
+        environment: dict[str, str],
+        folder: Path,
+        forked: bool = FORKED,
     ) -> None:
         file, self._output = tempfile.mkstemp(".txt", f"{name}_", folder)
         os.close(file)
         self._process = _SERVER.Process(
             target=_become, args=(name, arguments, environment, folder, self._output, forked)
-        )  # fmt: skip
+        )
         self._process.start()
 
     @property
@@ -63,7 +78,12 @@ class Command:
 
 
 def _become(
-    name: str, arguments: list[str], environment: dict[str, str], folder: Path, output: str, forked: bool
+    name: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    output: str,
+    forked: bool,
 ) -> None:
     """Turn this process into the console script."""
     os.setsid()
@@ -82,8 +102,11 @@ def _become(
 
     discovery.activate()  # as our start-up file does in a fresh interpreter
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    os.cpu_count = lambda: 1  # nnU-Net gives torch that many threads; from Python 3.13 on it is PYTHON_CPU_COUNT=1
-    # workers are forked, too, also where nnU-Net asks for spawned ones: there are no threads that a fork would lose
+    os.cpu_count = lambda: (
+        1
+    )  # nnU-Net gives torch that many threads; from Python 3.13 on it is PYTHON_CPU_COUNT=1
+    # workers are forked, too, also where nnU-Net asks for spawned ones: there are no threads that a
+    # fork would lose
     multiprocessing.set_start_method("fork", force=True)
     context._concrete_contexts["spawn"] = context._concrete_contexts["fork"]  # type: ignore[attr-defined]
     (entry,) = entry_points(group="console_scripts", name=name)

@@ -23,7 +23,8 @@ def write_model(
     features: tuple[int, ...] = (4, 8),
     spacing_mm: tuple[float, float, float] = (2.0, 1.0, 1.0),
 ) -> Path:
-    """Write a model of one configuration; equal arguments give equal weights, each fold has its own.
+    """Write a model of one configuration; equal arguments give equal weights, each fold has its
+    own.
 
     Returns:
         The folder ``Trainer__Plans__3d_fullres``.
@@ -43,7 +44,9 @@ def write_model(
     content = plans(3, patch_size, features=features)
     content["image_reader_writer"] = "SimpleITKIO"
     measured = {"mean": 0.0, "std": 300.0, "percentile_00_5": -1000.0, "percentile_99_5": 1000.0}
-    content["foreground_intensity_properties_per_channel"] = {str(index): measured for index in range(len(channels))}
+    content["foreground_intensity_properties_per_channel"] = {
+        str(index): measured for index in range(len(channels))
+    }
     configuration = content["configurations"][CONFIGURATION]
     configuration["spacing"] = list(spacing_mm)
     configuration["normalization_schemes"] = ["CTNormalization"] * len(channels)

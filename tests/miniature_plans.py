@@ -20,7 +20,9 @@ DATASET_JSON = {
 def architecture(dimension: int, features: list[int], residual: bool = False) -> dict[str, Any]:
     """The ``architecture`` entry of a configuration: nnU-Net's plain or residual encoder U-Net."""
     stages = len(features)
-    blocks = {"n_blocks_per_stage": [1] * stages} if residual else {"n_conv_per_stage": [2] * stages}
+    blocks = (
+        {"n_blocks_per_stage": [1] * stages} if residual else {"n_conv_per_stage": [2] * stages}
+    )
     return {
         "network_class_name": "dynamic_network_architectures.architectures.unet."
         + ("ResidualEncoderUNet" if residual else "PlainConvUNet"),
@@ -52,7 +54,9 @@ def plans(
     residual: bool = False,
     **nnunet_ext: Any,
 ) -> dict[str, Any]:
-    """Plans with one configuration, ``2d`` or ``3d_fullres``; keywords fill the ``nnunet_ext`` entry."""
+    """Plans with one configuration, ``2d`` or ``3d_fullres``; keywords fill the ``nnunet_ext``
+    entry.
+    """
     name = "2d" if dimension == 2 else "3d_fullres"
     resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     configuration = {
@@ -117,13 +121,19 @@ def batch(made: Any, roles: tuple[str, ...] = (), seed: int = 0) -> dict[str, An
     size, patch_size = made.batch_size, made.configuration_manager.patch_size
     scales = made._get_deep_supervision_scales() or [[1.0] * len(patch_size)]
     shapes = [[round(p * s) for p, s in zip(patch_size, scale, strict=True)] for scale in scales]
-    targets = [torch.randint(0, 2, (size, 1, *shape), generator=generator).short() for shape in shapes]
+    targets = [
+        torch.randint(0, 2, (size, 1, *shape), generator=generator).short() for shape in shapes
+    ]
 
     def images() -> torch.Tensor:
         return torch.randn(size, made.num_input_channels, *patch_size, generator=generator)
 
     target = targets if made.enable_deep_supervision else targets[0]
-    labelled: dict[str, Any] = {"data": images(), "target": target, "keys": [f"case_{i}" for i in range(size)]}
+    labelled: dict[str, Any] = {
+        "data": images(),
+        "target": target,
+        "keys": [f"case_{i}" for i in range(size)],
+    }
     labelled["forced"] = torch.arange(size) == size - 1  # as nnU-Net forces the last samples
     for role in roles:
         labelled[role] = {"data": images(), "keys": [f"{role}_{i}" for i in range(size)]}

@@ -1,4 +1,6 @@
-"""Tiny nnU-Net raw data sets, written directly: bright discs on noise, as PNG slices or NIfTI volumes."""
+"""Tiny nnU-Net raw data sets, written directly: bright discs on noise, as PNG slices or NIfTI
+volumes.
+"""
 
 import json
 from pathlib import Path
@@ -12,7 +14,9 @@ def disc(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """A mask with one ball; its slices are discs."""
     grid = np.meshgrid(*map(np.arange, shape), indexing="ij")
     center = [rng.uniform(0.3, 0.7) * size for size in shape]
-    return sum((axis - c) ** 2 for axis, c in zip(grid, center, strict=True)) < (0.2 * min(shape)) ** 2
+    return (
+        sum((axis - c) ** 2 for axis, c in zip(grid, center, strict=True)) < (0.2 * min(shape)) ** 2
+    )
 
 
 def write_raw(
@@ -25,7 +29,9 @@ def write_raw(
     labels: dict[str, int] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write a data set of 2D PNGs or, for three axes, NIfTI volumes of 1 x 1 x 2 mm; unlabelled ones go to imagesUn."""
+    """Write a data set of 2D PNGs or, for three axes, NIfTI volumes of 1 x 1 x 2 mm; unlabelled
+    ones go to imagesUn.
+    """
     rng = np.random.default_rng(seed)
     folder, ending = root / name, ".png" if len(shape) == 2 else ".nii.gz"
     images, label_folder = folder / ("imagesTr" if labelled else "imagesUn"), folder / "labelsTr"
@@ -34,7 +40,9 @@ def write_raw(
         mask = disc(shape, rng)
         for channel in range(channels):
             image = rng.normal(60, 12, shape) + 80 * mask
-            _write(image.clip(0, 255).astype(np.uint8), images / f"case_{i:02d}_{channel:04d}{ending}")
+            _write(
+                image.clip(0, 255).astype(np.uint8), images / f"case_{i:02d}_{channel:04d}{ending}"
+            )
         if labelled:
             label_folder.mkdir(exist_ok=True)
             _write(

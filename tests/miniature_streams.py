@@ -13,8 +13,11 @@ from nnunet_ext.training.streams.preprocessing import preprocess_stream
 from tests.miniature_plans import trainer
 
 
-def trainer_with_data(cls: type, root: Path, content: dict[str, Any], labelled: Path, **streams: Path) -> Any:
-    """An initialized trainer whose data lie preprocessed below ``root``; every labelled case is trained on.
+def trainer_with_data(
+    cls: type, root: Path, content: dict[str, Any], labelled: Path, **streams: Path
+) -> Any:
+    """An initialized trainer whose data lie preprocessed below ``root``; every labelled case is
+    trained on.
 
     Args:
         cls: trainer class.
@@ -30,7 +33,13 @@ def trainer_with_data(cls: type, root: Path, content: dict[str, Any], labelled: 
 
     for role, raw in streams.items():
         normalization = PlansEntry.from_plans(content).normalizations.get(role)
-        preprocess_stream(Stream.locate(role, raw.name, folder, configuration, normalization), raw, manager, name, 1)
+        preprocess_stream(
+            Stream.locate(role, raw.name, folder, configuration, normalization),
+            raw,
+            manager,
+            name,
+            1,
+        )
 
     own = Stream("general", labelled.name, (), folder / configuration.data_identifier)
     preprocess_stream(own, labelled, manager, name, 1)

@@ -1,4 +1,6 @@
-"""Stock nnU-Net finds the trainers after ``pip install``, without variables; uninstalling leaves nothing."""
+"""Stock nnU-Net finds the trainers after ``pip install``, without variables; uninstalling leaves
+nothing.
+"""
 
 import json
 import os
@@ -20,7 +22,8 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 import sys
 trainers = [find(name) for name in sys.argv[1:]]
 assert all(find(t.__name__) is t and pickle.loads(pickle.dumps(t)) is t for t in trainers)
-print(json.dumps({t.__name__: [t.__module__, sys.modules[t.__module__].__file__] for t in trainers}))
+places = {t.__name__: [t.__module__, sys.modules[t.__module__].__file__] for t in trainers}
+print(json.dumps(places))
 """
 
 
@@ -34,9 +37,21 @@ def bare_environment(**extra: str) -> dict[str, str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy so that no build folder stays behind."""
     folder = tmp_path_factory.mktemp("wheel")
-    run = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    run = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+    ]
     source = folder / "source"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
     files = [ROOT / name for name in tracked.split("\0") if name] or [
         f for f in ROOT.rglob("*") if ".venv" not in f.parts
     ]
@@ -51,29 +66,41 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fresh(tmp_path: Path, wheel: Path) -> Path:
-    """A new virtual environment with only our wheel; dependencies are borrowed from the running one."""
+    """A new virtual environment with only our wheel; dependencies are borrowed from the running
+    one.
+    """
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     python = environment / "bin" / "python"
     pip(python, "install", "--quiet", "--no-deps", str(wheel))
     (packages,) = environment.glob("lib/python*/site-packages")
     # path lines of a .pth do not run the borrowed folder's own .pth files
-    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+    borrowed = {
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("platlib"),
+        *site.getsitepackages(),
+    }
     (packages / "zz_borrowed.pth").write_text("\n".join(sorted(borrowed)))
     return python
 
 
 def pip(python: Path, *arguments: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "--python", str(python), *arguments], check=True, env=bare_environment()
+        [sys.executable, "-m", "pip", "--python", str(python), *arguments],
+        check=True,
+        env=bare_environment(),
     )
 
 
 def find(python: Path, *names: str, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(python), "-c", FIND, *names], capture_output=True, text=True, env=bare_environment(**extra), check=False,
+        [str(python), "-c", FIND, *names],
+        capture_output=True,
+        text=True,
+        env=bare_environment(**extra),
+        check=False,
         cwd="/",
-    )  # fmt: skip
+    )
 
 
 def test_installed_wheel_is_found_without_variables_and_removed_without_trace(fresh: Path) -> None:
@@ -85,7 +112,9 @@ def test_installed_wheel_is_found_without_variables_and_removed_without_trace(fr
         assert module.startswith("nnunet_ext.trainers.") and str(fresh.parents[1]) in file
 
     opted_out = find(fresh, "RelationDrivenTrainer", nnUNet_ext_disable="1")
-    assert opted_out.returncode != 0 and "Could not find requested nnunet trainer" in opted_out.stderr
+    assert (
+        opted_out.returncode != 0 and "Could not find requested nnunet trainer" in opted_out.stderr
+    )
 
     pip(fresh, "uninstall", "--quiet", "--yes", "nnunetv2-ext")
     (packages,) = fresh.parents[1].glob("lib/python*/site-packages")
@@ -100,11 +129,23 @@ def test_the_users_own_folder_stays_in_force_beside_ours(fresh: Path, tmp_path: 
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n\n"
         "class MyTrainer(nnUNetTrainer):\n    pass\n"
     )
-    code = FIND.replace("assert all", "0 and all")  # a class in a folder of the user's does not pickle: nnU-Net's way
+    code = FIND.replace(
+        "assert all", "0 and all"
+    )  # a class in a folder of the user's does not pickle: nnU-Net's way
     run = subprocess.run(
-        [str(fresh), "-c", code.replace("sys.modules[t.__module__].__file__", "''"), "MyTrainer", "PlainTrainer"],
-        capture_output=True, text=True, env=bare_environment(nnUNet_extTrainer=str(own)), check=False, cwd="/",
-    )  # fmt: skip
+        [
+            str(fresh),
+            "-c",
+            code.replace("sys.modules[t.__module__].__file__", "''"),
+            "MyTrainer",
+            "PlainTrainer",
+        ],
+        capture_output=True,
+        text=True,
+        env=bare_environment(nnUNet_extTrainer=str(own)),
+        check=False,
+        cwd="/",
+    )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout.splitlines()[-1])["MyTrainer"][0] == "mine"
 
@@ -114,7 +155,11 @@ def test_a_left_over_startup_file_is_harmless(tmp_path: Path) -> None:
     (tmp_path / "nnunet_ext.pth").write_text((ROOT / "nnunet_ext" / "nnunet_ext.pth").read_text())
     code = f"import site; site.addsitedir({str(tmp_path)!r}); print('started')"
     run = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+        [sys.executable, "-I", "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
     )
     assert run.stdout == "started\n" and run.stderr == ""
 
@@ -128,17 +173,24 @@ def test_activate_appends_once(given: str | None, monkeypatch: pytest.MonkeyPatc
     for _ in range(2):
         discovery.activate()
         assert os.environ["nnUNet_extTrainer"].split(os.pathsep) == [
-            *[folder for folder in (given or "").split(os.pathsep) if folder], discovery.TRAINER_FOLDER
-        ]  # fmt: skip
+            *[folder for folder in (given or "").split(os.pathsep) if folder],
+            discovery.TRAINER_FOLDER,
+        ]
 
 
 def test_the_search_folder_holds_one_module_and_importing_setup_does_nothing() -> None:
-    assert [p.name for p in Path(discovery.TRAINER_FOLDER).iterdir() if p.suffix == ".py"] == ["nnunet_ext_trainers.py"]
-    run = subprocess.run([sys.executable, "-c", "import setup"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [p.name for p in Path(discovery.TRAINER_FOLDER).iterdir() if p.suffix == ".py"] == [
+        "nnunet_ext_trainers.py"
+    ]
+    run = subprocess.run(
+        [sys.executable, "-c", "import setup"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert run.stdout == run.stderr == ""
 
 
-def test_enable_lists_the_startup_file_for_uninstall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enable_lists_the_startup_file_for_uninstall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = tmp_path / "x.dist-info" / "RECORD"
     record.parent.mkdir()
     record.write_text("nnunet_ext/__init__.py,,\n")
@@ -193,7 +245,12 @@ class TestDoctor:
         ],
     )
     def test_each_problem_has_its_mend(
-        self, variable: str, value: str, mend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self,
+        variable: str,
+        value: str,
+        mend: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         monkeypatch.setenv(variable, value)
         code, printed = self.examine(capsys)

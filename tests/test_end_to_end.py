@@ -1,4 +1,6 @@
-"""Every trainer through stock nnU-Net commands: plan, train, kill, resume, predict, zip out and in, predict again."""
+"""Every trainer through stock nnU-Net commands: plan, train, kill, resume, predict, zip out and in,
+predict again.
+"""
 
 import json
 import re
@@ -34,7 +36,9 @@ RUNS += [(name, "3d_fullres") for name in THREE_D]
 
 @pytest.fixture(scope="session")
 def slices(shared_folder: Path) -> Workplace:
-    """2d: see :func:`tests.workplace.prepared_slices`; only its data are used, a test has results of its own."""
+    """2d: see :func:`tests.workplace.prepared_slices`; only its data are used, a test has results
+    of its own.
+    """
     return prepared_slices(shared_folder / "slices", FEW_STEPS)
 
 
@@ -53,12 +57,16 @@ def test_train_kill_resume_predict_export_import_predict(
 
 
 def test_in_fresh_interpreters_with_workers(slices: Workplace, tmp_path: Path) -> None:
-    """As a user runs it: nothing is imported before, nnU-Net's loaders and pools have processes of their own."""
+    """As a user runs it: nothing is imported before, nnU-Net's loaders and pools have processes of
+    their own.
+    """
     whole_run("PlainTrainer", "2d", Workplace(tmp_path, slices, forked=False))
 
 
 def whole_run(trainer: str, configuration: str, place: Workplace) -> None:
-    """From the plans to predictions by an imported model; the killed training ends as one that was not."""
+    """From the plans to predictions by an imported model; the killed training ends as one that was
+    not.
+    """
     train = ("nnUNetv2_train", 120, configuration, 0, "-tr", trainer, "-device", "cpu")
     which = ("-d", 120, "-c", configuration, "-f", 0, "-tr", trainer)
     fold = place.fold(DATASET, trainer, configuration)
@@ -82,7 +90,9 @@ def whole_run(trainer: str, configuration: str, place: Workplace) -> None:
 
 
 def begin_and_kill(place: Workplace, train: tuple, fold: Path) -> None:
-    """Start the training and kill it after its first epoch; where it asks for a first stage, that comes before."""
+    """Start the training and kill it after its first epoch; where it asks for a first stage, that
+    comes before.
+    """
     begun = (fold / "checkpoint_latest.pth").is_file
     training = place.start(*train)
     if not kill_when(training, begun):
@@ -130,12 +140,24 @@ def predictions(folder: Path) -> dict[str, np.ndarray]:
     return {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files}
 
 
-def test_every_output_of_a_network_without_decoder_is_trained(slices: Workplace, tmp_path: Path) -> None:
-    """By a trainer in a folder of the user's own; nnU-Net's start hooks have been through the network."""
+def test_every_output_of_a_network_without_decoder_is_trained(
+    slices: Workplace, tmp_path: Path
+) -> None:
+    """By a trainer in a folder of the user's own; nnU-Net's start hooks have been through the
+    network.
+    """
     place = Workplace(tmp_path, slices)
     folder = Path(__file__).with_name("extra_trainers")
     place.run(
-        "nnUNetv2_train", 120, "2d", 0, "-tr", "MultiOutputTrainer", "-device", "cpu", nnUNet_extTrainer=str(folder)
+        "nnUNetv2_train",
+        120,
+        "2d",
+        0,
+        "-tr",
+        "MultiOutputTrainer",
+        "-device",
+        "cpu",
+        nnUNet_extTrainer=str(folder),
     )
     fold = place.fold(DATASET, "MultiOutputTrainer", "2d")
     last = json.loads((fold / "gradients_2.json").read_text())
@@ -143,7 +165,9 @@ def test_every_output_of_a_network_without_decoder_is_trained(slices: Workplace,
 
 
 def test_two_processes_under_torchrun(slices: Workplace, tmp_path: Path) -> None:
-    """Labelled and further streams, training and validation are shared; the label-free checkpoint predicts."""
+    """Labelled and further streams, training and validation are shared; the label-free checkpoint
+    predicts.
+    """
     place = Workplace(tmp_path, slices)
     pretrain(place, "2d")
     train = Path(sys.executable).parent / "nnUNetv2_ext_train"  # torchrun would look for it in PATH
@@ -151,8 +175,21 @@ def test_two_processes_under_torchrun(slices: Workplace, tmp_path: Path) -> None
     launch = ("torchrun", "--standalone", "--nproc_per_node", 2, "--no-python", *command)
 
     output = place.run(*launch)
-    assert "]), rank 0" in output and "]), rank 1" in output and "Mean Validation Dice" in output  # cases predicted
-    which = ("-d", 120, "-c", "2d", "-f", "all", "-tr", "RelationDrivenTrainer", "-chk", "checkpoint_labelfree.pth")
+    assert (
+        "]), rank 0" in output and "]), rank 1" in output and "Mean Validation Dice" in output
+    )  # cases predicted
+    which = (
+        "-d",
+        120,
+        "-c",
+        "2d",
+        "-f",
+        "all",
+        "-tr",
+        "RelationDrivenTrainer",
+        "-chk",
+        "checkpoint_labelfree.pth",
+    )
     place.predict(tmp_path / "predicted", *which)
     assert predictions(tmp_path / "predicted")
 
@@ -160,16 +197,33 @@ def test_two_processes_under_torchrun(slices: Workplace, tmp_path: Path) -> None
     assert refused.wait() != 0 and "error: torchrun starts the processes" in refused.output
 
 
-def test_first_stage_ensembles_and_the_best_configuration(slices: Workplace, tmp_path: Path) -> None:
-    """What GeneralPretrainTrainer learnt is where RelationDrivenTrainer starts; nnU-Net ensembles it with others."""
+def test_first_stage_ensembles_and_the_best_configuration(
+    slices: Workplace, tmp_path: Path
+) -> None:
+    """What GeneralPretrainTrainer learnt is where RelationDrivenTrainer starts; nnU-Net ensembles
+    it with others.
+    """
     place = Workplace(tmp_path, slices)
     first_stage = pretrain(place, "2d")
     both = ("PlainTrainer", "RelationDrivenTrainer")
-    trained = [place.run("nnUNetv2_train", 120, "2d", 3, "-tr", name, "-device", "cpu", "--npz") for name in both]
+    trained = [
+        place.run("nnUNetv2_train", 120, "2d", 3, "-tr", name, "-device", "cpu", "--npz")
+        for name in both
+    ]
     assert f"The general encoder starts from {first_stage}" in trained[1]
     fold = place.fold(DATASET, "RelationDrivenTrainer", "2d", "3")
-    for name in ("training_terms.csv", "training_terms.png", "relation_matrices.npz", "relation_matrices.png"):
+    for name in (
+        "training_terms.csv",
+        "training_terms.png",
+        "relation_matrices.npz",
+        "relation_matrices.png",
+    ):
         assert (fold / name).stat().st_size > 0
 
-    output = place.run("nnUNetv2_find_best_configuration", 120, "-tr", *both, "-c", "2d", "-f", 3, "-np", 1)
-    assert "ensemble___PlainTrainer__nnUNetPlans__2d___RelationDrivenTrainer__nnUNetPlans__2d" in output
+    output = place.run(
+        "nnUNetv2_find_best_configuration", 120, "-tr", *both, "-c", "2d", "-f", 3, "-np", 1
+    )
+    assert (
+        "ensemble___PlainTrainer__nnUNetPlans__2d___RelationDrivenTrainer__nnUNetPlans__2d"
+        in output
+    )

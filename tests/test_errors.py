@@ -8,7 +8,9 @@ from nnunet_ext.errors import InputError
 
 
 def test_uncaught_it_is_one_line_and_exit_code_1() -> None:
-    code = "from nnunet_ext.errors import InputError; raise InputError('a.png: is empty; remove it')"
+    code = (
+        "from nnunet_ext.errors import InputError; raise InputError('a.png: is empty; remove it')"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (1, "error: a.png: is empty; remove it\n")
 

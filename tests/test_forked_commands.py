@@ -19,7 +19,9 @@ COMMANDS = {
 def test_it_ends_as_in_a_fresh_interpreter(how: str, tmp_path: Path) -> None:
     code, line = COMMANDS[how]
     name, *arguments = line.split()
-    forked, fresh = (Workplace(tmp_path, forked=forked).start(name, *arguments) for forked in (True, False))
+    forked, fresh = (
+        Workplace(tmp_path, forked=forked).start(name, *arguments) for forked in (True, False)
+    )
     assert forked.wait() == fresh.wait() == code
     assert forked.output.splitlines()[-1] == fresh.output.splitlines()[-1]
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.keyed_names import KEY_VARIABLE, configuration_folder, key_file, keyed_name, note_names, read_key
+from nnunet_ext.keyed_names import (
+    KEY_VARIABLE,
+    configuration_folder,
+    key_file,
+    keyed_name,
+    note_names,
+    read_key,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -45,4 +45,8 @@ def test_places_that_nobody_can_open_are_one_line(path: str, tmp_path, capsys) -
     with pytest.raises(SystemExit) as ended:
         work_entry([])
     lines = capsys.readouterr().err.splitlines()
-    assert ended.value.code == 1 and len(lines) == 1 and lines[0].startswith("nnUNetv2_ext_work: error: ")
+    assert (
+        ended.value.code == 1
+        and len(lines) == 1
+        and lines[0].startswith("nnUNetv2_ext_work: error: ")
+    )

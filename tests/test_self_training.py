@@ -1,4 +1,6 @@
-"""Self-training and the split of the target through stock commands: train, label, plan, train again."""
+"""Self-training and the split of the target through stock commands: train, label, plan, train
+again.
+"""
 
 import json
 from pathlib import Path
@@ -31,24 +33,40 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 def train(place: Workplace, dataset: int) -> None:
-    place.run("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "2d", "-np", 1, "--verify_dataset_integrity")
+    place.run(
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        dataset,
+        "-c",
+        "2d",
+        "-np",
+        1,
+        "--verify_dataset_integrity",
+    )
     place.run("nnUNetv2_ext_configure", "-d", dataset, "--set", *SETTINGS)
     place.run("nnUNetv2_train", dataset, "2d", 0, "-tr", "PlainTrainer", "-device", "cpu")
 
 
 def labels(dataset: Path) -> dict[str, np.ndarray]:
-    return {path.name: np.asarray(Image.open(path)) for path in sorted((dataset / "labelsTr").iterdir())}
+    return {
+        path.name: np.asarray(Image.open(path)) for path in sorted((dataset / "labelsTr").iterdir())
+    }
 
 
 def test_one_round_ends_in_a_model_that_validates_on_true_labels(place: Workplace) -> None:
     output = place.run("nnUNetv2_ext_pseudo_label", *MODEL, "-o", 130, *ROUND)
-    assert "6 target cases: 6 kept" in output and "5 labelled cases of Dataset120_Source; only these validate" in output
+    assert (
+        "6 target cases: 6 kept" in output
+        and "5 labelled cases of Dataset120_Source; only these validate" in output
+    )
     made = place.folders["nnUNet_raw"] / "Dataset130_PseudoLabels"
     written = labels(made)
     assert len(written) == 11
     pseudo = np.stack([label for name, label in written.items() if name.startswith("pseudo_")])
     assert set(np.unique(pseudo)) <= {0, 1, 2}
-    assert len(pd.read_csv(made / "pseudo_labels.csv")) == 6 and (made / "pseudo_labels.png").is_file()
+    assert (
+        len(pd.read_csv(made / "pseudo_labels.csv")) == 6 and (made / "pseudo_labels.png").is_file()
+    )
 
     train(place, 130)
     fold = place.fold("Dataset130_PseudoLabels", "PlainTrainer", "2d")
@@ -60,7 +78,16 @@ def test_one_round_ends_in_a_model_that_validates_on_true_labels(place: Workplac
 def test_a_killed_round_is_finished_by_the_same_command(place: Workplace) -> None:
     """And has the labels of a round that was not killed."""
     raw = place.folders["nnUNet_raw"]
-    command = ("nnUNetv2_ext_pseudo_label", *MODEL, "-o", 131, "--name", "Killed", "--pseudo-only", *ROUND)
+    command = (
+        "nnUNetv2_ext_pseudo_label",
+        *MODEL,
+        "-o",
+        131,
+        "--name",
+        "Killed",
+        "--pseudo-only",
+        *ROUND,
+    )
     predicted = raw / ".Dataset131_Killed.unfinished" / "predicted"
     kill_when(place.start(*command), lambda: any(predicted.glob("*.npz")))
     if not (raw / "Dataset131_Killed").exists():
@@ -73,6 +100,8 @@ def test_a_killed_round_is_finished_by_the_same_command(place: Workplace) -> Non
 
 
 def test_the_target_is_split_into_easy_and_hard(place: Workplace) -> None:
-    output = place.run("nnUNetv2_ext_split_target", *MODEL, "-o", 140, "--hard", 141, "--easy", 0.67)
+    output = place.run(
+        "nnUNetv2_ext_split_target", *MODEL, "-o", 140, "--hard", 141, "--easy", 0.67
+    )
     assert "4 easy cases with pseudo-labels, 2 hard ones without" in output
     assert len(labels(place.folders["nnUNet_raw"] / "Dataset140_Target-easy")) == 4

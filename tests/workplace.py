@@ -13,24 +13,39 @@ from tests.forked_commands import FORKED, TIMEOUT_SECONDS, Command
 from tests.miniature_raw import write_raw
 
 DATASET = "Dataset120_Infection"
-FEW_STEPS = ["num_epochs=3", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "save_every=1"]
+FEW_STEPS = [
+    "num_epochs=3",
+    "num_iterations_per_epoch=2",
+    "num_val_iterations_per_epoch=1",
+    "save_every=1",
+]
 
 
 class Workplace:
-    """nnU-Net's three folders and the commands of this environment; results on the data of another place if given."""
+    """nnU-Net's three folders and the commands of this environment; results on the data of another
+    place if given.
+    """
 
     def __init__(self, root: Path, data: "Workplace | None" = None, forked: bool = FORKED) -> None:
         self.root = root
         self.forked = forked
-        self.folders = {name: root / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+        self.folders = {
+            name: root / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        }
         if data:
-            self.folders |= {name: data.folders[name] for name in ("nnUNet_raw", "nnUNet_preprocessed")}
+            self.folders |= {
+                name: data.folders[name] for name in ("nnUNet_raw", "nnUNet_preprocessed")
+            }
         for folder in self.folders.values():
             folder.mkdir(parents=True, exist_ok=True)
 
     def environment(self, **extra: str) -> dict[str, str]:
         mine = command_environment()
-        plain = {name: mine[name] for name in mine if not name.startswith("nnUNet") or name == KEY_VARIABLE}
+        plain = {
+            name: mine[name]
+            for name in mine
+            if not name.startswith("nnUNet") or name == KEY_VARIABLE
+        }
         folders = {name: str(folder) for name, folder in self.folders.items()}
         workers = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
         return {**plain, **folders, **workers, "OMP_NUM_THREADS": "1", **extra}
@@ -57,10 +72,26 @@ class Workplace:
         images = raw / "imagesTs" if (raw / "imagesTs").is_dir() else raw / "imagesTr"
         processes = 0 if self.forked else 1
         pools = ("-npp", processes, "-nps", processes)
-        self.run("nnUNetv2_predict", "-i", images, "-o", output, "-device", "cpu", "--disable_tta", *pools, *which)
+        self.run(
+            "nnUNetv2_predict",
+            "-i",
+            images,
+            "-o",
+            output,
+            "-device",
+            "cpu",
+            "--disable_tta",
+            *pools,
+            *which,
+        )
 
     def fold(self, dataset: str, trainer: str, configuration: str, fold: str = "0") -> Path:
-        return self.folders["nnUNet_results"] / dataset / f"{trainer}__nnUNetPlans__{configuration}" / f"fold_{fold}"
+        return (
+            self.folders["nnUNet_results"]
+            / dataset
+            / f"{trainer}__nnUNetPlans__{configuration}"
+            / f"fold_{fold}"
+        )
 
 
 def miniature_settings() -> list[str]:
@@ -73,7 +104,8 @@ def miniature_settings() -> list[str]:
 
 
 def prepared_slices(root: Path, settings: list[str]) -> Workplace:
-    """2d: converted phantom downloads, planned and configured; labelled 120, general 6, unlabelled and target 121.
+    """2d: converted phantom downloads, planned and configured; labelled 120, general 6, unlabelled
+    and target 121.
 
     The first process that comes prepares them, others wait for it.
     """
@@ -87,20 +119,55 @@ def prepared_slices(root: Path, settings: list[str]) -> Workplace:
 
 
 def _prepare_slices(place: Workplace, settings: list[str]) -> None:
-    covid = write_covid_semiseg(place.root / "covid", n_labelled=6, n_test=2, n_unlabeled=4, size=64)
+    covid = write_covid_semiseg(
+        place.root / "covid", n_labelled=6, n_test=2, n_unlabeled=4, size=64
+    )
     lung = write_msd_lung(place.root, n_train=2, n_test=0, shape=(64, 64, 8))
 
-    place.run("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", 120, "--name", "Infection")
-    place.run("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", 121, "--unlabeled", "--name", "Unlabeled")
+    place.run(
+        "nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", 120, "--name", "Infection"
+    )
+    place.run(
+        "nnUNetv2_ext_convert",
+        "COVID-SemiSeg",
+        "-i",
+        covid,
+        "-d",
+        121,
+        "--unlabeled",
+        "--name",
+        "Unlabeled",
+    )
     place.run("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", 6)
 
     streams = ("--general", 6, "--unlabeled", 121, "--target_domain", 121)
-    place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "2d", "-np", 1, "--verify_dataset_integrity")
-    place.run("nnUNetv2_ext_configure", "-d", 120, *streams, "-np", 1, "--set", *settings, *miniature_settings())
+    place.run(
+        "nnUNetv2_plan_and_preprocess",
+        "-d",
+        120,
+        "-c",
+        "2d",
+        "-np",
+        1,
+        "--verify_dataset_integrity",
+    )
+    place.run(
+        "nnUNetv2_ext_configure",
+        "-d",
+        120,
+        *streams,
+        "-np",
+        1,
+        "--set",
+        *settings,
+        *miniature_settings(),
+    )
 
 
 def prepared_volumes(root: Path, settings: list[str]) -> Workplace:
-    """3d_fullres: tiny volumes, written directly; labelled 120, general 6, unlabelled and of another domain 121."""
+    """3d_fullres: tiny volumes, written directly; labelled 120, general 6, unlabelled and of
+    another domain 121.
+    """
     place = Workplace(root)
     raw = place.folders["nnUNet_raw"]
     write_raw(raw, DATASET, 5, (16, 32, 32))
@@ -109,7 +176,17 @@ def prepared_volumes(root: Path, settings: list[str]) -> Workplace:
 
     place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "3d_fullres", "-np", 1)
     streams = ("--general", 6, "--unlabeled", 121, "--target_domain", 121)
-    place.run("nnUNetv2_ext_configure", "-d", 120, *streams, "-np", 1, "--set", *settings, *miniature_settings())
+    place.run(
+        "nnUNetv2_ext_configure",
+        "-d",
+        120,
+        *streams,
+        "-np",
+        1,
+        "--set",
+        *settings,
+        *miniature_settings(),
+    )
     return place
 
 
@@ -121,7 +198,9 @@ def pretrain(place: Workplace, configuration: str) -> Path:
 
 
 def kill_when(command: Command, condition: Callable[[], bool]) -> bool:
-    """SIGKILL the training and its workers as soon as the condition holds; False where it ended before."""
+    """SIGKILL the training and its workers as soon as the condition holds; False where it ended
+    before.
+    """
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         if not command.running:

@@ -1,4 +1,6 @@
-"""What the DICOM files of a folder hold, for people: series, geometry, values, oddities. Nothing of the patients."""
+"""What the DICOM files of a folder hold, for people: series, geometry, values, oddities. Nothing of
+the patients.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ MANY = 5  # values or oddities that are listed
 
 @dataclass
 class SeriesGroup:
-    """The series of one modality; ``counts`` has a counter per property, ``oddities`` counts lines."""
+    """The series of one modality; ``counts`` has a counter per property, ``oddities`` counts
+    lines.
+    """
 
     modality: str
     slices: list[Slice] = field(default_factory=list)
@@ -63,7 +67,9 @@ def _describe(group: SeriesGroup) -> None:
     from nnunet_ext.dicom.reading.headers import uid_name
 
     for item in group.slices:
-        group.counts["transfer syntax (images)"][uid_name(item.transfer_syntax) or "none given"] += 1
+        group.counts["transfer syntax (images)"][
+            uid_name(item.transfer_syntax) or "none given"
+        ] += 1
     frames = {item.path for item in group.slices if item.frame is not None}
     if frames:
         group.oddities.add("multi-frame files", len(frames))
@@ -103,7 +109,9 @@ def _read(group: SeriesGroup, sample: int | None) -> None:
             group.oddities.add(_nameless(str(error), [item]) or "a slice does not fit into memory")
             continue
         low, high = float(pixels.values.min()), float(pixels.values.max())
-        group.range = (min(low, group.range[0]), max(high, group.range[1])) if group.range else (low, high)
+        group.range = (
+            (min(low, group.range[0]), max(high, group.range[1])) if group.range else (low, high)
+        )
         group.read += 1
         group.counts["unit (of slices read)"][pixels.unit] += 1
         for remark in pixels.remarks:
@@ -123,7 +131,9 @@ def lines_of(scan: Scan, folder: Path, sample: int | None) -> list[str]:
         lines += _lines_of_group(group)
     if scan.damaged:
         lines.append(f"DICOM files that cannot be read: {len(scan.damaged)}")
-        lines += _first_ones(f"  odd: {line.removeprefix(f'{folder}/')}" for line in scan.damaged.values())
+        lines += _first_ones(
+            f"  odd: {line.removeprefix(f'{folder}/')}" for line in scan.damaged.values()
+        )
     return lines
 
 
@@ -131,7 +141,8 @@ def _lines_of_group(group: SeriesGroup) -> list[str]:
     series = {(item.patient_id, item.study_uid, item.series_uid) for item in group.slices}
     patients = len({item.patient_id for item in group.slices})
     lines = [
-        f"DICOM {group.modality or 'without modality'}: {len(group.slices)} images, {len(series)} series, "
+        f"DICOM {group.modality or 'without modality'}: {len(group.slices)} images, {len(series)} "
+        f"series, "
         f"{patients} patients"
     ]
     if group.accepted:
@@ -139,7 +150,9 @@ def _lines_of_group(group: SeriesGroup) -> list[str]:
         lines.append(f"  volumes: {len(group.accepted)} ({slices} images)")
     lines += [property_line(name, counter) for name, counter in group.counts.items()]
     if group.range:
-        lines.append(f"  range: {group.range[0]:g} to {group.range[1]:g} (of {group.read} slices read)")
+        lines.append(
+            f"  range: {group.range[0]:g} to {group.range[1]:g} (of {group.read} slices read)"
+        )
     left_out: Counter[str] = Counter()
     images: Counter[str] = Counter()
     for reject in group.rejected:
@@ -147,18 +160,26 @@ def _lines_of_group(group: SeriesGroup) -> list[str]:
         left_out[reason] += 1
         images[reason] += len(reject.slices)
     lines += _first_ones(
-        f"  left out: {count} ({images[reason]} images): {reason}" for reason, count in left_out.most_common()
+        f"  left out: {count} ({images[reason]} images): {reason}"
+        for reason, count in left_out.most_common()
     )
-    return lines + _first_ones(f"  odd: {count} {what}" for what, count in group.oddities.most_common())
+    return lines + _first_ones(
+        f"  odd: {count} {what}" for what, count in group.oddities.most_common()
+    )
 
 
 def property_line(name: str, counter: Counter[str]) -> str:
     """The commonest values of a property, with their number where there are several."""
-    common = [f"{value} ({number})" if len(counter) > 1 else value for value, number in counter.most_common(4)]
+    common = [
+        f"{value} ({number})" if len(counter) > 1 else value
+        for value, number in counter.most_common(4)
+    ]
     more = f", and {len(counter) - 4} more" if len(counter) > 4 else ""
     return f"  {name}: {', '.join(common)}{more}"
 
 
 def _first_ones(lines: Iterable[str]) -> list[str]:
     every = list(lines)
-    return every[:MANY] + ([f"  and {len(every) - MANY} more such lines"] if len(every) > MANY else [])
+    return every[:MANY] + (
+        [f"  and {len(every) - MANY} more such lines"] if len(every) > MANY else []
+    )

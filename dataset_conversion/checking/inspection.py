@@ -1,4 +1,6 @@
-"""What lies in a folder: the data set it looks like, and what a converter needs to know of its files."""
+"""What lies in a folder: the data set it looks like, and what a converter needs to know of its
+files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ import numpy as np
 from dataset_conversion.checking.dicom_inspection import lines_of, property_line
 from dataset_conversion.converter import Converter, Part
 from dataset_conversion.datasets import converters
-from dataset_conversion.reading.dicom_cases import DICOM_ENDINGS, DicomConverter, headers_below, sharing
+from dataset_conversion.reading.dicom_cases import (
+    DICOM_ENDINGS,
+    DicomConverter,
+    headers_below,
+    sharing,
+)
 from dataset_conversion.reading.download_folder import is_hidden, natural_key
 from dataset_conversion.reading.label_values import distinct_values
 from dataset_conversion.reading.nifti_cases import intensity_unit
@@ -34,7 +41,9 @@ DEPTH = 12
 
 @dataclass
 class Group:
-    """Files of one kind in one folder; ``counts`` has a counter per property, ``ranges`` the extremes."""
+    """Files of one kind in one folder; ``counts`` has a counter per property, ``ranges`` the
+    extremes.
+    """
 
     folder: str
     kind: str
@@ -51,7 +60,9 @@ class Group:
 
 @dataclass
 class Match:
-    """A data set that a folder looks like: cases by part with its default options, or why there are none."""
+    """A data set that a folder looks like: cases by part with its default options, or why there are
+    none.
+    """
 
     converter: Converter
     parts: dict[Part, int]
@@ -61,8 +72,8 @@ class Match:
 def recognised(folder: Path, scan: Scan | None = None) -> list[Match]:
     """Data sets that the folder looks like.
 
-    NIfTI files and pictures are known by their names, so what finds cases is a match. DICOM files are alike, so a
-    converter of them is only asked for cases where it recognises the collection.
+    NIfTI files and pictures are known by their names, so what finds cases is a match. DICOM files
+    are alike, so a converter of them is only asked for cases where it recognises the collection.
 
     Args:
         folder: of the download.
@@ -74,7 +85,9 @@ def recognised(folder: Path, scan: Scan | None = None) -> list[Match]:
             converter = kind(folder)
             dicom = isinstance(converter, DicomConverter)
             try:
-                if isinstance(converter, DicomConverter) and not converter.recognises(scan.slices if scan else []):
+                if isinstance(converter, DicomConverter) and not converter.recognises(
+                    scan.slices if scan else []
+                ):
                     continue
                 cases = converter.find_cases().cases
             except InputError as error:
@@ -88,7 +101,9 @@ def recognised(folder: Path, scan: Scan | None = None) -> list[Match]:
 
 @dataclass
 class Inspection:
-    """What a folder holds. ``others`` counts hidden and other files; ``dicom`` are lines about its DICOM files."""
+    """What a folder holds. ``others`` counts hidden and other files; ``dicom`` are lines about its
+    DICOM files.
+    """
 
     groups: list[Group]
     others: Counter[str]
@@ -101,7 +116,8 @@ def inspect(folder: Path, sample: int | None) -> Inspection:
 
     Args:
         folder: to look into, to a depth of 12.
-        sample: read the voxels of so many files, or DICOM slices, per group, evenly spread; None: of all.
+        sample: read the voxels of so many files, or DICOM slices, per group, evenly spread; None:
+            of all.
 
     Raises:
         InputError: no such folder.
@@ -152,14 +168,18 @@ def _files(folder: Path, depth: int, others: Counter[str]) -> Iterable[Path]:
                 others["folders named like a file"] += 1
             if depth:
                 yield from _files(Path(entry.path), depth - 1, others)
-        elif Path(entry.path).is_file():  # of a link that leads nowhere, the entry's own method may raise
+        elif Path(
+            entry.path
+        ).is_file():  # of a link that leads nowhere, the entry's own method may raise
             yield Path(entry.path)
         elif entry.is_symlink():
             others["links that lead to no file"] += 1
 
 
 def _kind(file: Path) -> str:
-    """By content, because endings get lost: NIfTI, DICOM, picture, or the ending of anything else."""
+    """By content, because endings get lost: NIfTI, DICOM, picture, or the ending of anything
+    else.
+    """
     try:
         with file.open("rb") as stream:
             start = stream.read(352)
@@ -174,7 +194,11 @@ def _kind(file: Path) -> str:
         return "NIfTI"
     if start[:2] == b"\x1f\x8b" and _unzipped(file)[344:347] == b"n+1":
         return "NIfTI"
-    return "picture" if name.endswith(PICTURE_ENDINGS) else f"*{file.suffix.lower() or ' without ending'}"
+    return (
+        "picture"
+        if name.endswith(PICTURE_ENDINGS)
+        else f"*{file.suffix.lower() or ' without ending'}"
+    )
 
 
 def _unzipped(file: Path) -> bytes:
@@ -190,7 +214,11 @@ def _unzipped(file: Path) -> bytes:
 
 def _describe(group: Group, sample: int | None) -> None:
     count = len(group.files)
-    wanted = range(count) if sample is None else {round(i) for i in np.linspace(0, count - 1, min(sample, count))}
+    wanted = (
+        range(count)
+        if sample is None
+        else {round(i) for i in np.linspace(0, count - 1, min(sample, count))}
+    )
     for index, file in enumerate(group.files):
         try:
             if group.kind == "NIfTI":
@@ -215,7 +243,10 @@ def _describe_volume(group: Group, file: Path, with_voxels: bool) -> None:
         group.oddities.append(f"{file.name}: voxel size 1x1x1 mm, perhaps lost")
     if len(volume.shape) >= 3:
         if axial_axis(volume.affine) != 2:
-            group.oddities.append(f"{file.name}: axis {axial_axis(volume.affine)} runs from feet to head, not the last")
+            group.oddities.append(
+                f"{file.name}: axis {axial_axis(volume.affine)} runs from feet to head, not the "
+                f"last"
+            )
         try:
             right_angled(volume.affine, volume.shape[:3])
         except InputError:
@@ -225,7 +256,8 @@ def _describe_volume(group: Group, file: Path, with_voxels: bool) -> None:
 
 
 def _is_default(volume: Any) -> bool:
-    """Whether the geometry is what programs write that know none: 1 mm, axes along the patient's, at the origin.
+    """Whether the geometry is what programs write that know none: 1 mm, axes along the patient's,
+    at the origin.
 
     A volume that was resampled to 1 mm has a place of its own.
     """
@@ -276,13 +308,22 @@ def advice(inspection: Inspection, folder: Path) -> list[str]:
     lines = []
     for match in inspection.matches:
         name = match.converter.name
-        counts = ", ".join(f"{number} in images{part}" for part, number in sorted(match.parts.items()))
-        lines.append(f"looks like {name} ({counts or match.problem}); licence: {match.converter.licence}")
+        counts = ", ".join(
+            f"{number} in images{part}" for part, number in sorted(match.parts.items())
+        )
+        lines.append(
+            f"looks like {name} ({counts or match.problem}); licence: {match.converter.licence}"
+        )
         if match.parts:
             lines.append(f"  nnUNetv2_ext_convert {name} -i {folder} -d ID --dry-run")
-    if inspection.dicom and not any(isinstance(match.converter, DicomConverter) for match in inspection.matches):
+    if inspection.dicom and not any(
+        isinstance(match.converter, DicomConverter) for match in inspection.matches
+    ):
         lines.append("DICOM of no known data set")
     elif not lines:
-        text = "looks like no known data set with default options; Generic converts any folder of images and masks"
+        text = (
+            "looks like no known data set with default options; Generic converts any folder of "
+            "images and masks"
+        )
         lines.append(text)
     return lines

@@ -1,7 +1,7 @@
 """Check of a raw data set, whoever made it: what nnU-Net's own check asks, and what it overlooks.
 
-nnunetv2 2.8 only warns of labels whose affine differs (so a flipped mask passes), never reports empty labels, and
-compares no case with another (so HU and grey values may stand in one data set).
+nnunetv2 2.8 only warns of labels whose affine differs (so a flipped mask passes), never reports
+empty labels, and compares no case with another (so HU and grey values may stand in one data set).
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ def verify(folder: Path, processes: int = 1) -> Verified:
     problems += _counts(folder, description, cases)
     problems += _split_problems(folder, {case.id for case in cases if case.part == "Tr"})
     if not regions and sorted(labels) != list(range(len(labels))):
-        problems.append(f"{folder / 'dataset.json'}: labels {sorted(labels)} have gaps; number them 0, 1, 2, ...")
+        problems.append(
+            f"{folder / 'dataset.json'}: labels {sorted(labels)} have gaps; number them 0, 1, 2, "
+            f"..."
+        )
     problems += _mixed_units(folder, description, results)
     return Verified(len(cases), problems, _findings(folder, results))
 
@@ -89,13 +92,22 @@ def verify(folder: Path, processes: int = 1) -> Verified:
 def _description(folder: Path) -> dict[str, Any]:
     file = folder / "dataset.json"
     if not file.is_file():
-        mend = "run its conversion again to finish it" if journals(folder) else "no data set as nnU-Net wants it"
+        mend = (
+            "run its conversion again to finish it"
+            if journals(folder)
+            else "no data set as nnU-Net wants it"
+        )
         raise InputError(f"{folder}: has no dataset.json; {mend}")
     content = read_dataset_json(file, "mend it, or convert the data set again")
     if not isinstance(content.get("numTraining"), int):
-        raise InputError(f"{file}: has no 'numTraining' as nnU-Net needs it; convert the data set again")
+        raise InputError(
+            f"{file}: has no 'numTraining' as nnU-Net needs it; convert the data set again"
+        )
     if content.get("dataset"):
-        raise InputError(f"{file}: lists its files itself, which this check does not follow; move them into imagesTr")
+        raise InputError(
+            f"{file}: lists its files itself, which this check does not follow; move them into "
+            f"imagesTr"
+        )
     return content
 
 
@@ -111,13 +123,21 @@ def _cases(folder: Path, description: dict[str, Any]) -> tuple[list[RawCase], li
                 problems.append(f"{file}: is not called CASE_0000{ending}; rename or remove it")
                 continue
             images[stem[:-5]].append(file)
-        labels = {file.name.removesuffix(ending): file for file in (folder / f"labels{part}").glob(f"[!.]*{ending}")}
+        labels = {
+            file.name.removesuffix(ending): file
+            for file in (folder / f"labels{part}").glob(f"[!.]*{ending}")
+        }
         for case in sorted(images, key=natural_key):
             cases.append(RawCase(case, part, tuple(images[case]), labels.get(case)))
             if part == "Tr" and case not in labels:
-                problems.append(f"{images[case][0]}: has no label in labelsTr; remove the image or convert it again")
+                problems.append(
+                    f"{images[case][0]}: has no label in labelsTr; remove the image or convert it "
+                    f"again"
+                )
         for case in sorted(labels.keys() - images.keys()):
-            problems.append(f"{labels[case]}: has no image in images{part}; remove it or convert it again")
+            problems.append(
+                f"{labels[case]}: has no image in images{part}; remove it or convert it again"
+            )
     return cases, problems
 
 
@@ -139,11 +159,15 @@ def _outcome(case: RawCase, labels: set[int], named: dict[str, int], channels: i
     except InputError as error:
         checked.problems.append(str(error))
     except MemoryError:
-        checked.problems.append(f"{case.images[0]}: does not fit into memory; run again with a smaller -np")
+        checked.problems.append(
+            f"{case.images[0]}: does not fit into memory; run again with a smaller -np"
+        )
     return checked
 
 
-def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels: int, checked: Checked) -> None:
+def _check_case(
+    case: RawCase, labels: set[int], named: dict[str, int], channels: int, checked: Checked
+) -> None:
     first: RawFile | None = None
     hashes: list[str] = []
     for image in case.images:
@@ -153,16 +177,22 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
         if first is None:
             first, checked.shape = raw, values.shape
             if affine_mm is not None:
-                checked.spacing_mm = tuple(round(float(size), 4) for size in spacing_of(affine_mm)[: values.ndim])
+                checked.spacing_mm = tuple(
+                    round(float(size), 4) for size in spacing_of(affine_mm)[: values.ndim]
+                )
                 _checked(image, right_angled, affine_mm, (*values.shape, 1, 1)[:3])
         _check_grid(image, raw, case.images[0], first, checked)
-        if values.dtype.kind == "f" and not all(np.isfinite(values[..., k]).all() for k in range(values.shape[-1])):
+        if values.dtype.kind == "f" and not all(
+            np.isfinite(values[..., k]).all() for k in range(values.shape[-1])
+        ):
             checked.problems.append(f"{image}: holds NaN or infinite values; convert it again")
         else:
             checked.units += map(intensity_unit, raw.channels)
     numbers = [image.name.removeprefix(f"{case.id}_")[:4] for image in case.images]
     if len(hashes) != channels or numbers != [f"{index:04d}" for index in range(len(numbers))]:
-        checked.problems.append(f"{case.images[0]}: has {len(hashes)} channels, dataset.json names {channels}")
+        checked.problems.append(
+            f"{case.images[0]}: has {len(hashes)} channels, dataset.json names {channels}"
+        )
     checked.image_sha256 = " ".join(hashes)
     if case.label is not None and first is not None:
         raw = read_raw_file(case.label)
@@ -174,7 +204,8 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
         if foreign.size:
             shown = ", ".join(f"{value:.9g}" for value in foreign[:5])
             checked.problems.append(
-                f"{case.label}: holds {shown}, which dataset.json does not declare; convert it again"
+                f"{case.label}: holds {shown}, which dataset.json does not declare; convert it "
+                f"again"
             )
         checked.empty = bool((found == 0).all())
         checked.full = not (found == 0).any()
@@ -183,13 +214,19 @@ def _check_case(case: RawCase, labels: set[int], named: dict[str, int], channels
 
 
 def _check_sides(
-    file: Path, image: np.ndarray, label: np.ndarray, named: dict[str, int], affine_mm: np.ndarray, checked: Checked
+    file: Path,
+    image: np.ndarray,
+    label: np.ndarray,
+    named: dict[str, int],
+    affine_mm: np.ndarray,
+    checked: Checked,
 ) -> None:
     """What headers cannot show: a label mirrored on its image, or both mirrored in the body."""
     checked.side = wrong_side(image, checked.units[0], label, named, affine_mm)
     if checked.units[0] == "HU" and (axes := mirrored_axes(image, label, named, affine_mm)):
         checked.problems.append(
-            f"{file}: is mirrored {in_words(axes, affine_mm)}, although its header says what the image's says: flipped "
+            f"{file}: is mirrored {in_words(axes, affine_mm)}, although its header says what the "
+            f"image's says: flipped "
             "back it fits the image clearly better; convert the case again"
         )
 
@@ -202,14 +239,17 @@ def _checked(file: Path, function: Any, *arguments: Any) -> None:
 
 
 def _check_grid(file: Path, raw: RawFile, image: Path, first: RawFile, checked: Checked) -> None:
-    """Shapes must agree, and affines, also in the signs and order of axes that nnU-Net only warns about."""
+    """Shapes must agree, and affines, also in the signs and order of axes that nnU-Net only warns
+    about.
+    """
     if raw.shape != first.shape:
         checked.problems.append(
             f"{file}: has shape {raw.shape}, but {image.name} {first.shape}; convert the case again"
         )
     elif not raw.lies_as(first):
         checked.problems.append(
-            f"{file}: lies elsewhere in space than {image.name} (flipped, shifted or of another voxel size); nnU-Net "
+            f"{file}: lies elsewhere in space than {image.name} (flipped, shifted or of another "
+            f"voxel size); nnU-Net "
             "would train on it as it is; convert the case again"
         )
 
@@ -218,16 +258,24 @@ def _counts(folder: Path, description: dict[str, Any], cases: list[RawCase]) -> 
     training = sum(case.part == "Tr" for case in cases)
     if description["numTraining"] == training:
         return []
-    return [f"{folder / 'dataset.json'}: says numTraining {description['numTraining']}, but there are {training} cases"]
+    return [
+        f"{folder / 'dataset.json'}: says numTraining {description['numTraining']}, but there are "
+        f"{training} cases"
+    ]
 
 
 def _split_problems(folder: Path, training: set[str]) -> list[str]:
-    """Cases of a split that do not exist, lie on both sides, or share a patient with the other side."""
+    """Cases of a split that do not exist, lie on both sides, or share a patient with the other
+    side.
+    """
     file = folder / SPLITS_NAME
     if not file.is_file():
         return []
     try:
-        folds = [(set(fold["train"]), set(fold["val"])) for fold in read_folds(file, "convert with --split again")]
+        folds = [
+            (set(fold["train"]), set(fold["val"]))
+            for fold in read_folds(file, "convert with --split again")
+        ]
     except InputError as error:
         return [str(error)]
     records = [record for own in read_records(folder).values() for record in own]
@@ -242,7 +290,10 @@ def _split_problems(folder: Path, training: set[str]) -> list[str]:
             patient_of[case] for case in validation if case in patient_of
         }
         if shared:
-            problems.append(f"{file}: fold {index} has {len(shared)} patients on both sides; use --split patient:K")
+            problems.append(
+                f"{file}: fold {index} has {len(shared)} patients on both sides; use --split "
+                f"patient:K"
+            )
     return problems
 
 
@@ -250,17 +301,27 @@ def _mixed_units(folder: Path, description: dict[str, Any], results: list[Checke
     """Channels whose intensity unit is not the same in every case."""
     problems = []
     for channel, name in enumerate(description["channel_names"].values()):
-        cases = {checked.case: checked.units[channel] for checked in results if len(checked.units) > channel}
+        cases = {
+            checked.case: checked.units[channel]
+            for checked in results
+            if len(checked.units) > channel
+        }
         units = Counter(cases.values())
         is_ct = str(name).casefold() == "ct"
         if is_ct and len(units) > 1:
             rare = units.most_common()[-1][0]
             example = next(case for case, unit in cases.items() if unit == rare)
-            shown = ", ".join(f"{count} cases look like {unit}" for unit, count in units.most_common())
-            problems.append(f"{folder}: channel {name} mixes units: {shown}, e.g. {example}; convert them to one unit")
+            shown = ", ".join(
+                f"{count} cases look like {unit}" for unit, count in units.most_common()
+            )
+            problems.append(
+                f"{folder}: channel {name} mixes units: {shown}, e.g. {example}; convert them to "
+                f"one unit"
+            )
         elif is_ct and units and "HU" not in units:
             problems.append(
-                f"{folder}: channel {name} holds no Hounsfield units ({next(iter(units))}); call it otherwise"
+                f"{folder}: channel {name} holds no Hounsfield units ({next(iter(units))}); call "
+                f"it otherwise"
             )
     return problems
 
@@ -276,21 +337,29 @@ def _findings(folder: Path, results: list[Checked]) -> list[str]:
     for checked in results:
         first = first_with.setdefault(checked.image_sha256, checked.case)
         if checked.image_sha256 and first != checked.case:
-            findings.append(f"{checked.case} has the image of {first}; keep both on one side of any split")
+            findings.append(
+                f"{checked.case} has the image of {first}; keep both on one side of any split"
+            )
     if changed := _changed(folder, results):
-        findings.append(f"{len(changed)} files are no longer as converted: {', '.join(changed[:5])}")
+        findings.append(
+            f"{len(changed)} files are no longer as converted: {', '.join(changed[:5])}"
+        )
     if spacings := {checked.spacing_mm for checked in results if checked.spacing_mm}:
         low, high = np.min(list(spacings), axis=0), np.max(list(spacings), axis=0)
         sizes = ["x".join(f"{value:g}" for value in ends) for ends in (low, high)]
         findings.append(
-            f"voxel sizes {sizes[0]} mm" if len(spacings) == 1 else f"voxel sizes from {' to '.join(sizes)} mm"
+            f"voxel sizes {sizes[0]} mm"
+            if len(spacings) == 1
+            else f"voxel sizes from {' to '.join(sizes)} mm"
         )
     return findings
 
 
 def _changed(folder: Path, results: list[Checked]) -> list[str]:
     """Images and labels with other voxels than the conversion wrote, and those that are gone."""
-    found = {checked.case: checked for checked in results if checked.image_sha256}  # else unread, which is a problem
+    found = {
+        checked.case: checked for checked in results if checked.image_sha256
+    }  # else unread, which is a problem
     changed = []
     for record in (record for own in read_records(folder).values() for record in own):
         if not (checked := found.get(record.case)):

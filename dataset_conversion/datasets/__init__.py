@@ -1,4 +1,6 @@
-"""One module per public data set. A new module with a concrete ``Converter`` is found by the command and the tests."""
+"""One module per public data set. A new module with a concrete ``Converter`` is found by the
+command and the tests.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ def converters() -> dict[str, type[Converter]]:
     found = {}
     for module in pkgutil.iter_modules(__path__):
         for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, Converter) and not inspect.isabstract(value):
+            if (
+                isinstance(value, type)
+                and issubclass(value, Converter)
+                and not inspect.isabstract(value)
+            ):
                 found[value.name] = value
     return dict(sorted(found.items()))
 

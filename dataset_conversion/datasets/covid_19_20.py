@@ -15,7 +15,8 @@ SCAN = r"volume-covid19-A-(\d+(?:_\w+)?)"  # 0047_1 is another scan of patient 0
 
 @dataclass(frozen=True)
 class Covid1920(Converter):
-    """199 labelled training volumes; the 50 of the validation phase go to imagesTs, because their labels are withheld.
+    """199 labelled training volumes; the 50 of the validation phase go to imagesTs, because their
+    labels are withheld.
 
     Reference: Roth et al. 2022 (the challenge's paper).
     """
@@ -25,7 +26,8 @@ class Covid1920(Converter):
     licence: ClassVar[str] = "CT CC BY 4.0 (TCIA); labels under the challenge's terms"
     download: ClassVar[str] = "https://covid-segmentation.grand-challenge.org"
     citation: ClassVar[str] = (
-        "Roth et al., Rapid Artificial Intelligence Solutions in a Pandemic: The COVID-19-20 Lung CT Lesion "
+        "Roth et al., Rapid Artificial Intelligence Solutions in a Pandemic: The COVID-19-20 Lung "
+        "CT Lesion "
         "Segmentation Challenge, Medical Image Analysis 82, 2022, doi:10.1016/j.media.2022.102605"
     )
     plausible_hu = {"infection": (-900.0, 150.0)}  # noqa: RUF012
@@ -43,18 +45,30 @@ class Covid1920(Converter):
         labels, more = files_matching(self.source, SCAN + r"_seg\.nii(?:\.gz)?")
         if not images:
             raise InputError(
-                f"{self.source}: holds no volume-covid19-A-NNNN_ct.nii.gz; -i names the unpacked COVID-19-20_v2"
+                f"{self.source}: holds no volume-covid19-A-NNNN_ct.nii.gz; -i names the unpacked "
+                f"COVID-19-20_v2"
             )
         found = paired(
-            images, labels, problems + more, name="covid19-A-{}".format, without_label="Ts",
+            images,
+            labels,
+            problems + more,
+            name="covid19-A-{}".format,
+            without_label="Ts",
             details=lambda scan: {"patient": scan.partition("_")[0]},
-        )  # fmt: skip
-        for case in [case for case in found.cases if case.part == "Ts" and case.image_files[0].parent.name == "Train"]:
+        )
+        for case in [
+            case
+            for case in found.cases
+            if case.part == "Ts" and case.image_files[0].parent.name == "Train"
+        ]:
             found.cases.remove(case)
-            found.problems.append(f"{case.image_files[0]}: has no _seg file beside it; unpack the download again")
+            found.problems.append(
+                f"{case.image_files[0]}: has no _seg file beside it; unpack the download again"
+            )
         if not any("_v2" in part for image in images.values() for part in image.absolute().parts):
             found.notes.append(
-                "no folder is called COVID-19-20_v2: the first release has wrong labels and double slices"
+                "no folder is called COVID-19-20_v2: the first release has wrong labels and "
+                "double slices"
             )
         return found
 

@@ -17,9 +17,13 @@ from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from dataset_conversion.shaping.choices import windowed
 from nnunet_ext.errors import InputError
 
-WINDOW_HU = (-1250.0, 250.0)  # in which the publisher stored the Radiopaedia volumes, and advises for the others
+WINDOW_HU = (
+    -1250.0,
+    250.0,
+)  # in which the publisher stored the Radiopaedia volumes, and advises for the others
 GREY = "grey values 0..255 of a lung window"
-# As Zenodo has them, and as a mirror renamed them: radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm.nii
+# As Zenodo has them, and as a mirror renamed them:
+# radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm.nii
 SCAN = r"((?:coronacases|radiopaedia)_[\w-]+)\.nii(?:\.gz)?"
 NO_MASK_FOLDER = r"(?!(?:infection|lung|lung_and_infection)_mask$).*"
 # Ma et al. 2021, task 1: train on one of these groups, test on the 16 other cases.
@@ -34,7 +38,8 @@ GROUPS = (
 
 @dataclass(frozen=True)
 class Covid19CTSeg(Converter):
-    """Grey values 0..255 of one window by default, because nothing else is common to all 20; or ten volumes in HU.
+    """Grey values 0..255 of one window by default, because nothing else is common to all 20; or ten
+    volumes in HU.
 
     Reference: Ma et al. 2021 (the data set's paper).
     """
@@ -47,17 +52,24 @@ class Covid19CTSeg(Converter):
     licence: ClassVar[str] = "CC BY-NC-SA"
     download: ClassVar[str] = "https://zenodo.org/records/3757476"
     citation: ClassVar[str] = (
-        "Ma et al., Toward Data-Efficient Learning: A Benchmark for COVID-19 CT Lung and Infection Segmentation, "
+        "Ma et al., Toward Data-Efficient Learning: A Benchmark for COVID-19 CT Lung and "
+        "Infection Segmentation, "
         "Medical Physics 48(3), 2021, doi:10.1002/mp.14676"
     )
-    label_groups = {"lung": ("left lung", "right lung")}  # noqa: RUF012
+    label_groups: ClassVar = {"lung": ("left lung", "right lung")}
     splits = ("paper",)
-    plausible_hu = {"left lung": (-1000.0, -400.0), "right lung": (-1000.0, -400.0), "infection": (-900.0, 150.0)}  # noqa: RUF012
+    plausible_hu: ClassVar = {
+        "left lung": (-1000.0, -400.0),
+        "right lung": (-1000.0, -400.0),
+        "infection": (-900.0, 150.0),
+    }
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
         parser.add_argument(
-            "--hu-only", action="store_true", help="the ten coronacases in HU, without the grey-valued ten"
+            "--hu-only",
+            action="store_true",
+            help="the ten coronacases in HU, without the grey-valued ten",
         )
 
     @property
@@ -73,8 +85,14 @@ class Covid19CTSeg(Converter):
 
     @property
     def _mask_folder(self) -> str:
-        """The masks that hold what is wanted; where infection is wanted with lungs, those that hold both."""
-        names = {part.strip().casefold() for name in self.labels_wanted.split(",") for part in name.split("+")} - {""}
+        """The masks that hold what is wanted; where infection is wanted with lungs, those that hold
+        both.
+        """
+        names = {
+            part.strip().casefold()
+            for name in self.labels_wanted.split(",")
+            for part in name.split("+")
+        } - {""}
         if names == {"infection"}:
             return "infection_mask"
         return "lung_and_infection_mask" if not names or "infection" in names else "lung_mask"
@@ -83,20 +101,32 @@ class Covid19CTSeg(Converter):
         if unit != GREY:
             return super().plausible(unit)
         low, high = WINDOW_HU
-        return {name: tuple(255 * (hu - low) / (high - low) for hu in ends) for name, ends in self.plausible_hu.items()}  # type: ignore[misc]
+        scale = 255 / (high - low)
+        return {
+            name: (scale * (darkest - low), scale * (brightest - low))
+            for name, (darkest, brightest) in self.plausible_hu.items()
+        }
 
     def find_cases(self) -> Found:
         images, problems = self._scans(NO_MASK_FOLDER)
         masks, more = self._scans(self._mask_folder)
         if not images:
-            raise InputError(f"{self.source}: holds no coronacases_001.nii.gz or such; -i names the unpacked download")
+            raise InputError(
+                f"{self.source}: holds no coronacases_001.nii.gz or such; -i names the unpacked "
+                f"download"
+            )
         if not masks and not self.unlabeled:
-            raise InputError(f"{self.source}: holds no {self._mask_folder}; -i names a folder with it and the scans")
+            raise InputError(
+                f"{self.source}: holds no {self._mask_folder}; -i names a folder with it and the "
+                f"scans"
+            )
         return paired(
-            images, {scan: file for scan, file in masks.items() if scan in images or not self.hu_only},
-            problems + more, details=lambda scan: {"patient": _patient(scan)},
+            images,
+            {scan: file for scan, file in masks.items() if scan in images or not self.hu_only},
+            problems + more,
+            details=lambda scan: {"patient": _patient(scan)},
             without_label="Un" if self.unlabeled else None,
-        )  # fmt: skip
+        )
 
     def _scans(self, folders: str) -> tuple[dict[str, Path], list[str]]:
         """Files in folders of that name by the scan's name on Zenodo."""
@@ -105,7 +135,9 @@ class Covid19CTSeg(Converter):
         for stem, file in files.items():
             scan = re.sub(r"_org_(covid-19-pneumonia-)?", "_", stem).removesuffix("-dcm")
             if scan in scans:
-                problems.append(f"{file}: is {scans[scan].name} under another name; remove one of the two")
+                problems.append(
+                    f"{file}: is {scans[scan].name} under another name; remove one of the two"
+                )
             elif not self.hu_only or scan.startswith("coronacases"):
                 scans[scan] = file
         return scans, problems
@@ -124,16 +156,26 @@ class Covid19CTSeg(Converter):
             image = np.round(reading.image).astype(np.uint8)
             warnings = [warning for warning in warnings if "not HU" not in warning]  # as published
         else:
-            raise InputError(f"{case.image_files[0]}: is neither in HU nor in grey values 0..255; download it again")
+            raise InputError(
+                f"{case.image_files[0]}: is neither in HU nor in grey values 0..255; download it "
+                f"again"
+            )
         return replace(
-            reading, image=image, intensity_unit=GREY, transforms=tuple(transforms),
+            reading,
+            image=image,
+            intensity_unit=GREY,
+            transforms=tuple(transforms),
             warnings=tuple(warnings),
-        )  # fmt: skip
+        )
 
-    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
+    def published_folds(
+        self, split: str, cases: Collection[str]
+    ) -> list[tuple[list[str], list[str]]]:
         return [(list(group), [case for case in cases if case not in group]) for group in GROUPS]
 
 
 def _patient(scan: str) -> str:
-    """Scans with one Radiopaedia case number, like 10_85902_1 and 10_85902_3, count as one patient."""
+    """Scans with one Radiopaedia case number, like 10_85902_1 and 10_85902_3, count as one
+    patient.
+    """
     return "_".join(scan.split("_")[:2])

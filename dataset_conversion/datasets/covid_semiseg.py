@@ -9,13 +9,19 @@ from typing import ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
-from dataset_conversion.reading.download_folder import case_id, files_by_stem, find_folder, natural_key
+from dataset_conversion.reading.download_folder import (
+    case_id,
+    files_by_stem,
+    find_folder,
+    natural_key,
+)
 from dataset_conversion.reading.label_values import binary_mask, colour_classes
 from dataset_conversion.reading.pictures import read_colours, read_grey
 from nnunet_ext.errors import InputError
 
 BINARY, MULTICLASS = ("infection",), ("ggo", "consolidation")
-# Official folders: GT is the reader's mask; Edge and Prior are inputs of the authors' network, derived from it.
+# Official folders: GT is the reader's mask; Edge and Prior are inputs of the authors' network,
+# derived from it.
 LABELLED_FOLDERS: dict[tuple[str, ...], dict[Part, str]] = {
     BINARY: {"Tr": "LungInfection-Train/Doctor-label", "Ts": "LungInfection-Test"},
     MULTICLASS: {"Tr": "MultiClassInfection-Train", "Ts": "MultiClassInfection-Test"},
@@ -71,7 +77,9 @@ class CovidSemiSeg(Converter):
             found.problems.extend(broken.values())
             for stem, image in images.items():
                 patient = stem.removeprefix("Data-1_").rpartition("_")[0]
-                found.cases.append(Case(case_id(stem), "Un", (image,), details={"patient": patient}))
+                found.cases.append(
+                    Case(case_id(stem), "Un", (image,), details={"patient": patient})
+                )
             return found
         parts = LABELLED_FOLDERS[MULTICLASS if self._multiclass else BINARY]
         test = find_folder(self.source, f"{parts['Ts']}/Imgs")
@@ -84,13 +92,18 @@ class CovidSemiSeg(Converter):
 
     @property
     def _multiclass(self) -> bool:
-        """Whether the wanted labels are those of the multi-class part, which has masks and test slices of its own."""
+        """Whether the wanted labels are those of the multi-class part, which has masks and test
+        slices of its own.
+        """
         return any(name in self.labels_wanted.casefold() for name in MULTICLASS)
 
     def _required(self, relative: str) -> Path:
         folder = find_folder(self.source, relative)
         if folder is None:
-            raise InputError(f"{self.source}: holds no {relative}; -i names the unpacked download of {self.download}")
+            raise InputError(
+                f"{self.source}: holds no {relative}; -i names the unpacked download of "
+                f"{self.download}"
+            )
         return folder
 
     def _pair(self, image_folder: Path, part: Part, found: Found) -> None:
@@ -102,7 +115,9 @@ class CovidSemiSeg(Converter):
         for stem in sorted((images.keys() ^ masks.keys()) - broken.keys(), key=natural_key):
             file = images.get(stem) or masks[stem]
             missing = "mask in GT" if stem in images else f"image in {image_folder.name}"
-            found.problems.append(f"{file}: has no {missing}; unpack the download again or remove the file")
+            found.problems.append(
+                f"{file}: has no {missing}; unpack the download again or remove the file"
+            )
         for stem in images.keys() & masks.keys():
             name = case_id(f"slice_{stem.zfill(3)}")
             # The slices are of more than 40 patients; the download does not say whose.
@@ -114,7 +129,12 @@ class CovidSemiSeg(Converter):
         warnings: tuple[str, ...] = ()
         if case.label_files:
             label, warnings = self._read_mask(case.label_files[0])
-        return Reading(image[None], label, intensity_unit="grey values 0..255 of a lung window", warnings=warnings)
+        return Reading(
+            image[None],
+            label,
+            intensity_unit="grey values 0..255 of a lung window",
+            warnings=warnings,
+        )
 
     def _read_mask(self, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         try:
@@ -122,4 +142,6 @@ class CovidSemiSeg(Converter):
                 return binary_mask(read_grey(file))
             return colour_classes(*read_colours(file), CLASS_COLOURS), ()
         except InputError as error:
-            raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+            raise InputError(
+                str(error) if str(file) in str(error) else f"{file}: {error}"
+            ) from error

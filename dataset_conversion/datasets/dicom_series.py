@@ -13,9 +13,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.reading.dicom_cases import DicomConverter, files_of, image_of, report_rejected, without_damaged
+from dataset_conversion.reading.dicom_cases import (
+    DicomConverter,
+    files_of,
+    image_of,
+    report_rejected,
+    without_damaged,
+)
 from dataset_conversion.reading.download_folder import case_id
-from dataset_conversion.reading.label_objects import LabelKind, LabelObject, kind_of, label_objects, masks_of
+from dataset_conversion.reading.label_objects import (
+    LabelKind,
+    LabelObject,
+    kind_of,
+    label_objects,
+    masks_of,
+)
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 
@@ -34,10 +46,14 @@ NOT_TRAVELLING = ("_content", "_objects")  # what a worker process does not need
 
 @dataclass(frozen=True)
 class DicomSeries(DicomConverter):
-    """Every CT (or MR) series below a folder is a case; labels come from DICOM SEG or RTSTRUCT objects beside it."""
+    """Every CT (or MR) series below a folder is a case; labels come from DICOM SEG or RTSTRUCT
+    objects beside it.
+    """
 
     label_source: str = ""
-    """``--labels``: ``seg``, ``rtstruct`` or ``none``; empty: what the export holds, ``seg`` before ``rtstruct``."""
+    """``--labels``: ``seg``, ``rtstruct`` or ``none``; empty: what the export holds, ``seg`` before
+    ``rtstruct``.
+    """
     modality: str = ""
     map: tuple[str, ...] = ()
 
@@ -53,23 +69,37 @@ class DicomSeries(DicomConverter):
     def add_options(parser: argparse._ArgumentGroup) -> None:
         DicomConverter.add_options(parser)
         parser.add_argument(
-            "--labels", dest="label_source", choices=LABEL_SOURCES, default="",
-            help="where labels come from: DICOM SEG, RTSTRUCT, or none (images into imagesUn); default: what there is, "
+            "--labels",
+            dest="label_source",
+            choices=LABEL_SOURCES,
+            default="",
+            help="where labels come from: DICOM SEG, RTSTRUCT, or none (images into imagesUn); "
+            "default: what there is, "
             "SEG before RTSTRUCT",
-        )  # fmt: skip
-        parser.add_argument("--modality", choices=MODALITIES, default="", help="default: the only one in the export")
+        )
         parser.add_argument(
-            "--map", action="append", default=[], metavar="NAME=LABEL",
-            help="regions of that name (* stands for any letters) become that label, others background; repeat it; "
+            "--modality", choices=MODALITIES, default="", help="default: the only one in the export"
+        )
+        parser.add_argument(
+            "--map",
+            action="append",
+            default=[],
+            metavar="NAME=LABEL",
+            help="regions of that name (* stands for any letters) become that label, others "
+            "background; repeat it; "
             "where labels overlap the later one wins; default: every name is a label",
-        )  # fmt: skip
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in NOT_TRAVELLING}
 
     @property
     def folder_name(self) -> str:
-        return f"{self._modality}-unlabeled" if self.unlabeled or self._source_of_labels is None else self._modality
+        return (
+            f"{self._modality}-unlabeled"
+            if self.unlabeled or self._source_of_labels is None
+            else self._modality
+        )
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -77,7 +107,10 @@ class DicomSeries(DicomConverter):
 
     @property
     def labels(self) -> dict[str, int]:
-        return {"background": 0, **{name: number for number, name in enumerate(self._names, start=1)}}
+        return {
+            "background": 0,
+            **{name: number for number, name in enumerate(self._names, start=1)},
+        }
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -107,7 +140,9 @@ class DicomSeries(DicomConverter):
         counts = Counter(item.modality for item in self._content[0].slices)
         present = [name for name in MODALITIES if counts[name]]
         if len(present) > 1:
-            raise InputError(f"{self.source}: holds CT and MR series; choose with --modality CT or --modality MR")
+            raise InputError(
+                f"{self.source}: holds CT and MR series; choose with --modality CT or --modality MR"
+            )
         return present[0] if present else "CT"
 
     @cached_property
@@ -122,7 +157,10 @@ class DicomSeries(DicomConverter):
             wanted = (self.label_source,)  # type: ignore[assignment]
         present = [kind for kind in wanted if kind in kinds]
         if self.label_source and not present:
-            raise InputError(f"{self.source}: holds no {self.label_source.upper()} object; choose another --labels")
+            raise InputError(
+                f"{self.source}: holds no {self.label_source.upper()} object; choose another "
+                f"--labels"
+            )
         return present[0] if present else None
 
     @cached_property
@@ -134,7 +172,9 @@ class DicomSeries(DicomConverter):
     def _names(self) -> tuple[str, ...]:
         """Names of the labels in the order of their values."""
         if self.map:
-            return tuple(dict.fromkeys(label for _, label in self._patterns if label != "background"))
+            return tuple(
+                dict.fromkeys(label for _, label in self._patterns if label != "background")
+            )
         spelling: dict[str, str] = {}
         for item in self._objects[0]:
             for name in item.names:
@@ -160,14 +200,18 @@ class DicomSeries(DicomConverter):
         objects, problems = self._objects
         found.problems.extend(problems)
         self._require_names(objects)
-        accepted, rejected = acquisitions_of([item for item in content.slices if not kind_of(item)], self.rules)
+        accepted, rejected = acquisitions_of(
+            [item for item in content.slices if not kind_of(item)], self.rules
+        )
         accepted = without_damaged(accepted, content, found)
         report_rejected(rejected, found)
 
         without = 0
         used: set[Path] = set()
         for acquisition in accepted:
-            labels = [item for item in objects if self._is_wanted(item) and item.belongs_to(acquisition)]
+            labels = [
+                item for item in objects if self._is_wanted(item) and item.belongs_to(acquisition)
+            ]
             used.update(item.file for item in labels)
             if self._source_of_labels is not None and not labels and not self.unlabeled:
                 without += 1
@@ -183,7 +227,9 @@ class DicomSeries(DicomConverter):
                 )
             )
         if without:
-            found.notes.append(f"{without} series have no label and are left out; --unlabeled takes them")
+            found.notes.append(
+                f"{without} series have no label and are left out; --unlabeled takes them"
+            )
         homeless = sum(item.file not in used and self._is_wanted(item) for item in objects)
         if homeless:
             found.notes.append(f"{homeless} label objects refer to no series that is taken")
@@ -195,9 +241,13 @@ class DicomSeries(DicomConverter):
         shown = ", ".join(names[:MANY]) + (", ..." if len(names) > MANY else "")
         for pattern, _ in self._patterns:
             if not any(fnmatch.fnmatchcase(name.casefold(), pattern) for name in names):
-                raise InputError(f"--map {pattern}: no region has that name; the export holds {shown or 'none'}")
+                raise InputError(
+                    f"--map {pattern}: no region has that name; the export holds {shown or 'none'}"
+                )
         if self._source_of_labels is not None and objects and not self._names:
-            raise InputError(f"{self.source}: its label objects name no region; choose --labels none")
+            raise InputError(
+                f"{self.source}: its label objects name no region; choose --labels none"
+            )
 
     def _is_wanted(self, item: LabelObject) -> bool:
         return any(self._label_of(name) for name in item.names)
@@ -205,7 +255,9 @@ class DicomSeries(DicomConverter):
     def _label_of(self, name: str) -> str | None:
         """The label that a region becomes; None for background."""
         if not self.map:
-            return next((label for label in self._names if label.casefold() == name.casefold()), None)
+            return next(
+                (label for label in self._names if label.casefold() == name.casefold()), None
+            )
         for pattern, label in self._patterns:
             if fnmatch.fnmatchcase(name.casefold(), pattern):
                 return None if label == "background" else label
@@ -233,7 +285,8 @@ class DicomSeries(DicomConverter):
             if taken.any() and not self.map:
                 other = list(self.labels)[int(label[taken][0])]
                 raise InputError(
-                    f"{case.label_files[0]}: '{list(self.labels)[value]}' and '{other}' overlap in {int(taken.sum())} "
+                    f"{case.label_files[0]}: '{list(self.labels)[value]}' and '{other}' overlap "
+                    f"in {int(taken.sum())} "
                     "voxels; say with --map which are wanted, the later one wins"
                 )
             label[inside] = value

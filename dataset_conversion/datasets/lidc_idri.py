@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.reading.dicom_cases import DicomConverter, files_of, image_of, report_rejected, without_damaged
+from dataset_conversion.reading.dicom_cases import (
+    DicomConverter,
+    files_of,
+    image_of,
+    report_rejected,
+    without_damaged,
+)
 from dataset_conversion.reading.download_folder import case_id, is_hidden
-from dataset_conversion.reading.lidc_annotations import Annotations, Denominator, Outline, consensus, read_annotations
+from dataset_conversion.reading.lidc_annotations import (
+    Annotations,
+    Denominator,
+    Outline,
+    consensus,
+    read_annotations,
+)
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +52,8 @@ class LidcIdri(DicomConverter):
     licence: ClassVar[str] = "CC BY 3.0"
     download: ClassVar[str] = "https://www.cancerimagingarchive.net/collection/lidc-idri/"
     citation: ClassVar[str] = (
-        "Armato et al., The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI), "
+        "Armato et al., The Lung Image Database Consortium (LIDC) and Image Database Resource "
+        "Initiative (IDRI), "
         "Medical Physics 38(2), 915-931 (2011), doi:10.1118/1.3528204"
     )
 
@@ -48,13 +61,21 @@ class LidcIdri(DicomConverter):
     def add_options(parser: argparse._ArgumentGroup) -> None:
         DicomConverter.add_options(parser)
         parser.add_argument(
-            "--consensus", dest="consensus_percent", type=float, default=50.0, metavar="PERCENT",
-            help="share of the readers that must agree on a voxel; 25 of all4 is the union; default 50",
-        )  # fmt: skip
+            "--consensus",
+            dest="consensus_percent",
+            type=float,
+            default=50.0,
+            metavar="PERCENT",
+            help="share of the readers that must agree on a voxel; 25 of all4 is the union; "
+            "default 50",
+        )
         parser.add_argument(
-            "--denominator", choices=("all4", "marked"), default="all4",
-            help="share of the four readers of the collection, or of those who marked this nodule; default all4",
-        )  # fmt: skip
+            "--denominator",
+            choices=("all4", "marked"),
+            default="all4",
+            help="share of the four readers of the collection, or of those who marked this "
+            "nodule; default all4",
+        )
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -76,7 +97,9 @@ class LidcIdri(DicomConverter):
 
     def find_cases(self) -> Found:
         if not 0 < self.consensus_percent <= 100:
-            raise InputError(f"--consensus {self.consensus_percent:g}: choose a share above 0, up to 100 percent")
+            raise InputError(
+                f"--consensus {self.consensus_percent:g}: choose a share above 0, up to 100 percent"
+            )
         found = Found()
         content = self.scan(found)  # says so where packages are missing
         from nnunet_ext.dicom.reading.series import acquisitions_of
@@ -103,7 +126,9 @@ class LidcIdri(DicomConverter):
                     continue
                 name = case_id(f"{self.public(patient, 'patient') or 'series'}{suffix}")
                 details = self.details_of(acquisition)
-                found.cases.append(Case(name, "Tr", files_of(acquisition), tuple(readings or ()), details))
+                found.cases.append(
+                    Case(name, "Tr", files_of(acquisition), tuple(readings or ()), details)
+                )
         if without:
             found.notes.append(f"{without} CT series have no {what} and are left out")
         absent = len(files.keys() - {item.slices[0].series_uid for item in accepted})
@@ -128,10 +153,13 @@ class LidcIdri(DicomConverter):
             else:
                 files[annotations.series_uid].append(path)
         if xrays:
-            found.notes.append(f"{xrays} XML files are readings of chest X-rays and are passed over")
+            found.notes.append(
+                f"{xrays} XML files are readings of chest X-rays and are passed over"
+            )
         if not files and not found.problems and not self.unlabeled:
             raise InputError(
-                f"{self.source}: holds no XML file of a CT reading; unpack LIDC-XML-only.zip of {self.download} into it"
+                f"{self.source}: holds no XML file of a CT reading; unpack LIDC-XML-only.zip of "
+                f"{self.download} into it"
             )
         return files
 
@@ -155,7 +183,10 @@ class LidcIdri(DicomConverter):
         return replace(
             image,
             label=slices_on_grid(label, volume.acquisition),
-            transforms=(*volume.transforms, f"consensus {self.consensus_percent:g} % of {self.denominator}"),
+            transforms=(
+                *volume.transforms,
+                f"consensus {self.consensus_percent:g} % of {self.denominator}",
+            ),
             warnings=(*volume.warnings, *warnings),
         )
 
@@ -169,28 +200,44 @@ def _is_reading(path: Path) -> bool:
 
 
 def chosen(files: tuple[Path, ...]) -> tuple[Annotations, tuple[str, ...]]:
-    """The reading that counts of several files for one series: the newest, and a warning where they differ.
+    """The reading that counts of several files for one series: the newest, and a warning where they
+    differ.
 
     Six series are described by several files; merging them would give up to 24 readers.
     """
-    readings = [(path, reading) for path in files if (reading := read_annotations(path)) is not None]
-    path, newest = max(readings, key=lambda pair: (pair[1].served, len(pair[1].readers), pair[0].name))
+    readings = [
+        (path, reading) for path in files if (reading := read_annotations(path)) is not None
+    ]
+    path, newest = max(
+        readings, key=lambda pair: (pair[1].served, len(pair[1].readers), pair[0].name)
+    )
     if any(reading.readers != newest.readers for _, reading in readings):
-        return newest, (f"{len(files)} different XML files describe this series, {path.name} is the newest",)
+        return newest, (
+            f"{len(files)} different XML files describe this series, {path.name} is the newest",
+        )
     return newest, ()
 
 
 def slices_of_outlines(annotations: Annotations, acquisition: Acquisition) -> dict[Outline, int]:
-    """Index of the slice that each outline was drawn on: by image UID, and only without it by height.
+    """Index of the slice that each outline was drawn on: by image UID, and only without it by
+    height.
 
     Raises:
         InputError: an outline lies on no slice.
     """
-    uids = Counter(item.sop_uid for item in acquisition.slices)  # an anonymiser may give all slices one
-    by_uid = {item.sop_uid: index for index, item in enumerate(acquisition.slices) if uids[item.sop_uid] == 1}
+    uids = Counter(
+        item.sop_uid for item in acquisition.slices
+    )  # an anonymiser may give all slices one
+    by_uid = {
+        item.sop_uid: index
+        for index, item in enumerate(acquisition.slices)
+        if uids[item.sop_uid] == 1
+    }
     heights_mm = np.array([item.position_mm[2] for item in acquisition.slices])
     places: dict[Outline, int] = {}
-    drawn = [outline for nodules in annotations.readers for outlines in nodules for outline in outlines]
+    drawn = [
+        outline for nodules in annotations.readers for outlines in nodules for outline in outlines
+    ]
     for outline in (outline for outline in drawn if outline.encloses):
         index = by_uid.get(outline.sop_uid)
         places[outline] = _slice_at(outline, heights_mm) if index is None else index
@@ -200,10 +247,13 @@ def slices_of_outlines(annotations: Annotations, acquisition: Acquisition) -> di
 def _slice_at(outline: Outline, heights_mm: np.ndarray) -> int:
     """The slice at the height of an outline whose image is unknown."""
     if outline.z_mm is None:
-        raise InputError("an outline names no image of the series, and no height; download the series again")
+        raise InputError(
+            "an outline names no image of the series, and no height; download the series again"
+        )
     nearest = int(np.abs(heights_mm - outline.z_mm).argmin())
     if abs(heights_mm[nearest] - outline.z_mm) > SAME_SLICE_MM:
         raise InputError(
-            f"an outline lies at {outline.z_mm:g} mm, where the series has no slice; download the series again"
+            f"an outline lies at {outline.z_mm:g} mm, where the series has no slice; download the "
+            f"series again"
         )
     return nearest

@@ -29,10 +29,13 @@ class LiTS(Converter):
 
     name: ClassVar[str] = "LiTS"
     task: ClassVar[str] = "liver and liver tumours, abdominal CT"
-    licence: ClassVar[str] = "CC BY-NC-ND 4.0; the same scans are MSD Task03_Liver under CC-BY-SA 4.0"
+    licence: ClassVar[str] = (
+        "CC BY-NC-ND 4.0; the same scans are MSD Task03_Liver under CC-BY-SA 4.0"
+    )
     download: ClassVar[str] = "https://competitions.codalab.org/competitions/17094"
     citation: ClassVar[str] = (
-        "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84, 2023, "
+        "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84, "
+        "2023, "
         "doi:10.1016/j.media.2022.102680"
     )
     plausible_hu = {"liver": (-20.0, 250.0)}  # noqa: RUF012
@@ -40,10 +43,12 @@ class LiTS(Converter):
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
         parser.add_argument(
-            "--ircad-spacing-table", metavar="CSV",
-            help="columns volume,x,y,z: number and voxel size in mm of volumes whose header has lost it; without it "
+            "--ircad-spacing-table",
+            metavar="CSV",
+            help="columns volume,x,y,z: number and voxel size in mm of volumes whose header has "
+            "lost it; without it "
             "they are left out",
-        )  # fmt: skip
+        )
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -58,16 +63,27 @@ class LiTS(Converter):
         labels, more = files_matching(self.source, r"segmentation-(\d+)\.nii(?:\.gz)?")
         tests, still_more = files_matching(self.source, r"test-volume-(\d+)\.nii(?:\.gz)?")
         if not images:
-            raise InputError(f"{self.source}: holds no volume-N.nii; -i names the unpacked download of LiTS")
-        found = paired(images, labels, problems + more, name=lambda number: f"volume_{int(number):03d}")
-        tested = paired(tests, {}, still_more, name=lambda number: f"test_{int(number):03d}", without_label="Ts")
+            raise InputError(
+                f"{self.source}: holds no volume-N.nii; -i names the unpacked download of LiTS"
+            )
+        found = paired(
+            images, labels, problems + more, name=lambda number: f"volume_{int(number):03d}"
+        )
+        tested = paired(
+            tests, {}, still_more, name=lambda number: f"test_{int(number):03d}", without_label="Ts"
+        )
         found.cases += tested.cases
         found.problems += tested.problems
-        lost = [case.id for case in found.cases if _lost_spacing(case) and not self._true_spacing_mm(case)]
+        lost = [
+            case.id
+            for case in found.cases
+            if _lost_spacing(case) and not self._true_spacing_mm(case)
+        ]
         if lost:
             found.cases = [case for case in found.cases if case.id not in lost]
             found.notes.append(
-                f"{len(lost)} volumes say 1x1x1 mm, their true voxel size is lost, and they are left out ({lost[0]} to "
+                f"{len(lost)} volumes say 1x1x1 mm, their true voxel size is lost, and they are "
+                f"left out ({lost[0]} to "
                 f"{lost[-1]}); --ircad-spacing-table brings them in"
             )
         return found
@@ -81,13 +97,18 @@ class LiTS(Converter):
                 sizes = {(int(row["volume"]), _sizes_mm(row)) for row in csv.DictReader(stream)}
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise InputError(
-                f"{self.ircad_spacing_table}: is no table with columns volume,x,y,z ({error}); mend it"
+                f"{self.ircad_spacing_table}: is no table with columns volume,x,y,z ({error}); "
+                f"mend it"
             ) from error
         rows = dict(sizes)
         if len(rows) < len(sizes):
-            raise InputError(f"{self.ircad_spacing_table}: gives one volume several voxel sizes; mend it")
+            raise InputError(
+                f"{self.ircad_spacing_table}: gives one volume several voxel sizes; mend it"
+            )
         if any(not 0.1 <= size <= 20 for row in rows.values() for size in row):
-            raise InputError(f"{self.ircad_spacing_table}: a voxel size lies outside 0.1 to 20 mm; mend it")
+            raise InputError(
+                f"{self.ircad_spacing_table}: a voxel size lies outside 0.1 to 20 mm; mend it"
+            )
         return rows
 
     def _true_spacing_mm(self, case: Case) -> tuple[float, ...] | None:
@@ -102,11 +123,15 @@ class LiTS(Converter):
         label_affine_mm = reading.label_affine_mm
         if label_affine_mm is not None:
             sizes_only = label_affine_mm.ndim == 1
-            label_affine_mm = label_affine_mm * spacing_mm if sizes_only else scale @ label_affine_mm
+            label_affine_mm = (
+                label_affine_mm * spacing_mm if sizes_only else scale @ label_affine_mm
+            )
         return replace(
-            reading, affine_mm=scale @ reading.affine_mm, label_affine_mm=label_affine_mm,
+            reading,
+            affine_mm=scale @ reading.affine_mm,
+            label_affine_mm=label_affine_mm,
             transforms=(*reading.transforms, "voxel size from table"),
-        )  # fmt: skip
+        )
 
 
 def _sizes_mm(row: dict[str, str]) -> tuple[float, ...]:

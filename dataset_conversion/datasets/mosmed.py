@@ -12,7 +12,13 @@ from dataset_conversion.reading.download_folder import files_matching
 from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from nnunet_ext.errors import InputError
 
-LAST_STUDY = {"CT-0": 254, "CT-1": 938, "CT-2": 1063, "CT-3": 1108, "CT-4": 1110}  # studies are numbered by severity
+LAST_STUDY = {
+    "CT-0": 254,
+    "CT-1": 938,
+    "CT-2": 1063,
+    "CT-3": 1108,
+    "CT-4": 1110,
+}  # studies are numbered by severity
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class MosMed(Converter):
     licence: ClassVar[str] = "CC BY-NC-ND 3.0: converted data may not be passed on"
     download: ClassVar[str] = "https://mosmed.ai/datasets/covid19_1110"
     citation: ClassVar[str] = (
-        "Morozov et al., MosMedData: Chest CT Scans With COVID-19 Related Findings Dataset, 2020, arXiv:2005.06465"
+        "Morozov et al., MosMedData: Chest CT Scans With COVID-19 Related Findings Dataset, 2020, "
+        "arXiv:2005.06465"
     )
     plausible_hu = {"infection": (-900.0, 150.0)}  # noqa: RUF012
 
@@ -43,16 +50,28 @@ class MosMed(Converter):
         images, problems = files_matching(self.source, r"study_(\d{4})\.nii(?:\.gz)?")
         masks, more = files_matching(self.source, r"study_(\d{4})_mask\.nii(?:\.gz)?")
         if not images:
-            raise InputError(f"{self.source}: holds no study_NNNN.nii.gz; -i names the unpacked download of MosMed")
+            raise InputError(
+                f"{self.source}: holds no study_NNNN.nii.gz; -i names the unpacked download of "
+                f"MosMed"
+            )
         found = paired(
-            images, masks, problems + more, name="study_{}".format, without_label="Un",
-            details=lambda study: {"severity": severity_of(images[study], int(study)), "patient": f"study_{study}"},
-        )  # fmt: skip
+            images,
+            masks,
+            problems + more,
+            name="study_{}".format,
+            without_label="Un",
+            details=lambda study: {
+                "severity": severity_of(images[study], int(study)),
+                "patient": f"study_{study}",
+            },
+        )
         if not self.unlabeled:
             left_out = sum(case.part == "Un" for case in found.cases)
             found.cases = [case for case in found.cases if case.part == "Tr"]
             if left_out:
-                found.notes.append(f"{left_out} studies have no mask and are left out; --unlabeled converts them")
+                found.notes.append(
+                    f"{left_out} studies have no mask and are left out; --unlabeled converts them"
+                )
         return found
 
     def read_case(self, case: Case) -> Reading:
@@ -60,7 +79,9 @@ class MosMed(Converter):
 
 
 def severity_of(image: Path, study: int) -> str:
-    """``CT-1`` of ``studies/CT-1/study_0255.nii.gz`` or ``ct1/study_0255.nii.gz``, or by the publisher's numbering."""
+    """``CT-1`` of ``studies/CT-1/study_0255.nii.gz`` or ``ct1/study_0255.nii.gz``, or by the
+    publisher's numbering.
+    """
     for part in image.parts[::-1]:
         if match := re.fullmatch(r"ct-?([0-4])", part, re.IGNORECASE):
             return f"CT-{match[1]}"

@@ -12,7 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
-from dataset_conversion.reading.download_folder import actual_file, case_id, is_hidden, listed_file, visible_files
+from dataset_conversion.reading.download_folder import (
+    actual_file,
+    case_id,
+    is_hidden,
+    listed_file,
+    visible_files,
+)
 from dataset_conversion.reading.label_values import LabelMap, label_map, rounded_labels
 from dataset_conversion.reading.nifti_cases import AIR_HU
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
@@ -21,7 +27,8 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.files.json_files import read_object
 
 ENDINGS = (".nii.gz", ".nii")
-# Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): 51 lung tumours to train on, these to test.
+# Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): 51 lung tumours to
+# train on, these to test.
 LUNG_BENCHMARK_HELD_OUT = (3, 25, 45, 51, 54, 55, 61, 73, 92, 93, 95, 96)
 
 
@@ -36,23 +43,31 @@ class MSD(Converter):
     merge: tuple[str, ...] = ()
 
     name: ClassVar[str] = "MSD"
-    task: ClassVar[str] = "Medical Segmentation Decathlon, any task (Task06_Lung, Task01_BrainTumour)"
+    task: ClassVar[str] = (
+        "Medical Segmentation Decathlon, any task (Task06_Lung, Task01_BrainTumour)"
+    )
     licence: ClassVar[str] = "CC-BY-SA 4.0"
     download: ClassVar[str] = "http://medicaldecathlon.com"
     citation: ClassVar[str] = (
-        "Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13, 4128 (2022), "
+        "Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13, 4128 "
+        "(2022), "
         "doi:10.1038/s41467-022-30695-9"
     )
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
         parser.add_argument(
-            "--channel", metavar="NAME", help="keep one channel of a 4-D image, by name or number, e.g. FLAIR"
+            "--channel",
+            metavar="NAME",
+            help="keep one channel of a 4-D image, by name or number, e.g. FLAIR",
         )
         parser.add_argument(
-            "--merge", action="append", default=[], metavar="LABELS=NAME",
+            "--merge",
+            action="append",
+            default=[],
+            metavar="LABELS=NAME",
             help="make several labels one, by value or name, e.g. 1,2,3=tumour; may be repeated",
-        )  # fmt: skip
+        )
 
     @property
     def collection(self) -> str:
@@ -65,14 +80,18 @@ class MSD(Converter):
 
     @property
     def release(self) -> str | None:  # type: ignore[override]
-        release = self._list.get("release") or self._list.get("relase")  # Task06_Lung is published with the latter
+        release = self._list.get("release") or self._list.get(
+            "relase"
+        )  # Task06_Lung is published with the latter
         return str(release) if release else None
 
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("paper",) if self.collection == "MSD_Lung" else ()
 
-    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
+    def published_folds(
+        self, split: str, cases: Collection[str]
+    ) -> list[tuple[list[str], list[str]]]:
         held_out = [f"lung_{number:03d}" for number in LUNG_BENCHMARK_HELD_OUT]
         return [([case for case in cases if case not in held_out], held_out)]
 
@@ -88,7 +107,9 @@ class MSD(Converter):
         if len(tasks) == 1:
             return tasks[0]
         what = (
-            f"holds {len(tasks)} tasks ({', '.join(task.name for task in tasks)})" if tasks else "has no dataset.json"
+            f"holds {len(tasks)} tasks ({', '.join(task.name for task in tasks)})"
+            if tasks
+            else "has no dataset.json"
         )
         raise InputError(f"{self.source}: {what}; -i names one unpacked task folder")
 
@@ -99,7 +120,9 @@ class MSD(Converter):
         shapes = {"modality": dict, "labels": dict, "training": list}
         for key, kind in shapes.items():
             if not isinstance(content.get(key), kind) or not content[key]:
-                raise InputError(f"{file}: has no {key!r} or an empty one; -i names a task as published")
+                raise InputError(
+                    f"{file}: has no {key!r} or an empty one; -i names a task as published"
+                )
         if not isinstance(content.get("test", []), list):
             raise InputError(f"{file}: 'test' is no list; download it again")
         return content
@@ -109,7 +132,10 @@ class MSD(Converter):
         """Published channel names in order."""
         names = _numbered(self._list["modality"], self.root / "dataset.json", "modality")
         if sorted(names) != list(range(len(names))):
-            raise InputError(f"{self.root / 'dataset.json'}: channels are not numbered 0, 1, ...; download it again")
+            raise InputError(
+                f"{self.root / 'dataset.json'}: channels are not numbered 0, 1, ...; download it "
+                f"again"
+            )
         return tuple(names[index] for index in range(len(names)))
 
     @cached_property
@@ -127,11 +153,15 @@ class MSD(Converter):
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        return self._channels if self._kept_channel is None else (self._channels[self._kept_channel],)
+        return (
+            self._channels if self._kept_channel is None else (self._channels[self._kept_channel],)
+        )
 
     @cached_property
     def _label_map(self) -> LabelMap:
-        return label_map(_numbered(self._list["labels"], self.root / "dataset.json", "labels"), self.merge)
+        return label_map(
+            _numbered(self._list["labels"], self.root / "dataset.json", "labels"), self.merge
+        )
 
     @property
     def labels(self) -> dict[str, int]:
@@ -147,20 +177,26 @@ class MSD(Converter):
                 continue
             listed.update({image, label} if label else {image})
             try:
-                files = self._as_unpacked(image), self._as_unpacked(label) if label else None
-                listed.update(file for file in files if file)
+                images = (self._as_unpacked(image),)
+                labels = (self._as_unpacked(label),) if label else ()
+                listed.update((*images, *labels))
                 stem = image.name.removesuffix(".gz").removesuffix(".nii")
-                found.cases.append(Case(case_id(stem), part, files[:1], files[1:] if files[1] else ()))  # type: ignore[arg-type]
+                found.cases.append(Case(case_id(stem), part, images, labels))
             except InputError as error:
                 found.problems.append(str(error))
         found.notes.extend(self._differences(listed))
         return found
 
     def _as_unpacked(self, listed: Path) -> Path:
-        """The file that a list names; some programs unpack it to .nii, or give it nnU-Net's channel number."""
+        """The file that a list names; some programs unpack it to .nii, or give it nnU-Net's channel
+        number.
+        """
         stem = listed.name.removesuffix(".gz").removesuffix(".nii")
         numbered = (f"{stem}_0000",) if len(self._channels) == 1 else ()
-        for name in (listed.name, *(f"{name}{ending}" for name in (stem, *numbered) for ending in ENDINGS)):
+        for name in (
+            listed.name,
+            *(f"{name}{ending}" for name in (stem, *numbered) for ending in ENDINGS),
+        ):
             if listed.with_name(name).exists():
                 return actual_file(listed.with_name(name))
         return actual_file(listed)  # which says that there is none
@@ -170,19 +206,36 @@ class MSD(Converter):
         name = str(self.root / "dataset.json")
         for entry in self._list["training"]:
             if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
-                raise InputError(f"{name}: training entry {entry!r} lacks image or label; download it again")
-            yield "Tr", listed_file(self.root, entry["image"], name), listed_file(self.root, entry["label"], name)
+                raise InputError(
+                    f"{name}: training entry {entry!r} lacks image or label; download it again"
+                )
+            yield (
+                "Tr",
+                listed_file(self.root, entry["image"], name),
+                listed_file(self.root, entry["label"], name),
+            )
         for entry in self._list.get("test") or []:
-            yield "Ts", listed_file(self.root, entry["image"] if isinstance(entry, dict) else entry, name), None
+            yield (
+                "Ts",
+                listed_file(self.root, entry["image"] if isinstance(entry, dict) else entry, name),
+                None,
+            )
 
     def _differences(self, listed: set[Path]) -> Iterator[str]:
         """Where dataset.json, its own counts and the disk disagree."""
         for folder in ("imagesTr", "labelsTr", "imagesTs"):
             if (self.root / folder).is_dir():
-                extra = [file.name for file in visible_files(self.root / folder, ENDINGS) if file not in listed]
+                extra = [
+                    file.name
+                    for file in visible_files(self.root / folder, ENDINGS)
+                    if file not in listed
+                ]
                 if extra:
                     shown = ", ".join(extra[:3]) + (", ..." if len(extra) > 3 else "")
-                    yield f"{len(extra)} files in {folder} are not in dataset.json and are left out ({shown})"
+                    yield (
+                        f"{len(extra)} files in {folder} are not in dataset.json and are left "
+                        f"out ({shown})"
+                    )
         for count, entries in (("numTraining", "training"), ("numTest", "test")):
             actual = len(self._list.get(entries) or [])
             if self._list.get(count) not in (None, actual):
@@ -196,7 +249,11 @@ class MSD(Converter):
         unit = "arbitrary"
         if all(name.casefold() == "ct" for name in self._channels):
             unit = "HU" if image.min() < AIR_HU else "unknown"
-            warnings = () if unit == "HU" else (f"called CT, but no value lies below {AIR_HU}: perhaps not HU",)
+            warnings = (
+                ()
+                if unit == "HU"
+                else (f"called CT, but no value lies below {AIR_HU}: perhaps not HU",)
+            )
         label, label_affine_mm = None, None
         if case.label_files:
             label_volume = open_volume(case.label_files[0])
@@ -205,20 +262,31 @@ class MSD(Converter):
             if self._label_map.changes:
                 transforms.append(f"labels {self._label_map.new_value}")
         as_read = image[0] if len(volume.shape) == 3 else None
-        return Reading(image, label, unit, volume.affine, label_affine_mm, tuple(transforms), warnings, as_read)
+        return Reading(
+            image, label, unit, volume.affine, label_affine_mm, tuple(transforms), warnings, as_read
+        )
 
     def _read_channels(self, file: Path, volume: Any) -> tuple[np.ndarray, list[str]]:
-        """Image (C, x, y, z) with the wanted channels. The affine knows no fourth axis, so it needs no change."""
+        """Image (C, x, y, z) with the wanted channels. The affine knows no fourth axis, so it needs
+        no change.
+        """
         shape, count = volume.shape, len(self._channels)
         if not (len(shape) == 3 and count == 1) and not (len(shape) == 4 and shape[3] == count):
-            raise InputError(f"{file}: has shape {shape}, but dataset.json names {count} channels; download it again")
+            raise InputError(
+                f"{file}: has shape {shape}, but dataset.json names {count} channels; download it "
+                f"again"
+            )
         if len(shape) == 3:
             return read_voxels(file, volume)[None], []
         if self._kept_channel is None:
             return np.moveaxis(read_voxels(file, volume), 3, 0), []
-        return read_voxels(file, volume, self._kept_channel)[None], [f"channel {self._kept_channel} of {count}"]
+        return read_voxels(file, volume, self._kept_channel)[None], [
+            f"channel {self._kept_channel} of {count}"
+        ]
 
-    def _read_label(self, file: Path, volume: Any, warnings: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _read_label(
+        self, file: Path, volume: Any, warnings: tuple[str, ...]
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
         """Label (x, y, z) with new values, and the warnings with further ones."""
         voxels = spatial_axes(file, read_voxels(file, volume), anywhere=True)
         try:
@@ -230,11 +298,17 @@ class MSD(Converter):
 
 def _numbered(entries: Mapping[str, Any], file: Path, key: str) -> dict[int, str]:
     """``{"0": "CT"}`` with integer keys."""
-    if not all(number.isascii() and number.isdigit() and isinstance(name, str) for number, name in entries.items()):
+    if not all(
+        number.isascii() and number.isdigit() and isinstance(name, str)
+        for number, name in entries.items()
+    ):
         raise InputError(
-            f"{file}: {key!r} is no list of numbers with names; -i names a task as the Decathlon publishes it"
+            f"{file}: {key!r} is no list of numbers with names; -i names a task as the Decathlon "
+            f"publishes it"
         )
     numbered = {int(number): name.strip() for number, name in entries.items()}
     if len(numbered) < len(entries):
-        raise InputError(f"{file}: {key!r} gives one number twice ({', '.join(entries)}); mend the list")
+        raise InputError(
+            f"{file}: {key!r} gives one number twice ({', '.join(entries)}); mend the list"
+        )
     return numbered

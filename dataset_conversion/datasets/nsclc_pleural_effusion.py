@@ -1,4 +1,6 @@
-"""NSCLC-Radiomics with PleThora: chest CT of lung cancer patients, and masks of their pleural effusions."""
+"""NSCLC-Radiomics with PleThora: chest CT of lung cancer patients, and masks of their pleural
+effusions.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,19 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.reading.dicom_cases import DicomConverter, files_of, image_of, report_rejected, without_damaged
-from dataset_conversion.reading.download_folder import case_id, is_hidden, natural_key, sha256_of_file
+from dataset_conversion.reading.dicom_cases import (
+    DicomConverter,
+    files_of,
+    image_of,
+    report_rejected,
+    without_damaged,
+)
+from dataset_conversion.reading.download_folder import (
+    case_id,
+    is_hidden,
+    natural_key,
+    sha256_of_file,
+)
 from dataset_conversion.reading.mirroring import points_of, shares_by_mirroring
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.volumes import label_on_image_grid, read_voxels, spatial_axes
@@ -23,19 +36,81 @@ from nnunet_ext.errors import InputError
 if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.series import Acquisition
 
-MASK_NAME = re.compile(r"(LUNG1-\d{3})_(effusion|thor_cav)_(first|second|primary)_reviewer\.nii(\.gz)?", re.IGNORECASE)
+MASK_NAME = re.compile(
+    r"(LUNG1-\d{3})_(effusion|thor_cav)_(first|second|primary)_reviewer\.nii(\.gz)?", re.IGNORECASE
+)
 LUNG_HU = -400  # aerated lung lies below
 FLUID_HU = (-150, 150)
 CLEAR_LEAD = 0.02  # by which the share of fitting voxels must exceed that of any other orientation
 Reviewer = Literal["first", "second", "union", "intersection"]
 
-# Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): its task of pleural effusions, whose
-# text counts 62 and 16.
+# Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676): its task of pleural
+# effusions, whose text counts 62 and 16.
 PAPER_TRAIN = (
-    1, 5, 8, 13, 16, 18, 26, 28, 42, 46, 51, 53, 60, 65, 68, 88, 91, 93, 95, 97, 104, 107, 113, 115, 128, 133, 143, 148,
-    156, 170, 195, 205, 242, 249, 252, 253, 277, 285, 286, 291, 296, 299, 301, 303, 307, 312, 314, 325, 331, 336, 340,
-    343, 348, 361, 362, 366, 367, 376, 377, 381, 387, 396, 416,
-)  # fmt: skip
+    1,
+    5,
+    8,
+    13,
+    16,
+    18,
+    26,
+    28,
+    42,
+    46,
+    51,
+    53,
+    60,
+    65,
+    68,
+    88,
+    91,
+    93,
+    95,
+    97,
+    104,
+    107,
+    113,
+    115,
+    128,
+    133,
+    143,
+    148,
+    156,
+    170,
+    195,
+    205,
+    242,
+    249,
+    252,
+    253,
+    277,
+    285,
+    286,
+    291,
+    296,
+    299,
+    301,
+    303,
+    307,
+    312,
+    314,
+    325,
+    331,
+    336,
+    340,
+    343,
+    348,
+    361,
+    362,
+    366,
+    367,
+    376,
+    377,
+    381,
+    387,
+    396,
+    416,
+)
 PAPER_TEST = (2, 24, 35, 38, 50, 117, 149, 168, 177, 186, 196, 229, 320, 418, 420)
 
 
@@ -56,21 +131,26 @@ class NsclcPleuralEffusion(DicomConverter):
     licence: ClassVar[str] = "CC BY-NC 3.0 (NSCLC-Radiomics and PleThora; see both pages)"
     download: ClassVar[str] = "https://www.cancerimagingarchive.net/analysis-result/plethora/"
     citation: ClassVar[str] = (
-        "Kiser et al., PleThora: Pleural effusion and thoracic cavity segmentations in diseased lungs for benchmarking "
-        "chest CT processing pipelines, Medical Physics 47(11), 5941-5952 (2020), doi:10.1002/mp.14424"
+        "Kiser et al., PleThora: Pleural effusion and thoracic cavity segmentations in diseased "
+        "lungs for benchmarking "
+        "chest CT processing pipelines, Medical Physics 47(11), 5941-5952 (2020), "
+        "doi:10.1002/mp.14424"
     )
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
         DicomConverter.add_options(parser)
         parser.add_argument(
-            "--reviewer", choices=("first", "second", "union", "intersection"), default="first",
+            "--reviewer",
+            choices=("first", "second", "union", "intersection"),
+            default="first",
             help="whose effusion mask, where there are two; default first",
-        )  # fmt: skip
+        )
         parser.add_argument(
-            "--positives-only", action="store_true",
+            "--positives-only",
+            action="store_true",
             help="leave out patients without an effusion; by default their label is empty",
-        )  # fmt: skip
+        )
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -105,37 +185,59 @@ class NsclcPleuralEffusion(DicomConverter):
             except InputError as error:
                 found.problems.append(str(error))
                 continue
-            found.cases.append(Case(case_id(patient), "Tr", files_of(acquisition), files, self.details_of(acquisition)))
+            found.cases.append(
+                Case(
+                    case_id(patient),
+                    "Tr",
+                    files_of(acquisition),
+                    files,
+                    self.details_of(acquisition),
+                )
+            )
         if negatives:
             done = "left out" if self.positives_only else "converted with an empty label"
-            found.notes.append(f"{negatives} patients have a cavity mask but no effusion; they are {done}")
+            found.notes.append(
+                f"{negatives} patients have a cavity mask but no effusion; they are {done}"
+            )
         without = len(by_patient.keys() - masks.keys())
         if without:
             found.notes.append(f"{without} patients have no mask and are left out")
         return found
 
-    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
-        train, test = ([f"LUNG1-{number:03d}" for number in numbers] for numbers in (PAPER_TRAIN, PAPER_TEST))
+    def published_folds(
+        self, split: str, cases: Collection[str]
+    ) -> list[tuple[list[str], list[str]]]:
+        train, test = (
+            [f"LUNG1-{number:03d}" for number in numbers] for numbers in (PAPER_TRAIN, PAPER_TEST)
+        )
         return [(train, test)]
 
     def _masks(self, found: Found) -> dict[str, dict[str, dict[str, Path]]]:
-        """Mask files by patient, kind (``effusion``, ``thor_cav``) and reviewer; two that differ are a problem."""
+        """Mask files by patient, kind (``effusion``, ``thor_cav``) and reviewer; two that differ
+        are a problem.
+        """
         problems: dict[str, str] = {}
         masks: dict[str, dict[str, dict[str, Path]]] = defaultdict(lambda: defaultdict(dict))
         for path in sorted(self.source.rglob("*.nii*")):
             match = MASK_NAME.fullmatch(path.name)
             if match and not is_hidden(path.name) and path.is_file():
-                patient, kind, reviewer = match.group(1).upper(), match.group(2).lower(), match.group(3).lower()
+                patient, kind, reviewer = (
+                    match.group(1).upper(),
+                    match.group(2).lower(),
+                    match.group(3).lower(),
+                )
                 first = masks[patient][kind].setdefault(reviewer, path)
                 if first != path and sha256_of_file(first) != sha256_of_file(path):
                     problems.setdefault(
-                        patient, f"{path}: and {first} are of one reviewer, and differ; remove one of them"
+                        patient,
+                        f"{path}: and {first} are of one reviewer, and differ; remove one of them",
                     )
         found.problems.extend(problems.values())
         masks = {patient: kinds for patient, kinds in masks.items() if patient not in problems}
         if not masks and not problems:
             raise InputError(
-                f"{self.source}: holds no LUNG1-*_effusion_*_reviewer.nii.gz; -i names a folder with the CT and the "
+                f"{self.source}: holds no LUNG1-*_effusion_*_reviewer.nii.gz; -i names a folder "
+                f"with the CT and the "
                 f"unpacked Effusions and Thoracic_Cavities of {self.download}"
             )
         return masks
@@ -145,14 +247,20 @@ class NsclcPleuralEffusion(DicomConverter):
         effusions = masks.get("effusion", {})
         if self.reviewer in ("union", "intersection"):
             return tuple(effusions[name] for name in sorted(effusions))
-        order = ("first", "primary", "second") if self.reviewer == "first" else ("second", "first", "primary")
+        order = (
+            ("first", "primary", "second")
+            if self.reviewer == "first"
+            else ("second", "first", "primary")
+        )
         return tuple(effusions[name] for name in order if name in effusions)[:1]
 
     def read_case(self, case: Case) -> Reading:
         volume = self.read_volume(case)
         if not volume.acquisition.stack.is_grid:
             words = ", ".join(volume.acquisition.remarks)
-            raise InputError(f"{case.image_files[0].parent}: CT is no regular stack ({words}); remove the case")
+            raise InputError(
+                f"{case.image_files[0].parent}: CT is no regular stack ({words}); remove the case"
+            )
         effusions = [file for file in case.label_files if "effusion" in file.name.lower()]
         cavities = [file for file in case.label_files if file not in effusions]
         warnings: list[str] = []
@@ -167,13 +275,20 @@ class NsclcPleuralEffusion(DicomConverter):
         if effusions:
             drawn = np.stack([masks[file] for file in effusions])
             label[drawn.all(axis=0) if self.reviewer == "intersection" else drawn.any(axis=0)] = 1
-            if self.reviewer in ("first", "second") and f"_{self.reviewer}_" not in effusions[0].name.lower():
+            if (
+                self.reviewer in ("first", "second")
+                and f"_{self.reviewer}_" not in effusions[0].name.lower()
+            ):
                 warnings.append(f"no mask of the {self.reviewer} reviewer, the other one's taken")
         transforms = (*volume.transforms, f"effusion of reviewer: {self.reviewer}")
         return Reading(
-            volume.voxels[None], label, volume.unit, affine_mm,
-            transforms=transforms, warnings=(*volume.warnings, *warnings),
-        )  # fmt: skip
+            volume.voxels[None],
+            label,
+            volume.unit,
+            affine_mm,
+            transforms=transforms,
+            warnings=(*volume.warnings, *warnings),
+        )
 
 
 def _matching(acquisitions: list[Acquisition], mask: Path) -> Acquisition:
@@ -186,21 +301,29 @@ def _matching(acquisitions: list[Acquisition], mask: Path) -> Acquisition:
         raise InputError(f"{mask}: has no CT of that patient; download NSCLC-Radiomics, too")
     shape = sorted(open_volume(mask).shape[:3])
     fitting = [
-        item for item in acquisitions if sorted((item.stack.columns, item.stack.rows, len(item.slices))) == shape
+        item
+        for item in acquisitions
+        if sorted((item.stack.columns, item.stack.rows, len(item.slices))) == shape
     ]
     if len(fitting) != 1:
         sizes = ", ".join(f"{i.stack.columns}x{i.stack.rows}x{len(i.slices)}" for i in acquisitions)
         what = "no CT" if not fitting else f"{len(fitting)} CT"
-        raise InputError(f"{mask}: {what} of that patient has its size (mask {shape}, CT {sizes}); remove the mask")
+        raise InputError(
+            f"{mask}: {what} of that patient has its size (mask {shape}, CT {sizes}); remove the "
+            f"mask"
+        )
     return fitting[0]
 
 
-def _on_grid(file: Path, hu: np.ndarray, affine_mm: np.ndarray, cavity: bool) -> tuple[np.ndarray, list[str]]:
+def _on_grid(
+    file: Path, hu: np.ndarray, affine_mm: np.ndarray, cavity: bool
+) -> tuple[np.ndarray, list[str]]:
     """A mask (x, y, z) on the CT's grid, proven by what lies under it; and warnings.
 
-    The masks' headers name another orientation than the CT's, and programs disagree on where they lie. So the header is
-    followed where it leads to the CT's grid, and the Hounsfield units must agree: aerated lung in a cavity, fluid in an
-    effusion, more than in any flipped position. Where the header leads elsewhere, they decide alone.
+    The masks' headers name another orientation than the CT's, and programs disagree on where they
+    lie. So the header is followed where it leads to the CT's grid, and the Hounsfield units must
+    agree: aerated lung in a cavity, fluid in an effusion, more than in any flipped position. Where
+    the header leads elsewhere, they decide alone.
 
     Raises:
         InputError: no orientation fits clearly.
@@ -216,19 +339,31 @@ def _on_grid(file: Path, hu: np.ndarray, affine_mm: np.ndarray, cavity: bool) ->
         placed, _ = label_on_image_grid(mask, volume.affine, hu.shape, affine_mm)
     except InputError:
         if mask.shape != hu.shape:
-            raise InputError(f"{file}: has shape {mask.shape}, its CT {hu.shape}; remove the case") from None
+            raise InputError(
+                f"{file}: has shape {mask.shape}, its CT {hu.shape}; remove the case"
+            ) from None
         placed = None
     base = mask if placed is None else placed
-    shares = shares_by_mirroring(points_of(base), base.shape, lambda at: _fits(hu[tuple(at.T)], cavity))
+    shares = shares_by_mirroring(
+        points_of(base), base.shape, lambda at: _fits(hu[tuple(at.T)], cavity)
+    )
     best = max(shares, key=lambda axes: shares[axes])
     if placed is not None:
         if shares[()] < shares[best] - CLEAR_LEAD:
-            raise InputError(f"{file}: its header contradicts the CT: flipped along {best} it fits better; remove it")
+            raise InputError(
+                f"{file}: its header contradicts the CT: flipped along {best} it fits better; "
+                f"remove it"
+            )
         return placed, warnings
     second = max(share for axes, share in shares.items() if axes != best)
     if shares[best] < second + CLEAR_LEAD:
-        raise InputError(f"{file}: neither its header nor the CT's values tell how it lies; remove the case")
-    return np.flip(base, best), [*warnings, f"{file.name}: header leads elsewhere, placed by HU (flipped {list(best)})"]
+        raise InputError(
+            f"{file}: neither its header nor the CT's values tell how it lies; remove the case"
+        )
+    return np.flip(base, best), [
+        *warnings,
+        f"{file.name}: header leads elsewhere, placed by HU (flipped {list(best)})",
+    ]
 
 
 def _fits(hu: np.ndarray, cavity: bool) -> np.ndarray:

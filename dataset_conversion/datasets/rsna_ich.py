@@ -1,4 +1,6 @@
-"""RSNA Intracranial Hemorrhage: head CT of the 2019 challenge, and the collections that add masks to it."""
+"""RSNA Intracranial Hemorrhage: head CT of the 2019 challenge, and the collections that add masks
+to it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ from dataset_conversion.reading.dicom_cases import (
     report_rejected,
     without_damaged,
 )
-from dataset_conversion.reading.download_folder import case_id, files_by_stem, find_folder, natural_key
+from dataset_conversion.reading.download_folder import (
+    case_id,
+    files_by_stem,
+    find_folder,
+    natural_key,
+)
 from dataset_conversion.reading.haemorrhage_labels import MASK_ENDINGS, read_slice_mask, slice_label
 from dataset_conversion.reading.haemorrhage_slices import (
     as_hu,
@@ -45,16 +52,20 @@ if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.series import Acquisition, Rules
 
 VOLUME_ENDINGS = (".nii.gz", ".nii")
-# Folders of images and of masks: BHSD (its name has a space), PhysioNet ct-ich, and slices cut from it.
+# Folders of images and of masks: BHSD (its name has a space), PhysioNet ct-ich, and slices cut from
+# it.
 PAIRED_FOLDERS = (("images", "ground truths"), ("ct_scans", "masks"), ("images", "masks"))
 COLLECTIONS = {"ground truths": "BHSD", "ct_scans": "ct-ich"}
 BRAIN_WINDOW_LOW_HU = 0
-Wanted = Literal["any", "none", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"]
+Wanted = Literal[
+    "any", "none", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural"
+]
 
 
 @dataclass(frozen=True)
 class RsnaIch(DicomConverter):
-    """752 803 labelled slices of 25 000 examinations, without masks; and BHSD, ct-ich or own masks for some of them.
+    """752 803 labelled slices of 25 000 examinations, without masks; and BHSD, ct-ich or own masks
+    for some of them.
 
     Reference: Flanders et al. 2020 (the challenge).
     """
@@ -69,13 +80,19 @@ class RsnaIch(DicomConverter):
     name: ClassVar[str] = "RSNA-ICH"
     published_id: ClassVar[str] = r"ID_[0-9a-f]{6,12}"
     task: ClassVar[str] = "intracranial haemorrhage, head CT (RSNA 2019, BHSD, PhysioNet ct-ich)"
-    licence: ClassVar[str] = "RSNA: non-commercial research and education; BHSD: NC-ND; ct-ich: PhysioNet restricted"
+    licence: ClassVar[str] = (
+        "RSNA: non-commercial research and education; BHSD: NC-ND; ct-ich: PhysioNet restricted"
+    )
     download: ClassVar[str] = "https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection"
     citation: ClassVar[str] = (
-        "Flanders et al., Construction of a Machine Learning Dataset through Collaboration: The RSNA 2019 Brain CT "
-        "Hemorrhage Challenge, Radiology: Artificial Intelligence 2(3), e190211 (2020), doi:10.1148/ryai.2020190211; "
-        "masks of BHSD: Wu et al., BHSD: A 3D Multi-class Brain Hemorrhage Segmentation Dataset, MLMI 2023, "
-        "arXiv:2308.11298; ct-ich: Hssayeni et al., Intracranial Hemorrhage Segmentation Using a Deep Convolutional "
+        "Flanders et al., Construction of a Machine Learning Dataset through Collaboration: The "
+        "RSNA 2019 Brain CT "
+        "Hemorrhage Challenge, Radiology: Artificial Intelligence 2(3), e190211 (2020), "
+        "doi:10.1148/ryai.2020190211; "
+        "masks of BHSD: Wu et al., BHSD: A 3D Multi-class Brain Hemorrhage Segmentation Dataset, "
+        "MLMI 2023, "
+        "arXiv:2308.11298; ct-ich: Hssayeni et al., Intracranial Hemorrhage Segmentation Using a "
+        "Deep Convolutional "
         "Model, Data 5(1), 14 (2020), doi:10.3390/data5010014"
     )
 
@@ -83,30 +100,43 @@ class RsnaIch(DicomConverter):
     def add_options(parser: argparse._ArgumentGroup) -> None:
         DicomConverter.add_options(parser)
         parser.add_argument(
-            "--dimension", choices=("2d", "3d"), default="2d",
+            "--dimension",
+            choices=("2d", "3d"),
+            default="2d",
             help="a case is a slice, or a series where its slices form a volume; default 2d",
-        )  # fmt: skip
+        )
         parser.add_argument(
-            "--haemorrhage", choices=("any", "none", *TYPES),
+            "--haemorrhage",
+            choices=("any", "none", *TYPES),
             help="only slices (2d) or series (3d) that the challenge's table labels so",
-        )  # fmt: skip
+        )
         parser.add_argument(
-            "--classes", choices=("any", "types"), default="any",
+            "--classes",
+            choices=("any", "types"),
+            default="any",
             help="one label for any haemorrhage, or BHSD's five types; default any",
-        )  # fmt: skip
+        )
         parser.add_argument(
-            "--masks", type=Path, metavar="FOLDER",
-            help="masks of the challenge's images: PNG, NPY, NIfTI or DICOM per slice, called like the image (2d), or "
-            "NIfTI per series, called PATIENT_STUDY as BHSD's (3d); only images with a mask are converted (imagesTr)",
-        )  # fmt: skip
+            "--masks",
+            type=Path,
+            metavar="FOLDER",
+            help="masks of the challenge's images: PNG, NPY, NIfTI or DICOM per slice, called "
+            "like the image (2d), or "
+            "NIfTI per series, called PATIENT_STUDY as BHSD's (3d); only images with a mask are "
+            "converted (imagesTr)",
+        )
         parser.add_argument(
-            "--strip-skull", action="store_true",
-            help="keep the brain alone, as public MR of brain tumours shows it; the rest gets one value",
-        )  # fmt: skip
+            "--strip-skull",
+            action="store_true",
+            help="keep the brain alone, as public MR of brain tumours shows it; the rest gets one "
+            "value",
+        )
         parser.add_argument(
-            "--background-hu", type=int, metavar="HU",
+            "--background-hu",
+            type=int,
+            metavar="HU",
             help="that value, default 0; with --window it is the window's low end",
-        )  # fmt: skip
+        )
 
     @property
     def folder_name(self) -> str:
@@ -126,25 +156,44 @@ class RsnaIch(DicomConverter):
     @property
     def collection(self) -> str:
         names = {folder.name for folder in self._paired_folders or ()}
-        return next((collection for folder, collection in COLLECTIONS.items() if folder in names), self.name)
+        return next(
+            (collection for folder, collection in COLLECTIONS.items() if folder in names), self.name
+        )
 
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("official",) if self.collection == "BHSD" else ()
 
-    def published_folds(self, split: str, cases: Collection[str]) -> list[tuple[list[str], list[str]]]:
+    def published_folds(
+        self, split: str, cases: Collection[str]
+    ) -> list[tuple[list[str], list[str]]]:
         """BHSD's: half of its scans to train on, half to test."""
         assert self._paired_folders is not None
         root = self._paired_folders[1].parent
-        file = next((path for path in (root / "dataset.json", root.parent / "dataset.json") if path.is_file()), None)
+        file = next(
+            (
+                path
+                for path in (root / "dataset.json", root.parent / "dataset.json")
+                if path.is_file()
+            ),
+            None,
+        )
         if file is None:
-            raise InputError(f"{root}: --split official needs BHSD's dataset.json there; it lies beside its README")
+            raise InputError(
+                f"{root}: --split official needs BHSD's dataset.json there; it lies beside its "
+                f"README"
+            )
         try:
             content = read_object(file, "download it again")
             names = [entry["image"] for entry in content["training"]], list(content["test"])
-            train, test = ([case_id(Path(name).name.removesuffix(".nii.gz")) for name in part] for part in names)
+            train, test = (
+                [case_id(Path(name).name.removesuffix(".nii.gz")) for name in part]
+                for part in names
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{file}: is not BHSD's list ({first_line(error)}); download it again") from error
+            raise InputError(
+                f"{file}: is not BHSD's list ({first_line(error)}); download it again"
+            ) from error
         return [(train, test)]
 
     @property
@@ -188,7 +237,8 @@ class RsnaIch(DicomConverter):
         low = math.floor(self.window[0])
         if given not in (None, low):
             raise InputError(
-                f"--background-hu {given}: with --window the background is its low end, {low}; leave one of them out"
+                f"--background-hu {given}: with --window the background is its low end, {low}; "
+                f"leave one of them out"
             )
         return low
 
@@ -201,12 +251,18 @@ class RsnaIch(DicomConverter):
         slices = content.slices
         if self.masks is not None:  # which may be DICOM, and lie in the download
             mask_folder = self.masks.resolve()
-            slices = [item for item in slices if not Path(item.path).resolve().is_relative_to(mask_folder)]
+            slices = [
+                item for item in slices if not Path(item.path).resolve().is_relative_to(mask_folder)
+            ]
         table = read_table(sorted(path for path in self.source.rglob("*.csv") if path.is_file()))
         found.notes.extend(table.notes)
         unread = "; ".join(table.unread)
         if self.haemorrhage and not table.types:
-            what = f"its table is not read ({unread}), expected {EXPECTED}" if unread else "holds no stage_2_train.csv"
+            what = (
+                f"its table is not read ({unread}), expected {EXPECTED}"
+                if unread
+                else "holds no stage_2_train.csv"
+            )
             raise InputError(f"{self.source}: {what}, which --haemorrhage needs")
         if unread:
             found.notes.append(f"a table is not read: {unread}, expected {EXPECTED}")
@@ -221,18 +277,26 @@ class RsnaIch(DicomConverter):
     def _masks(self, found: Found) -> dict[str, Path] | None:
         if self.masks is None:
             return None
-        files, broken = files_by_stem(self.masks, MASK_ENDINGS if self.dimension == "2d" else VOLUME_ENDINGS)
+        files, broken = files_by_stem(
+            self.masks, MASK_ENDINGS if self.dimension == "2d" else VOLUME_ENDINGS
+        )
         found.problems.extend(broken.values())
         return files
 
     def _find_slices(
-        self, slices: list[Slice], types: Mapping[str, frozenset[str]], masks: dict[str, Path] | None, found: Found
+        self,
+        slices: list[Slice],
+        types: Mapping[str, frozenset[str]],
+        masks: dict[str, Path] | None,
+        found: Found,
     ) -> None:
         """One case per image; its layer is as thick as the slices of its series are apart."""
         from nnunet_ext.dicom.reading.series import other_kind
 
         others = Counter(kind for item in slices if (kind := other_kind(item, self.rules)))
-        found.notes.extend(f"{count} images left out: {kind}" for kind, count in sorted(others.items()))
+        found.notes.extend(
+            f"{count} images left out: {kind}" for kind, count in sorted(others.items())
+        )
         slices = [item for item in slices if not other_kind(item, self.rules)]
         slices = of_one_rescaling(slices, found)
         steps_mm = steps_of_series_mm(slices)
@@ -254,9 +318,13 @@ class RsnaIch(DicomConverter):
             }
             part: Literal["Tr", "Un"] = "Tr" if mask else "Un"
             image = case_id(self.public(name, "image"))
-            found.cases.append(Case(image, part, (Path(item.path),), (mask,) if mask else (), details))
+            found.cases.append(
+                Case(image, part, (Path(item.path),), (mask,) if mask else (), details)
+            )
         if types and unknown:
-            found.notes.append(f"{unknown} images are not in the table (the challenge's test images never are)")
+            found.notes.append(
+                f"{unknown} images are not in the table (the challenge's test images never are)"
+            )
         if without_mask:
             found.notes.append(f"{without_mask} images have no mask and are left out")
 
@@ -280,7 +348,9 @@ class RsnaIch(DicomConverter):
         without_mask = 0
         for study in sorted(by_study, key=natural_key):
             for number, acquisition in enumerate(by_study[study], start=1):
-                present = [types[item.sop_uid] for item in acquisition.slices if item.sop_uid in types]
+                present = [
+                    types[item.sop_uid] for item in acquisition.slices if item.sop_uid in types
+                ]
                 union = frozenset().union(*present) if present else None
                 mask = None if masks is None else masks.get(study)
                 if not self._is_wanted(union):
@@ -313,25 +383,43 @@ class RsnaIch(DicomConverter):
         """Images and masks of one name in two folders."""
         if self.masks or self.haemorrhage:
             option = "--masks" if self.masks else "--haemorrhage"
-            raise InputError(f"{option} belongs to the challenge's DICOM files; {image_folder} has masks of its own")
+            raise InputError(
+                f"{option} belongs to the challenge's DICOM files; {image_folder} has masks of "
+                f"its own"
+            )
         endings = (*VOLUME_ENDINGS, ".dcm")
         images, broken_images = files_by_stem(image_folder, endings)
         masks, broken_masks = files_by_stem(mask_folder, endings)
         if self.classes == "types" and image_folder.name == "ct_scans":
-            raise InputError(f"{mask_folder}: --classes types: ct-ich's masks tell no types; leave it out")
+            raise InputError(
+                f"{mask_folder}: --classes types: ct-ich's masks tell no types; leave it out"
+            )
         found = Found(problems=[*broken_images.values(), *broken_masks.values()])
         for stem in sorted(images.keys() ^ masks.keys(), key=natural_key):
             if stem not in broken_images and stem not in broken_masks:
                 file, missing = (images[stem], "mask") if stem in images else (masks[stem], "image")
-                found.problems.append(f"{file}: has no {missing}; download it again or remove the file")
+                found.problems.append(
+                    f"{file}: has no {missing}; download it again or remove the file"
+                )
         for stem in images.keys() & masks.keys():
-            # BHSD: patient and study; slices of ct-ich: patient and slice; ct-ich itself: the patient.
-            patient = "_".join(stem.split("_")[:2]) if stem.startswith("ID_") else stem.split("_")[0]
+            # BHSD: patient and study; slices of ct-ich: patient and slice; ct-ich itself: the
+            # patient.
+            patient = (
+                "_".join(stem.split("_")[:2]) if stem.startswith("ID_") else stem.split("_")[0]
+            )
             name = case_id(stem if stem.startswith("ID_") else f"ich_{stem}")
-            found.cases.append(Case(name, "Tr", (images[stem],), (masks[stem],), {"patient": patient}))
-        odd = [path.name for path in image_folder.iterdir() if not path.suffix and not path.name.startswith(".")]
+            found.cases.append(
+                Case(name, "Tr", (images[stem],), (masks[stem],), {"patient": patient})
+            )
+        odd = [
+            path.name
+            for path in image_folder.iterdir()
+            if not path.suffix and not path.name.startswith(".")
+        ]
         if odd:
-            found.problems.append(f"{image_folder / min(odd)}: has no ending, as {len(odd)} files; call them .nii.gz")
+            found.problems.append(
+                f"{image_folder / min(odd)}: has no ending, as {len(odd)} files; call them .nii.gz"
+            )
         return found
 
     def read_case(self, case: Case) -> Reading:
@@ -349,13 +437,19 @@ class RsnaIch(DicomConverter):
             return self._read_volumes(case)
         if "step_mm" not in case.details and "acquisition" not in case.details:
             return read_bare_slice(case, self.classes == "types")
-        volume = read_placed_slice(case, self.rules) if "step_mm" in case.details else self.read_volume(case)
+        volume = (
+            read_placed_slice(case, self.rules)
+            if "step_mm" in case.details
+            else self.read_volume(case)
+        )
         warnings = volume.warnings
         if volume.voxels.min() == volume.voxels.max():
             warnings = (*warnings, "all voxels have one value")
         label, label_affine_mm = None, None
         if case.label_files:
-            label, label_affine_mm, remarks = self._read_label(case.label_files[0], volume.grid.affine_ras_mm)
+            label, label_affine_mm, remarks = self._read_label(
+                case.label_files[0], volume.grid.affine_ras_mm
+            )
             warnings = (*warnings, *remarks)
         return Reading(
             volume.voxels[None],
@@ -367,8 +461,12 @@ class RsnaIch(DicomConverter):
             warnings,
         )
 
-    def _read_label(self, file: Path, affine_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-        """Mask of a slice or of a series, as (x, y, z) with its place (:func:`label_place`), or on the pixels."""
+    def _read_label(
+        self, file: Path, affine_mm: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+        """Mask of a slice or of a series, as (x, y, z) with its place (:func:`label_place`), or on
+        the pixels.
+        """
         if self.dimension == "3d":
             volume = open_volume(file)
             label, warnings = self._volume_label(file, volume)
@@ -381,14 +479,18 @@ class RsnaIch(DicomConverter):
             voxels = spatial_axes(file, read_voxels(file, volume), anywhere=True)
             return slice_label(voxels, self.classes == "types")
         except InputError as error:
-            raise InputError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+            raise InputError(
+                str(error) if str(file) in str(error) else f"{file}: {error}"
+            ) from error
 
     def _read_volumes(self, case: Case) -> Reading:
         """Image and mask as NIfTI volumes (BHSD, ct-ich)."""
         image_file = case.image_files[0]
         image = open_volume(image_file)
         hu, transforms, remarks = as_hu(spatial_axes(image_file, read_voxels(image_file, image)))
-        reading = Reading(hu[None], None, "HU", image.affine, transforms=transforms, warnings=remarks)
+        reading = Reading(
+            hu[None], None, "HU", image.affine, transforms=transforms, warnings=remarks
+        )
         if not case.label_files:
             return reading
         mask = open_volume(case.label_files[0])

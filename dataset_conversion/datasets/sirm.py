@@ -1,4 +1,6 @@
-"""SIRM and Radiopaedia slices and volumes with COVID-19 findings, as medicalsegmentation.com published them."""
+"""SIRM and Radiopaedia slices and volumes with COVID-19 findings, as medicalsegmentation.com
+published them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ import numpy as np
 
 from dataset_conversion.converter import Case, Converter, Found, Part, Reading
 from dataset_conversion.reading.download_folder import files_matching
-from dataset_conversion.reading.nifti_cases import ENDING, intensity_unit, paired, read_ct, read_volume
+from dataset_conversion.reading.nifti_cases import (
+    ENDING,
+    intensity_unit,
+    paired,
+    read_ct,
+    read_volume,
+)
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.volumes import spacing_of
 from dataset_conversion.shaping.choices import slice_affine
@@ -25,7 +33,8 @@ SPACING_WARNING = "voxel size of the header is not trustworthy"
 
 @dataclass(frozen=True)
 class SIRM(Converter):
-    """100 single slices of more than 40 patients (``--part slices``), or nine volumes (``--part volumes``).
+    """100 single slices of more than 40 patients (``--part slices``), or nine volumes (``--part
+    volumes``).
 
     Reference: medicalsegmentation.com/covid19 (the data set's page).
     """
@@ -36,21 +45,31 @@ class SIRM(Converter):
 
     name: ClassVar[str] = "SIRM"
     task: ClassVar[str] = "COVID-19 ground glass, consolidation and effusion, CT slices and volumes"
-    licence: ClassVar[str] = "CC0 by the publisher of the masks; SIRM's and Radiopaedia's own terms for the images"
+    licence: ClassVar[str] = (
+        "CC0 by the publisher of the masks; SIRM's and Radiopaedia's own terms for the images"
+    )
     download: ClassVar[str] = "https://figshare.com/articles/dataset/13521488"
     citation: ClassVar[str] = (
-        "COVID-19 CT segmentation dataset, medicalsegmentation.com, 2020, doi:10.6084/m9.figshare.13521488"
+        "COVID-19 CT segmentation dataset, medicalsegmentation.com, 2020, "
+        "doi:10.6084/m9.figshare.13521488"
     )
     label_groups = {"infection": ("ggo", "consolidation")}  # noqa: RUF012
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
         parser.add_argument(
-            "--part", dest="wanted_part", choices=("slices", "volumes"), default="slices",
+            "--part",
+            dest="wanted_part",
+            choices=("slices", "volumes"),
+            default="slices",
             help="tr_im and val_im, or rp_im; default slices",
-        )  # fmt: skip
+        )
         parser.add_argument(
-            "--spacing", nargs=3, type=float, metavar=("X", "Y", "Z"), help="voxel size in mm in place of the header's"
+            "--spacing",
+            nargs=3,
+            type=float,
+            metavar=("X", "Y", "Z"),
+            help="voxel size in mm in place of the header's",
         )
 
     @property
@@ -78,7 +97,10 @@ class SIRM(Converter):
         images, problems = files_matching(self.source, rf"(\d){ENDING}", "rp_im")
         masks, more = files_matching(self.source, rf"(\d){ENDING}", "rp_msk")
         if not images:
-            raise InputError(f"{self.source}: holds no rp_im with 1.nii.gz; -i names the unpacked rp_im and rp_msk")
+            raise InputError(
+                f"{self.source}: holds no rp_im with 1.nii.gz; -i names the unpacked rp_im and "
+                f"rp_msk"
+            )
         return paired(images, masks, problems + more, name="volume_{}".format)
 
     def _find_slices(self) -> Found:
@@ -89,26 +111,40 @@ class SIRM(Converter):
             found.problems += problems
             stacks.update(files)
         if "tr_im" not in stacks or "tr_mask" not in stacks:
-            raise InputError(f"{self.source}: holds no tr_im.nii.gz with tr_mask.nii.gz; -i names the folder with both")
-        for part, stem in (("Tr", "tr_im"), ("Ts", "val_im")):
+            raise InputError(
+                f"{self.source}: holds no tr_im.nii.gz with tr_mask.nii.gz; -i names the folder "
+                f"with both"
+            )
+        stems: dict[Part, str] = {"Tr": "tr_im", "Ts": "val_im"}
+        for part, stem in stems.items():
             if stem in stacks:
-                found.cases += self._slices(part, stacks[stem], stacks["tr_mask"] if part == "Tr" else None)  # type: ignore[arg-type]
+                masks = stacks["tr_mask"] if part == "Tr" else None
+                found.cases += self._slices(part, stacks[stem], masks)
         return found
 
     def _slices(self, part: Part, images: Path, masks: Path | None) -> Iterator[Case]:
         shape = open_volume(images).shape
         if len(shape) != 3 or (masks is not None and open_volume(masks).shape != shape):
-            raise InputError(f"{images}: and its masks are no stacks of the same slices; download them again")
+            raise InputError(
+                f"{images}: and its masks are no stacks of the same slices; download them again"
+            )
         prefix = "slice" if part == "Tr" else "val"
         for index in range(shape[2]):
-            details = {"slice": str(index), "patient": ""}  # of more than 40, the download does not say whose
-            yield Case(f"{prefix}_{index:03d}", part, (images,), () if masks is None else (masks,), details)
+            details = {
+                "slice": str(index),
+                "patient": "",
+            }  # of more than 40, the download does not say whose
+            yield Case(
+                f"{prefix}_{index:03d}", part, (images,), () if masks is None else (masks,), details
+            )
 
     def read_case(self, case: Case) -> Reading:
         reading = read_ct(case) if self.wanted_part == "volumes" else _read_slice(case)
         unit = PSEUDO_HU if reading.intensity_unit == "HU" else reading.intensity_unit
         if self.spacing is None or reading.affine_mm is None:
-            return replace(reading, intensity_unit=unit, warnings=(*reading.warnings, SPACING_WARNING))
+            return replace(
+                reading, intensity_unit=unit, warnings=(*reading.warnings, SPACING_WARNING)
+            )
         scale = np.ones(4)  # of the affine's columns
         axes = reading.image.ndim - 1
         scale[:axes] = (np.array(self.spacing) / spacing_of(reading.affine_mm))[:axes]
@@ -116,9 +152,12 @@ class SIRM(Converter):
         if label_affine_mm is not None:
             label_affine_mm = label_affine_mm * scale[: label_affine_mm.shape[-1]]
         return replace(
-            reading, affine_mm=reading.affine_mm * scale, label_affine_mm=label_affine_mm, intensity_unit=unit,
+            reading,
+            affine_mm=reading.affine_mm * scale,
+            label_affine_mm=label_affine_mm,
+            intensity_unit=unit,
             transforms=(*reading.transforms, "voxel size as given"),
-        )  # fmt: skip
+        )
 
 
 def _read_slice(case: Case) -> Reading:
@@ -127,7 +166,9 @@ def _read_slice(case: Case) -> Reading:
     label = _stack(case.label_files[0])[0][:, :, index] if case.label_files else None
     affine_mm = slice_affine(spacing_of(affine_mm)[:2])
     piece = np.ascontiguousarray(image[None, :, :, index])
-    return Reading(piece, label, intensity_unit(piece), affine_mm, None if label is None else affine_mm)
+    return Reading(
+        piece, label, intensity_unit(piece), affine_mm, None if label is None else affine_mm
+    )
 
 
 @lru_cache(maxsize=2)  # the images and the masks of the cases that follow each other

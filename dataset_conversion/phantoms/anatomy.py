@@ -1,7 +1,9 @@
-"""Generated chest CT: what :mod:`dataset_conversion.phantoms.slice_downloads` writes. No patient's data is in it.
+"""Generated chest CT: what :mod:`dataset_conversion.phantoms.slice_downloads` writes. No patient's
+data is in it.
 
-Arrays are (slice, row, column), slice 0 uppermost, row 0 anterior, column 0 the patient's right, as a radiologist looks
-at them. Positions are in units of half the field of view, from -1 to 1, with z from -1 (apex) to 1 (diaphragm).
+Arrays are (slice, row, column), slice 0 uppermost, row 0 anterior, column 0 the patient's right, as
+a radiologist looks at them. Positions are in units of half the field of view, from -1 to 1, with z
+from -1 (apex) to 1 (diaphragm).
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ SHARPNESS = 60.0  # edges fade over about 1/60 of half the field of view
 
 @dataclass
 class Thorax:
-    """Arrays (slice, row, column): ``hu``, share of aerated ``lung`` (0..1), and positions ``z``, ``y``, ``x``."""
+    """Arrays (slice, row, column): ``hu``, share of aerated ``lung`` (0..1), and positions ``z``,
+    ``y``, ``x``.
+    """
 
     hu: np.ndarray
     lung: np.ndarray
@@ -54,34 +58,51 @@ def thorax(generator: np.random.Generator, shape: tuple[int, int, int], z: np.nd
     _mediastinum(body, generator)
     _skeleton(body, generator)
     texture = 25 * smooth_noise(generator, shape, (1, 0.02 * shape[1], 0.02 * shape[2]))
-    body.lung = np.clip(1.6 * lung, 0, 1) * (body.hu < -300)  # up to the edge, where voxels hold both
-    body.hu += body.lung * (70 * (body.y + 0.1) + texture)  # lower lung parts are denser, by gravity
+    body.lung = np.clip(1.6 * lung, 0, 1) * (
+        body.hu < -300
+    )  # up to the edge, where voxels hold both
+    body.hu += body.lung * (
+        70 * (body.y + 0.1) + texture
+    )  # lower lung parts are denser, by gravity
     _fissures(body, generator)
     _vessels(body, generator)
     return body
 
 
 def scanned(generator: np.random.Generator, hu: np.ndarray, noise_hu: float = 22.0) -> np.ndarray:
-    """What a scanner makes of it: blur, at times along one direction as by breathing, and noise of short range."""
+    """What a scanner makes of it: blur, at times along one direction as by breathing, and noise of
+    short range.
+    """
     blurred = ndimage.gaussian_filter(hu, (0, 0.45, 0.45))
     if generator.random() < 0.35:
         blurred = ndimage.gaussian_filter1d(blurred, generator.uniform(0.6, 1.3), axis=1)
-    return np.clip(blurred + noise_hu * smooth_noise(generator, hu.shape, (0, 0.6, 0.6)), -1024, 1500)
+    return np.clip(
+        blurred + noise_hu * smooth_noise(generator, hu.shape, (0, 0.6, 0.6)), -1024, 1500
+    )
 
 
 def _grid(generator: np.random.Generator, shape: tuple[int, int, int], z: np.ndarray) -> Thorax:
     """Empty air, with the patient a little turned, shifted and of another build each time."""
     height = shape[1] / shape[2]
-    rows, columns = np.meshgrid(np.linspace(-height, height, shape[1]), np.linspace(-1, 1, shape[2]), indexing="ij")
+    rows, columns = np.meshgrid(
+        np.linspace(-height, height, shape[1]), np.linspace(-1, 1, shape[2]), indexing="ij"
+    )
     angle, zoom = generator.normal(0, 0.04), generator.uniform(1.0, 1.12)
     dy, dx = generator.normal(0, 0.025, 2)
     x = zoom * (np.cos(angle) * (columns - dx) - np.sin(angle) * (rows - dy))
-    y = zoom * (np.sin(angle) * (columns - dx) + np.cos(angle) * (rows - dy)) * generator.uniform(0.95, 1.08)
+    y = (
+        zoom
+        * (np.sin(angle) * (columns - dx) + np.cos(angle) * (rows - dy))
+        * generator.uniform(0.95, 1.08)
+    )
     wide = (len(z), *x.shape)
     return Thorax(
-        np.full(wide, AIR_HU), np.zeros(wide), np.broadcast_to(z[:, None, None], wide),
-        np.broadcast_to(y, wide), np.broadcast_to(x, wide),
-    )  # fmt: skip
+        np.full(wide, AIR_HU),
+        np.zeros(wide),
+        np.broadcast_to(z[:, None, None], wide),
+        np.broadcast_to(y, wide),
+        np.broadcast_to(x, wide),
+    )
 
 
 def _ellipse(
@@ -93,7 +114,9 @@ def _ellipse(
     power: float = 2,
 ) -> np.ndarray:
     """Share of each voxel inside a (super-)ellipse with these half axes."""
-    radius = (np.abs((body.x - x) / width) ** power + np.abs((body.y - y) / height) ** power) ** (1 / power)
+    radius = (np.abs((body.x - x) / width) ** power + np.abs((body.y - y) / height) ** power) ** (
+        1 / power
+    )
     return _inside((1 - radius) * np.minimum(width, height))
 
 
@@ -120,7 +143,8 @@ def _lungs(body: Thorax, generator: np.random.Generator) -> np.ndarray:
     share = np.zeros(shape)
     for side in (-1, 1):
         outline = 1 - (
-            np.abs((body.x - side * 0.385) / (0.315 * size)) ** 2.3 + np.abs(body.y / (0.5 * size)) ** 2.3
+            np.abs((body.x - side * 0.385) / (0.315 * size)) ** 2.3
+            + np.abs(body.y / (0.5 * size)) ** 2.3
         ) ** (1 / 2.3)
         share = np.maximum(share, _inside(outline * 0.3 + wobble))
     base = np.clip((body.z - 0.45) / 0.55, 0, 1)  # domes of the diaphragm rise into the lung bases
@@ -138,9 +162,18 @@ def _mediastinum(body: Thorax, generator: np.random.Generator) -> None:
     heart = _ellipse(body, 0.1, -0.13, 0.05 + 0.27 * swell, 0.05 + 0.24 * swell, 2.2)
     body.blend(heart * (swell > 0), FAT_HU)
     muscle = _ellipse(body, 0.1, -0.13, 0.03 + 0.27 * swell, 0.03 + 0.24 * swell, 2.2)
-    body.blend(muscle * (swell > 0), BLOOD_HU + 15 * smooth_noise(generator, body.hu.shape, (1, 6, 6)))
-    vessels = [(0.11, 0.26, 0.062, -1.0, 1.0), (-0.06, -0.24, 0.065, -0.6, 0.1), (0.04, -0.2, 0.06, -0.5, 0.1)]
-    vessels += [(-0.1, -0.12, 0.04, -1.0, 0.05), (0.02, 0.2, 0.03, -1.0, 1.0)]  # vena cava, oesophagus
+    body.blend(
+        muscle * (swell > 0), BLOOD_HU + 15 * smooth_noise(generator, body.hu.shape, (1, 6, 6))
+    )
+    vessels = [
+        (0.11, 0.26, 0.062, -1.0, 1.0),
+        (-0.06, -0.24, 0.065, -0.6, 0.1),
+        (0.04, -0.2, 0.06, -0.5, 0.1),
+    ]
+    vessels += [
+        (-0.1, -0.12, 0.04, -1.0, 0.05),
+        (0.02, 0.2, 0.03, -1.0, 1.0),
+    ]  # vena cava, oesophagus
     for x, y, radius, top, bottom in vessels:
         present = (body.z >= top) & (body.z <= bottom)
         body.blend(_ellipse(body, x, y, radius, radius) * present, BLOOD_HU)
@@ -168,7 +201,9 @@ def _skeleton(body: Thorax, generator: np.random.Generator) -> None:
     body.blend(rib * (np.abs(radius - 1) < 0.018), 230.0)
     for side in (-1, 1):  # shoulder blades
         blade = _inside(0.018 - np.abs(body.y - 0.42 + 0.55 * (np.abs(body.x) - 0.55)))
-        body.blend(blade * (side * body.x > 0.42) * (side * body.x < 0.74) * (body.z < 0.25), BONE_HU)
+        body.blend(
+            blade * (side * body.x > 0.42) * (side * body.x < 0.74) * (body.z < 0.25), BONE_HU
+        )
 
 
 def _fissures(body: Thorax, generator: np.random.Generator) -> None:
@@ -191,7 +226,14 @@ def _vessels(body: Thorax, generator: np.random.Generator) -> None:
         root = np.array([0.02, 0.05, side * 0.15])
         for _ in range(11):
             direction = generator.normal(0, 1, 3) * (1.0, 0.9, 0.5) + (0, 0, side * 0.7)
-            _branch(body, share, generator, root, direction / np.linalg.norm(direction), generator.uniform(0.02, 0.032))
+            _branch(
+                body,
+                share,
+                generator,
+                root,
+                direction / np.linalg.norm(direction),
+                generator.uniform(0.02, 0.032),
+            )
     body.hu += body.lung * share * (30.0 - body.hu)
 
 
@@ -210,10 +252,19 @@ def _branch(
     _draw_tube(body, share, start, end, radius)
     for _ in range(2 if generator.random() < 0.8 else 1):
         turned = direction + generator.normal(0, 0.42, 3)
-        _branch(body, share, generator, end, turned / np.linalg.norm(turned), radius * generator.uniform(0.68, 0.88))
+        _branch(
+            body,
+            share,
+            generator,
+            end,
+            turned / np.linalg.norm(turned),
+            radius * generator.uniform(0.68, 0.88),
+        )
 
 
-def _draw_tube(body: Thorax, share: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
+def _draw_tube(
+    body: Thorax, share: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float
+) -> None:
     """Raise ``share`` to 1 inside a tube of that radius."""
     z_axis = body.z[:, 0, 0]
     thickness = max(radius, 0.5 * abs(z_axis[-1] - z_axis[0]) / max(len(z_axis) - 1, 1), 0.02)
@@ -234,6 +285,8 @@ def _draw_tube(body: Thorax, share: np.ndarray, start: np.ndarray, end: np.ndarr
         offset = np.stack([depth, y[box] - start[1], x[box] - start[2]], axis=-1)
         along = np.clip(offset @ line / (line @ line), 0, 1)
         gap = offset - along[..., None] * line
-        gap[..., 0] *= min(1.0, radius / thickness)  # a slice of finite thickness catches what passes near it
+        gap[..., 0] *= min(
+            1.0, radius / thickness
+        )  # a slice of finite thickness catches what passes near it
         inside = 1 / (1 + np.exp((np.linalg.norm(gap, axis=-1) - radius) * 250))
         share[index][box] = np.maximum(share[index][box], inside)

@@ -1,7 +1,8 @@
-"""A domain shift on real slices: COVID-SemiSeg's labelled slices as if another scanner had made them.
+"""A domain shift on real slices: COVID-SemiSeg's labelled slices as if another scanner had made
+them.
 
-The change is ours: grey values along a curve that is not monotonic, another texture and sharpness, and an uneven
-illumination. What is a lesion stays; how tissues look does not.
+The change is ours: grey values along a curve that is not monotonic, another texture and sharpness,
+and an uneven illumination. What is a lesion stays; how tissues look does not.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ SIZE = 128  # pixels
 HELD_OUT = 1 / 3  # of the labelled slices, for the test
 MOST_UNLABELED = 200
 
-# (grey of the lung window, grey of the changed slice): air outside is brighter than lung, soft tissue is darker
-# than consolidation, and bone is darker than both
+# (grey of the lung window, grey of the changed slice): air outside is brighter than lung, soft
+# tissue is darker than consolidation, and bone is darker than both
 CURVE = ((0, 70), (45, 20), (110, 130), (180, 215), (225, 140), (255, 60))
 TEXTURE_GREY = 14.0  # standard deviation of a coarse texture
 TEXTURE_PIXELS = 1.6
@@ -41,9 +42,10 @@ ILLUMINATION = 0.12  # standard deviation of a slow factor
 def write_changed_domain(download: Path, raw: Path, seed: int = 0) -> None:
     """Write three raw data sets of 128 x 128 pixels.
 
-    Changed labelled slices (the source); the same slices unchanged with a test set (the target); unlabelled slices. The
-    test set is the last third of the labelled slices in the order of their numbers: the download does not say whose
-    they are, and neighbours are the likeliest to be of one patient.
+    Changed labelled slices (the source); the same slices unchanged with a test set (the target);
+    unlabelled slices. The test set is the last third of the labelled slices in the order of their
+    numbers: the download does not say whose they are, and neighbours are the likeliest to be of one
+    patient.
 
     Args:
         download: COVID-SemiSeg as ``nnUNetv2_ext_convert COVID-SemiSeg -i`` takes it.
@@ -60,7 +62,13 @@ def write_changed_domain(download: Path, raw: Path, seed: int = 0) -> None:
         image, label = _resized(labelled, case)
         assert label is not None
         if number < count:
-            _write(raw / CHANGED, "Tr", case.id, changed(image, np.random.default_rng([seed, number])), label)
+            _write(
+                raw / CHANGED,
+                "Tr",
+                case.id,
+                changed(image, np.random.default_rng([seed, number])),
+                label,
+            )
         _write(raw / UNCHANGED, "Tr" if number < count else "Ts", case.id, image, label)
 
     unlabelled = CovidSemiSeg(download, unlabeled=True)
@@ -105,11 +113,15 @@ def _resized(converter: CovidSemiSeg, case: Case) -> tuple[np.ndarray, np.ndarra
     image = Image.fromarray(reading.image[0]).resize((SIZE, SIZE), Image.Resampling.BOX)
     if reading.label is None:
         return np.asarray(image), None
-    label = Image.fromarray(reading.label.astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.NEAREST)
+    label = Image.fromarray(reading.label.astype(np.uint8)).resize(
+        (SIZE, SIZE), Image.Resampling.NEAREST
+    )
     return np.asarray(image), np.asarray(label)
 
 
-def _write(dataset: Path, part: str, case: str, image: np.ndarray, label: np.ndarray | None) -> None:
+def _write(
+    dataset: Path, part: str, case: str, image: np.ndarray, label: np.ndarray | None
+) -> None:
     folder = dataset / f"images{part}"
     folder.mkdir(parents=True, exist_ok=True)
     write_png(folder / f"{case}_0000.png", image)

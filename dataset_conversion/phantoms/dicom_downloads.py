@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from dataset_conversion.phantoms.anatomy import scanned, thorax
-from dataset_conversion.phantoms.dicom_series import AXIAL, Edit, chest_series, set_pixels, uid, write_series
+from dataset_conversion.phantoms.dicom_series import (
+    AXIAL,
+    Edit,
+    chest_series,
+    set_pixels,
+    uid,
+    write_series,
+)
 
 LIDC_SHAPE = (9, 48, 48)  # slices, rows, columns
 LIDC_STEP_MM, LIDC_PIXEL_MM = 2.5, 0.7
@@ -22,33 +29,50 @@ LIDC_NODULES = (
     ((6, 30, 34), 1, (3.0, 0.0, 3.0, 0.0)),
     ((2, 14, 36), 0, (0.0, 4.0, 0.0, 0.0)),
 )
-LIDC_HOLE = (20, 14, 2.0)  # row, column, radius: what the first reader leaves out of the first nodule's middle slice
+LIDC_HOLE = (
+    20,
+    14,
+    2.0,
+)  # row, column, radius: what the first reader leaves out of the first nodule's middle slice
 
 
 def write_lidc(folder: Path, *, layout: int = 3, seed: int = 0) -> Path:
-    """Write LIDC-IDRI: three CT of two patients, a chest X-ray with its reading, a segmentation object, XML files.
+    """Write LIDC-IDRI: three CT of two patients, a chest X-ray with its reading, a segmentation
+    object, XML files.
 
     Args:
         folder: made if absent.
-        layout: 1 to 4, the folders of the collection's releases; the XML files lie beside the images in 1 to 3 and in
-            a folder of their own in 4.
+        layout: 1 to 4, the folders of the collection's releases; the XML files lie beside the
+            images in 1 to 3 and in a folder of their own in 4.
         seed: of the images.
 
     Returns:
         The folder to give to ``nnUNetv2_ext_convert LIDC-IDRI -i``.
     """
     slices, rows, _ = LIDC_SHAPE
-    for number, (patient, scan) in enumerate((("LIDC-IDRI-0001", 1), ("LIDC-IDRI-0132", 1), ("LIDC-IDRI-0132", 2))):
+    for number, (patient, scan) in enumerate(
+        (("LIDC-IDRI-0001", 1), ("LIDC-IDRI-0132", 1), ("LIDC-IDRI-0132", 2))
+    ):
         study, series = uid(patient, scan), uid(patient, scan, "ct")
-        hu, _, positions_mm = chest_series(seed + number, slices, rows, (LIDC_STEP_MM, LIDC_PIXEL_MM, LIDC_PIXEL_MM))
+        hu, _, positions_mm = chest_series(
+            seed + number, slices, rows, (LIDC_STEP_MM, LIDC_PIXEL_MM, LIDC_PIXEL_MM)
+        )
         place = folder / _lidc_place(layout, patient, scan, series)
         write_series(
-            place, hu, positions_mm, spacing_mm=(LIDC_PIXEL_MM, LIDC_PIXEL_MM), patient=patient, study=study,
-            series=series, order=range(slices)[::-1],
+            place,
+            hu,
+            positions_mm,
+            spacing_mm=(LIDC_PIXEL_MM, LIDC_PIXEL_MM),
+            patient=patient,
+            study=study,
+            series=series,
+            order=range(slices)[::-1],
             names="{:06d}.dcm".format if layout < 3 else "1-{:03d}.dcm".format,
-        )  # fmt: skip
+        )
         text = lidc_xml(series, positions_mm[:, 2])
-        xml = (place if layout < 4 else folder / "tcia-lidc-xml/157") / f"{(69, 71, 72)[number]:03d}.xml"
+        xml = (
+            place if layout < 4 else folder / "tcia-lidc-xml/157"
+        ) / f"{(69, 71, 72)[number]:03d}.xml"
         xml.parent.mkdir(parents=True, exist_ok=True)
         xml.write_text(text, encoding="utf-8")
         if number == 0:  # the same reading once more, as in LIDC-XML-only.zip
@@ -57,7 +81,9 @@ def write_lidc(folder: Path, *, layout: int = 3, seed: int = 0) -> Path:
             copy.write_text(text, encoding="utf-8")
             (copy.parent / "._158.xml").write_bytes(b"\0\5\x16\7\0\2\0\0")
     _write_xray(folder / _lidc_place(layout, "LIDC-IDRI-0001", 9, uid("xray")))
-    (folder / "metadata.csv").write_text('Series UID,File Size\n1.2,"1,234.5 MB"\n', encoding="utf-8")
+    (folder / "metadata.csv").write_text(
+        'Series UID,File Size\n1.2,"1,234.5 MB"\n', encoding="utf-8"
+    )
     return folder
 
 
@@ -78,9 +104,12 @@ def _write_xray(place: Path) -> None:
         data.Modality = ("DX", "SEG")[index]
         data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
 
-    write_series(place, np.zeros((2, 8, 8), int), np.zeros((2, 3)), patient="LIDC-IDRI-0001", edit=edit)
+    write_series(
+        place, np.zeros((2, 8, 8), int), np.zeros((2, 3)), patient="LIDC-IDRI-0001", edit=edit
+    )
     (place / "070.xml").write_text(
-        '<?xml version="1.0" encoding="UTF-8"?>\n<IdriReadMessage xmlns="http://www.nih.gov/idri"><ResponseHeader>'
+        '<?xml version="1.0" encoding="UTF-8"?>\n<IdriReadMessage '
+        'xmlns="http://www.nih.gov/idri"><ResponseHeader>'
         f"<CTSeriesInstanceUid>{uid('LIDC-IDRI-0001', 1, 'ct')}</CTSeriesInstanceUid>"
         f"<CXRSeriesInstanceUid>{uid('xray')}</CXRSeriesInstanceUid><Modality>CXR</Modality></ResponseHeader>"
         "<CXRreadingSession><unblindedRead/></CXRreadingSession></IdriReadMessage>\n",
@@ -89,7 +118,9 @@ def _write_xray(place: Path) -> None:
 
 
 def lidc_reader_masks() -> np.ndarray:
-    """What each of the four readers took for nodule, (reader, slice, row, column), slices foot to head."""
+    """What each of the four readers took for nodule, (reader, slice, row, column), slices foot to
+    head.
+    """
     slices, rows, columns = np.meshgrid(*map(np.arange, LIDC_SHAPE), indexing="ij")
     masks = np.zeros((4, *LIDC_SHAPE), bool)
     for (z, row, column), half, radii in LIDC_NODULES:
@@ -103,7 +134,9 @@ def lidc_reader_masks() -> np.ndarray:
 
 
 def lidc_xml(series: str, heights_mm: np.ndarray) -> str:
-    """The reading of :data:`LIDC_NODULES` as the collection writes it, with small nodules and stray points."""
+    """The reading of :data:`LIDC_NODULES` as the collection writes it, with small nodules and stray
+    points.
+    """
     sessions = []
     for reader in range(4):
         nodules = []
@@ -117,33 +150,54 @@ def lidc_xml(series: str, heights_mm: np.ndarray) -> str:
             if reader == 0 and number == 0:
                 hole_row, hole_column, radius = LIDC_HOLE
                 # The outline of a hole belongs to what is excluded, so it is the hole's own rim.
-                rois.insert(0, _roi(series, heights_mm, z, _rim(hole_row, hole_column, radius), inclusion="FALSE"))
+                rois.insert(
+                    0,
+                    _roi(
+                        series,
+                        heights_mm,
+                        z,
+                        _rim(hole_row, hole_column, radius),
+                        inclusion="FALSE",
+                    ),
+                )
                 rois.append(_roi(series, heights_mm, z, [(column + 1, row + 3)]))  # a stray mark
             nodules.append(
-                f"<unblindedReadNodule><noduleID>Nodule {number}</noduleID><characteristics><subtlety>5</subtlety>"
+                f"<unblindedReadNodule><noduleID>Nodule "
+                f"{number}</noduleID><characteristics><subtlety>5</subtlety>"
                 f"<malignancy>4</malignancy></characteristics>{''.join(rois)}</unblindedReadNodule>"
             )
         small = _roi(series, heights_mm, 1, [(10, 30)])
-        nodules.append(f"<unblindedReadNodule><noduleID>small</noduleID>{small}</unblindedReadNodule>")
+        nodules.append(
+            f"<unblindedReadNodule><noduleID>small</noduleID>{small}</unblindedReadNodule>"
+        )
         nodules.append("<nonNodule><nonNoduleID>1</nonNoduleID></nonNodule>")
         sessions.append(
             f"<readingSession><annotationVersion>3.12</annotationVersion>{''.join(nodules)}</readingSession>"
         )
     return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n<LidcReadMessage xmlns="http://www.nih.gov"><ResponseHeader>'
-        f"<TaskDescription>Second unblinded read</TaskDescription><SeriesInstanceUid>{series}</SeriesInstanceUid>"
+        '<?xml version="1.0" encoding="UTF-8"?>\n<LidcReadMessage '
+        'xmlns="http://www.nih.gov"><ResponseHeader>'
+        f"<TaskDescription>Second unblinded "
+        f"read</TaskDescription><SeriesInstanceUid>{series}</SeriesInstanceUid>"
         "<DateService>2008-08-18</DateService><TimeService>02:05:51</TimeService>"
         f"</ResponseHeader>{''.join(sessions)}</LidcReadMessage>\n"
     )
 
 
 def _roi(
-    series: str, heights_mm: np.ndarray, index: int, points: Sequence[tuple[int, int]], inclusion: str = "TRUE"
+    series: str,
+    heights_mm: np.ndarray,
+    index: int,
+    points: Sequence[tuple[int, int]],
+    inclusion: str = "TRUE",
 ) -> str:
-    edges = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points)
+    edges = "".join(
+        f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points
+    )
     return (
         f"<roi><imageZposition>{heights_mm[index]:.6f} </imageZposition>"
-        f"<imageSOP_UID>{uid(series, index)}</imageSOP_UID><inclusion>{inclusion}</inclusion>{edges}</roi>"
+        f"<imageSOP_UID>{uid(series, index)}</imageSOP_UID>"
+        f"<inclusion>{inclusion}</inclusion>{edges}</roi>"
     )
 
 
@@ -161,10 +215,17 @@ def _ordered(row: int, column: int, radius: float, outside: bool) -> list[tuple[
     from scipy import ndimage
 
     reach = int(radius) + 3
-    rows, columns = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
+    rows, columns = np.meshgrid(
+        np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij"
+    )
     disc = rows**2 + columns**2 < radius**2
-    ring = ndimage.binary_dilation(disc) & ~disc if outside else disc & ~ndimage.binary_erosion(disc)
-    points = sorted(((x, y) for y, x in np.argwhere(ring) - reach), key=lambda point: np.arctan2(point[1], point[0]))
+    ring = (
+        ndimage.binary_dilation(disc) & ~disc if outside else disc & ~ndimage.binary_erosion(disc)
+    )
+    points = sorted(
+        ((x, y) for y, x in np.argwhere(ring) - reach),
+        key=lambda point: np.arctan2(point[1], point[0]),
+    )
     closed = [*points, points[0]]
     return [(int(column + x), int(row + y)) for x, y in closed]
 
@@ -176,9 +237,9 @@ NSCLC_SPACING_MM = (3.0, 1.5, 1.5)
 def write_nsclc(folder: Path, *, seed: int = 0) -> Path:
     """Write NSCLC-Radiomics with PleThora's masks: four patients, one without an effusion.
 
-    The masks' arrays run against the rows of the CT. The header of LUNG1-001 says so; LUNG1-005's does not fit the
-    CT at all; LUNG1-008 has two reviewers, whose values are not quite binary; LUNG1-010 has no effusion. Beside each CT
-    lies an RTSTRUCT.
+    The masks' arrays run against the rows of the CT. The header of LUNG1-001 says so; LUNG1-005's
+    does not fit the CT at all; LUNG1-008 has two reviewers, whose values are not quite binary;
+    LUNG1-010 has no effusion. Beside each CT lies an RTSTRUCT.
 
     Returns:
         The folder to give to ``nnUNetv2_ext_convert NSCLC-PleuralEffusion -i``.
@@ -189,21 +250,31 @@ def write_nsclc(folder: Path, *, seed: int = 0) -> Path:
         hu, cavity, effusion, positions_mm = effusion_chest(seed + number)
         study = folder / f"NSCLC-Radiomics/{patient}/09-18-2008-StudyID-NA-69331"
         write_series(
-            study / "0.000000-NA-82046", hu, positions_mm, spacing_mm=NSCLC_SPACING_MM[1:], patient=patient,
+            study / "0.000000-NA-82046",
+            hu,
+            positions_mm,
+            spacing_mm=NSCLC_SPACING_MM[1:],
+            patient=patient,
             order=range(len(hu))[::-1],
-        )  # fmt: skip
+        )
         write_series(
-            study / "0.000000-NA-58228", np.zeros((1, 4, 4), int), np.zeros((1, 3)), patient=patient,
-            series=uid(patient, "rtstruct"), modality="RTSTRUCT",
+            study / "0.000000-NA-58228",
+            np.zeros((1, 4, 4), int),
+            np.zeros((1, 3)),
+            patient=patient,
+            series=uid(patient, "rtstruct"),
+            modality="RTSTRUCT",
             edit=lambda _, data: setattr(data, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.481.3"),
-        )  # fmt: skip
+        )
         row_mm, column_mm = NSCLC_SPACING_MM[1:]
         affine_mm = np.diag([-column_mm, row_mm, NSCLC_SPACING_MM[0], 1.0])
         last_row_mm = positions_mm[0, 1] + row_mm * (hu.shape[1] - 1)
         affine_mm[:3, 3] = (-positions_mm[0, 0], -last_row_mm, positions_mm[0, 2])
         if patient == "LUNG1-005":
             affine_mm = np.eye(4)
-        masks = {f"Thoracic_Cavities/{patient}/{patient}_thor_cav_primary_reviewer": cavity.astype(float)}
+        masks = {
+            f"Thoracic_Cavities/{patient}/{patient}_thor_cav_primary_reviewer": cavity.astype(float)
+        }
         if patient != "LUNG1-010":
             masks[f"Effusions/{patient}/{patient}_effusion_first_reviewer"] = effusion.astype(float)
         if patient == "LUNG1-008":
@@ -215,12 +286,16 @@ def write_nsclc(folder: Path, *, seed: int = 0) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             array = mask[:, ::-1].transpose(2, 1, 0).astype(np.float32)
             nibabel.save(nibabel.Nifti1Image(array, affine_mm), path)
-    (folder / "metadata.csv").write_text('Series UID,File Size\n1.2,"1,234.5 MB"\n', encoding="utf-8")
+    (folder / "metadata.csv").write_text(
+        'Series UID,File Size\n1.2,"1,234.5 MB"\n', encoding="utf-8"
+    )
     return folder
 
 
 def effusion_chest(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """HU, cavity and effusion (slice, row, column), foot to head, and positions: fluid in the back of one lung."""
+    """HU, cavity and effusion (slice, row, column), foot to head, and positions: fluid in the back
+    of one lung.
+    """
     generator = np.random.default_rng([seed, 45])
     slices, rows, columns = NSCLC_SHAPE
     body = thorax(generator, NSCLC_SHAPE, np.linspace(-0.4, 0.4, slices))
@@ -240,7 +315,9 @@ ICH_PIXEL_MM = 5.0
 
 
 def head(seed: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
-    """A head CT (slice, row, column) int16 in HU, foot to head, and its haemorrhages 0..5 (BHSD's values)."""
+    """A head CT (slice, row, column) int16 in HU, foot to head, and its haemorrhages 0..5 (BHSD's
+    values).
+    """
     generator = np.random.default_rng([seed, 46])
     axis = np.linspace(-1, 1, ICH_SIZE)
     y, x = np.meshgrid(axis, axis, indexing="ij")
@@ -261,11 +338,12 @@ def ich_id(*parts: int | str) -> str:
 
 
 def write_rsna(folder: Path, *, seed: int = 0) -> Path:
-    """Write the challenge's ``stage_2_train``, ``stage_2_test`` and tables: four series, each with a trap.
+    """Write the challenge's ``stage_2_train``, ``stage_2_test`` and tables: four series, each with
+    a trap.
 
-    Series 0 is regular, signed, with padding of -2000. Series 1 is tilted and holds 12-bit values without their sign.
-    Series 2 holds three positions twice, and nothing tells the slices apart. Series 3 (test) is foot first. Files have
-    no InstanceNumber, no thickness, no valid UID.
+    Series 0 is regular, signed, with padding of -2000. Series 1 is tilted and holds 12-bit values
+    without their sign. Series 2 holds three positions twice, and nothing tells the slices apart.
+    Series 3 (test) is foot first. Files have no InstanceNumber, no thickness, no valid UID.
 
     Returns:
         The folder to give to ``nnUNetv2_ext_convert RSNA-ICH -i``.
@@ -287,7 +365,9 @@ def write_rsna(folder: Path, *, seed: int = 0) -> Path:
             rows += [(f"{ids[index]}_{name}", str(int(flag))) for name, flag in flags]
     rows += rows[1:7]  # four images of the real table occur twice
     _write_table(folder / "stage_2_train.csv", rows)
-    _write_table(folder / "stage_2_sample_submission.csv", [("ID", "Label"), (f"{ich_id(3, 0)}_any", "0.5")])
+    _write_table(
+        folder / "stage_2_sample_submission.csv", [("ID", "Label"), (f"{ich_id(3, 0)}_any", "0.5")]
+    )
     return folder
 
 
@@ -306,7 +386,13 @@ def _write_exam(folder: Path, number: int, hu: np.ndarray, ids: Sequence[str]) -
         order = np.array([*range(count), 1, 2, 3])
 
     def edit(index: int, data: Any) -> None:
-        for name in ("InstanceNumber", "SliceThickness", "SeriesNumber", "FrameOfReferenceUID", "ImageType"):
+        for name in (
+            "InstanceNumber",
+            "SliceThickness",
+            "SeriesNumber",
+            "FrameOfReferenceUID",
+            "ImageType",
+        ):
             delattr(data, name)
         data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = ids[index]
         values = hu[order[index]].astype(int) + (5 if index >= count else 0)
@@ -321,10 +407,17 @@ def _write_exam(folder: Path, number: int, hu: np.ndarray, ids: Sequence[str]) -
             set_pixels(data, values + 1024, 12, False)
 
     write_series(
-        folder, hu[order], positions_mm[order], orientation=orientation, spacing_mm=(ICH_PIXEL_MM, ICH_PIXEL_MM),
-        patient=ich_id("patient", number), study=ich_id("study", number), series=ich_id("series", number),
-        names=lambda position: f"{ids[position - 1]}.dcm", edit=edit,
-    )  # fmt: skip
+        folder,
+        hu[order],
+        positions_mm[order],
+        orientation=orientation,
+        spacing_mm=(ICH_PIXEL_MM, ICH_PIXEL_MM),
+        patient=ich_id("patient", number),
+        study=ich_id("study", number),
+        series=ich_id("series", number),
+        names=lambda position: f"{ids[position - 1]}.dcm",
+        edit=edit,
+    )
 
 
 def _write_table(path: Path, rows: Sequence[tuple[str, str]]) -> None:
@@ -332,24 +425,42 @@ def _write_table(path: Path, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def write_bhsd(folder: Path, *, seed: int = 0) -> Path:
-    """Write BHSD: ``label_192/images`` and ``label_192/ground truths``, two volumes of 5 mm slices."""
+    """Write BHSD: ``label_192/images`` and ``label_192/ground truths``, two volumes of 5 mm
+    slices.
+    """
     for number in range(2):
         name = f"{ich_id('patient', number)}_{ich_id('study', number)}"
-        _write_pair(folder / "label_192", ("images", "ground truths"), f"{name}.nii.gz", *head(seed + number, 6))
+        _write_pair(
+            folder / "label_192",
+            ("images", "ground truths"),
+            f"{name}.nii.gz",
+            *head(seed + number, 6),
+        )
     return folder
 
 
 def write_ct_ich(folder: Path, *, seed: int = 0) -> Path:
-    """Write PhysioNet's ct-ich: ``ct_scans`` and ``masks``; the second volume is without haemorrhage."""
-    root = folder / "computed-tomography-images-for-intracranial-hemorrhage-detection-and-segmentation-1.3.1"
+    """Write PhysioNet's ct-ich: ``ct_scans`` and ``masks``; the second volume is without
+    haemorrhage.
+    """
+    root = (
+        folder
+        / "computed-tomography-images-for-intracranial-hemorrhage-detection-and-segmentation-1.3.1"
+    )
     for number, name in enumerate(("049", "066")):
         hu, label = head(seed + number, 6)
-        _write_pair(root, ("ct_scans", "masks"), f"{name}.nii", hu, 255 * (label > 0) * (number == 0))
-    (root / "Patient_demographics.csv").write_text('"Patient\nNumber",Unnamed: 4\n49,\n', encoding="utf-8")
+        _write_pair(
+            root, ("ct_scans", "masks"), f"{name}.nii", hu, 255 * (label > 0) * (number == 0)
+        )
+    (root / "Patient_demographics.csv").write_text(
+        '"Patient\nNumber",Unnamed: 4\n49,\n', encoding="utf-8"
+    )
     return folder
 
 
-def _write_pair(root: Path, folders: tuple[str, str], name: str, hu: np.ndarray, label: np.ndarray) -> None:
+def _write_pair(
+    root: Path, folders: tuple[str, str], name: str, hu: np.ndarray, label: np.ndarray
+) -> None:
     import nibabel
 
     affine_mm = np.diag([ICH_PIXEL_MM, -ICH_PIXEL_MM, 5.0, 1.0])
@@ -364,7 +475,8 @@ EXPORT_SPACING_MM = (5.0, 2.8, 2.8)
 
 
 def write_export(folder: Path, *, seed: int = 0) -> np.ndarray:
-    """Write a hospital's export of one patient: a chest CT with two nodules, its scout, and a thick reconstruction.
+    """Write a hospital's export of one patient: a chest CT with two nodules, its scout, and a thick
+    reconstruction.
 
     Returns:
         The nodules (slice, row, column), foot to head, numbered 1 and 2.
@@ -381,10 +493,14 @@ def write_export(folder: Path, *, seed: int = 0) -> np.ndarray:
         start=1,
     ):
         write_series(
-            folder / "DOE^JOHN" / "CT Thorax" / description, hu[chosen], positions_mm[chosen],
-            spacing_mm=EXPORT_SPACING_MM[1:], patient="DOE-1", series=uid("export", number),
+            folder / "DOE^JOHN" / "CT Thorax" / description,
+            hu[chosen],
+            positions_mm[chosen],
+            spacing_mm=EXPORT_SPACING_MM[1:],
+            patient="DOE-1",
+            series=uid("export", number),
             edit=_of_john_doe(number, description, kernel, kind),
-        )  # fmt: skip
+        )
     return nodules
 
 
@@ -392,7 +508,11 @@ def _of_john_doe(number: int, description: str, kernel: str, kind: str) -> Edit:
     def edit(_: int, data: Any) -> None:
         data.PatientName, data.PatientBirthDate, data.PatientSex = "Doe^John", "19500101", "M"
         data.StudyDate, data.StudyTime, data.AccessionNumber = "20260102", "101500", "A1"
-        data.SeriesDescription, data.ConvolutionKernel, data.SeriesNumber = description, kernel, number
+        data.SeriesDescription, data.ConvolutionKernel, data.SeriesNumber = (
+            description,
+            kernel,
+            number,
+        )
         data.BodyPartExamined, data.ImageType = "CHEST", ["ORIGINAL", "PRIMARY", kind]
 
     return edit

@@ -66,7 +66,9 @@ def write_series(
     folder.mkdir(parents=True, exist_ok=True)
     paths = [Path()] * len(hu)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about identifiers that are no UIDs, which some collections have
+        warnings.simplefilter(
+            "ignore"
+        )  # about identifiers that are no UIDs, which some collections have
         for number, index in enumerate(range(len(hu)) if order is None else order, start=1):
             data = ct_slice(hu[index], positions_mm[index], orientation, spacing_mm)
             data.PatientID, data.StudyInstanceUID, data.SeriesInstanceUID = patient, study, series
@@ -102,14 +104,24 @@ def write_multi_frame(
 
     first = slice(frames[0], frames[0] + 1)
     (path,) = write_series(
-        file.parent, hu[first], positions_mm[first], orientation=orientation, spacing_mm=spacing_mm,
-        names=lambda _: file.name, edit=edit, **options,
-    )  # fmt: skip
+        file.parent,
+        hu[first],
+        positions_mm[first],
+        orientation=orientation,
+        spacing_mm=spacing_mm,
+        names=lambda _: file.name,
+        edit=edit,
+        **options,
+    )
     return path
 
 
 def _make_multi_frame(
-    data: Any, hu: np.ndarray, positions_mm: np.ndarray, orientation: Sequence[float], spacing_mm: Sequence[float]
+    data: Any,
+    hu: np.ndarray,
+    positions_mm: np.ndarray,
+    orientation: Sequence[float],
+    spacing_mm: Sequence[float],
 ) -> None:
     from pydicom.dataset import Dataset
     from pydicom.uid import UID
@@ -122,24 +134,38 @@ def _make_multi_frame(
 
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2.1")
     for name in (
-        "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "RescaleSlope",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "SliceThickness",
+        "RescaleSlope",
         "RescaleIntercept",
-    ):  # fmt: skip
+    ):
         delattr(data, name)
     data.NumberOfFrames = len(hu)
     shared, frames = Dataset(), []
-    shared.PixelMeasuresSequence = group(PixelSpacing=[_decimal(value) for value in spacing_mm], SliceThickness="99")
-    shared.PlaneOrientationSequence = group(ImageOrientationPatient=[_decimal(value) for value in orientation])
-    shared.PixelValueTransformationSequence = group(RescaleSlope=1, RescaleIntercept=INTERCEPT, RescaleType="HU")
+    shared.PixelMeasuresSequence = group(
+        PixelSpacing=[_decimal(value) for value in spacing_mm], SliceThickness="99"
+    )
+    shared.PlaneOrientationSequence = group(
+        ImageOrientationPatient=[_decimal(value) for value in orientation]
+    )
+    shared.PixelValueTransformationSequence = group(
+        RescaleSlope=1, RescaleIntercept=INTERCEPT, RescaleType="HU"
+    )
     for position_mm in positions_mm:
         frame = Dataset()
-        frame.PlanePositionSequence = group(ImagePositionPatient=[_decimal(value) for value in position_mm])
+        frame.PlanePositionSequence = group(
+            ImagePositionPatient=[_decimal(value) for value in position_mm]
+        )
         frames.append(frame)
     data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
     set_pixels(data, np.asarray(hu) - INTERCEPT, bits=16, signed=False)
 
 
-def ct_slice(hu: np.ndarray, position_mm: Sequence[float], orientation: Sequence[float], spacing_mm: Any) -> Any:
+def ct_slice(
+    hu: np.ndarray, position_mm: Sequence[float], orientation: Sequence[float], spacing_mm: Any
+) -> Any:
     """A CT data set with unsigned 16-bit pixels and intercept -1024, without patient and series."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
@@ -171,13 +197,16 @@ def set_pixels(data: Any, stored: np.ndarray, bits: int, signed: bool) -> None:
 
 def _decimal(value: float) -> str:
     """A number as DICOM's decimal string, of at most 16 characters."""
-    return f"{float(value):.16g}" if len(f"{float(value):.16g}") <= 16 else f"{float(value):.9e}"[:16]
+    return (
+        f"{float(value):.16g}" if len(f"{float(value):.16g}") <= 16 else f"{float(value):.9e}"[:16]
+    )
 
 
 def chest_series(
     seed: int, slices: int, size: int, spacing_mm: tuple[float, float, float], nodules: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A chest CT in HU (slice, row, column), foot to head, its nodules as numbers 1, 2, ..., and positions (n, 3).
+    """A chest CT in HU (slice, row, column), foot to head, its nodules as numbers 1, 2, ..., and
+    positions (n, 3).
 
     ``spacing_mm`` is (slice, row, column).
     """
@@ -189,5 +218,7 @@ def chest_series(
         label[(nodule > 0) & (label == 0)] = number
     hu = np.round(scanned(generator, body.hu)).astype(np.int16)[::-1]
     first_mm = -np.array(spacing_mm[1:]) * (size - 1) / 2
-    positions_mm = np.array([(first_mm[1], first_mm[0], -200 + index * spacing_mm[0]) for index in range(slices)])
+    positions_mm = np.array(
+        [(first_mm[1], first_mm[0], -200 + index * spacing_mm[0]) for index in range(slices)]
+    )
     return hu, np.ascontiguousarray(label[::-1]), positions_mm

@@ -1,7 +1,8 @@
-"""Two generated diseases under one scanner, as nnU-Net raw data: few labelled slices of one, many of the other.
+"""Two generated diseases under one scanner, as nnU-Net raw data: few labelled slices of one, many
+of the other.
 
-The target disease is several faint, spread lesions with soft outlines, as ground-glass opacities are. The general
-disease is one or two dense, compact lesions, as nodules and tumours are.
+The target disease is several faint, spread lesions with soft outlines, as ground-glass opacities
+are. The general disease is one or two dense, compact lesions, as nodules and tumours are.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ def write_disease_pair(
     n_test: int = 40,
     size: int = 96,
 ) -> None:
-    """Write four raw data sets: few labelled slices, many (they hold the few), the other disease, no labels.
+    """Write four raw data sets: few labelled slices, many (they hold the few), the other disease,
+    no labels.
 
     Args:
         raw: nnU-Net's folder of raw data sets.
         seed: of everything; equal arguments give equal files.
         n_few: labelled slices of the target disease, with a test set beside them.
-        n_many: labelled slices of the target disease, for an upper bound; without labels, the unlabelled data set.
+        n_many: labelled slices of the target disease, for an upper bound; without labels, the
+            unlabelled data set.
         n_general: labelled slices of the general disease.
         n_test: test slices of the target disease, in imagesTs and labelsTs.
         size: width in pixels; a slice is 5/6 as high.
@@ -50,7 +53,10 @@ def write_disease_pair(
     target = [domain_slice(TARGET_DISEASE, seed, patient, size) for patient in range(n_many)]
     test = [domain_slice(TARGET_DISEASE, seed, n_many + patient, size) for patient in range(n_test)]
     first_general = n_many + n_test
-    general = [domain_slice(GENERAL_DISEASE, seed, first_general + patient, size) for patient in range(n_general)]
+    general = [
+        domain_slice(GENERAL_DISEASE, seed, first_general + patient, size)
+        for patient in range(n_general)
+    ]
 
     write_cases(raw / FEW, "Tr", "target", target[:n_few])
     write_cases(raw / FEW, "Ts", "test", test)

@@ -1,8 +1,9 @@
-"""A generated domain shift: one anatomy, seen by two scanners, with lesions of other statistics, as nnU-Net raw data.
+"""A generated domain shift: one anatomy, seen by two scanners, with lesions of other statistics, as
+nnU-Net raw data.
 
-The source is CT-like: grey follows density. The target's contrast is not monotonic: fat is the brightest tissue, bone
-and air are dark, and aerated lung is brighter than air by far. Texture, noise, sharpness and illumination differ, too,
-and so do number, size and density of the lesions.
+The source is CT-like: grey follows density. The target's contrast is not monotonic: fat is the
+brightest tissue, bone and air are dark, and aerated lung is brighter than air by far. Texture,
+noise, sharpness and illumination differ, too, and so do number, size and density of the lesions.
 """
 
 from __future__ import annotations
@@ -68,9 +69,16 @@ TARGET_DOMAIN = Domain(
 
 
 def write_domain_pair(
-    raw: Path, *, seed: int = 0, n_source: int = 60, n_target: int = 60, n_test: int = 40, size: int = 96
+    raw: Path,
+    *,
+    seed: int = 0,
+    n_source: int = 60,
+    n_target: int = 60,
+    n_test: int = 40,
+    size: int = 96,
 ) -> None:
-    """Write three raw data sets: labelled source, labelled target with a test set, the target's images without labels.
+    """Write three raw data sets: labelled source, labelled target with a test set, the target's
+    images without labels.
 
     Args:
         raw: nnU-Net's folder of raw data sets.
@@ -93,13 +101,19 @@ def write_domain_pair(
         write_dataset_json(raw / name, count)
 
 
-def domain_slice(domain: Domain, seed: int, patient: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def domain_slice(
+    domain: Domain, seed: int, patient: int, size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """One slice (row, column) uint8 0..255 and its label: 0, 1 lesion."""
     generator = np.random.default_rng([seed, patient])
     shape = (1, round(HEIGHT * size), size)
     body = thorax(generator, shape, np.array([generator.uniform(-0.4, 0.6)]))
     texture_pixels = domain.texture_size * size / 2
-    body.hu += domain.texture_hu * body.lung * smooth_noise(generator, shape, (0, texture_pixels, texture_pixels))
+    body.hu += (
+        domain.texture_hu
+        * body.lung
+        * smooth_noise(generator, shape, (0, texture_pixels, texture_pixels))
+    )
 
     label = _add_lesions(body, generator, domain)
     return _scanned(body.hu[0], generator, domain), label[0]
@@ -120,7 +134,9 @@ def _add_lesions(body: Thorax, generator: np.random.Generator, domain: Domain) -
         outline = 1 - np.hypot(down, across) / radius + 0.25 * wobble
 
         share = body.lung / (1 + np.exp(-np.clip(outline / 0.12, -40, 40)))
-        density = generator.uniform(*domain.lesion_hu) + 40 * smooth_noise(generator, body.hu.shape, (0, 1.5, 1.5))
+        density = generator.uniform(*domain.lesion_hu) + 40 * smooth_noise(
+            generator, body.hu.shape, (0, 1.5, 1.5)
+        )
         body.blend(share * (body.hu < density), density)  # vessels stay visible
         label[share > 0.5] = 1
     return label
@@ -136,8 +152,12 @@ def _scanned(hu: np.ndarray, generator: np.random.Generator, domain: Domain) -> 
     return np.clip(np.round(grey), 0, 255).astype(np.uint8)
 
 
-def write_cases(dataset: Path, part: str, prefix: str, cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Write images and labels of one part, ``Tr`` or ``Ts``; cases are numbered after ``prefix``."""
+def write_cases(
+    dataset: Path, part: str, prefix: str, cases: list[tuple[np.ndarray, np.ndarray]]
+) -> None:
+    """Write images and labels of one part, ``Tr`` or ``Ts``; cases are numbered after
+    ``prefix``.
+    """
     write_images(dataset / f"images{part}", prefix, (image for image, _ in cases))
     labels = dataset / f"labels{part}"
     labels.mkdir(parents=True, exist_ok=True)

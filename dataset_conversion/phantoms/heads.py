@@ -19,8 +19,8 @@ FLUID_MM = 2.5  # between brain and skull
 class Head:
     """One slice; arrays are ``(row, column)``, rows from front to back.
 
-    ``depth_mm`` is the depth below the surface of the brain, negative outside. ``across`` and ``along`` are places in
-    the brain's own axes, -1..1 from side to side and from front to back.
+    ``depth_mm`` is the depth below the surface of the brain, negative outside. ``across`` and
+    ``along`` are places in the brain's own axes, -1..1 from side to side and from front to back.
     """
 
     tissue: np.ndarray
@@ -72,7 +72,9 @@ def _placed_head(generator: np.random.Generator, size: int, level: float) -> Hea
 
 
 def _brain(head: Head, generator: np.random.Generator) -> None:
-    """Grey matter with folds, white matter inside, grey nuclei in the depth, the falx between the halves."""
+    """Grey matter with folds, white matter inside, grey nuclei in the depth, the falx between the
+    halves.
+    """
     folds = smooth_noise(generator, head.tissue.shape, 5 / head.pixel_mm)
     border_mm = 6 + 3 * smooth_noise(generator, head.tissue.shape, 4 / head.pixel_mm)
     head.tissue[head.depth_mm > 0] = GREY
@@ -113,14 +115,19 @@ def _covers(head: Head, generator: np.random.Generator) -> None:
 
 @dataclass(frozen=True)
 class LesionKind:
-    """Number and size of the lesions of a disease: fewest and most, smallest and largest radius in mm."""
+    """Number and size of the lesions of a disease: fewest and most, smallest and largest radius in
+    mm.
+    """
 
     number: tuple[int, int]
     radius_mm: tuple[float, float]
 
 
-def lesion_outlines(head: Head, generator: np.random.Generator, kind: LesionKind) -> list[np.ndarray]:
-    """Return one map per lesion, ``(row, column)``: 1 in its centre, 0 on its outline, negative outside.
+def lesion_outlines(
+    head: Head, generator: np.random.Generator, kind: LesionKind
+) -> list[np.ndarray]:
+    """Return one map per lesion, ``(row, column)``: 1 in its centre, 0 on its outline, negative
+    outside.
 
     An outline is an ellipse with dents and bulges; its centre lies in the brain.
     """
@@ -138,5 +145,7 @@ def lesion_outlines(head: Head, generator: np.random.Generator, kind: LesionKind
 
 
 def painted(head: Head, values: Sequence[float]) -> np.ndarray:
-    """Return the value of each pixel's tissue, in the order of :data:`TISSUES`; float64 ``(row, column)``."""
+    """Return the value of each pixel's tissue, in the order of :data:`TISSUES`; float64 ``(row,
+    column)``.
+    """
     return np.asarray(values, np.float64)[head.tissue]

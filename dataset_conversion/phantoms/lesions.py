@@ -29,12 +29,18 @@ def add_infection(
     """
     label = np.zeros(body.hu.shape, np.uint8)
     for _ in range(1 if extent == "tiny" else int(generator.integers(1, 5))):
-        radius = generator.uniform(0.035, 0.055) if extent == "tiny" else generator.uniform(0.08, 0.24)
+        radius = (
+            generator.uniform(0.035, 0.055) if extent == "tiny" else generator.uniform(0.08, 0.24)
+        )
         _, y, x = _place(body, generator, peripheral=True)
         elongation = generator.uniform(0.65, 1.5)
         distance = np.hypot((body.y - y) * elongation, (body.x - x) / elongation) / radius
         pixels = radius * body.hu.shape[1] / 2
-        outline = 1.15 - distance + 0.33 * smooth_noise(generator, body.hu.shape, (0, 0.35 * pixels, 0.35 * pixels))
+        outline = (
+            1.15
+            - distance
+            + 0.33 * smooth_noise(generator, body.hu.shape, (0, 0.35 * pixels, 0.35 * pixels))
+        )
         softness = generator.uniform(0.1, 0.25)
         share = body.lung * _sigmoid(outline / softness)
         patchy = 50 * smooth_noise(generator, body.hu.shape, (0, 1.5, 1.5))
@@ -49,7 +55,10 @@ def add_infection(
 
 
 def add_nodule(
-    body: Thorax, generator: np.random.Generator, spacing_mm: tuple[float, float, float], diameter_mm: float
+    body: Thorax,
+    generator: np.random.Generator,
+    spacing_mm: tuple[float, float, float],
+    diameter_mm: float,
 ) -> np.ndarray:
     """Add a solid nodule, round or spiculated, well inside a lung.
 
@@ -69,7 +78,13 @@ def add_nodule(
     offset_mm = (np.moveaxis(np.indices(shape), 0, -1) - centre) * spacing
     distance_mm = np.linalg.norm(offset_mm, axis=-1)
     radius_mm = (
-        diameter_mm / 2 * (1 + 0.12 * smooth_noise(generator, shape, [0.3 * diameter_mm / size for size in spacing_mm]))
+        diameter_mm
+        / 2
+        * (
+            1
+            + 0.12
+            * smooth_noise(generator, shape, [0.3 * diameter_mm / size for size in spacing_mm])
+        )
     )
     signed_mm = radius_mm - distance_mm
     if generator.random() < 0.5:  # spicules: thin cones that reach beyond the core
@@ -85,10 +100,14 @@ def add_nodule(
     return (share > 0.5).astype(np.uint8)
 
 
-def _place(body: Thorax, generator: np.random.Generator, peripheral: bool) -> tuple[float, float, float]:
+def _place(
+    body: Thorax, generator: np.random.Generator, peripheral: bool
+) -> tuple[float, float, float]:
     """A point of the lung (z, y, x); infections prefer the outer and lower parts."""
     inside = ndimage.distance_transform_edt(body.lung[0] > 0.5) / body.hu.shape[1]
-    weight = (inside > 0.012) * (np.exp(-inside / 0.035) if peripheral else 1) * np.exp(1.2 * body.y[0])
+    weight = (
+        (inside > 0.012) * (np.exp(-inside / 0.035) if peripheral else 1) * np.exp(1.2 * body.y[0])
+    )
     weight = weight * (np.abs(body.x[0]) > 0.25)
     index = generator.choice(weight.size, p=(weight / weight.sum()).ravel())
     row, column = np.unravel_index(index, weight.shape)

@@ -1,7 +1,9 @@
-"""Generated miniatures of public data sets in the layout of the original downloads, for tests and demonstrations.
+"""Generated miniatures of public data sets in the layout of the original downloads, for tests and
+demonstrations.
 
-Everything is computed (:mod:`dataset_conversion.phantoms.anatomy`), nothing comes from a patient. Equal arguments give
-equal files. The traps of the real downloads are part of the layout: hidden files, folders with copies, sizes that vary.
+Everything is computed (:mod:`dataset_conversion.phantoms.anatomy`), nothing comes from a patient.
+Equal arguments give equal files. The traps of the real downloads are part of the layout: hidden
+files, folders with copies, sizes that vary.
 """
 
 from __future__ import annotations
@@ -18,13 +20,23 @@ from dataset_conversion.phantoms.lesions import add_infection, add_nodule
 LUNG_WINDOW_HU = (-1150.0, 250.0)
 PALETTE = (0, 0, 0, 128, 0, 0, 0, 128, 0)
 APPLE_DOUBLE = bytes.fromhex("0005160700020000") + b"Mac OS X        "
-PATIENTS = ("coronacases_org_001", "coronacases_org_008", "radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm")
+PATIENTS = (
+    "coronacases_org_001",
+    "coronacases_org_008",
+    "radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm",
+)
 HEIGHT = 0.82  # of a slice, as share of its width
 TINY_EVERY = 6  # of so many labelled slices one shows only a tiny lesion
 
 
 def write_covid_semiseg(
-    folder: Path, *, seed: int = 0, n_labelled: int = 24, n_test: int = 12, n_unlabeled: int = 40, size: int = 128
+    folder: Path,
+    *,
+    seed: int = 0,
+    n_labelled: int = 24,
+    n_test: int = 12,
+    n_unlabeled: int = 40,
+    size: int = 128,
 ) -> Path:
     """Write COVID-SemiSeg's tree: ``Dataset/TrainingSet/...`` and ``Dataset/TestingSet/...``.
 
@@ -40,7 +52,10 @@ def write_covid_semiseg(
         The folder to give to ``nnUNetv2_ext_convert COVID-SemiSeg -i``.
     """
     root = folder / "Dataset"
-    lung, multi = root / "TrainingSet/LungInfection-Train", root / "TrainingSet/MultiClassInfection-Train"
+    lung, multi = (
+        root / "TrainingSet/LungInfection-Train",
+        root / "TrainingSet/MultiClassInfection-Train",
+    )
     for index in range(n_labelled):
         image, label = infected_slice(seed, index, size)
         _write_labelled(lung / "Doctor-label", multi, "Prior", str(index), image, label)
@@ -48,9 +63,19 @@ def write_covid_semiseg(
     for index in range(n_labelled, n_labelled + n_test):
         image, label = infected_slice(seed, index, size)
         test = root / "TestingSet"
-        _write_labelled(test / "LungInfection-Test", test / "MultiClassInfection-Test", None, str(index), image, label)
+        _write_labelled(
+            test / "LungInfection-Test",
+            test / "MultiClassInfection-Test",
+            None,
+            str(index),
+            image,
+            label,
+        )
         for value in (1, 2):
-            _save(test / f"MultiClassInfection-Test/GT-{value}" / f"{index}.png", 255 * (label == value))
+            _save(
+                test / f"MultiClassInfection-Test/GT-{value}" / f"{index}.png",
+                255 * (label == value),
+            )
     pseudo = lung / "Pseudo-label"
     for index in range(n_unlabeled):
         image, label = infected_slice(seed, 10_000 + index, size)
@@ -59,18 +84,31 @@ def write_covid_semiseg(
         for place in (pseudo, pseudo / "DataPrepare/Hybrid-label"):
             _save(place / "Imgs" / f"{stem}.jpg", image)
             _save(place / "GT" / f"{stem}.png", blurred)
-    for hidden in (lung / "Doctor-label/Imgs/.DS_Store", lung / "Doctor-label/Imgs/._0.jpg", pseudo / "Imgs/Thumbs.db"):
+    for hidden in (
+        lung / "Doctor-label/Imgs/.DS_Store",
+        lung / "Doctor-label/Imgs/._0.jpg",
+        pseudo / "Imgs/Thumbs.db",
+    ):
         _write_bytes(hidden, APPLE_DOUBLE)
-    _write_bytes(folder / "__MACOSX/Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs/._0.jpg", APPLE_DOUBLE)
+    _write_bytes(
+        folder / "__MACOSX/Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs/._0.jpg",
+        APPLE_DOUBLE,
+    )
     return folder
 
 
 def infected_slice(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One lung-windowed slice (row, column) uint8 0..255 and its label: 0, 1 ground glass, 2 consolidation."""
+    """One lung-windowed slice (row, column) uint8 0..255 and its label: 0, 1 ground glass, 2
+    consolidation.
+    """
     generator = np.random.default_rng([seed, index])
     width = size - int(generator.integers(0, 9))
-    body = thorax(generator, (1, round(HEIGHT * width), width), np.array([generator.uniform(-0.5, 0.7)]))
-    label = add_infection(body, generator, "tiny" if index % TINY_EVERY == TINY_EVERY - 1 else "usual")[0]
+    body = thorax(
+        generator, (1, round(HEIGHT * width), width), np.array([generator.uniform(-0.5, 0.7)])
+    )
+    label = add_infection(
+        body, generator, "tiny" if index % TINY_EVERY == TINY_EVERY - 1 else "usual"
+    )[0]
     low, high = LUNG_WINDOW_HU
     grey = 255 * np.clip((scanned(generator, body.hu)[0] - low) / (high - low), 0, 1)
     return np.round(grey).astype(np.uint8), label
@@ -109,28 +147,43 @@ def write_msd_lung(
         if part == "Tr":
             _save_volume(root / "labelsTr" / f"{name}.nii.gz", label, spacing)
         entries.append(name)
-    _write_msd_list(root, "Lung", {"0": "CT"}, {"0": "background", "1": "cancer"}, train, test, "relase")
+    _write_msd_list(
+        root, "Lung", {"0": "CT"}, {"0": "background", "1": "cancer"}, train, test, "relase"
+    )
     return root
 
 
 def nodule_volume(
     seed: int, index: int, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A chest CT (x, y, z) int16 in HU, axes to the right, front and head, and its label (x, y, z) uint8 0..1."""
+    """A chest CT (x, y, z) int16 in HU, axes to the right, front and head, and its label (x, y, z)
+    uint8 0..1.
+    """
     generator = np.random.default_rng([seed, index, 6])
     depth = (shape[2], shape[1], shape[0])
     body = thorax(generator, depth, np.linspace(-0.75, 0.75, shape[2]))
     label = np.zeros(depth, np.uint8)
     for _ in range(int(generator.integers(1, 3))):
-        label |= add_nodule(body, generator, (spacing_mm[2], spacing_mm[1], spacing_mm[0]), generator.uniform(14, 32))
+        label |= add_nodule(
+            body,
+            generator,
+            (spacing_mm[2], spacing_mm[1], spacing_mm[0]),
+            generator.uniform(14, 32),
+        )
     hu = np.round(scanned(generator, body.hu)).astype(np.int16)
     return _as_nifti(hu), _as_nifti(label)
 
 
 def write_msd_brain(
-    folder: Path, *, seed: int = 0, n_train: int = 4, n_test: int = 1, shape: tuple[int, int, int] = (48, 48, 32)
+    folder: Path,
+    *,
+    seed: int = 0,
+    n_train: int = 4,
+    n_test: int = 1,
+    shape: tuple[int, int, int] = (48, 48, 32),
 ) -> Path:
-    """Write the Decathlon's ``Task01_BrainTumour`` tree: 4-D images (x, y, z, channel) of 1 mm, labels 0..3.
+    """Write the Decathlon's ``Task01_BrainTumour`` tree: 4-D images (x, y, z, channel) of 1 mm,
+    labels 0..3.
 
     Args:
         folder: made if absent; receives ``Task01_BrainTumour``.
@@ -159,34 +212,59 @@ def write_msd_brain(
     return root
 
 
-def tumour_volume(seed: int, index: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A skull-stripped brain (x, y, z, 4) float32, 0 outside, and its label (x, y, z) uint8 0..3."""
+def tumour_volume(
+    seed: int, index: int, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A skull-stripped brain (x, y, z, 4) float32, 0 outside, and its label (x, y, z) uint8
+    0..3.
+    """
     generator = np.random.default_rng([seed, index, 1])
     axes = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
     size = max(shape)
     folds = smooth_noise(generator, shape, size / 24)
-    radius = np.sqrt((axes[0] / 0.72) ** 2 + (axes[1] / 0.88) ** 2 + (axes[2] / 0.85) ** 2) + 0.03 * folds
-    ventricle = np.sqrt(((np.abs(axes[0]) - 0.12) / 0.07) ** 2 + (axes[1] / 0.3) ** 2 + (axes[2] / 0.25) ** 2) < 1
+    radius = (
+        np.sqrt((axes[0] / 0.72) ** 2 + (axes[1] / 0.88) ** 2 + (axes[2] / 0.85) ** 2)
+        + 0.03 * folds
+    )
+    ventricle = (
+        np.sqrt(
+            ((np.abs(axes[0]) - 0.12) / 0.07) ** 2 + (axes[1] / 0.3) ** 2 + (axes[2] / 0.25) ** 2
+        )
+        < 1
+    )
     grey_matter = (radius > 0.82) | (folds > 1.3)
     centre = generator.uniform(-0.35, 0.35, 3)
-    reach = np.sqrt(((axes - centre[:, None, None, None]) ** 2).sum(axis=0)) / generator.uniform(0.3, 0.42)
+    reach = np.sqrt(((axes - centre[:, None, None, None]) ** 2).sum(axis=0)) / generator.uniform(
+        0.3, 0.42
+    )
     reach += 0.12 * smooth_noise(generator, shape, size / 14)
     label = np.select([reach < 0.42, reach < 0.62, reach < 1.0], [2, 3, 1], 0).astype(np.uint8)
     label[(radius > 0.97) | (ventricle & (label == 1))] = 0
-    # Rows: FLAIR, T1w, T1 with gadolinium, T2w. Columns: white and grey matter, fluid, edema, core, enhancing rim.
-    contrast = [[300, 380, 90, 640, 470, 560], [520, 400, 160, 380, 300, 360],
-                [530, 410, 170, 390, 310, 820], [280, 380, 720, 600, 560, 500]]  # fmt: skip
-    tissue = np.select([label == 1, label == 2, label == 3, ventricle, grey_matter], [3, 4, 5, 2, 1], 0)
+    # Rows: FLAIR, T1w, T1 with gadolinium, T2w. Columns: white and grey matter, fluid, edema, core,
+    # enhancing rim.
+    contrast = [
+        [300, 380, 90, 640, 470, 560],
+        [520, 400, 160, 380, 300, 360],
+        [530, 410, 170, 390, 310, 820],
+        [280, 380, 720, 600, 560, 500],
+    ]
+    tissue = np.select(
+        [label == 1, label == 2, label == 3, ventricle, grey_matter], [3, 4, 5, 2, 1], 0
+    )
     channels = []
     for row in contrast:
         clean = ndimage.gaussian_filter(np.array(row, float)[tissue], 0.5)
         bias = 1 + 0.05 * smooth_noise(generator, shape, size / 4)
-        channels.append(np.where(radius < 1, np.maximum(clean * bias + generator.normal(0, 18, shape), 1), 0))
+        channels.append(
+            np.where(radius < 1, np.maximum(clean * bias + generator.normal(0, 18, shape), 1), 0)
+        )
     return np.stack(channels, axis=-1).astype(np.float32), label
 
 
 def _as_nifti(volume: np.ndarray) -> np.ndarray:
-    """From (slice, row, column), head first and front up, to axes that run to the right, front and head."""
+    """From (slice, row, column), head first and front up, to axes that run to the right, front and
+    head.
+    """
     return np.ascontiguousarray(volume[::-1, ::-1, ::-1].transpose(2, 1, 0))
 
 
@@ -241,12 +319,22 @@ def _write_msd_list(
 ) -> None:
     """Write dataset.json; ``release`` is the key, which one task misspells."""
     content = {
-        "name": name, "description": "generated", "reference": "generated", "licence": "CC-BY-SA 4.0",
-        release: "1.0 04/05/2018", "tensorImageSize": "4D" if len(modality) > 1 else "3D",
-        "modality": modality, "labels": labels, "numTraining": len(train), "numTest": len(test),
-        "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in train[::-1]],
+        "name": name,
+        "description": "generated",
+        "reference": "generated",
+        "licence": "CC-BY-SA 4.0",
+        release: "1.0 04/05/2018",
+        "tensorImageSize": "4D" if len(modality) > 1 else "3D",
+        "modality": modality,
+        "labels": labels,
+        "numTraining": len(train),
+        "numTest": len(test),
+        "training": [
+            {"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"}
+            for n in train[::-1]
+        ],
         "test": [f"./imagesTs/{n}.nii.gz" for n in test],
-    }  # fmt: skip
+    }
     (root / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

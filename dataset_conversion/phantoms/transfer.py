@@ -1,4 +1,6 @@
-"""Three generated tasks that come ever closer to each other, for transfer: objects, lung nodules, lung infections."""
+"""Three generated tasks that come ever closer to each other, for transfer: objects, lung nodules,
+lung infections.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from nnunet_ext.files.atomic_json import write_json
 OBJECTS = "Dataset511_PhantomObjects"
 NODULES = "Dataset512_PhantomNodules"
 INFECTIONS = "Dataset513_PhantomInfections"
-N_VALIDATION = 4  # of every task's training slices, kept by nnU-Net for its own validation; few, to save time
+N_VALIDATION = (
+    4  # of every task's training slices, kept by nnU-Net for its own validation; few, to save time
+)
 FIELD_OF_VIEW_MM = 320.0
 LUNG_WINDOW_HU = (-1150.0, 250.0)
 
@@ -33,7 +37,8 @@ def write_transfer_tasks(
     n_test: int = 40,
     size: int = 64,
 ) -> None:
-    """Write three raw data sets: two with many labelled slices, and the infections with few and a test set.
+    """Write three raw data sets: two with many labelled slices, and the infections with few and a
+    test set.
 
     Args:
         raw: nnU-Net's folder of raw data sets.
@@ -45,7 +50,11 @@ def write_transfer_tasks(
         size: width and height in pixels.
     """
     for task, (name, draw, count) in enumerate(
-        ((OBJECTS, objects_slice, n_objects), (NODULES, nodule_slice, n_nodules), (INFECTIONS, infected, n_infections))
+        (
+            (OBJECTS, objects_slice, n_objects),
+            (NODULES, nodule_slice, n_nodules),
+            (INFECTIONS, infected, n_infections),
+        )
     ):
         _write_slices(raw / name, "Tr", draw, [seed, task, 0], count, size)
         write_dataset_json(raw / name, count)
@@ -56,16 +65,26 @@ def write_transfer_tasks(
 def objects_slice(generator: np.random.Generator, size: int) -> Slice:
     """One to four smooth shapes, of another brightness and texture than what surrounds them."""
     shape = (size, size)
-    grey = 110 + 30 * smooth_noise(generator, shape, size / 6) + 12 * smooth_noise(generator, shape, 1.0)
+    grey = (
+        110
+        + 30 * smooth_noise(generator, shape, size / 6)
+        + 12 * smooth_noise(generator, shape, 1.0)
+    )
     rows, columns = np.indices(shape)
     label = np.zeros(shape, np.uint8)
     for _ in range(int(generator.integers(1, 5))):
         row, column = generator.uniform(0.1, 0.9, 2) * size
         radius = generator.uniform(0.05, 0.2) * size
-        outline = 1 - np.hypot(rows - row, columns - column) / radius + 0.3 * smooth_noise(generator, shape, radius / 2)
+        outline = (
+            1
+            - np.hypot(rows - row, columns - column) / radius
+            + 0.3 * smooth_noise(generator, shape, radius / 2)
+        )
         inside = outline > 0
         step = generator.choice((-1, 1)) * generator.uniform(25, 70)
-        grey[inside] += step + 10 * smooth_noise(generator, shape, generator.uniform(0.5, 2))[inside]
+        grey[inside] += (
+            step + 10 * smooth_noise(generator, shape, generator.uniform(0.5, 2))[inside]
+        )
         label[inside] = 1
     return np.clip(np.round(grey), 0, 255).astype(np.uint8), label
 

@@ -19,8 +19,12 @@ SHAPE: Shape = (48, 44, 8)
 PUBLISHED_WINDOW_HU = (-1250.0, 250.0)
 
 
-def infected_volume(seed: int, index: int, shape: Shape = SHAPE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A chest CT (x, y, z) int16 in HU, axes to the right, front and head; lungs 1 left, 2 right; infection 1, 2."""
+def infected_volume(
+    seed: int, index: int, shape: Shape = SHAPE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A chest CT (x, y, z) int16 in HU, axes to the right, front and head; lungs 1 left, 2 right;
+    infection 1, 2.
+    """
     generator = np.random.default_rng([seed, index, 19])
     body = thorax(generator, (shape[2], shape[1], shape[0]), np.linspace(-0.5, 0.6, shape[2]))
     lungs = np.where(body.lung > 0.5, np.where(body.x > 0, 1, 2), 0).astype(np.uint8)
@@ -30,7 +34,9 @@ def infected_volume(seed: int, index: int, shape: Shape = SHAPE) -> tuple[np.nda
 
 
 def write_mosmed(folder: Path, *, seed: int = 0, n_masked: int = 2, n_unmasked: int = 2) -> Path:
-    """Write MosMedData's tree: ``studies/CT-1``, ``masks``, a registry with a byte order mark; LAS, 8 mm slices."""
+    """Write MosMedData's tree: ``studies/CT-1``, ``masks``, a registry with a byte order mark; LAS,
+    8 mm slices.
+    """
     rows = ["study_id,category,study_file,mask_file"]
     for index in range(n_masked + n_unmasked):
         study, severity = (255 + index, "CT-1") if index < n_masked else (1110 - index, "CT-4")
@@ -48,7 +54,8 @@ def write_mosmed(folder: Path, *, seed: int = 0, n_masked: int = 2, n_unmasked: 
 def write_covid_19_ct_seg(
     folder: Path, *, seed: int = 0, scans: tuple[str, ...] | None = None, shape: Shape = SHAPE
 ) -> Path:
-    """Write COVID-19-CT-Seg's four folders; coronacases are in HU, Radiopaedia's in grey values of a window.
+    """Write COVID-19-CT-Seg's four folders; coronacases are in HU, Radiopaedia's in grey values of
+    a window.
 
     Args:
         folder: made if absent.
@@ -56,7 +63,12 @@ def write_covid_19_ct_seg(
         scans: their names on Zenodo; default: two of each source.
         shape: (x, y, z) voxels.
     """
-    names = scans or ("coronacases_001", "coronacases_002", "radiopaedia_10_85902_1", "radiopaedia_10_85902_3")
+    names = scans or (
+        "coronacases_001",
+        "coronacases_002",
+        "radiopaedia_10_85902_1",
+        "radiopaedia_10_85902_3",
+    )
     for index, name in enumerate(names):
         image, lungs, infection = infected_volume(seed, index, shape)
         infected = infection > 0
@@ -66,19 +78,29 @@ def write_covid_19_ct_seg(
         both = np.where(infected, 3, lungs).astype(np.uint8)
         spacing = (8.0, 8.0, 10.0)
         # One infection mask was resampled by its publisher, and has values between 0 and 1.
-        mask = np.clip(infected + 0.004, 0, 1).astype(np.float32) if index == 0 else infected.astype(np.uint8)
+        mask = (
+            np.clip(infected + 0.004, 0, 1).astype(np.float32)
+            if index == 0
+            else infected.astype(np.uint8)
+        )
         for kind, voxels in (
-            ("COVID-19-CT-Seg_20cases", image), ("Infection_Mask", mask), ("Lung_Mask", lungs),
+            ("COVID-19-CT-Seg_20cases", image),
+            ("Infection_Mask", mask),
+            ("Lung_Mask", lungs),
             ("Lung_and_Infection_Mask", both),
-        ):  # fmt: skip
+        ):
             save_nifti(folder / kind / f"{name}.nii.gz", voxels, spacing, "LPS")
     return folder
 
 
-def write_sirm(folder: Path, *, seed: int = 0, n_slices: int = 5, n_volumes: int = 2, size: int = 48) -> Path:
-    """Write the stacks ``tr_im``, ``tr_mask``, ``val_im`` of unrelated slices, and ``rp_im``, ``rp_msk`` of volumes.
+def write_sirm(
+    folder: Path, *, seed: int = 0, n_slices: int = 5, n_volumes: int = 2, size: int = 48
+) -> Path:
+    """Write the stacks ``tr_im``, ``tr_mask``, ``val_im`` of unrelated slices, and ``rp_im``,
+    ``rp_msk`` of volumes.
 
-    Intensities are floats like HU. ``val_im`` has lost its ending, and volume 1 was unpacked to a folder.
+    Intensities are floats like HU. ``val_im`` has lost its ending, and volume 1 was unpacked to a
+    folder.
     """
     stack, masks = np.zeros((2, size, size, n_slices + 2), np.float32)
     for index in range(n_slices + 2):
@@ -95,26 +117,39 @@ def write_sirm(folder: Path, *, seed: int = 0, n_slices: int = 5, n_volumes: int
         image, _, infection = infected_volume(seed, 50 + index)
         place = "rp_im/1.nii/1.nii" if index == 1 else f"rp_im/{index}.nii.gz"
         save_nifti(folder / place, image.astype(np.float32) + 0.25, (8.0, 8.0, 10.0), "LPS")
-        save_nifti(folder / f"rp_msk/{index}.nii.gz", infection.astype(np.float32), (8.0, 8.0, 10.0), "LPS")
+        save_nifti(
+            folder / f"rp_msk/{index}.nii.gz", infection.astype(np.float32), (8.0, 8.0, 10.0), "LPS"
+        )
     return folder
 
 
 def write_lits(folder: Path, *, seed: int = 0) -> Path:
-    """Write LiTS's batches: unpadded numbers, ``.nii``; volume 28 has lost its voxel size, 10 has its table left."""
+    """Write LiTS's batches: unpadded numbers, ``.nii``; volume 28 has lost its voxel size, 10 has
+    its table left.
+    """
     for number, batch, spacing, codes in (
-        (2, "Training_Batch1", (8.0, 8.0, 5.0), "LPS"), (10, "Training_Batch1", (8.0, 8.0, 5.0), "RAS"),
-        (28, "Training Batch 2", (1.0, 1.0, 1.0), "RAS"), (100, "Training Batch 2", (8.0, 8.0, 5.0), "LPS"),
-    ):  # fmt: skip
+        (2, "Training_Batch1", (8.0, 8.0, 5.0), "LPS"),
+        (10, "Training_Batch1", (8.0, 8.0, 5.0), "RAS"),
+        (28, "Training Batch 2", (1.0, 1.0, 1.0), "RAS"),
+        (100, "Training Batch 2", (8.0, 8.0, 5.0), "LPS"),
+    ):
         image, label = liver_volume(seed, number)
         save_nifti(folder / batch / f"volume-{number}.nii", image, spacing, codes)
         save_nifti(folder / batch / f"segmentation-{number}.nii", label, spacing, codes)
     image, _ = liver_volume(seed, 1000)
-    save_nifti(folder / "LITS-Challenge-Test-Data/test-volume-0.nii", image.astype(np.float32), (8.0, 8.0, 5.0), "LPS")
+    save_nifti(
+        folder / "LITS-Challenge-Test-Data/test-volume-0.nii",
+        image.astype(np.float32),
+        (8.0, 8.0, 5.0),
+        "LPS",
+    )
     return folder
 
 
 def liver_volume(seed: int, index: int, shape: Shape = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """A trunk (x, y, z) int16 in HU, padded with -3024 outside, and its label: 1 liver, 2 tumour."""
+    """A trunk (x, y, z) int16 in HU, padded with -3024 outside, and its label: 1 liver, 2
+    tumour.
+    """
     generator = np.random.default_rng([seed, index, 3])
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     hu = np.where((x / 0.9) ** 2 + (y / 0.8) ** 2 < 1, 40.0, -1000.0)
@@ -127,19 +162,35 @@ def liver_volume(seed: int, index: int, shape: Shape = SHAPE) -> tuple[np.ndarra
 
 
 def write_covid_19_20(folder: Path, *, seed: int = 0) -> Path:
-    """Write ``COVID-19-20_v2``: ids of four digits, of which one patient has two scans; no labels in Validation."""
+    """Write ``COVID-19-20_v2``: ids of four digits, of which one patient has two scans; no labels
+    in Validation.
+    """
     for index, scan in enumerate(("0003", "0047", "0047_1", "0180_0")):
         image, _, infection = infected_volume(seed, index)
         train = index < 3
-        stem = folder / "COVID-19-20_v2" / ("Train" if train else "Validation") / f"volume-covid19-A-{scan}"
-        save_nifti(stem.with_name(f"{stem.name}_ct.nii.gz"), image, (8.0, 8.0, 5.0), "LPI" if index == 2 else "LPS")
+        stem = (
+            folder
+            / "COVID-19-20_v2"
+            / ("Train" if train else "Validation")
+            / f"volume-covid19-A-{scan}"
+        )
+        save_nifti(
+            stem.with_name(f"{stem.name}_ct.nii.gz"),
+            image,
+            (8.0, 8.0, 5.0),
+            "LPI" if index == 2 else "LPS",
+        )
         if train:  # one label in another orientation than its image
-            save_nifti(stem.with_name(f"{stem.name}_seg.nii.gz"), infection > 0, (8.0, 8.0, 5.0), "LPS")
+            save_nifti(
+                stem.with_name(f"{stem.name}_seg.nii.gz"), infection > 0, (8.0, 8.0, 5.0), "LPS"
+            )
     return folder
 
 
 def write_synthetic(folder: Path, *, seed: int = 0, n: int = 3, size: int = 40) -> Path:
-    """Write pictures ``img`` and maps ``map`` of grey class values, as the synthetic COVID-19 CT may have them."""
+    """Write pictures ``img`` and maps ``map`` of grey class values, as the synthetic COVID-19 CT
+    may have them.
+    """
     from PIL import Image
 
     for index in range(n):
@@ -154,7 +205,9 @@ def write_synthetic(folder: Path, *, seed: int = 0, n: int = 3, size: int = 40) 
 
 
 def write_generic(folder: Path, *, seed: int = 0, n: int = 2) -> Path:
-    """Write volumes ``scans/a0_ct.nii.gz`` and masks ``masks/a0_seg.nii.gz`` with values 0, 1 and 5."""
+    """Write volumes ``scans/a0_ct.nii.gz`` and masks ``masks/a0_seg.nii.gz`` with values 0, 1 and
+    5.
+    """
     for index in range(n):
         image, lungs, _ = infected_volume(seed, index)
         save_nifti(folder / f"scans/a{index}_ct.nii.gz", image, (8.0, 8.0, 5.0), "LPS")
@@ -164,8 +217,12 @@ def write_generic(folder: Path, *, seed: int = 0, n: int = 2) -> Path:
     return folder
 
 
-def save_nifti(path: Path, voxels: np.ndarray, spacing_mm: tuple[float, float, float], codes: str) -> None:
-    """Write voxels (x, y, z) whose axes run to the right, front and head, stored along other axes, e.g. ``LPS``."""
+def save_nifti(
+    path: Path, voxels: np.ndarray, spacing_mm: tuple[float, float, float], codes: str
+) -> None:
+    """Write voxels (x, y, z) whose axes run to the right, front and head, stored along other axes,
+    e.g. ``LPS``.
+    """
     import nibabel
     from nibabel.orientations import axcodes2ornt, ornt_transform
 
@@ -178,5 +235,7 @@ def save_nifti(path: Path, voxels: np.ndarray, spacing_mm: tuple[float, float, f
 
 
 def _ras(volume: np.ndarray) -> np.ndarray:
-    """From (slice, row, column), head first and front up, to axes that run to the right, front and head."""
+    """From (slice, row, column), head first and front up, to axes that run to the right, front and
+    head.
+    """
     return np.ascontiguousarray(volume[::-1, ::-1, ::-1].transpose(2, 1, 0))

@@ -1,4 +1,6 @@
-"""What the converters of DICOM collections share: finding series in a download, and reading one again as a case."""
+"""What the converters of DICOM collections share: finding series in a download, and reading one
+again as a case.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def headers_below(folder: Path, cache: Path | None = None) -> Scan:
     Raises:
         InputError: no folder, or packages are missing.
     """
-    if importlib.util.find_spec("pydicom") is None:  # imported only where it is needed: that takes a while
+    if (
+        importlib.util.find_spec("pydicom") is None
+    ):  # imported only where it is needed: that takes a while
         raise InputError("reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'")
     from nnunet_ext.dicom.reading.folder_scan import scan
 
@@ -58,14 +62,19 @@ class DicomConverter(Converter):
     cache: Path | None = None
 
     published_id: ClassVar[str]
-    """Pattern of the publisher's identifiers; any other may be a hospital's own and leaves only as a keyed hash."""
+    """Pattern of the publisher's identifiers; any other may be a hospital's own and leaves only as
+    a keyed hash.
+    """
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
         parser.add_argument(
-            "--cache", type=Path, metavar="FILE",
-            help="keep the headers of the scan in this file, outside the download; a second run then reads them there",
-        )  # fmt: skip
+            "--cache",
+            type=Path,
+            metavar="FILE",
+            help="keep the headers of the scan in this file, outside the download; a second run "
+            "then reads them there",
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,12 +88,17 @@ class DicomConverter(Converter):
         """
         content = _SHARED.get() or headers_below(self.source, self.cache)
         if not content.slices and not content.damaged:
-            raise InputError(f"{self.source}: holds no DICOM file; -i names the unpacked download of {self.download}")
+            raise InputError(
+                f"{self.source}: holds no DICOM file; -i names the unpacked download of "
+                f"{self.download}"
+            )
         found.problems.extend(content.damaged.values())
         return content
 
     def public(self, identifier: str, kind: str) -> str:
-        """A patient's or study's identifier where it is the publisher's; else its name under the user's own key."""
+        """A patient's or study's identifier where it is the publisher's; else its name under the
+        user's own key.
+        """
         if not identifier or self._is_published(identifier):
             return identifier
         return keyed_name(kind, identifier)
@@ -97,8 +111,14 @@ class DicomConverter(Converter):
         return "series_uid" in case.details and not self._is_published(case.details["patient"])
 
     def series_name(self, first: Slice) -> str:
-        """The UID of a series, or its name under the user's own key where the patient is none of the publisher's."""
-        return first.series_uid if self._is_published(first.patient_id) else keyed_name("series", first.series_uid)
+        """The UID of a series, or its name under the user's own key where the patient is none of
+        the publisher's.
+        """
+        return (
+            first.series_uid
+            if self._is_published(first.patient_id)
+            else keyed_name("series", first.series_uid)
+        )
 
     def details_of(self, acquisition: Acquisition) -> dict[str, str]:
         """What conversion.csv says of a series."""
@@ -111,8 +131,13 @@ class DicomConverter(Converter):
         }
 
     def recognises(self, slices: Sequence[Slice]) -> bool:
-        """Whether the folder looks like this collection; any other DICOM files can be converted as well."""
-        return any(re.fullmatch(self.published_id, patient) for patient in {item.patient_id for item in slices})
+        """Whether the folder looks like this collection; any other DICOM files can be converted as
+        well.
+        """
+        return any(
+            re.fullmatch(self.published_id, patient)
+            for patient in {item.patient_id for item in slices}
+        )
 
     @property
     def rules(self) -> Rules:
@@ -131,11 +156,17 @@ class DicomConverter(Converter):
             return read_volume(acquisition_in(slices, self.rules, int(case.details["acquisition"])))
         except InputError as error:
             named = any(str(file) in str(error) for file in case.image_files)
-            raise InputError(str(error) if named else f"{case.image_files[0].parent}: {error}") from error
+            raise InputError(
+                str(error) if named else f"{case.image_files[0].parent}: {error}"
+            ) from error
 
 
 def without_damaged(
-    acquisitions: Sequence[Acquisition], content: Scan, found: Found, *, shared_folders: bool = False
+    acquisitions: Sequence[Acquisition],
+    content: Scan,
+    found: Found,
+    *,
+    shared_folders: bool = False,
 ) -> list[Acquisition]:
     """Scans without those that may lack a slice because a file beside theirs is damaged.
 
@@ -143,33 +174,43 @@ def without_damaged(
         acquisitions: to choose from.
         content: names the damaged files.
         found: receives what was left out.
-        shared_folders: a folder may hold many scans; there a damaged file leaves out none, and a note says so.
+        shared_folders: a folder may hold many scans; there a damaged file leaves out none, and a
+            note says so.
     """
     damaged = {Path(file).parent for file in content.damaged}
-    folders_of = [{Path(item.path).parent for item in acquisition.slices} for acquisition in acquisitions]
+    folders_of = [
+        {Path(item.path).parent for item in acquisition.slices} for acquisition in acquisitions
+    ]
     scans = Counter(folder for folders in folders_of for folder in folders)
     spared = {folder for folder in damaged if shared_folders and scans[folder] > 1}
     for folder in sorted(spared):
         found.notes.append(
-            f"{folder}: holds damaged files; each of its {scans[folder]} series may lack a slice; mend them, run again"
+            f"{folder}: holds damaged files; each of its {scans[folder]} series may lack a slice; "
+            f"mend them, run again"
         )
     whole = []
     for acquisition, folders in zip(acquisitions, folders_of, strict=True):
         if broken := folders & (damaged - spared):
-            found.problems.append(f"{min(broken)}: series left out: a file in this folder is damaged")
+            found.problems.append(
+                f"{min(broken)}: series left out: a file in this folder is damaged"
+            )
         else:
             whole.append(acquisition)
     return whole
 
 
 def report_rejected(rejected: Iterable[Rejected], found: Found) -> None:
-    """Scans that cannot be used become problems, a line each; what never was a scan one note per reason."""
+    """Scans that cannot be used become problems, a line each; what never was a scan one note per
+    reason.
+    """
     series: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for item in rejected:
         if item.defect:
             folder = Path(item.slices[0].path).parent
-            found.problems.append(f"{folder}: series of {len(item.slices)} images left out: {item.reason}")
+            found.problems.append(
+                f"{folder}: series of {len(item.slices)} images left out: {item.reason}"
+            )
         else:
             series[item.reason] += 1
             files[item.reason] += len(item.slices)

@@ -1,4 +1,6 @@
-"""Finding files in a download as it lies on a user's disk: hidden files, unpadded numbers, hostile lists."""
+"""Finding files in a download as it lies on a user's disk: hidden files, unpadded numbers, hostile
+lists.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ SEARCH_DEPTH = 10  # folders below the download in which its known folders are l
 
 
 def is_hidden(name: str) -> bool:
-    """Whether an operating system left this name behind: ``._x`` (AppleDouble), ``.DS_Store``, ``__MACOSX``."""
+    """Whether an operating system left this name behind: ``._x`` (AppleDouble), ``.DS_Store``,
+    ``__MACOSX``.
+    """
     return name.startswith(".") or name in SYSTEM_NAMES
 
 
@@ -31,7 +35,8 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
 
 
 def case_id(text: str) -> str:
-    """A case id that nnU-Net takes: ASCII letters, digits, ``_`` and ``-``; no trailing ``_dddd`` (a channel there).
+    """A case id that nnU-Net takes: ASCII letters, digits, ``_`` and ``-``; no trailing ``_dddd``
+    (a channel there).
 
     Raises:
         InputError: nothing is left of the text.
@@ -42,7 +47,9 @@ def case_id(text: str) -> str:
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     cleaned = re.sub(r"[^A-Za-z0-9_-]+", "-", ascii_text).strip("-")
     if not cleaned:
-        raise InputError(f"{text!r}: holds no ASCII letter or digit to name the case after; rename the file")
+        raise InputError(
+            f"{text!r}: holds no ASCII letter or digit to name the case after; rename the file"
+        )
     return re.sub(r"_(\d{4})$", r"-\1", cleaned)
 
 
@@ -69,19 +76,25 @@ def actual_file(path: Path) -> Path:
         raise InputError(f"{path}: {what}; unpack the download again")
     inner = [file for file in path.iterdir() if file.is_file() and not is_hidden(file.name)]
     if len(inner) != 1:
-        raise InputError(f"{path}: is a folder with {len(inner)} files in place of a file; unpack the download again")
+        raise InputError(
+            f"{path}: is a folder with {len(inner)} files in place of a file; unpack the download "
+            f"again"
+        )
     return inner[0]
 
 
 def visible_files(folder: Path, endings: Sequence[str]) -> list[Path]:
-    """Entries of a folder with one of the endings (any case), in natural order, without hidden ones."""
+    """Entries of a folder with one of the endings (any case), in natural order, without hidden
+    ones.
+    """
     entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
     chosen = [entry for entry in entries if entry.name.lower().endswith(tuple(endings))]
     return sorted(chosen, key=lambda entry: natural_key(entry.name))
 
 
 def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Files of a folder by name without ending, in natural order; and by the same key, what is wrong with the others.
+    """Files of a folder by name without ending, in natural order; and by the same key, what is
+    wrong with the others.
 
     Raises:
         InputError: no such folder, or no file in it.
@@ -101,7 +114,10 @@ def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path]
             broken[stem] = str(error)
     if not files and not broken:
         require_no_pairs(folder)
-        raise InputError(f"{folder}: holds no file that ends in {' or '.join(endings)}; unpack the download again")
+        raise InputError(
+            f"{folder}: holds no file that ends in {' or '.join(endings)}; unpack the download "
+            f"again"
+        )
     return {stem: file for stem, file in files.items() if stem not in broken}, broken
 
 
@@ -113,14 +129,19 @@ def require_no_pairs(folder: Path) -> None:
     """
     pairs = visible_files(folder, (".hdr",))
     if pairs and pairs[0].with_suffix(".img").exists():
-        raise InputError(f"{folder}: holds pairs .hdr/.img ({pairs[0].name}); save each as one file .nii.gz")
+        raise InputError(
+            f"{folder}: holds pairs .hdr/.img ({pairs[0].name}); save each as one file .nii.gz"
+        )
 
 
-def files_matching(download: Path, pattern: str, folders: str = ".*") -> tuple[dict[str, Path], list[str]]:
-    """Files at any depth whose name matches ``pattern``, by what its first group captured, in natural order.
+def files_matching(
+    download: Path, pattern: str, folders: str = ".*"
+) -> tuple[dict[str, Path], list[str]]:
+    """Files at any depth whose name matches ``pattern``, by what its first group captured, in
+    natural order.
 
-    Mirrors of a data set rename and flatten its folders, but keep its file names. A file that lies there twice is
-    not taken: nothing says which copy is the right one.
+    Mirrors of a data set rename and flatten its folders, but keep its file names. A file that lies
+    there twice is not taken: nothing says which copy is the right one.
 
     Args:
         download: as the user gave it.
@@ -139,7 +160,8 @@ def files_matching(download: Path, pattern: str, folders: str = ".*") -> tuple[d
     found: dict[str, list[Path]] = {}
     for folder in _folders(download, SEARCH_DEPTH):
         if known.fullmatch(folder.name) or not re.fullmatch(folders, folder.name, re.IGNORECASE):
-            continue  # the first: x.nii.gz unpacked to a folder of that name; its entry in the parent counts
+            # the first: x.nii.gz unpacked to a folder of that name; its entry in the parent counts
+            continue
         for entry in folder.iterdir():
             match = known.fullmatch(entry.name)
             if match and not is_hidden(entry.name):
@@ -149,7 +171,9 @@ def files_matching(download: Path, pattern: str, folders: str = ".*") -> tuple[d
     for key in sorted(found, key=natural_key):
         first, *others = sorted(found[key])
         if others:
-            problems.append(f"{first}: lies in the download twice, also as {others[0]}; remove one of the two")
+            problems.append(
+                f"{first}: lies in the download twice, also as {others[0]}; remove one of the two"
+            )
             continue
         try:
             files[key] = actual_file(first)
@@ -159,7 +183,8 @@ def files_matching(download: Path, pattern: str, folders: str = ".*") -> tuple[d
 
 
 def find_folder(download: Path, relative: str) -> Path | None:
-    """The one folder at or below ``download`` whose path ends in ``relative``; None where there is none.
+    """The one folder at or below ``download`` whose path ends in ``relative``; None where there is
+    none.
 
     Whether a user names the download's root or a folder inside it makes no difference.
 
@@ -170,10 +195,14 @@ def find_folder(download: Path, relative: str) -> Path | None:
         raise InputError(f"{download}: no such folder; -i names the unpacked download")
     parts = PurePosixPath(relative).parts
     top = Path(os.path.abspath(download))  # noqa: PTH100 - not resolve(): a link keeps the name that is looked for
-    found = [folder for folder in _folders(top, SEARCH_DEPTH) if folder.parts[-len(parts) :] == parts]
+    found = [
+        folder for folder in _folders(top, SEARCH_DEPTH) if folder.parts[-len(parts) :] == parts
+    ]
     if len(found) > 1:
         names = ", ".join(str(folder) for folder in sorted(found))
-        raise InputError(f"{download}: holds {relative} more than once ({names}); give -i the copy you mean")
+        raise InputError(
+            f"{download}: holds {relative} more than once ({names}); give -i the copy you mean"
+        )
     return found[0] if found else None
 
 
@@ -190,7 +219,9 @@ def _folders(folder: Path, depth: int, above: tuple[tuple[int, int], ...] = ()) 
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
 
-    for child in sorted(filter(Path.is_dir, children)):  # of a link that leads nowhere, DirEntry.is_dir may raise
+    for child in sorted(
+        filter(Path.is_dir, children)
+    ):  # of a link that leads nowhere, DirEntry.is_dir may raise
         if _identity(child) not in above:
             yield from _folders(child, depth - 1, above)
 
@@ -210,7 +241,10 @@ def listed_file(folder: Path, entry: object, list_name: str) -> Path:
         raise InputError(f"{list_name}: {entry!r} is no file name; the download is damaged")
     windows, posix = PureWindowsPath(entry), PurePosixPath(entry)
     if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-        raise InputError(f"{list_name}: {entry!r} leads out of the download; do not use this copy of the data set")
+        raise InputError(
+            f"{list_name}: {entry!r} leads out of the download; do not use this copy of the data "
+            f"set"
+        )
     return folder / Path(*windows.parts)
 
 

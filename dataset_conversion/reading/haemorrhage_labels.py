@@ -28,8 +28,8 @@ def read_slice_mask(
         image_affine_mm: (4, 4), index of the slice's image to RAS in mm; None: not known.
 
     Returns:
-        Label uint8, its place (:func:`label_place`), and warnings. NIfTI gives (x, y, 1); anything else (row, column)
-        on the pixels of the slice, without a place.
+        Label uint8, its place (:func:`label_place`), and warnings. NIfTI gives (x, y, 1); anything
+        else (row, column) on the pixels of the slice, without a place.
 
     Raises:
         InputError: damaged, not two-dimensional, or values of no mask.
@@ -39,8 +39,12 @@ def read_slice_mask(
     if path.name.lower().endswith((".nii", ".nii.gz")):
         volume = open_volume(path)
         values = read_voxels(path, volume)
-        values = values[..., None] if values.ndim == 2 else spatial_axes(path, values, anywhere=True)
-        place_mm = volume.affine if image_affine_mm is None else label_place(volume, image_affine_mm)
+        values = (
+            values[..., None] if values.ndim == 2 else spatial_axes(path, values, anywhere=True)
+        )
+        place_mm = (
+            volume.affine if image_affine_mm is None else label_place(volume, image_affine_mm)
+        )
     elif path.suffix.lower() == ".png":
         picture = open_picture(path)
         values = np.asarray(picture) if picture.mode == "P" else read_grey(path)
@@ -48,7 +52,9 @@ def read_slice_mask(
         try:
             values = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{path}: cannot be read ({first_line(error)}); it must hold plain numbers") from error
+            raise InputError(
+                f"{path}: cannot be read ({first_line(error)}); it must hold plain numbers"
+            ) from error
     else:
         values = _dicom_values(path)
     single = values.ndim == 2 or (volume is not None and values.shape[2] == 1)
@@ -91,4 +97,6 @@ def slice_label(values: np.ndarray, types: bool) -> tuple[np.ndarray, tuple[str,
         return (values > 0).astype(np.uint8), ()
     if values.dtype == np.uint8:
         return binary_mask(values)
-    raise InputError(f"holds {len(found)} different values, expected a mask of two or BHSD's 0 to {len(TYPES)}")
+    raise InputError(
+        f"holds {len(found)} different values, expected a mask of two or BHSD's 0 to {len(TYPES)}"
+    )

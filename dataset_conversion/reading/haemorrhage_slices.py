@@ -1,4 +1,6 @@
-"""Single slices of head CT: which of them can be read, how thick their layers are, and those without any geometry."""
+"""Single slices of head CT: which of them can be read, how thick their layers are, and those
+without any geometry.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def read_placed_slice(case: Case, rules: Rules) -> Volume:
     from nnunet_ext.dicom.reading.volume import read_volume
 
     file = case.image_files[0]
-    slices = [item._replace(thickness_mm=float(case.details["step_mm"])) for item in read_headers(file)]
+    slices = [
+        item._replace(thickness_mm=float(case.details["step_mm"])) for item in read_headers(file)
+    ]
     accepted, rejected = acquisitions_of(slices, rules)
     if len(accepted) != 1:
         reason = rejected[0].reason if rejected else f"holds {len(accepted)} images"
@@ -52,12 +56,16 @@ def read_bare_slice(case: Case, types: bool) -> Reading:
         return reading
     label, _, warnings = read_slice_mask(case.label_files[0], types, place_mm)
     if label.ndim == 3:
-        raise InputError(f"{case.label_files[0]}: is a volume, its image {file.name} a slice without a place")
+        raise InputError(
+            f"{case.label_files[0]}: is a volume, its image {file.name} a slice without a place"
+        )
     return replace(reading, label=label.T[:, :, None], warnings=(*remarks, *warnings))
 
 
 def as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Values said to be Hounsfield units, with padding as air; what was done, and a warning if they seem not to be."""
+    """Values said to be Hounsfield units, with padding as air; what was done, and a warning if they
+    seem not to be.
+    """
     from nnunet_ext.dicom.reading.pixels import AIR_HU, PADDING_HU
     from nnunet_ext.dicom.reading.volume import NO_AIR_HU
 
@@ -65,7 +73,11 @@ def as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, .
     transforms = ("padding set to air",) if padding.any() else ()
     values = np.where(padding, AIR_HU, values)
     whole = values.dtype.kind == "i" and np.abs(values).max(initial=0) < 1 << 15
-    warnings = () if values.min(initial=0) < NO_AIR_HU else (f"no value lies below {NO_AIR_HU}: perhaps not HU",)
+    warnings = (
+        ()
+        if values.min(initial=0) < NO_AIR_HU
+        else (f"no value lies below {NO_AIR_HU}: perhaps not HU",)
+    )
     return values.astype(np.int16 if whole else np.float32), transforms, warnings
 
 
@@ -80,14 +92,17 @@ def of_one_rescaling(slices: list[Slice], found: Found) -> list[Slice]:
         lost.update((item.path, item.frame) for item in without)
         if without:
             found.problems.append(
-                f"{without[0].path}: and {len(without) - 1} more images of its series state no {fullest}, as "
+                f"{without[0].path}: and {len(without) - 1} more images of its series state no "
+                f"{fullest}, as "
                 "the others do, so their values are unknown; left out"
             )
     return [item for item in slices if (item.path, item.frame) not in lost]
 
 
 def steps_of_series_mm(slices: list[Slice]) -> dict[str, float]:
-    """Typical distance between the slices of each file's series; 1 mm where the series tells none."""
+    """Typical distance between the slices of each file's series; 1 mm where the series tells
+    none.
+    """
     series: dict[tuple[str, str], list[Slice]] = defaultdict(list)
     for item in slices:
         series[item.study_uid, item.series_uid].append(item)

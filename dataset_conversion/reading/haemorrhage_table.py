@@ -22,7 +22,9 @@ EXPECTED = "columns ID and Label, or an image's ID and its types"
 
 @dataclass
 class HaemorrhageTable:
-    """Types by image id; ``notes`` say what was odd, ``unread`` which tables had an unknown header."""
+    """Types by image id; ``notes`` say what was odd, ``unread`` which tables had an unknown
+    header.
+    """
 
     types: dict[str, frozenset[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -32,9 +34,10 @@ class HaemorrhageTable:
 def read_table(files: Iterable[Path]) -> HaemorrhageTable:
     """Types present in each image.
 
-    The published table has a row per image and type, ``ID_12cadc6af_epidural,0``. A column before, another separator,
-    spaces, blank lines and 1.0 for 1 are what programs make of it, and so is the wide form with a row per image. Tables
-    of submissions hold probabilities and are passed over. Of contradictory rows the positive one counts.
+    The published table has a row per image and type, ``ID_12cadc6af_epidural,0``. A column before,
+    another separator, spaces, blank lines and 1.0 for 1 are what programs make of it, and so is the
+    wide form with a row per image. Tables of submissions hold probabilities and are passed over. Of
+    contradictory rows the positive one counts.
 
     Raises:
         InputError: a row is not as its header says.
@@ -52,9 +55,14 @@ def read_table(files: Iterable[Path]) -> HaemorrhageTable:
             same[image] = same.get(image, 0) | BITS[kind]
 
     if repeated:
-        table.notes.append(f"{repeated} rows of the table occur twice, {contradictory} of them with another label")
+        table.notes.append(
+            f"{repeated} rows of the table occur twice, {contradictory} of them with another label"
+        )
 
-    sets = {bits: frozenset(kind for kind in BITS if bits & BITS[kind]) for bits in set(positive.values())}
+    sets = {
+        bits: frozenset(kind for kind in BITS if bits & BITS[kind])
+        for bits in set(positive.values())
+    }
     table.types = {image: sets[bits] for image, bits in positive.items()}
     return table
 
@@ -74,7 +82,10 @@ def _entries(file: Path, table: HaemorrhageTable) -> Iterator[tuple[str, str, bo
         with file.open(encoding="utf-8-sig", newline="") as stream:
             head = stream.readline()
             delimiter = max(DELIMITERS, key=head.count)
-            names = [name.strip().casefold() for name in next(csv.reader([head], delimiter=delimiter), [])]
+            names = [
+                name.strip().casefold()
+                for name in next(csv.reader([head], delimiter=delimiter), [])
+            ]
             rows = csv.reader(stream, delimiter=delimiter)
             if {"id", "label"} <= set(names) and set(names) <= {"id", "label", *INDEX_COLUMNS}:
                 yield from _long(file, names, rows)
@@ -83,10 +94,14 @@ def _entries(file: Path, table: HaemorrhageTable) -> Iterator[tuple[str, str, bo
             elif file.name.lower().startswith("stage_"):
                 table.unread.append(f"{file.name} begins with '{head.strip()[:60]}'")
     except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise InputError(f"{file}: cannot be read as a table ({first_line(error)}); download it again") from error
+        raise InputError(
+            f"{file}: cannot be read as a table ({first_line(error)}); download it again"
+        ) from error
 
 
-def _long(file: Path, names: list[str], rows: Iterable[list[str]]) -> Iterator[tuple[str, str, bool]]:
+def _long(
+    file: Path, names: list[str], rows: Iterable[list[str]]
+) -> Iterator[tuple[str, str, bool]]:
     column, label = names.index("id"), names.index("label")
     for number, row in enumerate(rows, start=2):
         cells = [cell.strip() for cell in row]
@@ -94,18 +109,29 @@ def _long(file: Path, names: list[str], rows: Iterable[list[str]]) -> Iterator[t
             continue
         image, _, kind = cells[column].rpartition("_") if len(cells) == len(names) else ("", "", "")
         if not image or kind not in BITS or cells[label] not in VALUES:
-            raise InputError(f"{file}: line {number} is {','.join(row)[:60]!r}, expected ID_..._type,0 or 1")
+            raise InputError(
+                f"{file}: line {number} is {','.join(row)[:60]!r}, expected ID_..._type,0 or 1"
+            )
         yield image, kind, VALUES[cells[label]]
 
 
-def _wide(file: Path, names: list[str], rows: Iterable[list[str]]) -> Iterator[tuple[str, str, bool]]:
+def _wide(
+    file: Path, names: list[str], rows: Iterable[list[str]]
+) -> Iterator[tuple[str, str, bool]]:
     column = next(names.index(name) for name in IMAGE_COLUMNS if name in names)
     kinds = [(kind, names.index(kind)) for kind in BITS]
     for number, row in enumerate(rows, start=2):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
-        if len(cells) != len(names) or not cells[column] or any(cells[place] not in VALUES for _, place in kinds):
-            raise InputError(f"{file}: line {number} is {','.join(row)[:60]!r}, expected an ID and 0 or 1 per type")
+        if (
+            len(cells) != len(names)
+            or not cells[column]
+            or any(cells[place] not in VALUES for _, place in kinds)
+        ):
+            raise InputError(
+                f"{file}: line {number} is {','.join(row)[:60]!r}, expected an ID and 0 or 1 per "
+                f"type"
+            )
         for kind, place in kinds:
             yield cells[column], kind, VALUES[cells[place]]

@@ -1,4 +1,6 @@
-"""DICOM objects that hold labels: which there are below a folder, what they call their regions, what they belong to."""
+"""DICOM objects that hold labels: which there are below a folder, what they call their regions,
+what they belong to.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ LabelKind = Literal["seg", "rtstruct"]
 
 @dataclass(frozen=True)
 class LabelObject:
-    """A DICOM SEG or RTSTRUCT: the names of its regions, and the series and images that it refers to."""
+    """A DICOM SEG or RTSTRUCT: the names of its regions, and the series and images that it refers
+    to.
+    """
 
     file: Path
     names: tuple[str, ...]
@@ -28,7 +32,9 @@ class LabelObject:
     images: frozenset[str]
 
     def belongs_to(self, acquisition: Acquisition) -> bool:
-        """Whether the object was made on this acquisition, by what it says; images decide between those of a series."""
+        """Whether the object was made on this acquisition, by what it says; images decide between
+        those of a series.
+        """
         uids = {item.sop_uid for item in acquisition.slices}
         if self.images:
             return bool(self.images & uids)
@@ -45,7 +51,9 @@ def kind_of(item: Slice) -> LabelKind | None:
 
 
 def label_objects(items: Iterable[Slice], kind: LabelKind) -> tuple[list[LabelObject], list[str]]:
-    """The label objects of one kind, without their pixels, and a line for each that cannot be read."""
+    """The label objects of one kind, without their pixels, and a line for each that cannot be
+    read.
+    """
     objects, problems = [], []
     for item in items:
         if kind_of(item) != kind:
@@ -65,13 +73,18 @@ def _described(file: Path, kind: LabelKind) -> LabelObject:
         if kind == "seg":
             data = read_object(file, SEGMENTATIONS, with_pixels=False)
             names = list(segmentations.segment_names(data).values())
-            series, images = segmentations.referenced_series(data), segmentations.referenced_images(data)
+            series, images = (
+                segmentations.referenced_series(data),
+                segmentations.referenced_images(data),
+            )
         else:
             data = read_object(file, STRUCTURE_SETS)
             names = contours.region_names(data)
             series, images = contours.referenced_series(data), contours.referenced_images(data)
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: lacks what tells its regions ({type(error).__name__}); export it again") from error
+        raise InputError(
+            f"{file}: lacks what tells its regions ({type(error).__name__}); export it again"
+        ) from error
     return LabelObject(file, tuple(names), frozenset(series), frozenset(images))
 
 
@@ -79,7 +92,8 @@ def masks_of(files: Sequence[Path], acquisition: Acquisition) -> dict[str, np.nd
     """Masks (n, row, column) of all regions of the objects, by their names.
 
     Raises:
-        InputError: an object is damaged or lies elsewhere, or two give different regions of one name.
+        InputError: an object is damaged or lies elsewhere, or two give different regions of one
+            name.
     """
     from nnunet_ext.dicom.labels.contours import masks_of_contours
     from nnunet_ext.dicom.labels.segmentations import masks_of_segmentation
@@ -91,6 +105,9 @@ def masks_of(files: Sequence[Path], acquisition: Acquisition) -> dict[str, np.nd
         masks = (masks_of_segmentation if is_segmentation else masks_of_contours)(file, acquisition)
         for name, mask in masks.items():
             if name in result and not np.array_equal(result[name], mask):
-                raise InputError(f"{file}: another file gives a different '{name}' for this series; keep one of them")
+                raise InputError(
+                    f"{file}: another file gives a different '{name}' for this series; keep one "
+                    f"of them"
+                )
             result[name] = mask
     return result

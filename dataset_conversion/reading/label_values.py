@@ -1,4 +1,6 @@
-"""Label values: proof that they are declared ones, merging and renumbering, masks stored as pictures."""
+"""Label values: proof that they are declared ones, merging and renumbering, masks stored as
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,16 @@ ANTIALIASED_SHARE = 0.1  # at most this many pixels between black and white per 
 
 
 def distinct_values(array: np.ndarray) -> np.ndarray:
-    """Sorted distinct values; along the last axis piece by piece, since sorting a whole volume doubles its memory."""
+    """Sorted distinct values; along the last axis piece by piece, since sorting a whole volume
+    doubles its memory.
+    """
     if array.ndim < 3:
         return np.unique(array)
     if array.dtype == np.uint8:
-        counts = [np.bincount(array[..., index].ravel("K"), minlength=256) for index in range(array.shape[-1])]
+        counts = [
+            np.bincount(array[..., index].ravel("K"), minlength=256)
+            for index in range(array.shape[-1])
+        ]
         return np.flatnonzero(np.sum(counts, axis=0)).astype(np.uint8)
     found = [np.unique(array[..., index]) for index in range(array.shape[-1])]
     return np.unique(np.concatenate(found)) if found else np.unique(array)
@@ -32,7 +39,8 @@ def count_values(label: np.ndarray, values: Iterable[int]) -> dict[int, int]:
 
 
 def rounded_labels(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A label stored as fractions that are whole but for rounding, such as 0.99999994, as whole numbers; and warnings.
+    """A label stored as fractions that are whole but for rounding, such as 0.99999994, as whole
+    numbers; and warnings.
 
     Raises:
         InputError: NaN, or values that are farther from whole numbers.
@@ -40,12 +48,17 @@ def rounded_labels(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if label.dtype.kind != "f":
         return label, ()
     if not np.isfinite(label).all():
-        raise InputError("holds NaN or infinite values; a label holds whole numbers from 0, so save it as such")
+        raise InputError(
+            "holds NaN or infinite values; a label holds whole numbers from 0, so save it as such"
+        )
     whole = np.rint(label)
     off = float(np.abs(label - whole).max(initial=0))
     if off > ROUNDING:
         fraction = label[np.abs(label - whole) > ROUNDING][0]
-        raise InputError(f"holds values that are no whole numbers, such as {fraction:.9g}; save it as whole numbers")
+        raise InputError(
+            f"holds values that are no whole numbers, such as {fraction:.9g}; save it as whole "
+            f"numbers"
+        )
     warnings = (f"label values up to {off:.2g} beside whole numbers are rounded",) if off else ()
     return whole, warnings
 
@@ -56,10 +69,14 @@ def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
     Raises:
         InputError: values that are no integers or not among the valid ones; the message says which.
     """
-    if sum(count_values(label, set(valid)).values()) != label.size:  # NaN and fractions equal no integer
+    if (
+        sum(count_values(label, set(valid)).values()) != label.size
+    ):  # NaN and fractions equal no integer
         values = distinct_values(label)
         foreign = values[~np.isin(values, valid)]
-        shown = ", ".join(f"{value:.9g}" for value in foreign[:5]) + (", ..." if foreign.size > 5 else "")
+        shown = ", ".join(f"{value:.9g}" for value in foreign[:5]) + (
+            ", ..." if foreign.size > 5 else ""
+        )
         raise InputError(f"holds label values {shown}; declared are {', '.join(map(str, valid))}")
     return label.astype(np.uint8, copy=False)
 
@@ -68,7 +85,8 @@ def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
 class LabelMap:
     """From a publisher's label values to consecutive ones.
 
-    ``names`` are the new names with their values, ``new_value`` gives the new value of each old one.
+    ``names`` are the new names with their values, ``new_value`` gives the new value of each old
+    one.
     """
 
     names: dict[str, int]
@@ -95,7 +113,8 @@ class LabelMap:
 
 
 def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelMap:
-    """Merge labels and number the result consecutively, in the order of each group's smallest old value.
+    """Merge labels and number the result consecutively, in the order of each group's smallest old
+    value.
 
     Args:
         declared: old value (0..255) to name; 0 is the background.
@@ -108,7 +127,9 @@ def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelM
     {'background': 0, 'tumour': 1, 'node': 2}
     """
     if 0 not in declared or any(not 0 <= value <= 255 for value in declared):
-        raise InputError(f"labels {sorted(declared)}: 0 must be the background and none lie outside 0..255")
+        raise InputError(
+            f"labels {sorted(declared)}: 0 must be the background and none lie outside 0..255"
+        )
     group_of = {value: name for value, name in declared.items() if value != 0}
     taken: set[int] = set()
     for group in groups:
@@ -116,49 +137,67 @@ def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelM
         if not members or not name:
             raise InputError(f"--merge {group}: write VALUE,VALUE=NAME, e.g. 1,2=tumour")
         values = [_member(member.strip(), declared, group) for member in members.split(",")]
-        if repeated := sorted(taken.intersection(values)) or sorted({v for v in values if values.count(v) > 1}):
-            raise InputError(f"--merge {group}: label {repeated[0]} is merged twice; name each label once")
+        if repeated := sorted(taken.intersection(values)) or sorted(
+            {v for v in values if values.count(v) > 1}
+        ):
+            raise InputError(
+                f"--merge {group}: label {repeated[0]} is merged twice; name each label once"
+            )
         taken.update(values)
         group_of.update(dict.fromkeys(values, name))
     _require_distinct(group_of, taken, groups)
     names: dict[str, int] = {"background": 0}
     for value in sorted(group_of):
         names.setdefault(group_of[value], len(names))
-    return LabelMap(names, {0: 0, **{value: names[name] for value, name in sorted(group_of.items())}})
+    return LabelMap(
+        names, {0: 0, **{value: names[name] for value, name in sorted(group_of.items())}}
+    )
 
 
-def choose_labels(published: Mapping[str, int], wanted: str, groups: Mapping[str, Sequence[str]]) -> LabelMap:
+def choose_labels(
+    published: Mapping[str, int], wanted: str, groups: Mapping[str, Sequence[str]]
+) -> LabelMap:
     """Keep some labels, in the order they are named; the others become background.
 
     Args:
         published: label names and values, 0 the background.
-        wanted: names separated by commas: a label, a group, or labels joined by ``+``; empty: all as they are.
+        wanted: names separated by commas: a label, a group, or labels joined by ``+``; empty: all
+            as they are.
         groups: name to the labels it merges.
 
     Raises:
         InputError: an unknown name, or a label that is named twice.
 
-    >>> choose_labels({"background": 0, "ggo": 1, "node": 2}, "infection", {"infection": ("ggo", "node")})
+    >>> labels = {"background": 0, "ggo": 1, "node": 2}
+    >>> choose_labels(labels, "infection", {"infection": ("ggo", "node")})
     LabelMap(names={'background': 0, 'infection': 1}, new_value={0: 0, 1: 1, 2: 1})
     """
     if not wanted:
         return LabelMap(dict(published), {value: value for value in published.values()})
     by_name = {name.casefold(): value for name, value in published.items() if value != 0}
-    members = {name.casefold(): [by_name[part.casefold()] for part in parts if part.casefold() in by_name]
-               for name, parts in groups.items()}  # fmt: skip
+    members = {
+        name.casefold(): [by_name[part.casefold()] for part in parts if part.casefold() in by_name]
+        for name, parts in groups.items()
+    }
     spelling = {name.casefold(): name for name in (*published, *groups)}
     names, new_value = {"background": 0}, dict.fromkeys(published.values(), 0)
-    for parts in ([part.strip().casefold() for part in entry.split("+")] for entry in wanted.split(",")):
+    for parts in (
+        [part.strip().casefold() for part in entry.split("+")] for entry in wanted.split(",")
+    ):
         name = "+".join(spelling.get(part, part) for part in parts)
         values: list[int] = []
         for part in parts:
             chosen = [by_name[part]] if part in by_name else members.get(part, [])
             if not chosen:
-                valid = ", ".join([name for name, value in published.items() if value != 0] + list(groups))
+                valid = ", ".join(
+                    [name for name, value in published.items() if value != 0] + list(groups)
+                )
                 raise InputError(f"--labels {wanted}: no label {part!r}; there are {valid}")
             values += chosen
         if name in names or any(new_value[value] for value in values):
-            raise InputError(f"--labels {wanted}: {name} names a label for the second time; name each once")
+            raise InputError(
+                f"--labels {wanted}: {name} names a label for the second time; name each once"
+            )
         names[name] = len(names)
         new_value.update(dict.fromkeys(values, names[name]))
     return LabelMap(names, new_value)
@@ -166,9 +205,13 @@ def choose_labels(published: Mapping[str, int], wanted: str, groups: Mapping[str
 
 def _member(member: str, declared: Mapping[int, str], group: str) -> int:
     by_name = {name.casefold(): value for value, name in declared.items()}
-    value = int(member) if member.isascii() and member.isdigit() else by_name.get(member.casefold(), -1)
+    value = (
+        int(member) if member.isascii() and member.isdigit() else by_name.get(member.casefold(), -1)
+    )
     if value not in declared or value == 0:
-        valid = ", ".join(f"{value} ({name})" for value, name in sorted(declared.items()) if value != 0)
+        valid = ", ".join(
+            f"{value} ({name})" for value, name in sorted(declared.items()) if value != 0
+        )
         raise InputError(f"--merge {group}: no label {member!r} to merge; there are {valid}")
     return value
 
@@ -180,14 +223,17 @@ def _require_distinct(group_of: Mapping[int, str], merged: set[int], groups: Seq
     every = [name.casefold() for name in (*kept, *group_names, "background")]
     for name in every:
         if every.count(name) > 1:
-            raise InputError(f"label name {name!r} would stand for two labels; choose another name in --merge")
+            raise InputError(
+                f"label name {name!r} would stand for two labels; choose another name in --merge"
+            )
 
 
 def binary_mask(picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """A black and white picture as labels 0 and 1.
 
     Args:
-        picture: (H, W) uint8, values 0 and 255 (or 0 and 1); a few pixels between, as resizing leaves, are allowed.
+        picture: (H, W) uint8, values 0 and 255 (or 0 and 1); a few pixels between, as resizing
+            leaves, are allowed.
 
     Returns:
         Labels (H, W) uint8, and warnings.
@@ -206,10 +252,13 @@ def binary_mask(picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return (picture >= 128).astype(np.uint8), warnings
 
 
-def colour_classes(colours: np.ndarray, indices: np.ndarray | None, classes: Sequence[Colour]) -> np.ndarray:
+def colour_classes(
+    colours: np.ndarray, indices: np.ndarray | None, classes: Sequence[Colour]
+) -> np.ndarray:
     """A picture of class colours as class indices.
 
-    Colours decide: they keep their meaning when a tool reorders a palette or converts it to RGB or grey.
+    Colours decide: they keep their meaning when a tool reorders a palette or converts it to RGB or
+    grey.
 
     Args:
         colours: (H, W, 3) uint8.
@@ -222,7 +271,9 @@ def colour_classes(colours: np.ndarray, indices: np.ndarray | None, classes: Seq
     Raises:
         InputError: neither the colours, nor their grey values, nor plain indices.
     """
-    greys = [round(sum(w * c for w, c in zip(GREY_WEIGHTS, colour, strict=True))) for colour in classes]
+    greys = [
+        round(sum(w * c for w, c in zip(GREY_WEIGHTS, colour, strict=True))) for colour in classes
+    ]
     count = len(classes)
     candidates: list[tuple[np.ndarray, Sequence[tuple[int, ...]]]] = [
         (colours, classes),
@@ -236,4 +287,6 @@ def colour_classes(colours: np.ndarray, indices: np.ndarray | None, classes: Seq
         if matches.any(axis=0).all():
             return matches.argmax(axis=0).astype(np.uint8)
     found = np.unique(colours.reshape(-1, 3), axis=0)[:5].tolist()
-    raise InputError(f"holds colours {found}; known are {[list(colour) for colour in classes]} or grey {greys}")
+    raise InputError(
+        f"holds colours {found}; known are {[list(colour) for colour in classes]} or grey {greys}"
+    )

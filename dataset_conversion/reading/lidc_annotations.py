@@ -1,7 +1,8 @@
 """The XML files of LIDC-IDRI: what up to four readers drew, as masks on the slices they saw.
 
-Reference: Armato et al. 2011 and the collection's annotation rules: an outline runs through the first pixels *outside*
-the nodule; a nodule below 3 mm is a single point; an outline with ``inclusion`` FALSE bounds a hole.
+Reference: Armato et al. 2011 and the collection's annotation rules: an outline runs through the
+first pixels *outside* the nodule; a nodule below 3 mm is a single point; an outline with
+``inclusion`` FALSE bounds a hole.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ Denominator = Literal["all4", "marked"]
 
 @dataclass(frozen=True)
 class Outline:
-    """One closed outline on one slice: ``points`` are (column, row) from 0; a ``hole`` bounds what is excluded.
+    """One closed outline on one slice: ``points`` are (column, row) from 0; a ``hole`` bounds what
+    is excluded.
 
     ``z_mm`` is None where the file gives no height.
     """
@@ -40,7 +42,9 @@ class Outline:
 
     @property
     def encloses(self) -> bool:
-        """Whether it can enclose anything; a single point marks a small nodule, or is a stray mark in a large one."""
+        """Whether it can enclose anything; a single point marks a small nodule, or is a stray mark
+        in a large one.
+        """
         return len(self.points) >= 3
 
 
@@ -66,14 +70,18 @@ def read_annotations(path: Path) -> Annotations | None:
 
     try:
         if path.stat().st_size > LARGEST_BYTES:
-            raise InputError(f"{path}: has {path.stat().st_size >> 20} MiB, far more than any file of LIDC-IDRI")
+            raise InputError(
+                f"{path}: has {path.stat().st_size >> 20} MiB, far more than any file of LIDC-IDRI"
+            )
         root = parse(path, forbid_dtd=True).getroot()
     except DefusedXmlException as error:
         raise InputError(
             f"{path}: declares entities or a document type; do not use this copy of the data set"
         ) from error
     except (ParseError, OSError, ValueError, LookupError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as XML ({first_line(error)}); download it again") from error
+        raise InputError(
+            f"{path}: cannot be read as XML ({first_line(error)}); download it again"
+        ) from error
     if root.tag == XRAY_ROOT:
         return None
     if root.tag != CT_ROOT:
@@ -83,16 +91,22 @@ def read_annotations(path: Path) -> Annotations | None:
         raise InputError(f"{path}: names no series; download it again")
     try:
         readers = tuple(
-            tuple(tuple(_outlines(nodule)) for nodule in session.findall(f"{NAMESPACE}unblindedReadNodule"))
+            tuple(
+                tuple(_outlines(nodule))
+                for nodule in session.findall(f"{NAMESPACE}unblindedReadNodule")
+            )
             for session in root.findall(f"{NAMESPACE}readingSession")
         )
     except ValueError as error:
         raise InputError(
-            f"{path}: holds an outline that cannot be read: {first_line(error)}; mend the file, or download it again"
+            f"{path}: holds an outline that cannot be read: {first_line(error)}; mend the file, "
+            f"or download it again"
         ) from error
     served = f"{_text(header, 'DateService')} {_text(header, 'TimeService')}"
     if len(readers) > READERS:
-        raise InputError(f"{path}: has {len(readers)} readers, the collection had {READERS}; download it again")
+        raise InputError(
+            f"{path}: has {len(readers)} readers, the collection had {READERS}; download it again"
+        )
     return Annotations(_text(header, "SeriesInstanceUid"), served, readers)
 
 
@@ -135,7 +149,9 @@ def interior(points: Sequence[tuple[int, int]], shape: tuple[int, int]) -> np.nd
 
     columns, rows = np.array(points).T
     if rows.max() >= shape[0] or columns.max() >= shape[1]:
-        raise InputError(f"an outline reaches row {rows.max()}, column {columns.max()} of an image of {shape}")
+        raise InputError(
+            f"an outline reaches row {rows.max()}, column {columns.max()} of an image of {shape}"
+        )
     mask = np.zeros(shape, bool)
     mask[polygon(rows, columns, shape)] = True
     mask[rows, columns] = False
@@ -179,15 +195,20 @@ def consensus(
 ) -> np.ndarray:
     """Voxels that at least ``percent`` of the readers take for nodule, (n, row, column) uint8 0..1.
 
-    ``all4``: of the collection's four readers, so one who drew nothing counts as a vote against. ``marked``: of those
-    readers who drew anything in the connected piece (26 neighbours) of the union of all readers' nodules.
+    ``all4``: of the collection's four readers, so one who drew nothing counts as a vote against.
+    ``marked``: of those readers who drew anything in the connected piece (26 neighbours) of the
+    union of all readers' nodules.
     """
-    drawn_by = np.zeros(shape, np.uint8)  # a bit per reader: large scans leave no room for a mask of each
+    drawn_by = np.zeros(
+        shape, np.uint8
+    )  # a bit per reader: large scans leave no room for a mask of each
     for reader, nodules in enumerate(annotations.readers):
         for outlines in nodules:
             for index, layer in nodule_layers(outlines, slice_of_outline, shape[1:]).items():
                 drawn_by[index][layer] |= 1 << reader
-    places = np.flatnonzero(drawn_by > 0)  # numpy searches truth values ten times as fast as numbers
+    places = np.flatnonzero(
+        drawn_by > 0
+    )  # numpy searches truth values ten times as fast as numbers
     readers = (drawn_by.reshape(-1)[places, None] >> np.arange(READERS)) & 1  # (place, reader)
     of = np.full(len(places), READERS)
     if denominator == "marked":

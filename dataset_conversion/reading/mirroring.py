@@ -1,8 +1,10 @@
-"""Labels that lie mirrored on their image although both headers agree: what the Hounsfield units say of them.
+"""Labels that lie mirrored on their image although both headers agree: what the Hounsfield units
+say of them.
 
-Headers prove nothing where an array was flipped without its header. But lungs are dark, a lesion in them is denser than
-they are, and a liver is soft tissue. A label that would fit its image clearly better if it were mirrored is mirrored.
-Everything short of that is undecided: symmetric labels, images that are not in HU, organs of which nothing is known.
+Headers prove nothing where an array was flipped without its header. But lungs are dark, a lesion in
+them is denser than they are, and a liver is soft tissue. A label that would fit its image clearly
+better if it were mirrored is mirrored. Everything short of that is undecided: symmetric labels,
+images that are not in HU, organs of which nothing is known.
 """
 
 from __future__ import annotations
@@ -29,19 +31,26 @@ SMALLEST_ML = 1.0  # nor does less than this: a vessel may look the same
 
 # Only both lungs together: one alone may be consolidated, and its mirror image dark.
 BOTH_LUNGS = (frozenset({"lung"}), frozenset({"lungs"}), frozenset({"left lung", "right lung"}))
-LUNG_LESIONS = frozenset({"infection", "ggo", "ground glass", "consolidation", "nodule", "cancer", "lesion"})
+LUNG_LESIONS = frozenset(
+    {"infection", "ggo", "ground glass", "consolidation", "nodule", "cancer", "lesion"}
+)
 DARK_HU = -400.0
 SMALLEST_LUNG_ML = 100.0  # smaller pieces of air are airways and bowel
 COARSE_MM = 4.0  # fine enough to find lungs
-NEAR_MM = 10.0  # what lungs enclose to twice this width (vessels, nodules at the pleura) belongs to them
+NEAR_MM = (
+    10.0  # what lungs enclose to twice this width (vessels, nodules at the pleura) belongs to them
+)
 DENSER_HU = 150.0  # than the lung's median, as lesions are
 SIDED = ("left lung", "right lung", "liver")
 BODY_HU = -300.0  # of the patient and the table, not of air
 LIVER_HU = (-50.0, 250.0)  # from fatty to enhanced
 
 
-def mirrored_axes(image_hu: np.ndarray, label: np.ndarray, labels: Mapping[str, int], affine_mm: np.ndarray) -> Axes:
-    """Array axes along which a label must be flipped to fit its CT; empty where it fits, or where nothing is certain.
+def mirrored_axes(
+    image_hu: np.ndarray, label: np.ndarray, labels: Mapping[str, int], affine_mm: np.ndarray
+) -> Axes:
+    """Array axes along which a label must be flipped to fit its CT; empty where it fits, or where
+    nothing is certain.
 
     Args:
         image_hu: (x, y, z) in HU.
@@ -66,22 +75,39 @@ def mirrored_axes(image_hu: np.ndarray, label: np.ndarray, labels: Mapping[str, 
 
 
 def wrong_side(
-    image: np.ndarray, unit: str, label: np.ndarray, labels: Mapping[str, int], affine_mm: np.ndarray
+    image: np.ndarray,
+    unit: str,
+    label: np.ndarray,
+    labels: Mapping[str, int],
+    affine_mm: np.ndarray,
 ) -> str:
-    """What contradicts the header's left and right: a left lung on the right, a liver (in HU) on the left; else empty.
+    """What contradicts the header's left and right: a left lung on the right, a liver (in HU) on
+    the left; else empty.
 
-    Image and label may fit each other and be mirrored both. That is no proof: one person in 10 000 is built so.
+    Image and label may fit each other and be mirrored both. That is no proof: one person in 10 000
+    is built so.
     """
-    places_mm = {name: _mean_x_mm(label == labels[name], affine_mm) for name in SIDED if name in labels}
+    places_mm = {
+        name: _mean_x_mm(label == labels[name], affine_mm) for name in SIDED if name in labels
+    }
     if places_mm.get("left lung", np.nan) > places_mm.get("right lung", np.nan):
-        return "by the header the left lung lies on the patient's right: orientation is not trustworthy"
-    if "liver" in places_mm and unit == "HU" and places_mm["liver"] < _mean_x_mm(image > BODY_HU, affine_mm):
+        return (
+            "by the header the left lung lies on the patient's right: orientation is not "
+            "trustworthy"
+        )
+    if (
+        "liver" in places_mm
+        and unit == "HU"
+        and places_mm["liver"] < _mean_x_mm(image > BODY_HU, affine_mm)
+    ):
         return "by the header the liver lies on the patient's left: orientation is not trustworthy"
     return ""
 
 
 def _mean_x_mm(mask: np.ndarray, affine_mm: np.ndarray) -> float:
-    """Where a mask lies from left to right (RAS); NaN where it is empty, which no comparison takes."""
+    """Where a mask lies from left to right (RAS); NaN where it is empty, which no comparison
+    takes.
+    """
     points = points_of(mask)
     return float(affine_mm[0] @ [*points.mean(axis=0), 1]) if len(points) else np.nan
 
@@ -97,8 +123,12 @@ def in_words(axes: Axes, affine_mm: np.ndarray) -> str:
     return " and ".join(names[directions[axis]] for axis in axes)
 
 
-def shares_by_mirroring(points: np.ndarray, shape: tuple[int, ...], fits: Fits) -> dict[Axes, float]:
-    """Share of a label's voxels (n, 3) that fit, as the label lies (no axes) and mirrored along one axis or several."""
+def shares_by_mirroring(
+    points: np.ndarray, shape: tuple[int, ...], fits: Fits
+) -> dict[Axes, float]:
+    """Share of a label's voxels (n, 3) that fit, as the label lies (no axes) and mirrored along one
+    axis or several.
+    """
     shares = {}
     for axes in (axes for count in range(4) for axes in itertools.combinations(range(3), count)):
         mirrored = points.copy()
@@ -117,21 +147,29 @@ def points_of(mask: np.ndarray) -> np.ndarray:
 def _evidence(
     labels: Mapping[str, int], image_hu: np.ndarray, lungs: Callable[[], LungRegion]
 ) -> Iterator[tuple[list[int], Fits, float]]:
-    """Label values that stand for something known, whether voxels hold that, and the lead that is clear."""
+    """Label values that stand for something known, whether voxels hold that, and the lead that is
+    clear.
+    """
     known = {name.casefold().replace("_", " "): value for name, value in labels.items()}
     for names in BOTH_LUNGS:
         if names <= known.keys():
             yield [known[name] for name in names], lambda at: lungs().holds(at), CLEAR_LEAD
     if "liver" in known:
         low, high = LIVER_HU
-        yield [known["liver"]], lambda at: (low < image_hu[tuple(at.T)]) & (image_hu[tuple(at.T)] < high), CLEAR_LEAD
+        yield (
+            [known["liver"]],
+            lambda at: (low < image_hu[tuple(at.T)]) & (image_hu[tuple(at.T)] < high),
+            CLEAR_LEAD,
+        )
     lesions = [value for name, value in known.items() if LUNG_LESIONS.issuperset(name.split("+"))]
     if lesions:
         yield lesions, lambda at: lungs().holds_lesion(at), LESION_LEAD
 
 
 class LungRegion:
-    """Both lungs of a chest CT on a coarse grid: large dark pieces that do not reach the sides of the picture."""
+    """Both lungs of a chest CT on a coarse grid: large dark pieces that do not reach the sides of
+    the picture.
+    """
 
     def __init__(self, image_hu: np.ndarray, affine_mm: np.ndarray) -> None:
         from scipy import ndimage
@@ -151,7 +189,9 @@ class LungRegion:
         self.median_hu = float(np.median(coarse[self.voxels])) if self.voxels.any() else 0.0
         for box in ndimage.find_objects(self.voxels.astype(np.uint8)):
             margins = np.ceil(2 * NEAR_MM / sizes_mm).astype(int)
-            place = tuple(slice(max(0, s.start - m), s.stop + m) for s, m in zip(box, margins, strict=True))
+            place = tuple(
+                slice(max(0, s.start - m), s.stop + m) for s, m in zip(box, margins, strict=True)
+            )
             dark = self.voxels[place]
             wide = ndimage.distance_transform_edt(~dark, sizes_mm) <= NEAR_MM
             closed = ndimage.distance_transform_edt(wide, sizes_mm) > NEAR_MM

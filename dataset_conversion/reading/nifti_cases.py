@@ -17,11 +17,14 @@ from nnunet_ext.errors import InputError
 
 AIR_HU = -200  # any CT of a patient shows air below this
 PADDING_HU = -1100  # no tissue and no air lies below this
-ENDING = r"(?:\.nii)?(?:\.gz)?"  # for patterns of names: some browsers unpack files or drop their endings
+# for patterns of names: some browsers unpack files or drop their endings
+ENDING = r"(?:\.nii)?(?:\.gz)?"
 
 
 def intensity_unit(image: np.ndarray) -> str:
-    """The unit as the values show it, since names do not: ``HU``, ``grey values 0..255``, ``0..1`` or ``unknown``."""
+    """The unit as the values show it, since names do not: ``HU``, ``grey values 0..255``, ``0..1``
+    or ``unknown``.
+    """
     low, high = float(image.min()), float(image.max())
     if low < AIR_HU:
         return "HU"
@@ -54,13 +57,19 @@ def paired(
     found = Found(problems=list(problems))
     for key, image in images.items():
         if key in labels:
-            found.cases.append(Case(case_id(name(key)), "Tr", (image,), (labels[key],), details(key)))
+            found.cases.append(
+                Case(case_id(name(key)), "Tr", (image,), (labels[key],), details(key))
+            )
         elif without_label is not None:
             found.cases.append(Case(case_id(name(key)), without_label, (image,), (), details(key)))
         else:
-            found.problems.append(f"{image}: has no label file; unpack the download again or remove the image")
+            found.problems.append(
+                f"{image}: has no label file; unpack the download again or remove the image"
+            )
     for key in labels.keys() - images.keys():
-        found.problems.append(f"{labels[key]}: has no image; unpack the download again or remove the label")
+        found.problems.append(
+            f"{labels[key]}: has no image; unpack the download again or remove the label"
+        )
     return found
 
 
@@ -90,13 +99,15 @@ def read_label(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def read_ct(
-    case: Case, label_values: Callable[[np.ndarray], tuple[np.ndarray, tuple[str, ...]]] | None = None
+    case: Case,
+    label_values: Callable[[np.ndarray], tuple[np.ndarray, tuple[str, ...]]] | None = None,
 ) -> Reading:
     """A CT volume and its label. Odd intensities become warnings; no value is changed.
 
     Args:
         case: one image file, at most one label file.
-        label_values: from label voxels to integers, with warnings; None: they are integers, but for rounding.
+        label_values: from label voxels to integers, with warnings; None: they are integers, but for
+            rounding.
 
     Raises:
         InputError: a damaged file.
@@ -114,7 +125,15 @@ def read_ct(
         label, label_affine_mm = read_label(case.label_files[0], volume)
         label, more = (label_values or rounded_labels)(label)
         warnings += more
-    return Reading(image[None], label, unit, volume.affine, label_affine_mm, warnings=tuple(warnings), as_read=image)
+    return Reading(
+        image[None],
+        label,
+        unit,
+        volume.affine,
+        label_affine_mm,
+        warnings=tuple(warnings),
+        as_read=image,
+    )
 
 
 def above_half(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -126,7 +145,9 @@ def above_half(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if label.dtype.kind != "f":
         return label, ()
     if label.size and not (label.min() >= 0 and label.max() <= 1):
-        raise InputError(f"mask values run from {label.min():g} to {label.max():g}, expected 0 to 1")
+        raise InputError(
+            f"mask values run from {label.min():g} to {label.max():g}, expected 0 to 1"
+        )
     between = int(np.count_nonzero((label > 0) & (label < 1)))
     warnings = (f"{between} mask voxels between 0 and 1: threshold 0.5",) if between else ()
     return (label >= 0.5).astype(np.uint8), warnings

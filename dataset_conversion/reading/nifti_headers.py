@@ -1,8 +1,9 @@
 """NIfTI files as their headers describe them: opening one, and the proof that its statements agree.
 
-A header states the geometry up to three times: ``pixdim`` (voxel sizes), the qform (``pixdim`` with a rotation and a
-place), and the sform (an affine). A code of 0 means that a form is not given. nibabel believes the sform first,
-SimpleITK often the qform, and both repair what is missing; so a file is read only where its statements agree.
+A header states the geometry up to three times: ``pixdim`` (voxel sizes), the qform (``pixdim`` with
+a rotation and a place), and the sform (an affine). A code of 0 means that a form is not given.
+nibabel believes the sform first, SimpleITK often the qform, and both repair what is missing; so a
+file is read only where its statements agree.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ PIECE = 1 << 18  # bytes that stay in the processor's cache
 HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 GZIP_MAGIC = b"\x1f\x8b"
 SIZE_TOLERANCE = 5e-3  # of a voxel size: a header that was written as text has three digits
-ROTATION_TOLERANCE = 5e-3  # of direction cosines: a quaternion near a half turn loses half of float32's digits
+ROTATION_TOLERANCE = (
+    5e-3  # of direction cosines: a quaternion near a half turn loses half of float32's digits
+)
 PLACE_TOLERANCE_VOXEL = 0.5
 KNOWN_FORMS = range(6)  # codes of NIfTI; nibabel silently takes any other for 0
 
@@ -33,8 +36,8 @@ def open_volume(path: Path) -> Any:
     """nibabel image whose voxels are not yet read.
 
     Raises:
-        InputError: no NIfTI file, a header without usable geometry or whose statements contradict each other, or with
-            more voxels than any image has.
+        InputError: no NIfTI file, a header without usable geometry or whose statements contradict
+            each other, or with more voxels than any image has.
     """
     _require_single_file(path)
     try:
@@ -43,10 +46,14 @@ def open_volume(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # nibabel and gzip raise a dozen kinds for damaged files
-        raise InputError(f"{path}: cannot be read as NIfTI ({first_line(error)}); download it again") from error
+        raise InputError(
+            f"{path}: cannot be read as NIfTI ({first_line(error)}); download it again"
+        ) from error
     if math.prod(map(int, volume.shape)) > LARGEST_VOXELS:
         size = "x".join(map(str, volume.shape))
-        raise InputError(f"{path}: its header declares {size} voxels, too many for one image; download it again")
+        raise InputError(
+            f"{path}: its header declares {size} voxels, too many for one image; download it again"
+        )
 
     _require_numbers(path, volume, header)
     voxel_bytes = math.prod(map(int, volume.shape)) * volume.get_data_dtype().itemsize
@@ -88,7 +95,9 @@ def _require_single_file(path: Path) -> None:
     if start[:2] == GZIP_MAGIC and is_gzip(path):
         raise InputError(f"{path}: is compressed twice; unpack it once with gunzip, and run again")
     if start[344:348] == b"ni1\0" and path.suffix.lower() != ".hdr":
-        raise InputError(f"{path}: is the header of a pair .hdr/.img; save both as one file .nii.gz")
+        raise InputError(
+            f"{path}: is the header of a pair .hdr/.img; save both as one file .nii.gz"
+        )
 
 
 def _start(path: Path) -> bytes:
@@ -98,7 +107,9 @@ def _start(path: Path) -> bytes:
 
 
 def _nifti(path: Path) -> Any:
-    """nibabel image; the content decides whether it is compressed: browsers unpack files or drop their endings."""
+    """nibabel image; the content decides whether it is compressed: browsers unpack files or drop
+    their endings.
+    """
     import nibabel
 
     compressed = is_gzip(path)
@@ -120,29 +131,47 @@ def _require_numbers(path: Path, volume: Any, header: Any) -> None:
     """Refuse voxels that are no plain numbers, or that begin within the header."""
     begin, least = int(header["vox_offset"]), volume.header.single_vox_offset
     if begin < least:
-        raise InputError(f"{path}: says that its voxels begin at byte {begin}, within its header; save it anew")
+        raise InputError(
+            f"{path}: says that its voxels begin at byte {begin}, within its header; save it anew"
+        )
     kind = volume.get_data_dtype()
     if kind.names:
         raise InputError(
-            f"{path}: is a colour image ({''.join(kind.names)} in each voxel); save its grey values or labels as a "
+            f"{path}: is a colour image ({''.join(kind.names)} in each voxel); save its grey "
+            f"values or labels as a "
             "volume of numbers"
         )
     if kind.kind == "c":
-        raise InputError(f"{path}: holds complex numbers; save their magnitude, or the labels, as a volume of numbers")
+        raise InputError(
+            f"{path}: holds complex numbers; save their magnitude, or the labels, as a volume of "
+            f"numbers"
+        )
 
 
 def _require_voxel_sizes(path: Path, volume: Any, header: Any) -> None:
     affine = getattr(volume, "affine", None)
-    usable = affine is not None and np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
-    if not usable or (header["sform_code"] <= 0 and not _gives_sizes(header, _long_axes(volume.shape))):
-        raise InputError(f"{path}: its header gives no voxel size; write it with the right spacing, and run again")
+    usable = (
+        affine is not None
+        and np.isfinite(affine).all()
+        and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
+    )
+    if not usable or (
+        header["sform_code"] <= 0 and not _gives_sizes(header, _long_axes(volume.shape))
+    ):
+        raise InputError(
+            f"{path}: its header gives no voxel size; write it with the right spacing, and run "
+            f"again"
+        )
 
 
 def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
     """Refuse forms that put the voxels at different places."""
     for name in ("qform_code", "sform_code"):
         if int(header[name]) not in KNOWN_FORMS:
-            raise InputError(f"{path}: its {name} is {int(header[name])}, which NIfTI does not know; set it to 0 or 1")
+            raise InputError(
+                f"{path}: its {name} is {int(header[name])}, which NIfTI does not know; set it to "
+                f"0 or 1"
+            )
 
     axes = _long_axes(shape)
     if header["sform_code"] <= 0 or not _gives_sizes(header, axes):
@@ -154,7 +183,8 @@ def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
     if not np.allclose(sizes_mm[axes], pixdim_mm[axes], rtol=SIZE_TOLERANCE, atol=0):
         said = "qform and pixdim say" if header["qform_code"] > 0 else "pixdim says"
         raise InputError(
-            f"{path}: its {said} voxels of {_product(pixdim_mm)} mm, its sform {_product(sizes_mm)} mm; "
+            f"{path}: its {said} voxels of {_product(pixdim_mm)} mm, its sform "
+            f"{_product(sizes_mm)} mm; "
             "readers believe one or the other; write the right one into both"
         )
     if header["qform_code"] <= 0:
@@ -163,7 +193,9 @@ def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
     try:
         qform_mm = _qform(header)
     except ValueError:
-        raise InputError(f"{path}: its qform is no rotation; write the right one, or set qform_code to 0") from None
+        raise InputError(
+            f"{path}: its qform is no rotation; write the right one, or set qform_code to 0"
+        ) from None
 
     u, _, vt = np.linalg.svd(sform_mm[:3, :3] / sizes_mm)  # a qform knows no shear
     turn = u @ vt - qform_mm[:3, :3] / np.linalg.norm(qform_mm[:3, :3], axis=0)
@@ -171,7 +203,8 @@ def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
     turned = np.abs(turn[:, axes]).max(initial=0) > ROTATION_TOLERANCE
     if turned or apart_mm > PLACE_TOLERANCE_VOXEL * sizes_mm[axes].min(initial=np.inf):
         raise InputError(
-            f"{path}: its qform ({_place(qform_mm)}) and its sform ({_place(sform_mm)}) put the voxels at different "
+            f"{path}: its qform ({_place(qform_mm)}) and its sform ({_place(sform_mm)}) put the "
+            f"voxels at different "
             "places; readers believe one or the other; write the right one into both"
         )
 
@@ -198,9 +231,13 @@ def _gives_sizes(header: Any, axes: list[int]) -> bool:
 
 
 def _qform(header: Any) -> np.ndarray:
-    """The qform's affine, also where an axis without neighbours has no size or the handedness is not given."""
+    """The qform's affine, also where an axis without neighbours has no size or the handedness is
+    not given.
+    """
     given = header.copy()
-    given.quaternion_threshold = -ROTATION_TOLERANCE  # of what is left for the rotation's angle, which rounding eats up
+    given.quaternion_threshold = (
+        -ROTATION_TOLERANCE
+    )  # of what is left for the rotation's angle, which rounding eats up
     pixdim = given["pixdim"]
     pixdim[0] = -1 if pixdim[0] == -1 else 1
     sizes_mm = np.abs(pixdim[1:4])

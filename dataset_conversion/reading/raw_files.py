@@ -1,4 +1,6 @@
-"""Files of a raw data set as nnU-Net's readers see them: SimpleITK, which it tries first, and nibabel."""
+"""Files of a raw data set as nnU-Net's readers see them: SimpleITK, which it tries first, and
+nibabel.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ import numpy as np
 
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.pictures import open_picture, read_colours
-from dataset_conversion.reading.volumes import grid_text, read_voxels, same_grid, sitk_grid, spacing_of
+from dataset_conversion.reading.volumes import (
+    grid_text,
+    read_voxels,
+    same_grid,
+    sitk_grid,
+    spacing_of,
+)
 from nnunet_ext.errors import InputError
 
 SIZES_APART = 1e-3  # of a voxel size, from which on two readers disagree
@@ -17,7 +25,8 @@ SIZES_APART = 1e-3  # of a voxel size, from which on two readers disagree
 
 @dataclass(frozen=True)
 class RawFile:
-    """Channels, of which only a colour picture has several, and the affine where the format has geometry.
+    """Channels, of which only a colour picture has several, and the affine where the format has
+    geometry.
 
     ``stated`` is False where the header states no orientation, so that each reader assumes one.
     """
@@ -36,7 +45,14 @@ class RawFile:
         if self.affine_mm is None or other.affine_mm is None:
             return True
         if not (self.stated and other.stated):
-            return bool(np.allclose(spacing_of(self.affine_mm), spacing_of(other.affine_mm), rtol=SIZES_APART, atol=0))
+            return bool(
+                np.allclose(
+                    spacing_of(self.affine_mm),
+                    spacing_of(other.affine_mm),
+                    rtol=SIZES_APART,
+                    atol=0,
+                )
+            )
         return same_grid(self.affine_mm, other.affine_mm, (*self.shape, 1, 1)[:3])
 
 
@@ -61,28 +77,41 @@ def read_raw_file(file: Path) -> RawFile:
     try:
         image = sitk.ReadImage(str(file))
     except RuntimeError as error:
-        raise InputError(f"{file}: cannot be read ({str(error).splitlines()[-1]}); convert it again") from error
+        raise InputError(
+            f"{file}: cannot be read ({str(error).splitlines()[-1]}); convert it again"
+        ) from error
     axes = image.GetDimension()
     affine_mm = np.eye(4)
-    affine_mm[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * np.array(image.GetSpacing())
+    affine_mm[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * np.array(
+        image.GetSpacing()
+    )
     affine_mm[:axes, 3] = image.GetOrigin()
     return RawFile([sitk.GetArrayFromImage(image).T], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm)
 
 
-def _require_one_view(file: Path, shape: tuple[int, ...], affine_mm: np.ndarray, stated: bool) -> None:
-    """Refuse a NIfTI file that SimpleITK does not read, or reads with another shape or geometry than nibabel.
+def _require_one_view(
+    file: Path, shape: tuple[int, ...], affine_mm: np.ndarray, stated: bool
+) -> None:
+    """Refuse a NIfTI file that SimpleITK does not read, or reads with another shape or geometry
+    than nibabel.
 
-    Where a header states no orientation each reader assumes one, and only the voxel sizes are compared.
+    Where a header states no orientation each reader assumes one, and only the voxel sizes are
+    compared.
     """
     try:
         seen_shape, seen_mm = sitk_grid(file)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{file}: SimpleITK, with which nnU-Net reads, refuses it ({reason}); save it anew") from error
+        raise InputError(
+            f"{file}: SimpleITK, with which nnU-Net reads, refuses it ({reason}); save it anew"
+        ) from error
     axes = min(len(shape), 3)
     sizes_mm, seen_sizes_mm = spacing_of(affine_mm)[:axes], spacing_of(seen_mm)[:axes]
     alike = seen_shape == shape and np.allclose(seen_sizes_mm, sizes_mm, rtol=SIZES_APART, atol=0)
     if alike and (not stated or same_grid(seen_mm, affine_mm, (*shape, 1, 1)[:3])):
         return
     views = f"SimpleITK {grid_text(seen_shape, seen_mm)}; nibabel {grid_text(shape, affine_mm)}"
-    raise InputError(f"{file}: is read differently by nnU-Net's readers ({views}); convert it again, or save it anew")
+    raise InputError(
+        f"{file}: is read differently by nnU-Net's readers ({views}); convert it again, or save "
+        f"it anew"
+    )

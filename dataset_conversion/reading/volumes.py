@@ -13,7 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dataset_conversion.reading.download_folder import sha256_of_file
-from dataset_conversion.reading.nifti_headers import SIZE_TOLERANCE, GzipFile, open_volume, states_orientation
+from dataset_conversion.reading.nifti_headers import (
+    SIZE_TOLERANCE,
+    GzipFile,
+    open_volume,
+    states_orientation,
+)
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
@@ -21,11 +26,14 @@ GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is 
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # without name, date and operating system
 NIFTI_1_HEADER = 348  # bytes
 UNSTATED = "label as it lies: no orientation is stated"
-SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner of the volume
+SHEAR_TOLERANCE_VOXEL = (
+    0.5  # largest shift that right-angled axes may cause at a corner of the volume
+)
 
 
 def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarray:
-    """Voxels (x, y, z[, channel]) in the stored integer type, or float32 where the file scales them; read-only.
+    """Voxels (x, y, z[, channel]) in the stored integer type, or float32 where the file scales
+    them; read-only.
 
     Args:
         path: for the message.
@@ -43,12 +51,18 @@ def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarr
     except MemoryError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: is truncated or damaged ({first_line(error)}); download it again") from error
-    if voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu":  # 64-bit integers are no type that every reader takes
+        raise InputError(
+            f"{path}: is truncated or damaged ({first_line(error)}); download it again"
+        ) from error
+    if (
+        voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu"
+    ):  # 64-bit integers are no type that every reader takes
         voxels = voxels.astype(np.int32 if np.abs(voxels).max(initial=0) < 2**31 else np.float32)
     elif voxels.dtype.kind == "f":
         voxels = voxels.astype(np.float32, copy=False)
-    voxels.flags.writeable = False  # so that who still holds this array knows that it is the file's content
+    voxels.flags.writeable = (
+        False  # so that who still holds this array knows that it is the file's content
+    )
     return voxels
 
 
@@ -58,8 +72,8 @@ def spatial_axes(path: Path, voxels: np.ndarray, *, anywhere: bool = False) -> n
     Args:
         path: for the message.
         voxels: of any number of axes.
-        anywhere: also drop an axis of length one before the others, after which the header's voxel sizes and
-            directions are those of other axes.
+        anywhere: also drop an axis of length one before the others, after which the header's voxel
+            sizes and directions are those of other axes.
 
     Raises:
         InputError: there are not three axes.
@@ -72,8 +86,13 @@ def spatial_axes(path: Path, voxels: np.ndarray, *, anywhere: bool = False) -> n
         return np.squeeze(voxels, tuple(dropped))
     size = "x".join(map(str, shape))
     if len(shape) == 2:
-        raise InputError(f"{path}: is two-dimensional ({size}); save it with a third axis of length 1")
-    raise InputError(f"{path}: has {len(shape)} axes ({size}), expected x, y, z; save each volume as a file of its own")
+        raise InputError(
+            f"{path}: is two-dimensional ({size}); save it with a third axis of length 1"
+        )
+    raise InputError(
+        f"{path}: has {len(shape)} axes ({size}), expected x, y, z; save each volume as a file of "
+        f"its own"
+    )
 
 
 def label_place(label: Any, image_affine_mm: np.ndarray, image_stated: bool = True) -> np.ndarray:
@@ -100,13 +119,16 @@ def label_place(label: Any, image_affine_mm: np.ndarray, image_stated: bool = Tr
 def label_on_image_grid(
     label: np.ndarray, label_affine_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The label as an array on the image's grid: equal grids pass, flipped or permuted axes are turned.
+    """The label as an array on the image's grid: equal grids pass, flipped or permuted axes are
+    turned.
 
-    Nothing is resampled, so every voxel keeps its value. Nothing is turned on an orientation that no header states.
+    Nothing is resampled, so every voxel keeps its value. Nothing is turned on an orientation that
+    no header states.
 
     Args:
         label: (x, y, z).
-        label_affine_mm: (4, 4), label index to mm; or voxel sizes (3,) in mm, where no more is stated.
+        label_affine_mm: (4, 4), label index to mm; or voxel sizes (3,) in mm, where no more is
+            stated.
         shape: of the image.
         affine_mm: (4, 4), image index to mm.
 
@@ -122,8 +144,12 @@ def label_on_image_grid(
         return label, ()
     to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
     turn = np.round(to_image[:3, :3])
-    if np.array_equal(np.abs(turn).sum(axis=0), np.ones(3)) and np.array_equal(np.abs(turn).sum(axis=1), np.ones(3)):
-        axes = [int(np.argmax(np.abs(turn[row]))) for row in range(3)]  # label axis that becomes image axis `row`
+    if np.array_equal(np.abs(turn).sum(axis=0), np.ones(3)) and np.array_equal(
+        np.abs(turn).sum(axis=1), np.ones(3)
+    ):
+        axes = [
+            int(np.argmax(np.abs(turn[row]))) for row in range(3)
+        ]  # label axis that becomes image axis `row`
         flipped = [row for row in range(3) if turn[row, axes[row]] < 0]
         turned = np.flip(np.transpose(label, axes), tuple(flipped))
         rigid = np.eye(4)
@@ -132,7 +158,8 @@ def label_on_image_grid(
         if turned.shape == shape and same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
             return np.ascontiguousarray(turned), (f"label axes {axes}, flipped {flipped}",)
     raise InputError(
-        f"label grid ({grid_text(label.shape, label_affine_mm)}) is not the image's ({grid_text(shape, affine_mm)}), "
+        f"label grid ({grid_text(label.shape, label_affine_mm)}) is not the image's "
+        f"({grid_text(shape, affine_mm)}), "
         "nor is it one with its axes flipped or swapped"
     )
 
@@ -141,10 +168,15 @@ def _unturned(
     label: np.ndarray, sizes_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A label without stated orientation, as it lies on the image's voxels."""
-    if label.shape == shape and np.allclose(sizes_mm, spacing_of(affine_mm), rtol=SIZE_TOLERANCE, atol=0):
+    if label.shape == shape and np.allclose(
+        sizes_mm, spacing_of(affine_mm), rtol=SIZE_TOLERANCE, atol=0
+    ):
         return label, (UNSTATED,)
     sizes = [_voxels_text(label.shape, sizes_mm), _voxels_text(shape, spacing_of(affine_mm))]
-    raise InputError(f"no orientation is stated, and the label's voxels ({sizes[0]}) are not the image's ({sizes[1]})")
+    raise InputError(
+        f"no orientation is stated, and the label's voxels ({sizes[0]}) are not the image's "
+        f"({sizes[1]})"
+    )
 
 
 def axial_axis(affine_mm: np.ndarray) -> int:
@@ -157,9 +189,15 @@ def same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...
     return _largest_shift_voxel(first_mm, second_mm, shape) <= GRID_TOLERANCE_VOXEL
 
 
-def _largest_shift_voxel(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Largest distance, over the volume's corners, between where two affines put a voxel; unit: smallest spacing."""
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
+def _largest_shift_voxel(
+    first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]
+) -> float:
+    """Largest distance, over the volume's corners, between where two affines put a voxel; unit:
+    smallest spacing.
+    """
+    corners = np.array(
+        [(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))]
+    )
     shift_mm = np.abs(corners @ (first_mm - second_mm).T).max()
     return float(shift_mm / spacing_of(second_mm).min())
 
@@ -180,7 +218,9 @@ def right_angled(affine_mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     result = affine_mm.copy()
     result[:3, :3] = (u @ vt) * spacing_mm
     if _largest_shift_voxel(affine_mm, result, shape) > SHEAR_TOLERANCE_VOXEL:
-        raise InputError("image axes are not at right angles, and nnU-Net reads no such image; resample it first")
+        raise InputError(
+            "image axes are not at right angles, and nnU-Net reads no such image; resample it first"
+        )
     return result
 
 
@@ -204,7 +244,8 @@ def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
 
 
 def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> bool:
-    """Copy a compressed file, known to hold these voxels, if it is what :func:`write_volume` would make of them.
+    """Copy a compressed file, known to hold these voxels, if it is what :func:`write_volume` would
+    make of them.
 
     The name that gzip may have noted is left out.
 
@@ -215,8 +256,10 @@ def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndar
         affine_mm: (4, 4), voxel index to mm, that the case shall have.
 
     Returns:
-        False where it is not: NIfTI-2, uncompressed, voxels scaled or of another type, any text, extension or further
-        bytes, which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to be written.
+        False where it is not: NIfTI-2, uncompressed, voxels scaled or of another type, any text,
+            extension or further
+        bytes, which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to
+        be written.
 
     Raises:
         InputError: the copy reads back with other bytes.
@@ -225,7 +268,10 @@ def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndar
     header = volume.header
     if header["sizeof_hdr"] != NIFTI_1_HEADER:
         return False
-    text = b"".join(header[name].item() for name in ("data_type", "db_name", "intent_name", "descrip", "aux_file"))
+    text = b"".join(
+        header[name].item()
+        for name in ("data_type", "db_name", "intent_name", "descrip", "aux_file")
+    )
     as_written = (
         volume.shape == voxels.shape
         and header.get_data_dtype() == voxels.dtype
@@ -244,7 +290,9 @@ def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndar
             digest.update(piece)
             copy.write(piece)
     if sha256_of_file(path) != digest.hexdigest():
-        raise InputError(f"{path}: reads back with other bytes than were copied; check the disk and repeat")
+        raise InputError(
+            f"{path}: reads back with other bytes than were copied; check the disk and repeat"
+        )
     return _sitk_sees(path, voxels.shape, affine_mm)
 
 
@@ -257,7 +305,9 @@ def _pieces(stream: BinaryIO, source: Path) -> Iterator[bytes]:
 
 
 def _deflated_start(path: Path, size: int) -> int | None:
-    """Where a gzip file's content of ``size`` bytes begins, with nothing before but a name; else None (RFC 1952)."""
+    """Where a gzip file's content of ``size`` bytes begins, with nothing before but a name; else
+    None (RFC 1952).
+    """
     with path.open("rb") as stream:
         head = stream.read(4096)
         stream.seek(-4, 2)
@@ -272,19 +322,26 @@ def _deflated_start(path: Path, size: int) -> int | None:
 
     begin = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     begin.decompress(head[start:], 1)
-    return None if begin.eof else start  # empty, with another beginning, and perhaps another name, behind it
+    return (
+        None if begin.eof else start
+    )  # empty, with another beginning, and perhaps another name, behind it
 
 
 def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
-    """Read a written file back and compare voxels, and the geometry as nnU-Net's SimpleITK reader sees it.
+    """Read a written file back and compare voxels, and the geometry as nnU-Net's SimpleITK reader
+    sees it.
 
     Raises:
         InputError: something differs.
     """
     if not _equal(read_voxels(path, open_volume(path)), voxels):
-        raise InputError(f"{path}: reads back with other voxels than were written; check the disk and repeat")
+        raise InputError(
+            f"{path}: reads back with other voxels than were written; check the disk and repeat"
+        )
     if not _sitk_sees(path, voxels.shape, affine_mm):
-        raise InputError(f"{path}: SimpleITK reads another geometry than was written; please report this image")
+        raise InputError(
+            f"{path}: SimpleITK reads another geometry than was written; please report this image"
+        )
 
 
 def _sitk_sees(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) -> bool:
@@ -317,7 +374,9 @@ def sitk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether all voxels are equal; piece by piece, to save memory."""
     last = range(first.shape[-1])
-    return first.shape == second.shape and all(np.array_equal(first[..., i], second[..., i]) for i in last)
+    return first.shape == second.shape and all(
+        np.array_equal(first[..., i], second[..., i]) for i in last
+    )
 
 
 def grid_text(shape: tuple[int, ...], affine_mm: np.ndarray) -> str:

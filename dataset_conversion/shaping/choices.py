@@ -1,4 +1,6 @@
-"""What the user wants of any data set: which labels, which part, volumes or slices, HU or a window."""
+"""What the user wants of any data set: which labels, which part, volumes or slices, HU or a
+window.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ import numpy as np
 from dataset_conversion.converter import Case, Converter, Found, Reading
 from dataset_conversion.reading.label_values import LabelMap, choose_labels
 from dataset_conversion.reading.volumes import axial_axis, spacing_of
-from dataset_conversion.shaping.cropping import Box, box_from_text, box_of_mask_file, box_text, lung_box
+from dataset_conversion.shaping.cropping import (
+    Box,
+    box_from_text,
+    box_of_mask_file,
+    box_text,
+    lung_box,
+)
 from dataset_conversion.shaping.resizing import resized_image, resized_label
 from nnunet_ext.errors import InputError
 
@@ -62,16 +70,27 @@ def require_possible(converter: Converter) -> None:
     if converter.slices:
         chosen_slices(converter.slices, 1)
         if converter.file_ending == ".png":
-            raise InputError(f"--slices {converter.slices}: {converter.name} is single slices already; leave it out")
+            raise InputError(
+                f"--slices {converter.slices}: {converter.name} is single slices already; leave "
+                f"it out"
+            )
         if converter.slices == "lesion" and converter.unlabeled:
-            raise InputError("--slices lesion needs labels; with --unlabeled choose all, every:N or FIRST:LAST")
+            raise InputError(
+                "--slices lesion needs labels; with --unlabeled choose all, every:N or FIRST:LAST"
+            )
     if converter.crop is not None or converter.lung_masks is not None:
         _require_croppable(converter)
     if converter.resize is not None:
         if converter.resize < 1:
-            raise InputError(f"--resize {converter.resize}: write the new width and height in pixels, such as 352")
+            raise InputError(
+                f"--resize {converter.resize}: write the new width and height in pixels, such as "
+                f"352"
+            )
         if not converter.slices and converter.file_ending != ".png":
-            raise InputError(f"--resize {converter.resize}: is for single slices; add --slices lesion, all or every:N")
+            raise InputError(
+                f"--resize {converter.resize}: is for single slices; add --slices lesion, all or "
+                f"every:N"
+            )
     if converter.split and converter.split not in converter.splits:
         kind, _, count = converter.split.partition(":")
         if kind != "patient" or not count.isascii() or not count.isdigit() or int(count) < 2:
@@ -87,7 +106,9 @@ def _require_croppable(converter: Converter) -> None:
     if converter.lung_masks is not None and not converter.lung_masks.is_dir():
         raise InputError(f"--lung-masks {converter.lung_masks}: no such folder")
     if converter.file_ending == ".png":
-        raise InputError(f"--crop, --lung-masks: are for volumes; {converter.name} is single slices already")
+        raise InputError(
+            f"--crop, --lung-masks: are for volumes; {converter.name} is single slices already"
+        )
 
 
 def chosen_slices(slices: str, count: int) -> range:
@@ -108,16 +129,22 @@ def chosen_slices(slices: str, count: int) -> range:
             return range(0, count, int(last))
         if first.isascii() and first.isdigit() and int(first) <= int(last):
             return range(int(first), min(int(last) + 1, count))
-    raise InputError(f"--slices {slices}: write lesion, all, every:N or FIRST:LAST, e.g. every:5 or 60:99")
+    raise InputError(
+        f"--slices {slices}: write lesion, all, every:N or FIRST:LAST, e.g. every:5 or 60:99"
+    )
 
 
 def wanted_cases(converter: Converter, found: Found) -> Found:
-    """With ``--unlabeled``: what the data set gives as unlabelled, or else its training images without labels."""
+    """With ``--unlabeled``: what the data set gives as unlabelled, or else its training images
+    without labels.
+    """
     if not converter.unlabeled:
         return found
     cases = [case for case in found.cases if case.part == "Un"]
     if not cases:
-        cases = [replace(case, part="Un", label_files=()) for case in found.cases if case.part == "Tr"]
+        cases = [
+            replace(case, part="Un", label_files=()) for case in found.cases if case.part == "Tr"
+        ]
     return Found(cases, found.problems, found.notes)
 
 
@@ -147,7 +174,11 @@ def pieces(converter: Converter, case: Case, reading: Reading) -> Iterator[tuple
     is_slice = not converter.slices or image.ndim == 3
     written = iter([(case, reading)]) if is_slice else _slices(converter.slices, case, reading)
     for piece, content in written:
-        yield (piece, content) if converter.resize is None else _resized(piece, content, converter.resize)
+        yield (
+            (piece, content)
+            if converter.resize is None
+            else _resized(piece, content, converter.resize)
+        )
 
 
 def crops(converter: Converter) -> bool:
@@ -159,7 +190,10 @@ def _with_original_grid(case: Case, reading: Reading) -> Case:
     """The case with the volume's shape and affine in ``details``."""
     assert reading.affine_mm is not None
     numbers = (repr(float(value)) for value in reading.affine_mm[:3].ravel())
-    grid = {ORIGINAL_SHAPE: "x".join(map(str, reading.image.shape[1:])), ORIGINAL_AFFINE: " ".join(numbers)}
+    grid = {
+        ORIGINAL_SHAPE: "x".join(map(str, reading.image.shape[1:])),
+        ORIGINAL_AFFINE: " ".join(numbers),
+    }
     return replace(case, details={**case.details, **grid})
 
 
@@ -175,10 +209,14 @@ def _box(converter: Converter, case: Case, reading: Reading) -> Box:
     if converter.lung_masks is not None:
         file = converter.lung_masks / f"{case.id}.nii.gz"
         if not file.is_file():
-            raise InputError(f"{file}: no such lung mask; --lung-masks needs one per case, called after it")
+            raise InputError(
+                f"{file}: no such lung mask; --lung-masks needs one per case, called after it"
+            )
         return box_of_mask_file(file, reading.image.shape[1:], affine_mm)
     if not reading.intensity_unit.startswith("HU"):
-        raise InputError(f"is in {reading.intensity_unit}; --crop lungs needs HU, --lung-masks does not")
+        raise InputError(
+            f"is in {reading.intensity_unit}; --crop lungs needs HU, --lung-masks does not"
+        )
     return lung_box(reading.image[0], affine_mm)
 
 
@@ -197,21 +235,28 @@ def _cropped(case: Case, reading: Reading, box: Box) -> tuple[Case, Reading]:
     shape = reading.image.shape[1:]
     transforms = (*reading.transforms, f"cropped to {box_text(box)} of {'x'.join(map(str, shape))}")
     content = replace(
-        reading, image=reading.image[(slice(None), *inside)], label=label, affine_mm=reading.affine_mm @ shift,
-        transforms=transforms, warnings=warnings,
-    )  # fmt: skip
+        reading,
+        image=reading.image[(slice(None), *inside)],
+        label=label,
+        affine_mm=reading.affine_mm @ shift,
+        transforms=transforms,
+        warnings=warnings,
+    )
     return replace(case, details={**case.details, CROP_BOX: box_text(box)}), content
 
 
 def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
-    """A slice of ``size`` x ``size`` pixels, called 1 x 1 mm large; its shape before stands in ``details``.
+    """A slice of ``size`` x ``size`` pixels, called 1 x 1 mm large; its shape before stands in
+    ``details``.
 
     Raises:
         InputError: a volume.
     """
     shape = reading.image.shape[1:]
     if len(shape) != 2:
-        raise InputError(f"{case.image_files[0]}: is a volume, which --resize cannot take; add --slices")
+        raise InputError(
+            f"{case.image_files[0]}: is a volume, which --resize cannot take; add --slices"
+        )
     image = resized_image(reading.image, size)
     label = None if reading.label is None else resized_label(reading.label, (size, size))
 
@@ -239,20 +284,33 @@ def _slices(wanted: str, case: Case, reading: Reading) -> Iterator[tuple[Case, R
         details = {"patient": case.id, **case.details, "volume": case.id, SLICE: str(first + index)}
         piece = replace(case, id=f"{case.id}_s{first + index:04d}", details=details)
         own = None if label is None else np.ascontiguousarray(label[..., index])
-        yield piece, replace(reading, image=np.ascontiguousarray(image[..., index]), label=own, affine_mm=affine_mm)
+        yield (
+            piece,
+            replace(
+                reading,
+                image=np.ascontiguousarray(image[..., index]),
+                label=own,
+                affine_mm=affine_mm,
+            ),
+        )
 
 
 def slice_affine(spacing_mm: np.ndarray) -> np.ndarray:
-    """Affine (4, 4) of a 2-D image with this spacing (2,) in mm; its place in the volume is not kept.
+    """Affine (4, 4) of a 2-D image with this spacing (2,) in mm; its place in the volume is not
+    kept.
 
-    A 2-D file makes nnU-Net treat it as a slice whatever the thickness: in a volume of one slice, nnU-Net would cut
-    along another axis where slices are thinner than pixels are wide.
+    A 2-D file makes nnU-Net treat it as a slice whatever the thickness: in a volume of one slice,
+    nnU-Net would cut along another axis where slices are thinner than pixels are wide.
     """
-    return np.diag([-spacing_mm[0], -spacing_mm[1], 1.0, 1.0])  # ITK reads this as the identity direction
+    return np.diag(
+        [-spacing_mm[0], -spacing_mm[1], 1.0, 1.0]
+    )  # ITK reads this as the identity direction
 
 
 def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Grey values 0..255 (uint8) of values between ``low`` and ``high``; slice by slice, to save memory."""
+    """Grey values 0..255 (uint8) of values between ``low`` and ``high``; slice by slice, to save
+    memory.
+    """
 
     def grey_of(values: np.ndarray) -> np.ndarray:
         part = (values.astype(np.float64) - low) / (high - low)

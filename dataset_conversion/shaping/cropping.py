@@ -1,4 +1,6 @@
-"""The box around the lungs: ``--crop lungs`` finds them in a CT, ``--lung-masks`` takes masks of the user's."""
+"""The box around the lungs: ``--crop lungs`` finds them in a CT, ``--lung-masks`` takes masks of
+the user's.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.reading.volumes import axial_axis, label_on_image_grid, label_place, read_voxels, spacing_of
+from dataset_conversion.reading.volumes import (
+    axial_axis,
+    label_on_image_grid,
+    label_place,
+    read_voxels,
+    spacing_of,
+)
 from nnunet_ext.errors import InputError
 
 Box = tuple[tuple[int, int], ...]
@@ -23,9 +31,9 @@ MARGIN_MM = 10.0
 def lung_box(image_hu: np.ndarray, affine_mm: np.ndarray) -> Box:
     """Find the box around the lungs of a chest CT, with a margin of 10 mm.
 
-    Voxels below -400 HU are air. In each axial slice, air that touches the slice's border lies outside the body. What
-    is left is closed with a ball of 7.5 mm. The largest connected component are the lungs, with every further one of at
-    least a tenth of its size, such as the second lung.
+    Voxels below -400 HU are air. In each axial slice, air that touches the slice's border lies
+    outside the body. What is left is closed with a ball of 7.5 mm. The largest connected component
+    are the lungs, with every further one of at least a tenth of its size, such as the second lung.
 
     Args:
         image_hu: (x, y, z) in HU, axes in any order.
@@ -34,17 +42,22 @@ def lung_box(image_hu: np.ndarray, affine_mm: np.ndarray) -> Box:
     Raises:
         InputError: there is no such air of 50 ml or more.
 
-    Reference: Hu, Hoffman, Reinhardt: "Automatic lung segmentation for accurate quantitation of volumetric X-ray CT
-    images", IEEE Transactions on Medical Imaging 20(6), 2001 (threshold, components, closing). The threshold is fixed
-    here, and the two lungs are not separated.
+    Reference: Hu, Hoffman, Reinhardt: "Automatic lung segmentation for accurate quantitation of
+    volumetric X-ray CT images", IEEE Transactions on Medical Imaging 20(6), 2001 (threshold,
+    components, closing). The threshold is fixed here, and the two lungs are not separated.
     """
     spacing_mm = spacing_of(affine_mm)
     steps = np.maximum(1, np.floor(COARSE_MM / spacing_mm)).astype(int)
     coarse = image_hu[tuple(slice(None, None, step) for step in steps)]
     inside = _air_inside(coarse < AIR_BELOW_HU, axial_axis(affine_mm))
-    lungs = _largest_components(_closed(inside, steps * spacing_mm), float(np.prod(steps * spacing_mm)) / 1000)
+    lungs = _largest_components(
+        _closed(inside, steps * spacing_mm), float(np.prod(steps * spacing_mm)) / 1000
+    )
     box = mask_box(lungs)
-    fine = tuple((int(start * step), int(stop * step)) for (start, stop), step in zip(box, steps, strict=True))
+    fine = tuple(
+        (int(start * step), int(stop * step))
+        for (start, stop), step in zip(box, steps, strict=True)
+    )
     return with_margin(fine, image_hu.shape, spacing_mm, MARGIN_MM)
 
 
@@ -58,7 +71,9 @@ def _air_inside(air: np.ndarray, axial: int) -> np.ndarray:
 
 
 def _closed(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Morphological closing with a ball, as two distances: grow by the radius, then shrink by it."""
+    """Morphological closing with a ball, as two distances: grow by the radius, then shrink by
+    it.
+    """
     from scipy import ndimage
 
     if not mask.any():
@@ -81,7 +96,8 @@ def _largest_components(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
     sizes[0] = 0
     if sizes.max(initial=0) * voxel_ml < SMALLEST_LUNG_ML:
         raise InputError(
-            f"no lungs found (no {SMALLEST_LUNG_ML:g} ml of air inside the body); give masks with --lung-masks, or "
+            f"no lungs found (no {SMALLEST_LUNG_ML:g} ml of air inside the body); give masks with "
+            f"--lung-masks, or "
             "leave --crop out"
         )
     kept = sizes >= SMALLEST_SHARE * sizes.max()

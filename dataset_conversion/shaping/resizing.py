@@ -31,5 +31,7 @@ def resized_label(label: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
-    """Old pixel that holds the centre of each new one: floor((i + 1/2) old / new), in whole numbers."""
+    """Old pixel that holds the centre of each new one: floor((i + 1/2) old / new), in whole
+    numbers.
+    """
     return (2 * np.arange(new) + 1) * old // (2 * new)

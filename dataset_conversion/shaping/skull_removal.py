@@ -23,7 +23,9 @@ def reading_without_skull(reading: Reading, background_hu: int) -> Reading:
         InputError: the values are not Hounsfield units.
     """
     if reading.intensity_unit != "HU" or reading.affine_mm is None:
-        raise InputError("--strip-skull needs Hounsfield units, which tell bone from brain; leave it out")
+        raise InputError(
+            "--strip-skull needs Hounsfield units, which tell bone from brain; leave it out"
+        )
 
     axis = axial_axis(reading.affine_mm)
     spacing_mm = np.delete(spacing_of(reading.affine_mm), axis).tolist()

@@ -13,7 +13,9 @@ from nnunet_ext.errors import InputError
 
 
 def without_name_clashes(found: Found) -> Found:
-    """Cases whose ids differ, also on file systems that ignore case; of exact copies the first, others are problems."""
+    """Cases whose ids differ, also on file systems that ignore case; of exact copies the first,
+    others are problems.
+    """
     by_id: dict[str, list[Case]] = defaultdict(list)
     for case in found.cases:
         by_id[case.id.casefold()].append(case)
@@ -27,7 +29,8 @@ def without_name_clashes(found: Found) -> Found:
             continue
         for case, other in zip((first, *others), (*others, first), strict=True):
             problems.append(
-                f"{case.image_files[0]}: and {other.image_files[0]} would both become case {case.id}, and differ; "
+                f"{case.image_files[0]}: and {other.image_files[0]} would both become case "
+                f"{case.id}, and differ; "
                 "remove one of them, or rename it"
             )
 
@@ -38,7 +41,9 @@ def without_name_clashes(found: Found) -> Found:
 
 
 def require_same_names(converter: Converter, cases: list[Case], folder: Path) -> None:
-    """Refuse to keep a case beside another of the same image: some names depend on what else the download holds."""
+    """Refuse to keep a case beside another of the same image: some names depend on what else the
+    download holds.
+    """
     records = read_records(folder)
     gone = records.keys() - {case.id for case in cases}
     if not gone:
@@ -50,12 +55,17 @@ def require_same_names(converter: Converter, cases: list[Case], folder: Path) ->
         if file in case.image_files
     }
     for name in sorted(gone):
-        now = next((name_now[file] for file in records[name][0].source_bytes if file in name_now), None)
+        now = next(
+            (name_now[file] for file in records[name][0].source_bytes if file in name_now), None
+        )
         if now is not None:
-            raise InputError(f"{folder}: what was converted as {name} is now called {now}; add --overwrite")
+            raise InputError(
+                f"{folder}: what was converted as {name} is now called {now}; add --overwrite"
+            )
     if gone == records.keys():
         raise InputError(
-            f"{folder}: holds {len(gone)} cases, and none of them is in {converter.source}; choose another -d or "
+            f"{folder}: holds {len(gone)} cases, and none of them is in {converter.source}; "
+            f"choose another -d or "
             "--name, or add --overwrite to convert this download in their place"
         )
 

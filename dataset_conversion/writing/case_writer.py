@@ -35,12 +35,13 @@ SLICE_SUFFIX = "_s0000"  # of a case that is one slice
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a written case: a row of conversion.csv. ``volume`` is the case it is a slice of, or itself.
+    """What is known of a written case: a row of conversion.csv. ``volume`` is the case it is a
+    slice of, or itself.
 
-    ``outputs`` and ``source_bytes`` give sizes in bytes, by path relative to the data set and to the download, as
-    ``source_mtime_ns`` gives times of change.
-    ``image_sha256`` (by channel, with spaces between) and ``label_sha256`` are of the voxels. ``label_sha256`` is empty
-    without label, as is ``label_voxels`` (voxels by label value); ``spacing_mm`` is empty for pictures.
+    ``outputs`` and ``source_bytes`` give sizes in bytes, by path relative to the data set and to
+    the download, as ``source_mtime_ns`` gives times of change. ``image_sha256`` (by channel, with
+    spaces between) and ``label_sha256`` are of the voxels. ``label_sha256`` is empty without label,
+    as is ``label_voxels`` (voxels by label value); ``spacing_mm`` is empty for pictures.
     """
 
     case: str
@@ -64,8 +65,13 @@ class Record:
 def output_names(converter: Converter, case: Case) -> tuple[list[str], str | None]:
     """Image files and label file of a case, relative to the data set's folder."""
     channels = range(len(converter.channel_names))
-    images = [f"images{case.part}/{case.id}_{channel:04d}{converter.file_ending}" for channel in channels]
-    return images, f"labels{case.part}/{case.id}{converter.file_ending}" if case.label_files else None
+    images = [
+        f"images{case.part}/{case.id}_{channel:04d}{converter.file_ending}" for channel in channels
+    ]
+    return (
+        images,
+        f"labels{case.part}/{case.id}{converter.file_ending}" if case.label_files else None,
+    )
 
 
 def case_of(name: str) -> str:
@@ -74,17 +80,22 @@ def case_of(name: str) -> str:
     >>> case_of("imagesTr/lung_001_s0012_0000.nii.gz"), case_of(".part-77-lung_001.nii.gz")
     ('lung_001', 'lung_001')
     """
-    stem = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-", "", Path(name).name).partition(".")[0]
+    stem = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-", "", Path(name).name).partition(".")[
+        0
+    ]
     return re.sub(r"(_s\d{4})?(_\d{4})?$", "", stem)
 
 
 def source_names(converter: Converter, case: Case) -> dict[str, Path]:
     """A case's files as conversion.csv names them: relative to the download, with forward slashes.
 
-    Of private data the names are those of the paths under the user's own key; ``sources_sha256`` tells the files.
+    Of private data the names are those of the paths under the user's own key; ``sources_sha256``
+    tells the files.
     """
-    files = {Path(os.path.relpath(file, converter.source)).as_posix(): file
-             for file in (*case.image_files, *case.label_files)}  # fmt: skip
+    files = {
+        Path(os.path.relpath(file, converter.source)).as_posix(): file
+        for file in (*case.image_files, *case.label_files)
+    }
     if not converter.is_private(case):
         return files
     key = read_key()
@@ -92,7 +103,9 @@ def source_names(converter: Converter, case: Case) -> dict[str, Path]:
 
 
 def is_unchanged(converter: Converter, case: Case, record: Record) -> bool:
-    """Whether a case still has the files that it was converted from; they are read only where their times differ."""
+    """Whether a case still has the files that it was converted from; they are read only where their
+    times differ.
+    """
     sources = source_names(converter, case)
     try:
         return _has_sources(sources, record)
@@ -104,7 +117,9 @@ def _has_sources(sources: dict[str, Path], record: Record) -> bool:
     stats = {name: file.stat() for name, file in sources.items()}
     if record.source_bytes != {name: stat.st_size for name, stat in stats.items()}:
         return False
-    touched = [name for name, stat in stats.items() if stat.st_mtime_ns != record.source_mtime_ns[name]]
+    touched = [
+        name for name, stat in stats.items() if stat.st_mtime_ns != record.source_mtime_ns[name]
+    ]
     return all(sha256_of_file(sources[name]) == record.source_sha256[name] for name in touched)
 
 
@@ -127,7 +142,9 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
     except OSError as error:  # nothing is written yet, so it is a source that cannot be read
         file = error.filename or case.image_files[0]
         reason = error.strerror or first_line(error)
-        raise InputError(f"{file}: cannot be read ({reason}); copy it again, or check the disk it lies on") from error
+        raise InputError(
+            f"{file}: cannot be read ({reason}); copy it again, or check the disk it lies on"
+        ) from error
     except InputError as error:
         text = str(error)
         named = any(str(file) in text for file in (*case.image_files, *case.label_files))
@@ -141,7 +158,11 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         if label_name is not None and content.label is not None:
             # The label comes first: nnU-Net takes what lies in imagesTr for a case.
             arrays = {label_name: content.label, **arrays}
-        copies = {image_names[0]: case.image_files[0]} if _is_array(content.image[0], reading.as_read) else {}
+        copies = (
+            {image_names[0]: case.image_files[0]}
+            if _is_array(content.image[0], reading.as_read)
+            else {}
+        )
         _write(folder, arrays, content.affine_mm, copies)
         outputs = {name: (folder / name).stat().st_size for name in arrays}
         voxels = {} if content.label is None else count_values(content.label, values)
@@ -154,27 +175,44 @@ def _require_possible_names(converter: Converter, case: Case) -> None:
     images, label = output_names(converter, case)
     longest = max(len(Path(name).name) for name in (*images, *filter(None, [label])))
     if longest + len(SLICE_SUFFIX) + len(_temporary_prefix()) > LONGEST_NAME:
-        raise InputError(f"{case.image_files[0]}: its name is too long for files named after it; rename it shorter")
+        raise InputError(
+            f"{case.image_files[0]}: its name is too long for files named after it; rename it "
+            f"shorter"
+        )
 
 
 def _temporary_prefix() -> str:
-    """Return what no other writer has or guesses: a worker may outlive a killed run, and no link is followed."""
+    """Return what no other writer has or guesses: a worker may outlive a killed run, and no link is
+    followed.
+    """
     return f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
 
 
 def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
-    """The reading on one grid, with storable values; InputError where it breaks what was declared."""
+    """The reading on one grid, with storable values; InputError where it breaks what was
+    declared.
+    """
     image, affine_mm, transforms = reading.image, reading.affine_mm, list(reading.transforms)
     warnings = list(reading.warnings)
     image_file = case.image_files[0]
     if len(image) != len(output_channels(converter)):
-        raise InputError(f"{image_file}: has {len(image)} channels, expected {', '.join(converter.channel_names)}")
+        raise InputError(
+            f"{image_file}: has {len(image)} channels, expected "
+            f"{', '.join(converter.channel_names)}"
+        )
     if 0 in image.shape:
         raise InputError(f"{image_file}: holds no voxels (shape {image.shape[1:]})")
-    if image.dtype.kind == "f" and not all(np.isfinite(image[..., k]).all() for k in range(image.shape[-1])):
-        raise InputError(f"{image_file}: image holds NaN or infinite values, and nnU-Net takes none; remove the case")
+    if image.dtype.kind == "f" and not all(
+        np.isfinite(image[..., k]).all() for k in range(image.shape[-1])
+    ):
+        raise InputError(
+            f"{image_file}: image holds NaN or infinite values, and nnU-Net takes none; remove "
+            f"the case"
+        )
     if (reading.label is None) != (not case.label_files):
-        raise TypeError(f"{converter.name}: read_case gives a label exactly where the case has label files")
+        raise TypeError(
+            f"{converter.name}: read_case gives a label exactly where the case has label files"
+        )
     label = reading.label
     if label is not None:
         label = integer_labels(label, sorted(converter.labels.values()))
@@ -188,9 +226,13 @@ def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
         except InputError as error:
             raise InputError(f"{image_file}: {error}") from error
     return replace(
-        reading, label=label, affine_mm=affine_mm, label_affine_mm=None, transforms=tuple(transforms),
+        reading,
+        label=label,
+        affine_mm=affine_mm,
+        label_affine_mm=None,
+        transforms=tuple(transforms),
         warnings=tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 def _is_array(voxels: np.ndarray, other: np.ndarray | None) -> bool:
@@ -217,7 +259,9 @@ def _write(
             if affine_mm is None:
                 write_png(temporaries[name], values)
                 check_written_png(temporaries[name], values)
-            elif name not in copies or not copy_volume(copies[name], temporaries[name], values, affine_mm):
+            elif name not in copies or not copy_volume(
+                copies[name], temporaries[name], values, affine_mm
+            ):
                 write_volume(temporaries[name], values, affine_mm)
                 check_written_volume(temporaries[name], values, affine_mm)
             to_disk(temporaries[name])
@@ -239,7 +283,11 @@ def _record(
     hashes: dict[str, str],
     voxels: dict[int, int],
 ) -> Record:
-    spacing_mm = np.empty(0) if reading.affine_mm is None else spacing_of(reading.affine_mm)[: reading.image.ndim - 1]
+    spacing_mm = (
+        np.empty(0)
+        if reading.affine_mm is None
+        else spacing_of(reading.affine_mm)[: reading.image.ndim - 1]
+    )
     return Record(
         case=case.id,
         volume=volume,

@@ -16,7 +16,12 @@ from typing import Any
 from dataset_conversion.converter import Case, Converter
 from dataset_conversion.reading.download_folder import natural_key, require_unpacked
 from dataset_conversion.reading.mirroring import MIRRORED
-from dataset_conversion.shaping.choices import output_channels, output_labels, require_possible, wanted_cases
+from dataset_conversion.shaping.choices import (
+    output_channels,
+    output_labels,
+    require_possible,
+    wanted_cases,
+)
 from dataset_conversion.writing.case_names import require_same_names, without_name_clashes
 from dataset_conversion.writing.case_writer import (
     TEMPORARY_PREFIX,
@@ -74,7 +79,8 @@ def convert(
     dry_run: bool = False,
     forbid_overlap: bool = False,
 ) -> Summary:
-    """Convert a data set into ``folder`` (``nnUNet_raw/Dataset120_Name``), or continue an interrupted conversion.
+    """Convert a data set into ``folder`` (``nnUNet_raw/Dataset120_Name``), or continue an
+    interrupted conversion.
 
     Cases that are done are not read again. Bad cases are reported and left out.
 
@@ -84,7 +90,8 @@ def convert(
         workers: default: this process alone.
         overwrite: convert anew what an earlier run of the same converter made.
         dry_run: only look: nothing is written, no pixels are read.
-        forbid_overlap: refuse where another data set in the same nnUNet_raw shares images with this one.
+        forbid_overlap: refuse where another data set in the same nnUNet_raw shares images with this
+            one.
 
     Raises:
         InputError: the download is not this data set, or the folder belongs to something else.
@@ -95,19 +102,31 @@ def convert(
     require_possible(converter)
     if folder.resolve().parent == converter.source.resolve():
         raise InputError(
-            f"{folder.parent}: is nnUNet_raw and the download, which stays as it is; choose another of one"
+            f"{folder.parent}: is nnUNet_raw and the download, which stays as it is; choose "
+            f"another of one"
         )
     found = without_name_clashes(wanted_cases(converter, converter.find_cases()))
     if not found.cases and not found.problems:
         why = f" ({'; '.join(found.notes[:3])})" if found.notes else ""
-        raise InputError(f"{converter.source}: holds no case of {converter.name} for these options{why}")
+        raise InputError(
+            f"{converter.source}: holds no case of {converter.name} for these options{why}"
+        )
     overlaps = known_overlaps(folder, converter.collection)
     if overlaps and forbid_overlap:
-        raise InputError(f"{overlaps[0]}; move one of the two out of nnUNet_raw, or leave out --forbid-overlap")
-    header = {"converter": converter.name, "collection": converter.collection, "settings": converter.settings}
+        raise InputError(
+            f"{overlaps[0]}; move one of the two out of nnUNet_raw, or leave out --forbid-overlap"
+        )
+    header = {
+        "converter": converter.name,
+        "collection": converter.collection,
+        "settings": converter.settings,
+    }
     header["version"] = version()
     require_ours(folder, header, overwrite)
-    notes = [*found.notes, *(f"{line}; do not train on one and test on the other" for line in overlaps)]
+    notes = [
+        *found.notes,
+        *(f"{line}; do not train on one and test on the other" for line in overlaps),
+    ]
     summary = Summary(folder, list(found.problems), notes)
     own = found.cases[workers.part :: workers.parts]
     summary.planned = [case.id for case in own]
@@ -128,12 +147,15 @@ def convert(
             summary.seconds = time.monotonic() - started
             _finish(converter, done, summary, forbid_overlap)
     except OSError as error:
-        raise InputError(f"{folder}: cannot write ({error}); mend that and run the same command again") from error
+        raise InputError(
+            f"{folder}: cannot write ({error}); mend that and run the same command again"
+        ) from error
     return summary
 
 
 def _make(folder: Path) -> None:
-    """Make the folder, unless another process has just made one with the same id under another name.
+    """Make the folder, unless another process has just made one with the same id under another
+    name.
 
     Raises:
         InputError: it has.
@@ -162,20 +184,35 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
     for existing in headers:
         if existing is None or existing["converter"] != header["converter"]:
             maker = "something else" if existing is None else existing["converter"]
-            raise InputError(f"{folder}: was made by {maker} and is left alone; choose another -d or --name")
+            raise InputError(
+                f"{folder}: was made by {maker} and is left alone; choose another -d or --name"
+            )
         now, then = json.loads(json.dumps(header["settings"])), existing["settings"]
-        other = [f"{name}={then.get(name)}" for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
+        other = [
+            f"{name}={then.get(name)}"
+            for name in sorted({*now, *then})
+            if now.get(name) != then.get(name)
+        ]
         if not other and existing.get("collection") != header["collection"]:
             raise InputError(
-                f"{folder}: holds {existing.get('collection')} and is left alone; choose another -d or --name"
+                f"{folder}: holds {existing.get('collection')} and is left alone; choose another "
+                f"-d or --name"
             )
         if other and not overwrite and read_records(folder):
             options = ", ".join(other)
-            raise InputError(f"{folder}: was converted with other options ({options}); add --overwrite to convert anew")
+            raise InputError(
+                f"{folder}: was converted with other options ({options}); add --overwrite to "
+                f"convert anew"
+            )
 
 
 def _prepare(
-    converter: Converter, cases: list[Case], own: set[str], journal: Path, header: dict, overwrite: bool
+    converter: Converter,
+    cases: list[Case],
+    own: set[str],
+    journal: Path,
+    header: dict,
+    overwrite: bool,
 ) -> None:
     """Bring the folder into a state in which every file has a known origin.
 
@@ -188,21 +225,39 @@ def _prepare(
         overwrite: drop what was converted before.
     """
     folder = journal.parent
-    made = {name for records in read_records(folder).values() for record in records for name in record.outputs}
+    made = {
+        name
+        for records in read_records(folder).values()
+        for record in records
+        for name in record.outputs
+    }
     planned = {case.id: case for case in cases}
-    foreign = {name for name in files_in(folder) - made if not _is_output(converter, planned.get(case_of(name)), name)}
+    foreign = {
+        name
+        for name in files_in(folder) - made
+        if not _is_output(converter, planned.get(case_of(name)), name)
+    }
     if foreign:
-        raise InputError(f"{folder / min(foreign)}: was not made by this conversion; move it away and run again")
+        raise InputError(
+            f"{folder / min(foreign)}: was not made by this conversion; move it away and run again"
+        )
     remove_leftovers(folder, own)
     if not overwrite:
         require_same_names(converter, cases, folder)
     if overwrite and journals(folder):
         if journal not in journals(folder) or len(journals(folder)) > 1:
-            raise InputError(f"{folder}: was made in several parts, which --overwrite cannot tell apart; delete it")
+            raise InputError(
+                f"{folder}: was made in several parts, which --overwrite cannot tell apart; "
+                f"delete it"
+            )
         (folder / "dataset.json").unlink(missing_ok=True)
         for name in made:
             (folder / name).unlink(missing_ok=True)
-    if overwrite or not journal.is_file() or not (read_records(folder) or read_header(journal) == header):
+    if (
+        overwrite
+        or not journal.is_file()
+        or not (read_records(folder) or read_header(journal) == header)
+    ):
         start_journal(journal, header)
     # A data set of only unlabelled images has no folders for training.
     for part in {case.part for case in cases}:
@@ -221,7 +276,9 @@ def _is_output(converter: Converter, case: Case | None, name: str) -> bool:
     return name in images or name == label
 
 
-def _convert_cases(converter: Converter, cases: list[Case], path: Path, workers: Workers, summary: Summary) -> None:
+def _convert_cases(
+    converter: Converter, cases: list[Case], path: Path, workers: Workers, summary: Summary
+) -> None:
     folder = path.parent
     done = read_records(folder)
     pending, changed = [], []
@@ -236,7 +293,9 @@ def _convert_cases(converter: Converter, cases: list[Case], path: Path, workers:
             summary.skipped.append(case.id)
     if changed:
         examples = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
-        summary.notes.append(f"{len(changed)} cases to convert anew: their files changed or more came ({examples})")
+        summary.notes.append(
+            f"{len(changed)} cases to convert anew: their files changed or more came ({examples})"
+        )
     if pending:
         (folder / "dataset.json").unlink(missing_ok=True)  # it comes last and says: complete
     journal = Journal(path)
@@ -280,17 +339,32 @@ def _outcome(converter: Converter, folder: Path, case: Case) -> list[Record] | s
     except MemoryError:
         return f"{case.image_files[0]}: does not fit into memory; run again with a smaller -np"
     except OSError:
-        raise  # the result cannot be written: no other case could be; a source that cannot be read is an InputError
+        # the result cannot be written: no other case could be; a source that cannot be read is an
+        # InputError
+        raise
     except Exception as error:  # a file odd in a way that nobody thought of; the other cases go on
-        return f"{case.image_files[0]}: {type(error).__name__}: {first_line(error)}; please report this file's kind"
+        return (
+            f"{case.image_files[0]}: {type(error).__name__}: {first_line(error)}; please report "
+            f"this file's kind"
+        )
 
 
-def _sum_up(converter: Converter, cases: list[Case], summary: Summary, forbid_overlap: bool) -> list[Record]:
-    """Complete the summary by what lies in the folder, and return the records of that in natural order."""
+def _sum_up(
+    converter: Converter, cases: list[Case], summary: Summary, forbid_overlap: bool
+) -> list[Record]:
+    """Complete the summary by what lies in the folder, and return the records of that in natural
+    order.
+    """
     folder = summary.folder
-    by_case = {case: records for case, records in read_records(folder).items() if is_complete(folder, records)}
+    by_case = {
+        case: records
+        for case, records in read_records(folder).items()
+        if is_complete(folder, records)
+    }
     every = [record for records in by_case.values() for record in records]
-    done = with_patients(sorted(every, key=lambda record: natural_key(record.case)), converter.patients)
+    done = with_patients(
+        sorted(every, key=lambda record: natural_key(record.case)), converter.patients
+    )
     first_with: dict[str, str] = {}
     for record in done:
         first = first_with.setdefault(record.image_sha256, record.case)
@@ -300,7 +374,8 @@ def _sum_up(converter: Converter, cases: list[Case], summary: Summary, forbid_ov
     if summary.copies and forbid_overlap:
         pairs = ", ".join(f"{case} = {copy}" for case, copy in list(summary.copies.items())[:3])
         summary.problems.append(
-            f"{folder}: {len(summary.copies)} images occur in other data sets ({pairs}), so it gets no dataset.json; "
+            f"{folder}: {len(summary.copies)} images occur in other data sets ({pairs}), so it "
+            f"gets no dataset.json; "
             "leave them out of the download, or leave out --forbid-overlap"
         )
     summary.converted.sort(key=natural_key)
@@ -309,11 +384,14 @@ def _sum_up(converter: Converter, cases: list[Case], summary: Summary, forbid_ov
     summary.count(done, output_labels(converter).names)
     gone = by_case.keys() - {case.id for case in cases}
     if gone:
-        summary.notes.append(f"{len(gone)} cases of an earlier run are no longer in the download; they are kept")
+        summary.notes.append(
+            f"{len(gone)} cases of an earlier run are no longer in the download; they are kept"
+        )
     mirrored = sum(MIRRORED in problem for problem in summary.problems)
     if mirrored and any(record.label_voxels for record in done):
         summary.notes.append(
-            f"{mirrored} labels are mirrored, so those that could not be judged (small or symmetric) may be, too: "
+            f"{mirrored} labels are mirrored, so those that could not be judged (small or "
+            f"symmetric) may be, too: "
             "look at the converted cases before training"
         )
     missing = {case.id for case in cases} - by_case.keys() - set(summary.planned)
@@ -321,8 +399,12 @@ def _sum_up(converter: Converter, cases: list[Case], summary: Summary, forbid_ov
     return done
 
 
-def _finish(converter: Converter, done: list[Record], summary: Summary, forbid_overlap: bool) -> None:
-    """Write what stands beside the cases when no part has anything left to do; dataset.json comes last."""
+def _finish(
+    converter: Converter, done: list[Record], summary: Summary, forbid_overlap: bool
+) -> None:
+    """Write what stands beside the cases when no part has anything left to do; dataset.json comes
+    last.
+    """
     folder = summary.folder
     if summary.copies and forbid_overlap:
         (folder / "dataset.json").unlink(missing_ok=True)
@@ -330,13 +412,18 @@ def _finish(converter: Converter, done: list[Record], summary: Summary, forbid_o
         write_provenance(folder, done, summary.duplicates | summary.copies)
         if converter.split:
             if earlier := write_splits(folder, converter, done):
-                summary.notes.append(f"the earlier {SPLITS_NAME} was another; it is now called {earlier}")
+                summary.notes.append(
+                    f"the earlier {SPLITS_NAME} was another; it is now called {earlier}"
+                )
         elif (folder / SPLITS_NAME).is_file():
             summary.notes.append(f"{SPLITS_NAME} of an earlier run, or your own, is kept")
         replace_text(folder / SUMMARY_NAME, f"# {folder.name}\n\n{markdown(summary)}")
         channels = written_channels(converter, summary.units)
         if channels != output_channels(converter):
-            summary.notes.append(f"no case is in HU, so the channel is called {channels[0]!r}: nnU-Net scales CT as HU")
+            summary.notes.append(
+                f"no case is in HU, so the channel is called {channels[0]!r}: nnU-Net scales CT "
+                f"as HU"
+            )
         write_dataset_json(folder, converter, channels, summary.count_by_part["Tr"])
 
 
@@ -344,7 +431,8 @@ def dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
     """``raw/Dataset120_Name``, where no other data set has the id.
 
     Raises:
-        InputError: an impossible id or name, or an id that is taken, also in nnU-Net's other folders.
+        InputError: an impossible id or name, or an id that is taken, also in nnU-Net's other
+            folders.
     """
     if not 1 <= dataset_id <= 999:
         raise InputError(f"-d {dataset_id}: choose a number from 1 to 999")
@@ -357,6 +445,7 @@ def dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
             if taken.name != folder.name:
                 own = taken.name.partition("_")[2]
                 raise InputError(
-                    f"{taken}: already has the id {dataset_id}; choose another -d, or --name {own} if you mean that one"
+                    f"{taken}: already has the id {dataset_id}; choose another -d, or --name "
+                    f"{own} if you mean that one"
                 )
     return folder

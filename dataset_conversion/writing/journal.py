@@ -1,8 +1,9 @@
 """The journal of a conversion: which converter, which options, which cases are done.
 
-One JSON object per line. The first line says what made the folder; each finished case adds one line with its records,
-written only after its files lie in place. So a kill loses at most the cases in work, and a folder without journal is
-not ours. Each part of a job array (``--num-parts``) writes a journal of its own beside the others'; all are read.
+One JSON object per line. The first line says what made the folder; each finished case adds one line
+with its records, written only after its files lie in place. So a kill loses at most the cases in
+work, and a folder without journal is not ours. Each part of a job array (``--num-parts``) writes a
+journal of its own beside the others'; all are read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, whole_file
 
 JOURNAL_NAME = "conversion.jsonl"
 LOCK_PREFIX = ".conversion-"
-CASE_FOLDERS = tuple(f"{kind}{part}" for part in ("Tr", "Ts", "Un") for kind in ("images", "labels"))
+CASE_FOLDERS = tuple(
+    f"{kind}{part}" for part in ("Tr", "Ts", "Un") for kind in ("images", "labels")
+)
 OUTPUT_NAME = re.compile(rf"({'|'.join(CASE_FOLDERS)})/[^/\\.][^/\\]*")
 
 
@@ -43,7 +46,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._stream = path.open("r+", encoding="utf-8", newline="")
         text = self._stream.read()
-        self._stream.seek(len(text[: text.rfind("\n") + 1].encode()))  # drop the half line that a kill may have left
+        self._stream.seek(
+            len(text[: text.rfind("\n") + 1].encode())
+        )  # drop the half line that a kill may have left
         self._stream.truncate()
 
     def add(self, case: str, records: list[Record]) -> None:
@@ -75,7 +80,9 @@ def only_writer(folder: Path, shared: bool = False) -> AbstractContextManager[No
 
 def only_part(journal: Path) -> AbstractContextManager[None]:
     """Return a lock on one part of a job array."""
-    return alone(journal.with_name(f"{LOCK_PREFIX}{journal.stem}.lock"), "another process converts this part")
+    return alone(
+        journal.with_name(f"{LOCK_PREFIX}{journal.stem}.lock"), "another process converts this part"
+    )
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
@@ -85,7 +92,9 @@ def read_header(path: Path) -> dict[str, Any] | None:
             header = parse_json(stream.readline(LARGEST_BYTES))
     except (OSError, ValueError):
         return None
-    return header if isinstance(header, dict) and {"converter", "settings"} <= header.keys() else None
+    return (
+        header if isinstance(header, dict) and {"converter", "settings"} <= header.keys() else None
+    )
 
 
 def read_records(folder: Path) -> dict[str, list[Record]]:
@@ -104,7 +113,8 @@ def _finished_case(line: str) -> tuple[str, list[Record]]:
     """Return a case and its records.
 
     Raises:
-        ValueError: a line that was cut short, or names files elsewhere: a doctored journal deletes nothing outside.
+        ValueError: a line that was cut short, or names files elsewhere: a doctored journal deletes
+            nothing outside.
         TypeError: other content.
         KeyError: other content.
     """
@@ -127,11 +137,15 @@ def is_complete(folder: Path, records: list[Record]) -> bool:
 
 def files_in(folder: Path) -> set[str]:
     """Names like ``imagesTr/x_0000.png`` of everything visible in the data set's case folders."""
-    return {f"{name}/{file.name}" for name in CASE_FOLDERS for file in (folder / name).glob("[!.]*")}
+    return {
+        f"{name}/{file.name}" for name in CASE_FOLDERS for file in (folder / name).glob("[!.]*")
+    }
 
 
 def remove_leftovers(folder: Path, cases: Collection[str]) -> None:
-    """Delete temporary files that a kill left behind, of these cases: others may be in work elsewhere."""
+    """Delete temporary files that a kill left behind, of these cases: others may be in work
+    elsewhere.
+    """
     for name in CASE_FOLDERS:
         for file in (folder / name).glob(f"{TEMPORARY_PREFIX}*"):
             if case_of(file.name) in cases:

@@ -12,7 +12,9 @@ from dataset_conversion.reading.volumes import UNSTATED, label_on_image_grid, sp
 from nnunet_ext.errors import InputError
 
 UNPROVEN = "label axes follow the headers; no intensity range is known that would prove them"
-UNSTATED_UNPROVEN = "no header states how the label lies, so it is taken as it is; no intensity range proves that"
+UNSTATED_UNPROVEN = (
+    "no header states how the label lies, so it is taken as it is; no intensity range proves that"
+)
 AGAINST_HEADER = "label as it lies: turned after its header it does not fit the image"
 
 
@@ -28,8 +30,8 @@ class PlacedLabel:
 def placed_label(converter: Converter, reading: Reading, label: np.ndarray) -> PlacedLabel:
     """Bring a label onto the grid of its image.
 
-    Where a label turned after its header contradicts the intensities, it is tried as it lies, before the source is
-    blamed.
+    Where a label turned after its header contradicts the intensities, it is tried as it lies,
+    before the source is blamed.
 
     Args:
         converter: says which intensities a label may have.
@@ -43,7 +45,10 @@ def placed_label(converter: Converter, reading: Reading, label: np.ndarray) -> P
     if reading.affine_mm is None or place_mm is None or label.ndim != 3:
         if label.shape != shape:
             sizes = " and ".join("x".join(map(str, size[::-1])) for size in (shape, label.shape))
-            raise InputError(f"image and mask have different sizes ({sizes} pixels); remove the case or replace a file")
+            raise InputError(
+                f"image and mask have different sizes ({sizes} pixels); remove the case or "
+                f"replace a file"
+            )
         return _proven(converter, reading, PlacedLabel(label))
 
     turned, done = label_on_image_grid(label, place_mm, shape, reading.affine_mm)
@@ -61,7 +66,9 @@ def placed_label(converter: Converter, reading: Reading, label: np.ndarray) -> P
         raise
 
 
-def _may_lie_as_it_is(label: np.ndarray, place_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray) -> bool:
+def _may_lie_as_it_is(
+    label: np.ndarray, place_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
+) -> bool:
     """Whether a label that was turned has the image's voxels without a turn, too."""
     if place_mm.ndim == 1 or label.shape != shape:
         return False
@@ -70,7 +77,12 @@ def _may_lie_as_it_is(label: np.ndarray, place_mm: np.ndarray, shape: tuple[int,
 
 def _proven(converter: Converter, reading: Reading, placed: PlacedLabel) -> PlacedLabel:
     """The label with warnings; InputError where the intensities prove that it lies elsewhere."""
-    image, label, unit, affine_mm = reading.image[0], placed.voxels, reading.intensity_unit, reading.affine_mm
+    image, label, unit, affine_mm = (
+        reading.image[0],
+        placed.voxels,
+        reading.intensity_unit,
+        reading.affine_mm,
+    )
     warnings = list(placed.warnings)
     checked = _check_intensities(converter, image, label, unit)
 
@@ -79,15 +91,20 @@ def _proven(converter: Converter, reading: Reading, placed: PlacedLabel) -> Plac
             warnings.append(side)
         if unit == "HU" and (axes := mirrored_axes(image, label, converter.labels, affine_mm)):
             words = in_words(axes, affine_mm)
-            raise InputError(f"{MIRRORED} {words}: flipped it fits the image clearly better; remove the case")
+            raise InputError(
+                f"{MIRRORED} {words}: flipped it fits the image clearly better; remove the case"
+            )
 
     if placed.transforms and not checked and AGAINST_HEADER not in placed.transforms:
         warnings.append(UNSTATED_UNPROVEN if UNSTATED in placed.transforms else UNPROVEN)
     return PlacedLabel(label, placed.transforms, tuple(warnings))
 
 
-def _check_intensities(converter: Converter, image: np.ndarray, label: np.ndarray, unit: str) -> bool:
-    """Whether a label's median intensity proves that label and image fit; InputError where it proves the contrary.
+def _check_intensities(
+    converter: Converter, image: np.ndarray, label: np.ndarray, unit: str
+) -> bool:
+    """Whether a label's median intensity proves that label and image fit; InputError where it
+    proves the contrary.
 
     Equal headers prove nothing where a publisher wrote masks in another orientation.
     """
@@ -99,7 +116,8 @@ def _check_intensities(converter: Converter, image: np.ndarray, label: np.ndarra
             median = float(np.median(values))
             if not low <= median <= high:
                 raise InputError(
-                    f"label {name} has a median of {median:g} {unit}, expected {low:g} to {high:g}: label and image do "
+                    f"label {name} has a median of {median:g} {unit}, expected {low:g} to "
+                    f"{high:g}: label and image do "
                     "not fit, perhaps one is flipped; remove the case"
                 )
     return checked

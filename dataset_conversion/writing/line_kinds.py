@@ -41,7 +41,9 @@ class LineKinds:
         ]
 
     def most_common(self) -> list[tuple[str, int]]:
-        """Each kind with its count, the commonest first; a number that is not the same in all lines as its range."""
+        """Each kind with its count, the commonest first; a number that is not the same in all lines
+        as its range.
+        """
         return [(self._shown(words), count) for words, count in self._counts.most_common()]
 
     def _shown(self, words: tuple[str, ...]) -> str:

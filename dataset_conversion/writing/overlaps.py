@@ -1,4 +1,6 @@
-"""Which public data sets share images: training on one and testing on the other measures nothing."""
+"""Which public data sets share images: training on one and testing on the other measures
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from nnunet_ext.errors import InputError
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two collections with common images; ``certain`` where names or hashes show it, not only counts and sizes."""
+    """Two collections with common images; ``certain`` where names or hashes show it, not only
+    counts and sizes.
+    """
 
     first: str
     second: str
@@ -27,12 +31,36 @@ class Overlap:
 
 
 OVERLAPS = (
-    Overlap("COVID-SemiSeg", "SIRM-slices", "its 98 labelled slices are slices of the SIRM collection"),
-    Overlap("COVID-SemiSeg-unlabeled", "COVID-19-CT-Seg", "its slices come from the same 20 volumes"),
-    Overlap("SIRM-volumes", "COVID-19-CT-Seg", "the nine have the sizes of Radiopaedia volumes there", certain=False),
-    Overlap("Synthetic-COVID-CT", "SIRM-volumes", "its generator was trained on the nine volumes", certain=False),
-    Overlap("Synthetic-COVID-CT", "COVID-19-CT-Seg", "its generator was trained on volumes found there", certain=False),
-    Overlap("Synthetic-COVID-CT", "COVID-SemiSeg-unlabeled", "its generator saw their volumes", certain=False),
+    Overlap(
+        "COVID-SemiSeg", "SIRM-slices", "its 98 labelled slices are slices of the SIRM collection"
+    ),
+    Overlap(
+        "COVID-SemiSeg-unlabeled", "COVID-19-CT-Seg", "its slices come from the same 20 volumes"
+    ),
+    Overlap(
+        "SIRM-volumes",
+        "COVID-19-CT-Seg",
+        "the nine have the sizes of Radiopaedia volumes there",
+        certain=False,
+    ),
+    Overlap(
+        "Synthetic-COVID-CT",
+        "SIRM-volumes",
+        "its generator was trained on the nine volumes",
+        certain=False,
+    ),
+    Overlap(
+        "Synthetic-COVID-CT",
+        "COVID-19-CT-Seg",
+        "its generator was trained on volumes found there",
+        certain=False,
+    ),
+    Overlap(
+        "Synthetic-COVID-CT",
+        "COVID-SemiSeg-unlabeled",
+        "its generator saw their volumes",
+        certain=False,
+    ),
     Overlap("BHSD", "RSNA-ICH", "its scans are scans of the challenge"),
     Overlap("Seg-CQ500", "CQ500", "its scans are a part of it"),
     Overlap("LiTS", "MSD_Liver", "the same scans under another licence (CC-BY-SA 4.0)"),
@@ -44,15 +72,23 @@ OVERLAPS = (
 
 
 def overlap_of(first: str, second: str) -> Overlap | None:
-    """What two collections share; None: nothing that is known. A collection shares everything with itself."""
+    """What two collections share; None: nothing that is known. A collection shares everything with
+    itself.
+    """
     if first == second:
         return Overlap(first, second, "the same data set")
-    return next((known for known in OVERLAPS if {known.first, known.second} == {first, second}), None)
+    return next(
+        (known for known in OVERLAPS if {known.first, known.second} == {first, second}), None
+    )
 
 
 def collection_of(folder: Path) -> str | None:
-    """The collection that a raw data set was converted from; None where this package did not make it."""
-    header = next((header for journal in journals(folder) if (header := read_header(journal))), None)
+    """The collection that a raw data set was converted from; None where this package did not make
+    it.
+    """
+    header = next(
+        (header for journal in journals(folder) if (header := read_header(journal))), None
+    )
     return None if header is None else str(header.get("collection", header["converter"]))
 
 
@@ -68,22 +104,31 @@ def shared_images(first: Path, second: Path, *, read_files: bool = False) -> str
     Args:
         first: folder of a raw data set.
         second: another.
-        read_files: read the images of a data set that this package did not make, to compare voxels; otherwise only
-            files that are equal byte by byte are found there, see :func:`unknown_origin`.
+        read_files: read the images of a data set that this package did not make, to compare voxels;
+            otherwise only files that are equal byte by byte are found there, see
+            :func:`unknown_origin`.
 
     Raises:
-        InputError: images of such a data set are missing or cannot be read, so that nothing can be said.
+        InputError: images of such a data set are missing or cannot be read, so that nothing can be
+            said.
     """
     names = collection_of(first), collection_of(second)
     known = None if None in names else overlap_of(*map(str, names))
     if known is not None:
-        return f"{second.name} overlaps with {first.name}{'' if known.certain else ', probably'}: {known.what}"
+        return (
+            f"{second.name} overlaps with {first.name}{'' if known.certain else ', probably'}: "
+            f"{known.what}"
+        )
     if None in names and not read_files:
         return _equal_files(first, second)
 
     digests = image_digests(first)
     copies = {case for digest, case in image_digests(second).items() if digest in digests}
-    return f"{second.name} has {len(copies)} images of {first.name}, e.g. {min(copies)}" if copies else None
+    return (
+        f"{second.name} has {len(copies)} images of {first.name}, e.g. {min(copies)}"
+        if copies
+        else None
+    )
 
 
 def _equal_files(first: Path, second: Path) -> str | None:
@@ -104,7 +149,9 @@ def _equal_files(first: Path, second: Path) -> str | None:
 
 
 def _sized_images(folder: Path) -> dict[Path, int]:
-    files = [file for part in ("Tr", "Ts", "Un") for file in (folder / f"images{part}").glob("[!.]*")]
+    files = [
+        file for part in ("Tr", "Ts", "Un") for file in (folder / f"images{part}").glob("[!.]*")
+    ]
     return {file: file.stat().st_size for file in sorted(files)}
 
 
@@ -114,10 +161,12 @@ def unknown_origin(*folders: Path) -> list[str]:
 
 
 def image_digests(folder: Path) -> dict[str, str]:
-    """Hashes of the images of a raw data set, and of the files that hold them, with the case of each.
+    """Hashes of the images of a raw data set, and of the files that hold them, with the case of
+    each.
 
     Raises:
-        InputError: this package did not make the data set, and its images are missing or cannot be read.
+        InputError: this package did not make the data set, and its images are missing or cannot be
+            read.
     """
     if collection_of(folder) is not None:
         records = [record for own in read_records(folder).values() for record in own]
@@ -129,7 +178,8 @@ def image_digests(folder: Path) -> dict[str, str]:
             channels[re.sub(r"_\d{4}$", "", file.name.partition(".")[0])].append(file)
     if not channels:
         raise InputError(
-            f"{folder}: shared images are not checked, because it holds no images to compare; bring them back, or "
+            f"{folder}: shared images are not checked, because it holds no images to compare; "
+            f"bring them back, or "
             "leave out --forbid-overlap"
         )
     return {digest: case for case, files in channels.items() for digest in _digests_of_files(files)}
@@ -142,7 +192,10 @@ def known_overlaps(folder: Path, collection: str) -> list[str]:
         overlap = overlap_of(collection, name)
         if other != folder and overlap is not None and overlap.first != overlap.second:
             probably = "" if overlap.certain else ", probably"
-            lines.append(f"{other.name} overlaps with {collection}{probably}: {overlap.first}: {overlap.what}")
+            lines.append(
+                f"{other.name} overlaps with {collection}{probably}: {overlap.first}: "
+                f"{overlap.what}"
+            )
     return lines
 
 
@@ -157,7 +210,8 @@ def copies_elsewhere(
         folder: of the data set.
         collection: that it was converted from.
         records: of its cases.
-        read_files: also compare with data sets that this package did not make, whose images are read for it.
+        read_files: also compare with data sets that this package did not make, whose images are
+            read for it.
 
     Returns:
         Case to ``Dataset006_X/case``.
@@ -171,7 +225,9 @@ def copies_elsewhere(
             first_with.setdefault(digest, f"{other.name}/{case}")
     found = {}
     for record in records:
-        match = next((first_with[digest] for digest in _digests(record) if digest in first_with), None)
+        match = next(
+            (first_with[digest] for digest in _digests(record) if digest in first_with), None
+        )
         if match is not None:
             found[record.case] = match
     return found
@@ -189,6 +245,8 @@ def _digests_of_files(files: list[Path]) -> list[str]:
 
 
 def _digests(record: Record) -> list[str]:
-    """Hashes of the image and of the files it was made of; masks come last there, and empty ones are all alike."""
+    """Hashes of the image and of the files it was made of; masks come last there, and empty ones
+    are all alike.
+    """
     sources = list(record.source_sha256.values())
     return [record.image_sha256, *(sources[:1] if set(record.label_voxels) == {"0"} else sources)]

@@ -30,7 +30,8 @@ def version() -> str:
 
 
 def written_channels(converter: Converter, units: Collection[str]) -> tuple[str, ...]:
-    """Channel names, of which only Hounsfield units are called CT: nnU-Net normalises what is called so as such.
+    """Channel names, of which only Hounsfield units are called CT: nnU-Net normalises what is
+    called so as such.
 
     Args:
         converter: names the channels.
@@ -43,8 +44,12 @@ def written_channels(converter: Converter, units: Collection[str]) -> tuple[str,
     return tuple(CT_OF_UNKNOWN_UNIT if name.casefold() == "ct" else name for name in names)
 
 
-def write_dataset_json(folder: Path, converter: Converter, channels: Sequence[str], training_cases: int) -> None:
-    """Write dataset.json as nnU-Net's own generator does, with licence and citation, in one step."""
+def write_dataset_json(
+    folder: Path, converter: Converter, channels: Sequence[str], training_cases: int
+) -> None:
+    """Write dataset.json as nnU-Net's own generator does, with licence and citation, in one
+    step.
+    """
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,7 +73,8 @@ def write_dataset_json(folder: Path, converter: Converter, channels: Sequence[st
 
 
 def write_provenance(folder: Path, records: Iterable[Record], duplicates: dict[str, str]) -> None:
-    """Write conversion.csv: one row per case in natural order; several values in a cell are separated by ``; ``.
+    """Write conversion.csv: one row per case in natural order; several values in a cell are
+    separated by ``; ``.
 
     Args:
         folder: of the data set.
@@ -80,16 +86,36 @@ def write_provenance(folder: Path, records: Iterable[Record], duplicates: dict[s
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
-        ["case", "folder", "sources", "sources_sha256", "image_sha256", "intensity_unit", "shape", "spacing_mm",
-         "label_voxels", "transforms", "warnings", "duplicate_of", *details]
-    )  # fmt: skip
+        [
+            "case",
+            "folder",
+            "sources",
+            "sources_sha256",
+            "image_sha256",
+            "intensity_unit",
+            "shape",
+            "spacing_mm",
+            "label_voxels",
+            "transforms",
+            "warnings",
+            "duplicate_of",
+            *details,
+        ]
+    )
     for record in ordered:
         cells: list[Iterable[str]] = [
-            record.source_sha256.keys(), record.source_sha256.values(), [record.image_sha256], [record.intensity_unit],
-            ["x".join(map(str, record.shape))], ["x".join(map(str, record.spacing_mm))],
-            [f"{value}:{count}" for value, count in record.label_voxels.items()], record.transforms, record.warnings,
-            [duplicates.get(record.case, "")], *([record.details.get(name, "")] for name in details),
-        ]  # fmt: skip
+            record.source_sha256.keys(),
+            record.source_sha256.values(),
+            [record.image_sha256],
+            [record.intensity_unit],
+            ["x".join(map(str, record.shape))],
+            ["x".join(map(str, record.spacing_mm))],
+            [f"{value}:{count}" for value, count in record.label_voxels.items()],
+            record.transforms,
+            record.warnings,
+            [duplicates.get(record.case, "")],
+            *([record.details.get(name, "")] for name in details),
+        ]
         row = [record.case, f"images{record.part}", *("; ".join(cell) for cell in cells)]
         writer.writerow([plain_cell(cell) for cell in row])
     replace_text(folder / PROVENANCE_NAME, stream.getvalue())

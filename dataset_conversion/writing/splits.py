@@ -1,4 +1,6 @@
-"""``splits_final.json``: folds that keep a patient on one side. nnU-Net copies the file when it plans."""
+"""``splits_final.json``: folds that keep a patient on one side. nnU-Net copies the file when it
+plans.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def patient_folds(patient_of: Mapping[str, str], count: int) -> list[tuple[list[
     for case in sorted(patient_of, key=natural_key):
         cases_of[patient_of[case]].append(case)
     if len(cases_of) < count:
-        raise InputError(f"--split patient:{count}: there are only {len(cases_of)} patients; choose fewer folds")
+        raise InputError(
+            f"--split patient:{count}: there are only {len(cases_of)} patients; choose fewer folds"
+        )
     folds: list[list[str]] = [[] for _ in range(count)]
     for cases in sorted(cases_of.values(), key=lambda cases: (-len(cases), natural_key(cases[0]))):
         min(folds, key=len).extend(cases)
@@ -47,7 +51,8 @@ def patient_folds(patient_of: Mapping[str, str], count: int) -> list[tuple[list[
 
 
 def with_patients(records: Iterable[Record], table: Path | None) -> list[Record]:
-    """Records with the patients of a CSV with columns case, patient; a case there is a volume with all its slices.
+    """Records with the patients of a CSV with columns case, patient; a case there is a volume with
+    all its slices.
 
     Raises:
         InputError: no such table.
@@ -58,7 +63,9 @@ def with_patients(records: Iterable[Record], table: Path | None) -> list[Record]
         with table.open(encoding="utf-8-sig", newline="") as stream:
             pairs = {(row["case"], row["patient"]) for row in csv.DictReader(stream)}
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise InputError(f"{table}: is no table with columns case,patient ({error}); mend it") from error
+        raise InputError(
+            f"{table}: is no table with columns case,patient ({error}); mend it"
+        ) from error
     patient_of = dict(sorted(pairs))
     if len(patient_of) < len(pairs):
         twice = next(case for case, patient in sorted(pairs) if patient_of[case] != patient)
@@ -86,19 +93,28 @@ def write_splits(folder: Path, converter: Converter, records: Iterable[Record]) 
         unknown = [record.case for record in training if record.details.get("patient") == ""]
         if unknown:
             raise InputError(
-                f"{folder}: --split {converter.split}: the download does not say whose {unknown[0]} is; give "
+                f"{folder}: --split {converter.split}: the download does not say whose "
+                f"{unknown[0]} is; give "
                 "--patients CSV with columns case,patient"
             )
-        patient_of = {record.case: record.details.get("patient", record.volume) for record in training}
+        patient_of = {
+            record.case: record.details.get("patient", record.volume) for record in training
+        }
         folds: Sequence[tuple[list[str], list[str]]] = patient_folds(patient_of, int(count))
     else:
         outputs: dict[str, list[str]] = defaultdict(list)
         for record in training:
             outputs[record.volume].append(record.case)
         published = converter.published_folds(converter.split, outputs.keys())
-        folds = [(_expanded(train, outputs), _expanded(validation, outputs)) for train, validation in published]
+        folds = [
+            (_expanded(train, outputs), _expanded(validation, outputs))
+            for train, validation in published
+        ]
         if not all(train and validation for train, validation in folds):
-            raise InputError(f"{folder}: --split {converter.split}: a fold would be empty; convert the whole download")
+            raise InputError(
+                f"{folder}: --split {converter.split}: a fold would be empty; convert the whole "
+                f"download"
+            )
     content = [{"train": train, "val": validation} for train, validation in folds]
     text = json.dumps(content, indent=4) + "\n"
     file, earlier = folder / SPLITS_NAME, None

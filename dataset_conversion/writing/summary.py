@@ -1,4 +1,6 @@
-"""What came of a conversion, as one table for people: printed at its end, and kept as conversion.md."""
+"""What came of a conversion, as one table for people: printed at its end, and kept as
+conversion.md.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,25 @@ from dataset_conversion.writing.line_kinds import LineKinds
 
 SUMMARY_NAME = "conversion.md"
 SHOWN = 5  # ids in a row
-PARTS = {"Tr": "training cases (imagesTr)", "Ts": "test cases (imagesTs)", "Un": "unlabelled cases (imagesUn)"}
+PARTS = {
+    "Tr": "training cases (imagesTr)",
+    "Ts": "test cases (imagesTs)",
+    "Un": "unlabelled cases (imagesUn)",
+}
 
 
 @dataclass
 class Summary:
-    """What a conversion did. Cases are ids in natural order; ``problems`` are lines, one per case that failed.
+    """What a conversion did. Cases are ids in natural order; ``problems`` are lines, one per case
+    that failed.
 
-    ``elsewhere`` counts cases that other parts of a job array, or an earlier download, gave. ``empty`` have a label
-    file without foreground, ``full`` one without background; ``duplicates`` map a case to an earlier one with the same
-    image, ``copies`` to one in another data set (``Dataset006_X/case``). ``units`` counts cases by intensity unit,
-    ``warnings`` by kind. ``label_voxels`` and ``label_cases`` count by label name, over all ``labelled`` cases.
-    ``slices`` counts layers along the last axis. ``complete`` is False while another part of a job array has cases to
-    do.
+    ``elsewhere`` counts cases that other parts of a job array, or an earlier download, gave.
+    ``empty`` have a label file without foreground, ``full`` one without background; ``duplicates``
+    map a case to an earlier one with the same image, ``copies`` to one in another data set
+    (``Dataset006_X/case``). ``units`` counts cases by intensity unit, ``warnings`` by kind.
+    ``label_voxels`` and ``label_cases`` count by label name, over all ``labelled`` cases.
+    ``slices`` counts layers along the last axis. ``complete`` is False while another part of a job
+    array has cases to do.
     """
 
     folder: Path
@@ -79,7 +87,10 @@ def markdown(summary: Summary) -> str:
     """The summary as Markdown table with padded columns."""
     rows = [tuple(cell.replace("|", r"\|") for cell in row) for row in _rows(summary)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
     lines.insert(1, " | ".join("-" * width for width in widths))
     return "".join(f"| {line} |\n" for line in lines)
 
@@ -96,8 +107,15 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
     rows += [(name, str(summary.count_by_part[part])) for part, name in PARTS.items()]
     rows.append(("slices", str(summary.slices)))
     for name, voxels in summary.label_voxels.items():
-        rows.append((f"label {name}", f"{voxels} voxels in {summary.label_cases[name]} of {summary.labelled} cases"))
-    rows += [(f"intensities: {unit}", f"{count} cases") for unit, count in summary.units.most_common()]
+        rows.append(
+            (
+                f"label {name}",
+                f"{voxels} voxels in {summary.label_cases[name]} of {summary.labelled} cases",
+            )
+        )
+    rows += [
+        (f"intensities: {unit}", f"{count} cases") for unit, count in summary.units.most_common()
+    ]
     if len(summary.units) > 1:
         rows.append(("mixed intensity units", "nnU-Net normalises them all alike"))
     rows += _findings(summary)
@@ -112,15 +130,29 @@ def _findings(summary: Summary) -> list[tuple[str, str]]:
     if summary.empty:
         rows.append(("labels without foreground", f"{len(summary.empty)}: {_some(summary.empty)}"))
     if summary.full:
-        rows.append(("labels without background", f"{len(summary.full)}: {_some(summary.full)}; are they inverted?"))
+        rows.append(
+            (
+                "labels without background",
+                f"{len(summary.full)}: {_some(summary.full)}; are they inverted?",
+            )
+        )
     if summary.duplicates:
         pairs = [f"{case} = {first}" for case, first in summary.duplicates.items()]
-        rows.append(("images that occur twice", f"{len(pairs)}: {_some(pairs)}; keep both on one side of any split"))
+        rows.append(
+            (
+                "images that occur twice",
+                f"{len(pairs)}: {_some(pairs)}; keep both on one side of any split",
+            )
+        )
     if summary.copies:
         pairs = [f"{case} = {copy}" for case, copy in summary.copies.items()]
-        rows.append(("images of other data sets", f"{len(pairs)}: {_some(pairs)}; do not test on them"))
+        rows.append(
+            ("images of other data sets", f"{len(pairs)}: {_some(pairs)}; do not test on them")
+        )
     return rows
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f", and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:SHOWN]) + (
+        f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )

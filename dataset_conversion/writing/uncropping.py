@@ -13,7 +13,13 @@ from dataset_conversion.reading.download_folder import natural_key
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.pictures import read_grey, write_png
 from dataset_conversion.reading.volumes import axial_axis, read_voxels, same_grid, write_volume
-from dataset_conversion.shaping.choices import CROP_BOX, ORIGINAL_AFFINE, ORIGINAL_SHAPE, RESIZED_FROM, SLICE
+from dataset_conversion.shaping.choices import (
+    CROP_BOX,
+    ORIGINAL_AFFINE,
+    ORIGINAL_SHAPE,
+    RESIZED_FROM,
+    SLICE,
+)
 from dataset_conversion.shaping.cropping import Box, box_from_text
 from dataset_conversion.shaping.resizing import resized_label
 from dataset_conversion.writing.result_files import PROVENANCE_NAME
@@ -27,8 +33,8 @@ ENDINGS = (".nii.gz", ".png")
 class WrittenCase:
     """A row of conversion.csv, as far as the way back needs it.
 
-    ``volume`` is what the case is a slice of, or itself. ``shape`` is that of the written image. The original grid is
-    None for pictures.
+    ``volume`` is what the case is a slice of, or itself. ``shape`` is that of the written image.
+    The original grid is None for pictures.
     """
 
     name: str
@@ -48,21 +54,25 @@ def uncrop(predictions: Path, dataset: Path, output: Path) -> list[str]:
 
     Args:
         predictions: folder with label files ``CASE.nii.gz`` or ``CASE.png``.
-        dataset: raw data set whose images were predicted; its conversion.csv says how they were cut.
+        dataset: raw data set whose images were predicted; its conversion.csv says how they were
+            cut.
         output: folder to write, made if absent; other files there stay.
 
     Returns:
         What the user should know, such as volumes of which not all slices were predicted.
 
     Raises:
-        InputError: no predictions, a case that conversion.csv does not have, or one with another shape or grid.
+        InputError: no predictions, a case that conversion.csv does not have, or one with another
+            shape or grid.
     """
     cases = written_cases(dataset / PROVENANCE_NAME)
     files = _prediction_files(predictions)
     by_volume: dict[str, list[Path]] = {}
     for name, file in files.items():
         if name not in cases:
-            raise InputError(f"{file}: {dataset / PROVENANCE_NAME} has no case {name}; -d names another data set")
+            raise InputError(
+                f"{file}: {dataset / PROVENANCE_NAME} has no case {name}; -d names another data set"
+            )
         by_volume.setdefault(cases[name].volume, []).append(file)
     if output.resolve() == predictions.resolve():
         raise InputError(f"-o {output}: holds the predictions themselves; choose another folder")
@@ -82,7 +92,9 @@ def written_cases(path: Path) -> dict[str, WrittenCase]:
         InputError: no such file, or not one of this command.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; -d names a data set that nnUNetv2_ext_convert made")
+        raise InputError(
+            f"{path}: no such file; -d names a data set that nnUNetv2_ext_convert made"
+        )
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     try:
@@ -122,10 +134,16 @@ def _affine(text: str) -> np.ndarray:
 def _prediction_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    files = [file for file in folder.iterdir() if file.name.endswith(ENDINGS) and not file.name.startswith(".")]
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.name.endswith(ENDINGS) and not file.name.startswith(".")
+    ]
     if not files:
         raise InputError(f"{folder}: holds no predictions ({', '.join(ENDINGS)})")
-    return {_case_name(file): file for file in sorted(files, key=lambda file: natural_key(file.name))}
+    return {
+        _case_name(file): file for file in sorted(files, key=lambda file: natural_key(file.name))
+    }
 
 
 def _case_name(file: Path) -> str:
@@ -133,7 +151,9 @@ def _case_name(file: Path) -> str:
     return file.name.removesuffix(ending)
 
 
-def _write_volume(volume: str, parts: Sequence[tuple[WrittenCase, Path]], output: Path) -> list[str]:
+def _write_volume(
+    volume: str, parts: Sequence[tuple[WrittenCase, Path]], output: Path
+) -> list[str]:
     """Put the predictions of one volume, or a single picture, back."""
     first, file = parts[0]
     if first.original_shape is None or first.original_affine_mm is None:
@@ -175,7 +195,9 @@ def _place(labels: np.ndarray, case: WrittenCase, file: Path) -> None:
         shift = np.eye(4)
         shift[:3, 3] = [start for start, _ in box]
         if not same_grid(volume.affine, case.original_affine_mm @ shift, label.shape):
-            raise InputError(f"{file}: lies elsewhere than the image that was converted; predict that image")
+            raise InputError(
+                f"{file}: lies elsewhere than the image that was converted; predict that image"
+            )
         labels[inside] = label
         return
 
@@ -191,4 +213,6 @@ def _place(labels: np.ndarray, case: WrittenCase, file: Path) -> None:
 def _require_shape(case: WrittenCase, file: Path, shape: tuple[int, ...]) -> None:
     if shape != case.shape:
         sizes = ["x".join(map(str, each)) for each in (shape, case.shape)]
-        raise InputError(f"{file}: has {sizes[0]} voxels, and the converted image {sizes[1]}; predict that image")
+        raise InputError(
+            f"{file}: has {sizes[0]} voxels, and the converted image {sizes[1]}; predict that image"
+        )

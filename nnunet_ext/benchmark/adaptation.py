@@ -6,15 +6,26 @@ from typing import Any
 from nnunet_ext.benchmark.suite import MadeData, Row
 
 MODEL = (
-    "-d", "{dataset}", "-c", "{configuration}", "-tr", "{trainer}", "-p", "{plans}", "-f", "{fold}",
-    "-device", "{device}",
-)  # fmt: skip
+    "-d",
+    "{dataset}",
+    "-c",
+    "{configuration}",
+    "-tr",
+    "{trainer}",
+    "-p",
+    "{plans}",
+    "-f",
+    "{fold}",
+    "-device",
+    "{device}",
+)
 
 
 def self_trained(
     name: str, first_stage: str, target: str, number: int, settings: Mapping[str, Any] | None = None
 ) -> Row:
-    """Return a row that trains on labelled data and the confident part of the first stage's predictions on the target.
+    """Return a row that trains on labelled data and the confident part of the first stage's
+    predictions on the target.
 
     Args:
         name: of the row.
@@ -24,12 +35,23 @@ def self_trained(
         settings: of the training.
     """
     criteria = ("--keep-cases", "0.5", "--keep-voxels", "0.8", "--background", "0.9")
-    command = ("nnUNetv2_ext_pseudo_label", *MODEL, "-i", target, "-o", "{number}", "--name", name, *criteria)
+    command = (
+        "nnUNetv2_ext_pseudo_label",
+        *MODEL,
+        "-i",
+        target,
+        "-o",
+        "{number}",
+        "--name",
+        name,
+        *criteria,
+    )
     return Row(name, MadeData(number, command), settings=settings or {}, first_stage=first_stage)
 
 
 def intra_domain(name: str, first_stage: str, target: str, easy: int, hard: int) -> Row:
-    """Return a row between the target's easy cases, labelled by the first stage, and its hard ones (IntraDA).
+    """Return a row between the target's easy cases, labelled by the first stage, and its hard ones
+    (IntraDA).
 
     Args:
         name: of the row.
@@ -41,4 +63,10 @@ def intra_domain(name: str, first_stage: str, target: str, easy: int, hard: int)
     numbers = ("-o", "{number}", "--hard", "{further}", "--name", name)
     command = ("nnUNetv2_ext_split_target", *MODEL, "-i", target, *numbers)
     streams = {"target_domain": ("{further}",)}
-    return Row(name, MadeData(easy, command, hard), "AdvEntTrainer", streams=streams, first_stage=first_stage)
+    return Row(
+        name,
+        MadeData(easy, command, hard),
+        "AdvEntTrainer",
+        streams=streams,
+        first_stage=first_stage,
+    )

@@ -24,8 +24,9 @@ UNLABELED = "Dataset525_CovidSemiSegUnlabeled"
 class FoldsOfSlices:
     """Writes the labelled slices in five folds, and the unlabelled ones as a data set of their own.
 
-    Data set k of ``MULTICLASS`` trains on the labelled slices without the k-th fifth. Its test set are the official
-    test slices where the download has them, else the k-th fifth. All slices become ``size`` x ``size`` pixels.
+    Data set k of ``MULTICLASS`` trains on the labelled slices without the k-th fifth. Its test set
+    are the official test slices where the download has them, else the k-th fifth. All slices become
+    ``size`` x ``size`` pixels.
     """
 
     size: int = 128
@@ -41,12 +42,16 @@ class FoldsOfSlices:
         scratch = raw / ".converted"
         labels = "ggo,consolidation"
         labelled = converted(
-            CovidSemiSeg(source, labels_wanted=labels, resize=self.size), scratch / "Dataset001_Labelled"
+            CovidSemiSeg(source, labels_wanted=labels, resize=self.size),
+            scratch / "Dataset001_Labelled",
         )
         for fold, name in enumerate(MULTICLASS):
             write_fold(labelled, raw / name, fold)
 
-        images = converted(CovidSemiSeg(source, unlabeled=True, resize=self.size), scratch / "Dataset002_Unlabelled")
+        images = converted(
+            CovidSemiSeg(source, unlabeled=True, resize=self.size),
+            scratch / "Dataset002_Unlabelled",
+        )
         write_unlabeled(images, raw / UNLABELED, self.unlabeled)
         shutil.rmtree(scratch)
 
@@ -59,7 +64,10 @@ def converted(converter: CovidSemiSeg, folder: Path) -> Path:
     """
     summary = convert(converter, folder)
     if summary.problems:
-        raise InputError(f"{summary.problems[0]} ({len(summary.problems)} slices of the download have such problems)")
+        raise InputError(
+            f"{summary.problems[0]} ({len(summary.problems)} slices of the download have such "
+            f"problems)"
+        )
     return folder
 
 
@@ -67,7 +75,8 @@ def write_fold(labelled: Path, folder: Path, fold: int) -> None:
     """Write one fold of a converted data set.
 
     Args:
-        labelled: with imagesTr and labelsTr, and imagesTs and labelsTs where the download has test slices.
+        labelled: with imagesTr and labelsTr, and imagesTs and labelsTs where the download has test
+            slices.
         folder: to write.
         fold: every fifth case, from this one on, is left out of training.
     """
@@ -84,7 +93,9 @@ def write_fold(labelled: Path, folder: Path, fold: int) -> None:
 
 
 def write_unlabeled(images: Path, folder: Path, count: int | None) -> None:
-    """Write all images of a converted data set, or so many at even steps of their order, which is by volume."""
+    """Write all images of a converted data set, or so many at even steps of their order, which is
+    by volume.
+    """
     files = sorted((images / "imagesUn").glob("*.png"))
     wanted = len(files) if count is None else min(count, len(files))
     (folder / "imagesUn").mkdir(parents=True)
@@ -99,9 +110,13 @@ def _copy_cases(source: Path, folder: Path, cases: Sequence[str], part: str, new
         target = folder / f"{kind}{new_part}"
         target.mkdir(parents=True)
         for case in cases:
-            shutil.copyfile(source / f"{kind}{part}" / f"{case}{ending}", target / f"{case}{ending}")
+            shutil.copyfile(
+                source / f"{kind}{part}" / f"{case}{ending}", target / f"{case}{ending}"
+            )
 
 
 def _write_dataset_json(source: Path, folder: Path, training_cases: int) -> None:
     content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    write_json({**content, "name": folder.name, "numTraining": training_cases}, folder / "dataset.json")
+    write_json(
+        {**content, "name": folder.name, "numTraining": training_cases}, folder / "dataset.json"
+    )

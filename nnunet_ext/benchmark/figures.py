@@ -1,4 +1,6 @@
-"""Figures of a suite: every row with its interval and seeds, and some test cases as the rows segment them."""
+"""Figures of a suite: every row with its interval and seeds, and some test cases as the rows
+segment them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 @in_default_style
 def rows_figure(suite: Suite, rows: pd.DataFrame, cases: pd.DataFrame, path: Path) -> Figure:
-    """A panel per label: each row's mean with its interval, its seeds as small dots, lines at lower and upper row.
+    """A panel per label: each row's mean with its interval, its seeds as small dots, lines at lower
+    and upper row.
 
     Args:
         suite: names metric, lower and upper row.
@@ -37,7 +40,9 @@ def rows_figure(suite: Suite, rows: pd.DataFrame, cases: pd.DataFrame, path: Pat
         chosen = rows[(rows["label"] == label) & (rows["metric"] == suite.metric)].set_index("row")
         of_label = cases[cases["label"] == label]
         for position, name in enumerate(names):
-            _draw_row(ax, position, chosen.loc[name], of_label[of_label["row"] == name], suite.metric)
+            _draw_row(
+                ax, position, chosen.loc[name], of_label[of_label["row"] == name], suite.metric
+            )
         for name in (suite.lower, suite.upper):
             if name in chosen.index:
                 ax.axvline(chosen.loc[name, "mean"], color="grey", linewidth=0.8, linestyle="--")
@@ -64,7 +69,11 @@ def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
     from nnunet_ext.evaluation.cases.counting import pair_cases
     from nnunet_ext.evaluation.cases.label_files import read_image_file, read_label_file
     from nnunet_ext.evaluation.metrics.array_measures import as_slices
-    from nnunet_ext.evaluation.report.figures import OverlayCase, largest_lesion_slice, overlay_figure
+    from nnunet_ext.evaluation.report.figures import (
+        OverlayCase,
+        largest_lesion_slice,
+        overlay_figure,
+    )
     from nnunet_ext.evaluation.report.gallery import image_files
 
     first = {run.row.name: run for run in reversed(runs)}
@@ -80,7 +89,9 @@ def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
         reference = as_slices(read_label_file(case.reference).array)
         z = largest_lesion_slice(reference)
         image = as_slices(read_image_file(images[case.name]))
-        predicted = {name: as_slices(read_label_file(file).array) for name, file in case.predictions.items()}
+        predicted = {
+            name: as_slices(read_label_file(file).array) for name, file in case.predictions.items()
+        }
         predictions = {name: array[z] for name, array in predicted.items()}
         overlays.append(OverlayCase(case.name, image[z], reference[z], predictions))
     overlay_figure(overlays, path)

@@ -1,7 +1,9 @@
-"""``python -m nnunet_ext.benchmark.measured FILE COMMAND ...``: run a console script and note its peak memory.
+"""``python -m nnunet_ext.benchmark.measured FILE COMMAND ...``: run a console script and note its
+peak memory.
 
-The command runs in this process, as it would on its own. ``FILE`` receives the peak of its resident memory and, if it
-used a GPU, of the memory that torch reserved there, in bytes; of several runs the highest.
+The command runs in this process, as it would on its own. ``FILE`` receives the peak of its resident
+memory and, if it used a GPU, of the memory that torch reserved there, in bytes; of several runs the
+highest.
 """
 
 import json

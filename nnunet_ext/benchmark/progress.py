@@ -1,4 +1,6 @@
-"""What a runner shows: a bar of runs with an estimate of the time left, and the commands as they start."""
+"""What a runner shows: a bar of runs with an estimate of the time left, and the commands as they
+start.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} runs [{elapsed},
 
 
 class Progress:
-    """A bar that moves by a run's share at every epoch; only lines where the output is no terminal."""
+    """A bar that moves by a run's share at every epoch; only lines where the output is no
+    terminal.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         from tqdm import tqdm
@@ -24,7 +28,9 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
         self._bar.close()
 
     def say(self, line: str) -> None:

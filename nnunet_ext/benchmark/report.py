@@ -61,19 +61,28 @@ def _write(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def _write_summary(path: Path, suite: Suite, rows: pd.DataFrame, tests: pd.DataFrame, failed: dict[str, str]) -> None:
+def _write_summary(
+    path: Path, suite: Suite, rows: pd.DataFrame, tests: pd.DataFrame, failed: dict[str, str]
+) -> None:
     records = {"rows": rows, "tests": tests}
     plain = {name: json.loads(table.to_json(orient="records")) for name, table in records.items()}
     write_json({"suite": suite.declared(), **plain, "missing": dict(failed)}, path)
 
 
-def _markdown(suite: Suite, place: Place, rows: pd.DataFrame, tests: pd.DataFrame, planned: Mapping[str, int]) -> str:
+def _markdown(
+    suite: Suite, place: Place, rows: pd.DataFrame, tests: pd.DataFrame, planned: Mapping[str, int]
+) -> str:
     lines = [f"# {suite.name}: {escaped(suite.title)}", ""]
     for label in rows["label"].unique():
         chosen = rows[(rows["label"] == label) & (rows["metric"] == suite.metric)]
         lines += [f"## {escaped(label)}", "", *_rows(suite, chosen, planned), ""]
         if len(tests):
-            lines += ["Differences between rows:", "", *_tests(suite, tests[tests["label"] == label]), ""]
+            lines += [
+                "Differences between rows:",
+                "",
+                *_tests(suite, tests[tests["label"] == label]),
+                "",
+            ]
     return "\n".join([*lines, "## How it was measured", "", *_settings(suite, rows, place), ""])
 
 
@@ -94,7 +103,11 @@ def _rows(suite: Suite, rows: pd.DataFrame, planned: Mapping[str, int]) -> list[
     header += ["s per step", "memory"]
     cells = []
     for row in rows.to_dict("records"):
-        seeds = str(row["seeds"]) if row["seeds"] == row["planned"] else f"**only {row['seeds']} of {row['planned']}**"
+        seeds = (
+            str(row["seeds"])
+            if row["seeds"] == row["planned"]
+            else f"**only {row['seeds']} of {row['planned']}**"
+        )
         line = [escaped(row["row"]), suite.row(row["row"]).trainer, str(row["cases"]), seeds]
         line.append(_with_interval(row, "mean", "ci", suite.metric))
         line += [_with_interval(row, "difference", "difference", suite.metric)] if has_lower else []
@@ -147,22 +160,33 @@ def _settings(suite: Suite, rows: pd.DataFrame, place: Place) -> list[str]:
     budget = ", ".join(f"{name}={value}" for name, value in suite.budget.items())
     network = f"; features {suite.features}" if suite.features else ""
     batch = f"; batch {suite.batch_size}" if suite.batch_size else ""
-    test_set = ", ".join(suite.test_sets) + (" in turn of the seeds" if len(suite.test_sets) > 1 else "")
+    test_set = ", ".join(suite.test_sets) + (
+        " in turn of the seeds" if len(suite.test_sets) > 1 else ""
+    )
     lines = [
-        f"- Budget of every row: {budget}{network}{batch}. Test set: {test_set}, profile `{suite.profile}`. "
+        f"- Budget of every row: {budget}{network}{batch}. Test set: {test_set}, profile "
+        f"`{suite.profile}`. "
         f"Device: {place.device}.",
-        f"- Intervals: bootstrap over seeds and cases, percentiles, {RESAMPLES} resamples, seed {SEED}. All rows draw "
+        f"- Intervals: bootstrap over seeds and cases, percentiles, {RESAMPLES} resamples, seed "
+        f"{SEED}. All rows draw "
         "the same cases; each draws its own seeds.",
-        "- p: paired, two-sided, after Holm's correction over the pairs of a label. Over cases: Wilcoxon on the means "
-        "over seeds. Over seeds: t-test on the means over cases; it tells whether a further training would agree.",
-        "- s per step: an epoch's time over its steps, validation batches included; median over epochs and seeds, "
-        "beside whatever else the machine did. Memory: peak of the training process without its loaders.",
+        "- p: paired, two-sided, after Holm's correction over the pairs of a label. Over cases: "
+        "Wilcoxon on the means "
+        "over seeds. Over seeds: t-test on the means over cases; it tells whether a further "
+        "training would agree.",
+        "- s per step: an epoch's time over its steps, validation batches included; median over "
+        "epochs and seeds, "
+        "beside whatever else the machine did. Memory: peak of the training process without its "
+        "loaders.",
     ]
     if suite.lower and suite.upper:
         lines.append(
-            f"- Gap closed: (row - {suite.lower}) / ({suite.upper} - {suite.lower}); empty where the interval of the "
+            f"- Gap closed: (row - {suite.lower}) / ({suite.upper} - {suite.lower}); empty where "
+            f"the interval of the "
             "gap itself holds 0."
         )
     if rows["seeds"].min() < _FEW_SEEDS:
-        lines.append(f"- Fewer than {_FEW_SEEDS} seeds: the intervals are too narrow; read them as a hint.")
+        lines.append(
+            f"- Fewer than {_FEW_SEEDS} seeds: the intervals are too narrow; read them as a hint."
+        )
     return lines

@@ -1,4 +1,6 @@
-"""The numbers of a suite as data frames: every case of every run, one line per row, and tests between rows."""
+"""The numbers of a suite as data frames: every case of every run, one line per row, and tests
+between rows.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +44,12 @@ class RowScores:
 
 
 def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Lines of ``nnUNetv2_ext_evaluate`` of all finished runs, with ``row`` and ``seed`` before them.
+    """Lines of ``nnUNetv2_ext_evaluate`` of all finished runs, with ``row`` and ``seed`` before
+    them.
 
-    The slices of a case are averaged. Where there are several labels, so are a case's labels, as one label more; all of
-    them as one foreground, and those that are undefined for a case, take no part.
+    The slices of a case are averaged. Where there are several labels, so are a case's labels, as
+    one label more; all of them as one foreground, and those that are undefined for a case, take no
+    part.
     """
     import pandas as pd
 
@@ -55,8 +59,12 @@ def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
         of_case = table.groupby(["label", "case"], sort=False).mean(numeric_only=True).reset_index()
         own_labels = of_case[of_case["label"] != FOREGROUND]
         if own_labels["label"].nunique() > 1:
-            over_labels = own_labels.groupby("case", sort=False).mean(numeric_only=True).reset_index()
-            of_case = pd.concat([of_case, over_labels.assign(label=MEAN_OVER_LABELS)], ignore_index=True)
+            over_labels = (
+                own_labels.groupby("case", sort=False).mean(numeric_only=True).reset_index()
+            )
+            of_case = pd.concat(
+                [of_case, over_labels.assign(label=MEAN_OVER_LABELS)], ignore_index=True
+            )
         of_case.insert(0, "row", run.row.name)
         of_case.insert(1, "seed", run.seed)
         tables.append(of_case)
@@ -69,7 +77,9 @@ def scores_of_rows(cases: pd.DataFrame, label: str, metric: str) -> dict[str, Ro
     names = sorted(chosen["case"].unique())
     scores = {}
     for row, lines in chosen.groupby("row", sort=False):
-        matrix = lines.pivot_table(index="seed", columns="case", values=metric, dropna=False).reindex(columns=names)
+        matrix = lines.pivot_table(
+            index="seed", columns="case", values=metric, dropna=False
+        ).reindex(columns=names)
         values = matrix.to_numpy(dtype=np.float64)
         scores[str(row)] = RowScores([int(seed) for seed in matrix.index], names, values)
     return scores
@@ -78,9 +88,10 @@ def scores_of_rows(cases: pd.DataFrame, label: str, metric: str) -> dict[str, Ro
 def rows_table(suite: Suite, cases: pd.DataFrame, planned: Mapping[str, int]) -> pd.DataFrame:
     """One line per label, metric and row.
 
-    Columns: label, metric, row, cases, seeds, planned (seeds that were asked for), mean, ci_low, ci_high; then, each
-    with its interval, ``difference`` to the suite's lower row and ``gap``, the share of the gap between the lower and
-    the upper row that is closed (0 to 1; NaN where the suite names none, or where the interval of the gap holds 0).
+    Columns: label, metric, row, cases, seeds, planned (seeds that were asked for), mean, ci_low,
+    ci_high; then, each with its interval, ``difference`` to the suite's lower row and ``gap``, the
+    share of the gap between the lower and the upper row that is closed (0 to 1; NaN where the suite
+    names none, or where the interval of the gap holds 0).
 
     Args:
         suite: names the lower and upper row.
@@ -116,9 +127,13 @@ def _numbers(suite: Suite, scores: Mapping[str, RowScores]) -> dict[str, dict[st
         line: dict[str, Any] = {"cases": defined, "seeds": len(of_row.seeds), "mean": means[row]}
         line |= _bounds("ci", drawn[row])
         if has_lower and row != lower:
-            line |= {"difference": means[row] - means[lower]} | _bounds("difference", drawn[row] - drawn[lower])
+            line |= {"difference": means[row] - means[lower]} | _bounds(
+                "difference", drawn[row] - drawn[lower]
+            )
         if has_gap and row not in (lower, upper):
-            closed = share_of_gap(np.array(means[row]), np.array(means[lower]), np.array(means[upper]))
+            closed = share_of_gap(
+                np.array(means[row]), np.array(means[lower]), np.array(means[upper])
+            )
             resampled = share_of_gap(drawn[row], drawn[lower], drawn[upper])
             line |= {"gap": float(closed)} | _bounds("gap", resampled)
         numbers[row] = line
@@ -133,9 +148,10 @@ def _bounds(name: str, values: Scores) -> dict[str, float]:
 def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Every pair of rows by label, on their common seeds.
 
-    Columns: label, metric, first, second, cases, seeds, difference with its interval over seeds and cases,
-    ``cases_p``: Wilcoxon's test over cases of the means over seeds, ``seeds_p``: t-test over seeds of the means over
-    cases, both paired and two-sided, and both again after Holm's correction over the pairs of a label.
+    Columns: label, metric, first, second, cases, seeds, difference with its interval over seeds and
+    cases, ``cases_p``: Wilcoxon's test over cases of the means over seeds, ``seeds_p``: t-test over
+    seeds of the means over cases, both paired and two-sided, and both again after Holm's correction
+    over the pairs of a label.
     """
     import pandas as pd
 
@@ -159,7 +175,13 @@ def _compared(scores: Mapping[str, RowScores], first: str, second: str) -> dict[
     a, b = (_of_seeds(scores[row], seeds) for row in (first, second))
     over_cases = compare_paired(_mean(a, 0), _mean(b, 0))
     over_seeds = compare_paired(_mean(a, 1), _mean(b, 1))
-    line = {"first": first, "second": second, "cases": over_cases.n, "seeds": len(seeds), "difference": NAN}
+    line = {
+        "first": first,
+        "second": second,
+        "cases": over_cases.n,
+        "seeds": len(seeds),
+        "difference": NAN,
+    }
     if seeds:
         drawn = resampled_means({"a": a, "b": b})
         line["difference"] = mean_score(a) - mean_score(b)
@@ -182,9 +204,9 @@ def _mean(values: Scores, axis: int) -> Scores:
 def costs_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Seconds per training step and peak memory by row: median and maximum over its seeds.
 
-    The seconds are nnU-Net's time of an epoch over its number of steps, median over epochs: they include what the epoch
-    spends on validation batches, and whatever else the machine did meanwhile. The memory is the peak of the training's
-    own process, without its loader workers.
+    The seconds are nnU-Net's time of an epoch over its number of steps, median over epochs: they
+    include what the epoch spends on validation batches, and whatever else the machine did
+    meanwhile. The memory is the peak of the training's own process, without its loader workers.
     """
     import pandas as pd
 
@@ -198,7 +220,10 @@ def step_seconds(run: Run) -> float:
     steps = int({**run.suite.budget, **run.row.settings}.get("num_iterations_per_epoch", 250))
     times = []
     for log in run.training.folder.glob("training_log_*.txt"):
-        times += [float(seconds) for seconds in EPOCH_TIME.findall(log.read_text(encoding="utf-8", errors="replace"))]
+        times += [
+            float(seconds)
+            for seconds in EPOCH_TIME.findall(log.read_text(encoding="utf-8", errors="replace"))
+        ]
     return float(np.median(times)) / steps if times else NAN
 
 

@@ -1,4 +1,6 @@
-"""One run of a suite, a row with a seed: where its files lie, how far it is, and its stock commands."""
+"""One run of a suite, a row with a seed: where its files lie, how far it is, and its stock
+commands.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,15 @@ class Place:
         return self.root / "nnUNet_results"
 
     def environment(self) -> dict[str, str]:
-        """nnU-Net's folders below this one; few worker processes on the CPU, where they compete with the training."""
+        """nnU-Net's folders below this one; few worker processes on the CPU, where they compete
+        with the training.
+        """
         folders = {name: str(self.root / name) for name in NNUNET_FOLDERS}
         environment = command_environment(**folders)
         if self.device == "cpu":
-            environment.setdefault("nnUNet_n_proc_DA", "1")  # with one worker a continued training is exact
+            environment.setdefault(
+                "nnUNet_n_proc_DA", "1"
+            )  # with one worker a continued training is exact
             environment.setdefault("nnUNet_def_n_proc", "1")
         return environment
 
@@ -106,7 +112,9 @@ class Run:
         return self.scores.is_file() if self.row.tested else self.training.trained
 
     def discard_checkpoints(self) -> None:
-        """Delete the checkpoints that no run needs any more: all but the last one of what others build on."""
+        """Delete the checkpoints that no run needs any more: all but the last one of what others
+        build on.
+        """
         is_first_stage = any(row.first_stage == self.row.name for row in self.suite.rows)
         for checkpoint in self.training.folder.glob("checkpoint_*.pth"):
             if checkpoint != self.training.checkpoint or not is_first_stage:
@@ -115,7 +123,11 @@ class Run:
     @property
     def reason(self) -> str:
         """Why there is no result."""
-        return self.failure.read_text(encoding="utf-8").strip() if self.failure.is_file() else "not run yet"
+        return (
+            self.failure.read_text(encoding="utf-8").strip()
+            if self.failure.is_file()
+            else "not run yet"
+        )
 
     @cached_property
     def first_stage(self) -> Run | None:
@@ -145,7 +157,8 @@ class Run:
         match = DATASET_NAME.fullmatch(self.dataset)
         if match is None:
             raise InputError(
-                f"suite {self.suite.name}: {self.row.name} trains on {self.dataset}, no name of a data set"
+                f"suite {self.suite.name}: {self.row.name} trains on {self.dataset}, no name of a "
+                f"data set"
             )
         return int(match[1])
 
@@ -159,9 +172,12 @@ class Run:
     def training(self) -> Training:
         """nnU-Net's training of the run."""
         model = Model(self.dataset, self.row.trainer, self.plans, self.suite.configuration)
-        return Training(model, self.suite.fold, model.folder(self.place.results) / f"fold_{self.suite.fold}")
+        return Training(
+            model, self.suite.fold, model.folder(self.place.results) / f"fold_{self.suite.fold}"
+        )
 
-    # --- stock commands ---------------------------------------------------------------------------------------------
+    # --- stock commands
+    # ---------------------------------------------------------------------------------------------
 
     def make_data(self) -> list[str]:
         """The command that makes the labelled data set from the first stage's model."""
@@ -176,14 +192,29 @@ class Run:
 
     def configure(self) -> list[str]:
         """Plans of the run's own, with its streams, settings and seed."""
-        command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", SUITE_PLANS, "-o", self.plans]
+        command = [
+            "nnUNetv2_ext_configure",
+            "-d",
+            self.dataset,
+            "-p",
+            SUITE_PLANS,
+            "-o",
+            self.plans,
+        ]
         command += ["-c", self.suite.configuration, "--reset", "--preset", self.row.preset]
         for role, datasets in self.row.streams.items():
             command += [f"--{role}", *(self._filled(dataset) for dataset in datasets)]
         if self.row.normalize:
-            command += ["--normalize", *(f"{role}={kind}" for role, kind in self.row.normalize.items())]
+            command += [
+                "--normalize",
+                *(f"{role}={kind}" for role, kind in self.row.normalize.items()),
+            ]
         settings = {**self.suite.budget, **self.row.settings, "seed": self.seed}
-        return [*command, "--set", *(f"{name}={self._filled(value)}" for name, value in settings.items())]
+        return [
+            *command,
+            "--set",
+            *(f"{name}={self._filled(value)}" for name, value in settings.items()),
+        ]
 
     def train(self) -> list[str]:
         """Start the training, or continue it."""
@@ -197,14 +228,36 @@ class Run:
         images = self.test_set / "imagesTs"
         model = self.training.model
         command = ["nnUNetv2_predict", "-i", str(images), "-o", str(folder), "-d", model.dataset]
-        command += ["-c", model.configuration, "-f", self.suite.fold, "-tr", model.trainer, "-p", model.plans]
+        command += [
+            "-c",
+            model.configuration,
+            "-f",
+            self.suite.fold,
+            "-tr",
+            model.trainer,
+            "-p",
+            model.plans,
+        ]
         return [*command, "-device", self.place.device, "-npp", "1", "-nps", "1"]
 
     def evaluate(self) -> list[str]:
         """Score the predictions as the suite's profile says."""
         reference = self.test_set / "labelsTs"
-        command = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", f"{self.row.name}={self.predictions}"]
-        return [*command, "-o", str(self.scores.parent), "--profile", self.suite.profile, "--overwrite"]
+        command = [
+            "nnUNetv2_ext_evaluate",
+            "-r",
+            str(reference),
+            "-p",
+            f"{self.row.name}={self.predictions}",
+        ]
+        return [
+            *command,
+            "-o",
+            str(self.scores.parent),
+            "--profile",
+            self.suite.profile,
+            "--overwrite",
+        ]
 
     def _filled(self, value: Any) -> str:
         text = str(value)
@@ -216,7 +269,11 @@ class Run:
         names |= {"number": self.dataset_number, "further": further}
         if self.first_stage is not None:
             training = self.first_stage.training
-            names |= {**vars(training.model), "fold": training.number, "checkpoint": training.checkpoint}
+            names |= {
+                **vars(training.model),
+                "fold": training.number,
+                "checkpoint": training.checkpoint,
+            }
         return text.format(**names)
 
 

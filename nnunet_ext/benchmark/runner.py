@@ -1,9 +1,11 @@
-"""Carry out the runs of a suite with stock commands; several processes, also on several machines, share the work.
+"""Carry out the runs of a suite with stock commands; several processes, also on several machines,
+share the work.
 
-Two locks guard a run. The runner holds ``.lock`` while it works on it, so that others choose another run. Each command
-holds ``.command.lock`` itself until it ends, so that after a kill of the runner nobody starts a second one beside the
-orphan. Both end with their process, however it is killed. What several runs share, planning and the preprocessing of
-streams, is guarded in the same way.
+Two locks guard a run. The runner holds ``.lock`` while it works on it, so that others choose
+another run. Each command holds ``.command.lock`` itself until it ends, so that after a kill of the
+runner nobody starts a second one beside the orphan. Both end with their process, however it is
+killed. What several runs share, planning and the preprocessing of streams, is guarded in the same
+way.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def prepare(suite: Suite, place: Place) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"-o {place.root}: no folder can be made there ({error.strerror})") from error
+            raise InputError(
+                f"-o {place.root}: no folder can be made there ({error.strerror})"
+            ) from error
     with held(place.root / ".lock"):
         _require_same(suite, place.root / DECLARED)
         _write_data(suite, place)
@@ -62,7 +66,9 @@ def _require_same(suite: Suite, path: Path) -> None:
         raise InputError(f"{path}: holds runs of another suite or budget; choose another -o")
     for name, row in declared["rows"].items():
         if before["rows"].get(name, row) != row:
-            raise InputError(f"{path}: row {name} was declared otherwise; rename the row, or choose another -o")
+            raise InputError(
+                f"{path}: row {name} was declared otherwise; rename the row, or choose another -o"
+            )
     write_json({**declared, "rows": {**before["rows"], **declared["rows"]}}, path)
 
 
@@ -89,7 +95,9 @@ class Runner:
         self.attempted: set[str] = set()
 
     def run_all(self, runs: Sequence[Run]) -> None:
-        """Carry out all runs, also after others failed; those that another process is at come last."""
+        """Carry out all runs, also after others failed; those that another process is at come
+        last.
+        """
         busy = [run for run in runs if not self.carry_out(run)]
         for run in busy:
             self.progress.say(f"{run.name}: waiting for another process")
@@ -159,7 +167,10 @@ class Runner:
         with held(lock):
             if (run.place.preprocessed / run.dataset / PLANNED).is_file():
                 return
-            if isinstance(run.row.trains_on, MadeData) and not (run.place.raw / run.dataset).is_dir():
+            if (
+                isinstance(run.row.trains_on, MadeData)
+                and not (run.place.raw / run.dataset).is_dir()
+            ):
                 self._execute(run, run.make_data, of_command)
             self._execute(run, run.plan, of_command)
             folder = run.place.preprocessed / run.dataset
@@ -201,7 +212,14 @@ class Runner:
             InputError: it ended with an error; gives its last line.
         """
         self.progress.say(shlex.join(words))
-        locked = [sys.executable, "-m", locked_program.__name__, str(lock), *prefix, *program(words)]
+        locked = [
+            sys.executable,
+            "-m",
+            locked_program.__name__,
+            str(lock),
+            *prefix,
+            *program(words),
+        ]
         code, last = self._follow(run, locked, words)
         if code == BUSY:
             self.progress.say(f"{run.name}: waiting for a command of a killed runner")
@@ -212,12 +230,19 @@ class Runner:
         return True
 
     def _follow(self, run: Run, command: Sequence[str], shown: Sequence[str]) -> tuple[int, str]:
-        """Exit code and last line. The output goes to the run's log, where an orphan may write on."""
+        """Exit code and last line. The output goes to the run's log, where an orphan may write
+        on.
+        """
         last = "no output"
-        with run.log.open("ab", buffering=0) as log, run.log.open(encoding="utf-8", errors="replace") as reading:
+        with (
+            run.log.open("ab", buffering=0) as log,
+            run.log.open(encoding="utf-8", errors="replace") as reading,
+        ):
             log.write(f"$ {shlex.join(shown)}\n".encode())
             reading.seek(0, os.SEEK_END)
-            with subprocess.Popen(command, stdout=log, stderr=log, env=run.place.environment()) as process:
+            with subprocess.Popen(
+                command, stdout=log, stderr=log, env=run.place.environment()
+            ) as process:
                 for line in _lines(reading, process):
                     last = line.strip() or last
                     if match := EPOCH_LINE.search(line):

@@ -13,7 +13,9 @@ Scores = npt.NDArray[np.float64]
 
 def mean_score(scores: Scores) -> float:
     """Mean over cases of a network, then over networks; cases that are undefined are left out."""
-    return float(np.nanmean(_means(scores, np.ones((1, len(scores))), np.ones((1, scores.shape[1])))))
+    return float(
+        np.nanmean(_means(scores, np.ones((1, len(scores))), np.ones((1, scores.shape[1]))))
+    )
 
 
 def resampled_means(
@@ -21,8 +23,9 @@ def resampled_means(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Draw seeds and cases with replacement, again and again, and take each row's mean.
 
-    A hierarchical bootstrap of crossed factors: all networks of a row predict the same cases. In one resample all rows
-    get the same cases, so that their differences are paired; each row draws its own seeds.
+    A hierarchical bootstrap of crossed factors: all networks of a row predict the same cases. In
+    one resample all rows get the same cases, so that their differences are paired; each row draws
+    its own seeds.
 
     Args:
         rows: scores by row; all on the same cases in the same order.
@@ -46,7 +49,9 @@ def resampled_means(
 
 
 def _means(scores: Scores, of_seeds: npt.NDArray, of_cases: npt.NDArray) -> npt.NDArray[np.float64]:
-    """Means weighted by how often each seed and case was drawn: ``(resamples, seeds)`` and ``(resamples, cases)``."""
+    """Means weighted by how often each seed and case was drawn: ``(resamples, seeds)`` and
+    ``(resamples, cases)``.
+    """
     defined = ~np.isnan(scores)
     of_network = of_cases @ np.where(defined, scores, 0).T
     counts = of_cases @ defined.T
@@ -71,7 +76,9 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 def share_of_gap(
     value: npt.NDArray[np.float64], lower: npt.NDArray[np.float64], upper: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """(value - lower) / (upper - lower): 0 is the lower row, 1 the upper one; NaN where there is no gap."""
+    """(value - lower) / (upper - lower): 0 is the lower row, 1 the upper one; NaN where there is no
+    gap.
+    """
     gap = np.asarray(upper, dtype=np.float64) - lower
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(gap == 0, np.nan, (value - lower) / gap)

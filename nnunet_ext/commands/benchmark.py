@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_benchmark``: train all rows of a suite with several seeds, and compare them in one table."""
+"""``nnUNetv2_ext_benchmark``: train all rows of a suite with several seeds, and compare them in one
+table.
+"""
 
 import argparse
 import shlex
@@ -31,7 +33,9 @@ def benchmark_entry(argv: list[str] | None = None) -> int:
 
     rows = _available(suite, [suite.row(name) for name in args.rows] if args.rows else suite.rows)
     seeds = range(args.seeds or suite.seeds)
-    runs = [Run(suite, row, seed, place) for seed in seeds for row in rows]  # all rows early, then further seeds
+    runs = [
+        Run(suite, row, seed, place) for seed in seeds for row in rows
+    ]  # all rows early, then further seeds
     missing = [run for run in runs if not run.finished]
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are finished", file=sys.stderr)
     if args.jobs:
@@ -45,19 +49,37 @@ def benchmark_entry(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_benchmark",
-        description="Generates or finds the suite's data, trains every row with every seed through stock commands, "
-        "predicts and scores the test set, and writes one table with intervals over seeds and cases. Finished runs are "
-        "skipped and interrupted ones continued: run the same command again. Several processes share the work.",
+        description="Generates or finds the suite's data, trains every row with every seed "
+        "through stock commands, "
+        "predicts and scores the test set, and writes one table with intervals over seeds and "
+        "cases. Finished runs are "
+        "skipped and interrupted ones continued: run the same command again. Several processes "
+        "share the work.",
     )
-    parser.add_argument("suite", metavar="SUITE", help="name of a suite, e.g. phantom-da, or a .py file with one")
     parser.add_argument(
-        "-o", dest="output", type=Path, required=True, metavar="FOLDER", help="everything goes there, nothing elsewhere"
+        "suite", metavar="SUITE", help="name of a suite, e.g. phantom-da, or a .py file with one"
     )
-    parser.add_argument("--seeds", type=positive, metavar="N", help="seeds 0 to N - 1; default: the suite's")
+    parser.add_argument(
+        "-o",
+        dest="output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="everything goes there, nothing elsewhere",
+    )
+    parser.add_argument(
+        "--seeds", type=positive, metavar="N", help="seeds 0 to N - 1; default: the suite's"
+    )
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows; default: all")
-    parser.add_argument("--jobs", action="store_true", help="print a command per missing run, and run nothing")
-    parser.add_argument("--run", nargs=2, metavar=("ROW", "SEED"), help="only this run, without the table")
-    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one, else cpu")
+    parser.add_argument(
+        "--jobs", action="store_true", help="print a command per missing run, and run nothing"
+    )
+    parser.add_argument(
+        "--run", nargs=2, metavar=("ROW", "SEED"), help="only this run, without the table"
+    )
+    parser.add_argument(
+        "-device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one, else cpu"
+    )
     return parser
 
 
@@ -83,7 +105,15 @@ def _available(suite: "Suite", rows: "Sequence[Row]") -> "list[Row]":
 
 def _job(suite: str, run: "Run") -> list[str]:
     suite = str(Path(suite).resolve()) if suite.endswith(".py") else suite
-    words = ["nnUNetv2_ext_benchmark", suite, "-o", str(run.place.root), "--run", run.row.name, str(run.seed)]
+    words = [
+        "nnUNetv2_ext_benchmark",
+        suite,
+        "-o",
+        str(run.place.root),
+        "--run",
+        run.row.name,
+        str(run.seed),
+    ]
     return [*words, "-device", run.place.device]
 
 
@@ -120,5 +150,8 @@ def _run_and_report(suite: "Suite", place: "Place", runs: "Sequence[Run]") -> in
     for run in failed:
         print(f"{run.name}: {run.reason}", file=sys.stderr)
     if failed:
-        raise InputError(f"{len(failed)} of {len(runs)} runs have no result; mend what they say and run the same again")
+        raise InputError(
+            f"{len(failed)} of {len(runs)} runs have no result; mend what they say and run the "
+            f"same again"
+        )
     return 0

@@ -25,31 +25,51 @@ if TYPE_CHECKING:
 LOCK = ".configure.lock"
 PLAN_AGAIN = "run nnUNetv2_plan_and_preprocess again"
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres")
-PLANS_NAME = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")  # a part of nnU-Net's folder names, which it splits at __
+PLANS_NAME = re.compile(
+    r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*"
+)  # a part of nnU-Net's folder names, which it splits at __
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_configure",
-        description="Preprocess further data sets with the labelled data set's plans and record them, with "
-        "hyperparameters, inside the plans. What is not named stays as it was; --reset starts anew.",
-        epilog="Example: nnUNetv2_ext_configure -d 120 --general 6 61 --unlabeled 121 --set num_epochs=100",
+        description="Preprocess further data sets with the labelled data set's plans and record "
+        "them, with "
+        "hyperparameters, inside the plans. What is not named stays as it was; --reset starts "
+        "anew.",
+        epilog="Example: nnUNetv2_ext_configure -d 120 --general 6 61 --unlabeled 121 --set "
+        "num_epochs=100",
     )
-    parser.add_argument("-d", required=True, metavar="ID", help="labelled data set, id or name; planned already")
+    parser.add_argument(
+        "-d", required=True, metavar="ID", help="labelled data set, id or name; planned already"
+    )
     for role, meaning in ROLES.items():
         parser.add_argument(f"--{role}", nargs="+", metavar="ID", help=meaning)
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="settings",
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="settings",
         help="hyperparameters; Trainer.NAME=VALUE holds for one trainer only",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--normalize", nargs="+", default=[], metavar="ROLE=KIND",
-        help='a stream\'s own normalization, e.g. "target_domain=window(0,80)": intensities clipped to 0 and 80 and '
+        "--normalize",
+        nargs="+",
+        default=[],
+        metavar="ROLE=KIND",
+        help='a stream\'s own normalization, e.g. "target_domain=window(0,80)": intensities '
+        "clipped to 0 and 80 and "
         "mapped to [-1, 1]; ROLE=plans goes back to that of the plans",
-    )  # fmt: skip
+    )
     parser.add_argument("--preset", choices=PRESETS, help="values as printed, as in the code")
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
-    parser.add_argument("-o", metavar="NEWPLANS", help="write plans of this name instead of changing PLANS")
+    parser.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans"
+    )
+    parser.add_argument(
+        "-o", metavar="NEWPLANS", help="write plans of this name instead of changing PLANS"
+    )
     parser.add_argument(
         "-c",
         nargs="+",
@@ -58,10 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
     parser.add_argument(
-        "--forbid-overlap", action="store_true", help="refuse a stream that shares images with the labelled data set"
+        "--forbid-overlap",
+        action="store_true",
+        help="refuse a stream that shares images with the labelled data set",
     )
     parser.add_argument("--reset", action="store_true", help="forget what was configured before")
-    parser.add_argument("--show", action="store_true", help="print what is configured and change nothing")
+    parser.add_argument(
+        "--show", action="store_true", help="print what is configured and change nothing"
+    )
     return parser
 
 
@@ -76,7 +100,9 @@ def configure_entry(argv: list[str] | None = None) -> int:
     folder = preprocessed / dataset
     plans_file = folder / f"{arguments.p}.json"
     if not plans_file.is_file():
-        raise InputError(f"{plans_file}: no such plans; run nnUNetv2_plan_and_preprocess -d {arguments.d} first")
+        raise InputError(
+            f"{plans_file}: no such plans; run nnUNetv2_plan_and_preprocess -d {arguments.d} first"
+        )
     if arguments.show:
         return _configure(arguments, dataset, folder, plans_file)
     with held(folder / LOCK):  # of another one, which writes the same streams or plans
@@ -90,7 +116,11 @@ def _configure(arguments: argparse.Namespace, dataset: str, folder: Path, plans_
 
     plans = read_plans(plans_file, PLAN_AGAIN)
     target = _target(plans, folder, arguments.o) if arguments.o else plans_file
-    before = {} if arguments.reset else read_object(target if target.is_file() else plans_file, PLAN_AGAIN)
+    before = (
+        {}
+        if arguments.reset
+        else read_object(target if target.is_file() else plans_file, PLAN_AGAIN)
+    )
     configuration = PlansEntry.from_plans(before)
     if arguments.show:
         _show(dataset, target.stem, configuration)
@@ -109,7 +139,8 @@ def _configure(arguments: argparse.Namespace, dataset: str, folder: Path, plans_
 
 
 def _target(plans: dict, folder: Path, name: str) -> Path:
-    """The file of ``-o``: new, or plans that differ from ``plans`` in nothing but name and configuration.
+    """The file of ``-o``: new, or plans that differ from ``plans`` in nothing but name and
+    configuration.
 
     Raises:
         InputError: an impossible name, or other plans of that name.
@@ -133,7 +164,9 @@ def _apply(arguments: argparse.Namespace, configuration: PlansEntry) -> None:
         given = getattr(arguments, role)
         if given:
             pairs = [entry.partition("=") for entry in given]
-            configuration.streams[role] = [dataset_name(name) + equals + labels for name, equals, labels in pairs]
+            configuration.streams[role] = [
+                dataset_name(name) + equals + labels for name, equals, labels in pairs
+            ]
     for assignment in arguments.normalize:
         _normalize(assignment, configuration)
     configuration.preset = arguments.preset or configuration.preset
@@ -154,9 +187,13 @@ def _normalize(assignment: str, configuration: PlansEntry) -> None:
 
     role, separator, kind = assignment.partition("=")
     if not separator or role not in ROLES:
-        raise InputError(f"--normalize {assignment}: write ROLE=window(LOW,HIGH), ROLE one of {', '.join(ROLES)}")
+        raise InputError(
+            f"--normalize {assignment}: write ROLE=window(LOW,HIGH), ROLE one of {', '.join(ROLES)}"
+        )
     if role not in configuration.streams:
-        raise InputError(f"--normalize {assignment}: there is no {role} stream; name its data sets with --{role}")
+        raise InputError(
+            f"--normalize {assignment}: there is no {role} stream; name its data sets with --{role}"
+        )
 
     if kind == "plans":
         configuration.normalizations.pop(role, None)
@@ -174,12 +211,19 @@ def _checked(name: str, value: str) -> Any:
         if scope not in candidates:
             raise InputError(f"unknown trainer {scope}; valid are: {', '.join(candidates)}")
         candidates = {scope: candidates[scope]}
-    hints = {key: hint for trainer in candidates.values() for key, hint in declared(trainer).items()}
+    hints = {
+        key: hint for trainer in candidates.values() for key, hint in declared(trainer).items()
+    }
     if plain not in hints:
         raise unknown(name, sorted(hints))
     parsed = parse(name, value, hints[plain])
     words = next(
-        (trainer.file_settings[plain] for trainer in candidates.values() if plain in trainer.file_settings), ()
+        (
+            trainer.file_settings[plain]
+            for trainer in candidates.values()
+            if plain in trainer.file_settings
+        ),
+        (),
     )
     if not words or parsed in words:
         return parsed
@@ -193,11 +237,14 @@ def _checked(name: str, value: str) -> Any:
 def _configurations(given: list[str] | None, manager: Any, plans_file: Path) -> list[str]:
     """The configurations to preprocess for; a cascade's second stage is none."""
     available = manager.available_configurations
-    possible = [name for name in available if manager.get_configuration(name).previous_stage_name is None]
+    possible = [
+        name for name in available if manager.get_configuration(name).previous_stage_name is None
+    ]
     wrong = [name for name in given or [] if name not in possible]
     if wrong:
         raise InputError(
-            f"{plans_file}: has no configuration {', '.join(wrong)} to train; it has {', '.join(possible)}"
+            f"{plans_file}: has no configuration {', '.join(wrong)} to train; it has "
+            f"{', '.join(possible)}"
         )
     return given or [name for name in DEFAULT_CONFIGURATIONS if name in possible]
 
@@ -211,37 +258,54 @@ def _check_streams(configuration: PlansEntry, labelled: str) -> None:
         for recorded in datasets:
             dataset, _, lesions = recorded.partition("=")
             if dataset == labelled and role == "general":
-                raise InputError(f"{dataset}: is the labelled data set itself; the general stream holds other diseases")
+                raise InputError(
+                    f"{dataset}: is the labelled data set itself; the general stream holds other "
+                    f"diseases"
+                )
             file = raw / dataset / "dataset.json"
             if not file.is_file():
-                raise InputError(f"{file}: no such file; convert the data set first (nnUNetv2_ext_convert --list)")
+                raise InputError(
+                    f"{file}: no such file; convert the data set first (nnUNetv2_ext_convert "
+                    f"--list)"
+                )
             content = read_dataset_json(file, "convert the data set again")
             channels = content["channel_names"]
             if len(channels) != len(wanted):
                 raise InputError(
-                    f"{file}: {len(channels)} channels ({', '.join(channels.values())}), but {labelled} has "
-                    f"{len(wanted)} ({', '.join(wanted.values())}); convert it with the matching --channel"
+                    f"{file}: {len(channels)} channels ({', '.join(channels.values())}), but "
+                    f"{labelled} has "
+                    f"{len(wanted)} ({', '.join(wanted.values())}); convert it with the matching "
+                    f"--channel"
                 )
-            if list(channels.values()) != list(wanted.values()) and role not in configuration.normalizations:
+            if (
+                list(channels.values()) != list(wanted.values())
+                and role not in configuration.normalizations
+            ):
                 names = " and ".join(", ".join(one.values()) for one in (channels, wanted))
                 print(
-                    f"note: {dataset} and {labelled} call their channels {names}; their intensities should look alike, "
+                    f"note: {dataset} and {labelled} call their channels {names}; their "
+                    f"intensities should look alike, "
                     f"or take --normalize {role}=..."
                 )
             _check_target(role, raw / dataset, raw / labelled, configuration)
-            foreground = [name for name in content["labels"] if name not in ("background", "ignore")]
+            foreground = [
+                name for name in content["labels"] if name not in ("background", "ignore")
+            ]
             if role == "general" and not lesions and len(foreground) > 1:
                 print(
-                    f"note: {dataset}: {', '.join(foreground)} all become lesion; if one is an organ, name the others: "
+                    f"note: {dataset}: {', '.join(foreground)} all become lesion; if one is an "
+                    f"organ, name the others: "
                     f"--general {dataset}={foreground[-1]}"
                 )
 
 
 def _check_target(role: str, folder: Path, labelled: Path, configuration: PlansEntry) -> None:
-    """A target domain has intensities of the labelled data set's unit; that its labels are ignored is said.
+    """A target domain has intensities of the labelled data set's unit; that its labels are ignored
+    is said.
 
     Raises:
-        InputError: it is the labelled data set itself, or has another unit and no normalisation of its own.
+        InputError: it is the labelled data set itself, or has another unit and no normalisation of
+            its own.
     """
     from dataset_conversion.writing.units import different_units
     from nnunet_ext.training.streams.preprocessing import ignores_labels
@@ -250,15 +314,23 @@ def _check_target(role: str, folder: Path, labelled: Path, configuration: PlansE
         return
     units = different_units(labelled, folder)
     if units and role not in configuration.normalizations:
-        raise InputError(f"{units}; convert both to one unit (--window), or take --normalize {role}=window(LOW,HIGH)")
+        raise InputError(
+            f"{units}; convert both to one unit (--window), or take --normalize "
+            f"{role}=window(LOW,HIGH)"
+        )
     if ignores_labels(role, folder) and folder == labelled:
-        raise InputError(f"{folder.name}: is the labelled data set itself and has no imagesUn; name a target data set")
+        raise InputError(
+            f"{folder.name}: is the labelled data set itself and has no imagesUn; name a target "
+            f"data set"
+        )
     if ignores_labels(role, folder):
         print(f"note: {folder.name} has no imagesUn: its imagesTr are used, its labels are ignored")
 
 
 def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> None:
-    """Images that are labelled here and in a stream there may be trained on in one and validated on in the other."""
+    """Images that are labelled here and in a stream there may be trained on in one and validated on
+    in the other.
+    """
     from dataset_conversion.writing.overlaps import shared_images, unknown_origin
 
     raw = environment_folder("nnUNet_raw")
@@ -269,7 +341,8 @@ def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> N
         unknown = unknown_origin(raw / labelled, raw / name)
         if unknown and not forbid:
             print(
-                f"note: whether {name} shares images with {labelled} is not checked, because nnUNetv2_ext_convert did "
+                f"note: whether {name} shares images with {labelled} is not checked, because "
+                f"nnUNetv2_ext_convert did "
                 f"not make {' and '.join(unknown)}; --forbid-overlap reads and compares the images"
             )
         if shared and forbid:
@@ -278,7 +351,9 @@ def _check_overlaps(configuration: PlansEntry, labelled: str, forbid: bool) -> N
             print(f"note: {shared}; what is measured on {labelled} may be too good")
 
 
-def _preprocess(configuration: PlansEntry, folder: Path, manager: Any, names: list[str], processes: int) -> None:
+def _preprocess(
+    configuration: PlansEntry, folder: Path, manager: Any, names: list[str], processes: int
+) -> None:
     from nnunet_ext.training.streams.location import Stream
     from nnunet_ext.training.streams.preprocessing import preprocess_stream
 
@@ -287,7 +362,9 @@ def _preprocess(configuration: PlansEntry, folder: Path, manager: Any, names: li
         normalization = configuration.normalizations.get(role)
         for recorded in datasets:
             for name in names:
-                stream = Stream.locate(role, recorded, folder, manager.get_configuration(name), normalization)
+                stream = Stream.locate(
+                    role, recorded, folder, manager.get_configuration(name), normalization
+                )
                 print(preprocess_stream(stream, raw / stream.dataset, manager, name, processes))
 
 
@@ -296,7 +373,10 @@ def _show(dataset: str, plans_name: str, configuration: PlansEntry) -> None:
     print(f"\n{dataset}, plans {plans_name}, preset {configuration.preset}")
     for role, datasets in configuration.streams.items():
         normalization = configuration.normalizations.get(role)
-        print(f"  {role}: {', '.join(datasets)}" + (f", normalized by {normalization}" if normalization else ""))
+        print(
+            f"  {role}: {', '.join(datasets)}"
+            + (f", normalized by {normalization}" if normalization else "")
+        )
     for name, value in configuration.settings.items():
         print(f"  {name} = {value}")
     if not configuration.streams and not configuration.settings:

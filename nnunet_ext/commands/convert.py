@@ -21,7 +21,9 @@ PROGRAM = "nnUNetv2_ext_convert"
 
 @command
 def convert_entry(argv: list[str] | None = None) -> int:
-    """Console script ``nnUNetv2_ext_convert``; 0 when every case is converted, 1 when any failed."""
+    """Console script ``nnUNetv2_ext_convert``; 0 when every case is converted, 1 when any
+    failed.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if "--verify-only" in argv:
         return _verify([argument for argument in argv if argument != "--verify-only"])
@@ -37,16 +39,26 @@ def convert_entry(argv: list[str] | None = None) -> int:
     if arguments.np < 1:
         raise InputError(f"-np {arguments.np}: needs at least one process")
     if not 0 <= arguments.part_id < arguments.num_parts:
-        raise InputError(f"--part-id {arguments.part_id}: parts are numbered 0 to {arguments.num_parts - 1}")
+        raise InputError(
+            f"--part-id {arguments.part_id}: parts are numbered 0 to {arguments.num_parts - 1}"
+        )
     raw = environment_folder("nnUNet_raw")
-    options = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(kind) if item.name != "source"}
+    options = {
+        item.name: getattr(arguments, item.name)
+        for item in dataclasses.fields(kind)
+        if item.name != "source"
+    }
     # Lists become tuples: a converter is a frozen value.
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    options = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     require_unpacked(arguments.i)  # some data sets are called after what lies in the folder
     converter = kind(arguments.i, **options)
     folder = dataset_folder(raw, arguments.d, arguments.name or converter.folder_name)
     workers = Workers(arguments.np, arguments.dask, arguments.part_id, arguments.num_parts)
-    switches = {name: getattr(arguments, name) for name in ("overwrite", "dry_run", "forbid_overlap")}
+    switches = {
+        name: getattr(arguments, name) for name in ("overwrite", "dry_run", "forbid_overlap")
+    }
     summary = convert(converter, folder, workers, **switches)
     _print_summary(summary, arguments.d, arguments.dry_run)
     return 1 if summary.problems else 0
@@ -58,20 +70,28 @@ def _without_name(argv: list[str]) -> int:
     names = ", ".join(converters())
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n       {PROGRAM} NAME -h\n       {PROGRAM} --list\n"
+        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n       {PROGRAM} NAME -h\n       "
+        f"{PROGRAM} --list\n"
         f"       {PROGRAM} --verify-only -d ID",
-        description=f"Convert a public data set, as downloaded, to nnU-Net raw data. NAME is one of: {names}.",
+        description=f"Convert a public data set, as downloaded, to nnU-Net raw data. NAME is one "
+        f"of: {names}.",
         epilog=f"Example: {PROGRAM} COVID-SemiSeg -i ~/downloads/COVID-SemiSeg -d 120",
     )
     parser.add_argument(
-        "--list", action="store_true", help="table of the data sets: name, task, licence, where to get it"
+        "--list",
+        action="store_true",
+        help="table of the data sets: name, task, licence, where to get it",
     )
-    parser.add_argument("--verify-only", action="store_true", help="check the raw data set -d, whoever made it")
+    parser.add_argument(
+        "--verify-only", action="store_true", help="check the raw data set -d, whoever made it"
+    )
     if not argv:
         parser.print_help()
         return 0
     if not parser.parse_known_args(argv)[0].list:
-        raise InputError(f"the data set's name comes first: {PROGRAM} NAME -i DOWNLOAD -d ID; names: {names}")
+        raise InputError(
+            f"the data set's name comes first: {PROGRAM} NAME -i DOWNLOAD -d ID; names: {names}"
+        )
     _print_list(list(converters().values()))
     return 0
 
@@ -81,18 +101,25 @@ def _verify(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} --verify-only", description="Check a raw data set; change nothing."
     )
-    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)  # of the data set; its folder says all
-    parser.add_argument("-d", required=True, metavar="ID", help="number or name, e.g. 120 or Dataset120_X")
+    parser.add_argument(
+        "name", nargs="?", help=argparse.SUPPRESS
+    )  # of the data set; its folder says all
+    parser.add_argument(
+        "-d", required=True, metavar="ID", help="number or name, e.g. 120 or Dataset120_X"
+    )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
     arguments = parser.parse_args(argv)
     from dataset_conversion.checking.verification import verify
 
     raw = environment_folder("nnUNet_raw")
     pattern = f"Dataset{int(arguments.d):03d}_*" if arguments.d.isdigit() else arguments.d
-    folders = [folder for folder in raw.glob("Dataset*") if folder.match(pattern) and folder.is_dir()]
+    folders = [
+        folder for folder in raw.glob("Dataset*") if folder.match(pattern) and folder.is_dir()
+    ]
     if len(folders) != 1:
         raise InputError(
-            f"{raw}: holds {len(folders)} data sets {arguments.d}; give the name of one, e.g. Dataset120_X"
+            f"{raw}: holds {len(folders)} data sets {arguments.d}; give the name of one, e.g. "
+            f"Dataset120_X"
         )
     verified = verify(folders[0], max(arguments.np, 1))
     for problem in verified.problems:
@@ -109,20 +136,38 @@ def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
         description=f"{kind.name}: {kind.task}. Licence: {kind.licence}. Download: {kind.download}",
         epilog="An interrupted conversion continues when the same command is run again.",
     )
-    parser.add_argument("-i", type=Path, required=True, metavar="DOWNLOAD", help="folder of the unpacked download")
-    parser.add_argument("-d", type=int, required=True, metavar="ID", help="data set id, 1 to 999")
-    parser.add_argument("--name", metavar="NAME", help="folder becomes Dataset<ID>_<NAME>; default: after the data set")
-    parser.add_argument("--overwrite", action="store_true", help="convert anew what this command made before")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be converted; write nothing")
     parser.add_argument(
-        "--forbid-overlap", action="store_true", help="refuse if another data set in nnUNet_raw shares images with it"
+        "-i", type=Path, required=True, metavar="DOWNLOAD", help="folder of the unpacked download"
+    )
+    parser.add_argument("-d", type=int, required=True, metavar="ID", help="data set id, 1 to 999")
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="folder becomes Dataset<ID>_<NAME>; default: after the data set",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="convert anew what this command made before"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be converted; write nothing"
+    )
+    parser.add_argument(
+        "--forbid-overlap",
+        action="store_true",
+        help="refuse if another data set in nnUNet_raw shares images with it",
     )
     _add_shape_options(parser.add_argument_group("what is converted"), kind)
     scale = parser.add_argument_group("large data sets")
     scale.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
-    scale.add_argument("--num-parts", type=int, default=1, metavar="N", help="of a job array, default 1")
-    scale.add_argument("--part-id", type=int, default=0, metavar="I", help="this job's part, 0 to N-1")
-    scale.add_argument("--dask", metavar="ADDRESS", help="Dask scheduler instead of -np, e.g. tcp://head:8786")
+    scale.add_argument(
+        "--num-parts", type=int, default=1, metavar="N", help="of a job array, default 1"
+    )
+    scale.add_argument(
+        "--part-id", type=int, default=0, metavar="I", help="this job's part, 0 to N-1"
+    )
+    scale.add_argument(
+        "--dask", metavar="ADDRESS", help="Dask scheduler instead of -np, e.g. tcp://head:8786"
+    )
     group = parser.add_argument_group(f"options of {kind.name}")
     kind.add_options(group)
     return parser
@@ -134,42 +179,70 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
     group.set_defaults(labels_wanted=kind.labels_wanted)
     if kind.chooses_labels:
         group.add_argument(
-            "--labels", dest="labels_wanted", default=kind.labels_wanted, metavar="A,B+C",
+            "--labels",
+            dest="labels_wanted",
+            default=kind.labels_wanted,
+            metavar="A,B+C",
             help=f"labels to keep, + merges, the others become background{groups}; "
             f"default: {kind.labels_wanted or 'all as published'}",
-        )  # fmt: skip
+        )
     group.add_argument(
-        "--unlabeled", action="store_true", help="the images that have no labels, or else those of training without "
+        "--unlabeled",
+        action="store_true",
+        help="the images that have no labels, or else those "
+        "of training without "
         "them, into imagesUn",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--slices", default=kind.slices, metavar="lesion|all|every:N|FIRST:LAST",
-        help="single axial slices instead of volumes: those with a label, all, every Nth, or a range counted from 0",
-    )  # fmt: skip
+        "--slices",
+        default=kind.slices,
+        metavar="lesion|all|every:N|FIRST:LAST",
+        help="single axial slices instead of volumes: those with a label, all, every Nth, or a "
+        "range counted from 0",
+    )
     group.add_argument(
-        "--window", nargs=2, type=float, metavar=("LOW", "HIGH"),
-        help="CT in HU to grey values 0..255, to go with pictures such as COVID-SemiSeg; lung window: -1250 250",
-    )  # fmt: skip
+        "--window",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="CT in HU to grey values 0..255, to go with pictures such as COVID-SemiSeg; lung "
+        "window: -1250 250",
+    )
     group.add_argument(
-        "--crop", metavar="lungs", help="CT volumes in HU: only the box around the lungs, found by threshold and "
+        "--crop",
+        metavar="lungs",
+        help="CT volumes in HU: only the box around the lungs, found "
+        "by threshold and "
         "connected components; nnUNetv2_ext_uncrop brings predictions back",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--lung-masks", type=Path, metavar="FOLDER", help="the same with your own masks CASE.nii.gz, e.g. of "
-        "TotalSegmentator",
-    )  # fmt: skip
+        "--lung-masks",
+        type=Path,
+        metavar="FOLDER",
+        help="the same with your own masks CASE.nii.gz, e.g. of TotalSegmentator",
+    )
     group.add_argument(
-        "--resize", type=int, metavar="N", help="single slices become N x N pixels, e.g. 352; nnUNetv2_ext_uncrop "
+        "--resize",
+        type=int,
+        metavar="N",
+        help="single slices become N x N pixels, e.g. 352; "
+        "nnUNetv2_ext_uncrop "
         "brings predictions back",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--split", default="", metavar="official|paper|patient:K",
-        help="write splits_final.json, which nnU-Net takes when planning: a published split, or K folds by patient",
-    )  # fmt: skip
+        "--split",
+        default="",
+        metavar="official|paper|patient:K",
+        help="write splits_final.json, which nnU-Net takes when planning: a published split, or K "
+        "folds by patient",
+    )
     group.add_argument(
-        "--patients", type=Path, metavar="CSV",
-        help="columns case,patient: whose the cases are, where the download does not say, for --split patient:K",
-    )  # fmt: skip
+        "--patients",
+        type=Path,
+        metavar="CSV",
+        help="columns case,patient: whose the cases are, where the download does not say, for "
+        "--split patient:K",
+    )
 
 
 def _print_list(kinds: list[type[Converter]]) -> None:
@@ -177,7 +250,9 @@ def _print_list(kinds: list[type[Converter]]) -> None:
     rows += [(kind.name, kind.task, kind.licence, kind.download) for kind in kinds]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
@@ -186,9 +261,12 @@ def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
     for note in summary.notes:
         print(f"note: {note}")
     if dry_run:
-        folders = ", ".join(f"{count} in images{part}" for part, count in sorted(summary.count_by_part.items()))
+        folders = ", ".join(
+            f"{count} in images{part}" for part, count in sorted(summary.count_by_part.items())
+        )
         print(
-            f"would convert {len(summary.planned)} cases ({folders or 'none'}) to {summary.folder}; nothing is written"
+            f"would convert {len(summary.planned)} cases ({folders or 'none'}) to "
+            f"{summary.folder}; nothing is written"
         )
     else:
         print(markdown(summary), end="")

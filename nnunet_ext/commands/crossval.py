@@ -50,12 +50,17 @@ class Fold(Training):
     @property
     def _validated(self) -> bool:
         try:
-            summary = read_object(self.folder / "validation" / "summary.json", "", {"metric_per_case": list})
+            summary = read_object(
+                self.folder / "validation" / "summary.json", "", {"metric_per_case": list}
+            )
             count = len(summary["metric_per_case"])
         except InputError:  # none, or cut short by a kill
             return False
-        # A validation that was repeated for its soft maps and killed left some of them, and the summary of the first.
-        maps = [path for path in (self.folder / "validation").glob("*.npz") if zipfile.is_zipfile(path)]
+        # A validation that was repeated for its soft maps and killed left some of them, and the
+        # summary of the first.
+        maps = [
+            path for path in (self.folder / "validation").glob("*.npz") if zipfile.is_zipfile(path)
+        ]
         return not self.soft_maps or len(maps) >= count
 
     def arguments(self, device: str) -> list[str]:
@@ -66,10 +71,14 @@ class Fold(Training):
 
 @command
 def crossval_entry(argv: list[str] | None = None) -> int:
-    """Run or collect all folds of a list of models with stock commands, and write their comparison."""
+    """Run or collect all folds of a list of models with stock commands, and write their
+    comparison.
+    """
     args = _parser().parse_args(argv)
     if args.output is None and not args.jobs:
-        raise InputError("-o: say where the comparison goes, or print the missing trainings with --jobs")
+        raise InputError(
+            "-o: say where the comparison goes, or print the missing trainings with --jobs"
+        )
     results = environment_folder("nnUNet_results")
     _require_measurable(args)
     models = _models(dataset_name(args.dataset), args.trainers, args.plans, args.configuration)
@@ -81,16 +90,24 @@ def crossval_entry(argv: list[str] | None = None) -> int:
     missing = [fold for fold in folds if not fold.finished]
     print(f"{len(folds) - len(missing)} of {len(folds)} folds are finished", file=sys.stderr)
     if args.jobs:
-        print("one training per line; when all have ended, run the same with -o OUT for --jobs", file=sys.stderr)
+        print(
+            "one training per line; when all have ended, run the same with -o OUT for --jobs",
+            file=sys.stderr,
+        )
         for fold in missing:
             print(shlex.join(fold.arguments(args.device)))
         return 0
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"-o {args.output}: no folder can be made there ({error.strerror}); choose another") from error
+        raise InputError(
+            f"-o {args.output}: no folder can be made there ({error.strerror}); choose another"
+        ) from error
     if problems := _train_all(missing, args.device):
-        raise InputError(f"{len(problems)} of {len(folds)} folds failed: {'; '.join(problems)}; run the same again")
+        raise InputError(
+            f"{len(problems)} of {len(folds)} folds failed: {'; '.join(problems)}; run the same "
+            f"again"
+        )
     with held(args.output / _LOCK):  # of another run that writes the same
         _compare(models, args, results)
     return 0
@@ -117,30 +134,73 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_crossval",
         parents=[measuring_options()],
-        description="Trains all folds of several trainers (and plans) with nnUNetv2_train, one after the other, "
-        "collects their validation predictions and compares them with nnUNetv2_ext_evaluate. Finished folds are "
+        description="Trains all folds of several trainers (and plans) with nnUNetv2_train, one "
+        "after the other, "
+        "collects their validation predictions and compares them with nnUNetv2_ext_evaluate. "
+        "Finished folds are "
         "skipped and interrupted ones continued: run the same command again.",
     )
-    parser.add_argument("-d", dest="dataset", required=True, metavar="DATASET", help="number or name of the data set")
-    parser.add_argument("-c", dest="configuration", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, ...")
-    parser.add_argument("-tr", dest="trainers", nargs="+", required=True, metavar="TRAINER", help="trainers to compare")
     parser.add_argument(
-        "-p", dest="plans", nargs="+", default=["nnUNetPlans"], metavar="PLANS", help="each with each trainer"
+        "-d",
+        dest="dataset",
+        required=True,
+        metavar="DATASET",
+        help="number or name of the data set",
     )
     parser.add_argument(
-        "-f", dest="folds", nargs="+", default=list("01234"), metavar="FOLD", help="folds, default 0 1 2 3 4"
+        "-c",
+        dest="configuration",
+        required=True,
+        metavar="CONFIGURATION",
+        help="2d, 3d_fullres, ...",
     )
-    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="folder for predictions and comparison")
-    parser.add_argument("--jobs", action="store_true", help="print the commands of unfinished folds, run nothing")
-    parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda")
+    parser.add_argument(
+        "-tr",
+        dest="trainers",
+        nargs="+",
+        required=True,
+        metavar="TRAINER",
+        help="trainers to compare",
+    )
+    parser.add_argument(
+        "-p",
+        dest="plans",
+        nargs="+",
+        default=["nnUNetPlans"],
+        metavar="PLANS",
+        help="each with each trainer",
+    )
+    parser.add_argument(
+        "-f",
+        dest="folds",
+        nargs="+",
+        default=list("01234"),
+        metavar="FOLD",
+        help="folds, default 0 1 2 3 4",
+    )
+    parser.add_argument(
+        "-o", dest="output", type=Path, metavar="OUT", help="folder for predictions and comparison"
+    )
+    parser.add_argument(
+        "--jobs", action="store_true", help="print the commands of unfinished folds, run nothing"
+    )
+    parser.add_argument(
+        "-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda"
+    )
     return parser
 
 
-def _models(dataset: str, trainers: Sequence[str], plans: Sequence[str], configuration: str) -> list[Model]:
+def _models(
+    dataset: str, trainers: Sequence[str], plans: Sequence[str], configuration: str
+) -> list[Model]:
     for name in (*trainers, *plans, configuration):
         if "__" in name or Path(name).name != name:
             raise InputError(f"{name}: no name of a trainer, plans or configuration")
-    models = [Model(dataset, trainer, identifier, configuration) for trainer in trainers for identifier in plans]
+    models = [
+        Model(dataset, trainer, identifier, configuration)
+        for trainer in trainers
+        for identifier in plans
+    ]
     if len(set(models)) < len(models):
         raise InputError("-tr, -p: a trainer or plans are named twice")
     return models
@@ -153,10 +213,17 @@ def _require_planned(models: Sequence[Model], folds: Sequence[str]) -> None:
         configurations = _configurations(path)
         if configurations is None:
             known = [file.stem for file in sorted(folder.glob("*.json")) if _configurations(file)]
-            others = f"there are {', '.join(known)}" if known else "run nnUNetv2_plan_and_preprocess first"
+            others = (
+                f"there are {', '.join(known)}"
+                if known
+                else "run nnUNetv2_plan_and_preprocess first"
+            )
             raise InputError(f"{path}: no readable plans; {others}")
         if model.configuration not in configurations:
-            raise InputError(f"{path}: no configuration {model.configuration}; it has {', '.join(configurations)}")
+            raise InputError(
+                f"{path}: no configuration {model.configuration}; it has "
+                f"{', '.join(configurations)}"
+            )
     splits = folder / "splits_final.json"
     if not splits.is_file():
         _require_five_cases(folder, splits)
@@ -167,13 +234,19 @@ def _require_planned(models: Sequence[Model], folds: Sequence[str]) -> None:
 
 def _require_five_cases(folder: Path, splits: Path) -> None:
     """nnU-Net divides the cases among five folds, which fewer cases do not fill."""
-    cases = sorted(path.name.partition(".")[0] for path in (folder / "gt_segmentations").glob("[!.]*"))
+    cases = sorted(
+        path.name.partition(".")[0] for path in (folder / "gt_segmentations").glob("[!.]*")
+    )
     if not 1 < len(cases) < NNUNET_FOLDS:
         return
-    one_left_out = [{"train": [case for case in cases if case != out], "val": [out]} for out in cases]
+    one_left_out = [
+        {"train": [case for case in cases if case != out], "val": [out]} for out in cases
+    ]
     raise InputError(
-        f"{folder.name}: has {len(cases)} training cases, and nnU-Net makes {NNUNET_FOLDS} folds. Convert with --split "
-        f"patient:{len(cases)}, or write {splits} with one fold per case: {json.dumps(one_left_out)}; then add "
+        f"{folder.name}: has {len(cases)} training cases, and nnU-Net makes {NNUNET_FOLDS} folds. "
+        f"Convert with --split "
+        f"patient:{len(cases)}, or write {splits} with one fold per case: "
+        f"{json.dumps(one_left_out)}; then add "
         f"-f {' '.join(map(str, range(len(cases))))}"
     )
 
@@ -190,7 +263,10 @@ def _require_trainers(names: Sequence[str]) -> None:
     for name in names:
         trainer = _trainer_class(name)
         if not getattr(trainer, "segments_target", True):
-            raise InputError(f"-tr {name}: is a first stage, which predicts no target labels to compare; leave it out")
+            raise InputError(
+                f"-tr {name}: is a first stage, which predicts no target labels to compare; leave "
+                f"it out"
+            )
 
 
 def _require_single_stages(models: Sequence[Model]) -> None:
@@ -215,7 +291,9 @@ def _trainer_class(name: str) -> type:
             found: type = recursive_find_trainer_class_by_name(name)
     except (RuntimeError, AssertionError, TypeError) as error:
         own = ", ".join(sorted(known_trainers()))
-        raise InputError(f"-tr {name}: no such trainer; there are {own}, nnUNetTrainer and its variants") from error
+        raise InputError(
+            f"-tr {name}: no such trainer; there are {own}, nnUNetTrainer and its variants"
+        ) from error
     return found
 
 
@@ -247,19 +325,26 @@ def _require_same_settings_of(model: Model, trained: Sequence[Fold]) -> None:
         now = compared(identity_now(trainer, identity, plans, model.configuration, labels), trainer)
         if found := differences(identity, now):
             raise InputError(
-                f"{fold.folder}: was trained with other settings than the plans hold: {'; '.join(found)}. Set this "
-                "back, delete the fold, or compare under plans of another name (nnUNetv2_ext_configure -o NAME)"
+                f"{fold.folder}: was trained with other settings than the plans hold: "
+                f"{'; '.join(found)}. Set this "
+                "back, delete the fold, or compare under plans of another name "
+                "(nnUNetv2_ext_configure -o NAME)"
             )
         if found := differences(first, identity):
             raise InputError(
-                f"{fold.folder}: was trained with other settings than fold {trained[0].number}: {'; '.join(found)}; "
+                f"{fold.folder}: was trained with other settings than fold {trained[0].number}: "
+                f"{'; '.join(found)}; "
                 "delete the fold that is wrong, and run the same again"
             )
 
 
-def _folds(models: Sequence[Model], numbers: Sequence[str], results: Path, soft_maps: bool) -> Iterator[Fold]:
+def _folds(
+    models: Sequence[Model], numbers: Sequence[str], results: Path, soft_maps: bool
+) -> Iterator[Fold]:
     if wrong := [number for number in numbers if not re.fullmatch("0|[1-9][0-9]*", number)]:
-        raise InputError(f"-f {wrong[0]}: no number of a fold; 'all' has no held-out cases to compare")
+        raise InputError(
+            f"-f {wrong[0]}: no number of a fold; 'all' has no held-out cases to compare"
+        )
     if len(set(numbers)) < len(numbers):
         raise InputError("-f: a fold is named twice")
     for model in models:
@@ -268,7 +353,9 @@ def _folds(models: Sequence[Model], numbers: Sequence[str], results: Path, soft_
 
 
 def _train_all(folds: Sequence[Fold], device: str) -> list[str]:
-    """Train each fold, also after others failed; those that another run is training last. What went wrong is told."""
+    """Train each fold, also after others failed; those that another run is training last. What went
+    wrong is told.
+    """
     outcomes = {}
     for number, fold in enumerate(folds, start=1):
         outcomes[fold] = _train(fold, device, f"[{number}/{len(folds)}]")
@@ -280,18 +367,25 @@ def _train_all(folds: Sequence[Fold], device: str) -> list[str]:
             outcomes[fold] = _train(fold, device, "[waited]")
     failed = {fold: outcome for fold, outcome in outcomes.items() if not fold.finished}
     reasons = {0: "no complete validation folder after the training, see its training log"}
-    return [f"{fold.folder} ({reasons.get(code, f'ended with code {code}')})" for fold, code in failed.items()]
+    return [
+        f"{fold.folder} ({reasons.get(code, f'ended with code {code}')})"
+        for fold, code in failed.items()
+    ]
 
 
 def _train(fold: Fold, device: str, progress: str) -> int:
-    """Exit code of the training, `BUSY` where another run is at it; 0 also if another run has finished it."""
+    """Exit code of the training, `BUSY` where another run is at it; 0 also if another run has
+    finished it.
+    """
     if fold.finished:
         return 0
     fold.folder.mkdir(parents=True, exist_ok=True)
     arguments = fold.arguments(device)
     print(f"{progress} {shlex.join(arguments)}", flush=True)
     locked = [sys.executable, "-m", locked_program.__name__, str(fold.lock)]
-    code = subprocess.run([*locked, *program(arguments)], check=False, env=command_environment()).returncode
+    code = subprocess.run(
+        [*locked, *program(arguments)], check=False, env=command_environment()
+    ).returncode
     if code == BUSY:
         print(f"{fold.folder}: another run is training it", flush=True)
     elif code:
@@ -300,42 +394,64 @@ def _train(fold: Fold, device: str, progress: str) -> int:
 
 
 def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -> None:
-    """Merge each model's validation predictions with the stock command, then evaluate all of them."""
-    named = {_name(model, args): args.output / "predictions" / _name(model, args) for model in models}
+    """Merge each model's validation predictions with the stock command, then evaluate all of
+    them.
+    """
+    named = {
+        _name(model, args): args.output / "predictions" / _name(model, args) for model in models
+    }
     for model, folder in zip(models, named.values(), strict=True):
         _merge(model, args, results, folder)
     preprocessed = environment_folder("nnUNet_preprocessed") / models[0].dataset
     _require_all_held_out(preprocessed, args.folds, named.values())
     reference = preprocessed / "gt_segmentations"
     conversion = environment_folder("nnUNet_raw") / models[0].dataset / "conversion.csv"
-    measured = {"reference": reference, "predictions": [f"{name}={folder}" for name, folder in named.items()]}
+    measured = {
+        "reference": reference,
+        "predictions": [f"{name}={folder}" for name, folder in named.items()],
+    }
     written = {"output": args.output / "comparison", "overwrite": True, "chill": True}
     evaluate(argparse.Namespace(**{**vars(args), **measured, **written}), conversion)
 
 
-def _require_all_held_out(preprocessed: Path, folds: Sequence[str], predictions: Iterable[Path]) -> None:
-    """Every case that a fold holds out is predicted: the evaluation takes a lost one for one of another fold."""
+def _require_all_held_out(
+    preprocessed: Path, folds: Sequence[str], predictions: Iterable[Path]
+) -> None:
+    """Every case that a fold holds out is predicted: the evaluation takes a lost one for one of
+    another fold.
+    """
     splits = read_folds(preprocessed / "splits_final.json", MEND_FOLDS)
-    ending = read_dataset_json(preprocessed / "dataset.json", "run nnUNetv2_plan_and_preprocess again")["file_ending"]
+    ending = read_dataset_json(
+        preprocessed / "dataset.json", "run nnUNetv2_plan_and_preprocess again"
+    )["file_ending"]
     held_out = sorted(f"{case}{ending}" for number in folds for case in splits[int(number)]["val"])
     for folder in predictions:
         if lost := [name for name in held_out if not (folder / name).is_file()]:
             raise InputError(
-                f"{folder}: lacks {lost[0]} (and {len(lost) - 1} more); validate its fold again with --val"
+                f"{folder}: lacks {lost[0]} (and {len(lost) - 1} more); validate its fold again "
+                f"with --val"
             )
 
 
 def _merge(model: Model, args: argparse.Namespace, results: Path, folder: Path) -> None:
     """Copy the folds' predictions to one folder, which replaces that of an earlier run."""
     if folder.exists() and not (folder / "summary.json").is_file():
-        raise InputError(f"{folder}: exists, but holds no merged predictions; move it away or choose another -o")
-    unfinished, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "replaced"))
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run; the stock command refuses a folder that exists
+        raise InputError(
+            f"{folder}: exists, but holds no merged predictions; move it away or choose another -o"
+        )
+    unfinished, replaced = (
+        folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "replaced")
+    )
+    shutil.rmtree(
+        unfinished, ignore_errors=True
+    )  # of a killed run; the stock command refuses a folder that exists
     shutil.rmtree(replaced, ignore_errors=True)
     merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
     merge += ["-tr", model.trainer, "-p", model.plans, "-f", *args.folds, "-o", str(unfinished)]
     if code := subprocess.run(program(merge), check=False, env=command_environment()).returncode:
-        raise InputError(f"{shlex.join(merge)}: ended with code {code}; mend what it says and run the same again")
+        raise InputError(
+            f"{shlex.join(merge)}: ended with code {code}; mend what it says and run the same again"
+        )
     if "infnet" in args.profile:
         _link_soft_maps(model.folder(results), args.folds, unfinished)
     if folder.exists():

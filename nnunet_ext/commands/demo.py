@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_demo``: the whole path on generated data, through the same commands a user runs."""
+"""``nnUNetv2_ext_demo``: the whole path on generated data, through the same commands a user
+runs.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,22 @@ def demo_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_demo``."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_demo",
-        description="Generate miniature chest CT in the original download layouts, convert, plan, configure, train "
-        "plain nnU-Net and RelationDrivenTrainer on the same budget, predict, evaluate and draw; about 8 minutes on "
+        description="Generate miniature chest CT in the original download layouts, convert, plan, "
+        "configure, train "
+        "plain nnU-Net and RelationDrivenTrainer on the same budget, predict, evaluate and draw; "
+        "about 8 minutes on "
         "two CPU cores. Run again after an interruption: it goes on where it was.",
     )
-    parser.add_argument("-o", default="nnunet_ext_demo", metavar="FOLDER", help="default: ./nnunet_ext_demo")
+    parser.add_argument(
+        "-o", default="nnunet_ext_demo", metavar="FOLDER", help="default: ./nnunet_ext_demo"
+    )
     parser.add_argument("-device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     parser.add_argument(
-        "--hospital", action="store_true",
-        help="instead: train on generated chest CT with nodules, and predict a generated hospital export (DICOM)",
-    )  # fmt: skip
+        "--hospital",
+        action="store_true",
+        help="instead: train on generated chest CT with nodules, and predict a generated hospital "
+        "export (DICOM)",
+    )
     arguments = parser.parse_args(argv)
     root, device = Path(arguments.o).resolve(), arguments.device or _device()
     if arguments.hospital:
@@ -58,7 +66,9 @@ def _device() -> str:
 
 @dataclass
 class Demo:
-    """Runs the steps below ``root``, each a stock or plugin command whose output goes to ``root/logs``."""
+    """Runs the steps below ``root``, each a stock or plugin command whose output goes to
+    ``root/logs``.
+    """
 
     root: Path
     device: str
@@ -81,7 +91,10 @@ class Demo:
             self.predict(trainer)
         self.report()
         assert self.done == self.steps
-        print(f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. Look at:")
+        print(
+            f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. "
+            f"Look at:"
+        )
         for file in sorted((self.root / "report").iterdir()):
             print(f"  {file}")
 
@@ -93,7 +106,10 @@ class Demo:
     def generate(self) -> None:
         """Miniatures of two downloads."""
         downloads = self.root / "downloads"
-        self.announce("generate chest CT with infections (COVID-SemiSeg's layout) and with nodules (MSD's layout)")
+        self.announce(
+            "generate chest CT with infections (COVID-SemiSeg's layout) and with nodules (MSD's "
+            "layout)"
+        )
         if (downloads / "generated").exists():
             return
         from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
@@ -104,23 +120,52 @@ class Demo:
 
     def prepare(self) -> None:
         """From the downloads to configured plans."""
-        covid, lung = (str(self.root / "downloads" / name) for name in ("COVID-SemiSeg", "Task06_Lung"))
+        covid, lung = (
+            str(self.root / "downloads" / name) for name in ("COVID-SemiSeg", "Task06_Lung")
+        )
         self.call("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", INFECTION)
         self.call(
-            "nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", UNLABELED, "--unlabeled", "--name", "Unlabeled"
-        )  # fmt: skip
-        self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES, "--window", "-1150", "250")
-        planned = self.root / "nnUNet_preprocessed" / "planned"  # made when all cases are preprocessed
+            "nnUNetv2_ext_convert",
+            "COVID-SemiSeg",
+            "-i",
+            covid,
+            "-d",
+            UNLABELED,
+            "--unlabeled",
+            "--name",
+            "Unlabeled",
+        )
         self.call(
-            "nnUNetv2_plan_and_preprocess", "-d", INFECTION, "-c", "2d", "--verify_dataset_integrity",
+            "nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES, "--window", "-1150", "250"
+        )
+        planned = (
+            self.root / "nnUNet_preprocessed" / "planned"
+        )  # made when all cases are preprocessed
+        self.call(
+            "nnUNetv2_plan_and_preprocess",
+            "-d",
+            INFECTION,
+            "-c",
+            "2d",
+            "--verify_dataset_integrity",
             skip=planned.exists(),
-        )  # fmt: skip
+        )
         planned.touch()
         self.call(
-            "nnUNetv2_ext_configure", "-d", INFECTION, "--general", NODULES, "--unlabeled", UNLABELED, "--set",
-            f"num_epochs={EPOCHS}", f"num_iterations_per_epoch={ITERATIONS}", "num_val_iterations_per_epoch=5",
-            "save_every=2", f"{PRETRAIN}.num_epochs={PRETRAIN_EPOCHS}",
-        )  # fmt: skip
+            "nnUNetv2_ext_configure",
+            "-d",
+            INFECTION,
+            "--general",
+            NODULES,
+            "--unlabeled",
+            UNLABELED,
+            "--set",
+            f"num_epochs={EPOCHS}",
+            f"num_iterations_per_epoch={ITERATIONS}",
+            "num_val_iterations_per_epoch=5",
+            "save_every=2",
+            f"{PRETRAIN}.num_epochs={PRETRAIN_EPOCHS}",
+        )
 
     def train(self, trainer: str, fold: str) -> None:
         """One training; continues an interrupted one."""
@@ -135,9 +180,26 @@ class Demo:
         """Predict the held-out slices of the official test set."""
         images = str(self.dataset(self.root / "nnUNet_raw") / "imagesTs")
         self.call(
-            "nnUNetv2_predict", "-i", images, "-o", str(self.predictions(trainer)), "-d", INFECTION, "-c", "2d",
-            "-f", "0", "-tr", trainer, "-device", self.device, "-npp", "1", "-nps", "1",
-        )  # fmt: skip
+            "nnUNetv2_predict",
+            "-i",
+            images,
+            "-o",
+            str(self.predictions(trainer)),
+            "-d",
+            INFECTION,
+            "-c",
+            "2d",
+            "-f",
+            "0",
+            "-tr",
+            trainer,
+            "-device",
+            self.device,
+            "-npp",
+            "1",
+            "-nps",
+            "1",
+        )
 
     def report(self) -> None:
         """Table and figures in ``root/report``."""
@@ -146,7 +208,16 @@ class Demo:
         reference = self.dataset(self.root / "nnUNet_raw") / "labelsTs"
         methods = {"plain": self.predictions(PLAIN), "relation-driven": self.predictions(RELATION)}
         named = [f"{name}={folder}" for name, folder in methods.items()]
-        self.call("nnUNetv2_ext_evaluate", "-r", str(reference), "-p", *named, "-o", str(report), "--overwrite")
+        self.call(
+            "nnUNetv2_ext_evaluate",
+            "-r",
+            str(reference),
+            "-p",
+            *named,
+            "-o",
+            str(report),
+            "--overwrite",
+        )
         self.announce("draw overlays, relation matrices and training curves")
         draw_overlays(reference, methods, report / "overlays.png")
         fold = self.results(RELATION) / "fold_0"
@@ -154,7 +225,8 @@ class Demo:
             shutil.copyfile(fold / figure, report / figure)
         print("\n" + (report / "summary.md").read_text())
 
-    # --- how a step runs --------------------------------------------------------------------------------------------
+    # --- how a step runs
+    # --------------------------------------------------------------------------------------------
 
     def announce(self, what: str) -> None:
         """Count the step and say what it does."""
@@ -172,10 +244,16 @@ class Demo:
         if skip:
             return
         log = self.root / "logs" / f"{self.done:02}_{name}.log"
-        with log.open("w") as file, subprocess.Popen(
-            [console_script(name), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=self.environment(),
-        ) as process:  # fmt: skip
+        with (
+            log.open("w") as file,
+            subprocess.Popen(
+                [console_script(name), *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=self.environment(),
+            ) as process,
+        ):
             assert process.stdout is not None
             self.follow(process.stdout, file, epochs)
         if process.returncode != 0:
@@ -196,10 +274,14 @@ class Demo:
 
     def environment(self) -> dict[str, str]:
         """nnU-Net's folders below the demo's, two worker processes."""
-        folders = {name: str(self.root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+        folders = {
+            name: str(self.root / name)
+            for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        }
         return command_environment(**folders, nnUNet_def_n_proc="2", nnUNet_n_proc_DA="2")
 
-    # --- where things lie -------------------------------------------------------------------------------------------
+    # --- where things lie
+    # -------------------------------------------------------------------------------------------
 
     @staticmethod
     def dataset(folder: Path) -> Path:
@@ -232,27 +314,45 @@ class HospitalDemo(Demo):
         self.generate()
         lung = str(self.root / "downloads" / "Task06_Lung")
         self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
-        self.call("nnUNetv2_plan_and_preprocess", "-d", NODULES, "-c", "2d", "--verify_dataset_integrity")
         self.call(
-            "nnUNetv2_ext_configure", "-d", NODULES, "--set", f"num_epochs={HOSPITAL_EPOCHS}",
-            f"num_iterations_per_epoch={HOSPITAL_ITERATIONS}", "num_val_iterations_per_epoch=2", "save_every=2",
+            "nnUNetv2_plan_and_preprocess", "-d", NODULES, "-c", "2d", "--verify_dataset_integrity"
+        )
+        self.call(
+            "nnUNetv2_ext_configure",
+            "-d",
+            NODULES,
+            "--set",
+            f"num_epochs={HOSPITAL_EPOCHS}",
+            f"num_iterations_per_epoch={HOSPITAL_ITERATIONS}",
+            "num_val_iterations_per_epoch=2",
+            "save_every=2",
             "oversample_foreground_percent=1",  # few slices show a nodule
-        )  # fmt: skip
-        finished = next(self.root.glob(f"nnUNet_results/*/{PLAIN}__*__2d/fold_0/checkpoint_final.pth"), None)
+        )
+        finished = next(
+            self.root.glob(f"nnUNet_results/*/{PLAIN}__*__2d/fold_0/checkpoint_final.pth"), None
+        )
         training = (NODULES, "2d", "0", "-tr", PLAIN, "-device", self.device)
         self.call("nnUNetv2_train", *training, skip=finished is not None, epochs=HOSPITAL_EPOCHS)
 
         model = ("-d", NODULES, "-c", "2d", "-tr", PLAIN, "-f", "0")
         options = ("-device", self.device, "--rules", "chest", "--orientation", "RAS", "--nifti")
-        self.call("nnUNetv2_ext_predict_dicom", "-i", str(export), "-o", str(results), *model, *options)
+        self.call(
+            "nnUNetv2_ext_predict_dicom", "-i", str(export), "-o", str(results), *model, *options
+        )
         self.announce("results: DICOM SEG, structured report, captures with the volumes burnt in")
-        print(f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. Look at:")
+        print(
+            f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. "
+            f"Look at:"
+        )
         for file in sorted(results.glob("case-*/*")):
             print(f"  {file}")
 
     def generate(self) -> None:
         """Miniature of a download for training, and an export of one patient."""
-        self.announce("generate chest CT with nodules: MSD's layout for training, a hospital's export in DICOM")
+        self.announce(
+            "generate chest CT with nodules: MSD's layout for training, a hospital's export in "
+            "DICOM"
+        )
         if (self.root / "downloads" / "generated").exists():
             return
         from dataset_conversion.phantoms.dicom_downloads import write_export
@@ -263,7 +363,9 @@ class HospitalDemo(Demo):
         (self.root / "downloads" / "generated").touch()
 
 
-def draw_overlays(reference: Path, methods: dict[str, Path], figure: Path, cases: int = 4) -> Figure:
+def draw_overlays(
+    reference: Path, methods: dict[str, Path], figure: Path, cases: int = 4
+) -> Figure:
     """Draw some test slices with the methods' hits and errors, spread evenly over the set."""
     import numpy as np
     from PIL import Image

@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_dicom_to_nnunet``: series of a hospital's export as input of ``nnUNetv2_predict``."""
+"""``nnUNetv2_ext_dicom_to_nnunet``: series of a hospital's export as input of
+``nnUNetv2_predict``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from nnunet_ext.hospital import options
 
 @command
 def dicom_to_nnunet_entry(argv: list[str] | None = None) -> int:
-    """Console script ``nnUNetv2_ext_dicom_to_nnunet``; 0 if all went well, 3 if some series or cases failed."""
+    """Console script ``nnUNetv2_ext_dicom_to_nnunet``; 0 if all went well, 3 if some series or
+    cases failed.
+    """
     arguments = _parser().parse_args(argv)
     with options.without_library_remarks():
         return _write(arguments)
@@ -31,7 +35,9 @@ def _write(arguments: argparse.Namespace) -> int:
     if arguments.m or arguments.d:
         with (
             tempfile.TemporaryDirectory() as temporary,
-            opened_model(arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)) as model,
+            opened_model(
+                arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)
+            ) as model,
         ):
             channels, ending = model.channel_names, model.file_ending
     selection, found = options.survey_of(arguments, channels)
@@ -44,21 +50,33 @@ def _write(arguments: argparse.Namespace) -> int:
     options.require_output(arguments.o, arguments.i)
     names = options.names_file(arguments.names, arguments.o)
     note_names({case.name: case.identifiers for case in found.cases}, names)
-    done = write_inputs(found.cases, arguments.o, ending, arguments.orientation, keep_names=arguments.keep_names)
-    write_manifest(arguments.o / FILE_NAME, selection.rules, ending, done.finished, found, done.failed)
-    print(f"{len(done.finished)} of {len(found.cases)} cases written; what their names stand for is noted in {names}")
+    done = write_inputs(
+        found.cases, arguments.o, ending, arguments.orientation, keep_names=arguments.keep_names
+    )
+    write_manifest(
+        arguments.o / FILE_NAME, selection.rules, ending, done.finished, found, done.failed
+    )
+    print(
+        f"{len(done.finished)} of {len(found.cases)} cases written; what their names stand for is "
+        f"noted in {names}"
+    )
     return exit_code(found.cases, done, found.failures)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_dicom_to_nnunet",
-        description="Choose series of a DICOM export, and write them as input of nnUNetv2_predict with a manifest "
+        description="Choose series of a DICOM export, and write them as input of nnUNetv2_predict "
+        "with a manifest "
         "that leads back to the slices. Names are keyed hashes; nothing of the patient is written.",
         epilog="Exit code: 0 all series written, 3 some failed, 1 none.",
     )
-    parser.add_argument("-i", type=Path, required=True, metavar="EXPORT", help="folder of DICOM files, of any depth")
-    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where images and manifest.json go")
+    parser.add_argument(
+        "-i", type=Path, required=True, metavar="EXPORT", help="folder of DICOM files, of any depth"
+    )
+    parser.add_argument(
+        "-o", type=Path, required=True, metavar="FOLDER", help="where images and manifest.json go"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the table of series and stop")
     options.add_model(parser)
     options.add_series(parser)

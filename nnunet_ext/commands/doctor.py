@@ -21,11 +21,19 @@ from nnunet_ext.discovery import OPT_OUT_VARIABLE, SEARCH_VARIABLE, TRAINER_FOLD
 from nnunet_ext.errors import InputError
 
 DISTRIBUTION = "nnunetv2-ext"
-PACKAGES = (DISTRIBUTION, "nnunetv2", "torch", "batchgenerators", "dynamic-network-architectures", "acvl-utils")
+PACKAGES = (
+    DISTRIBUTION,
+    "nnunetv2",
+    "torch",
+    "batchgenerators",
+    "dynamic-network-architectures",
+    "acvl-utils",
+)
 FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 STARTUP_FILE = Path(nnunet_ext.__file__).parent / "nnunet_ext.pth"
 
-# Runs in a fresh interpreter, as nnU-Net's own commands do: prints one JSON line after nnU-Net's search messages.
+# Runs in a fresh interpreter, as nnU-Net's own commands do: prints one JSON line after nnU-Net's
+# search messages.
 RESOLVE = """
 import json, pickle, sys
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
@@ -36,7 +44,8 @@ for name in sys.argv[1:]:
         pickle.dumps(trainer)
         found[name] = ["ok", trainer.__module__]
     except Exception as error:
-        found[name] = ["failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"]
+        first = (str(error).splitlines() or [""])[0]
+        found[name] = ["failed", f"{type(error).__name__}: {first[:160]}"]
 print(json.dumps(found))
 """
 
@@ -54,12 +63,15 @@ def doctor_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_doctor``."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_doctor",
-        description="Print versions, folders and where each trainer is found; for each problem, what mends it.",
+        description="Print versions, folders and where each trainer is found; for each problem, "
+        "what mends it.",
     )
     parser.add_argument(
-        "--enable", action="store_true",
-        help="let nnU-Net find the trainers after an editable install (pip install -e), which brings no start-up file",
-    )  # fmt: skip
+        "--enable",
+        action="store_true",
+        help="let nnU-Net find the trainers after an editable install (pip install -e), which "
+        "brings no start-up file",
+    )
     if parser.parse_args(argv).enable:
         print(f"wrote {enable()}; pip uninstall {DISTRIBUTION} removes it")
         return 0
@@ -85,9 +97,13 @@ def enable() -> Path:
             if record.name == "RECORD" and f"{target.name},," not in record.read_text():
                 record.write_text(record.read_text() + f"{target.name},,\n")
     except importlib.metadata.PackageNotFoundError as error:
-        raise InputError(f"{DISTRIBUTION} is not installed in {sys.prefix}; run pip install -e . there") from error
+        raise InputError(
+            f"{DISTRIBUTION} is not installed in {sys.prefix}; run pip install -e . there"
+        ) from error
     except OSError as error:
-        raise InputError(f"{target}: {error.strerror}; install into a virtual environment of your own") from error
+        raise InputError(
+            f"{target}: {error.strerror}; install into a virtual environment of your own"
+        ) from error
     return target
 
 
@@ -104,9 +120,14 @@ def _report_packages() -> Iterator[Problem]:
     if nnunet is not None and nnunet.submodule_search_locations:
         print(f"nnunetv2 from {next(iter(nnunet.submodule_search_locations))}")
     supported = _supported("nnunetv2")
-    if supported and nnunet is not None and not _satisfies(importlib.metadata.version("nnunetv2"), supported):
+    if (
+        supported
+        and nnunet is not None
+        and not _satisfies(importlib.metadata.version("nnunetv2"), supported)
+    ):
         yield Problem(
-            f"nnunetv2 {importlib.metadata.version('nnunetv2')} is not tested with this version; it needs {supported}",
+            f"nnunetv2 {importlib.metadata.version('nnunetv2')} is not tested with this version; "
+            f"it needs {supported}",
             f"{sys.executable} -m pip install 'nnunetv2{supported}'",
         )
 
@@ -119,7 +140,9 @@ def _supported(name: str) -> str:
         requirements = map(Requirement, importlib.metadata.requires(DISTRIBUTION) or [])
     except importlib.metadata.PackageNotFoundError:
         return ""
-    return next((str(requirement.specifier) for requirement in requirements if requirement.name == name), "")
+    return next(
+        (str(requirement.specifier) for requirement in requirements if requirement.name == name), ""
+    )
 
 
 def _satisfies(version: str, specifier: str) -> bool:
@@ -137,26 +160,39 @@ def _report_folders() -> Iterator[Problem]:
         elif not Path(value).is_dir():
             yield Problem(f"{variable}: {value} is no folder", f"mkdir -p {value}")
         elif not os.access(value, os.W_OK):
-            yield Problem(f"{variable}: {value} cannot be written", f"chmod u+w {value}, or export another folder")
+            yield Problem(
+                f"{variable}: {value} cannot be written",
+                f"chmod u+w {value}, or export another folder",
+            )
 
 
 def _report_trainers() -> Iterator[Problem]:
-    folders = [folder for folder in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if folder.strip()]
+    folders = [
+        folder for folder in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if folder.strip()
+    ]
     print(f"{SEARCH_VARIABLE}={os.pathsep.join(folders)}")
     for folder in folders:
         if not Path(folder).is_dir():
-            yield Problem(f"{SEARCH_VARIABLE}: {folder} is no folder, nnU-Net skips it", f"unset {SEARCH_VARIABLE}")
+            yield Problem(
+                f"{SEARCH_VARIABLE}: {folder} is no folder, nnU-Net skips it",
+                f"unset {SEARCH_VARIABLE}",
+            )
         elif (Path(folder) / "setup.py").is_file():
             yield Problem(
-                f"{SEARCH_VARIABLE}: {folder} holds a setup.py, and nnU-Net imports every module of the folder",
+                f"{SEARCH_VARIABLE}: {folder} holds a setup.py, and nnU-Net imports every module "
+                f"of the folder",
                 f"export {SEARCH_VARIABLE}=the folder that holds only your trainers",
             )
     if TRAINER_FOLDER not in folders:
         mend = f"unset {OPT_OUT_VARIABLE}" if is_disabled() else "nnUNetv2_ext_doctor --enable"
-        yield Problem(f"nnU-Net does not find our trainers: {SEARCH_VARIABLE} lacks {TRAINER_FOLDER}", mend)
+        yield Problem(
+            f"nnU-Net does not find our trainers: {SEARCH_VARIABLE} lacks {TRAINER_FOLDER}", mend
+        )
         return
     names = trainer_names()
-    run = subprocess.run([sys.executable, "-c", RESOLVE, *names], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", RESOLVE, *names], capture_output=True, text=True, check=False
+    )
     if run.returncode != 0:
         reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
         mend = f"{sys.executable} -m pip install 'nnunetv2{_supported('nnunetv2')}'"
@@ -167,7 +203,9 @@ def _report_trainers() -> Iterator[Problem]:
         if state != "ok":
             yield Problem(f"{name} is not found: {where}", _trainer_advice(where))
         elif not where.startswith("nnunet_ext."):
-            yield Problem(f"{name} comes from {where}, not from nnunet_ext", f"unset {SEARCH_VARIABLE}")
+            yield Problem(
+                f"{name} comes from {where}, not from nnunet_ext", f"unset {SEARCH_VARIABLE}"
+            )
 
 
 def trainer_names() -> list[str]:
@@ -175,11 +213,16 @@ def trainer_names() -> list[str]:
     import ast
 
     (module,) = Path(TRAINER_FOLDER).glob("*.py")
-    imports = [node for node in ast.parse(module.read_text()).body if isinstance(node, ast.ImportFrom)]
+    imports = [
+        node for node in ast.parse(module.read_text()).body if isinstance(node, ast.ImportFrom)
+    ]
     return [alias.name for node in imports for alias in node.names]
 
 
 def _trainer_advice(error: str) -> str:
     if "torchvision" in error:
-        return "install torch and torchvision of one build: pip install --force-reinstall torch torchvision"
+        return (
+            "install torch and torchvision of one build: pip install --force-reinstall torch "
+            "torchvision"
+        )
     return f"{sys.executable} -m pip install --force-reinstall --no-deps .   (in the clone)"

@@ -12,7 +12,8 @@ from nnunet_ext.printable import PrintableStream
 
 
 def command(entry: Callable[[list[str] | None], int]) -> Callable[..., None]:
-    """Turn ``entry(argv) -> exit code`` into a console script: wrong input is one line on stderr and exit code 1.
+    """Turn ``entry(argv) -> exit code`` into a console script: wrong input is one line on stderr
+    and exit code 1.
 
     Names and header texts may hold anything; what they print never steers the terminal.
     """
@@ -28,7 +29,9 @@ def command(entry: Callable[[list[str] | None], int]) -> Callable[..., None]:
     return run
 
 
-def _exit_code(entry: Callable[[list[str] | None], int], argv: list[str] | None, program: str) -> int:
+def _exit_code(
+    entry: Callable[[list[str] | None], int], argv: list[str] | None, program: str
+) -> int:
     try:
         code = entry(argv)
         sys.stdout.flush()
@@ -40,10 +43,15 @@ def _exit_code(entry: Callable[[list[str] | None], int], argv: list[str] | None,
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has seen enough: `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # for Python's own flush at exit
         return 141  # as a shell reports it
     except MemoryError:
-        print(f"{program}: error: not enough memory; give it more, or fewer processes (-np 1)", file=sys.stderr)
+        print(
+            f"{program}: error: not enough memory; give it more, or fewer processes (-np 1)",
+            file=sys.stderr,
+        )
         return 1
     except RuntimeError as error:
         if not str(error).startswith("Symlink loop"):
@@ -53,6 +61,7 @@ def _exit_code(entry: Callable[[list[str] | None], int], argv: list[str] | None,
     except OSError as error:
         if error.filename is None:
             raise
-        # A place that nobody looked at before: no rights, a name that is too long, links in a circle.
+        # A place that nobody looked at before: no rights, a name that is too long, links in a
+        # circle.
         print(f"{program}: error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
         return 1

@@ -62,7 +62,11 @@ def evaluate(args: argparse.Namespace, conversion: Path | None = None) -> None:
     declared = _declared_labels(args.labels, args.reference, methods)
     cases, notes = pair_cases(args.reference, methods, allow_missing=args.chill)
     images = _images(args.images, cases)
-    patients = patients_of(cases, args.patients, conversion) if any(p.per_patient for p in profiles) else {}
+    patients = (
+        patients_of(cases, args.patients, conversion)
+        if any(p.per_patient for p in profiles)
+        else {}
+    )
     comparisons, labels, further = _compared(profiles, declared, methods, cases, args.processes)
     if labels.ignore is not None:
         notes.append(f"Voxels with the reference value {labels.ignore} (ignore label) are left out")
@@ -70,8 +74,12 @@ def evaluate(args: argparse.Namespace, conversion: Path | None = None) -> None:
     evaluations = []
     for profile in profiles:
         own_notes = notes + further[profile.name]
-        if set(profile.metrics) & set(SURFACE_METRICS) and not all(c.has_spacing for c in comparisons):
-            own_notes.append("Files without spacing: their surface distances and tolerance are in pixels, not mm")
+        if set(profile.metrics) & set(SURFACE_METRICS) and not all(
+            c.has_spacing for c in comparisons
+        ):
+            own_notes.append(
+                "Files without spacing: their surface distances and tolerance are in pixels, not mm"
+            )
         units = comparisons
         if profile.per_patient:
             units, profile = pooled(comparisons, profile, patients)
@@ -90,11 +98,15 @@ def required_profiles(args: argparse.Namespace) -> "list[Profile]":
     from nnunet_ext.evaluation.profiles import chosen_profiles
 
     if args.images and not args.figures:
-        raise InputError("-i: images are drawn behind the worst cases; add --figures, or leave -i out")
+        raise InputError(
+            "-i: images are drawn behind the worst cases; add --figures, or leave -i out"
+        )
     profiles = chosen_profiles(args.profile, args.metrics, args.tolerance_mm)
     if args.empty is not None and all(profile.empty is not None for profile in profiles):
         names = ", ".join(profile.name for profile in profiles)
-        raise InputError(f"--empty {args.empty}: profile {names} has its own rule for empty masks; leave it out")
+        raise InputError(
+            f"--empty {args.empty}: profile {names} has its own rule for empty masks; leave it out"
+        )
     if args.patients and not any(profile.per_patient for profile in profiles):
         raise InputError("--patients: for a profile on patients only (ncovsegnet); leave it out")
     return profiles
@@ -111,7 +123,11 @@ class _Evaluation:
         empty: "EmptyPolicy",
         notes: Sequence[str],
     ) -> None:
-        from nnunet_ext.evaluation.report.tables import cases_table, paired_tests_table, summary_table
+        from nnunet_ext.evaluation.report.tables import (
+            cases_table,
+            paired_tests_table,
+            summary_table,
+        )
         from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wide_table
         from nnunet_ext.files.csv_cells import plain_table
 
@@ -120,8 +136,14 @@ class _Evaluation:
         self.cases = cases_table(comparisons, labels, profile, empty)
         summary, tests = summary_table(self.cases, profile), paired_tests_table(self.cases, profile)
         frames = (self.cases, summary, tests if len(tests) else None, wide_table(summary))
-        texts = [None if frame is None else plain_table(frame).to_csv(index=False, na_rep="nan") for frame in frames]
-        texts += [latex_table(summary, profile), markdown_report(summary, tests, profile, empty, notes)]
+        texts = [
+            None if frame is None else plain_table(frame).to_csv(index=False, na_rep="nan")
+            for frame in frames
+        ]
+        texts += [
+            latex_table(summary, profile),
+            markdown_report(summary, tests, profile, empty, notes),
+        ]
         self.texts = dict(zip(RESULTS, texts, strict=True))
 
     def draw(self, folder: Path, images: dict[str, Path]) -> None:
@@ -134,7 +156,10 @@ class _Evaluation:
         from nnunet_ext.evaluation.report.gallery import worst_cases_figure
 
         first = self.profile.metrics[0]
-        title = f"profile {self.profile.title}, {len(self.files)} {'patients' if self.profile.per_patient else 'cases'}"
+        title = (
+            f"profile {self.profile.title}, {len(self.files)} "
+            f"{'patients' if self.profile.per_patient else 'cases'}"
+        )
         box_plots_figure(self.cases, self.profile.metrics, folder / "box_plots.png", title)
         bland_altman_figure(self.cases, folder / "bland_altman.png", title)
         score_over_volume_figure(self.cases, first, folder / f"{first}_over_volume.png", title)
@@ -145,7 +170,14 @@ class _Evaluation:
             name = re.sub(r"[^\w.-]+", "_", method)
             path = folder / f"worst_cases_{number}_{name}.png"
             worst_cases_figure(
-                rows, method, first, self.files, values, images, path, f"{title}, worst {first} of {label}"
+                rows,
+                method,
+                first,
+                self.files,
+                values,
+                images,
+                path,
+                f"{title}, worst {first} of {label}",
             )
 
 
@@ -153,22 +185,38 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_evaluate",
         parents=[measuring_options()],
-        description="Metrics of predicted label files as a paper's profile defines them: per case, and as mean with "
-        "standard deviation and 95 % bootstrap confidence interval; with several methods also paired tests. Prints "
+        description="Metrics of predicted label files as a paper's profile defines them: per "
+        "case, and as mean with "
+        "standard deviation and 95 % bootstrap confidence interval; with several methods also "
+        "paired tests. Prints "
         "Markdown; -o also writes tables (Markdown, LaTeX, CSV), --figures draws.",
     )
-    parser.add_argument("-r", dest="reference", type=Path, required=True, metavar="REFERENCE", help="reference folder")
+    parser.add_argument(
+        "-r",
+        dest="reference",
+        type=Path,
+        required=True,
+        metavar="REFERENCE",
+        help="reference folder",
+    )
     parser.add_argument(
         "-p",
         dest="predictions",
         nargs="+",
         required=True,
         metavar="[NAME=]FOLDER",
-        help="folder of predictions, one per method; the method is called like the folder unless NAME= is given",
+        help="folder of predictions, one per method; the method is called like the folder unless "
+        "NAME= is given",
     )
-    parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help=f"folder for {', '.join(RESULTS)}")
-    parser.add_argument("--overwrite", action="store_true", help="replace all earlier results in OUT, figures too")
-    parser.add_argument("--chill", action="store_true", help="accept references without prediction (as in nnU-Net)")
+    parser.add_argument(
+        "-o", dest="output", type=Path, metavar="OUT", help=f"folder for {', '.join(RESULTS)}"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace all earlier results in OUT, figures too"
+    )
+    parser.add_argument(
+        "--chill", action="store_true", help="accept references without prediction (as in nnU-Net)"
+    )
     return parser
 
 
@@ -180,35 +228,49 @@ def measuring_options() -> argparse.ArgumentParser:
         nargs="+",
         choices=PROFILE_NAMES,
         default=["plain"],
-        help="whose way to measure; default plain (textbook). Several: tables of each, in a folder of its name",
+        help="whose way to measure; default plain (textbook). Several: tables of each, in a "
+        "folder of its name",
     )
     parser.add_argument(
         "--metrics",
         nargs="+",
         default=[],
         metavar="METRIC",
-        help="these instead of the profile's, e.g. dice hd95 assd; of several profiles each takes what it can measure",
+        help="these instead of the profile's, e.g. dice hd95 assd; of several profiles each takes "
+        "what it can measure",
     )
     parser.add_argument(
         "--patients",
         type=Path,
         metavar="CSV",
-        help="columns case,patient: whose the cases are, for a profile on patients; default: conversion.csv beside "
+        help="columns case,patient: whose the cases are, for a profile on patients; default: "
+        "conversion.csv beside "
         "the reference folder",
     )
     parser.add_argument(
-        "--tolerance", dest="tolerance_mm", type=_positive_number, metavar="MM", help="of surface_dice, default 3"
+        "--tolerance",
+        dest="tolerance_mm",
+        type=_positive_number,
+        metavar="MM",
+        help="of surface_dice, default 3",
     )
     parser.add_argument(
-        "--figures", action="store_true", help="also draw box plots, Bland-Altman, score over volume, worst cases"
+        "--figures",
+        action="store_true",
+        help="also draw box plots, Bland-Altman, score over volume, worst cases",
     )
     parser.add_argument(
-        "-i", dest="images", type=Path, metavar="IMAGES", help="folder of CASE_0000.* images behind the worst cases"
+        "-i",
+        dest="images",
+        type=Path,
+        metavar="IMAGES",
+        help="folder of CASE_0000.* images behind the worst cases",
     )
     parser.add_argument(
         "--empty",
         choices=("nan", "one", "zero"),
-        help="value of a metric that is 0/0 because a mask is empty; nan leaves the case out of the mean (default); "
+        help="value of a metric that is 0/0 because a mask is empty; nan leaves the case out of "
+        "the mean (default); "
         "only for profiles without a rule of their own",
     )
     parser.add_argument(
@@ -217,11 +279,16 @@ def measuring_options() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="labels, e.g. infection=1 or lesion=1,2; default: dataset.json beside the references or predictions, "
+        help="labels, e.g. infection=1 or lesion=1,2; default: dataset.json beside the references "
+        "or predictions, "
         "else all values found",
     )
     parser.add_argument(
-        "-np", dest="processes", type=positive, default=1, help="processes of the evaluation, default 1"
+        "-np",
+        dest="processes",
+        type=positive,
+        default=1,
+        help="processes of the evaluation, default 1",
     )
     return parser
 
@@ -257,12 +324,15 @@ def _methods(arguments: Sequence[str]) -> dict[str, Path]:
     return methods
 
 
-def _declared_labels(arguments: Sequence[str], reference: Path, methods: dict[str, Path]) -> "LabelSet | None":
+def _declared_labels(
+    arguments: Sequence[str], reference: Path, methods: dict[str, Path]
+) -> "LabelSet | None":
     from nnunet_ext.evaluation.cases.labels import labels_beside, labels_from_arguments
 
     if arguments:
         return labels_from_arguments(arguments)
-    # nnU-Net keeps dataset.json one folder above labelsTr and gt_segmentations, and inside prediction folders.
+    # nnU-Net keeps dataset.json one folder above labelsTr and gt_segmentations, and inside
+    # prediction folders.
     return labels_beside([reference, reference.resolve().parent, *methods.values()])
 
 
@@ -279,7 +349,9 @@ def _images(folder: Path | None, cases: "Sequence[Case]") -> dict[str, Path]:
     return image_files(folder, cases) if folder else {}
 
 
-def _of_all_cases(function: "Callable[[Case], Result]", cases: "Sequence[Case]", processes: int) -> list[Result]:
+def _of_all_cases(
+    function: "Callable[[Case], Result]", cases: "Sequence[Case]", processes: int
+) -> list[Result]:
     """In the order of the cases, computed in any order."""
     from tqdm import tqdm
 
@@ -300,24 +372,34 @@ def _compared(
 ) -> "tuple[list[Comparison], LabelSet, dict[str, list[str]]]":
     """All cases with what the profiles need, the labels, and notes by profile.
 
-    Each file is read once, unless the labels must be found in the files before anything else can be measured.
+    Each file is read once, unless the labels must be found in the files before anything else can be
+    measured.
     """
     from nnunet_ext.evaluation.cases.counting import compare_case, require_no_problems
     from nnunet_ext.evaluation.metrics.array_measures import plan_measurement
 
     def compared(measurements: "Sequence[ArrayMeasurement]") -> "list[Comparison]":
-        comparisons = _of_all_cases(functools.partial(compare_case, per_slice=per_slice, measurements=measurements),
-                                    cases, processes)  # fmt: skip
+        comparisons = _of_all_cases(
+            functools.partial(compare_case, per_slice=per_slice, measurements=measurements),
+            cases,
+            processes,
+        )
         require_no_problems(comparisons, declared)
         return comparisons
 
     per_slice = any(profile.per_slice for profile in profiles)
     comparisons = None if declared else compared(())
     labels = (declared or _inferred_labels(comparisons or ())).with_foreground()
-    plans = {p.name: plan_measurement(p, labels, methods, cases) for p in profiles if p.array_metrics}
+    plans = {
+        p.name: plan_measurement(p, labels, methods, cases) for p in profiles if p.array_metrics
+    }
     if comparisons is None or plans:
         comparisons = compared([measurement for measurement, _ in plans.values()])
-    return comparisons, labels, {p.name: plans[p.name][1] if p.name in plans else [] for p in profiles}
+    return (
+        comparisons,
+        labels,
+        {p.name: plans[p.name][1] if p.name in plans else [] for p in profiles},
+    )
 
 
 def _require_free(output: Path | None, overwrite: bool, figures: bool) -> None:
@@ -334,11 +416,15 @@ def _require_free(output: Path | None, overwrite: bool, figures: bool) -> None:
         if (folder / name).exists()
     ]
     if existing and not overwrite:
-        raise InputError(f"{output}: already holds {', '.join(existing)}; choose another -o or add --overwrite")
+        raise InputError(
+            f"{output}: already holds {', '.join(existing)}; choose another -o or add --overwrite"
+        )
 
 
 def _result_folders(output: Path) -> list[Path]:
-    """Where results can stand: one profile's in the folder itself, several profiles' in a folder of each."""
+    """Where results can stand: one profile's in the folder itself, several profiles' in a folder of
+    each.
+    """
     return [output, *(output / name for name in PROFILE_NAMES)]
 
 
@@ -352,10 +438,14 @@ def _write_in_turn(
             _require_free(args.output, args.overwrite, args.figures)
             _write_all(args.output, evaluations, images)
     except OSError as error:
-        raise InputError(f"{args.output}: cannot write results ({error.strerror or error})") from error
+        raise InputError(
+            f"{args.output}: cannot write results ({error.strerror or error})"
+        ) from error
 
 
-def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[str, Path] | None) -> None:
+def _write_all(
+    output: Path, evaluations: Sequence[_Evaluation], images: dict[str, Path] | None
+) -> None:
     """Replace all earlier results, also those of other profiles, as a set: summary.md comes last.
 
     Args:
@@ -369,7 +459,9 @@ def _write_all(output: Path, evaluations: Sequence[_Evaluation], images: dict[st
         for evaluation, folder in zip(evaluations, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(folder)
-            drawn.append(Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, suffix=f"-{FIGURES}", dir=folder)))
+            drawn.append(
+                Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, suffix=f"-{FIGURES}", dir=folder))
+            )
             if images is not None:
                 evaluation.draw(drawn[-1], images)
         for folder in _result_folders(output):

@@ -13,8 +13,10 @@ def inspect_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_inspect``; 0, also where oddities are found."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_inspect",
-        description="Name the public data set that a folder looks like, and show what its files hold: counts, shapes, "
-        "voxel sizes, orientations, intensity units, label values, DICOM series, oddities. No patient is named and "
+        description="Name the public data set that a folder looks like, and show what its files "
+        "hold: counts, shapes, "
+        "voxel sizes, orientations, intensity units, label values, DICOM series, oddities. No "
+        "patient is named and "
         "nothing is written.",
     )
     parser.add_argument("folder", type=Path, help="of a download")
@@ -35,5 +37,8 @@ def inspect_entry(argv: list[str] | None = None) -> int:
         lines += table(group)
     print("\n".join(lines))
     if inspection.others:
-        print("passed over: " + ", ".join(f"{count} {what}" for what, count in inspection.others.most_common(6)))
+        print(
+            "passed over: "
+            + ", ".join(f"{count} {what}" for what, count in inspection.others.most_common(6))
+        )
     return 0

@@ -19,36 +19,64 @@ if TYPE_CHECKING:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_match",
-        description="Find, for every labelled slice of one data set, the most similar slices of another, and the other "
-        "way round. Similar means: similar at the coarsest scale (perceptual hash), and lesions of similar size. The "
+        description="Find, for every labelled slice of one data set, the most similar slices of "
+        "another, and the other "
+        "way round. Similar means: similar at the coarsest scale (perceptual hash), and lesions "
+        "of similar size. The "
         "file is for PseudoCTSynthesisTrainer and nnUNetv2_ext_synthesize.",
         epilog="Example: nnUNetv2_ext_match -d 101 --target 102 -n 20 -o matches.json",
     )
-    parser.add_argument("-d", required=True, metavar="SOURCE", help="labelled data set of single slices, id or name")
     parser.add_argument(
-        "--target", required=True, metavar="TARGET", help="data set of single slices, id or name; imagesUn or imagesTr"
+        "-d", required=True, metavar="SOURCE", help="labelled data set of single slices, id or name"
     )
     parser.add_argument(
-        "-n", type=positive, default=20, metavar="N", help="similar target slices to keep of each source slice; 20"
+        "--target",
+        required=True,
+        metavar="TARGET",
+        help="data set of single slices, id or name; imagesUn or imagesTr",
     )
-    parser.add_argument("-o", required=True, type=Path, metavar="FILE", help="matches.json to write")
     parser.add_argument(
-        "--target-lesion", metavar="LOW:HIGH|P%",
-        help="what counts as lesion in the target: values in this range, or above this percentile of its pixels; "
+        "-n",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="similar target slices to keep of each source slice; 20",
+    )
+    parser.add_argument(
+        "-o", required=True, type=Path, metavar="FILE", help="matches.json to write"
+    )
+    parser.add_argument(
+        "--target-lesion",
+        metavar="LOW:HIGH|P%",
+        help="what counts as lesion in the target: values in this range, or above this percentile "
+        "of its pixels; "
         "default: 50:100 for CT in HU, else 98%%",
-    )  # fmt: skip
-    parser.add_argument(
-        "--window", nargs=2, type=float, metavar=("LOW", "HIGH"),
-        help="of the target, for CT in HU; default: 0 80, which shows brain",
-    )  # fmt: skip
-    parser.add_argument(
-        "--fingerprint-weight", type=float, default=100.0, metavar="W", help="of each different bit of 64; 100"
     )
     parser.add_argument(
-        "--lesion-weight", type=float, default=1.0, metavar="W", help="of each pixel of difference at 240 x 240; 1"
+        "--window",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="of the target, for CT in HU; default: 0 80, which shows brain",
+    )
+    parser.add_argument(
+        "--fingerprint-weight",
+        type=float,
+        default=100.0,
+        metavar="W",
+        help="of each different bit of 64; 100",
+    )
+    parser.add_argument(
+        "--lesion-weight",
+        type=float,
+        default=1.0,
+        metavar="W",
+        help="of each pixel of difference at 240 x 240; 1",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random subsets; 0")
-    parser.add_argument("-np", type=positive, default=2, metavar="N", help="worker processes, default 2")
+    parser.add_argument(
+        "-np", type=positive, default=2, metavar="N", help="worker processes, default 2"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     return parser
 
@@ -58,7 +86,9 @@ def match_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_match``."""
     arguments = _parser().parse_args(argv)
     if arguments.o.suffix != ".json":
-        raise InputError(f"-o {arguments.o}: call the file .json; the figure beside it becomes .png")
+        raise InputError(
+            f"-o {arguments.o}: call the file .json; the figure beside it becomes .png"
+        )
     figure = arguments.o.with_suffix(".png")
     existing = [path for path in (arguments.o, figure) if path.exists()]
     if existing and not arguments.overwrite:
@@ -85,7 +115,9 @@ def match_entry(argv: list[str] | None = None) -> int:
 
 
 def _measurings(arguments: argparse.Namespace) -> tuple[Measuring, Measuring, str]:
-    """Return how both data sets are measured, and what counts as lesion in the target as an option says it."""
+    """Return how both data sets are measured, and what counts as lesion in the target as an option
+    says it.
+    """
     from nnunet_ext.synthesis.slice_measures import (
         Measuring,
         parse_target_lesion,
@@ -102,7 +134,11 @@ def _measurings(arguments: argparse.Namespace) -> tuple[Measuring, Measuring, st
 
     lesion = arguments.target_lesion or ("50:100" if target.is_hu else "98%")
     band = parse_target_lesion(lesion, target)
-    return Measuring(source, None, None), Measuring(target, _window(arguments, target), band), lesion
+    return (
+        Measuring(source, None, None),
+        Measuring(target, _window(arguments, target), band),
+        lesion,
+    )
 
 
 def _window(arguments: argparse.Namespace, target: SliceFiles) -> tuple[float, float] | None:
@@ -112,7 +148,10 @@ def _window(arguments: argparse.Namespace, target: SliceFiles) -> tuple[float, f
         return BRAIN_WINDOW_HU if target.is_hu else None
     low, high = arguments.window
     if not target.is_hu:
-        raise InputError(f"--window is for CT in HU, whose channel is called CT; {target.dataset} has another one")
+        raise InputError(
+            f"--window is for CT in HU, whose channel is called CT; {target.dataset} has another "
+            f"one"
+        )
     if not low < high:
         raise InputError(f"--window {low:g} {high:g}: the low end comes first")
     return low, high
@@ -123,7 +162,12 @@ def summary(matches: Matches) -> str:
     best = [entry.distances[0] for entry in matches.source_cases.values()]
     used = {name for entry in matches.source_cases.values() for name in entry.targets}
     counts = f"{len(matches.source_cases)} source slices, {len(matches.target_cases)} target slices"
-    nearest = f"most similar target at distance {min(best):.0f} to {max(best):.0f}, mean {sum(best) / len(best):.0f}"
+    nearest = (
+        f"most similar target at distance {min(best):.0f} to {max(best):.0f}, mean "
+        f"{sum(best) / len(best):.0f}"
+    )
     n_matched = len(matches.subset("matched"))
-    subset = f"matched subset: {n_matched} source slices; {len(used)} target slices are similar to any"
+    subset = (
+        f"matched subset: {n_matched} source slices; {len(used)} target slices are similar to any"
+    )
     return f"{counts}\n{nearest}\n{subset}"

@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_nnunet_to_dicom``: predictions of nnU-Net as DICOM objects on the original slices."""
+"""``nnUNetv2_ext_nnunet_to_dicom``: predictions of nnU-Net as DICOM objects on the original
+slices.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,14 @@ def _write(arguments: argparse.Namespace) -> int:
         raise InputError(f"{arguments.manifest}: no case can be written: {reason}")
 
     done = write_outputs(
-        cases.values(), arguments.i, manifest.file_ending, arguments.o, wanted, dataset_json,
+        cases.values(),
+        arguments.i,
+        manifest.file_ending,
+        arguments.o,
+        wanted,
+        dataset_json,
         keep_names=arguments.keep_names,
-    )  # fmt: skip
+    )
     done.failed |= missing
     write_summary(arguments.o, wanted.model, list(cases.values()), done, Survey())
     print(f"{len(done.finished)} of {len(manifest.cases)} studies written")
@@ -59,25 +66,53 @@ def _described(arguments: argparse.Namespace) -> tuple[dict[str, Any], str, list
         return dataset_json, str(plans.get("dataset_name", "nnU-Net")), []
     with (
         tempfile.TemporaryDirectory() as temporary,
-        opened_model(arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)) as model,
+        opened_model(
+            arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)
+        ) as model,
     ):
-        return model.dataset_json, model.name, list(model.checkpoints(arguments.f, arguments.chk).values())
+        return (
+            model.dataset_json,
+            model.name,
+            list(model.checkpoints(arguments.f, arguments.chk).values()),
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_nnunet_to_dicom",
-        description="Map predictions of images that nnUNetv2_ext_dicom_to_nnunet wrote back onto the original slices, "
-        "and write for each study a DICOM SEG, a structured report and captures with the volumes burnt in.",
+        description="Map predictions of images that nnUNetv2_ext_dicom_to_nnunet wrote back onto "
+        "the original slices, "
+        "and write for each study a DICOM SEG, a structured report and captures with the volumes "
+        "burnt in.",
         epilog="Exit code: 0 all studies written, 3 some failed, 1 none.",
     )
-    parser.add_argument("-i", type=Path, required=True, metavar="PREDICTIONS", help="output folder of nnUNetv2_predict")
-    parser.add_argument("--export", type=Path, required=True, help="the same folder of DICOM files as before")
-    parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="manifest.json beside the images")
-    parser.add_argument("-o", type=Path, required=True, metavar="OUT", help="a folder per study is written here")
+    parser.add_argument(
+        "-i",
+        type=Path,
+        required=True,
+        metavar="PREDICTIONS",
+        help="output folder of nnUNetv2_predict",
+    )
+    parser.add_argument(
+        "--export", type=Path, required=True, help="the same folder of DICOM files as before"
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="manifest.json beside the images",
+    )
+    parser.add_argument(
+        "-o", type=Path, required=True, metavar="OUT", help="a folder per study is written here"
+    )
     options.add_model(parser)
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds of the ensemble, default: all that are trained")
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default checkpoint_final.pth")
+    parser.add_argument(
+        "-f", nargs="+", metavar="FOLD", help="folds of the ensemble, default: all that are trained"
+    )
+    parser.add_argument(
+        "-chk", default="checkpoint_final.pth", metavar="NAME", help="default checkpoint_final.pth"
+    )
     options.add_scan(parser)
     options.add_outputs(parser)
     return parser

@@ -27,7 +27,9 @@ def predict_dicom_entry(argv: list[str] | None = None) -> int:
     with (
         options.without_library_remarks(),
         tempfile.TemporaryDirectory() as temporary,
-        opened_model(arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)) as model,
+        opened_model(
+            arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)
+        ) as model,
     ):
         return _predict(arguments, model)
 
@@ -54,11 +56,19 @@ def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
     if arguments.continue_prediction:
         cases = [case for case in cases if not (arguments.o / case.name).is_dir()]
     done = predict_cases(
-        cases, predictor, arguments.o, wanted, model.dataset_json, arguments.orientation,
+        cases,
+        predictor,
+        arguments.o,
+        wanted,
+        model.dataset_json,
+        arguments.orientation,
         keep_names=arguments.keep_names,
-    )  # fmt: skip
+    )
     write_summary(arguments.o, wanted.model, found.cases, done, found)
-    print(f"{len(done.finished)} of {len(cases)} studies predicted; what their names stand for is noted in {names}")
+    print(
+        f"{len(done.finished)} of {len(cases)} studies predicted; what their names stand for is "
+        f"noted in {names}"
+    )
     return exit_code(cases, done, found.failures)
 
 
@@ -70,29 +80,55 @@ def _prepared(arguments: argparse.Namespace, model: ModelFolder) -> tuple[Predic
     checkpoints = model.checkpoints(arguments.f, arguments.chk)
     wanted = outputs_of(arguments, model.dataset_json, model.name, list(checkpoints.values()))
     predictor = Predictor(
-        model, list(checkpoints), arguments.chk, arguments.device,
-        step_size=arguments.step_size, mirroring=not arguments.disable_tta, verbose=arguments.verbose,
-    )  # fmt: skip
+        model,
+        list(checkpoints),
+        arguments.chk,
+        arguments.device,
+        step_size=arguments.step_size,
+        mirroring=not arguments.disable_tta,
+        verbose=arguments.verbose,
+    )
     return predictor, wanted
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_predict_dicom",
-        description="Choose series of a DICOM export, predict them with any nnU-Net model, and write for each study "
-        "a DICOM SEG, a structured report and captures with the volumes burnt in, on the original slices.",
-        epilog="Exit code: 0 all studies predicted, 3 some series or studies failed, 1 none was predicted.",
+        description="Choose series of a DICOM export, predict them with any nnU-Net model, and "
+        "write for each study "
+        "a DICOM SEG, a structured report and captures with the volumes burnt in, on the original "
+        "slices.",
+        epilog="Exit code: 0 all studies predicted, 3 some series or studies failed, 1 none was "
+        "predicted.",
     )
-    parser.add_argument("-i", type=Path, required=True, metavar="EXPORT", help="folder of DICOM files, of any depth")
-    parser.add_argument("-o", type=Path, required=True, metavar="OUT", help="a folder per study is written here")
+    parser.add_argument(
+        "-i", type=Path, required=True, metavar="EXPORT", help="folder of DICOM files, of any depth"
+    )
+    parser.add_argument(
+        "-o", type=Path, required=True, metavar="OUT", help="a folder per study is written here"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the table of series and stop")
     options.add_model(parser)
-    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds of the ensemble, default: all that are trained")
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default checkpoint_final.pth")
-    parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda")
-    parser.add_argument("-step_size", type=float, default=0.5, help="of the sliding window, default 0.5")
-    parser.add_argument("--disable_tta", action="store_true", help="do not predict mirrored images: faster, less exact")
-    parser.add_argument("--continue_prediction", action="store_true", help="leave out studies that have results")
+    parser.add_argument(
+        "-f", nargs="+", metavar="FOLD", help="folds of the ensemble, default: all that are trained"
+    )
+    parser.add_argument(
+        "-chk", default="checkpoint_final.pth", metavar="NAME", help="default checkpoint_final.pth"
+    )
+    parser.add_argument(
+        "-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda"
+    )
+    parser.add_argument(
+        "-step_size", type=float, default=0.5, help="of the sliding window, default 0.5"
+    )
+    parser.add_argument(
+        "--disable_tta",
+        action="store_true",
+        help="do not predict mirrored images: faster, less exact",
+    )
+    parser.add_argument(
+        "--continue_prediction", action="store_true", help="leave out studies that have results"
+    )
     parser.add_argument("--verbose", action="store_true", help="show what nnU-Net prints")
     options.add_series(parser)
     options.add_outputs(parser)

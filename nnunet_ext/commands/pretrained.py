@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_pretrained``: any checkpoint as one that ``nnUNetv2_train -pretrained_weights`` accepts."""
+"""``nnUNetv2_ext_pretrained``: any checkpoint as one that ``nnUNetv2_train -pretrained_weights``
+accepts.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,28 @@ HOW = ("copied", "adapted", "random")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_pretrained",
-        description="Turn a checkpoint of another trainer, data set or program into one that nnUNetv2_train "
-        "-pretrained_weights accepts for this trainer. Prints what was copied, adapted and left at random. With --timm "
+        description="Turn a checkpoint of another trainer, data set or program into one that "
+        "nnUNetv2_train "
+        "-pretrained_weights accepts for this trainer. Prints what was copied, adapted and left "
+        "at random. With --timm "
         "instead, fetch a backbone's weights from timm.",
         epilog="Example: nnUNetv2_ext_pretrained -i lesions/checkpoint_final.pth -d 120 -c 2d "
         "-tr RelationDrivenTrainer -o start.pth",
     )
     parser.add_argument("-i", type=Path, metavar="CHECKPOINT", help="weights to start from, .pth")
-    parser.add_argument("-d", metavar="ID", help="data set to train on, id or name; planned already")
+    parser.add_argument(
+        "-d", metavar="ID", help="data set to train on, id or name; planned already"
+    )
     parser.add_argument("-c", metavar="CONFIG", help="configuration, e.g. 2d or 3d_fullres")
     parser.add_argument("-tr", metavar="TRAINER", help="trainer, any that nnU-Net finds")
     parser.add_argument(
-        "--timm", metavar="MODEL", help="write the weights of this timm model, e.g. resnet50.tv_in1k; no -i -d -c -tr"
+        "--timm",
+        metavar="MODEL",
+        help="write the weights of this timm model, e.g. resnet50.tv_in1k; no -i -d -c -tr",
     )
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
+    parser.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans"
+    )
     parser.add_argument("-o", required=True, type=Path, metavar="FILE", help="checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     return parser
@@ -83,34 +93,53 @@ def _convert(arguments: argparse.Namespace) -> int:
     origin = {
         "file": arguments.i.name,
         "sha256": sha256_of_file(arguments.i),
-        **{"dataset": folder.name, "configuration": arguments.c, "plans": arguments.p, "trainer": arguments.tr},
+        **{
+            "dataset": folder.name,
+            "configuration": arguments.c,
+            "plans": arguments.p,
+            "trainer": arguments.tr,
+        },
     }
     _save({"network_weights": network.state_dict(), "nnunet_ext_pretrained": origin}, arguments.o)
     print(report(origins))
     print(
-        f"\nwrote {arguments.o}; train with\n  nnUNetv2_train {arguments.d} {arguments.c} FOLD -tr {arguments.tr} "
+        f"\nwrote {arguments.o}; train with\n  nnUNetv2_train {arguments.d} {arguments.c} FOLD "
+        f"-tr {arguments.tr} "
         f"-p {arguments.p} -pretrained_weights {arguments.o}"
     )
     if any(origin.part == "encoder_general" for origin in origins):
         print(
-            "It brings the general encoder; so that none is looked for before, first\n  nnUNetv2_ext_configure "
+            "It brings the general encoder; so that none is looked for before, first\n  "
+            "nnUNetv2_ext_configure "
             f"-d {arguments.d} -p {arguments.p} --set general_checkpoint=random"
         )
     return 0
 
 
 def report(origins: list[Origin]) -> str:
-    """A Markdown table, part of the network by tensors (and parameters) copied, adapted, random; then both in words."""
+    """A Markdown table, part of the network by tensors (and parameters) copied, adapted, random;
+    then both in words.
+    """
     tensors, parameters = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for origin in origins:
         tensors[origin.part, origin.how] += 1
         parameters[origin.part, origin.how] += origin.parameters
     lines = [f"| part | {' | '.join(HOW)} |", "|---|---|---|---|"]
-    for part in sorted({origin.part for origin in origins}, key=[origin.part for origin in origins].index):
-        cells = (f"{tensors[part, how]} ({parameters[part, how]:,})" if tensors[part, how] else "-" for how in HOW)
+    for part in sorted(
+        {origin.part for origin in origins}, key=[origin.part for origin in origins].index
+    ):
+        cells = (
+            f"{tensors[part, how]} ({parameters[part, how]:,})" if tensors[part, how] else "-"
+            for how in HOW
+        )
         lines.append(f"| {part} | {' | '.join(cells)} |")
-    lines.append("\nTensors, and numbers in them in brackets. Heads: -pretrained_weights always starts them at random.")
-    lines += [f"adapted: {origin.name}: {origin.adaptation}" for origin in origins if origin.adaptation]
+    lines.append(
+        "\nTensors, and numbers in them in brackets. Heads: -pretrained_weights always starts "
+        "them at random."
+    )
+    lines += [
+        f"adapted: {origin.name}: {origin.adaptation}" for origin in origins if origin.adaptation
+    ]
     lines += [
         f"random: {part}: the checkpoint has nothing for it"
         for part, how in tensors
@@ -138,7 +167,9 @@ def _trainer(name: str) -> type:
         with contextlib.redirect_stdout(io.StringIO()):
             found: type = recursive_find_trainer_class_by_name(name)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"-tr {name}: nnU-Net finds no such trainer; nnUNetv2_ext_doctor lists ours") from error
+        raise InputError(
+            f"-tr {name}: nnU-Net finds no such trainer; nnUNetv2_ext_doctor lists ours"
+        ) from error
     return found
 
 
@@ -154,11 +185,14 @@ def _planned(folder: Path, arguments: argparse.Namespace) -> tuple[Any, str, dic
     plans_file, dataset_file = folder / f"{arguments.p}.json", folder / "dataset.json"
     for file in (plans_file, dataset_file):
         if not file.is_file():
-            raise InputError(f"{file}: no such file; run nnUNetv2_plan_and_preprocess -d {arguments.d} first")
+            raise InputError(
+                f"{file}: no such file; run nnUNetv2_plan_and_preprocess -d {arguments.d} first"
+            )
     plans = PlansManager(read_plans(plans_file, again))
     if arguments.c not in plans.available_configurations:
         raise InputError(
-            f"{plans_file}: has no configuration {arguments.c}; it has {', '.join(plans.available_configurations)}"
+            f"{plans_file}: has no configuration {arguments.c}; it has "
+            f"{', '.join(plans.available_configurations)}"
         )
     return plans, arguments.c, read_dataset_json(dataset_file, again)
 

@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_pseudo_label``: turn a model's confident predictions on target images into a labelled data set."""
+"""``nnUNetv2_ext_pseudo_label``: turn a model's confident predictions on target images into a
+labelled data set.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,55 @@ def model_options() -> argparse.ArgumentParser:
     """Options that name a trained model and the images that it predicts."""
     parser = argparse.ArgumentParser(add_help=False)
     model = parser.add_argument_group("trained model, as in nnUNetv2_predict")
-    model.add_argument("-d", dest="dataset", required=True, metavar="ID", help="data set that it was trained on")
-    model.add_argument("-c", dest="configuration", required=True, metavar="CONFIG", help="2d, 3d_fullres, ...")
-    model.add_argument("-tr", dest="trainer", default="nnUNetTrainer", metavar="TRAINER", help="default nnUNetTrainer")
-    model.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="default nnUNetPlans")
-    model.add_argument("-f", dest="folds", nargs="+", default=["0"], metavar="FOLD", help="predict together; default 0")
-    model.add_argument("-chk", dest="checkpoint", default="checkpoint_final.pth", metavar="FILE", help="default: final")
-    model.add_argument("--disable_tta", action="store_true", help="do not average over mirrored images")
-    model.add_argument("-device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one, else cpu")
+    model.add_argument(
+        "-d", dest="dataset", required=True, metavar="ID", help="data set that it was trained on"
+    )
+    model.add_argument(
+        "-c", dest="configuration", required=True, metavar="CONFIG", help="2d, 3d_fullres, ..."
+    )
+    model.add_argument(
+        "-tr",
+        dest="trainer",
+        default="nnUNetTrainer",
+        metavar="TRAINER",
+        help="default nnUNetTrainer",
+    )
+    model.add_argument(
+        "-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="default nnUNetPlans"
+    )
+    model.add_argument(
+        "-f",
+        dest="folds",
+        nargs="+",
+        default=["0"],
+        metavar="FOLD",
+        help="predict together; default 0",
+    )
+    model.add_argument(
+        "-chk",
+        dest="checkpoint",
+        default="checkpoint_final.pth",
+        metavar="FILE",
+        help="default: final",
+    )
+    model.add_argument(
+        "--disable_tta", action="store_true", help="do not average over mirrored images"
+    )
+    model.add_argument(
+        "-device", choices=("cpu", "cuda", "mps"), help="default: cuda if there is one, else cpu"
+    )
 
     parser.add_argument(
-        "-i", dest="target", required=True, metavar="ID", help="raw data set of the target: its imagesUn, else imagesTr"
+        "-i",
+        dest="target",
+        required=True,
+        metavar="ID",
+        help="raw data set of the target: its imagesUn, else imagesTr",
     )
     parser.add_argument(
-        "--forbid-overlap", action="store_true", help="refuse a target that shares images with the model's data set"
+        "--forbid-overlap",
+        action="store_true",
+        help="refuse a target that shares images with the model's data set",
     )
     return parser
 
@@ -52,13 +89,17 @@ def trained_model(args: argparse.Namespace) -> TrainedModel:
 
     for name in (args.trainer, args.plans, args.configuration, args.checkpoint, *args.folds):
         if Path(name).name != name:
-            raise InputError(f"{name}: no name of a trainer, plans, configuration, fold or checkpoint")
+            raise InputError(
+                f"{name}: no name of a trainer, plans, configuration, fold or checkpoint"
+            )
     if len(set(args.folds)) < len(args.folds):
         raise InputError("-f: a fold is named twice")
     model = Model(dataset_name(args.dataset), args.trainer, args.plans, args.configuration)
     results = environment_folder("nnUNet_results")
     device = args.device or _device()
-    found = TrainedModel(model, results, tuple(args.folds), args.checkpoint, device, not args.disable_tta)
+    found = TrainedModel(
+        model, results, tuple(args.folds), args.checkpoint, device, not args.disable_tta
+    )
     assert found.dataset_json and found.checkpoint_files  # raise where there is none
     return found
 
@@ -111,30 +152,47 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_pseudo_label",
         parents=[model_options()],
-        description="Predicts the images of a target data set with a trained model, keeps the confident cases and in "
+        description="Predicts the images of a target data set with a trained model, keeps the "
+        "confident cases and in "
         "them the confident voxels, and writes a raw data set with these labels and with the "
         "model's own labelled cases. Train on it with stock nnU-Net: one round of self-training.",
         epilog="Example: nnUNetv2_ext_pseudo_label -d 138 -c 2d -tr PlainTrainer -i 140 -o 150",
     )
-    parser.add_argument("-o", dest="number", required=True, metavar="ID", help="number of the new raw data set")
+    parser.add_argument(
+        "-o", dest="number", required=True, metavar="ID", help="number of the new raw data set"
+    )
     parser.add_argument("--name", default="PseudoLabels", help="its name, default PseudoLabels")
     parser.add_argument(
-        "--keep-cases", type=share, default=0.5, metavar="SHARE",
+        "--keep-cases",
+        type=share,
+        default=0.5,
+        metavar="SHARE",
         help="of the cases in which foreground is predicted, the most confident ones; default 0.5",
-    )  # fmt: skip
-    parser.add_argument(
-        "--keep-voxels", type=share, default=0.8, metavar="SHARE",
-        help="of the voxels of each foreground class, the most confident ones; the others get nnU-Net's ignore label; "
-        "default 0.8",
-    )  # fmt: skip
-    parser.add_argument(
-        "--background", type=_probability, default=0.9, metavar="P",
-        help="background below this probability gets the ignore label, too; default 0.9",
-    )  # fmt: skip
-    parser.add_argument(
-        "--keep-empty", action="store_true", help="keep all cases without predicted foreground; default: none of them"
     )
-    parser.add_argument("--pseudo-only", action="store_true", help="leave the model's own labelled cases out")
+    parser.add_argument(
+        "--keep-voxels",
+        type=share,
+        default=0.8,
+        metavar="SHARE",
+        help="of the voxels of each foreground class, the most confident ones; the others get "
+        "nnU-Net's ignore label; "
+        "default 0.8",
+    )
+    parser.add_argument(
+        "--background",
+        type=_probability,
+        default=0.9,
+        metavar="P",
+        help="background below this probability gets the ignore label, too; default 0.9",
+    )
+    parser.add_argument(
+        "--keep-empty",
+        action="store_true",
+        help="keep all cases without predicted foreground; default: none of them",
+    )
+    parser.add_argument(
+        "--pseudo-only", action="store_true", help="leave the model's own labelled cases out"
+    )
     return parser
 
 
@@ -162,7 +220,10 @@ def pseudo_label_entry(argv: list[str] | None = None) -> int:
             criteria = Criteria(args.keep_cases, args.keep_voxels, args.background, args.keep_empty)
             _write(Round(model, predicted, criteria, source), new.begin()[0])
         new.publish()
-    print(f"{raw / new.names[0]}\nnext: nnUNetv2_plan_and_preprocess -d {args.number} --verify_dataset_integrity")
+    print(
+        f"{raw / new.names[0]}\nnext: nnUNetv2_plan_and_preprocess -d {args.number} "
+        f"--verify_dataset_integrity"
+    )
     if args.pseudo_only:
         print("note: validation would be on pseudo-labels; train with fold all")
     return 0
@@ -174,11 +235,17 @@ def _write(plan: Round, folder: Path) -> None:
     judged, thresholds = write_round(plan, folder)
     _draw(plan, [case for case in judged if case.kept], folder)
     outcomes = Counter(case.outcome for case in judged)
-    print(f"{len(judged)} target cases: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
+    print(
+        f"{len(judged)} target cases: "
+        + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    )
     lowest = ", ".join(f"{name} {value:.3f}" for name, value in thresholds.items())
     print(f"lowest confidence of a kept voxel: {lowest}")
     if plan.source is not None:
-        print(f"{len(plan.source.cases)} labelled cases of {plan.model.model.dataset}; only these validate")
+        print(
+            f"{len(plan.source.cases)} labelled cases of {plan.model.model.dataset}; only these "
+            f"validate"
+        )
 
 
 def _draw(plan: Round, kept: list[Judged], folder: Path) -> None:
@@ -192,4 +259,6 @@ def _draw(plan: Round, kept: list[Judged], folder: Path) -> None:
     places = np.linspace(0, len(ordered) - 1, min(PICTURES, len(ordered))).round().astype(int)
     pictures = [picture_of(plan, ordered[place], folder) for place in places]
     foreground = {name: value for name, value in plan.model.classes.items() if value}
-    pseudo_labels_figure(pictures, foreground, plan.ignore, folder / FIGURE, "Kept cases, most confident first")
+    pseudo_labels_figure(
+        pictures, foreground, plan.ignore, folder / FIGURE, "Kept cases, most confident first"
+    )

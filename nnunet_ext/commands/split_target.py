@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_split_target``: divide target images into easy ones with pseudo-labels and hard unlabelled ones."""
+"""``nnUNetv2_ext_split_target``: divide target images into easy ones with pseudo-labels and hard
+unlabelled ones.
+"""
 
 import argparse
 
@@ -12,15 +14,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_split_target",
         parents=[model_options()],
-        description="Predicts the images of a target data set with a trained model and ranks them by the mean entropy "
-        "of the prediction. The surest become a labelled data set with the predictions as labels, the others an "
-        "unlabelled one: the easy and the hard part of the target, between which AdvEntTrainer adapts (IntraDA).",
-        epilog="Example: nnUNetv2_ext_split_target -d 138 -c 2d -tr AdvEntTrainer -i 140 -o 151 --hard 152",
+        description="Predicts the images of a target data set with a trained model and ranks them "
+        "by the mean entropy "
+        "of the prediction. The surest become a labelled data set with the predictions as labels, "
+        "the others an "
+        "unlabelled one: the easy and the hard part of the target, between which AdvEntTrainer "
+        "adapts (IntraDA).",
+        epilog="Example: nnUNetv2_ext_split_target -d 138 -c 2d -tr AdvEntTrainer -i 140 -o 151 "
+        "--hard 152",
     )
-    parser.add_argument("-o", dest="number", required=True, metavar="ID", help="number of the new, easy data set")
-    parser.add_argument("--hard", required=True, metavar="ID", help="number of the new, hard data set")
-    parser.add_argument("--name", default="Target", help="the data sets are called NAME-easy and NAME-hard")
-    parser.add_argument("--easy", type=share, default=0.67, metavar="SHARE", help="of the cases; default 0.67")
+    parser.add_argument(
+        "-o", dest="number", required=True, metavar="ID", help="number of the new, easy data set"
+    )
+    parser.add_argument(
+        "--hard", required=True, metavar="ID", help="number of the new, hard data set"
+    )
+    parser.add_argument(
+        "--name", default="Target", help="the data sets are called NAME-easy and NAME-hard"
+    )
+    parser.add_argument(
+        "--easy", type=share, default=0.67, metavar="SHARE", help="of the cases; default 0.67"
+    )
     return parser
 
 
@@ -38,9 +52,14 @@ def split_target_entry(argv: list[str] | None = None) -> int:
     model = trained_model(args)
     cases = target_of(args, model)
     raw = environment_folder("nnUNet_raw")
-    names = new_name(args.number, f"{args.name}-easy", "-o"), new_name(args.hard, f"{args.name}-hard", "--hard")
+    names = (
+        new_name(args.number, f"{args.name}-easy", "-o"),
+        new_name(args.hard, f"{args.name}-hard", "--hard"),
+    )
     if names[0].partition("_")[0] == names[1].partition("_")[0]:
-        raise InputError(f"-o {args.number} --hard {args.hard}: the two data sets need numbers of their own")
+        raise InputError(
+            f"-o {args.number} --hard {args.hard}: the two data sets need numbers of their own"
+        )
 
     new = NewDataSets(raw, names)
     with new.reserved():
@@ -53,5 +72,8 @@ def split_target_entry(argv: list[str] | None = None) -> int:
         print(raw / name)
     print("note: the labels of the easy cases are predictions, also those that validate")
     configure = f"nnUNetv2_ext_configure -d {args.number} --target_domain {args.hard}"
-    print(f"next: nnUNetv2_plan_and_preprocess -d {args.number}, then {configure}, then train AdvEntTrainer")
+    print(
+        f"next: nnUNetv2_plan_and_preprocess -d {args.number}, then {configure}, then train "
+        f"AdvEntTrainer"
+    )
     return 0

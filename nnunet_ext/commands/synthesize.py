@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_synthesize``: a labelled data set of synthetic target images from a trained synthesis."""
+"""``nnUNetv2_ext_synthesize``: a labelled data set of synthetic target images from a trained
+synthesis.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +25,62 @@ SUBSETS = ("matched", "unmatched", "random", "unmatched_random")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_synthesize",
-        description="Translate the labelled cases of a data set to the target domain by a trained synthesis, and write "
+        description="Translate the labelled cases of a data set to the target domain by a trained "
+        "synthesis, and write "
         "them in Hounsfield units, with their labels and geometry, as a new raw data set.",
         epilog="Example: nnUNetv2_ext_synthesize -d 101 -f all -o 301 --matched-only matches.json",
     )
-    parser.add_argument("-d", required=True, metavar="SOURCE", help="labelled data set of the synthesis, id or name")
-    parser.add_argument("-tr", default="PseudoCTSynthesisTrainer", metavar="TRAINER", help="PseudoCTSynthesisTrainer")
-    parser.add_argument("-c", default="2d", metavar="CONFIG", help="configuration, default 2d")
-    parser.add_argument("-f", default="0", metavar="FOLD", help="fold of the synthesis: 0 to 4 or all; default 0")
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
     parser.add_argument(
-        "-chk", default="checkpoint_final.pth", metavar="FILE", help="checkpoint, default checkpoint_final.pth"
+        "-d", required=True, metavar="SOURCE", help="labelled data set of the synthesis, id or name"
     )
-    parser.add_argument("-o", required=True, type=positive, metavar="NEWID", help="number of the new data set")
-    parser.add_argument("--name", default="PseudoCT", metavar="NAME", help="of the new data set, default PseudoCT")
-    parser.add_argument("--matches", type=Path, metavar="FILE", help="of nnUNetv2_ext_match: draw the matched targets")
+    parser.add_argument(
+        "-tr",
+        default="PseudoCTSynthesisTrainer",
+        metavar="TRAINER",
+        help="PseudoCTSynthesisTrainer",
+    )
+    parser.add_argument("-c", default="2d", metavar="CONFIG", help="configuration, default 2d")
+    parser.add_argument(
+        "-f", default="0", metavar="FOLD", help="fold of the synthesis: 0 to 4 or all; default 0"
+    )
+    parser.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans"
+    )
+    parser.add_argument(
+        "-chk",
+        default="checkpoint_final.pth",
+        metavar="FILE",
+        help="checkpoint, default checkpoint_final.pth",
+    )
+    parser.add_argument(
+        "-o", required=True, type=positive, metavar="NEWID", help="number of the new data set"
+    )
+    parser.add_argument(
+        "--name", default="PseudoCT", metavar="NAME", help="of the new data set, default PseudoCT"
+    )
+    parser.add_argument(
+        "--matches",
+        type=Path,
+        metavar="FILE",
+        help="of nnUNetv2_ext_match: draw the matched targets",
+    )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
-        "--matched-only", type=Path, metavar="FILE", help="only cases that are most similar to some target case there"
+        "--matched-only",
+        type=Path,
+        metavar="FILE",
+        help="only cases that are most similar to some target case there",
     )
-    chosen.add_argument("--subset", choices=SUBSETS, help="only this subset of the cases in --matches")
-    chosen.add_argument("--random-subset", type=positive, metavar="N", help="only N cases, drawn at random")
+    chosen.add_argument(
+        "--subset", choices=SUBSETS, help="only this subset of the cases in --matches"
+    )
+    chosen.add_argument(
+        "--random-subset", type=positive, metavar="N", help="only N cases, drawn at random"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of --random-subset; 0")
-    parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda")
+    parser.add_argument(
+        "-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda"
+    )
     return parser
 
 
@@ -58,7 +93,9 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
     if arguments.f != "all" and not arguments.f.isdigit():
         raise InputError(f"-f {arguments.f}: a fold is a number or all")
     if arguments.subset and arguments.matches is None:
-        raise InputError(f"--subset {arguments.subset} needs --matches FILE, which says what belongs to it")
+        raise InputError(
+            f"--subset {arguments.subset} needs --matches FILE, which says what belongs to it"
+        )
     source, results, folder = _folders(arguments)
 
     import torch
@@ -79,7 +116,9 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
     cases = [case for case in every_case if case.name in contrasts]
     figure = folder / "examples.png"
     window = (model.window.low, model.window.high)
-    export_figure(folder, cases, window, figure, _matched_files(matches, cases) if matches else None)
+    export_figure(
+        folder, cases, window, figure, _matched_files(matches, cases) if matches else None
+    )
     print(_summary(folder, [found.difference for found in contrasts.values()], str(model.window)))
     return 0
 
@@ -96,7 +135,8 @@ def _folders(arguments: argparse.Namespace) -> tuple[Path, Path, Path]:
     results = environment_folder("nnUNet_results") / source / "__".join(names)
     if not (results / "plans.json").is_file():
         raise InputError(
-            f"{results}: no trained synthesis; run nnUNetv2_train {source} {arguments.c} {arguments.f} "
+            f"{results}: no trained synthesis; run nnUNetv2_train {source} {arguments.c} "
+            f"{arguments.f} "
             f"-tr {arguments.tr} -p {arguments.p} first"
         )
 
@@ -120,11 +160,16 @@ def _matches(arguments: argparse.Namespace, source: str) -> Matches | None:
         return None
     matches = read_matches(file)
     if matches.source != source:
-        raise InputError(f"{file}: matches of {matches.source}, not of {source}; run nnUNetv2_ext_match -d {source}")
+        raise InputError(
+            f"{file}: matches of {matches.source}, not of {source}; run nnUNetv2_ext_match -d "
+            f"{source}"
+        )
     return matches
 
 
-def _chosen(arguments: argparse.Namespace, matches: Matches | None, cases: list[str]) -> tuple[str, ...]:
+def _chosen(
+    arguments: argparse.Namespace, matches: Matches | None, cases: list[str]
+) -> tuple[str, ...]:
     """Return the cases to translate.
 
     Raises:
@@ -134,9 +179,13 @@ def _chosen(arguments: argparse.Namespace, matches: Matches | None, cases: list[
 
     if arguments.random_subset:
         if arguments.random_subset > len(cases):
-            raise InputError(f"--random-subset {arguments.random_subset}: there are {len(cases)} cases")
+            raise InputError(
+                f"--random-subset {arguments.random_subset}: there are {len(cases)} cases"
+            )
         generator = np.random.default_rng(arguments.seed)
-        return tuple(sorted(generator.choice(cases, arguments.random_subset, replace=False).tolist()))
+        return tuple(
+            sorted(generator.choice(cases, arguments.random_subset, replace=False).tolist())
+        )
 
     subset = "matched" if arguments.matched_only else arguments.subset
     if subset is None or matches is None:
@@ -171,7 +220,9 @@ def _origin(arguments: argparse.Namespace, results: Path, window: str) -> dict[s
 
 
 def _matched_files(matches: Matches, cases: list[RawCase]) -> dict[str, str]:
-    """Return the image of the most similar target case of each case, where its raw data are here."""
+    """Return the image of the most similar target case of each case, where its raw data are
+    here.
+    """
     folder = environment_folder("nnUNet_raw") / matches.target
     files = {}
     for case in cases:
@@ -179,7 +230,9 @@ def _matched_files(matches: Matches, cases: list[RawCase]) -> dict[str, str]:
         if similar is None:
             continue
         found = sorted(
-            path for part in ("imagesUn", "imagesTr") for path in folder.glob(f"{part}/{similar.targets[0]}_0000.*")
+            path
+            for part in ("imagesUn", "imagesTr")
+            for path in folder.glob(f"{part}/{similar.targets[0]}_0000.*")
         )
         if found:
             files[case.name] = str(found[0])
@@ -194,7 +247,8 @@ def _summary(folder: Path, differences: list[float], window: str) -> str:
     if known:
         brighter = sum(value > 0 for value in known)
         lines.append(
-            f"lesions: {np.mean(known):+.1f} against their rim on average, brighter in {brighter} of {len(known)} cases"
+            f"lesions: {np.mean(known):+.1f} against their rim on average, brighter in {brighter} "
+            f"of {len(known)} cases"
         )
     lines.append("see lesion_contrast.csv, provenance.csv and examples.png there")
     return "\n".join(lines)

@@ -9,7 +9,9 @@ from typing import Any
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 
-HELP = """nnUNetv2_ext_train takes the arguments of nnUNetv2_train. Under torchrun its processes train together:
+HELP = """nnUNetv2_ext_train takes the arguments of nnUNetv2_train.
+
+Under torchrun its processes train together:
     torchrun --nnodes 2 --nproc_per_node 4 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
         --no-python nnUNetv2_ext_train 120 2d 0 -tr RelationDrivenTrainer
 The batch of the plans is shared by all processes. Without torchrun it is nnUNetv2_train.
@@ -48,10 +50,13 @@ def _train_together(run_training: Any) -> None:
     _require_own_trainer(arguments.tr)
     if arguments.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    run_training.load_pretrained_weights = load_pretrained_weights  # nnU-Net's takes the rank for the GPU's number
+    run_training.load_pretrained_weights = (
+        load_pretrained_weights  # nnU-Net's takes the rank for the GPU's number
+    )
     distributed.init_process_group("nccl" if arguments.device == "cuda" else "gloo")
     run_training.run_training_entry()
-    distributed.destroy_process_group()  # not after an error, when others may still wait for this process
+    # not after an error, when others may still wait for this process
+    distributed.destroy_process_group()
 
 
 def _require_own_trainer(name: str) -> None:
@@ -60,7 +65,9 @@ def _require_own_trainer(name: str) -> None:
     from nnunet_ext.training.multi_network_trainer import MultiNetworkTrainer
 
     if not issubclass(recursive_find_trainer_class_by_name(name), MultiNetworkTrainer):
-        raise InputError(f"-tr {name}: nnU-Net's trainers run on one node; take nnUNetv2_train, or PlainTrainer")
+        raise InputError(
+            f"-tr {name}: nnU-Net's trainers run on one node; take nnUNetv2_train, or PlainTrainer"
+        )
 
 
 def load_pretrained_weights(network: Any, file: str, verbose: bool = False) -> None:
@@ -75,7 +82,9 @@ def load_pretrained_weights(network: Any, file: str, verbose: bool = False) -> N
     network = getattr(network, "_orig_mod", network)
     weights = network.state_dict()
     wanted = [name for name in weights if ".seg_layers." not in name]
-    misfits = [name for name in wanted if name not in given or given[name].shape != weights[name].shape]
+    misfits = [
+        name for name in wanted if name not in given or given[name].shape != weights[name].shape
+    ]
     if misfits:
         raise InputError(
             f"{file}: {len(misfits)} of {len(wanted)} weights do not fit, e.g. {misfits[0]}; "

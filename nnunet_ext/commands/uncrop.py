@@ -1,4 +1,6 @@
-"""``nnUNetv2_ext_uncrop``: predictions of cropped, resized or sliced images, back on the grid of the download."""
+"""``nnUNetv2_ext_uncrop``: predictions of cropped, resized or sliced images, back on the grid of
+the download.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,25 @@ def uncrop_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_uncrop``."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_uncrop",
-        description="Write predictions on the grid that the images had before nnUNetv2_ext_convert cropped (--crop, "
-        "--lung-masks), resized (--resize) or cut them into slices (--slices with one of these). Evaluate the result "
+        description="Write predictions on the grid that the images had before "
+        "nnUNetv2_ext_convert cropped (--crop, "
+        "--lung-masks), resized (--resize) or cut them into slices (--slices with one of these). "
+        "Evaluate the result "
         "against masks on that grid.",
     )
-    parser.add_argument("-i", type=Path, required=True, metavar="FOLDER", help="predictions, named after their cases")
-    parser.add_argument("-d", required=True, metavar="ID", help="raw data set whose images were predicted")
-    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where the label files go")
+    parser.add_argument(
+        "-i",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="predictions, named after their cases",
+    )
+    parser.add_argument(
+        "-d", required=True, metavar="ID", help="raw data set whose images were predicted"
+    )
+    parser.add_argument(
+        "-o", type=Path, required=True, metavar="FOLDER", help="where the label files go"
+    )
     arguments = parser.parse_args(argv)
 
     from dataset_conversion.writing.uncropping import uncrop

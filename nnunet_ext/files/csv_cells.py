@@ -13,13 +13,16 @@ FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
 def plain_cell(text: str) -> str:
-    """Return the text so that no program takes it for a formula: with an apostrophe before it, where it looks like one.
+    """Return the text so that no program takes it for a formula: with an apostrophe before it,
+    where it looks like one.
 
     >>> plain_cell("=HYPERLINK(1)"), plain_cell("-1.5e-3 0"), plain_cell("left lung")
     ("'=HYPERLINK(1)", '-1.5e-3 0', 'left lung')
     """
     text = printable(text)
-    return f"'{text}" if text.lstrip().startswith(FORMULA_SIGNS) and not _holds_numbers(text) else text
+    return (
+        f"'{text}" if text.lstrip().startswith(FORMULA_SIGNS) and not _holds_numbers(text) else text
+    )
 
 
 def plain_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,6 @@
-"""What a header declares against what its file can hold: nothing is reserved for a file that lies."""
+"""What a header declares against what its file can hold: nothing is reserved for a file that
+lies.
+"""
 
 import math
 from pathlib import Path
@@ -24,13 +26,15 @@ def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
     most = size * DEFLATE_RATIO + SLACK_BYTES if compressed else size
     if declared_bytes > most:
         raise InputError(
-            f"{path}: is truncated or damaged (its header declares {declared_bytes} bytes, more than its {size} bytes "
+            f"{path}: is truncated or damaged (its header declares {declared_bytes} bytes, more "
+            f"than its {size} bytes "
             "can hold); download it again"
         )
 
 
 def shape_in_header(path: Path) -> tuple[int, ...]:
-    """Shape of an image file of any format as its header declares it, axes slowest first, without colours.
+    """Shape of an image file of any format as its header declares it, axes slowest first, without
+    colours.
 
     Raises:
         InputError: more voxels than the file can hold.

@@ -1,4 +1,6 @@
-"""JSON files from outside: read within bounds, and refused in one line where they are not what they should be."""
+"""JSON files from outside: read within bounds, and refused in one line where they are not what they
+should be.
+"""
 
 import json
 from collections.abc import Mapping
@@ -19,12 +21,15 @@ def parse_json(text: str) -> Any:
     """Parse JSON from outside.
 
     Raises:
-        ValueError: no JSON, one nested too deeply, numbers that nothing can hold, or a name given twice in one object.
+        ValueError: no JSON, one nested too deeply, numbers that nothing can hold, or a name given
+            twice in one object.
     """
     if not text.strip():
         raise ValueError("it is empty")
     try:
-        return json.loads(text, parse_int=_whole_number, parse_float=_number, object_pairs_hook=_object)
+        return json.loads(
+            text, parse_int=_whole_number, parse_float=_number, object_pairs_hook=_object
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -42,7 +47,9 @@ def read_json(path: Path, advice: str) -> Any:
     try:
         size = path.stat().st_size
         if size > LARGEST_BYTES:
-            raise InputError(f"{path}: has {size >> 20} MiB, which is no file of this kind; {advice}")
+            raise InputError(
+                f"{path}: has {size >> 20} MiB, which is no file of this kind; {advice}"
+            )
         return parse_json(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         reason = "is not UTF-8 text"
@@ -69,7 +76,9 @@ def read_object(path: Path, advice: str, shape: Shape | None = None) -> dict[str
         raise InputError(f"{path}: holds no JSON object; {advice}")
     for key, kind in (shape or {}).items():
         value = content.get(key)
-        is_flag = isinstance(value, bool) and kind is not bool  # which Python counts among the whole numbers
+        is_flag = (
+            isinstance(value, bool) and kind is not bool
+        )  # which Python counts among the whole numbers
         if not isinstance(value, kind) or is_flag:
             what = "no" if key not in content else "an impossible"
             raise InputError(f"{path}: has {what} {key!r}; {advice}")

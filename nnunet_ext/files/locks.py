@@ -1,7 +1,8 @@
 """Locks between processes, also of several machines on one file system; a kill releases them.
 
-They are the process's own (POSIX record locks): a program that a process becomes keeps them, workers that it forks
-do not, and taking one again in the same process succeeds. Within its file a lock says who holds it.
+They are the process's own (POSIX record locks): a program that a process becomes keeps them,
+workers that it forks do not, and taking one again in the same process succeeds. Within its file a
+lock says who holds it.
 """
 
 import errno
@@ -93,7 +94,9 @@ def hold_until_the_end(lock: Path, work: str) -> None:
 
 
 def acquire(lock: Path, *, wait: bool, shared: bool = False) -> int | None:
-    """Take the lock; returns the open file that holds it until it is closed, or None if another process has it."""
+    """Take the lock; returns the open file that holds it until it is closed, or None if another
+    process has it.
+    """
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         if not _lock(file, wait, shared):
@@ -136,7 +139,9 @@ def _lock(file: int, wait: bool, shared: bool) -> bool:
     if fcntl is None:
         return True
     try:
-        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        fcntl.lockf(
+            file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+        )
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False

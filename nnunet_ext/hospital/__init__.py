@@ -1,1 +1,3 @@
-"""The way of a hospital's study: series chosen, predicted by an nnU-Net model, and returned as DICOM objects."""
+"""The way of a hospital's study: series chosen, predicted by an nnU-Net model, and returned as
+DICOM objects.
+"""

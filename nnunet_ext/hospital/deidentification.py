@@ -1,11 +1,13 @@
-"""What results repeat of a study, without the patient: PS3.15, Basic Application Level Confidentiality Profile.
+"""What results repeat of a study, without the patient: PS3.15, Basic Application Level
+Confidentiality Profile.
 
-Results take patient, study and references from the headers of their source. Here these headers are made new: only what
-a result needs is put in, so that nothing else of an export can travel on, whatever its tag. That is stricter than the
-profile, which names the attributes to remove.
+Results take patient, study and references from the headers of their source. Here these headers are
+made new: only what a result needs is put in, so that nothing else of an export can travel on,
+whatever its tag. That is stricter than the profile, which names the attributes to remove.
 
-Reference: DICOM PS3.15, Annex E, table E.1-1: patient's name and number replaced (Z), dates, times, accession number,
-physician and sex empty (Z), UIDs replaced consistently (U), everything else removed (X), private attributes removed.
+Reference: DICOM PS3.15, Annex E, table E.1-1: patient's name and number replaced (Z), dates, times,
+accession number, physician and sex empty (Z), UIDs replaced consistently (U), everything else
+removed (X), private attributes removed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ PROFILE = ("113100", "DCM", "Basic Application Confidentiality Profile")
 def deidentified(source: Source) -> Source:
     """Return a source whose headers hold keyed names and UIDs in place of the patient's.
 
-    Equal UIDs stay equal, in every run with the same key, so that results of one study stay together.
+    Equal UIDs stay equal, in every run with the same key, so that results of one study stay
+    together.
 
     Raises:
         InputError: the key of names cannot be used.

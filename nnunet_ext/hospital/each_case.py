@@ -24,7 +24,9 @@ class Done:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def for_each(cases: Iterable[Case], work: Callable[[Case], Any], what: str, *, keep_names: bool = False) -> Done:
+def for_each(
+    cases: Iterable[Case], work: Callable[[Case], Any], what: str, *, keep_names: bool = False
+) -> Done:
     """Do some work for every case, with a progress bar; an error becomes the case's reason.
 
     Args:
@@ -38,7 +40,9 @@ def for_each(cases: Iterable[Case], work: Callable[[Case], Any], what: str, *, k
         for case in progress:
             try:
                 done.finished[case.name] = work(case)
-            except Exception as error:  # of nnU-Net, of a library, of this package: the next case is to be served
+            except (
+                Exception
+            ) as error:  # of nnU-Net, of a library, of this package: the next case is to be served
                 paths = {item.path for channel in case.channels for item in channel.slices}
                 whole = f"{type(error).__name__}: {error}"
                 done.failed[case.name] = whole if keep_names else shown_reason(error, *paths)
@@ -47,7 +51,12 @@ def for_each(cases: Iterable[Case], work: Callable[[Case], Any], what: str, *, k
 
 
 def write_inputs(
-    cases: Iterable[Case], folder: Path, ending: str, orientation: str = AS_SCANNED, *, keep_names: bool = False
+    cases: Iterable[Case],
+    folder: Path,
+    ending: str,
+    orientation: str = AS_SCANNED,
+    *,
+    keep_names: bool = False,
 ) -> Done:
     """Write the images of all cases; ``finished`` holds their entries of the manifest."""
 

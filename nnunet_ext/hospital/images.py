@@ -1,4 +1,5 @@
-"""A case as nnU-Net's input: one image file per channel, all on one grid, without any text of a header.
+"""A case as nnU-Net's input: one image file per channel, all on one grid, without any text of a
+header.
 
 Arrays are (x, y, z), affines in DICOM's coordinates in mm (left, posterior, head).
 """
@@ -26,7 +27,9 @@ GRID_TOLERANCE_VOXEL = 1e-2  # NIfTI headers store float32
 
 @dataclass(frozen=True)
 class WrittenCase:
-    """What the manifest says of a case: the images' grid, and of each channel its file and what was done to it."""
+    """What the manifest says of a case: the images' grid, and of each channel its file and what was
+    done to it.
+    """
 
     shape: tuple[int, ...]
     affine_lps_mm: np.ndarray
@@ -38,15 +41,18 @@ class WrittenCase:
         return {"shape": list(self.shape), "affine_lps_mm": affine, "channels": list(self.channels)}
 
 
-def write_images(case: Case, folder: Path, ending: str, orientation: str = AS_SCANNED) -> WrittenCase:
+def write_images(
+    case: Case, folder: Path, ending: str, orientation: str = AS_SCANNED
+) -> WrittenCase:
     """Write ``NAME_0000`` and so on into a folder.
 
     Args:
         case: to read.
         folder: existing.
         ending: ``.nii.gz`` or another of SimpleITK's.
-        orientation: ``as-scanned``, or three letters such as ``RAS``: the directions in which the array's axes
-            increase, as nibabel names them; axes are turned and flipped, nothing is resampled.
+        orientation: ``as-scanned``, or three letters such as ``RAS``: the directions in which the
+            array's axes increase, as nibabel names them; axes are turned and flipped, nothing is
+            resampled.
 
     Raises:
         InputError: a slice cannot be read, or channels have different frames.
@@ -105,7 +111,9 @@ def oriented(voxels: np.ndarray, grid: Grid, orientation: str) -> tuple[np.ndarr
         current = orientations.io_orientation(grid.affine_ras_mm)
         change = orientations.ornt_transform(current, target)
     except (ValueError, KeyError) as error:
-        raise InputError(f"--orientation {orientation}: is no orientation; give {AS_SCANNED}, LPS, RAS ...") from error
+        raise InputError(
+            f"--orientation {orientation}: is no orientation; give {AS_SCANNED}, LPS, RAS ..."
+        ) from error
     turned = orientations.apply_orientation(voxels, change)
     affine_ras_mm = grid.affine_ras_mm @ orientations.inv_ornt_aff(change, voxels.shape)
     return turned, Grid(turned.shape, LPS_TO_RAS @ affine_ras_mm)
@@ -142,13 +150,16 @@ def on_reference(voxels: np.ndarray, grid: Grid, reference: Grid, path: Path) ->
     if not same_grid(Grid(turned.shape, LPS_TO_RAS @ affine_ras_mm), reference):
         raise InputError(
             f"{path}: is not on the grid of its series ({_size(turned.shape)} voxels, expected "
-            f"{_size(reference.shape)}); predict the images that dicom_to_nnunet wrote from this export"
+            f"{_size(reference.shape)}); predict the images that dicom_to_nnunet wrote from this "
+            f"export"
         )
     return np.ascontiguousarray(turned)
 
 
 def same_grid(first: Grid, second: Grid) -> bool:
-    """Whether two grids have one shape and differ by less than a hundredth of a voxel at every corner."""
+    """Whether two grids have one shape and differ by less than a hundredth of a voxel at every
+    corner.
+    """
     if tuple(first.shape) != tuple(second.shape):
         return False
     difference = np.linalg.inv(second.affine_lps_mm) @ first.affine_lps_mm - np.eye(4)
@@ -157,13 +168,17 @@ def same_grid(first: Grid, second: Grid) -> bool:
 
 
 def _on_grid(volume: Volume, grid: Grid) -> np.ndarray:
-    """A further channel on the grid of the first one, linear; beyond it lies air, or the lowest value."""
+    """A further channel on the grid of the first one, linear; beyond it lies air, or the lowest
+    value.
+    """
     import SimpleITK
 
     fill = AIR_HU if volume.unit == "HU" else float(volume.voxels.min())
     image = _image(volume.voxels, volume.grid)
     like = _image(np.zeros(grid.shape, np.uint8), grid)
-    resampled = SimpleITK.Resample(image, like, SimpleITK.Transform(), SimpleITK.sitkLinear, float(fill))
+    resampled = SimpleITK.Resample(
+        image, like, SimpleITK.Transform(), SimpleITK.sitkLinear, float(fill)
+    )
     array = SimpleITK.GetArrayFromImage(resampled)
     return np.asarray(array).transpose(2, 1, 0)
 
@@ -190,7 +205,9 @@ def write_volume(voxels: np.ndarray, grid: Grid, path: Path) -> None:
 
     try:
         with whole_file(path) as unfinished:
-            SimpleITK.WriteImage(_image(voxels, grid), str(unfinished), useCompression=path.suffix != ".nii")
+            SimpleITK.WriteImage(
+                _image(voxels, grid), str(unfinished), useCompression=path.suffix != ".nii"
+            )
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be written; is the disk full?") from error
 

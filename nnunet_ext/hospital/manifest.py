@@ -1,6 +1,7 @@
 """The manifest between the three steps: which keyed series lie in which image, and on which grid.
 
-It holds keyed names, numbers and what this package says of series, and nothing that a header says in words.
+It holds keyed names, numbers and what this package says of series, and nothing that a header says
+in words.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ LARGEST_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class Manifest:
-    """``rules`` with which the export was read; of each case its entry, as :func:`write_manifest` writes it."""
+    """``rules`` with which the export was read; of each case its entry, as :func:`write_manifest`
+    writes it.
+    """
 
     rules: Rules
     file_ending: str
@@ -41,7 +44,12 @@ def case_entry(case: Case, written: WrittenCase) -> dict[str, Any]:
 
 
 def write_manifest(
-    path: Path, rules: Rules, file_ending: str, cases: dict[str, dict[str, Any]], found: Survey, failed: dict[str, str]
+    path: Path,
+    rules: Rules,
+    file_ending: str,
+    cases: dict[str, dict[str, Any]],
+    found: Survey,
+    failed: dict[str, str],
 ) -> None:
     """Write the manifest whole.
 
@@ -83,16 +91,23 @@ def read_manifest(path: Path) -> Manifest:
         raise InputError(f"{path}: is not JSON; nnUNetv2_ext_dicom_to_nnunet writes it") from error
     try:
         if content["version"] != VERSION:
-            raise InputError(f"{path}: has version {content['version']!r}, not {VERSION}; write it again")
+            raise InputError(
+                f"{path}: has version {content['version']!r}, not {VERSION}; write it again"
+            )
         rules = dict(content["rules"])
         rules["modalities"] = tuple(map(str, rules["modalities"]))
         cases = {}
         for name, entry in content["cases"].items():
-            cases[plain_name(name, f"{path}: case")] = {**entry, "channels": list(entry["channels"])}
+            cases[plain_name(name, f"{path}: case")] = {
+                **entry,
+                "channels": list(entry["channels"]),
+            }
             _ = [str(channel["series"]) for channel in entry["channels"]]
         return Manifest(Rules(**rules), str(content["file_ending"]), cases)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: is no manifest of nnUNetv2_ext_dicom_to_nnunet; write it again") from error
+        raise InputError(
+            f"{path}: is no manifest of nnUNetv2_ext_dicom_to_nnunet; write it again"
+        ) from error
 
 
 def cases_in(manifest: Manifest, export: Export) -> tuple[dict[str, Case], dict[str, str]]:

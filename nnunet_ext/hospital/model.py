@@ -18,7 +18,10 @@ from nnunet_ext.stock.folders import dataset_name, environment_folder
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 LARGEST_JSON_BYTES = 1 << 28
 LARGEST_ZIP_BYTES = 1 << 36
-ADVICE = "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip that nnU-Net exported"
+ADVICE = (
+    "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip "
+    "that nnU-Net exported"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class ModelFolder:
     @property
     def channel_names(self) -> list[str]:
         """The model's inputs in their order."""
-        named: dict[str, str] = self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or {}
+        named: dict[str, str] = (
+            self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or {}
+        )
         return [str(named[key]) for key in sorted(named, key=int)]
 
     @property
@@ -51,13 +56,18 @@ class ModelFolder:
         Raises:
             InputError: a fold is not trained.
         """
-        trained = sorted(path.parent.name.removeprefix("fold_") for path in self.folder.glob(f"fold_*/{checkpoint}"))
+        trained = sorted(
+            path.parent.name.removeprefix("fold_")
+            for path in self.folder.glob(f"fold_*/{checkpoint}")
+        )
         wanted = list(folds) if folds else [fold for fold in trained if fold != "all"] or trained
         missing = [fold for fold in wanted if fold not in trained]
         if missing or not wanted:
             having = f"has {', '.join(trained)}" if trained else "has none"
             which = f"fold {missing[0]}" if missing else "any fold"
-            raise InputError(f"{self.folder}: lacks {checkpoint} of {which} ({having}); choose with -f and -chk")
+            raise InputError(
+                f"{self.folder}: lacks {checkpoint} of {which} ({having}); choose with -f and -chk"
+            )
         return {fold: self.folder / f"fold_{fold}" / checkpoint for fold in wanted}
 
 
@@ -73,7 +83,12 @@ def digest_of(files: Sequence[Path]) -> str:
 
 @contextmanager
 def opened_model(
-    model: Path | None, dataset: str | None, configuration: str | None, trainer: str, plans: str, temporary: Path
+    model: Path | None,
+    dataset: str | None,
+    configuration: str | None,
+    trainer: str,
+    plans: str,
+    temporary: Path,
 ) -> Iterator[ModelFolder]:
     """Find a model; a zip is unpacked into a folder below ``temporary``, which the caller removes.
 
@@ -108,16 +123,22 @@ def read_model(folder: Path) -> ModelFolder:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model; {ADVICE}")
-    model = ModelFolder(folder, read_object(folder / "dataset.json"), read_object(folder / "plans.json"))
+    model = ModelFolder(
+        folder, read_object(folder / "dataset.json"), read_object(folder / "plans.json")
+    )
     try:
         names, ending = model.channel_names, model.file_ending
     except (KeyError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{folder / 'dataset.json'}: lacks channel_names or file_ending; {ADVICE}") from error
+        raise InputError(
+            f"{folder / 'dataset.json'}: lacks channel_names or file_ending; {ADVICE}"
+        ) from error
     if not names:
         raise InputError(f"{folder / 'dataset.json'}: names no channel; {ADVICE}")
     if ending not in VOLUME_ENDINGS:
         known = ", ".join(VOLUME_ENDINGS)
-        raise InputError(f"{folder}: its images end in {ending}; series of slices need one of {known}")
+        raise InputError(
+            f"{folder}: its images end in {ending}; series of slices need one of {known}"
+        )
     return model
 
 
@@ -127,10 +148,17 @@ def _unpacked(archive: Path, temporary: Path) -> Path:
         with zipfile.ZipFile(archive) as file:
             entries = [entry for entry in file.infolist() if not entry.is_dir()]
             _require_plain(archive, entries)
-            models = [PurePosixPath(entry.filename).parent for entry in entries if _is_plans(entry.filename)]
+            models = [
+                PurePosixPath(entry.filename).parent
+                for entry in entries
+                if _is_plans(entry.filename)
+            ]
             if len(models) != 1:
                 found = ", ".join(map(str, models)) or "none"
-                raise InputError(f"{archive}: holds {len(models)} models ({found}); unpack it and give -m the folder")
+                raise InputError(
+                    f"{archive}: holds {len(models)} models ({found}); unpack it and give -m the "
+                    f"folder"
+                )
             file.extractall(temporary, [entry.filename for entry in entries])
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise InputError(f"{archive}: is not a readable zip ({error}); {ADVICE}") from error
@@ -138,10 +166,14 @@ def _unpacked(archive: Path, temporary: Path) -> Path:
 
 
 def _require_plain(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """Refuse an archive whose members lead out of the folder, or that unpacks to more than models need."""
+    """Refuse an archive whose members lead out of the folder, or that unpacks to more than models
+    need.
+    """
     total = sum(entry.file_size for entry in entries)
     if total > LARGEST_ZIP_BYTES:
-        raise InputError(f"{archive}: unpacks to {total >> 30} GiB, more than a model; do not use this file")
+        raise InputError(
+            f"{archive}: unpacks to {total >> 30} GiB, more than a model; do not use this file"
+        )
     for entry in entries:
         path = PurePosixPath(entry.filename.replace("\\", "/"))
         is_link = stat.S_ISLNK(entry.external_attr >> 16)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from nnunet_ext.hospital.selection import Selection
     from nnunet_ext.hospital.survey import Survey
 
-# As in nnunet_ext.hospital.selection and nnunet_ext.dicom.writing, whose import would make --help slow.
+# As in nnunet_ext.hospital.selection and nnunet_ext.dicom.writing, whose import would make --help
+# slow.
 BUILT_IN_RULES = ("any", "chest", "head")
 SEGMENTATION_KINDS = ("binary", "labelmap", "fractional")
 NAMES_FILE = "cases.jsonl"
@@ -44,47 +45,69 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add what names a model: ``-m``, or ``-d -c -tr -p``."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "-m", type=Path, metavar="MODEL", help="folder of a trained model, or a zip that nnU-Net exported"
+        "-m",
+        type=Path,
+        metavar="MODEL",
+        help="folder of a trained model, or a zip that nnU-Net exported",
     )
-    group.add_argument("-d", metavar="ID", help="data set of a model in nnUNet_results, id or name; or -m")
+    group.add_argument(
+        "-d", metavar="ID", help="data set of a model in nnUNet_results, id or name; or -m"
+    )
     group.add_argument("-c", metavar="CONFIG", help="its configuration, such as 3d_fullres")
-    group.add_argument("-tr", default="nnUNetTrainer", metavar="TRAINER", help="its trainer, default nnUNetTrainer")
-    group.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="its plans, default nnUNetPlans")
+    group.add_argument(
+        "-tr", default="nnUNetTrainer", metavar="TRAINER", help="its trainer, default nnUNetTrainer"
+    )
+    group.add_argument(
+        "-p", default="nnUNetPlans", metavar="PLANS", help="its plans, default nnUNetPlans"
+    )
 
 
 def add_series(parser: argparse.ArgumentParser) -> None:
     """Add what chooses series and what may be shown of them."""
     parser.add_argument(
-        "--rules", metavar="RULES",
-        help=f"which series are taken: a JSON file, or one of {', '.join(BUILT_IN_RULES)}; default any",
-    )  # fmt: skip
+        "--rules",
+        metavar="RULES",
+        help=f"which series are taken: a JSON file, or one of {', '.join(BUILT_IN_RULES)}; "
+        f"default any",
+    )
     parser.add_argument(
-        "--orientation", default=AS_SCANNED, metavar="CODE",
-        help="turn the axes of images as the model was trained, e.g. RAS or LPS; default: slices as they were scanned",
-    )  # fmt: skip
+        "--orientation",
+        default=AS_SCANNED,
+        metavar="CODE",
+        help="turn the axes of images as the model was trained, e.g. RAS or LPS; default: slices "
+        "as they were scanned",
+    )
     add_privacy(parser)
 
 
 def add_privacy(parser: argparse.ArgumentParser) -> None:
     """Add where names of cases are noted, and how an export is read."""
     parser.add_argument(
-        "--names", type=Path, metavar="FILE",
-        help=f"note here what case names stand for, mode 0600, outside of the output; default {NAMES_FILE} beside the "
+        "--names",
+        type=Path,
+        metavar="FILE",
+        help=f"note here what case names stand for, mode 0600, outside of the output; default "
+        f"{NAMES_FILE} beside the "
         "key of names",
-    )  # fmt: skip
+    )
     add_scan(parser)
 
 
 def add_scan(parser: argparse.ArgumentParser) -> None:
     """Add how an export is read, and whether names of files may be shown."""
     parser.add_argument(
-        "--keep-names", action="store_true", help="show names of files and texts of headers in messages; off"
+        "--keep-names",
+        action="store_true",
+        help="show names of files and texts of headers in messages; off",
     )
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="processes that read headers, default 2")
+    parser.add_argument(
+        "-np", type=int, default=2, metavar="N", help="processes that read headers, default 2"
+    )
 
 
 def survey_of(arguments: argparse.Namespace, channels: Sequence[str]) -> tuple[Selection, Survey]:
-    """Return the rules and what they choose of the export, as :func:`add_series` and ``-i`` ask for.
+    """Return the rules and what they choose of the export, as :func:`add_series` and ``-i`` ask
+    for.
 
     Args:
         arguments: of the command line.
@@ -105,17 +128,25 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add what is written of a case."""
     group = parser.add_argument_group("results")
     group.add_argument(
-        "--seg-type", choices=SEGMENTATION_KINDS, default="binary", help="kind of the DICOM SEG, default binary"
+        "--seg-type",
+        choices=SEGMENTATION_KINDS,
+        default="binary",
+        help="kind of the DICOM SEG, default binary",
     )
     group.add_argument(
-        "--segments", type=Path, metavar="FILE", help="JSON with codes, names and colours of the model's labels"
+        "--segments",
+        type=Path,
+        metavar="FILE",
+        help="JSON with codes, names and colours of the model's labels",
     )
     group.add_argument("--rtstruct", action="store_true", help="also write contours.dcm (RTSTRUCT)")
     group.add_argument("--nifti", action="store_true", help="also write segmentation.nii.gz")
     group.add_argument(
-        "--deidentify", action="store_true",
-        help="write results without the patient: PS3.15 basic profile, UIDs and patient replaced by keyed ones",
-    )  # fmt: skip
+        "--deidentify",
+        action="store_true",
+        help="write results without the patient: PS3.15 basic profile, UIDs and patient replaced "
+        "by keyed ones",
+    )
 
 
 def names_file(chosen: Path | None, *outputs: Path) -> Path:
@@ -127,7 +158,10 @@ def names_file(chosen: Path | None, *outputs: Path) -> Path:
     file = chosen or key_file().parent / NAMES_FILE
     for output in outputs:
         if file.resolve().is_relative_to(output.resolve()):
-            raise InputError(f"{file}: lies in the output; what case names stand for must stay outside, choose --names")
+            raise InputError(
+                f"{file}: lies in the output; what case names stand for must stay outside, choose "
+                f"--names"
+            )
     return file
 
 
@@ -138,8 +172,12 @@ def require_output(output: Path, export: Path) -> None:
         InputError: it lies in the export, or cannot be made.
     """
     if export.is_dir() and output.resolve().is_relative_to(export.resolve()):
-        raise InputError("-o lies in the export; choose a folder outside, so that results are not read as input")
+        raise InputError(
+            "-o lies in the export; choose a folder outside, so that results are not read as input"
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{output}: cannot be made ({error.strerror}); choose another -o") from error
+        raise InputError(
+            f"{output}: cannot be made ({error.strerror}); choose another -o"
+        ) from error

@@ -1,4 +1,6 @@
-"""nnU-Net's own predictor, one case after the other in this process, so that memory stays that of one case."""
+"""nnU-Net's own predictor, one case after the other in this process, so that memory stays that of
+one case.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +52,20 @@ class Predictor:
                 allow_tqdm=sys.stderr.isatty(),
             )
             try:
-                self.predictor.initialize_from_trained_model_folder(str(model.folder), tuple(folds), checkpoint)
+                self.predictor.initialize_from_trained_model_folder(
+                    str(model.folder), tuple(folds), checkpoint
+                )
             except InputError:
                 raise
             except Exception as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise InputError(f"{model.folder}: model cannot be loaded ({reason}); is its trainer known?") from error
+                raise InputError(
+                    f"{model.folder}: model cannot be loaded ({reason}); is its trainer known?"
+                ) from error
         if self.predictor.configuration_manager.previous_stage_name is not None:
-            raise InputError(f"{model.folder}: is the second stage of a cascade; use a model of one stage")
+            raise InputError(
+                f"{model.folder}: is the second stage of a cascade; use a model of one stage"
+            )
 
     def predict(self, images: Sequence[Path], output: Path, *, probabilities: bool = False) -> Path:
         """Predict one case.
@@ -72,7 +80,9 @@ class Predictor:
         """
         files = [str(image) for image in images]
         with self._quiet():
-            self.predictor.predict_from_files_sequential([files], [str(output)], save_probabilities=probabilities)
+            self.predictor.predict_from_files_sequential(
+                [files], [str(output)], save_probabilities=probabilities
+            )
         return output.with_name(output.name + self.ending)
 
     @contextlib.contextmanager

@@ -8,14 +8,18 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 
 LONGEST_REASON = 200
-PLAIN_MODALITIES = frozenset(["CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "SR", "SEG", "PR", "SC"])
+PLAIN_MODALITIES = frozenset(
+    ["CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "SR", "SEG", "PR", "SC"]
+)
 
 
 def shown_reason(error: BaseException | str, *paths: str) -> str:
-    """Return the message of an error without the path before it and without what stands in brackets.
+    """Return the message of an error without the path before it and without what stands in
+    brackets.
 
-    Messages of this package begin with the file and quote other libraries, and thus values of headers, in brackets
-    only. Of any other error nothing but its kind is shown, because its text may quote a header.
+    Messages of this package begin with the file and quote other libraries, and thus values of
+    headers, in brackets only. Of any other error nothing but its kind is shown, because its text
+    may quote a header.
 
     Args:
         error: or its message, as this package writes it.
@@ -52,7 +56,9 @@ def _without_brackets(text: str) -> str:
 
 
 def reason_of(rejected: Rejected, rules: Rules) -> str:
-    """Return why slices were rejected; a modality or kind that only their header names is not repeated."""
+    """Return why slices were rejected; a modality or kind that only their header names is not
+    repeated.
+    """
     first = rejected.slices[0]
     is_plain = first.modality in rules.modalities or first.modality in PLAIN_MODALITIES
     if first.modality and not is_plain and first.modality in rejected.reason:
@@ -65,7 +71,9 @@ def reason_of(rejected: Rejected, rules: Rules) -> str:
 def series_name(acquisition: Acquisition) -> str:
     """Return the keyed name of a series, or of one acquisition of it."""
     first = acquisition.slices[0]
-    return keyed_name("series", first.patient_id, first.study_uid, first.series_uid, str(acquisition.index))
+    return keyed_name(
+        "series", first.patient_id, first.study_uid, first.series_uid, str(acquisition.index)
+    )
 
 
 def study_name(patient_id: str, study_uid: str) -> str:

@@ -1,4 +1,6 @@
-"""A case's results: segmentation, report, captures and further files, in one folder that is whole or absent."""
+"""A case's results: segmentation, report, captures and further files, in one folder that is whole
+or absent.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ SERIES_PER_CASE = 4
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of a case. ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels."""
+    """What is written of a case. ``kind`` is that of the DICOM SEG; ``segments`` describe the
+    model's labels.
+    """
 
     segments: tuple[Segment, ...]
     model: Model
@@ -48,7 +52,10 @@ class Outputs:
 
 
 def outputs_of(
-    arguments: argparse.Namespace, dataset_json: dict[str, Any], model_name: str, checkpoints: Sequence[Path]
+    arguments: argparse.Namespace,
+    dataset_json: dict[str, Any],
+    model_name: str,
+    checkpoints: Sequence[Path],
 ) -> Outputs:
     """Return what :func:`nnunet_ext.hospital.options.add_outputs` asks for.
 
@@ -63,15 +70,28 @@ def outputs_of(
     """
     labels = dataset_json.get("labels")
     if not isinstance(labels, dict):
-        raise InputError("dataset.json of the model has no labels; give -m with the folder of the model")
+        raise InputError(
+            "dataset.json of the model has no labels; give -m with the folder of the model"
+        )
     serial = digest_of(checkpoints) if checkpoints else "unknown"
     model = Model(model_name, version("nnunetv2-ext"), serial=serial)
     segments = segments_of(labels, arguments.segments)
-    return Outputs(segments, model, arguments.seg_type, arguments.rtstruct, arguments.nifti, arguments.deidentify)
+    return Outputs(
+        segments,
+        model,
+        arguments.seg_type,
+        arguments.rtstruct,
+        arguments.nifti,
+        arguments.deidentify,
+    )
 
 
 def write_results(
-    case: Case, mask: np.ndarray, output: Path, wanted: Outputs, probabilities: np.ndarray | None = None
+    case: Case,
+    mask: np.ndarray,
+    output: Path,
+    wanted: Outputs,
+    probabilities: np.ndarray | None = None,
 ) -> list[Measurement]:
     """Write ``output/NAME`` with a case's results.
 
@@ -83,7 +103,8 @@ def write_results(
         probabilities: (segment, x, y, z), for a fractional segmentation.
 
     Raises:
-        InputError: the headers contradict each other, a slice cannot be read, or a file cannot be written.
+        InputError: the headers contradict each other, a slice cannot be read, or a file cannot be
+            written.
     """
     unfinished = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output))
     try:
@@ -112,17 +133,34 @@ def _write_all(
     numbers = new_series_numbers(case.series_numbers, SERIES_PER_CASE)
     segments, model = wanted.segments, wanted.model
     segmentation = write_segmentation(
-        folder / SEGMENTATION, on_slices, source, segments, model,
-        series_number=numbers[0], kind=wanted.kind, probabilities=fractions,
-    )  # fmt: skip
+        folder / SEGMENTATION,
+        on_slices,
+        source,
+        segments,
+        model,
+        series_number=numbers[0],
+        kind=wanted.kind,
+        probabilities=fractions,
+    )
     measurements = measure(on_slices, acquisition, segments, values if unit == "HU" else None)
-    write_report(folder / REPORT, measurements, source, segmentation, model, series_number=numbers[1])
+    write_report(
+        folder / REPORT, measurements, source, segmentation, model, series_number=numbers[1]
+    )
     (folder / CAPTURES).mkdir()
     write_captures(
-        folder / CAPTURES, on_slices, values, source, segments, measurements, model, series_number=numbers[2]
+        folder / CAPTURES,
+        on_slices,
+        values,
+        source,
+        segments,
+        measurements,
+        model,
+        series_number=numbers[2],
     )
     if wanted.contours:
-        write_contours(folder / CONTOURS, on_slices, source, segments, model, series_number=numbers[3])
+        write_contours(
+            folder / CONTOURS, on_slices, source, segments, model, series_number=numbers[3]
+        )
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
     write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)
@@ -145,7 +183,11 @@ def _as_json(item: Measurement) -> dict[str, Any]:
 
 
 def fractions_of(
-    file: Path, dataset_json: dict[str, Any], segments: Sequence[Segment], prediction: Path, case: Case
+    file: Path,
+    dataset_json: dict[str, Any],
+    segments: Sequence[Segment],
+    prediction: Path,
+    case: Case,
 ) -> np.ndarray:
     """Read nnU-Net's probabilities of a case as (segment, x, y, z) in the order of ``segments``.
 
@@ -165,10 +207,15 @@ def fractions_of(
         with np.load(file) as content:
             probabilities = content["probabilities"]
     except Exception as error:  # a torn file may raise anything
-        raise InputError(f"{file}: holds no probabilities; predict with --save_probabilities") from error
+        raise InputError(
+            f"{file}: holds no probabilities; predict with --save_probabilities"
+        ) from error
     channels = _channels_of(dataset_json["labels"])
     if len(probabilities) != len(channels):
-        raise InputError(f"{file}: holds {len(probabilities)} channels, the labels {len(channels)}; predict again")
+        raise InputError(
+            f"{file}: holds {len(probabilities)} channels, the labels {len(channels)}; predict "
+            f"again"
+        )
 
     grid, reference = read_grid(prediction), grid_of(case.reference.stack)
     result = []

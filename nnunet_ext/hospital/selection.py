@@ -1,4 +1,5 @@
-"""Which series of a study a model gets: conditions, preferences, and a tie-break that never changes.
+"""Which series of a study a model gets: conditions, preferences, and a tie-break that never
+changes.
 
 Rules are a JSON file, or one of the :data:`BUILT_IN` ones::
 
@@ -7,15 +8,17 @@ Rules are a JSON file, or one of the :data:`BUILT_IN` ones::
       "derived": false,
       "channels": {
         "CT": {
-          "modality": "CT", "not_description": "MIP|lung", "step_mm": [0.5, 5], "slices": [20, 2000],
+          "modality": "CT", "not_description": "MIP|lung",
+          "step_mm": [0.5, 5], "slices": [20, 2000],
           "prefer": [{"kernel": "^B3|STANDARD"}, {"kernel": "^B4"}]
         }
       }
     }
 
-Channels have the names, or the numbers, of the model's ``channel_names``. Texts are regular expressions, searched for
-in the header's value, upper and lower case alike. Of the series that meet all conditions, that comes first which
-meets the earliest entry of ``prefer``; then the one with the most slices; then the lowest series number.
+Channels have the names, or the numbers, of the model's ``channel_names``. Texts are regular
+expressions, searched for in the header's value, upper and lower case alike. Of the series that meet
+all conditions, that comes first which meets the earliest entry of ``prefer``; then the one with the
+most slices; then the lowest series number.
 """
 
 from __future__ import annotations
@@ -63,21 +66,26 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         "step_mm": [0.4, 10],
         "slices": [10, 1000],
         "prefer": [
-            {"step_mm": [2, 6], "kernel": r"^(H[234]|Hr[234]|J[34]|STANDARD|SOFT|FC2|FC6|UA|UB|B$|C$)"},
+            {
+                "step_mm": [2, 6],
+                "kernel": r"^(H[234]|Hr[234]|J[34]|STANDARD|SOFT|FC2|FC6|UA|UB|B$|C$)",
+            },
             {"kernel": r"^(H[234]|Hr[234]|J[34]|STANDARD|SOFT|FC2|FC6|UA|UB|B$|C$)"},
             {"not_kernel": r"BONE|EDGE|^H[67]|^Hr[67]"},
         ],
     },
 }
-"""Rules for one channel of CT. Kernels are those that vendors recommend for soft tissue of chest and head."""
+"""Rules for one channel of CT. Kernels are those that vendors recommend for soft tissue of chest
+and head.
+"""
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What a series must be.
 
-    ``wanted`` and ``unwanted`` hold a pattern for some of :data:`TEXT_FIELDS`, ``ranges`` the least and the largest
-    value of some of :data:`RANGES`.
+    ``wanted`` and ``unwanted`` hold a pattern for some of :data:`TEXT_FIELDS`, ``ranges`` the least
+    and the largest value of some of :data:`RANGES`.
     """
 
     modality: str = ""
@@ -87,7 +95,9 @@ class Conditions:
     axial: bool = False
 
     def unmet(self, acquisition: Acquisition) -> str:
-        """Return the first condition that a series does not meet, in words that quote no header; empty if none."""
+        """Return the first condition that a series does not meet, in words that quote no header;
+        empty if none.
+        """
         first = acquisition.slices[0]
         if self.modality and first.modality != self.modality:
             return f"modality is not {self.modality}"
@@ -109,19 +119,30 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Channel:
-    """One input of the model: its name, what its series must be, and which ones are preferred, the best first."""
+    """One input of the model: its name, what its series must be, and which ones are preferred, the
+    best first.
+    """
 
     name: str
     required: Conditions
     preferred: tuple[Conditions, ...] = ()
 
     def rank(self, acquisition: Acquisition) -> tuple:
-        """Return the place of an acceptable series; the lowest is the best, and no two are equal."""
+        """Return the place of an acceptable series; the lowest is the best, and no two are
+        equal.
+        """
         met = [index for index, wish in enumerate(self.preferred) if not wish.unmet(acquisition)]
         first = acquisition.slices[0]
         place = met[0] if met else len(self.preferred)
         number = first.series_number if first.series_number is not None else 1 << 40
-        return (place, -len(acquisition.slices), number, first.series_uid, acquisition.index, first.path)
+        return (
+            place,
+            -len(acquisition.slices),
+            number,
+            first.series_uid,
+            acquisition.index,
+            first.path,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,7 +155,9 @@ class Selection:
 
 @dataclass(frozen=True)
 class Choice:
-    """The series of a study for each channel; without any, ``missing`` says why. ``reasons``: of each other series."""
+    """The series of a study for each channel; without any, ``missing`` says why. ``reasons``: of
+    each other series.
+    """
 
     acquisitions: tuple[Acquisition, ...]
     missing: str
@@ -149,14 +172,15 @@ def read_selection(rules: str | None, channel_names: Sequence[str]) -> Selection
         channel_names: of the model, in their order.
 
     Raises:
-        InputError: a file that cannot be read, unknown words in it, a channel without rules, or built-in rules for a
-            model of several channels.
+        InputError: a file that cannot be read, unknown words in it, a channel without rules, or
+            built-in rules for a model of several channels.
     """
     if rules is None or rules in BUILT_IN:
         if len(channel_names) > 1:
             names = ", ".join(channel_names)
             raise InputError(
-                f"the model has {len(channel_names)} channels ({names}); give --rules FILE with rules for each of them"
+                f"the model has {len(channel_names)} channels ({names}); give --rules FILE with "
+                f"rules for each of them"
             )
         conditions = {"modality": _modality_of(channel_names[0]), **BUILT_IN[rules or "any"]}
         content: dict[str, Any] = {"channels": {channel_names[0]: conditions}}
@@ -203,8 +227,15 @@ def choose(acquisitions: Sequence[Acquisition], selection: Selection) -> Choice:
 def _apart(acquisition: Acquisition, chosen: Sequence[Acquisition]) -> str:
     if not chosen:
         return ""
-    frame, reference = acquisition.slices[0].frame_of_reference_uid, chosen[0].slices[0].frame_of_reference_uid
-    return "" if frame and frame == reference else "lies in another frame of reference than the first channel"
+    frame, reference = (
+        acquisition.slices[0].frame_of_reference_uid,
+        chosen[0].slices[0].frame_of_reference_uid,
+    )
+    return (
+        ""
+        if frame and frame == reference
+        else "lies in another frame of reference than the first channel"
+    )
 
 
 def _modality_of(channel: str) -> str:
@@ -214,7 +245,8 @@ def _modality_of(channel: str) -> str:
     if re.search(MR_WORDS, channel, re.IGNORECASE):
         return "MR"
     raise InputError(
-        f"the model's channel {channel!r} names no modality; give --rules FILE with its modality (CT or MR)"
+        f"the model's channel {channel!r} names no modality; give --rules FILE with its modality "
+        f"(CT or MR)"
     )
 
 
@@ -222,7 +254,9 @@ def _selection(content: dict[str, Any], channel_names: Sequence[str], source: st
     _require_known(content, ("channels", "minimum_slices", "derived"), source)
     named = content.get("channels")
     if not isinstance(named, dict):
-        raise InputError(f'{source}: has no "channels", an object with rules for {", ".join(channel_names)}')
+        raise InputError(
+            f'{source}: has no "channels", an object with rules for {", ".join(channel_names)}'
+        )
     known = {name: index for index, name in enumerate(channel_names)}
     known |= {str(index): index for index in range(len(channel_names))}
     _require_known(named, tuple(known), source)
@@ -235,10 +269,17 @@ def _selection(content: dict[str, Any], channel_names: Sequence[str], source: st
         channels.append(_channel(name, of_index[index], f"{source}: channel {name}"))
 
     minimum, derived = content.get("minimum_slices", 3), content.get("derived", False)
-    if not isinstance(minimum, int) or isinstance(minimum, bool) or minimum < 1 or not isinstance(derived, bool):
+    if (
+        not isinstance(minimum, int)
+        or isinstance(minimum, bool)
+        or minimum < 1
+        or not isinstance(derived, bool)
+    ):
         raise InputError(f"{source}: minimum_slices is a number from 1, derived is true or false")
     modalities = tuple(dict.fromkeys(channel.required.modality or "CT" for channel in channels))
-    return Selection(tuple(channels), Rules(modalities=modalities, minimum_slices=minimum, derived=derived))
+    return Selection(
+        tuple(channels), Rules(modalities=modalities, minimum_slices=minimum, derived=derived)
+    )
 
 
 def _channel(name: str, rule: Any, source: str) -> Channel:
@@ -263,12 +304,18 @@ def _conditions(content: Any, source: str) -> Conditions:
     if not isinstance(axial, bool):
         raise InputError(f"{source}: axial is true or false")
 
-    patterns = {key: _pattern(value, f"{source}: {key}") for key, value in content.items() if _is_text(key)}
+    patterns = {
+        key: _pattern(value, f"{source}: {key}") for key, value in content.items() if _is_text(key)
+    }
     ranges = {key: _range(content[key], f"{source}: {key}") for key in RANGES if key in content}
     return Conditions(
         modality,
         tuple((key, pattern) for key, pattern in patterns.items() if key in TEXT_FIELDS),
-        tuple((key.removeprefix("not_"), pattern) for key, pattern in patterns.items() if key not in TEXT_FIELDS),
+        tuple(
+            (key.removeprefix("not_"), pattern)
+            for key, pattern in patterns.items()
+            if key not in TEXT_FIELDS
+        ),
         tuple(ranges.items()),
         axial,
     )
@@ -289,7 +336,9 @@ def _pattern(value: Any, source: str) -> re.Pattern[str]:
 
 def _range(value: Any, source: str) -> tuple[float, float]:
     is_pair = isinstance(value, list) and len(value) == 2
-    if not is_pair or not all(isinstance(part, int | float) and not isinstance(part, bool) for part in value):
+    if not is_pair or not all(
+        isinstance(part, int | float) and not isinstance(part, bool) for part in value
+    ):
         raise InputError(f"{source}: is not [least, largest]")
     least, largest = float(value[0]), float(value[1])
     if not least <= largest:

@@ -21,10 +21,18 @@ UNCOMPRESSED = ".nii"
 
 
 def write_outputs(
-    cases: Iterable[Case], predictions: Path, ending: str, output: Path, wanted: Outputs, dataset_json: dict[str, Any],
-    *, keep_names: bool = False,
-) -> Done:  # fmt: skip
-    """Write the results of all cases from files of predictions; ``finished`` holds their measurements."""
+    cases: Iterable[Case],
+    predictions: Path,
+    ending: str,
+    output: Path,
+    wanted: Outputs,
+    dataset_json: dict[str, Any],
+    *,
+    keep_names: bool = False,
+) -> Done:
+    """Write the results of all cases from files of predictions; ``finished`` holds their
+    measurements.
+    """
 
     def write(case: Case) -> Any:
         return _results(case, predictions / f"{case.name}{ending}", output, wanted, dataset_json)
@@ -33,10 +41,18 @@ def write_outputs(
 
 
 def predict_cases(
-    cases: Iterable[Case], predictor: Predictor, output: Path, wanted: Outputs, dataset_json: dict[str, Any],
-    orientation: str = AS_SCANNED, *, keep_names: bool = False,
-) -> Done:  # fmt: skip
-    """Do all three steps, one case after the other; images and predictions lie in a folder that is removed."""
+    cases: Iterable[Case],
+    predictor: Predictor,
+    output: Path,
+    wanted: Outputs,
+    dataset_json: dict[str, Any],
+    orientation: str = AS_SCANNED,
+    *,
+    keep_names: bool = False,
+) -> Done:
+    """Do all three steps, one case after the other; images and predictions lie in a folder that is
+    removed.
+    """
 
     def predict(case: Case) -> Any:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=output) as temporary:
@@ -44,13 +60,17 @@ def predict_cases(
             entry = case_entry(case, write_images(case, folder, UNCOMPRESSED, orientation))
             images = [folder / channel["file"] for channel in entry["channels"]]
             fractional = wanted.kind == "fractional"
-            file = predictor.predict(images, folder / f"predicted-{case.name}", probabilities=fractional)
+            file = predictor.predict(
+                images, folder / f"predicted-{case.name}", probabilities=fractional
+            )
             return _results(case, file, output, wanted, dataset_json)
 
     return for_each(cases, predict, "predicting", keep_names=keep_names)
 
 
-def _results(case: Case, file: Path, output: Path, wanted: Outputs, dataset_json: dict[str, Any]) -> Any:
+def _results(
+    case: Case, file: Path, output: Path, wanted: Outputs, dataset_json: dict[str, Any]
+) -> Any:
     mask = read_mask(file, case)
     probabilities = None
     if wanted.kind == "fractional":

@@ -16,11 +16,21 @@ FILE_NAME = "summary.json"
 ALL_DONE, NONE_DONE, PARTIAL = 0, 1, 3
 
 
-def write_summary(output: Path, model: Model, cases: Sequence[Case], done: Done, found: Survey) -> None:
-    """Write ``summary.json``: of every case its state, of every series the verdict; keyed names only."""
+def write_summary(
+    output: Path, model: Model, cases: Sequence[Case], done: Done, found: Survey
+) -> None:
+    """Write ``summary.json``: of every case its state, of every series the verdict; keyed names
+    only.
+    """
     entries: dict[str, dict[str, Any]] = {}
     for case in cases:
-        state = "done" if case.name in done.finished else "failed" if case.name in done.failed else "done before"
+        state = (
+            "done"
+            if case.name in done.finished
+            else "failed"
+            if case.name in done.failed
+            else "done before"
+        )
         entries[case.name] = {"study": case.study, "state": state}
     for name, reason in done.failed.items():
         entries.setdefault(name, {"state": "failed"})["reason"] = reason

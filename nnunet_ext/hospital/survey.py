@@ -1,4 +1,6 @@
-"""What lies in an export: studies, the series chosen of each, and a row of the table for every other series."""
+"""What lies in an export: studies, the series chosen of each, and a row of the table for every
+other series.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ HEADER = ("study", "series", "modality", "slices", "step", "verdict")
 class Case:
     """A study with the series for each channel of the model.
 
-    ``name`` is a keyed hash, as are all names. ``series_numbers`` are those that the study has already.
+    ``name`` is a keyed hash, as are all names. ``series_numbers`` are those that the study has
+    already.
     """
 
     name: str
@@ -78,7 +81,9 @@ class Survey:
             InputError: no study has series that meet the rules.
         """
         if not self.cases:
-            raise InputError("no study has series that meet the rules; see the table above, and --rules")
+            raise InputError(
+                "no study has series that meet the rules; see the table above, and --rules"
+            )
 
     def table(self) -> str:
         """Return the series as text, one a line, without any text of a header."""
@@ -98,13 +103,17 @@ class Survey:
 
 @dataclass
 class Export:
-    """What was read of an export: series that are scans, all others, and files that could not be read."""
+    """What was read of an export: series that are scans, all others, and files that could not be
+    read.
+    """
 
     acquisitions: list[Acquisition] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
     others: int = 0
-    series_numbers: dict[tuple[str, str], set[int]] = field(default_factory=lambda: defaultdict(set))
+    series_numbers: dict[tuple[str, str], set[int]] = field(
+        default_factory=lambda: defaultdict(set)
+    )
 
 
 def read_export(export: Path, rules: Rules, *, processes: int = 1) -> Export:
@@ -159,7 +168,9 @@ def survey(export: Export, selection: Selection, *, keep_names: bool = False) ->
 
 
 def case_name(channels: Sequence[Acquisition]) -> str:
-    """Return the keyed name of a case: patient, study, and the series and acquisition of every channel."""
+    """Return the keyed name of a case: patient, study, and the series and acquisition of every
+    channel.
+    """
     first = channels[0].slices[0]
     series = [f"{channel.slices[0].series_uid} {channel.index}" for channel in channels]
     return keyed_name("case", first.patient_id, first.study_uid, *series)
@@ -174,7 +185,11 @@ def _sorted_out(members: list[Slice], rules: Rules) -> tuple[list[Acquisition], 
 
 
 def _add_study(
-    found: Survey, study: str, acquisitions: list[Acquisition], selection: Selection, taken: frozenset[int]
+    found: Survey,
+    study: str,
+    acquisitions: list[Acquisition],
+    selection: Selection,
+    taken: frozenset[int],
 ) -> None:
     choice = choose(acquisitions, selection)
     if choice.acquisitions:
@@ -186,7 +201,9 @@ def _add_study(
                 remarks = "".join(f"; {remark}" for remark in acquisition.remarks)
                 verdict = f"taken as {channel.name}{remarks}"
         modality, step_mm = acquisition.slices[0].modality, acquisition.stack.step_mm
-        row = Row(study, series_name(acquisition), modality, len(acquisition.slices), step_mm, verdict)
+        row = Row(
+            study, series_name(acquisition), modality, len(acquisition.slices), step_mm, verdict
+        )
         found.rows.append(row)
 
 
@@ -196,4 +213,6 @@ def _rejected_row(item: Rejected, rules: Rules, keep_names: bool) -> Row:
     series = keyed_name("series", first.patient_id, first.study_uid, first.series_uid, "rejected")
     modality = first.modality if first.modality in rules.modalities else "other"
     reason = item.reason if keep_names else reason_of(item, rules)
-    return Row(study, series, modality, len(item.slices), None, f"left out: {reason}", failure=item.defect)
+    return Row(
+        study, series, modality, len(item.slices), None, f"left out: {reason}", failure=item.defect
+    )

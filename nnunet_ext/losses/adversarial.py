@@ -1,7 +1,7 @@
 """What critics minimise, and what their opponents minimise with the label turned round.
 
-Every loss is a mean over batch and map positions, so its size does not depend on the map. A paper that sums instead
-is obtained by a factor.
+Every loss is a mean over batch and map positions, so its size does not depend on the map. A paper
+that sums instead is obtained by a factor.
 """
 
 from typing import Literal, get_args
@@ -15,7 +15,12 @@ Kind = Literal["bce", "lsgan"]
 Domain = Literal["source", "target"]
 DOMAINS: tuple[Domain, ...] = ("source", "target")
 OTHER_DOMAIN: dict[Domain, Domain] = {"source": "target", "target": "source"}
-FOUR_WAY_CLASSES = (("source", True), ("source", False), ("target", True), ("target", False))  # (domain, real)
+FOUR_WAY_CLASSES = (
+    ("source", True),
+    ("source", False),
+    ("target", True),
+    ("target", False),
+)  # (domain, real)
 
 
 @full_precision
@@ -25,7 +30,8 @@ def real_fake(logits: torch.Tensor, real: bool, kind: Kind = "bce") -> torch.Ten
     Args:
         logits: any shape, unbounded.
         real: the label; a generator passes True for its own images.
-        kind: ``bce`` is binary cross entropy on logits; ``lsgan`` the squared difference of the logit and the label.
+        kind: ``bce`` is binary cross entropy on logits; ``lsgan`` the squared difference of the
+            logit and the label.
 
     Returns:
         Scalar, at least 0.
@@ -33,8 +39,8 @@ def real_fake(logits: torch.Tensor, real: bool, kind: Kind = "bce") -> torch.Ten
     Raises:
         ValueError: unknown kind.
 
-    Reference: Goodfellow et al. 2014; Mao et al. 2017, "Least Squares Generative Adversarial Networks", eq. 9
-    (a = 0, b = c = 1, without the factor 1/2).
+    Reference: Goodfellow et al. 2014; Mao et al. 2017, "Least Squares Generative Adversarial
+    Networks", eq. 9 (a = 0, b = c = 1, without the factor 1/2).
     """
     label = torch.full_like(logits, float(real))
     if kind == "bce":
@@ -46,11 +52,13 @@ def real_fake(logits: torch.Tensor, real: bool, kind: Kind = "bce") -> torch.Ten
 
 @full_precision
 def source_target(logits: torch.Tensor, source: bool) -> torch.Tensor:
-    """Binary cross entropy of a domain critic, whose logit is positive for "source" (1) and negative for "target" (0).
+    """Binary cross entropy of a domain critic, whose logit is positive for "source" (1) and
+    negative for "target" (0).
 
     Args:
         logits: any shape, unbounded.
-        source: the label; a network that wants its target features to look like the source passes True for them.
+        source: the label; a network that wants its target features to look like the source passes
+            True for them.
 
     Returns:
         Scalar, at least 0; log 2 for a critic that cannot tell.
@@ -62,8 +70,9 @@ def source_target(logits: torch.Tensor, source: bool) -> torch.Tensor:
 def four_way(logits: torch.Tensor, domain: Domain, real: bool) -> torch.Tensor:
     """Cross entropy of the patch critic that tells domain and reality at once.
 
-    The classes are, in this order, source-real, source-fake, target-real, target-fake. The critic and the generator
-    (always "real") keep the image's own domain; the feature extractor passes the other domain and "real".
+    The classes are, in this order, source-real, source-fake, target-real, target-fake. The critic
+    and the generator (always "real") keep the image's own domain; the feature extractor passes the
+    other domain and "real".
 
     Args:
         logits: ``[B, 4, *spatial]``.
@@ -76,11 +85,13 @@ def four_way(logits: torch.Tensor, domain: Domain, real: bool) -> torch.Tensor:
     Raises:
         ValueError: other than four classes, or an unknown domain.
 
-    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network",
-    eq. 4-6, the terms Y log D(.) as a mean over patches.
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
+    network", eq. 4-6, the terms Y log D(.) as a mean over patches.
     """
     if logits.shape[1] != len(FOUR_WAY_CLASSES):
-        raise ValueError(f"the critic must have {len(FOUR_WAY_CLASSES)} classes, not {logits.shape[1]}")
+        raise ValueError(
+            f"the critic must have {len(FOUR_WAY_CLASSES)} classes, not {logits.shape[1]}"
+        )
     if domain not in get_args(Domain):
         raise ValueError(f"domain must be one of {', '.join(get_args(Domain))}, not {domain!r}")
 

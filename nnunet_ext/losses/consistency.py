@@ -1,7 +1,8 @@
-"""What a student learns from a teacher without labels: pseudo-labels or soft agreement, at confident pixels only.
+"""What a student learns from a teacher without labels: pseudo-labels or soft agreement, at
+confident pixels only.
 
-A rejected pixel takes no part in a loss, neither in its sum nor in its count; it is not background. The teacher is
-data here: the caller computes its prediction without gradients.
+A rejected pixel takes no part in a loss, neither in its sum nor in its count; it is not background.
+The teacher is data here: the caller computes its prediction without gradients.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,9 @@ def confident(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
 
 
 @full_precision
-def pseudo_label_loss(logits: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+def pseudo_label_loss(
+    logits: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor
+) -> torch.Tensor:
     """Cross entropy with a teacher's hard labels, averaged over the kept pixels of the batch.
 
     Args:
@@ -38,15 +41,19 @@ def pseudo_label_loss(logits: torch.Tensor, labels: torch.Tensor, kept: torch.Te
     Returns:
         Scalar, at least 0; 0 without gradient where no pixel is kept.
 
-    Reference: Hoyer et al. 2022, "DAFormer", eq. 2-4, with the mask at each pixel instead of one weight per image.
+    Reference: Hoyer et al. 2022, "DAFormer", eq. 2-4, with the mask at each pixel instead of one
+    weight per image.
     """
     per_pixel = functional.cross_entropy(logits, labels.long(), reduction="none")
     return _mean_of_kept(per_pixel, kept)
 
 
 @full_precision
-def soft_consistency(logits: torch.Tensor, probabilities: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Squared difference of student and teacher softmax, averaged over the classes and the kept pixels of the batch.
+def soft_consistency(
+    logits: torch.Tensor, probabilities: torch.Tensor, kept: torch.Tensor
+) -> torch.Tensor:
+    """Squared difference of student and teacher softmax, averaged over the classes and the kept
+    pixels of the batch.
 
     Args:
         logits: ``[B, C, *spatial]`` of the student.
@@ -56,8 +63,8 @@ def soft_consistency(logits: torch.Tensor, probabilities: torch.Tensor, kept: to
     Returns:
         Scalar in [0, 2 / C]; 0 without gradient where no pixel is kept.
 
-    Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models", the MSE of their section 2;
-    Perone et al. 2019 for segmentation.
+    Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models", the MSE of their
+    section 2; Perone et al. 2019 for segmentation.
     """
     difference = logits.softmax(dim=1) - probabilities
     per_pixel = difference.square().mean(dim=1)
@@ -72,8 +79,9 @@ def _mean_of_kept(per_pixel: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
 def rare_class_weights(pixels: Sequence[float], temperature: float = 0.01) -> torch.Tensor:
     """Probability of drawing each class when a training case is chosen by a class it contains.
 
-    This is softmax((1 - f) / T) over the classes that occur, where f is the class frequency. A low temperature draws
-    rare classes almost only; a high one draws all alike. A class that never occurs gets 0.
+    This is softmax((1 - f) / T) over the classes that occur, where f is the class frequency. A low
+    temperature draws rare classes almost only; a high one draws all alike. A class that never
+    occurs gets 0.
 
     Args:
         pixels: number of pixels of each class in the training set.

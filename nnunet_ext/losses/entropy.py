@@ -1,7 +1,7 @@
 """Entropy of predictions, as MinEnt minimises it and AdvEnt's critic judges it.
 
-Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Semantic Segmentation",
-eq. 2-4.
+Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in
+Semantic Segmentation", eq. 2-4.
 """
 
 import math
@@ -13,9 +13,11 @@ from nnunet_ext.losses.precision import full_precision
 
 @full_precision
 def self_information_map(probabilities: torch.Tensor) -> torch.Tensor:
-    """Weighted self-information -p log p / log C of every class: the map that AdvEnt's critic judges.
+    """Weighted self-information -p log p / log C of every class: the map that AdvEnt's critic
+    judges.
 
-    A probability of 0 gives 0 and a finite gradient: softmax underflows to 0 where logits lie 104 apart.
+    A probability of 0 gives 0 and a finite gradient: softmax underflows to 0 where logits lie 104
+    apart.
 
     Args:
         probabilities: ``[B, C, *spatial]`` softmax, C at least 2.

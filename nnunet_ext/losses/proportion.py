@@ -1,7 +1,7 @@
 """The proportion loss: the predicted share of each class in an image should be the true one.
 
-Reference: Jin et al. 2022, "An efficient deep neural network framework for COVID-19 lung infection segmentation",
-eq. 11; eq. 9 is its form with the Kullback-Leibler divergence.
+Reference: Jin et al. 2022, "An efficient deep neural network framework for COVID-19 lung infection
+segmentation", eq. 11; eq. 9 is its form with the Kullback-Leibler divergence.
 """
 
 from typing import Literal, get_args
@@ -22,10 +22,12 @@ def proportion_loss(
 
     Args:
         logits: ``[B, C, *spatial]``, whose softmax are the predicted probabilities.
-        target: ``[B, *spatial]`` or ``[B, 1, *spatial]`` integers; values at pixels that are not valid do not matter.
-        norm: ``l2`` squares the differences and sums over the classes, ``l1`` sums their absolute values, ``kl`` is
-            the divergence of the predicted shares from the true ones.
-        valid: of the target's shape; pixels that are zero or False take no part. None: all pixels take part.
+        target: ``[B, *spatial]`` or ``[B, 1, *spatial]`` integers; values at pixels that are not
+            valid do not matter.
+        norm: ``l2`` squares the differences and sums over the classes, ``l1`` sums their absolute
+            values, ``kl`` is the divergence of the predicted shares from the true ones.
+        valid: of the target's shape; pixels that are zero or False take no part. None: all pixels
+            take part.
 
     Returns:
         Scalar, at least 0: mean over the images that have a valid pixel; 0 without any.
@@ -33,12 +35,18 @@ def proportion_loss(
     Raises:
         ValueError: unknown norm.
 
-    >>> proportion_loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))  # (3/4 - 1/2)² + (1/4 - 1/2)²
+    (3/4 - 1/2)² + (1/4 - 1/2)²:
+
+    >>> proportion_loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]]))
     tensor(0.1250)
     """
     probabilities = logits.softmax(dim=1)
     labels = _without_channel(target, logits)
-    kept = torch.ones_like(labels, dtype=torch.bool) if valid is None else _without_channel(valid, logits).bool()
+    kept = (
+        torch.ones_like(labels, dtype=torch.bool)
+        if valid is None
+        else _without_channel(valid, logits).bool()
+    )
 
     classes = logits.shape[1]
     known = torch.where(kept, labels, 0).long()
@@ -50,7 +58,8 @@ def proportion_loss(
 def region_proportion_loss(
     logits: torch.Tensor, target: torch.Tensor, norm: Norm = "l2", valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The same for regions, which overlap: the sigmoid of each is a problem of two classes, inside and outside.
+    """The same for regions, which overlap: the sigmoid of each is a problem of two classes, inside
+    and outside.
 
     Args:
         logits: ``[B, R, *spatial]``.
@@ -69,7 +78,9 @@ def region_proportion_loss(
     inside, predicted = _shares(target, kept), _shares(logits.sigmoid(), kept)
 
     covered = kept.flatten(1).any(dim=1, keepdim=True)
-    outside, predicted_outside = (torch.where(covered, 1 - share, 0.0) for share in (inside, predicted))
+    outside, predicted_outside = (
+        torch.where(covered, 1 - share, 0.0) for share in (inside, predicted)
+    )
     true_shares = torch.cat((inside, outside), dim=1)
     predicted_shares = torch.cat((predicted, predicted_outside), dim=1)
     return _distance(true_shares, predicted_shares, norm, kept)
@@ -80,14 +91,18 @@ def _without_channel(tensor: torch.Tensor, logits: torch.Tensor) -> torch.Tensor
 
 
 def _shares(maps: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Mean of ``[B, C, *spatial]`` over the kept pixels of ``[B, *spatial]``: ``[B, C]``, 0 where none is kept."""
+    """Mean of ``[B, C, *spatial]`` over the kept pixels of ``[B, *spatial]``: ``[B, C]``, 0 where
+    none is kept.
+    """
     mask = kept.flatten(1)[:, None]
     values = torch.where(mask, maps.flatten(2), 0)
     pixels = mask.sum(dim=2).clamp_min(1)
     return values.sum(dim=2) / pixels
 
 
-def _distance(true: torch.Tensor, predicted: torch.Tensor, norm: Norm, kept: torch.Tensor) -> torch.Tensor:
+def _distance(
+    true: torch.Tensor, predicted: torch.Tensor, norm: Norm, kept: torch.Tensor
+) -> torch.Tensor:
     if norm == "l2":
         per_class = (true - predicted).square()
     elif norm == "l1":

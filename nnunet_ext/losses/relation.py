@@ -1,5 +1,5 @@
-"""Feature relations of the relation-driven method: Zhang et al., "Exploiting Shared Knowledge from Non-COVID
-Lesions for Annotation-Efficient COVID-19 CT Lung Infection Segmentation", eq. 1-5."""
+"""Feature relations of the relation-driven method: Zhang et al., "Exploiting Shared Knowledge from
+Non-COVID Lesions for Annotation-Efficient COVID-19 CT Lung Infection Segmentation", eq. 1-5."""
 
 from typing import Literal, get_args
 
@@ -13,11 +13,12 @@ Reduction = Literal["row_mean", "sum", "element_mean"]
 
 @full_precision
 def relation_matrix(features: torch.Tensor) -> torch.Tensor:
-    """Channel-wise relation matrix R of a batch of feature maps (eq. 1-2), in float32 also under autocast.
+    """Channel-wise relation matrix R of a batch of feature maps (eq. 1-2), in float32 also under
+    autocast.
 
-    The features are averaged over the batch, flattened to A ``[C, N]``, and R is the Gram matrix A Aᵀ with every row
-    divided by its L2 norm. R does not change with the scale of the features. A channel that is zero everywhere
-    gives a row of zeros and gets no gradient.
+    The features are averaged over the batch, flattened to A ``[C, N]``, and R is the Gram matrix A
+    Aᵀ with every row divided by its L2 norm. R does not change with the scale of the features. A
+    channel that is zero everywhere gives a row of zeros and gets no gradient.
 
     Args:
         features: ``[B, C, *spatial]``, any floating dtype.
@@ -38,14 +39,18 @@ def relation_matrix(features: torch.Tensor) -> torch.Tensor:
 
 
 @full_precision
-def relation_consistency(a: torch.Tensor, b: torch.Tensor, reduction: Reduction = "row_mean") -> torch.Tensor:
-    """Squared distance of two relation matrices, the ‖R - R'‖² of eq. 4 and 5, without weight and sign.
+def relation_consistency(
+    a: torch.Tensor, b: torch.Tensor, reduction: Reduction = "row_mean"
+) -> torch.Tensor:
+    """Squared distance of two relation matrices, the ‖R - R'‖² of eq. 4 and 5, without weight and
+    sign.
 
     Args:
         a: ``[C, C]`` relation matrix.
         b: the other one.
-        reduction: ``sum`` is the Frobenius sum as printed; ``row_mean`` (default, as in SRC-MT, on which the paper
-            builds) divides it by the number of rows and is at most 4; ``element_mean`` divides by C².
+        reduction: ``sum`` is the Frobenius sum as printed; ``row_mean`` (default, as in SRC-MT, on
+            which the paper builds) divides it by the number of rows and is at most 4;
+            ``element_mean`` divides by C².
 
     Returns:
         Scalar, at least 0.
@@ -60,4 +65,6 @@ def relation_consistency(a: torch.Tensor, b: torch.Tensor, reduction: Reduction 
         return squared.sum()
     if reduction == "element_mean":
         return squared.mean()
-    raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, not {reduction!r}")
+    raise ValueError(
+        f"reduction must be one of {', '.join(get_args(Reduction))}, not {reduction!r}"
+    )

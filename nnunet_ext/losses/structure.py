@@ -1,7 +1,8 @@
 """Losses that weigh pixels near the border of a lesion more, one logit per class.
 
-Reference: Liu et al. 2021, "COVID-19 lung infection segmentation with a novel two-stage cross-domain transfer learning
-framework", eq. 6-8, with the weights of Wei et al. 2020, "F3Net". Where both differ: docs/ncovsegnet.md.
+Reference: Liu et al. 2021, "COVID-19 lung infection segmentation with a novel two-stage
+cross-domain transfer learning framework", eq. 6-8, with the weights of Wei et al. 2020, "F3Net".
+Where both differ: docs/ncovsegnet.md.
 """
 
 import torch
@@ -14,14 +15,15 @@ from nnunet_ext.losses.precision import full_precision
 def boundary_weight(
     target: torch.Tensor, window: int = 31, gamma: float = 5.0, count_padding: bool = False
 ) -> torch.Tensor:
-    """Return 1 + γ |mean of the target in a window around the pixel - target|, the pixel weights of eq. 6-8.
+    """Return 1 + γ |mean of the target in a window around the pixel - target|, the pixel weights of
+    eq. 6-8.
 
     Args:
         target: ``[B, C, H, W]`` in [0, 1], a mask per class.
         window: odd edge of the square window, in pixels.
         gamma: 5 in F3Net and in the authors' code; 1 as the paper prints it.
-        count_padding: pixels outside of the image count as background, as in the authors' code. A mask that fills the
-            image then has a border at the image's edge.
+        count_padding: pixels outside of the image count as background, as in the authors' code. A
+            mask that fills the image then has a border at the image's edge.
 
     Returns:
         ``[B, C, H, W]`` in [1, 1 + γ].
@@ -30,7 +32,9 @@ def boundary_weight(
     """
     margin = window // 2
     # the mean over a rectangle is the mean of its rows' means, also where the image cuts it
-    rows = functional.avg_pool2d(target, (1, window), 1, (0, margin), count_include_pad=count_padding)
+    rows = functional.avg_pool2d(
+        target, (1, window), 1, (0, margin), count_include_pad=count_padding
+    )
     mean = functional.avg_pool2d(rows, (window, 1), 1, (margin, 0), count_include_pad=count_padding)
     return 1 + gamma * (mean - target).abs()
 
@@ -47,7 +51,8 @@ def weighted_bce(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tenso
     Returns:
         Scalar, at least 0.
 
-    Reference: Liu et al. 2021, eq. 6, with the weights' sum as denominator: the printed one is 0 for an empty mask.
+    Reference: Liu et al. 2021, eq. 6, with the weights' sum as denominator: the printed one is 0
+    for an empty mask.
     """
     per_pixel = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     weight = weight.expand_as(per_pixel)
@@ -58,7 +63,8 @@ def weighted_bce(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tenso
 
 @full_precision
 def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return 1 - (2 I + 1) / (U + 1) with I = Σ w p g and U = Σ w (p + g), averaged over images and channels.
+    """Return 1 - (2 I + 1) / (U + 1) with I = Σ w p g and U = Σ w (p + g), averaged over images and
+    channels.
 
     Args:
         logits: ``[B, C, H, W]``.
@@ -68,7 +74,8 @@ def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
     Returns:
         Scalar in [0, 1]; 0 at a perfect prediction, also of an empty mask.
 
-    Reference: Liu et al. 2021, eq. 8, as in the authors' code; the printed one is 1/3 at a perfect prediction.
+    Reference: Liu et al. 2021, eq. 8, as in the authors' code; the printed one is 1/3 at a perfect
+    prediction.
     """
     probability = logits.sigmoid()
     intersection = (weight * probability * target).sum((2, 3))
@@ -80,7 +87,8 @@ def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
 def legacy_unweighted_bce(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return the plain mean of the binary cross entropy, which the authors' code computes.
 
-    It passes the deprecated ``reduce='none'``, which PyTorch reads as a mean: the weights then cancel.
+    It passes the deprecated ``reduce='none'``, which PyTorch reads as a mean: the weights then
+    cancel.
 
     Args:
         logits: ``[B, C, H, W]``.

@@ -1,4 +1,5 @@
-"""What a translation between two modalities must keep: the image after a way there and back, and its own likeness.
+"""What a translation between two modalities must keep: the image after a way there and back, and
+its own likeness.
 
 Every loss is a mean over batch, channels and positions.
 """
@@ -10,9 +11,13 @@ from nnunet_ext.losses.precision import full_precision
 
 @full_precision
 def cycle_loss(
-    source: torch.Tensor, source_again: torch.Tensor, target: torch.Tensor, target_again: torch.Tensor
+    source: torch.Tensor,
+    source_again: torch.Tensor,
+    target: torch.Tensor,
+    target_again: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean absolute difference between images and what they are after two translations, the sum over both domains.
+    """Mean absolute difference between images and what they are after two translations, the sum
+    over both domains.
 
     Args:
         source: real images ``[B, channels, *spatial]``.
@@ -23,7 +28,8 @@ def cycle_loss(
     Returns:
         Scalar, at least 0.
 
-    Reference: Zhu et al. 2017, "Unpaired Image-to-Image Translation", eq. 2; Dong et al. (AMD-DAS), eq. 4.
+    Reference: Zhu et al. 2017, "Unpaired Image-to-Image Translation", eq. 2; Dong et al. (AMD-DAS),
+    eq. 4.
 
     >>> zero, one = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     >>> cycle_loss(zero, one, one, 4 * one)
@@ -34,11 +40,16 @@ def cycle_loss(
 
 @full_precision
 def identity_loss(
-    source: torch.Tensor, source_as_source: torch.Tensor, target: torch.Tensor, target_as_target: torch.Tensor
+    source: torch.Tensor,
+    source_as_source: torch.Tensor,
+    target: torch.Tensor,
+    target_as_target: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean absolute change of images that a translator should leave as they are, the sum over both domains.
+    """Mean absolute change of images that a translator should leave as they are, the sum over both
+    domains.
 
-    A translator to the target domain gets a target image, and the reverse. This keeps bright tissue bright.
+    A translator to the target domain gets a target image, and the reverse. This keeps bright tissue
+    bright.
 
     Args:
         source: real images ``[B, channels, *spatial]``.

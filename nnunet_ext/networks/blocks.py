@@ -7,7 +7,9 @@ from dynamic_network_architectures.building_blocks.helper import get_matching_in
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-ConvOp = type[Any]  # torch's Conv2d or Conv3d, as the plans name it; their common base hides their arguments
+ConvOp = type[
+    Any
+]  # torch's Conv2d or Conv3d, as the plans name it; their common base hides their arguments
 INITIAL_SD = 0.02
 
 
@@ -23,7 +25,9 @@ class ResidualBlock(nn.Module):
     Reference: Sankaranarayanan et al. 2018, "Learning from Synthetic Data".
     """
 
-    def __init__(self, conv_op: ConvOp, channels: int, activation: nn.Module, dropout: float = 0.0) -> None:
+    def __init__(
+        self, conv_op: ConvOp, channels: int, activation: nn.Module, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         norm_op = get_matching_instancenorm(conv_op)
         self.residual = nn.Sequential(
@@ -38,7 +42,8 @@ class ResidualBlock(nn.Module):
 
 
 def initialize_normal(module: nn.Module) -> None:
-    """Draw a convolution's weights from N(0, 0.02²) and set its bias to 0; ``network.apply(initialize_normal)``.
+    """Draw a convolution's weights from N(0, 0.02²) and set its bias to 0;
+    ``network.apply(initialize_normal)``.
 
     Reference: Radford et al. 2016 (DCGAN), which the patch critics follow.
     """

@@ -22,8 +22,8 @@ class Quantized(NamedTuple):
 class Codebook(nn.Module):
     """Codes that are learnt by gradient, or that follow the features by a moving average.
 
-    The forward pass changes nothing. Whoever trains calls :meth:`absorb` after it: features are quantised with the
-    codes of before.
+    The forward pass changes nothing. Whoever trains calls :meth:`absorb` after it: features are
+    quantised with the codes of before.
 
     Args:
         size: number of codes, K.
@@ -35,7 +35,9 @@ class Codebook(nn.Module):
 
     codes: torch.Tensor
     use: torch.Tensor  # [K], moving average of each code's share of all positions
-    sums: torch.Tensor  # [K, D], moving average of the sum of each code's features over the number of positions
+    sums: (
+        torch.Tensor
+    )  # [K, D], moving average of the sum of each code's features over the number of positions
 
     def __init__(self, size: int, channels: int, learnt: bool = True) -> None:
         super().__init__()
@@ -54,13 +56,18 @@ class Codebook(nn.Module):
     def forward(self, features: torch.Tensor) -> Quantized:
         """Return ``features`` ``[B, D, *spatial]`` with their nearest codes."""
         spatial = features.shape[2:]
-        indices = nearest_codes(rows_by_image([features]), self.codes).reshape(len(features), *spatial)
+        indices = nearest_codes(rows_by_image([features]), self.codes).reshape(
+            len(features), *spatial
+        )
         codes = functional.embedding(indices, self.codes).movedim(-1, 1)
         return Quantized(features, codes, indices)
 
     @torch.no_grad()
-    def statistics(self, rows: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return each code's share of the positions, ``[K]``, and the sum of its features over N, ``[K, D]``.
+    def statistics(
+        self, rows: torch.Tensor, indices: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return each code's share of the positions, ``[K]``, and the sum of its features over N,
+        ``[K, D]``.
 
         Args:
             rows: ``[N, D]`` float32 features.
@@ -74,7 +81,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def absorb(self, share: torch.Tensor, sums: torch.Tensor, decay: float) -> None:
-        """Move the averages towards a batch's :meth:`statistics`, and codes that are not learnt with them."""
+        """Move the averages towards a batch's :meth:`statistics`, and codes that are not learnt
+        with them.
+        """
         self.use.lerp_(share, 1 - decay)
         if self.learnt:
             return
@@ -98,9 +107,11 @@ class Codebook(nn.Module):
 
 
 def rows_by_image(maps: list[torch.Tensor]) -> torch.Tensor:
-    """Return the vectors of several maps ``[B, D, *spatial]`` as ``[N, D]``, those of each image together.
+    """Return the vectors of several maps ``[B, D, *spatial]`` as ``[N, D]``, those of each image
+    together.
 
-    The batches of several processes, one behind the other, thus give the rows of their common batch.
+    The batches of several processes, one behind the other, thus give the rows of their common
+    batch.
     """
     by_image = [one.movedim(1, -1).flatten(1, -2) for one in maps]
     return torch.cat(by_image, dim=1).flatten(0, 1)

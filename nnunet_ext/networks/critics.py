@@ -1,6 +1,8 @@
-"""Critics: fully convolutional networks that judge every patch of an image or map. They return logits.
+"""Critics: fully convolutional networks that judge every patch of an image or map. They return
+logits.
 
-Nothing works in place: the opponents differentiate through a critic more than once, between its updates.
+Nothing works in place: the opponents differentiate through a critic more than once, between its
+updates.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,11 +29,13 @@ HALVABLE = 4  # shorter axes are not halved: a normalisation needs more than one
 
 
 class ImagePatchCritic(nn.Module):
-    """The discriminator d of image-space adaptation: four logits for every patch of 8 pixels a side.
+    """The discriminator d of image-space adaptation: four logits for every patch of 8 pixels a
+    side.
 
-    A 4-convolution of stride 2, then three groups of three residual blocks with a max pooling between the groups.
-    The paper's two 4-convolutions with nine residual blocks cannot turn 512 pixels into its 64 x 64 map; LSD-seg,
-    which it follows, pools twice. An axis shorter than 4 is not pooled, so that small images work, too.
+    A 4-convolution of stride 2, then three groups of three residual blocks with a max pooling
+    between the groups. The paper's two 4-convolutions with nine residual blocks cannot turn 512
+    pixels into its 64 x 64 map; LSD-seg, which it follows, pools twice. An axis shorter than 4 is
+    not pooled, so that small images work, too.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -39,16 +43,21 @@ class ImagePatchCritic(nn.Module):
         width: channels of the residual blocks; LSD-seg has 128.
         classes: logits per patch.
 
-    Shape: ``[B, input_channels, *spatial]`` -> ``[B, classes, *(spatial // 8)]``; each axis at least 4.
+    Shape: ``[B, input_channels, *spatial]`` -> ``[B, classes, *(spatial // 8)]``; each axis at
+    least 4.
 
-    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", 3.2;
-    Sankaranarayanan et al. 2018, "Learning from Synthetic Data".
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
+    network", 3.2; Sankaranarayanan et al. 2018, "Learning from Synthetic Data".
     """
 
-    def __init__(self, conv_op: ConvOp, input_channels: int, width: int = 128, classes: int = 4) -> None:
+    def __init__(
+        self, conv_op: ConvOp, input_channels: int, width: int = 128, classes: int = 4
+    ) -> None:
         super().__init__()
         activation = nn.LeakyReLU(NEGATIVE_SLOPE)
-        self.pool = functional.max_pool3d if convert_conv_op_to_dim(conv_op) == 3 else functional.max_pool2d
+        self.pool = (
+            functional.max_pool3d if convert_conv_op_to_dim(conv_op) == 3 else functional.max_pool2d
+        )
         self.stem = nn.Sequential(
             conv_op(input_channels, width, kernel_size=4, stride=2, padding=1, bias=False),
             get_matching_instancenorm(conv_op)(width),
@@ -77,9 +86,10 @@ class ImagePatchCritic(nn.Module):
 class PatchCritic(nn.Module):
     """A critic whose depth follows the size of the map that it judges: features, entropy, an image.
 
-    Convolutions of kernel 4 and stride 2, LeakyReLU 0.2, no normalisation: AdvEnt's discriminator, with its widths
-    64, 128, 256, 512 and 1 on a large map. On a small map there are fewer of them, and an axis shorter than 4 is no
-    longer halved (kernel 3, stride 1), so that a 4 x 4 bottleneck still gives a 2 x 2 map of logits.
+    Convolutions of kernel 4 and stride 2, LeakyReLU 0.2, no normalisation: AdvEnt's discriminator,
+    with its widths 64, 128, 256, 512 and 1 on a large map. On a small map there are fewer of them,
+    and an axis shorter than 4 is no longer halved (kernel 3, stride 1), so that a 4 x 4 bottleneck
+    still gives a 2 x 2 map of logits.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -88,7 +98,8 @@ class PatchCritic(nn.Module):
         width: channels of the first layer; they double with every layer, up to 8 times.
         classes: logits per patch.
 
-    Shape: ``[B, input_channels, *spatial]`` -> ``[B, classes, *patches]``, at most 32 pixels a patch.
+    Shape: ``[B, input_channels, *spatial]`` -> ``[B, classes, *patches]``, at most 32 pixels a
+    patch.
 
     Reference: Vu et al. 2019, "ADVENT", section 4.1; Radford et al. 2016 (DCGAN).
     """
@@ -117,10 +128,11 @@ class PatchCritic(nn.Module):
 
 
 class TranslationCritic(nn.Module):
-    """CycleGAN's critic of translated images: 70 x 70 patches at full depth, fewer layers on a small image.
+    """CycleGAN's critic of translated images: 70 x 70 patches at full depth, fewer layers on a
+    small image.
 
-    Convolutions of kernel 4: ``layers`` of stride 2, then two of stride 1, the last one with a logit per patch. A
-    stride is left out where fewer than 4 positions would remain.
+    Convolutions of kernel 4: ``layers`` of stride 2, then two of stride 1, the last one with a
+    logit per patch. A stride is left out where fewer than 4 positions would remain.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -128,16 +140,18 @@ class TranslationCritic(nn.Module):
         image_size: spatial size of the image, at least 4 along each axis.
         width: channels of the first layer; they double with every layer, up to 8 times.
         layers: of stride 2, at most.
-        normalization: of all layers but the first and last: of instance or batch, or spectral of every layer's weight
-            in its place.
+        normalization: of all layers but the first and last: of instance or batch, or spectral of
+            every layer's weight in its place.
 
-    Shape: ``[B, input_channels, *spatial]`` -> ``[B, 1, *patches]``; 240 x 240 pixels give 28 x 28 patches.
+    Shape: ``[B, input_channels, *spatial]`` -> ``[B, 1, *patches]``; 240 x 240 pixels give 28 x 28
+    patches.
 
     Raises:
         ValueError: unknown normalisation.
 
-    Reference: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial Networks", section 3.2.2;
-    Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks".
+    Reference: Isola et al. 2017, "Image-to-Image Translation with Conditional Adversarial
+    Networks", section 3.2.2; Miyato et al. 2018, "Spectral Normalization for Generative Adversarial
+    Networks".
     """
 
     def __init__(
@@ -159,7 +173,9 @@ class TranslationCritic(nn.Module):
         channels = input_channels
         for index, (wider, stride) in enumerate(zip(widths, strides, strict=True)):
             normalization_behind = normalize(wider) if index > 0 else []
-            modules.append(_four_convolution(conv_op, channels, wider, stride, bias=not normalization_behind))
+            modules.append(
+                _four_convolution(conv_op, channels, wider, stride, bias=not normalization_behind)
+            )
             modules += normalization_behind
             modules.append(nn.LeakyReLU(NEGATIVE_SLOPE))
             channels = wider
@@ -181,7 +197,9 @@ def _possible_halvings(size: int) -> int:
     return max(0, (size // HALVABLE).bit_length() - 1)
 
 
-def _four_convolution(conv_op: ConvOp, inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
+def _four_convolution(
+    conv_op: ConvOp, inputs: int, outputs: int, stride: int, bias: bool = True
+) -> nn.Module:
     return conv_op(inputs, outputs, kernel_size=4, stride=stride, padding=1, bias=bias)
 
 
@@ -193,7 +211,9 @@ def _normalization_after(conv_op: ConvOp, kind: Normalization) -> Callable[[int]
         return lambda channels: [get_matching_batchnorm(conv_op)(channels)]
     if kind == "spectral":
         return lambda channels: []
-    raise ValueError(f"normalization must be one of {', '.join(get_args(Normalization))}, not {kind!r}")
+    raise ValueError(
+        f"normalization must be one of {', '.join(get_args(Normalization))}, not {kind!r}"
+    )
 
 
 def _normalize_spectrally(layers: nn.Module) -> None:
@@ -203,7 +223,9 @@ def _normalize_spectrally(layers: nn.Module) -> None:
         spectral_norm(convolution)
 
 
-def halving_strides(map_size: Sequence[int], least: int = 2, most: int = 5) -> list[tuple[int, ...]]:
+def halving_strides(
+    map_size: Sequence[int], least: int = 2, most: int = 5
+) -> list[tuple[int, ...]]:
     """Strides of the layers that halve a map as long as an axis has 4 positions or more.
 
     Args:

@@ -1,4 +1,6 @@
-"""Two encoders, one decoder: the network of the relation-driven method (Zhang et al., fig. 2, tables I-II)."""
+"""Two encoders, one decoder: the network of the relation-driven method (Zhang et al., fig. 2,
+tables I-II).
+"""
 
 from __future__ import annotations
 
@@ -23,21 +25,26 @@ class RelationFeatures(NamedTuple):
 
 
 class DualEncoderOutput(NamedTuple):
-    """What the training forward returns: segmentation logits as in inference, and the features to relate."""
+    """What the training forward returns: segmentation logits as in inference, and the features to
+    relate.
+    """
 
     segmentation: torch.Tensor | list[torch.Tensor]
     features: RelationFeatures
 
 
 class DualEncoderUNet(nn.Module):
-    """General and target encoder of equal shape; both bottlenecks feed one decoder, skips come from the target only.
+    """General and target encoder of equal shape; both bottlenecks feed one decoder, skips come from
+    the target only.
 
-    The general features enter the decoder detached: Algorithm 1 updates the general encoder by its relation loss alone.
+    The general features enter the decoder detached: Algorithm 1 updates the general encoder by its
+    relation loss alone.
 
     Args:
         encoder_general: θ_G, returns its list of skips, bottleneck last.
         encoder: θ_T, same shape.
-        decoder: θ_D, nnU-Net's decoder whose first upsampling takes twice the bottleneck's channels.
+        decoder: θ_D, nnU-Net's decoder whose first upsampling takes twice the bottleneck's
+            channels.
     """
 
     def __init__(self, encoder_general: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
@@ -45,12 +52,19 @@ class DualEncoderUNet(nn.Module):
         self.encoder_general = encoder_general
         self.encoder = encoder
         self.decoder = decoder
-        # Statistics over the batch would mix the streams, so such encoders see one stream at a time.
-        self.batch_statistics = any(isinstance(module, _BatchNorm) for module in encoder_general.modules())
+        # Statistics over the batch would mix the streams, so such encoders see one stream at a
+        # time.
+        self.batch_statistics = any(
+            isinstance(module, _BatchNorm) for module in encoder_general.modules()
+        )
 
     @classmethod
     def from_plans(
-        cls, configuration: ConfigurationManager, input_channels: int, output_channels: int, deep_supervision: bool
+        cls,
+        configuration: ConfigurationManager,
+        input_channels: int,
+        output_channels: int,
+        deep_supervision: bool,
     ) -> DualEncoderUNet:
         """Build the plans' U-Net (plain or residual encoder) with a second encoder.
 
@@ -71,18 +85,23 @@ class DualEncoderUNet(nn.Module):
         return cls(other.encoder, unet.encoder, unet.decoder)
 
     def forward(
-        self, x: torch.Tensor, general: torch.Tensor | None = None, unlabeled: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        general: torch.Tensor | None = None,
+        unlabeled: torch.Tensor | None = None,
     ) -> torch.Tensor | list[torch.Tensor] | DualEncoderOutput:
-        """Segment ``x``; with a general stream, also return the features that the relation losses compare.
+        """Segment ``x``; with a general stream, also return the features that the relation losses
+        compare.
 
         Args:
             x: ``[B, channels, *spatial]``, the labelled stream or the image to segment.
             general: the general stream (other lesions), same channels and spatial size.
-            unlabeled: the unlabelled stream, same channels and spatial size; only together with ``general``.
+            unlabeled: the unlabelled stream, same channels and spatial size; only together with
+                ``general``.
 
         Returns:
-            Logits ``[B, classes, *spatial]``, or a list of them, finest first, when ``decoder.deep_supervision``;
-            a :class:`DualEncoderOutput` when ``general`` is given.
+            Logits ``[B, classes, *spatial]``, or a list of them, finest first, when
+            ``decoder.deep_supervision``; a :class:`DualEncoderOutput` when ``general`` is given.
         """
         streams = [stream for stream in (x, general, unlabeled) if stream is not None]
         general_x, *general_others = self._encode_general(streams)
@@ -96,12 +115,18 @@ class DualEncoderUNet(nn.Module):
             target_on_labelled=skips[-1],
             general_on_general=general_others[0],
             general_on_unlabeled=None if unlabeled is None else general_others[1],
-            target_on_unlabeled=None if unlabeled is None else self.encoder(unlabeled)[-1],  # its skips are not needed
+            target_on_unlabeled=None
+            if unlabeled is None
+            else self.encoder(unlabeled)[-1],  # its skips are not needed
         )
         return DualEncoderOutput(segmentation, features)
 
     def _encode_general(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Bottlenecks of the general encoder for every stream, in one pass where the normalisation allows that."""
+        """Bottlenecks of the general encoder for every stream, in one pass where the normalisation
+        allows that.
+        """
         if self.batch_statistics:
             return [self.encoder_general(stream)[-1] for stream in streams]
-        return list(self.encoder_general(torch.cat(streams))[-1].split([len(stream) for stream in streams]))
+        return list(
+            self.encoder_general(torch.cat(streams))[-1].split([len(stream) for stream in streams])
+        )

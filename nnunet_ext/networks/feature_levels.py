@@ -1,7 +1,7 @@
 """Resolution levels of a network, named by their stride.
 
-The stride of a level is its downsampling along its most reduced axis. Anisotropic 3d plans leave the slice axis alone
-at first: a level with strides (2, 8, 8) has the name 8.
+The stride of a level is its downsampling along its most reduced axis. Anisotropic 3d plans leave
+the slice axis alone at first: a level with strides (2, 8, 8) has the name 8.
 """
 
 import math
@@ -16,7 +16,8 @@ def cumulative_strides(strides: Strides, dimension: int) -> list[tuple[int, ...]
     """Downsampling of every stage relative to the input, per axis, finest first.
 
     Args:
-        strides: of each stage relative to the one before, as in the plans' ``strides``; one number means all axes.
+        strides: of each stage relative to the one before, as in the plans' ``strides``; one number
+            means all axes.
         dimension: number of spatial axes.
 
     >>> cumulative_strides([[1, 1, 1], [1, 2, 2], 2], dimension=3)
@@ -45,7 +46,9 @@ def level_at_stride(strides: Strides, stride: int) -> int:
     names = [max(level) for level in cumulative_strides(strides, dimension)]
     if stride not in names:
         available = ", ".join(str(name) for name in dict.fromkeys(names))
-        raise InputError(f"the network has no level of stride {stride}; its levels have strides {available}")
+        raise InputError(
+            f"the network has no level of stride {stride}; its levels have strides {available}"
+        )
     return names.index(stride)
 
 
@@ -56,4 +59,6 @@ def level_size(image_size: Sequence[int], level_stride: Sequence[int]) -> tuple[
         image_size: spatial size of the input.
         level_stride: per axis, from :func:`cumulative_strides`.
     """
-    return tuple(math.ceil(size / stride) for size, stride in zip(image_size, level_stride, strict=True))
+    return tuple(
+        math.ceil(size / stride) for size, stride in zip(image_size, level_stride, strict=True)
+    )

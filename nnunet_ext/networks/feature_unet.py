@@ -1,7 +1,7 @@
 """nnU-Net's planned U-Net that also shows its features in training.
 
-Its state dictionary has the keys of the stock network, so checkpoints and ``-pretrained_weights`` go both ways, and
-without a request for features it computes what the stock network computes.
+Its state dictionary has the keys of the stock network, so checkpoints and ``-pretrained_weights``
+go both ways, and without a request for features it computes what the stock network computes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ class FeatureOutput(NamedTuple):
     """What the training forward returns."""
 
     segmentation: Segmentation | None  # as in inference; None for an image that was only encoded
-    features: list[torch.Tensor]  # the encoder's map of every level, finest first, each [B, C, *spatial]
+    features: list[
+        torch.Tensor
+    ]  # the encoder's map of every level, finest first, each [B, C, *spatial]
     decoder_map: torch.Tensor | None  # [B, C, *spatial], what the finest head reads
 
 
@@ -29,7 +31,8 @@ class FeatureUNet(nn.Module):
     """A U-Net in two parts, f and c of the papers, with one ``forward`` for inference and training.
 
     Args:
-        encoder: returns its list of maps, finest first, and has nnU-Net's ``strides`` and ``output_channels``.
+        encoder: returns its list of maps, finest first, and has nnU-Net's ``strides`` and
+            ``output_channels``.
         decoder: nnU-Net's decoder, made for this encoder.
     """
 
@@ -43,9 +46,14 @@ class FeatureUNet(nn.Module):
 
     @classmethod
     def from_plans(
-        cls, configuration: ConfigurationManager, input_channels: int, output_channels: int, deep_supervision: bool
+        cls,
+        configuration: ConfigurationManager,
+        input_channels: int,
+        output_channels: int,
+        deep_supervision: bool,
     ) -> FeatureUNet:
-        """Build the plans' U-Net (plain or residual encoder); it draws the same random numbers as nnU-Net.
+        """Build the plans' U-Net (plain or residual encoder); it draws the same random numbers as
+        nnU-Net.
 
         Raises:
             InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder.
@@ -61,12 +69,12 @@ class FeatureUNet(nn.Module):
         Args:
             x: ``[B, channels, *spatial]``.
             with_features: return a :class:`FeatureOutput`.
-            segment: False spares the decoder where only the encoder's maps are of interest, as for target images;
-                only together with ``with_features``.
+            segment: False spares the decoder where only the encoder's maps are of interest, as for
+                target images; only together with ``with_features``.
 
         Returns:
-            Logits ``[B, classes, *spatial]``, or a list of them, finest first, when ``decoder.deep_supervision``;
-            a :class:`FeatureOutput` with ``with_features``.
+            Logits ``[B, classes, *spatial]``, or a list of them, finest first, when
+            ``decoder.deep_supervision``; a :class:`FeatureOutput` with ``with_features``.
         """
         features = self.encoder(x)
         if not with_features:

@@ -1,6 +1,7 @@
 """The segmentation network of the image-space adaptation paper, as it is printed.
 
-Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", 3.2.
+Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
+network", 3.2.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def _convolution(conv_op: ConvOp, inputs: int, outputs: int) -> StackedConvBlock
 class FourConvolutionEncoder(nn.Module):
     """The feature extractor f: four 3-convolutions, each followed by a max pooling of 2.
 
-    Its maps are the four activations before pooling (strides 1, 2, 4, 8) and the last pooled one (stride 16):
-    levels 1 to 5 of the paper's Table 3. The paper gives no widths.
+    Its maps are the four activations before pooling (strides 1, 2, 4, 8) and the last pooled one
+    (stride 16): levels 1 to 5 of the paper's Table 3. The paper gives no widths.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -59,7 +60,8 @@ class FourConvolutionEncoder(nn.Module):
         widths = [width, 2 * width, 4 * width, 8 * width]
         inputs = [input_channels, *widths[:-1]]
         self.convolutions = nn.ModuleList(
-            _convolution(conv_op, before, after) for before, after in zip(inputs, widths, strict=True)
+            _convolution(conv_op, before, after)
+            for before, after in zip(inputs, widths, strict=True)
         )
         self.pool = get_matching_pool_op(conv_op, pool_type="max")(kernel_size=2)
         self.output_channels = [*widths, widths[-1]]
@@ -75,19 +77,26 @@ class FourConvolutionEncoder(nn.Module):
 
 
 class ThreeUpsamplingDecoder(nn.Module):
-    """The classifier c: three times upsampling, concatenation with the cropped encoder map and a convolution.
+    """The classifier c: three times upsampling, concatenation with the cropped encoder map and a
+    convolution.
 
-    The paper's four poolings but three upsamplings leave a factor of 2, which a linear interpolation closes.
+    The paper's four poolings but three upsamplings leave a factor of 2, which a linear
+    interpolation closes.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
         encoder: the extractor whose maps it reads.
         classes: logits per pixel.
-        deep_supervision: True returns the logits in a list of one; the paper supervises the full size only.
+        deep_supervision: True returns the logits in a list of one; the paper supervises the full
+            size only.
     """
 
     def __init__(
-        self, conv_op: ConvOp, encoder: FourConvolutionEncoder, classes: int, deep_supervision: bool = False
+        self,
+        conv_op: ConvOp,
+        encoder: FourConvolutionEncoder,
+        classes: int,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         upsampling_op = get_matching_convtransp(conv_op)
@@ -96,7 +105,8 @@ class ThreeUpsamplingDecoder(nn.Module):
         self.deep_supervision = deep_supervision
         self.interpolation = "trilinear" if convert_conv_op_to_dim(conv_op) == 3 else "bilinear"
         self.transpconvs = nn.ModuleList(
-            upsampling_op(before, after, kernel_size=2, stride=2) for before, after in zip(inputs, widths, strict=True)
+            upsampling_op(before, after, kernel_size=2, stride=2)
+            for before, after in zip(inputs, widths, strict=True)
         )
         self.stages = nn.ModuleList(_convolution(conv_op, 2 * width, width) for width in widths)
         self.seg_layers = nn.ModuleList([conv_op(widths[-1], classes, kernel_size=1)])
@@ -109,7 +119,9 @@ class ThreeUpsamplingDecoder(nn.Module):
             upsampled = upsample(x)
             cropped = _crop(skip, upsampled.shape[2:])
             x = stage(torch.cat((upsampled, cropped), dim=1))
-        return functional.interpolate(x, size=features[0].shape[2:], mode=self.interpolation, align_corners=False)
+        return functional.interpolate(
+            x, size=features[0].shape[2:], mode=self.interpolation, align_corners=False
+        )
 
     def classify(self, full_size_map: torch.Tensor) -> Segmentation:
         """Return the logits, in a list of one under deep supervision."""
@@ -154,8 +166,10 @@ class FourConvolutionUNet(FeatureUNet):
         patch_size = list(configuration.patch_size)
         if min(patch_size) < SMALLEST:
             raise InputError(
-                f"the paper's network halves every axis four times and needs {SMALLEST} pixels; the plans' patch is "
-                f"{' x '.join(str(size) for size in patch_size)}; use the plans' network (extractor=plans)"
+                f"the paper's network halves every axis four times and needs {SMALLEST} pixels; "
+                f"the plans' patch is "
+                f"{' x '.join(str(size) for size in patch_size)}; use the plans' network "
+                f"(extractor=plans)"
             )
         conv_op = nn.Conv3d if len(patch_size) == 3 else nn.Conv2d
         encoder = FourConvolutionEncoder(conv_op, input_channels, width)

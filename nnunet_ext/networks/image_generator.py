@@ -1,4 +1,6 @@
-"""The generator of image-space adaptation: it rebuilds the image from three levels of the encoder."""
+"""The generator of image-space adaptation: it rebuilds the image from three levels of the
+encoder.
+"""
 
 import itertools
 import math
@@ -20,12 +22,14 @@ WIDEST = 4  # multiples of the last stage's width
 
 
 class ImageGenerator(nn.Module):
-    """The generator g: upsampling stages from the coarsest level to the image, each finer level concatenated.
+    """The generator g: upsampling stages from the coarsest level to the image, each finer level
+    concatenated.
 
-    A stage is a transposed 3-convolution, InstanceNorm, ReLU and two residual blocks with dropout. It doubles the
-    axes that differ in size from the next level: anisotropic 3d plans keep their slice axis where the encoder does.
-    Levels of strides 4, 8 and 16 make the paper's four stages, of 256, 256, 128 and 64 channels. There is no output
-    activation, because nnU-Net's images are z-scores.
+    A stage is a transposed 3-convolution, InstanceNorm, ReLU and two residual blocks with dropout.
+    It doubles the axes that differ in size from the next level: anisotropic 3d plans keep their
+    slice axis where the encoder does. Levels of strides 4, 8 and 16 make the paper's four stages,
+    of 256, 256, 128 and 64 channels. There is no output activation, because nnU-Net's images are
+    z-scores.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -34,8 +38,9 @@ class ImageGenerator(nn.Module):
         image_channels: of the image.
         width: channels of the last stage.
 
-    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", eq. 3;
-    widths and order of layers from Sankaranarayanan et al. 2018, "Learning from Synthetic Data".
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
+    network", eq. 3; widths and order of layers from Sankaranarayanan et al. 2018, "Learning from
+    Synthetic Data".
     """
 
     def __init__(
@@ -84,16 +89,19 @@ class ImageGenerator(nn.Module):
         return self.image(joined)
 
 
-def upsampling_legs(level_strides: Sequence[tuple[int, ...]], dimension: int) -> list[list[tuple[int, ...]]]:
-    """Upsampling factors from every level to the next finer one, the coarsest level first, the image last.
+def upsampling_legs(
+    level_strides: Sequence[tuple[int, ...]], dimension: int
+) -> list[list[tuple[int, ...]]]:
+    """Upsampling factors from every level to the next finer one, the coarsest level first, the
+    image last.
 
     Args:
         level_strides: cumulative strides per axis, finest first.
         dimension: number of spatial axes.
 
     Returns:
-        For every level the factors (1 or 2 per axis) of its stages. The last leg has a stage even where the finest
-        level has the image's size, since the concatenated map needs one.
+        For every level the factors (1 or 2 per axis) of its stages. The last leg has a stage even
+        where the finest level has the image's size, since the concatenated map needs one.
 
     >>> upsampling_legs([(4, 4), (8, 8), (16, 16)], dimension=2)
     [[(2, 2)], [(2, 2)], [(2, 2), (2, 2)]]
@@ -106,13 +114,19 @@ def upsampling_legs(level_strides: Sequence[tuple[int, ...]], dimension: int) ->
 
 
 def _doublings(coarse: tuple[int, ...], fine: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Factors of the stages that lead from one stride to a finer one, doubling the axes that still differ."""
+    """Factors of the stages that lead from one stride to a finer one, doubling the axes that still
+    differ.
+    """
     missing = [math.ceil(math.log2(c / f)) for c, f in zip(coarse, fine, strict=True)]
-    return [tuple(2 if step < doublings else 1 for doublings in missing) for step in range(max(missing))]
+    return [
+        tuple(2 if step < doublings else 1 for doublings in missing) for step in range(max(missing))
+    ]
 
 
 def _stage(conv_op: ConvOp, inputs: int, outputs: int, factor: tuple[int, ...]) -> nn.Sequential:
-    """A transposed convolution that multiplies every axis by its factor exactly, and two residual blocks."""
+    """A transposed convolution that multiplies every axis by its factor exactly, and two residual
+    blocks.
+    """
     activation = nn.ReLU()
     upsampling = get_matching_convtransp(conv_op)(
         inputs,
@@ -133,7 +147,9 @@ def _stage(conv_op: ConvOp, inputs: int, outputs: int, factor: tuple[int, ...]) 
 
 
 def _fit(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Resample where the encoder rounded an odd size; planned patches divide evenly and pass untouched."""
+    """Resample where the encoder rounded an odd size; planned patches divide evenly and pass
+    untouched.
+    """
     if tuple(x.shape[2:]) == tuple(size):
         return x
     return functional.interpolate(x, size=tuple(size), mode="nearest")

@@ -1,7 +1,8 @@
 """nCoVSegNet: wide context and attention-aware fusion on a ResNet-50 with channel attention.
 
-Reference: Liu et al. 2021, "COVID-19 lung infection segmentation with a novel two-stage cross-domain transfer learning
-framework", section 3.1 and fig. 1-2. What the paper leaves open follows the authors' code, see docs/ncovsegnet.md.
+Reference: Liu et al. 2021, "COVID-19 lung infection segmentation with a novel two-stage
+cross-domain transfer learning framework", section 3.1 and fig. 1-2. What the paper leaves open
+follows the authors' code, see docs/ncovsegnet.md.
 """
 
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ class Design:
 
     Args:
         width: share of the paper's channels.
-        eca_kernel: of the channel attention in the backbone: 3 as in the authors' code, or by the rule of ECA-Net,
-            which gives 5, 5, 5 and 7.
+        eca_kernel: of the channel attention in the backbone: 3 as in the authors' code, or by the
+            rule of ECA-Net, which gives 5, 5, 5 and 7.
         use_eca: otherwise a plain ResNet-50.
         use_gca: otherwise a 1x1 convolution with normalisation and ReLU.
         use_daf: otherwise bilinear upsampling, concatenation and two 3x3 convolutions, as in U-Net.
@@ -40,17 +41,21 @@ class Design:
 
 
 class NCoVSegNet(nn.Module):
-    """Backbone, a context module per stage, fusions from coarse to fine, and a side output at each of the four levels.
+    """Backbone, a context module per stage, fusions from coarse to fine, and a side output at each
+    of the four levels.
 
     Args:
         input_channels: of the image.
         logits: learned logits: one per foreground class or region.
-        stacks_background: put a logit of 0 for the background before them. Then softmax of two classes is the
-            sigmoid, and the largest logit is the class of one against the rest that is likelier than not.
+        stacks_background: put a logit of 0 for the background before them. Then softmax of two
+            classes is the sigmoid, and the largest logit is the class of one against the rest that
+            is likelier than not.
         design: the modules.
     """
 
-    def __init__(self, input_channels: int, logits: int, stacks_background: bool, design: Design) -> None:
+    def __init__(
+        self, input_channels: int, logits: int, stacks_background: bool, design: Design
+    ) -> None:
         super().__init__()
         self.stacks_background = stacks_background
         self.backbone = resnet50(input_channels, design)
@@ -59,23 +64,29 @@ class NCoVSegNet(nn.Module):
         fusion = DualAttentionFusion if design.use_daf else PlainFusion
 
         kernels = [(3, 5, 7)] * 3 + [(3, 5)]  # the coarsest stage sees far enough
-        self.contexts = nn.ModuleList(context(count, count // 2, k) for count, k in zip(channels, kernels, strict=True))
+        self.contexts = nn.ModuleList(
+            context(count, count // 2, k) for count, k in zip(channels, kernels, strict=True)
+        )
         contexts = [count // 2 for count in channels]
         self.fusions = nn.ModuleList(fusion(low) for low in contexts[:-1])
         supervised = contexts if design.use_deep_supervision else contexts[:1]
         self.outputs = nn.ModuleList(nn.Conv2d(count, logits, 1) for count in supervised)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """Segment images of any size; those that are no multiple of 32 are continued by their last pixels meanwhile.
+        """Segment images of any size; those that are no multiple of 32 are continued by their last
+        pixels meanwhile.
 
         Args:
             x: ``[B, channels, H, W]``.
 
         Returns:
-            Logits ``[B, classes, H, W]``; while training a list of them, all of this size, the finest first.
+            Logits ``[B, classes, H, W]``; while training a list of them, all of this size, the
+            finest first.
         """
         features = self.backbone(padded(x, COARSEST_STRIDE))
-        *finer, coarsest = [context(feature) for context, feature in zip(self.contexts, features, strict=True)]
+        *finer, coarsest = [
+            context(feature) for context, feature in zip(self.contexts, features, strict=True)
+        ]
 
         fused = [coarsest]
         for fusion, low in zip(reversed(self.fusions), reversed(finer), strict=True):
@@ -89,7 +100,9 @@ class NCoVSegNet(nn.Module):
         ]
         return logits if self.training else logits[0]
 
-    def _logits(self, head: nn.Module, level: torch.Tensor, stride: int, size: torch.Size) -> torch.Tensor:
+    def _logits(
+        self, head: nn.Module, level: torch.Tensor, stride: int, size: torch.Size
+    ) -> torch.Tensor:
         coarse = head(level)
         height, width = (stride * edge for edge in coarse.shape[2:])
         logits = functional.interpolate(coarse, size=(height, width), mode="bilinear")
@@ -100,7 +113,9 @@ class NCoVSegNet(nn.Module):
 
 
 def padded(images: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the last row and column of ``[B, C, H, W]`` until both edges are multiples of ``multiple``."""
+    """Repeat the last row and column of ``[B, C, H, W]`` until both edges are multiples of
+    ``multiple``.
+    """
     below, right = (-edge % multiple for edge in images.shape[2:])
     if below == right == 0:
         return images
@@ -110,8 +125,9 @@ def padded(images: torch.Tensor, multiple: int) -> torch.Tensor:
 def resnet50(input_channels: int, design: Design) -> Any:
     """Build timm's ResNet-50, at random, that returns its features at strides 4, 8, 16 and 32.
 
-    With ``use_eca`` each block scales the channels of its last normalised map, before the residual sum. Every block
-    starts with its branch active, as torchvision's ResNet does, so that all weights learn from the first step.
+    With ``use_eca`` each block scales the channels of its last normalised map, before the residual
+    sum. Every block starts with its branch active, as torchvision's ResNet does, so that all
+    weights learn from the first step.
 
     Reference: Wang et al. 2020, "ECA-Net".
     """
@@ -119,7 +135,9 @@ def resnet50(input_channels: int, design: Design) -> Any:
     from timm.layers import EcaModule
 
     def attention(channels: int, **options: Any) -> nn.Module:
-        """Build the gate; timm sets the kernel by ECA-Net's rule wherever it is told the channels."""
+        """Build the gate; timm sets the kernel by ECA-Net's rule wherever it is told the
+        channels.
+        """
         return EcaModule(channels if design.eca_kernel == "adaptive" else None, **options)
 
     first = round(BASE_CHANNELS * design.width)
@@ -136,18 +154,25 @@ def resnet50(input_channels: int, design: Design) -> Any:
 
 
 def normalised(
-    in_channels: int, out_channels: int, kernel: int | tuple[int, int], dilation: int = 1, relu: bool = False
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int],
+    dilation: int = 1,
+    relu: bool = False,
 ) -> nn.Sequential:
     """Convolution that keeps the map's size, with batch normalisation and perhaps a ReLU."""
     height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = (dilation * (height // 2), dilation * (width // 2))
-    convolution = nn.Conv2d(in_channels, out_channels, (height, width), padding=padding, dilation=dilation, bias=False)
+    convolution = nn.Conv2d(
+        in_channels, out_channels, (height, width), padding=padding, dilation=dilation, bias=False
+    )
     activation = [nn.ReLU()] if relu else []
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), *activation)
 
 
 class GlobalContext(nn.Module):
-    """GCA: a 1x1 branch and branches of growing asymmetric kernels and dilation, with a shortcut; eq. 1.
+    """GCA: a 1x1 branch and branches of growing asymmetric kernels and dilation, with a shortcut;
+    eq. 1.
 
     The branches have no activation, as in the authors' code; the paper shows none either.
 
@@ -179,17 +204,20 @@ class GlobalContext(nn.Module):
 
 
 class PlainContext(nn.Sequential):
-    """What stands in place of GCA: a 1x1 convolution with normalisation and ReLU; ``kernels`` has no meaning."""
+    """What stands in place of GCA: a 1x1 convolution with normalisation and ReLU; ``kernels`` has
+    no meaning.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernels: tuple[int, ...]) -> None:
         super().__init__(normalised(in_channels, out_channels, 1, relu=True))
 
 
 class DualAttentionFusion(nn.Module):
-    """DAF: the coarser level, upsampled, plus the finer one weighed by the coarser one's attention; eq. 2-4.
+    """DAF: the coarser level, upsampled, plus the finer one weighed by the coarser one's attention;
+    eq. 2-4.
 
-    The channel attention sees one value per channel, so group normalisation (one group) stands where the authors' code
-    has batch normalisation, which refuses a batch of one.
+    The channel attention sees one value per channel, so group normalisation (one group) stands
+    where the authors' code has batch normalisation, which refuses a batch of one.
 
     Args:
         channels: of the finer level and the result; the coarser level has twice as many.
@@ -206,7 +234,8 @@ class DualAttentionFusion(nn.Module):
         )
         self.spatial_attention = nn.ConvTranspose2d(coarser, coarser, 4, stride=2, padding=1)
         self.upsampling = nn.Sequential(
-            nn.ConvTranspose2d(coarser, channels, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
+            nn.ConvTranspose2d(coarser, channels, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
         )
         self.detail = normalised(channels, channels, 3)
 
@@ -217,7 +246,8 @@ class DualAttentionFusion(nn.Module):
 
 
 class PlainFusion(nn.Module):
-    """What stands in place of DAF: bilinear upsampling, concatenation and two 3x3 convolutions, as in U-Net.
+    """What stands in place of DAF: bilinear upsampling, concatenation and two 3x3 convolutions, as
+    in U-Net.
 
     Args:
         channels: of the finer level and the result; the coarser level has twice as many.
@@ -226,7 +256,8 @@ class PlainFusion(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            normalised(3 * channels, channels, 3, relu=True), normalised(channels, channels, 3, relu=True)
+            normalised(3 * channels, channels, 3, relu=True),
+            normalised(channels, channels, 3, relu=True),
         )
 
     def forward(self, high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,10 @@ from nnunet_ext.errors import InputError
 
 
 def planned_unet(
-    configuration: ConfigurationManager, input_channels: int, output_channels: int, deep_supervision: bool
+    configuration: ConfigurationManager,
+    input_channels: int,
+    output_channels: int,
+    deep_supervision: bool,
 ) -> Any:
     """Build the planned network exactly as stock nnU-Net does, initialisation included.
 
@@ -27,7 +30,8 @@ def planned_unet(
     )
     if not hasattr(unet, "encoder") or not hasattr(getattr(unet, "decoder", None), "transpconvs"):
         raise InputError(
-            f"the plans use {configuration.network_arch_class_name}, which has no separate encoder and decoder; "
+            f"the plans use {configuration.network_arch_class_name}, which has no separate "
+            f"encoder and decoder; "
             "plan with nnU-Net's PlainConvUNet or ResidualEncoderUNet (nnUNetv2_plan_experiment)"
         )
     return unet

@@ -9,11 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def running_statistics(network: nn.Module) -> Iterator[None]:
-    """Let batch normalisation use its running mean and variance, and leave them as they are, within the block.
+    """Let batch normalisation use its running mean and variance, and leave them as they are, within
+    the block.
 
     Gradients pass. Networks with other kinds of normalisation are not affected.
     """
-    learning = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.training]
+    learning = [
+        module for module in network.modules() if isinstance(module, _BatchNorm) and module.training
+    ]
     for module in learning:
         module.eval()
     try:

@@ -1,4 +1,6 @@
-"""What a segmentation network returns: logits, or a list of them, finest first, under deep supervision."""
+"""What a segmentation network returns: logits, or a list of them, finest first, under deep
+supervision.
+"""
 
 import torch
 

@@ -1,7 +1,8 @@
-"""Translation between two modalities: an encoder and a decoder per domain, and a module that both directions share.
+"""Translation between two modalities: an encoder and a decoder per domain, and a module that both
+directions share.
 
-2d only. Nothing works in place: several losses differentiate through one graph. A convolution before a normalisation
-has no bias, which the normalisation would take away.
+2d only. Nothing works in place: several losses differentiate through one graph. A convolution
+before a normalisation has no bias, which the normalisation would take away.
 
 Reference: the AMD-DAS paper, section 4.2.1, and its public code; see docs/amd_das.md.
 """
@@ -22,43 +23,55 @@ GROWTH, DENSE_CONVOLUTIONS = 12, 5
 
 
 class TranslationEncoder(nn.Sequential):
-    """A 7-convolution and two 3-convolutions of stride 2, each with instance normalisation and ReLU.
+    """A 7-convolution and two 3-convolutions of stride 2, each with instance normalisation and
+    ReLU.
 
     Args:
         input_channels: of the image.
         width: channels of the first convolution; they double twice.
 
-    Shape: ``[B, input_channels, H, W]`` -> ``[B, 4 width, ceil(H / 4), ceil(W / 4)]``; H and W at least 4.
+    Shape: ``[B, input_channels, H, W]`` -> ``[B, 4 width, ceil(H / 4), ceil(W / 4)]``; H and W at
+    least 4.
     """
 
     def __init__(self, input_channels: int, width: int = 64) -> None:
         super().__init__(
             nn.ReflectionPad2d(3),
             *_normalised(nn.Conv2d(input_channels, width, kernel_size=7, bias=False)),
-            *_normalised(nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1, bias=False)),
-            *_normalised(nn.Conv2d(2 * width, 4 * width, kernel_size=3, stride=2, padding=1, bias=False)),
+            *_normalised(
+                nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1, bias=False)
+            ),
+            *_normalised(
+                nn.Conv2d(2 * width, 4 * width, kernel_size=3, stride=2, padding=1, bias=False)
+            ),
         )
 
 
 class DenseFusion(nn.Module):
-    """One dense block of five 3-convolutions of 12 channels, and a 3-convolution back to the input's channels.
+    """One dense block of five 3-convolutions of 12 channels, and a 3-convolution back to the
+    input's channels.
 
     Args:
         channels: of input and output.
 
     Shape: ``[B, channels, H, W]`` -> the same.
 
-    Reference: Huang et al. 2017, "Densely Connected Convolutional Networks"; numbers from the authors' code.
+    Reference: Huang et al. 2017, "Densely Connected Convolutional Networks"; numbers from the
+    authors' code.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         inputs = [channels + GROWTH * index for index in range(DENSE_CONVOLUTIONS + 1)]
         self.dense = nn.ModuleList(
-            nn.Sequential(*_normalised(nn.Conv2d(before, GROWTH, kernel_size=3, padding=1, bias=False)))
+            nn.Sequential(
+                *_normalised(nn.Conv2d(before, GROWTH, kernel_size=3, padding=1, bias=False))
+            )
             for before in inputs[:-1]
         )
-        self.last = nn.Sequential(*_normalised(nn.Conv2d(inputs[-1], channels, kernel_size=3, padding=1, bias=False)))
+        self.last = nn.Sequential(
+            *_normalised(nn.Conv2d(inputs[-1], channels, kernel_size=3, padding=1, bias=False))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for convolution in self.dense:
@@ -73,14 +86,19 @@ class TranslationDecoder(nn.Module):
         output_channels: of the image.
         width: channels before the last convolution.
         bounded: end in tanh, for images within [-1, 1]; otherwise without activation, for z-scores.
-        upsampling: by transposed 3-convolutions, as in the authors' code; or by repeated pixels and a 3-convolution,
-            which draws no chequered patterns (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
+        upsampling: by transposed 3-convolutions, as in the authors' code; or by repeated pixels and
+            a 3-convolution, which draws no chequered patterns (Odena et al. 2016, "Deconvolution
+            and Checkerboard Artifacts").
 
     Shape: ``[B, 4 width, h, w]`` -> ``[B, output_channels, 4 h, 4 w]``.
     """
 
     def __init__(
-        self, output_channels: int, width: int = 64, bounded: bool = True, upsampling: Upsampling = "transposed"
+        self,
+        output_channels: int,
+        width: int = 64,
+        bounded: bool = True,
+        upsampling: Upsampling = "transposed",
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
@@ -105,7 +123,13 @@ class Translator(nn.Module):
         reads_z_scores: the images are nnU-Net's z-scores, see :func:`with_dark_background`.
     """
 
-    def __init__(self, encoder: nn.Module, fusion: nn.Module, decoder: nn.Module, reads_z_scores: bool = False) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        fusion: nn.Module,
+        decoder: nn.Module,
+        reads_z_scores: bool = False,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.fusion = fusion
@@ -130,8 +154,9 @@ class Translator(nn.Module):
 def with_dark_background(z_scores: torch.Tensor) -> torch.Tensor:
     """Return the images with a value below all tissue where they are exactly 0.
 
-    Within a head that nnU-Net normalises alone (``use_mask_for_norm``), 0 is the mean of the brain; around it, and
-    beyond the image's border, 0 is the background. A translator could not tell them apart.
+    Within a head that nnU-Net normalises alone (``use_mask_for_norm``), 0 is the mean of the brain;
+    around it, and beyond the image's border, 0 is the background. A translator could not tell them
+    apart.
     """
     return torch.where(z_scores == 0, torch.full_like(z_scores, BACKGROUND_Z_SCORE), z_scores)
 
@@ -145,11 +170,13 @@ class SynthesisOutput(NamedTuple):
 
 
 class SegmentationThroughSynthesis(nn.Module):
-    """Segments a source image by translating it to the target domain first: it finds what the translation keeps.
+    """Segments a source image by translating it to the target domain first: it finds what the
+    translation keeps.
 
     Args:
         translator: from source to target, G_MRI of the paper.
-        segmenter: of target images, S_ori of the paper, with an encoder and a decoder as nnU-Net's networks.
+        segmenter: of target images, S_ori of the paper, with an encoder and a decoder as nnU-Net's
+            networks.
     """
 
     def __init__(self, translator: Translator, segmenter: nn.Module) -> None:
@@ -167,7 +194,9 @@ class SegmentationThroughSynthesis(nn.Module):
         """The segmenter's decoder, whose deep supervision nnU-Net switches."""
         return self.segmenter.decoder
 
-    def forward(self, image: torch.Tensor, with_synthetic: bool = False) -> Segmentation | SynthesisOutput:
+    def forward(
+        self, image: torch.Tensor, with_synthetic: bool = False
+    ) -> Segmentation | SynthesisOutput:
         """Segment source images.
 
         Args:
@@ -175,12 +204,15 @@ class SegmentationThroughSynthesis(nn.Module):
             with_synthetic: return a :class:`SynthesisOutput`.
 
         Returns:
-            Logits ``[B, classes, H, W]``, or a list of them, finest first, when ``decoder.deep_supervision``.
+            Logits ``[B, classes, H, W]``, or a list of them, finest first, when
+            ``decoder.deep_supervision``.
         """
         features = self.translator.features(image)
         synthetic = self.translator.decode(features, image)
         segmentation = self.segmenter(synthetic)
-        return SynthesisOutput(segmentation, synthetic, features) if with_synthetic else segmentation
+        return (
+            SynthesisOutput(segmentation, synthetic, features) if with_synthetic else segmentation
+        )
 
 
 def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
@@ -191,5 +223,7 @@ def _doubling(inputs: int, outputs: int, upsampling: Upsampling) -> list[nn.Modu
     if upsampling == "repeated":
         convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
         return [nn.Upsample(scale_factor=2), *_normalised(convolution)]
-    transposed = nn.ConvTranspose2d(inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1, bias=False)
+    transposed = nn.ConvTranspose2d(
+        inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1, bias=False
+    )
     return _normalised(transposed)

@@ -1,7 +1,9 @@
-"""The segmentation network of the AMD-DAS paper: VGG-16 with skips that are added, for slices of any size.
+"""The segmentation network of the AMD-DAS paper: VGG-16 with skips that are added, for slices of
+any size.
 
-Reference: Long et al. 2015, "Fully Convolutional Networks for Semantic Segmentation"; Simonyan & Zisserman 2015 (VGG);
-layers from the AMD-DAS authors' code. That code works only for sizes that five poolings divide evenly.
+Reference: Long et al. 2015, "Fully Convolutional Networks for Semantic Segmentation"; Simonyan &
+Zisserman 2015 (VGG); layers from the AMD-DAS authors' code. That code works only for sizes that
+five poolings divide evenly.
 """
 
 from __future__ import annotations
@@ -41,11 +43,15 @@ class VGGEncoder(nn.Module):
         self.strides = [[1, 1]] + [[2, 2]] * len(MULTIPLES)  # each block ends in a pooling
         self.blocks = nn.ModuleList(
             _block(before, after, count)
-            for before, after, count in zip(self.output_channels, widths, CONVOLUTIONS, strict=False)
+            for before, after, count in zip(
+                self.output_channels, widths, CONVOLUTIONS, strict=False
+            )
         )
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return the image, whose size the decoder restores, and the five pooled maps, of strides 2 to 32."""
+        """Return the image, whose size the decoder restores, and the five pooled maps, of strides 2
+        to 32.
+        """
         maps = [x]
         for block in self.blocks:
             x = block(x)
@@ -54,12 +60,14 @@ class VGGEncoder(nn.Module):
 
 
 class AdditionDecoder(nn.Module):
-    """Five transposed 4-convolutions, each with ReLU and batch normalisation; the finer map of the encoder is added.
+    """Five transposed 4-convolutions, each with ReLU and batch normalisation; the finer map of the
+    encoder is added.
 
     Args:
         encoder: whose maps it reads.
         classes: logits per pixel.
-        deep_supervision: True returns the logits in a list of one; the paper supervises the full size only.
+        deep_supervision: True returns the logits in a list of one; the paper supervises the full
+            size only.
     """
 
     def __init__(self, encoder: VGGEncoder, classes: int, deep_supervision: bool = False) -> None:
@@ -94,7 +102,8 @@ class AdditionDecoder(nn.Module):
 class VGGFCN(FeatureUNet):
     """The paper's segmentation network with the interface of :class:`FeatureUNet`.
 
-    ``features`` are the image and the five pooled maps, ``decoder_map`` is the hidden map before the last convolution.
+    ``features`` are the image and the five pooled maps, ``decoder_map`` is the hidden map before
+    the last convolution.
 
     Args:
         encoder: VGG-16.
@@ -120,8 +129,10 @@ class VGGFCN(FeatureUNet):
         patch_size = list(configuration.patch_size)
         if len(patch_size) != 2 or min(patch_size) < SMALLEST:
             raise InputError(
-                f"VGG-FCN needs 2d patches of {SMALLEST} pixels or more on each axis; the plans' patch is "
-                f"{' x '.join(str(size) for size in patch_size)}; use the plans' network (segmenter=plans)"
+                f"VGG-FCN needs 2d patches of {SMALLEST} pixels or more on each axis; the plans' "
+                f"patch is "
+                f"{' x '.join(str(size) for size in patch_size)}; use the plans' network "
+                f"(segmenter=plans)"
             )
         encoder = VGGEncoder(input_channels, width)
         network = cls(encoder, AdditionDecoder(encoder, output_channels, deep_supervision))
@@ -142,13 +153,16 @@ def segmenter_from_plans(
     deep_supervision: bool,
     vgg_width: int = 64,
 ) -> FeatureUNet:
-    """Build the plans' U-Net (``plans``) or the paper's network (``vgg_fcn``); ``vgg_width`` only concerns the latter.
+    """Build the plans' U-Net (``plans``) or the paper's network (``vgg_fcn``); ``vgg_width`` only
+    concerns the latter.
 
     Raises:
         InputError: the plans do not fit the network.
     """
     if kind == "vgg_fcn":
-        return VGGFCN.from_plans(configuration, input_channels, output_channels, deep_supervision, vgg_width)
+        return VGGFCN.from_plans(
+            configuration, input_channels, output_channels, deep_supervision, vgg_width
+        )
     return FeatureUNet.from_plans(configuration, input_channels, output_channels, deep_supervision)
 
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from dynamic_network_architectures.building_blocks.helper import convert_conv_op_to_dim, get_matching_convtransp
+from dynamic_network_architectures.building_blocks.helper import (
+    convert_conv_op_to_dim,
+    get_matching_convtransp,
+)
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from torch.nn import functional
@@ -48,15 +51,18 @@ class VQOutput(NamedTuple):
     """What the training forward returns."""
 
     segmentation: Segmentation  # as in inference
-    codes: torch.Tensor | None  # [B, 2 D, *spatial] at the bottom level, gradient straight through to the encoder
+    codes: (
+        torch.Tensor | None
+    )  # [B, 2 D, *spatial] at the bottom level, gradient straight through to the encoder
     levels: tuple[Quantized, ...]  # bottom (local details), top (global shape)
 
 
 class VQUNet(nn.Module):
-    """A U-Net two of whose encoder levels are quantised; their codes are concatenated to the bottom level's skip.
+    """A U-Net two of whose encoder levels are quantised; their codes are concatenated to the bottom
+    level's skip.
 
-    A 1x1 convolution brings the concatenation back to the skip's width. It passes the skip and ignores the codes at
-    first, so the network starts as the planned U-Net.
+    A 1x1 convolution brings the concatenation back to the skip's width. It passes the skip and
+    ignores the codes at first, so the network starts as the planned U-Net.
 
     Args:
         encoder: of the planned U-Net.
@@ -66,8 +72,9 @@ class VQUNet(nn.Module):
     Raises:
         InputError: the encoder has no level of these strides, or top is not coarser than bottom.
 
-    Reference: Jin et al. 2022, "An efficient deep neural network framework for COVID-19 lung infection segmentation",
-    section 3.2; Razavi et al. 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2".
+    Reference: Jin et al. 2022, "An efficient deep neural network framework for COVID-19 lung
+    infection segmentation", section 3.2; Razavi et al. 2019, "Generating Diverse High-Fidelity
+    Images with VQ-VAE-2".
     """
 
     encoder: Any
@@ -85,7 +92,8 @@ class VQUNet(nn.Module):
             conv_op(widths[level], channels, kernel_size=1) for level in (self.bottom, self.top)
         )
         self.codebooks = nn.ModuleList(
-            Codebook(branch.codebook_size, channels, branch.learnt) for _ in range(1 if branch.shared else 2)
+            Codebook(branch.codebook_size, channels, branch.learnt)
+            for _ in range(1 if branch.shared else 2)
         )
         self.mix = conv_op(widths[self.bottom] + 2 * channels, widths[self.bottom], kernel_size=1)
 
@@ -101,7 +109,8 @@ class VQUNet(nn.Module):
         """Build the plans' U-Net (plain or residual encoder) with the quantised branch.
 
         Raises:
-            InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder, or lacks a level.
+            InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder, or
+                lacks a level.
         """
         unet = planned_unet(configuration, input_channels, output_channels, deep_supervision)
         network = cls(unet.encoder, unet.decoder, branch)
@@ -118,8 +127,8 @@ class VQUNet(nn.Module):
             with_codes: return a :class:`VQOutput`.
 
         Returns:
-            Logits ``[B, classes, *spatial]``, or a list of them, finest first, when ``decoder.deep_supervision``;
-            a :class:`VQOutput` with ``with_codes``.
+            Logits ``[B, classes, *spatial]``, or a list of them, finest first, when
+            ``decoder.deep_supervision``; a :class:`VQOutput` with ``with_codes``.
         """
         maps = self.encoder(x)
         bottom, top = self._quantize(maps)
@@ -130,12 +139,17 @@ class VQUNet(nn.Module):
         codes = torch.cat((upsampled, details), dim=1)
 
         skip = torch.cat((maps[self.bottom], codes), dim=1)
-        mixed = [self.mix(skip) if level == self.bottom else features for level, features in enumerate(maps)]
+        mixed = [
+            self.mix(skip) if level == self.bottom else features
+            for level, features in enumerate(maps)
+        ]
         segmentation = self.decoder(mixed)
         return VQOutput(segmentation, codes, (bottom, top)) if with_codes else segmentation
 
     def project(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the features to quantise, ``[B, D, *spatial]`` each, of the encoder's maps: bottom, top."""
+        """Return the features to quantise, ``[B, D, *spatial]`` each, of the encoder's maps:
+        bottom, top.
+        """
         bottom, top = self.projections
         return bottom(maps[self.bottom]), top(maps[self.top])
 
@@ -146,21 +160,28 @@ class VQUNet(nn.Module):
 
 def _quantised_levels(strides: Any, branch: VQBranch) -> tuple[int, int]:
     try:
-        bottom, top = (level_at_stride(strides, stride) for stride in (branch.bottom_stride, branch.top_stride))
+        bottom, top = (
+            level_at_stride(strides, stride) for stride in (branch.bottom_stride, branch.top_stride)
+        )
     except InputError as error:
-        raise InputError(f"{error}; choose two of them with bottom_stride and top_stride") from error
+        raise InputError(
+            f"{error}; choose two of them with bottom_stride and top_stride"
+        ) from error
     if top <= bottom:
         raise InputError(
-            f"top_stride={branch.top_stride} must be larger than bottom_stride={branch.bottom_stride}: the top level "
+            f"top_stride={branch.top_stride} must be larger than "
+            f"bottom_stride={branch.bottom_stride}: the top level "
             "sees the whole, the bottom level details"
         )
     return bottom, top
 
 
 class ReconstructionDecoder(nn.Module):
-    """Rebuilds the image from the codes: a 3-convolution, two residual blocks, and a doubling per halving before.
+    """Rebuilds the image from the codes: a 3-convolution, two residual blocks, and a doubling per
+    halving before.
 
-    No normalisation, which would lose the intensities, and no output activation: nnU-Net's images are z-scores.
+    No normalisation, which would lose the intensities, and no output activation: nnU-Net's images
+    are z-scores.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -169,11 +190,17 @@ class ReconstructionDecoder(nn.Module):
         image_channels: of the image.
         width: channels before the last doubling; twice as many before, at most 4 times.
 
-    Reference: Razavi et al. 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2", the decoder.
+    Reference: Razavi et al. 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2", the
+    decoder.
     """
 
     def __init__(
-        self, conv_op: ConvOp, code_channels: int, stride: tuple[int, ...], image_channels: int, width: int = 32
+        self,
+        conv_op: ConvOp,
+        code_channels: int,
+        stride: tuple[int, ...],
+        image_channels: int,
+        width: int = 32,
     ) -> None:
         super().__init__()
         (factors,) = upsampling_legs([stride], convert_conv_op_to_dim(conv_op))
@@ -182,16 +209,22 @@ class ReconstructionDecoder(nn.Module):
 
         layers = [conv_op(code_channels, widths[0], kernel_size=3, padding=1)]
         layers += [_PlainResidualBlock(conv_op, widths[0]) for _ in range(2)]
-        for factor, inputs, outputs in zip(factors, widths, [*widths[1:], image_channels], strict=True):
+        for factor, inputs, outputs in zip(
+            factors, widths, [*widths[1:], image_channels], strict=True
+        ):
             layers += [nn.ReLU(), _enlarging(conv_op, inputs, outputs, factor)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, codes: torch.Tensor, image_size: torch.Size) -> torch.Tensor:
-        """Return the image ``[B, image_channels, *image_size]`` for codes ``[B, code_channels, *spatial]``."""
+        """Return the image ``[B, image_channels, *image_size]`` for codes ``[B, code_channels,
+        *spatial]``.
+        """
         image = self.layers(codes)
         if image.shape[2:] == image_size:
             return image
-        return functional.interpolate(image, size=image_size, mode="nearest")  # the encoder rounds odd sizes up
+        return functional.interpolate(
+            image, size=image_size, mode="nearest"
+        )  # the encoder rounds odd sizes up
 
 
 class _PlainResidualBlock(nn.Module):
@@ -213,4 +246,6 @@ class _PlainResidualBlock(nn.Module):
 def _enlarging(conv_op: ConvOp, inputs: int, outputs: int, factor: tuple[int, ...]) -> nn.Module:
     """A transposed convolution that multiplies every axis by its factor, 1 or 2, exactly."""
     kernel = tuple(4 if step == 2 else 3 for step in factor)
-    return get_matching_convtransp(conv_op)(inputs, outputs, kernel_size=kernel, stride=factor, padding=1)
+    return get_matching_convtransp(conv_op)(
+        inputs, outputs, kernel_size=kernel, stride=factor, padding=1
+    )

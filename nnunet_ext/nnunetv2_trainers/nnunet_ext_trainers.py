@@ -1,4 +1,6 @@
-"""The only module that nnU-Net's trainer search reads: every trainer of nnunet_ext, imported from where it lives."""
+"""The only module that nnU-Net's trainer search reads: every trainer of nnunet_ext, imported from
+where it lives.
+"""
 
 from nnunet_ext.trainers.adv_ent import AdvEntTrainer  # noqa: F401
 from nnunet_ext.trainers.amd_das import AMDDASTrainer  # noqa: F401

@@ -32,9 +32,14 @@ class PseudoLabelPicture:
 
 @in_default_style
 def pseudo_labels_figure(
-    pictures: Sequence[PseudoLabelPicture], classes: dict[str, int], ignore: int, path: Path, title: str
+    pictures: Sequence[PseudoLabelPicture],
+    classes: dict[str, int],
+    ignore: int,
+    path: Path,
+    title: str,
 ) -> Figure:
-    """Rows of cases: image, confidence, and the image under its label; voxels without a label are grey.
+    """Rows of cases: image, confidence, and the image under its label; voxels without a label are
+    grey.
 
     Args:
         pictures: at least one.
@@ -49,12 +54,16 @@ def pseudo_labels_figure(
     size = (PANEL_INCHES * len(COLUMNS) + 0.8, (PANEL_INCHES * ratio + 0.1) * len(pictures) + 0.8)
     figure = new_figure(*size)
     axes = figure.subplots(len(pictures), len(COLUMNS), squeeze=False)
-    colors = {value: COLORS[1 + place % (len(COLORS) - 1)] for place, value in enumerate(classes.values())}
+    colors = {
+        value: COLORS[1 + place % (len(COLORS) - 1)] for place, value in enumerate(classes.values())
+    }
     for row, picture in zip(axes, pictures, strict=True):
         low, high = np.percentile(picture.image, (1, 99))
         for ax in (row[0], row[2]):
             ax.imshow(picture.image, cmap="gray", vmin=low, vmax=high)
-        shown = row[1].imshow(picture.confidence, cmap="cividis", vmin=1 / (len(classes) + 1), vmax=1)
+        shown = row[1].imshow(
+            picture.confidence, cmap="cividis", vmin=1 / (len(classes) + 1), vmax=1
+        )
         row[2].imshow(_coloured(picture.label, {**colors, ignore: IGNORED_COLOR}))
         row[0].set_ylabel(literal(picture.name), fontsize=8)
         for ax in row:
@@ -66,7 +75,9 @@ def pseudo_labels_figure(
     figure.colorbar(shown, ax=axes, shrink=0.7, aspect=30, pad=0.02)
     keys = [Patch(color=colors[value], label=literal(name)) for name, value in classes.items()]
     keys.append(Patch(color=IGNORED_COLOR, label="no label"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=min(4, len(keys)), fontsize=9, frameon=False)
+    figure.legend(
+        handles=keys, loc="outside lower center", ncols=min(4, len(keys)), fontsize=9, frameon=False
+    )
     set_title(figure, title)
     return saved(figure, path)
 

@@ -43,8 +43,9 @@ KEPT = "kept"
 class Criteria:
     """What is confident enough to become a label.
 
-    ``keep_cases`` is the share of the cases with foreground; ``keep_empty`` adds all cases without. ``keep_voxels`` is
-    the share of the voxels of each foreground class; ``background`` is the least probability of a background voxel.
+    ``keep_cases`` is the share of the cases with foreground; ``keep_empty`` adds all cases without.
+    ``keep_voxels`` is the share of the voxels of each foreground class; ``background`` is the least
+    probability of a background voxel.
     """
 
     keep_cases: float
@@ -96,7 +97,9 @@ class Round:
 
     @property
     def ignore(self) -> int:
-        """Label of voxels without a label: the model's own, or the next free one, as nnU-Net demands."""
+        """Label of voxels without a label: the model's own, or the next free one, as nnU-Net
+        demands.
+        """
         own = self.model.dataset_json["labels"].get("ignore")
         return max(self.model.classes.values()) + 1 if own is None else int(own)
 
@@ -125,7 +128,10 @@ def write_round(plan: Round, folder: Path) -> tuple[list[Judged], dict[str, floa
             _write_case(plan, case, thresholds, folder)
     pseudo = [case.name for case in judged if case.kept]
     if not pseudo:
-        raise InputError("no target case has a voxel that is confident enough; keep more, or train a better model")
+        raise InputError(
+            "no target case has a voxel that is confident enough; keep more, or train a better "
+            "model"
+        )
 
     true = _write_source(plan, folder, pseudo)
     named = {name: float(thresholds[value] / STEPS) for name, value in plan.model.classes.items()}
@@ -135,7 +141,9 @@ def write_round(plan: Round, folder: Path) -> tuple[list[Judged], dict[str, floa
 
 
 def _judge_cases(plan: Round) -> list[Judged]:
-    """Rank the cases with foreground by confidence and leave the worst out; those without are one question for all."""
+    """Rank the cases with foreground by confidence and leave the worst out; those without are one
+    question for all.
+    """
     classes = len(plan.model.classes)
     judged = []
     for predicted in plan.predicted:
@@ -176,10 +184,14 @@ def _write_case(plan: Round, case: Judged, thresholds: npt.NDArray[np.int64], fo
     ending = plan.model.dataset_json["file_ending"]
     link_images(case.predicted.case.images, folder / "imagesTr", case.name, ending)
     pseudo = np.where(kept, labels, plan.ignore)
-    plan.reader.write_seg(pseudo.astype(np.uint8), str(folder / "labelsTr" / f"{case.name}{ending}"), properties)
+    plan.reader.write_seg(
+        pseudo.astype(np.uint8), str(folder / "labelsTr" / f"{case.name}{ending}"), properties
+    )
 
 
-def _kept_shares(labels: Labels, kept: npt.NDArray[np.bool_], classes: Mapping[str, int]) -> dict[str, float]:
+def _kept_shares(
+    labels: Labels, kept: npt.NDArray[np.bool_], classes: Mapping[str, int]
+) -> dict[str, float]:
     shares = {}
     for name, value in classes.items():
         of_class = labels == value
@@ -202,7 +214,9 @@ def _write_source(plan: Round, folder: Path, pseudo: Sequence[str]) -> int:
     return len(plan.source.cases)
 
 
-def _write_dataset_json(plan: Round, folder: Path, cases: int, thresholds: Mapping[str, float]) -> None:
+def _write_dataset_json(
+    plan: Round, folder: Path, cases: int, thresholds: Mapping[str, float]
+) -> None:
     content = {key: value for key, value in plan.model.dataset_json.items() if key != "dataset"}
     content |= {"name": folder.name, "labels": plan.labels, "numTraining": cases}
     content["pseudo_labels"] = {
@@ -216,14 +230,22 @@ def _write_dataset_json(plan: Round, folder: Path, cases: int, thresholds: Mappi
 
 
 def write_provenance(judged: Sequence[Judged], classes: Sequence[str], path: Path) -> None:
-    """Write one line per target case: what it is called, its image, what became of it, and how confident it is."""
+    """Write one line per target case: what it is called, its image, what became of it, and how
+    confident it is.
+    """
     import pandas as pd
 
     lines = []
     for case in judged:
-        line = {"case": case.name, "image": below_raw(case.predicted.case.images[0]), "outcome": case.outcome}
+        line = {
+            "case": case.name,
+            "image": below_raw(case.predicted.case.images[0]),
+            "outcome": case.outcome,
+        }
         line |= {"confidence": case.confidence, "entropy": case.predicted.entropy}  # type: ignore[dict-item]
-        lines.append(line | {f"kept_{name}": case.kept_shares.get(name, math.nan) for name in classes})
+        lines.append(
+            line | {f"kept_{name}": case.kept_shares.get(name, math.nan) for name in classes}
+        )
     with whole_file(path) as unfinished:
         plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.5f")
 

@@ -19,7 +19,9 @@ NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 @dataclass(frozen=True)
 class NewDataSets:
-    """One or several data sets that appear in ``nnUNet_raw`` together, when all of them are whole."""
+    """One or several data sets that appear in ``nnUNet_raw`` together, when all of them are
+    whole.
+    """
 
     raw: Path
     names: tuple[str, ...]
@@ -51,11 +53,16 @@ class NewDataSets:
         self.work.mkdir(exist_ok=True)
         with taken(self.work / "lock") as ours:
             if not ours:
-                raise InputError(f"{self.names[0]}: another process is writing it; wait for it, or choose another -o")
+                raise InputError(
+                    f"{self.names[0]}: another process is writing it; wait for it, or choose "
+                    f"another -o"
+                )
             yield
 
     def begin(self) -> list[Path]:
-        """Return a fresh, empty folder for each data set; what a killed run left there is removed."""
+        """Return a fresh, empty folder for each data set; what a killed run left there is
+        removed.
+        """
         shutil.rmtree(self.work / "new", ignore_errors=True)
         folders = [self.work / "new" / name for name in self.names]
         for folder in folders:
@@ -95,11 +102,15 @@ def require_unused(name: str) -> None:
     folders = [environment_folder(variable) for variable in NNUNET_FOLDERS]
     taken_by = [path for folder in folders for path in sorted(folder.glob(f"{number}_*"))]
     if taken_by:
-        raise InputError(f"{taken_by[0]}: the number {number.removeprefix('Dataset')} is in use; choose another")
+        raise InputError(
+            f"{taken_by[0]}: the number {number.removeprefix('Dataset')} is in use; choose another"
+        )
 
 
 def link_files(files: Sequence[str | Path], targets: Sequence[Path]) -> None:
-    """Put files under other names: hard links, which take no space, or copies on another file system."""
+    """Put files under other names: hard links, which take no space, or copies on another file
+    system.
+    """
     for file, target in zip(files, targets, strict=True):
         original = Path(file).resolve()
         try:

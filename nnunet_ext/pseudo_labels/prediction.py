@@ -1,4 +1,6 @@
-"""Predict cases with a trained model of nnU-Net and keep what pseudo-labels need; a killed prediction goes on."""
+"""Predict cases with a trained model of nnU-Net and keep what pseudo-labels need; a killed
+prediction goes on.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model of nnU-Net whose folds predict together, as ``nnUNetv2_predict -d -c -tr -p -f -chk`` names it."""
+    """A model of nnU-Net whose folds predict together, as ``nnUNetv2_predict -d -c -tr -p -f -chk``
+    names it.
+    """
 
     model: Model
     results: Path
@@ -52,7 +56,9 @@ class TrainedModel:
         """
         file = self.folder / "dataset.json"
         if not file.is_file():
-            raise InputError(f"{self.folder}: no such model; train it first, or correct -d, -c, -tr, -p")
+            raise InputError(
+                f"{self.folder}: no such model; train it first, or correct -d, -c, -tr, -p"
+            )
         content: dict[str, Any] = load_json(str(file))
         if any(isinstance(value, list) and len(value) > 1 for value in content["labels"].values()):
             raise InputError(f"{file}: has regions, which overlap; pseudo-labels need plain labels")
@@ -62,7 +68,9 @@ class TrainedModel:
     def classes(self) -> dict[str, int]:
         """Its labels without ``ignore``: background and foreground, numbered from 0."""
         labels = self.dataset_json["labels"]
-        numbered = {name: value[0] if isinstance(value, list) else value for name, value in labels.items()}
+        numbered = {
+            name: value[0] if isinstance(value, list) else value for name, value in labels.items()
+        }
         return {name: int(value) for name, value in numbered.items() if name != "ignore"}
 
     @property
@@ -75,7 +83,9 @@ class TrainedModel:
         files = [self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds]
         for file in files:
             if not file.is_file():
-                raise InputError(f"{file}: no such checkpoint; train the fold first, or correct -f, -chk")
+                raise InputError(
+                    f"{file}: no such checkpoint; train the fold first, or correct -f, -chk"
+                )
         return files
 
     def load(self) -> nnUNetPredictor:
@@ -88,11 +98,18 @@ class TrainedModel:
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         with contextlib.redirect_stdout(io.StringIO()):  # it tells what a CPU cannot do
-            predictor = nnUNetPredictor(use_mirroring=self.mirroring, device=torch.device(self.device))
-            predictor.initialize_from_trained_model_folder(str(self.folder), self.folds, self.checkpoint)
+            predictor = nnUNetPredictor(
+                use_mirroring=self.mirroring, device=torch.device(self.device)
+            )
+            predictor.initialize_from_trained_model_folder(
+                str(self.folder), self.folds, self.checkpoint
+            )
         predictor.allow_tqdm = False
         if predictor.configuration_manager.previous_stage_name is not None:
-            raise InputError(f"-c {self.model.configuration}: a cascade's second stage; use the first, or another one")
+            raise InputError(
+                f"-c {self.model.configuration}: a cascade's second stage; use the first, or "
+                f"another one"
+            )
         return predictor
 
 
@@ -116,7 +133,9 @@ class PredictedCase:
 
     @property
     def confidence(self) -> Confidence:
-        """Probability of the predicted class in steps of 1 / 65535, in the axes of the image's file reader."""
+        """Probability of the predicted class in steps of 1 / 65535, in the axes of the image's file
+        reader.
+        """
         with np.load(self.numbers) as numbers:
             return np.asarray(numbers["confidence"])
 
@@ -126,8 +145,11 @@ class PredictedCase:
         return labels[0].astype(np.int64), properties
 
 
-def predict_cases(model: TrainedModel, cases: Sequence[RawCase], folder: Path) -> list[PredictedCase]:
-    """Predict all cases into a folder; those that an earlier run finished stay, unless model or images have changed.
+def predict_cases(
+    model: TrainedModel, cases: Sequence[RawCase], folder: Path
+) -> list[PredictedCase]:
+    """Predict all cases into a folder; those that an earlier run finished stay, unless model or
+    images have changed.
 
     Raises:
         InputError: no such model, or an image that cannot be read; what is done stays.
@@ -149,7 +171,9 @@ def predict_cases(model: TrainedModel, cases: Sequence[RawCase], folder: Path) -
         except InputError:
             raise
         except Exception as error:  # every reader raises exceptions of its own
-            raise InputError(f"{case.case.images[0]}: cannot be predicted ({first_line(error)})") from error
+            raise InputError(
+                f"{case.case.images[0]}: cannot be predicted ({first_line(error)})"
+            ) from error
     return predicted
 
 
@@ -169,13 +193,15 @@ def _begin(model: TrainedModel, cases: Sequence[RawCase], folder: Path) -> None:
 
 def _predict(predictor: nnUNetPredictor, case: PredictedCase) -> None:
     import torch
-    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    from nnunetv2.inference.export_prediction import (
+        convert_predicted_logits_to_segmentation_with_correct_shape,
+    )
 
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
     preprocessor = configuration.preprocessor_class(verbose=False)
     data, _, properties = preprocessor.run_case(
         case.case.images, None, plans, configuration, predictor.dataset_json
-    )  # fmt: skip
+    )
     logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
     labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits, plans, configuration, predictor.label_manager, properties, return_probabilities=True
@@ -191,7 +217,8 @@ def mean_entropy(probabilities: np.ndarray) -> float:
     """Return the mean over the voxels of the entropy as a share of its maximum, log C.
 
     Args:
-        probabilities: ``(C, *spatial)``; taken slice by slice along the first spatial axis, to save memory.
+        probabilities: ``(C, *spatial)``; taken slice by slice along the first spatial axis, to save
+            memory.
 
     Returns:
         In [0, 1]; the score by which IntraDA ranks target images (Pan et al. 2020, eq. 4).

@@ -1,11 +1,12 @@
-"""Which predictions become labels: confident cases, and in them the confident voxels of every class.
+"""Which predictions become labels: confident cases, and in them the confident voxels of every
+class.
 
-Confidence is the probability of the predicted class, kept in steps of 1 / 65535 so that a quantile over all voxels of
-a data set is exact and needs no more memory than a histogram.
+Confidence is the probability of the predicted class, kept in steps of 1 / 65535 so that a quantile
+over all voxels of a data set is exact and needs no more memory than a histogram.
 
-Reference: Zou et al. 2018, "Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced Self-Training"
-(CBST), eq. 5 and algorithm 2: every class has a threshold of its own, so that rare classes are not thresholded away.
-Unlike there, background has a fixed one.
+Reference: Zou et al. 2018, "Unsupervised Domain Adaptation for Semantic Segmentation via
+Class-Balanced Self-Training" (CBST), eq. 5 and algorithm 2: every class has a threshold of its own,
+so that rare classes are not thresholded away. Unlike there, background has a fixed one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def confidence_of(labels: Labels, probabilities: npt.NDArray[np.floating[Any]]) 
     return steps.astype(np.uint16)
 
 
-def confidence_counts(labels: Labels, confidence: Confidence, classes: int) -> npt.NDArray[np.int64]:
+def confidence_counts(
+    labels: Labels, confidence: Confidence, classes: int
+) -> npt.NDArray[np.int64]:
     """Count the voxels of each predicted class by confidence.
 
     Returns:
@@ -46,12 +49,15 @@ def confidence_counts(labels: Labels, confidence: Confidence, classes: int) -> n
     return np.bincount(places, minlength=classes * width).reshape(classes, width)
 
 
-def class_thresholds(counts: npt.NDArray[np.int64], keep: float, background: float) -> npt.NDArray[np.int64]:
+def class_thresholds(
+    counts: npt.NDArray[np.int64], keep: float, background: float
+) -> npt.NDArray[np.int64]:
     """Return the confidence of each class from which on a voxel keeps its label.
 
-    For a foreground class it is the highest one that at least the share ``keep`` of the class's voxels reach: voxels of
-    equal confidence are treated alike. Background has a fixed one: most of it lies far from any lesion and is certain,
-    so that a share of it would leave the whole organ without labels.
+    For a foreground class it is the highest one that at least the share ``keep`` of the class's
+    voxels reach: voxels of equal confidence are treated alike. Background has a fixed one: most of
+    it lies far from any lesion and is certain, so that a share of it would leave the whole organ
+    without labels.
 
     Args:
         counts: of :func:`confidence_counts`, background first.
@@ -70,13 +76,17 @@ def class_thresholds(counts: npt.NDArray[np.int64], keep: float, background: flo
     return np.array(thresholds)
 
 
-def kept_voxels(labels: Labels, confidence: Confidence, thresholds: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def kept_voxels(
+    labels: Labels, confidence: Confidence, thresholds: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
     """Tell which voxels reach their class's threshold; shapes ``(*spatial)``."""
     return confidence >= thresholds[labels]
 
 
 def class_means(labels: Labels, confidence: Confidence, classes: int) -> npt.NDArray[np.float64]:
-    """Return the mean confidence of each predicted class in [0, 1]; NaN for a class that is not predicted."""
+    """Return the mean confidence of each predicted class in [0, 1]; NaN for a class that is not
+    predicted.
+    """
     places = labels.ravel()
     totals = np.bincount(places, weights=confidence.ravel(), minlength=classes)
     voxels = np.bincount(places, minlength=classes)

@@ -1,7 +1,8 @@
-"""Easy and hard target cases: the easy ones with their predictions as labels, the hard ones as unlabelled images.
+"""Easy and hard target cases: the easy ones with their predictions as labels, the hard ones as
+unlabelled images.
 
-Reference: Pan et al. 2020, "Unsupervised Intra-domain Adaptation for Semantic Segmentation through Self-Supervision"
-(IntraDA), section 3.2 and eq. 4.
+Reference: Pan et al. 2020, "Unsupervised Intra-domain Adaptation for Semantic Segmentation through
+Self-Supervision" (IntraDA), section 3.2 and eq. 4.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ def split_by_entropy(entropies: dict[str, float], easy: float) -> tuple[list[str
 
 
 def write_split(
-    model: TrainedModel, predicted: Sequence[PredictedCase], easy: float, easy_folder: Path, hard_folder: Path
+    model: TrainedModel,
+    predicted: Sequence[PredictedCase],
+    easy: float,
+    easy_folder: Path,
+    hard_folder: Path,
 ) -> tuple[int, int]:
     """Write both data sets into empty folders; returns the numbers of easy and of hard cases.
 
@@ -67,7 +72,9 @@ def write_split(
         content |= {"name": folder.name, "labels": model.classes, "numTraining": count}
         write_json(content, folder / "dataset.json")
     for folder in (easy_folder, hard_folder):
-        _write_ranking([cases[name] for name in (*easy_names, *hard_names)], len(easy_names), folder / RANKING)
+        _write_ranking(
+            [cases[name] for name in (*easy_names, *hard_names)], len(easy_names), folder / RANKING
+        )
     return len(easy_names), len(hard_names)
 
 

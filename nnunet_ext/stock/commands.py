@@ -17,7 +17,9 @@ def console_script(name: str) -> str:
     """
     program = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if program is None:
-        raise InputError(f"{name}: neither beside {sys.executable} nor in PATH; install nnunetv2_ext there")
+        raise InputError(
+            f"{name}: neither beside {sys.executable} nor in PATH; install nnunetv2_ext there"
+        )
     return program
 
 
@@ -27,9 +29,11 @@ def program(arguments: Sequence[str]) -> list[str]:
 
 
 def command_environment(**variables: str) -> dict[str, str]:
-    """The environment of commands that we start: ours with ``variables``; threads sleep while they wait.
+    """The environment of commands that we start: ours with ``variables``; threads sleep while they
+    wait.
 
-    On the CPU nnU-Net's training takes a thread per core whatever ``OMP_NUM_THREADS`` says. Waiting threads spin by
-    default: an epoch of two trainings at once then takes four times as long. What the user has set stays.
+    On the CPU nnU-Net's training takes a thread per core whatever ``OMP_NUM_THREADS`` says. Waiting
+    threads spin by default: an epoch of two trainings at once then takes four times as long. What
+    the user has set stays.
     """
     return {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", **os.environ, **variables}

@@ -19,10 +19,12 @@ CONFIGURATION_SHAPE = {
 
 
 def read_dataset_json(path: Path, advice: str) -> dict[str, Any]:
-    """Read a dataset.json; channels that it calls ``modality``, as nnU-Net may, are under ``channel_names``, too.
+    """Read a dataset.json; channels that it calls ``modality``, as nnU-Net may, are under
+    ``channel_names``, too.
 
     Raises:
-        InputError: unreadable, or channels, labels or the file ending are not as nnU-Net needs them.
+        InputError: unreadable, or channels, labels or the file ending are not as nnU-Net needs
+            them.
     """
     content = read_object(path, advice)
     content.setdefault("channel_names", content.get("modality"))
@@ -34,9 +36,13 @@ def read_dataset_json(path: Path, advice: str) -> dict[str, Any]:
         raise InputError(f"{path}: has a channel whose name is no text; {advice}")
     wrong = [value for value in content["labels"].values() if not _is_label(value)]
     if wrong:
-        raise InputError(f"{path}: label value {wrong[0]!r} is no integer from 0, nor a list of such; {advice}")
+        raise InputError(
+            f"{path}: label value {wrong[0]!r} is no integer from 0, nor a list of such; {advice}"
+        )
     if len(content["labels"]) > MOST_LABELS:
-        raise InputError(f"{path}: declares {len(content['labels'])} labels, more than {MOST_LABELS}; {advice}")
+        raise InputError(
+            f"{path}: declares {len(content['labels'])} labels, more than {MOST_LABELS}; {advice}"
+        )
     ending = content.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith(".") or "/" in ending:
         raise InputError(f"{path}: has no 'file_ending' such as .nii.gz; {advice}")
@@ -65,7 +71,8 @@ def read_plans(path: Path, advice: str) -> dict[str, Any]:
         except Exception as error:  # nnU-Net checks nothing, so that anything may come
             reason = (str(error).splitlines() or [""])[0][:120]
             raise InputError(
-                f"{path}: nnU-Net cannot use configuration {name!r} ({type(error).__name__}: {reason}); {advice}"
+                f"{path}: nnU-Net cannot use configuration {name!r} ({type(error).__name__}: "
+                f"{reason}); {advice}"
             ) from error
         for key, kind in CONFIGURATION_SHAPE.items():
             if not isinstance(configuration.get(key), kind):
@@ -94,4 +101,6 @@ def _is_fold(fold: Any) -> bool:
     if not isinstance(fold, dict):
         return False
     lists = [fold.get("train"), fold.get("val")]
-    return all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
+    return all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists
+    )

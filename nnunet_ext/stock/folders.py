@@ -19,7 +19,9 @@ def plain_name(name: str, told_by: str) -> str:
     is_one_part = name == Path(name).name and "\\" not in name
     is_shown = name.isprintable() and not name.startswith(".")
     if not name or not is_one_part or not is_shown:
-        raise InputError(f"{told_by} {name!r} is a path or no name for a file; use letters, digits, _ . and -")
+        raise InputError(
+            f"{told_by} {name!r} is a path or no name for a file; use letters, digits, _ . and -"
+        )
     return name
 
 
@@ -33,7 +35,9 @@ def environment_folder(variable: str) -> Path:
     if not value:
         raise InputError(f"{variable} is not set; export {variable}=/path/to/{variable}")
     if not Path(value).is_dir():
-        raise InputError(f"{variable}={value}: no such folder; make it, or export {variable}=/path/to/another")
+        raise InputError(
+            f"{variable}={value}: no such folder; make it, or export {variable}=/path/to/another"
+        )
     return Path(value)
 
 
@@ -43,17 +47,28 @@ def dataset_name(dataset: str) -> str:
     Raises:
         InputError: unknown, or several folders share the id.
     """
-    from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets, maybe_convert_to_dataset_name
+    from nnunetv2.utilities.dataset_name_id_conversion import (
+        find_candidate_datasets,
+        maybe_convert_to_dataset_name,
+    )
 
     if not dataset.startswith("Dataset"):
         if not dataset.isdigit():
-            raise InputError(f"{dataset}: not a data set; give its number (120) or name (Dataset120_X)")
-        names = sorted(map(str, find_candidate_datasets(int(dataset))), key=lambda name: name.partition("_"))
+            raise InputError(
+                f"{dataset}: not a data set; give its number (120) or name (Dataset120_X)"
+            )
+        names = sorted(
+            map(str, find_candidate_datasets(int(dataset))), key=lambda name: name.partition("_")
+        )
         if not names:
-            raise InputError(f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed; convert it first")
+            raise InputError(
+                f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed; convert it "
+                f"first"
+            )
         if len(names) > 1:  # nnU-Net takes 1201 for a name of 120, too
             raise InputError(
-                f"{dataset} stands for {' and '.join(names)}; give the name in place of the number, here and in "
+                f"{dataset} stands for {' and '.join(names)}; give the name in place of the "
+                f"number, here and in "
                 f"nnU-Net's commands: {names[0]}"
             )
     try:

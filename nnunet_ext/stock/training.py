@@ -46,7 +46,9 @@ class Training:
         return any((self.folder / name).is_file() for name in _UNFINISHED)
 
     def arguments(self, device: str) -> list[str]:
-        """The stock command that finishes the fold from where it is: its start, a checkpoint, or its validation."""
+        """The stock command that finishes the fold from where it is: its start, a checkpoint, or
+        its validation.
+        """
         model = self.model
         arguments = ["nnUNetv2_train", model.dataset, model.configuration, self.number]
         arguments += ["-tr", model.trainer, "-p", model.plans, "-device", device]

@@ -24,13 +24,16 @@ class LesionContrast:
         return self.inside - self.rim
 
 
-def lesion_contrast(image: np.ndarray, lesion: np.ndarray, excluded: np.ndarray | None = None) -> LesionContrast:
+def lesion_contrast(
+    image: np.ndarray, lesion: np.ndarray, excluded: np.ndarray | None = None
+) -> LesionContrast:
     """Compare a lesion with the rim of 3 pixels around it, slice by slice.
 
     Args:
         image: ``[slices, height, width]``, any unit.
         lesion: bool, same shape.
-        excluded: bool, same shape; what belongs to neither, such as ignored pixels and the background.
+        excluded: bool, same shape; what belongs to neither, such as ignored pixels and the
+            background.
 
     Returns:
         The means over all pixels of the case.

@@ -11,9 +11,11 @@ from nnunet_ext.synthesis.slice_measures import Measuring, measure_slices
 
 @dataclass(frozen=True)
 class Pairing:
-    """How slices are matched: targets kept of each source slice, weights, seed of the random subsets.
+    """How slices are matched: targets kept of each source slice, weights, seed of the random
+    subsets.
 
-    ``target_lesion`` is what counts as lesion in the target, as the user said it; it is only recorded.
+    ``target_lesion`` is what counts as lesion in the target, as the user said it; it is only
+    recorded.
     """
 
     n_similar: int
@@ -22,7 +24,9 @@ class Pairing:
     target_lesion: str
 
 
-def match_data_sets(source: Measuring, target: Measuring, pairing: Pairing, processes: int) -> Matches:
+def match_data_sets(
+    source: Measuring, target: Measuring, pairing: Pairing, processes: int
+) -> Matches:
     """Read all slices of both data sets and find the most similar ones in both directions.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Write a labelled data set of synthetic images: each source case in the target domain, with its own label."""
+"""Write a labelled data set of synthetic images: each source case in the target domain, with its
+own label.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,10 @@ def export(model: SynthesisModel, job: Export) -> dict[str, LesionContrast]:
         if not all(path.is_file() for path in written_files(job.folder, case)):
             _write_case(model, case, job.folder)
 
-    contrasts = {case.name: measured_contrast(job.folder, case, dataset_json, model.window.low) for case in cases}
+    contrasts = {
+        case.name: measured_contrast(job.folder, case, dataset_json, model.window.low)
+        for case in cases
+    }
     _write_tables(job, cases, contrasts)
     _write_splits(job)
     write_json(new_dataset_json(dataset_json, job, len(cases)), job.folder / "dataset.json")
@@ -89,10 +94,16 @@ def begin(job: Export) -> None:
     """
     record = {**job.origin, "source": job.source.name, "cases": list(job.cases)}
     path = job.folder / RECORD
-    if path.is_file() and read_json(path, "remove the folder") == record and not (job.folder / "dataset.json").exists():
+    if (
+        path.is_file()
+        and read_json(path, "remove the folder") == record
+        and not (job.folder / "dataset.json").exists()
+    ):
         return
     if job.folder.exists():
-        raise InputError(f"{job.folder}: exists already; choose another number with -o, or remove it")
+        raise InputError(
+            f"{job.folder}: exists already; choose another number with -o, or remove it"
+        )
 
     for name in ("imagesTr", "labelsTr"):
         (job.folder / name).mkdir(parents=True)
@@ -101,7 +112,10 @@ def begin(job: Export) -> None:
 
 def written_files(folder: Path, case: RawCase) -> list[Path]:
     """Return the files of a case in the new data set: its channels, then its label."""
-    images = [folder / "imagesTr" / f"{case.name}_{channel:04d}{ENDING}" for channel in range(len(case.images))]
+    images = [
+        folder / "imagesTr" / f"{case.name}_{channel:04d}{ENDING}"
+        for channel in range(len(case.images))
+    ]
     return [*images, folder / "labelsTr" / f"{case.name}{ENDING}"]
 
 
@@ -122,7 +136,9 @@ def _write_case(model: SynthesisModel, case: RawCase, folder: Path) -> None:
     for path, channel in zip(images, values, strict=True):
         pixels = channel[0] if len(own_shape) == 2 else channel
         if pixels.shape != own_shape:
-            raise InputError(f"{case.images[0]}: has shape {own_shape}, its translation {pixels.shape}")
+            raise InputError(
+                f"{case.images[0]}: has shape {own_shape}, its translation {pixels.shape}"
+            )
         _write(np.rint(pixels).astype(np.int16), reference, path)
     _copy_label(case, reference, label)
 
@@ -143,17 +159,22 @@ def _copy_label(case: RawCase, reference: sitk.Image, path: Path) -> None:
         return
     pixels = sitk.GetArrayFromImage(sitk.ReadImage(case.label))
     if pixels.shape != reference.GetSize()[::-1]:
-        raise InputError(f"{case.label}: has another shape than {case.images[0]}; convert the data set again")
+        raise InputError(
+            f"{case.label}: has another shape than {case.images[0]}; convert the data set again"
+        )
     _write(pixels, reference, path)
 
 
-# --- what is said about the cases -------------------------------------------------------------------------------------
+# --- what is said about the cases
+# -------------------------------------------------------------------------------------
 
 
 def measured_contrast(
     folder: Path, case: RawCase, dataset_json: Mapping[str, Any], background: float
 ) -> LesionContrast:
-    """Return a written case's lesion contrast in its first channel; background and ignored pixels do not count."""
+    """Return a written case's lesion contrast in its first channel; background and ignored pixels
+    do not count.
+    """
     image_file, *_, label_file = written_files(folder, case)
     image = read_slices(image_file)
     label = read_slices(label_file)
@@ -168,20 +189,38 @@ def read_slices(path: Path | str) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[None]
 
 
-def _write_tables(job: Export, cases: Sequence[RawCase], contrasts: Mapping[str, LesionContrast]) -> None:
-    provenance = [[case.name, Path(case.images[0]).name, job.source.name, *job.origin.values()] for case in cases]
+def _write_tables(
+    job: Export, cases: Sequence[RawCase], contrasts: Mapping[str, LesionContrast]
+) -> None:
+    provenance = [
+        [case.name, Path(case.images[0]).name, job.source.name, *job.origin.values()]
+        for case in cases
+    ]
     header = ["case", "source_image", "source_dataset", *job.origin]
     _write_csv(job.folder / PROVENANCE, header, provenance)
 
     measured = [
-        [name, found.lesion_pixels, f"{found.inside:.2f}", f"{found.rim:.2f}", f"{found.difference:.2f}"]
+        [
+            name,
+            found.lesion_pixels,
+            f"{found.inside:.2f}",
+            f"{found.rim:.2f}",
+            f"{found.difference:.2f}",
+        ]
         for name, found in contrasts.items()
     ]
-    _write_csv(job.folder / CONTRASTS, ["case", "lesion_pixels", "inside", "rim", "inside_minus_rim"], measured)
+    _write_csv(
+        job.folder / CONTRASTS,
+        ["case", "lesion_pixels", "inside", "rim", "inside_minus_rim"],
+        measured,
+    )
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        whole_file(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(header)
         for row in rows:
@@ -213,7 +252,8 @@ def _write_splits(job: Export) -> None:
     chosen = set(job.cases)
     every_fold = read_folds(job.source / name, ADVICE)
     folds = [
-        {part: [case for case in fold[part] if case in chosen] for part in ("train", "val")} for fold in every_fold
+        {part: [case for case in fold[part] if case in chosen] for part in ("train", "val")}
+        for fold in every_fold
     ]
     if all(fold["train"] and fold["val"] for fold in folds):
         write_json(folds, job.folder / name)

@@ -28,14 +28,16 @@ def export_figure(
     path: Path,
     matched: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Draw some cases, a row each: the source, its translation, the translation with the label, the match.
+    """Draw some cases, a row each: the source, its translation, the translation with the label, the
+    match.
 
     Args:
         folder: of the exported data set.
         cases: of the source; those with lesions are preferred, at even distances in their order.
         window: grey scale of synthetic and target images.
         path: file to write.
-        matched: case -> image file of the most similar target slice; without it there is no such column.
+        matched: case -> image file of the most similar target slice; without it there is no such
+            column.
     """
     shown = _examples(folder, cases)
     columns = ["source", "synthetic", "label", *(["matched target"] if matched else [])]
@@ -52,9 +54,13 @@ def export_figure(
         for axis in row[1:3]:
             axis.imshow(synthetic, cmap="gray", vmin=window[0], vmax=window[1])
         if (label > 0).any():
-            row[2].contour((label > 0).astype(float), levels=[0.5], colors=[COLORS[4]], linewidths=0.8)
+            row[2].contour(
+                (label > 0).astype(float), levels=[0.5], colors=[COLORS[4]], linewidths=0.8
+            )
         if matched and case.name in matched:
-            row[3].imshow(read_slices(matched[case.name])[0], cmap="gray", vmin=window[0], vmax=window[1])
+            row[3].imshow(
+                read_slices(matched[case.name])[0], cmap="gray", vmin=window[0], vmax=window[1]
+            )
         row[0].set_title(literal(case.name), fontsize=6)
 
     for axis, title in zip(axes[0][1:], columns[1:], strict=True):
@@ -65,8 +71,13 @@ def export_figure(
 
 def _examples(folder: Path, cases: Sequence[RawCase]) -> list[tuple[RawCase, int]]:
     """Return up to six cases, each with the slice that shows most of its lesions."""
-    tried = [cases[place] for place in np.unique(np.linspace(0, len(cases) - 1, 4 * ROWS).round().astype(int))]
-    pixels = {case.name: (read_slices(written_files(folder, case)[-1]) > 0).sum((1, 2)) for case in tried}
+    tried = [
+        cases[place]
+        for place in np.unique(np.linspace(0, len(cases) - 1, 4 * ROWS).round().astype(int))
+    ]
+    pixels = {
+        case.name: (read_slices(written_files(folder, case)[-1]) > 0).sum((1, 2)) for case in tried
+    }
     with_lesion = [case for case in tried if pixels[case.name].any()] or tried
     places = np.unique(np.linspace(0, len(with_lesion) - 1, ROWS).round().astype(int))
     return [(with_lesion[place], int(pixels[with_lesion[place].name].argmax())) for place in places]

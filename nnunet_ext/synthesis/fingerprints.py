@@ -10,19 +10,23 @@ import numpy.typing as npt
 REDUCED_SIZE = 32  # N of eq. 8
 KEPT_FREQUENCIES = 8  # rows and columns of B', eq. 12
 BITS = KEPT_FREQUENCIES**2
-_PLACES = np.left_shift(np.uint64(1), np.arange(BITS - 1, -1, -1, dtype=np.uint64))  # the first bit is the highest
+_PLACES = np.left_shift(
+    np.uint64(1), np.arange(BITS - 1, -1, -1, dtype=np.uint64)
+)  # the first bit is the highest
 _BITS_OF_BYTE = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
 def fingerprint(images: npt.ArrayLike) -> Any:
     """Return the fingerprints of images.
 
-    An image is reduced to 32 x 32 pixels and transformed by an orthonormal DCT-II. Of its 8 x 8 lowest frequencies,
-    the mean brightness included, those above their mean are 1. A positive factor changes nothing; an added constant
-    does, so the background is to be 0 in all images that are compared.
+    An image is reduced to 32 x 32 pixels and transformed by an orthonormal DCT-II. Of its 8 x 8
+    lowest frequencies, the mean brightness included, those above their mean are 1. A positive
+    factor changes nothing; an added constant does, so the background is to be 0 in all images that
+    are compared.
 
-    The paper does not say how it reduces images. Each pixel here is the mean of its share of the image, so that a
-    single noisy pixel counts for little; the authors' code interpolates between four pixels.
+    The paper does not say how it reduces images. Each pixel here is the mean of its share of the
+    image, so that a single noisy pixel counts for little; the authors' code interpolates between
+    four pixels.
 
     Args:
         images: ``(*, height, width)``.
@@ -36,7 +40,9 @@ def fingerprint(images: npt.ArrayLike) -> Any:
 
 
 def low_frequencies(images: npt.ArrayLike) -> np.ndarray:
-    """Return the lowest frequencies ``(*, 8, 8)`` of images ``(*, height, width)``, in their unit times pixels."""
+    """Return the lowest frequencies ``(*, 8, 8)`` of images ``(*, height, width)``, in their unit
+    times pixels.
+    """
     values = np.asarray(images, np.float64)
     height, width = values.shape[-2:]
 
@@ -47,14 +53,17 @@ def low_frequencies(images: npt.ArrayLike) -> np.ndarray:
 
 
 def packed(frequencies: np.ndarray) -> Any:
-    """Return 64 bits, 1 where a frequency of ``(*, 8, 8)`` is above the mean of the 64; uint64 ``(*)``."""
+    """Return 64 bits, 1 where a frequency of ``(*, 8, 8)`` is above the mean of the 64; uint64
+    ``(*)``.
+    """
     flat = frequencies.reshape(*frequencies.shape[:-2], BITS)
     above = flat > flat.mean(axis=-1, keepdims=True)
     return (above * _PLACES).sum(axis=-1, dtype=np.uint64)[()]
 
 
 def hamming(first: npt.ArrayLike, second: npt.ArrayLike) -> Any:
-    """Return the number of bits, 0 to 64, in which fingerprints differ; uint8, of the arrays' common shape.
+    """Return the number of bits, 0 to 64, in which fingerprints differ; uint8, of the arrays'
+    common shape.
 
     >>> int(hamming(np.uint64(0b1011), np.uint64(0b0010)))
     2
@@ -66,7 +75,9 @@ def hamming(first: npt.ArrayLike, second: npt.ArrayLike) -> Any:
 
 
 def bits_by_table(numbers: npt.ArrayLike) -> Any:
-    """Return the number of ones in each uint64, byte by byte; for NumPy 1, which cannot count them."""
+    """Return the number of ones in each uint64, byte by byte; for NumPy 1, which cannot count
+    them.
+    """
     values = np.ascontiguousarray(numbers, np.uint64)
     single_bytes = values.reshape(*values.shape, 1).view(np.uint8)
     return _BITS_OF_BYTE[single_bytes].sum(axis=-1, dtype=np.uint8)[()]
@@ -83,7 +94,9 @@ def _cosines(size: int) -> np.ndarray:
 
 
 def _reduction(size: int, reduced: int) -> np.ndarray:
-    """Return the matrix ``(reduced, size)`` that averages a line of pixels over equal parts of its length."""
+    """Return the matrix ``(reduced, size)`` that averages a line of pixels over equal parts of its
+    length.
+    """
     edges = np.linspace(0, size, reduced + 1)
     pixel = np.arange(size)
     begin = np.maximum(edges[:-1, None], pixel)

@@ -1,4 +1,6 @@
-"""Example pairs of a matching: source slices with their labels beside the most similar target slices."""
+"""Example pairs of a matching: source slices with their labels beside the most similar target
+slices.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ PANEL_INCHES = 2.1
 
 @in_default_style
 def match_figure(matches: Matches, source: Measuring, target: Measuring, path: Path) -> Figure:
-    """Draw source slices from the best to the worst matched, each with its three most similar targets.
+    """Draw source slices from the best to the worst matched, each with its three most similar
+    targets.
 
     Args:
         matches: of both data sets.
@@ -30,7 +33,9 @@ def match_figure(matches: Matches, source: Measuring, target: Measuring, path: P
         target: what its band takes for lesion is outlined.
         path: file to write.
     """
-    ordered = sorted(matches.source_cases, key=lambda case: (matches.source_cases[case].distances[0], case))
+    ordered = sorted(
+        matches.source_cases, key=lambda case: (matches.source_cases[case].distances[0], case)
+    )
     places = np.unique(np.linspace(0, len(ordered) - 1, ROWS).round().astype(int))
     shown = [ordered[place] for place in places]
     source_files = {case.name: case for case in source.files.cases}
@@ -49,13 +54,25 @@ def match_figure(matches: Matches, source: Measuring, target: Measuring, path: P
         for axis, name, distance in found:
             image = target.files.read(target_files[name])
             assert isinstance(target.band, LesionBand)
-            _draw(axis, image, target.window, target.band(image), f"{name}\ndistance {distance:.0f}")
+            _draw(
+                axis, image, target.window, target.band(image), f"{name}\ndistance {distance:.0f}"
+            )
 
-    set_title(figure, f"{matches.source}: from the best to the worst matched slice; {matches.target}: most similar")
+    set_title(
+        figure,
+        f"{matches.source}: from the best to the worst matched slice; {matches.target}: most "
+        f"similar",
+    )
     return saved(figure, path)
 
 
-def _draw(axis: Axes, image: np.ndarray, window: tuple[float, float] | None, lesion: np.ndarray, title: str) -> None:
+def _draw(
+    axis: Axes,
+    image: np.ndarray,
+    window: tuple[float, float] | None,
+    lesion: np.ndarray,
+    title: str,
+) -> None:
     """Show one slice with the outline of its lesion."""
     shown = above_background(image, window)
     axis.imshow(shown, cmap="gray", vmin=0, vmax=max(float(np.percentile(shown, 99.5)), 1e-6))

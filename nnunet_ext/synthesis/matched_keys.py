@@ -13,7 +13,8 @@ def target_keys(matches: Matches, stream_keys: Sequence[str]) -> dict[str, str]:
 
     Args:
         matches: of the target data set.
-        stream_keys: paths of the stream's cases, which begin with the data set and end with the case.
+        stream_keys: paths of the stream's cases, which begin with the data set and end with the
+            case.
 
     Raises:
         InputError: the stream does not hold the data set that was matched.
@@ -21,26 +22,30 @@ def target_keys(matches: Matches, stream_keys: Sequence[str]) -> dict[str, str]:
     keys = [key for key in stream_keys if key.split("/")[0] == matches.target]
     if not keys:
         raise InputError(
-            f"the matches are with {matches.target}, which is not in the target_domain stream; configure that data "
+            f"the matches are with {matches.target}, which is not in the target_domain stream; "
+            f"configure that data "
             "set, or match again"
         )
     return {key.split("/")[-1]: key for key in keys}
 
 
 def similar_targets(matches: Matches, stream_keys: Sequence[str]) -> dict[str, list[str]]:
-    """Return the keys of the n most similar target cases of every source case: the pairs of stage 1.
+    """Return the keys of the n most similar target cases of every source case: the pairs of stage
+    1.
 
     Raises:
         InputError: the stream does not hold the data set that was matched, or lacks a case of it.
     """
     keys = target_keys(matches, stream_keys)
     return {
-        case: [_key_of(target, keys) for target in similar.targets] for case, similar in matches.source_cases.items()
+        case: [_key_of(target, keys) for target in similar.targets]
+        for case, similar in matches.source_cases.items()
     }
 
 
 def nearest_pairs(matches: Matches, stream_keys: Sequence[str]) -> dict[str, list[str]]:
-    """Return the keys of the target cases to which a source case is the most similar one: the pairs of stage 2.
+    """Return the keys of the target cases to which a source case is the most similar one: the pairs
+    of stage 2.
 
     A source case that is nearest to no target case gets its own most similar target.
 
@@ -60,5 +65,8 @@ def nearest_pairs(matches: Matches, stream_keys: Sequence[str]) -> dict[str, lis
 
 def _key_of(case: str, keys: dict[str, str]) -> str:
     if case not in keys:
-        raise InputError(f"the target_domain stream has no case {case}, with which cases were matched; match again")
+        raise InputError(
+            f"the target_domain stream has no case {case}, with which cases were matched; match "
+            f"again"
+        )
     return keys[case]

@@ -1,4 +1,6 @@
-"""The file of similar slices: written by ``nnUNetv2_ext_match``, read by what trains on pairs or subsets."""
+"""The file of similar slices: written by ``nnUNetv2_ext_match``, read by what trains on pairs or
+subsets.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,12 @@ class NearestSource:
 
 @dataclass(frozen=True)
 class Matches:
-    """What is similar between a source and a target data set of single slices; cases by nnU-Net's names.
+    """What is similar between a source and a target data set of single slices; cases by nnU-Net's
+    names.
 
-    ``subsets`` are lists of source cases: ``matched`` is the nearest source of any target slice, ``unmatched`` all
-    others; ``random`` is drawn from all cases and ``unmatched_random`` from the unmatched, as many as are matched.
+    ``subsets`` are lists of source cases: ``matched`` is the nearest source of any target slice,
+    ``unmatched`` all others; ``random`` is drawn from all cases and ``unmatched_random`` from the
+    unmatched, as many as are matched.
 
     Reference: Dong et al. 2022, section 3.2 and table 4
     """
@@ -55,7 +59,9 @@ class Matches:
             InputError: there is no subset of that name.
         """
         if name not in self.subsets:
-            raise InputError(f"the matches have no subset {name}; they have {', '.join(self.subsets)}")
+            raise InputError(
+                f"the matches have no subset {name}; they have {', '.join(self.subsets)}"
+            )
         return self.subsets[name]
 
 
@@ -86,7 +92,9 @@ def read_matches(path: Path) -> Matches:
 
 def _from_json(content: dict[str, Any]) -> Matches:
     source_cases = {
-        str(case): SimilarTargets(tuple(map(str, entry["targets"])), tuple(map(float, entry["distances"])))
+        str(case): SimilarTargets(
+            tuple(map(str, entry["targets"])), tuple(map(float, entry["distances"]))
+        )
         for case, entry in content["source_cases"].items()
     }
     target_cases = {
@@ -101,17 +109,26 @@ def _from_json(content: dict[str, Any]) -> Matches:
 def _require_consistent(matches: Matches, path: Path) -> None:
     for case, similar in matches.source_cases.items():
         if not similar.targets or len(similar.targets) != len(similar.distances):
-            raise InputError(f"{path}: source case {case} has not one distance for each of its targets; {MEND}")
+            raise InputError(
+                f"{path}: source case {case} has not one distance for each of its targets; {MEND}"
+            )
 
         unknown = [target for target in similar.targets if target not in matches.target_cases]
         if unknown:
-            raise InputError(f"{path}: {unknown[0]}, a target of {case}, is not among the target cases; {MEND}")
+            raise InputError(
+                f"{path}: {unknown[0]}, a target of {case}, is not among the target cases; {MEND}"
+            )
 
     for case, nearest in matches.target_cases.items():
         if nearest.source not in matches.source_cases:
-            raise InputError(f"{path}: {nearest.source}, the source of {case}, is not among the source cases; {MEND}")
+            raise InputError(
+                f"{path}: {nearest.source}, the source of {case}, is not among the source cases; "
+                f"{MEND}"
+            )
 
     for name, cases in matches.subsets.items():
         strangers = [case for case in cases if case not in matches.source_cases]
         if strangers:
-            raise InputError(f"{path}: {strangers[0]} of the subset {name} is not among the source cases; {MEND}")
+            raise InputError(
+                f"{path}: {strangers[0]} of the subset {name} is not among the source cases; {MEND}"
+            )

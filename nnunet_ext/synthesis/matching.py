@@ -18,7 +18,8 @@ BLOCK_BYTES = 64 * 2**20  # of one matrix of distances; a block needs about five
 
 @dataclass(frozen=True)
 class Slices:
-    """What is compared of a data set's slices: names, fingerprints uint64 ``(N,)``, and lesion sizes ``(N,)``.
+    """What is compared of a data set's slices: names, fingerprints uint64 ``(N,)``, and lesion
+    sizes ``(N,)``.
 
     Sizes are pixels at 240 x 240, whatever the size of the images.
     """
@@ -40,8 +41,9 @@ class Weights:
 class Ranking:
     """Most similar slices by index, and their distances.
 
-    ``targets`` and ``target_distances`` are ``(source slices, n)``, the most similar first; ``sources`` and
-    ``source_distances`` are ``(target slices,)``. Of equal distances the lower index comes first.
+    ``targets`` and ``target_distances`` are ``(source slices, n)``, the most similar first;
+    ``sources`` and ``source_distances`` are ``(target slices,)``. Of equal distances the lower
+    index comes first.
     """
 
     targets: np.ndarray
@@ -55,8 +57,11 @@ def pixels_at_scale(pixels: int, height: int, width: int) -> float:
     return pixels * SCALE**2 / (height * width)
 
 
-def distances(source: Slices, target: Slices, weights: Weights, rows: slice = slice(None)) -> np.ndarray:
-    """Return d_sim between source slices ``rows`` and all target slices; float32 ``(rows, target slices)``.
+def distances(
+    source: Slices, target: Slices, weights: Weights, rows: slice = slice(None)
+) -> np.ndarray:
+    """Return d_sim between source slices ``rows`` and all target slices; float32 ``(rows, target
+    slices)``.
 
     Reference: Dong et al. 2022, eq. 15-17
     """
@@ -95,7 +100,9 @@ def rank(source: Slices, target: Slices, n_similar: int, weights: Weights) -> Ra
     source_distances = np.full(n_target, np.inf, np.float32)
 
     rows_of_block = max(1, BLOCK_BYTES // (4 * n_target))
-    with tqdm(total=n_source, desc="ranking", unit="slice", disable=not sys.stderr.isatty()) as progress:
+    with tqdm(
+        total=n_source, desc="ranking", unit="slice", disable=not sys.stderr.isatty()
+    ) as progress:
         for begin in range(0, n_source, rows_of_block):
             rows = slice(begin, min(begin + rows_of_block, n_source))
             block = distances(source, target, weights, rows)
@@ -117,15 +124,22 @@ def _require_possible(source: Slices, target: Slices, n_similar: int, weights: W
         raise InputError("one of the data sets has no slices, so nothing can be matched")
     if n_similar < 1:
         raise InputError(f"-n {n_similar}: keep at least one similar slice")
-    for name, weight in (("--fingerprint-weight", weights.fingerprint), ("--lesion-weight", weights.lesion)):
+    for name, weight in (
+        ("--fingerprint-weight", weights.fingerprint),
+        ("--lesion-weight", weights.lesion),
+    ):
         if not 0 <= weight < np.inf:
             raise InputError(f"{name} {weight:g}: use a number from 0")
     if weights.fingerprint == weights.lesion == 0:
-        raise InputError("--fingerprint-weight and --lesion-weight are both 0, so all slices are equally similar")
+        raise InputError(
+            "--fingerprint-weight and --lesion-weight are both 0, so all slices are equally similar"
+        )
 
 
 def _lowest_of_rows(block: np.ndarray, count: int) -> np.ndarray:
-    """Return the indices of the lowest values of each row, lowest first, and of equal ones the first first."""
+    """Return the indices of the lowest values of each row, lowest first, and of equal ones the
+    first first.
+    """
     highest_kept = np.partition(block, count - 1, axis=1)[:, count - 1]
     lowest = np.empty((len(block), count), np.int64)
     for row, limit in enumerate(highest_kept):
@@ -147,13 +161,16 @@ def similar_targets(ranking: Ranking, source: Slices, target: Slices) -> dict[st
 def nearest_sources(ranking: Ranking, source: Slices, target: Slices) -> dict[str, NearestSource]:
     """Return the most similar source of each target slice by name."""
     found = zip(target.names, ranking.sources, ranking.source_distances, strict=True)
-    return {case: NearestSource(source.names[index], float(distance)) for case, index, distance in found}
+    return {
+        case: NearestSource(source.names[index], float(distance)) for case, index, distance in found
+    }
 
 
 def subsets(source: Sequence[str], matched: set[str], seed: int) -> dict[str, tuple[str, ...]]:
     """Return subsets of the source, each sorted: matched, random, unmatched, unmatched_random.
 
-    Both random ones have as many cases as are matched; the last is all of the unmatched, where they are fewer.
+    Both random ones have as many cases as are matched; the last is all of the unmatched, where they
+    are fewer.
 
     Reference: Dong et al. 2022, table 4
     """

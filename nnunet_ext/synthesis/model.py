@@ -1,4 +1,6 @@
-"""A trained synthesis: from a raw source case to its image in the target domain, in the target's unit."""
+"""A trained synthesis: from a raw source case to its image in the target domain, in the target's
+unit.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from nnunet_ext.training.streams.normalization import Window
 from nnunet_ext.training.weights.checkpoint_files import read_content
 from nnunet_ext.worker_processes import first_line
 
-READERS = ("SimpleITKIO", "NaturalImage2DIO")  # whose arrays lie as SimpleITK's; others reorder axes
+READERS = (
+    "SimpleITKIO",
+    "NaturalImage2DIO",
+)  # whose arrays lie as SimpleITK's; others reorder axes
 ROLE = "target_domain"
 
 
@@ -48,22 +53,30 @@ class SynthesisModel:
             device: of the translation.
 
         Raises:
-            InputError: no such model, one that does not synthesise, or one without a window of the target.
+            InputError: no such model, one that does not synthesise, or one without a window of the
+                target.
         """
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         file = folder / f"fold_{fold}" / checkpoint
-        read_content(file, "train the synthesis first, or name another fold (-f) or checkpoint (-chk)")
+        read_content(
+            file, "train the synthesis first, or name another fold (-f) or checkpoint (-chk)"
+        )
         predictor = nnUNetPredictor(device=device, verbose=False, allow_tqdm=False)
         use_fold: Any = fold if fold == "all" else int(fold)
         try:
             predictor.initialize_from_trained_model_folder(str(folder), (use_fold,), checkpoint)
         except Exception as error:  # plans, trainer or weights of others
-            raise InputError(f"{file}: cannot be loaded ({first_line(error)}); train the synthesis again") from error
+            raise InputError(
+                f"{file}: cannot be loaded ({first_line(error)}); train the synthesis again"
+            ) from error
 
         network: Any = getattr(predictor.network, "_orig_mod", predictor.network)
         if not isinstance(network, SegmentationThroughSynthesis):
-            raise InputError(f"{file}: is of a trainer that does not synthesise images; use PseudoCTSynthesisTrainer")
+            raise InputError(
+                f"{file}: is of a trainer that does not synthesise images; use "
+                f"PseudoCTSynthesisTrainer"
+            )
         network.load_state_dict(predictor.list_of_parameters[0])
         plans = predictor.plans_manager
         return cls(
@@ -83,8 +96,8 @@ class SynthesisModel:
             images: one file per channel.
 
         Returns:
-            ``[channels, slices, height, width]`` float32 in the window's unit (HU of CT), within its bounds. What
-            nnU-Net crops away as empty has the lower bound.
+            ``[channels, slices, height, width]`` float32 in the window's unit (HU of CT), within
+            its bounds. What nnU-Net crops away as empty has the lower bound.
         """
         preprocessor = self.configuration.preprocessor_class(verbose=False)
         data, _, properties = preprocessor.run_case(
@@ -96,9 +109,13 @@ class SynthesisModel:
         return self._on_original_grid(self.window.inverse(normalized), properties)
 
     def _translate_slice(self, image: torch.Tensor) -> torch.Tensor:
-        """Translate ``[1, channels, H, W]`` as it was seen in training, in the middle of the patch if it is smaller."""
+        """Translate ``[1, channels, H, W]`` as it was seen in training, in the middle of the patch
+        if it is smaller.
+        """
         patch_size = self.configuration.patch_size
-        missing = [max(0, patch - size) for patch, size in zip(patch_size, image.shape[2:], strict=True)]
+        missing = [
+            max(0, patch - size) for patch, size in zip(patch_size, image.shape[2:], strict=True)
+        ]
         top, left = (count // 2 for count in missing)
         padded = functional.pad(image, (left, missing[1] - left, top, missing[0] - top))
         height, width = image.shape[2:]
@@ -110,10 +127,15 @@ class SynthesisModel:
         spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
         shape = properties["shape_after_cropping_and_before_resampling"]
         if tuple(values.shape[1:]) != tuple(shape):
-            planned = [*spacing[: len(spacing) - len(configuration.spacing)], *configuration.spacing]
+            planned = [
+                *spacing[: len(spacing) - len(configuration.spacing)],
+                *configuration.spacing,
+            ]
             values = np.asarray(configuration.resampling_fn_data(values, shape, planned, spacing))
 
-        whole = np.full((len(values), *properties["shape_before_cropping"]), self.window.low, dtype=np.float32)
+        whole = np.full(
+            (len(values), *properties["shape_before_cropping"]), self.window.low, dtype=np.float32
+        )
         box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
         whole[(slice(None), *box)] = values.clip(self.window.low, self.window.high)
         return whole.transpose([0, *(axis + 1 for axis in plans.transpose_backward)])
@@ -129,9 +151,13 @@ def _window_of(plans: PlansManager, file: Path) -> Window:
     if normalization is None:
         raise InputError(
             f"{file}: was trained without a window of the target, so its output has no unit; run "
-            f'nnUNetv2_ext_configure -d {plans.dataset_name} --normalize "{ROLE}=window(0,80)" and train again'
+            f'nnUNetv2_ext_configure -d {plans.dataset_name} --normalize "{ROLE}=window(0,80)" '
+            f"and train again"
         )
     reader = plans.image_reader_writer_class.__name__
     if reader not in READERS:
-        raise InputError(f"{file}: its images are read by {reader}; plan the data set with {' or '.join(READERS)}")
+        raise InputError(
+            f"{file}: its images are read by {reader}; plan the data set with "
+            f"{' or '.join(READERS)}"
+        )
     return Window.parse(normalization)

@@ -1,8 +1,8 @@
 """Brain CT without skull, scalp and head rest, slice by slice.
 
-Reference: Muschelli et al., Validated automatic brain extraction of head CT images, NeuroImage 114 (2015), for the idea
-and for the range of brain, 0 to 100 HU after smoothing. Where they fit a surface with BET, the inside of the skull is
-found here by closing the gaps of the bone.
+Reference: Muschelli et al., Validated automatic brain extraction of head CT images, NeuroImage 114
+(2015), for the idea and for the range of brain, 0 to 100 HU after smoothing. Where they fit a
+surface with BET, the inside of the skull is found here by closing the gaps of the bone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ LEAST_BRAIN_MM2 = 1500.0  # more than a spinal canal
 
 
 def brain_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Return where the brain is in an axial slice, with its ventricles, haemorrhages and calcifications.
+    """Return where the brain is in an axial slice, with its ventricles, haemorrhages and
+    calcifications.
 
     Args:
         hu: ``(height, width)`` in Hounsfield units.
@@ -42,7 +43,9 @@ def brain_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
 
 
 def _brain_in_head(hu: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Return where the brain is in the part of a slice that shows the head, bool ``(height, width)``."""
+    """Return where the brain is in the part of a slice that shows the head, bool ``(height,
+    width)``.
+    """
     from scipy import ndimage
 
     sigma_pixels = [SMOOTHING_MM / size for size in spacing_mm]
@@ -61,8 +64,11 @@ def _brain_in_head(hu: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]
     return ndimage.binary_fill_holes(core | (tissue & near))
 
 
-def without_skull(hu: np.ndarray, spacing_mm: Sequence[float], background: float) -> tuple[np.ndarray, bool]:
-    """Return a slice in which everything but the brain has one value, and whether there is any brain.
+def without_skull(
+    hu: np.ndarray, spacing_mm: Sequence[float], background: float
+) -> tuple[np.ndarray, bool]:
+    """Return a slice in which everything but the brain has one value, and whether there is any
+    brain.
 
     Args:
         hu: ``(height, width)`` in Hounsfield units.
@@ -83,7 +89,9 @@ def _dilated(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) ->
 
 
 def _eroded(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Return all places farther than the radius from what is outside the mask; the image's edge is not outside."""
+    """Return all places farther than the radius from what is outside the mask; the image's edge is
+    not outside.
+    """
     from scipy import ndimage
 
     if mask.all():
@@ -100,7 +108,9 @@ def _closed(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> 
     margin = [int(np.ceil(radius_mm / size)) + 1 for size in spacing_mm]
     padded = np.pad(mask, [(pixels, pixels) for pixels in margin])
     closed = _eroded(_dilated(padded, radius_mm, spacing_mm), radius_mm, spacing_mm)
-    inner = tuple(slice(pixels, size - pixels) for pixels, size in zip(margin, closed.shape, strict=True))
+    inner = tuple(
+        slice(pixels, size - pixels) for pixels, size in zip(margin, closed.shape, strict=True)
+    )
     return closed[inner] | mask
 
 

@@ -1,4 +1,6 @@
-"""Read the slices of raw data sets, and measure what the matching compares: fingerprints and lesion sizes."""
+"""Read the slices of raw data sets, and measure what the matching compares: fingerprints and lesion
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ SHOWN_ERRORS = 3
 
 @dataclass(frozen=True)
 class SliceFiles:
-    """A raw data set of single slices; ``is_hu`` where its channel is called CT, as nnU-Net calls Hounsfield units."""
+    """A raw data set of single slices; ``is_hu`` where its channel is called CT, as nnU-Net calls
+    Hounsfield units.
+    """
 
     dataset: str
     cases: tuple[RawCase, ...]
@@ -58,18 +62,21 @@ class SliceFiles:
 
 @dataclass(frozen=True)
 class LesionBand:
-    """A rough segmentation of lesions without labels: values from ``low`` to ``high``, section 3.1 of the paper.
+    """A rough segmentation of lesions without labels: values from ``low`` to ``high``, section 3.1
+    of the paper.
 
-    Noise and the thin rim that is left of the skull reach the values of blood, too, and together they are larger than
-    most haemorrhages. So the image is smoothed, and what is narrower than 1/80 of it does not count. The paper takes
-    the pixels as they are.
+    Noise and the thin rim that is left of the skull reach the values of blood, too, and together
+    they are larger than most haemorrhages. So the image is smoothed, and what is narrower than 1/80
+    of it does not count. The paper takes the pixels as they are.
     """
 
     low: float
     high: float
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return where the values of an image ``(height, width)`` lie in the band, bool of the same shape."""
+        """Return where the values of an image ``(height, width)`` lie in the band, bool of the same
+        shape.
+        """
         width = round(min(image.shape) * NARROWEST_LESION)
         if width <= 1:
             return (image >= self.low) & (image <= self.high)
@@ -117,10 +124,15 @@ def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
     dataset_json = read_object(folder / "dataset.json", "convert the data set again", shape)
     channels = [str(name) for name in dataset_json["channel_names"].values()]
     if len(channels) != 1:
-        raise InputError(f"{folder}: has {len(channels)} channels ({', '.join(channels)}); slices are matched by one")
+        raise InputError(
+            f"{folder}: has {len(channels)} channels ({', '.join(channels)}); slices are matched "
+            f"by one"
+        )
 
     cases = tuple(raw_cases(role, folder, dataset_json))
-    reader = determine_reader_writer_from_dataset_json(dataset_json, cases[0].images[0], verbose=False)
+    reader = determine_reader_writer_from_dataset_json(
+        dataset_json, cases[0].images[0], verbose=False
+    )
     return SliceFiles(dataset, cases, reader, channels[0].casefold() == "ct")
 
 
@@ -129,13 +141,18 @@ def _guarded(path: str, read: Any) -> Any:
     try:
         return read()
     except Exception as error:
-        raise InputError(f"{path}: cannot be read ({first_line(error)}); convert the data set again") from error
+        raise InputError(
+            f"{path}: cannot be read ({first_line(error)}); convert the data set again"
+        ) from error
 
 
 def _single_slice(values: np.ndarray, path: str) -> np.ndarray:
     """Return ``(height, width)`` of nnU-Net's ``(channel, slice, height, width)``."""
     if values.shape[1] != 1:
-        raise InputError(f"{path}: has {values.shape[1]} slices; convert the data set with --slices all or lesion")
+        raise InputError(
+            f"{path}: has {values.shape[1]} slices; convert the data set with --slices all or "
+            f"lesion"
+        )
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are not finite; repair the file")
     return np.asarray(values[0, 0])
@@ -144,7 +161,8 @@ def _single_slice(values: np.ndarray, path: str) -> np.ndarray:
 def parse_target_lesion(text: str, target: SliceFiles) -> LesionBand:
     """Return the band that ``LOW:HIGH`` or ``P%`` means in a data set.
 
-    ``P%`` is everything above that percentile of the pixels above background, taken over up to 200 slices.
+    ``P%`` is everything above that percentile of the pixels above background, taken over up to 200
+    slices.
 
     Raises:
         InputError: something else.
@@ -158,7 +176,9 @@ def parse_target_lesion(text: str, target: SliceFiles) -> LesionBand:
     low_text, separator, high_text = text.partition(":")
     low, high = _number(low_text, text), _number(high_text, text)
     if not separator or not low < high:
-        raise InputError(f"--target-lesion {text}: write LOW:HIGH with the lower value first, e.g. 50:100, or P%")
+        raise InputError(
+            f"--target-lesion {text}: write LOW:HIGH with the lower value first, e.g. 50:100, or P%"
+        )
     return LesionBand(low, high)
 
 
@@ -166,7 +186,9 @@ def _number(word: str, option: str) -> float:
     try:
         return float(word)
     except ValueError:
-        raise InputError(f"--target-lesion {option}: write LOW:HIGH, e.g. 50:100, or P%, e.g. 98%") from None
+        raise InputError(
+            f"--target-lesion {option}: write LOW:HIGH, e.g. 50:100, or P%, e.g. 98%"
+        ) from None
 
 
 def _percentile(files: SliceFiles, percentile: float) -> float:
@@ -183,7 +205,9 @@ def _percentile(files: SliceFiles, percentile: float) -> float:
 
 
 def above_background(image: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
-    """Return an image whose background is 0: its window from 0 to 1, or its values less the lowest."""
+    """Return an image whose background is 0: its window from 0 to 1, or its values less the
+    lowest.
+    """
     if window is None:
         return image - image.min()
     low, high = window
@@ -204,7 +228,11 @@ def measure_slices(measuring: Measuring, processes: int) -> Slices:
     measured: dict[str, tuple[int, float]] = {}
     errors: list[str] = []
     shown = tqdm(
-        outcomes, total=len(cases), desc=measuring.files.dataset, unit="slice", disable=not sys.stderr.isatty()
+        outcomes,
+        total=len(cases),
+        desc=measuring.files.dataset,
+        unit="slice",
+        disable=not sys.stderr.isatty(),
     )
     for case, outcome in shown:
         if isinstance(outcome, str):
@@ -229,11 +257,16 @@ def _attempt(measuring: Measuring, case: RawCase) -> tuple[int, float] | str:
     """Return fingerprint and lesion size of a slice, or what is wrong with it."""
     try:
         image = measuring.files.read(case)
-        lesion = measuring.files.read_lesion(case) if measuring.band is None else measuring.band(image)
+        lesion = (
+            measuring.files.read_lesion(case) if measuring.band is None else measuring.band(image)
+        )
     except InputError as error:
         return str(error)
 
     if lesion.shape != image.shape:
-        return f"{case.label}: shape {lesion.shape}, its image has {image.shape}; convert the data set again"
+        return (
+            f"{case.label}: shape {lesion.shape}, its image has {image.shape}; convert the data "
+            f"set again"
+        )
     print_of_image = int(fingerprint(above_background(image, measuring.window)))
     return print_of_image, pixels_at_scale(int(lesion.sum()), *image.shape)

@@ -12,8 +12,8 @@ from nnunet_ext.training.domain_critic import DomainCriticTrainer
 class AdvEntTrainer(DomainCriticTrainer):
     """A critic judges the weighted self-information map -p log p of the prediction.
 
-    Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Semantic
-    Segmentation", eq. 8-9, with nnU-Net's loss and optimizer.
+    Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in
+    Semantic Segmentation", eq. 8-9, with nnU-Net's loss and optimizer.
     """
 
     use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it aligns entropy maps instead"
@@ -21,7 +21,9 @@ class AdvEntTrainer(DomainCriticTrainer):
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
         """Segmentation and its self-information map, at full size."""
         segmentation = self.network(images)
-        return segmentation, self_information_map(self.class_logits(finest(segmentation)).softmax(1))
+        return segmentation, self_information_map(
+            self.class_logits(finest(segmentation)).softmax(1)
+        )
 
     def judged_channels(self) -> int:
         """One channel per class."""

@@ -21,15 +21,19 @@ NO_MATCHES = "none"
 
 
 class AMDDASTrainer(DomainCriticTrainer):
-    """A critic judges the hidden map that the classifier reads; real CT passes with the statistics of pseudo-CT.
+    """A critic judges the hidden map that the classifier reads; real CT passes with the statistics
+    of pseudo-CT.
 
-    The labelled data set is pseudo-CT (``nnUNetv2_ext_synthesize``), or MR for the paper's rows without synthesis.
+    The labelled data set is pseudo-CT (``nnUNetv2_ext_synthesize``), or MR for the paper's rows
+    without synthesis.
 
-    Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across image modalities and
-    diseases", section 3.2, eq. 18-23. Readings: docs/amd_das.md.
+    Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across
+    image modalities and diseases", section 3.2, eq. 18-23. Readings: docs/amd_das.md.
     """
 
-    use_when: ClassVar[str] = "labels are of another modality (MR) and disease, and your own CT has none"
+    use_when: ClassVar[str] = (
+        "labels are of another modality (MR) and disease, and your own CT has none"
+    )
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"matches_file": (NO_MATCHES,)}
     _printed: ClassVar[dict[str, Any]] = {
         "num_epochs": 516,  # of 250 iterations: 100 times the 15480 slices, twelve at a time
@@ -50,8 +54,12 @@ class AMDDASTrainer(DomainCriticTrainer):
     critic_lr: Weight = 1e-3  # Adam of D_seg; 0.01 in the paper
     segmenter: Segmenter = "plans"  # the planned U-Net, or the paper's network
     vgg_width: Count = 64  # channels of the first block of vgg_fcn
-    optimizer_kind: Literal["nnunet", "sgd"] = "nnunet"  # of the network; sgd: momentum 0.7, constant, no clipping
-    paired_batches: bool = False  # each labelled slice beside a target slice that it matches, as the paper says
+    optimizer_kind: Literal["nnunet", "sgd"] = (
+        "nnunet"  # of the network; sgd: momentum 0.7, constant, no clipping
+    )
+    paired_batches: bool = (
+        False  # each labelled slice beside a target slice that it matches, as the paper says
+    )
     matches_file: str = NO_MATCHES  # of nnUNetv2_ext_match, for paired batches
 
     @staticmethod
@@ -82,14 +90,17 @@ class AMDDASTrainer(DomainCriticTrainer):
         super().configure()
         if self.paired_batches and self.matches_file == NO_MATCHES:
             raise InputError(
-                "paired_batches=true needs the pairs: set matches_file to the file of nnUNetv2_ext_match "
+                "paired_batches=true needs the pairs: set matches_file to the file of "
+                "nnUNetv2_ext_match "
                 "(nnUNetv2_ext_configure --set matches_file=FILE), or paired_batches=false"
             )
 
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """nnU-Net's or the paper's for the network, Adam for the critic; the paper's rates stay as they are."""
+        """nnU-Net's or the paper's for the network, Adam for the critic; the paper's rates stay as
+        they are.
+        """
         if self.optimizer_kind == "nnunet":
             return super().configure_optimizer(player, module)
         if player == "network":
@@ -106,7 +117,8 @@ class AMDDASTrainer(DomainCriticTrainer):
             return {}
         return nearest_pairs(read_matches(Path(self.matches_file)), self.stream_keys(role))
 
-    # --- the judged map -----------------------------------------------------------------------------------------------
+    # --- the judged map
+    # ----------------------------------------------------------------------------------------------
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
         """Segmentation and the hidden map, at full size."""
@@ -114,7 +126,9 @@ class AMDDASTrainer(DomainCriticTrainer):
         return output.segmentation, output.decoder_map
 
     def judged_map_of_target(self, images: torch.Tensor) -> torch.Tensor:
-        """The hidden map of target images; batch normalisation neither learns from them nor normalises by them."""
+        """The hidden map of target images; batch normalisation neither learns from them nor
+        normalises by them.
+        """
         with running_statistics(self.module_of("network")):
             return super().judged_map_of_target(images)
 

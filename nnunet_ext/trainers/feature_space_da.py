@@ -1,4 +1,6 @@
-"""Feature-space adversarial adaptation, with which the paper compares its image-space adaptation."""
+"""Feature-space adversarial adaptation, with which the paper compares its image-space
+adaptation.
+"""
 
 from typing import Any, ClassVar
 
@@ -16,10 +18,12 @@ from nnunet_ext.training.settings.miniature import Miniature
 
 
 class FeatureSpaceDATrainer(DomainCriticTrainer):
-    """A critic tells the domains by the encoder's map of one stride; no image is rebuilt, so nothing is fake.
+    """A critic tells the domains by the encoder's map of one stride; no image is rebuilt, so
+    nothing is fake.
 
-    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", section
-    4.4, "feature space training". The paper does not say which map is judged; see docs/image_space_da.md.
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
+    network", section 4.4, "feature space training". The paper does not say which map is judged; see
+    docs/image_space_da.md.
     """
 
     use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it aligns features instead"
@@ -59,4 +63,6 @@ class FeatureSpaceDATrainer(DomainCriticTrainer):
         try:
             return level_at_stride(self.encoder.strides, self.judged_stride)
         except InputError as error:
-            raise InputError(f"judged_stride={self.judged_stride}: {error}; set one of these") from error
+            raise InputError(
+                f"judged_stride={self.judged_stride}: {error}; set one of these"
+            ) from error

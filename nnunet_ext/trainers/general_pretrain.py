@@ -17,18 +17,21 @@ from nnunet_ext.training.streams.location import LESION_LABELS
 
 
 class GeneralPretrainTrainer(MultiStreamTrainer):
-    """Trains the planned single-encoder U-Net on the general stream, under the labelled data set's plans.
+    """Trains the planned single-encoder U-Net on the general stream, under the labelled data set's
+    plans.
 
-    The labels of all general data sets are merged to lesion. ``fold all`` trains on every case; folds 0-4 hold a
-    fifth out for nnU-Net's pseudo Dice, the 80/20 of the paper.
+    The labels of all general data sets are merged to lesion. ``fold all`` trains on every case;
+    folds 0-4 hold a fifth out for nnU-Net's pseudo Dice, the 80/20 of the paper.
 
-    Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions ...", section IV-B.1; that the
-    general encoder is pre-trained is a reading, see docs/relation_driven.md.
+    Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions ...", section
+    IV-B.1; that the general encoder is pre-trained is a reading, see docs/relation_driven.md.
     """
 
     use_when: ClassVar[str] = "you train RelationDrivenTrainer: its first stage"
     required_streams: ClassVar[tuple[str, ...]] = ("general",)
-    segments_target: ClassVar[bool] = False  # so that no comparison takes its validation for one of the labelled data
+    segments_target: ClassVar[bool] = (
+        False  # so that no comparison takes its validation for one of the labelled data
+    )
 
     def initialize(self) -> None:
         """Replace the labelled data set's labels by lesion, then build as nnU-Net does."""
@@ -51,20 +54,31 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
         return self.stream_dataset("general", training), self.stream_dataset("general", validation)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Dice of the held-out general cases, on the plans' grid, in nnU-Net's ``validation/summary.json``.
+        """Dice of the held-out general cases, on the plans' grid, in nnU-Net's
+        ``validation/summary.json``.
 
-        nnU-Net's own validation would predict the labelled data set, which is not this network's task.
+        nnU-Net's own validation would predict the labelled data set, which is not this network's
+        task.
         """
         from nnunet_ext.evaluation.metrics.overlap import dice
 
         self.set_deep_supervision_enabled(False)
         self.evaluated_network.eval()
-        predictor = nnUNetPredictor(perform_everything_on_device=self.device.type == "cuda", device=self.device)
+        predictor = nnUNetPredictor(
+            perform_everything_on_device=self.device.type == "cuda", device=self.device
+        )
         predictor.manual_initialization(
-            self.evaluated_network, self.plans_manager, self.configuration_manager, None, self.dataset_json,
-            type(self).__name__, self.inference_allowed_mirroring_axes,
-        )  # fmt: skip
-        cases = self.stream_dataset("general", self.do_split()[1][self.local_rank :: processes.world_size()])
+            self.evaluated_network,
+            self.plans_manager,
+            self.configuration_manager,
+            None,
+            self.dataset_json,
+            type(self).__name__,
+            self.inference_allowed_mirroring_axes,
+        )
+        cases = self.stream_dataset(
+            "general", self.do_split()[1][self.local_rank :: processes.world_size()]
+        )
         dices = {}
         for key in tqdm(cases.identifiers, "general validation", disable=self.local_rank != 0):
             data, reference, *_ = cases.load_case(key)
@@ -74,9 +88,14 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
         dices = processes.union_over_ranks(dices)
         if self.local_rank == 0:
             mean = {"Dice": float(np.nanmean(list(dices.values())))}
-            per_case = [{"prediction_file": key, "metrics": {"1": {"Dice": value}}} for key, value in dices.items()]
+            per_case = [
+                {"prediction_file": key, "metrics": {"1": {"Dice": value}}}
+                for key, value in dices.items()
+            ]
             summary = {"foreground_mean": mean, "mean": {"1": mean}, "metric_per_case": per_case}
             folder = Path(self.output_folder, "validation")
             folder.mkdir(exist_ok=True)
             write_json(summary, folder / "summary.json")
-            self.print_to_log_file(f"General validation: mean Dice {mean['Dice']:.4f} of {len(dices)} cases")
+            self.print_to_log_file(
+                f"General validation: mean Dice {mean['Dice']:.4f} of {len(dices)} cases"
+            )

@@ -1,4 +1,6 @@
-"""Image-space adversarial adaptation: images rebuilt from features must not give their domain away."""
+"""Image-space adversarial adaptation: images rebuilt from features must not give their domain
+away.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,17 +29,20 @@ LevelsByDomain = dict[Domain, list[torch.Tensor]]
 
 
 class ImageSpaceDATrainer(MultiStreamTrainer):
-    """Extractor f and classifier c segment; generator g rebuilds the image from f's maps; critic d judges patches.
+    """Extractor f and classifier c segment; generator g rebuilds the image from f's maps; critic d
+    judges patches.
 
-    θ_d learns to tell source from target and real from rebuilt (eq. 5). θ_g learns to rebuild images that look real in
-    their own domain (eq. 4). θ_f learns features whose rebuilt images look real in the other domain, and with θ_c the
-    segmentation (eq. 6).
+    θ_d learns to tell source from target and real from rebuilt (eq. 5). θ_g learns to rebuild
+    images that look real in their own domain (eq. 4). θ_f learns features whose rebuilt images look
+    real in the other domain, and with θ_c the segmentation (eq. 6).
 
-    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation network", eq. 3-6
-    and table 3. Readings: docs/image_space_da.md.
+    Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
+    network", eq. 3-6 and table 3. Readings: docs/image_space_da.md.
     """
 
-    use_when: ClassVar[str] = "labels are from another site or synthetic, and your own images have none"
+    use_when: ClassVar[str] = (
+        "labels are from another site or synthetic, and your own images have none"
+    )
     required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
     judges_unforced_samples: ClassVar[bool] = True
     loss_terms: ClassVar[tuple[str, ...]] = (
@@ -70,18 +75,27 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     )
 
     adversarial_weight: Weight = 0.1  # alpha, eq. 6; 0 trains on the source alone
-    adversarial_reduction: Literal["paper_sum", "mean"] = "paper_sum"  # of eq. 6: sum over patches, or mean
+    adversarial_reduction: Literal["paper_sum", "mean"] = (
+        "paper_sum"  # of eq. 6: sum over patches, or mean
+    )
     order: Literal["simultaneous", "alternating"] = "simultaneous"
     generator_levels: Literal["1-3", "2-4", "3-5"] = "3-5"  # table 3; level l has stride 2^(l-1)
-    extractor: Literal["plans", "paper"] = "plans"  # the planned U-Net, or the four convolutions of section 3.2
-    optimizer_kind: Literal["nnunet", "adam"] = "nnunet"  # adam: the paper's, for f and c, without clipping
+    extractor: Literal["plans", "paper"] = (
+        "plans"  # the planned U-Net, or the four convolutions of section 3.2
+    )
+    optimizer_kind: Literal["nnunet", "adam"] = (
+        "nnunet"  # adam: the paper's, for f and c, without clipping
+    )
     auxiliary_lr: Weight = 1e-4  # Adam of generator and critic
     auxiliary_beta1: Fraction = 0.7
     critic_width: Count = 32
     generator_width: Count = 16
 
-    # what a mean over a domain's judged samples weighs, where several processes have unequal numbers of them
-    _shares: Mapping[Domain, float | torch.Tensor] = MappingProxyType({"source": 1.0, "target": 1.0})
+    # what a mean over a domain's judged samples weighs, where several processes have unequal
+    # numbers of them
+    _shares: Mapping[Domain, float | torch.Tensor] = MappingProxyType(
+        {"source": 1.0, "target": 1.0}
+    )
 
     @staticmethod
     def build_network_architecture(
@@ -99,7 +113,9 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         )
 
     def configure(self) -> None:
-        """As every trainer; the paper's network has one output, so nothing to supervise below it."""
+        """As every trainer; the paper's network has one output, so nothing to supervise below
+        it.
+        """
         super().configure()
         if self.extractor == "paper":
             self.enable_deep_supervision = False
@@ -123,20 +139,29 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             self.generator_width,
         )
         critic = ImagePatchCritic(self.convolution, self.num_input_channels, self.critic_width)
-        return {"generator": generator.apply(initialize_normal), "critic": critic.apply(initialize_normal)}
+        return {
+            "generator": generator.apply(initialize_normal),
+            "critic": critic.apply(initialize_normal),
+        }
 
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """For f and c nnU-Net's or the paper's Adam, for g and d Adam; all with nnU-Net's or the paper's schedule."""
+        """For f and c nnU-Net's or the paper's Adam, for g and d Adam; all with nnU-Net's or the
+        paper's schedule.
+        """
         as_nnunet = self.optimizer_kind == "nnunet"
         if player == "network" and as_nnunet:
             return super().configure_optimizer(player, module)
 
-        schedule = polynomial(self.total_iterations) if as_nnunet else step_decay(every=10_000, factor=0.8)
+        schedule = (
+            polynomial(self.total_iterations) if as_nnunet else step_decay(every=10_000, factor=0.8)
+        )
         if player == "network":
             return torch.optim.Adam(module.parameters(), self.initial_lr), schedule
-        return torch.optim.Adam(module.parameters(), self.auxiliary_lr, (self.auxiliary_beta1, 0.999)), schedule
+        return torch.optim.Adam(
+            module.parameters(), self.auxiliary_lr, (self.auxiliary_beta1, 0.999)
+        ), schedule
 
     def max_gradient_norm(self, player: str) -> float | None:
         """nnU-Net's limit for its optimizer; the paper has none."""
@@ -152,12 +177,17 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             super().training_step(batch)
             return
         source: Any = self.network(batch["data"], with_features=True)
-        target: Any = self.network(batch["target_domain"]["data"], with_features=True, segment=False)
+        target: Any = self.network(
+            batch["target_domain"]["data"], with_features=True, segment=False
+        )
         segmentation = self.loss(source.segmentation, batch["target"])
 
         judged = ~batch["forced"]
         self._shares = {"source": self.share_of_mean(judged.sum()), "target": 1.0}
-        images: ByDomain = {"source": batch["data"][judged], "target": batch["target_domain"]["data"]}
+        images: ByDomain = {
+            "source": batch["data"][judged],
+            "target": batch["target_domain"]["data"],
+        }
         levels: LevelsByDomain = {
             "source": [source.features[level][judged] for level in self._levels()],
             "target": [target.features[level] for level in self._levels()],
@@ -166,7 +196,9 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         rebuilt = step(images, levels, segmentation)
         self.draw(**{domain: (images[domain], rebuilt[domain]) for domain in DOMAINS})
 
-    def _step_at_once(self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor) -> ByDomain:
+    def _step_at_once(
+        self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor
+    ) -> ByDomain:
         """All losses on one graph, before anybody moves."""
         rebuilt = self._rebuild(images, levels)
         real, fake = self._judge(images), self._judge(rebuilt)
@@ -176,7 +208,9 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             self._update_network(segmentation, self.cross_domain_loss(images, fake))
         return rebuilt
 
-    def _step_in_turn(self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor) -> ByDomain:
+    def _step_in_turn(
+        self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor
+    ) -> ByDomain:
         """Critic, generator, network; each sees what the others have become."""
         detached = {domain: [level.detach() for level in maps] for domain, maps in levels.items()}
         rebuilt = self._rebuild(images, detached)
@@ -196,30 +230,50 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         self.note_gradient_ratio("adversarial_gradient_ratio", adversarial, segmentation)
         self.update("network", segmentation=segmentation, adversarial=adversarial)
 
-    # --- the losses -------------------------------------------------------------------------------------------------
+    # --- the losses
+    # ----------------------------------------------------------------------------------------------
 
     def discriminator_loss(self, real: ByDomain, fake: ByDomain) -> torch.Tensor:
-        """Eq. 5 from the critic's logits of images and rebuilt images: each patch in its own class."""
-        on_real = [self._shares[domain] * four_way(real[domain], domain, True) for domain in DOMAINS]
-        on_fake = [self._shares[domain] * four_way(fake[domain], domain, False) for domain in DOMAINS]
+        """Eq. 5 from the critic's logits of images and rebuilt images: each patch in its own
+        class.
+        """
+        on_real = [
+            self._shares[domain] * four_way(real[domain], domain, True) for domain in DOMAINS
+        ]
+        on_fake = [
+            self._shares[domain] * four_way(fake[domain], domain, False) for domain in DOMAINS
+        ]
         return torch.stack(on_real + on_fake).sum()
 
-    def generator_losses(self, images: ByDomain, rebuilt: ByDomain, fake: ByDomain) -> dict[str, torch.Tensor]:
-        """Eq. 4: the rebuilt image equals the image and looks real in its own domain; sums, divided by the pixels."""
-        distances = [self._shares[domain] * (rebuilt[domain] - images[domain]).abs().mean() for domain in DOMAINS]
-        within_domain = [self._shares[domain] * four_way(fake[domain], domain, True) for domain in DOMAINS]
+    def generator_losses(
+        self, images: ByDomain, rebuilt: ByDomain, fake: ByDomain
+    ) -> dict[str, torch.Tensor]:
+        """Eq. 4: the rebuilt image equals the image and looks real in its own domain; sums, divided
+        by the pixels.
+        """
+        distances = [
+            self._shares[domain] * (rebuilt[domain] - images[domain]).abs().mean()
+            for domain in DOMAINS
+        ]
+        within_domain = [
+            self._shares[domain] * four_way(fake[domain], domain, True) for domain in DOMAINS
+        ]
         realism = patches_per_pixel(images, fake) * torch.stack(within_domain).sum()
         return {"reconstruction": torch.stack(distances).sum(), "realism": realism}
 
     def cross_domain_loss(self, images: ByDomain, fake: ByDomain) -> torch.Tensor:
         """Eq. 6, second term: the rebuilt image looks real in the other domain."""
-        swapped = [self._shares[domain] * four_way(fake[domain], OTHER_DOMAIN[domain], True) for domain in DOMAINS]
+        swapped = [
+            self._shares[domain] * four_way(fake[domain], OTHER_DOMAIN[domain], True)
+            for domain in DOMAINS
+        ]
         weight = self.adversarial_weight
         if self.adversarial_reduction == "paper_sum":
             weight *= patches_per_pixel(images, fake)
         return weight * torch.stack(swapped).sum()
 
-    # --- the players ------------------------------------------------------------------------------------------------
+    # --- the players
+    # ----------------------------------------------------------------------------------------------
 
     def _levels(self) -> list[int]:
         """Indices of the encoder's maps that the generator reads, finest first."""

@@ -22,14 +22,16 @@ from nnunet_ext.training.streams.loader import MultiStreamLoader
 class MeanTeacherTrainer(MultiStreamTrainer):
     """The student learns the teacher's confident labels on another view of the target images.
 
-    The teacher's weights are a moving average of the student's. A pixel whose likeliest class is not probable enough
-    is left out of the loss, of its sum and of its count.
+    The teacher's weights are a moving average of the student's. A pixel whose likeliest class is
+    not probable enough is left out of the loss, of its sum and of its count.
 
-    Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models"; confident pseudo-labels and rare-class
-    sampling as in Hoyer et al. 2022, "DAFormer", eq. 2-6.
+    Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models"; confident
+    pseudo-labels and rare-class sampling as in Hoyer et al. 2022, "DAFormer", eq. 2-6.
     """
 
-    use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it learns from a teacher's confident labels"
+    use_when: ClassVar[str] = (
+        "you compare with ImageSpaceDATrainer: it learns from a teacher's confident labels"
+    )
     required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
     loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "consistency")
     diagnostics: ClassVar[tuple[str, ...]] = ("kept_fraction",)
@@ -38,7 +40,9 @@ class MeanTeacherTrainer(MultiStreamTrainer):
     rampup_fraction: Fraction = 0.4  # of the training, over which the weight grows
     teacher_decay: Fraction = 0.99
     confidence: Fraction = 0.9  # tau; pixels that the teacher is less sure of are left out
-    rare_class_temperature: Weight = 0  # T of rare-class sampling, 0.01 in DAFormer; 0 draws all labelled cases alike
+    rare_class_temperature: Weight = (
+        0  # T of rare-class sampling, 0.01 in DAFormer; 0 draws all labelled cases alike
+    )
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
         """The teacher, equal to the student at first."""
@@ -83,14 +87,20 @@ class MeanTeacherTrainer(MultiStreamTrainer):
             labels = self.label_manager
             classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
             pixels = class_pixels(nnunet_loader._data, classes)
-            nnunet_loader.sampling_probabilities = case_probabilities(pixels, self.rare_class_temperature)
+            nnunet_loader.sampling_probabilities = case_probabilities(
+                pixels, self.rare_class_temperature
+            )
         return super()._training_loader(nnunet_loader, workers)
 
 
-def class_pixels(dataset: nnUNetDatasetBlosc2, classes: Sequence[int | tuple[int, ...]]) -> np.ndarray:
-    """Count the pixels of each class in each preprocessed case, by the places that nnU-Net has listed.
+def class_pixels(
+    dataset: nnUNetDatasetBlosc2, classes: Sequence[int | tuple[int, ...]]
+) -> np.ndarray:
+    """Count the pixels of each class in each preprocessed case, by the places that nnU-Net has
+    listed.
 
-    nnU-Net lists 10 000 pixels of a class, or 1 % of them if that is more; larger lesions count as that many.
+    nnU-Net lists 10 000 pixels of a class, or 1 % of them if that is more; larger lesions count as
+    that many.
 
     Args:
         dataset: preprocessed labelled cases.
@@ -109,7 +119,8 @@ def class_pixels(dataset: nnUNetDatasetBlosc2, classes: Sequence[int | tuple[int
 
 
 def case_probabilities(pixels: np.ndarray, temperature: float) -> np.ndarray:
-    """Probability of each case when a class is drawn first, rare ones more often, then one of the cases that show it.
+    """Probability of each case when a class is drawn first, rare ones more often, then one of the
+    cases that show it.
 
     Args:
         pixels: ``[cases, classes]`` numbers of pixels.

@@ -9,10 +9,11 @@ from nnunet_ext.training.settings.hyperparameters import Weight
 
 
 class MinEntTrainer(MultiStreamTrainer):
-    """Minimises the entropy of predictions on the target beside the segmentation loss on the source.
+    """Minimises the entropy of predictions on the target beside the segmentation loss on the
+    source.
 
-    Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Semantic
-    Segmentation", eq. 2-4, with nnU-Net's loss and optimizer.
+    Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in
+    Semantic Segmentation", eq. 2-4, with nnU-Net's loss and optimizer.
     """
 
     use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it only lowers the entropy"

@@ -1,4 +1,6 @@
-"""nCoVSegNet: a large network with attention, weighted towards borders, that starts from transferred weights."""
+"""nCoVSegNet: a large network with attention, weighted towards borders, that starts from
+transferred weights.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,20 +22,27 @@ from nnunet_ext.training.weights.transfer import Origin, fill_network
 
 RATES = (0.75, 1.0, 1.25)  # of the patch's edges
 DECAY = 0.1
-MAY_LACK = (".se.", "num_batches_tracked")  # channel attention, which a plain ResNet has not; a count nobody reads
+MAY_LACK = (
+    ".se.",
+    "num_batches_tracked",
+)  # channel attention, which a plain ResNet has not; a count nobody reads
 
 
 class NCoVSegNetTrainer(MultiStreamTrainer):
     """Trains nCoVSegNet on every batch at three sizes, with four supervised outputs.
 
-    Stage one of the transfer is the backbone's file, ``backbone_weights``; stage two is a training on another data set
-    whose result starts this one, by nnU-Net's ``-pretrained_weights``, segmentation head included.
+    Stage one of the transfer is the backbone's file, ``backbone_weights``; stage two is a training
+    on another data set whose result starts this one, by nnU-Net's ``-pretrained_weights``,
+    segmentation head included.
 
-    Reference: Liu et al., "COVID-19 lung infection segmentation with a novel two-stage cross-domain transfer learning
-    framework", Medical Image Analysis 74, 2021, eq. 1-8. Readings: docs/ncovsegnet.md.
+    Reference: Liu et al., "COVID-19 lung infection segmentation with a novel two-stage cross-domain
+    transfer learning framework", Medical Image Analysis 74, 2021, eq. 1-8. Readings:
+    docs/ncovsegnet.md.
     """
 
-    use_when: ClassVar[str] = "you have few labels, and weights from ImageNet or nodules to start from"
+    use_when: ClassVar[str] = (
+        "you have few labels, and weights from ImageNet or nodules to start from"
+    )
     configurations: ClassVar[tuple[str, ...]] = ("2d",)
     diagnostics: ClassVar[tuple[str, ...]] = ("bce", "dice")  # whose sum is the segmentation loss
     changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "backbone_weights")
@@ -49,7 +58,9 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
             "clip_gradients": False,
         },
     }
-    miniature: ClassVar[Miniature] = Miniature(edge=96, settings={"width": 1 / 16, "rates": "random"})
+    miniature: ClassVar[Miniature] = Miniature(
+        edge=96, settings={"width": 1 / 16, "rates": "random"}
+    )
 
     backbone_weights: str = "random"  # or the file of a ResNet-50
     width: Width = 1.0  # share of the paper's channels, backbone included
@@ -66,8 +77,12 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
 
     initial_lr: Weight = 1e-4
     weight_decay: Weight = 0.0
-    decay_after: Fraction = 0.5  # of the training, then a tenth of the rate: after 50 of the paper's 100 epochs
-    decay_every_epoch: bool = False  # a further tenth in every epoch from then on, as in the authors' code
+    decay_after: Fraction = (
+        0.5  # of the training, then a tenth of the rate: after 50 of the paper's 100 epochs
+    )
+    decay_every_epoch: bool = (
+        False  # a further tenth in every epoch from then on, as in the authors' code
+    )
     clip_gradients: bool = True  # to nnU-Net's norm
     enable_deep_supervision: bool = False  # nnU-Net's
 
@@ -85,13 +100,16 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         values = NCoVSegNetTrainer.hyperparameters_in(plans_manager)
         design = Design(**{name: values[name] for name in Design.__dataclass_fields__})
         has_background = not PlansEntry.from_plans(plans_manager.plans).regions
-        return NCoVSegNet(num_input_channels, num_output_channels - has_background, has_background, design)
+        return NCoVSegNet(
+            num_input_channels, num_output_channels - has_background, has_background, design
+        )
 
     def configure(self) -> None:
         """As every trainer.
 
         Raises:
-            InputError: see the base; nnU-Net's deep supervision; batches too small for batch normalisation.
+            InputError: see the base; nnU-Net's deep supervision; batches too small for batch
+                normalisation.
         """
         super().configure()
         if self.enable_deep_supervision:
@@ -103,7 +121,8 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         pixels = min(_pixels(size_at(rate, patch_size)) for rate in RATES)
         if self.configuration_manager.batch_size * pixels < 2:
             raise InputError(
-                f"{type(self).__name__}: a batch of one patch of {patch_size[0]} x {patch_size[1]} leaves batch "
+                f"{type(self).__name__}: a batch of one patch of {patch_size[0]} x "
+                f"{patch_size[1]} leaves batch "
                 f"normalisation a single value per channel; raise batch_size or patch_size in "
                 f"{self.plans_manager.plans_name}.json"
             )
@@ -112,13 +131,17 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
         """Adam, whose rate falls once."""
-        optimizer = torch.optim.Adam(module.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.Adam(
+            module.parameters(), self.initial_lr, weight_decay=self.weight_decay
+        )
         start = round(self.decay_after * self.num_epochs) * self.num_iterations_per_epoch
         if not self.decay_every_epoch:
             return optimizer, one_step(start, DECAY)
 
         steps = self.num_iterations_per_epoch
-        return optimizer, per_epoch(lambda iteration: DECAY ** max(0, (iteration - start) // steps + 1), steps)
+        return optimizer, per_epoch(
+            lambda iteration: DECAY ** max(0, (iteration - start) // steps + 1), steps
+        )
 
     def max_gradient_norm(self, player: str) -> float | None:
         """nnU-Net's, or none."""
@@ -127,7 +150,10 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
     def _build_loss(self) -> nn.Module:
         """Weighted binary cross entropy and Dice of each foreground class against the rest."""
         return StructureLoss(
-            self.label_manager, self.boundary_gamma, self.count_padding, unweighted_bce=self.legacy_unweighted_bce
+            self.label_manager,
+            self.boundary_gamma,
+            self.count_padding,
+            unweighted_bce=self.legacy_unweighted_bce,
         )
 
     def training_step(self, batch: dict[str, Any]) -> None:
@@ -139,7 +165,9 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
 
             outputs = self.network(images)
             bce, dice = self.loss.terms(outputs, masks)
-            self.update("network", segmentation=bce + dice)  # eq. 5 as a mean, which Adam does not tell from the sum
+            self.update(
+                "network", segmentation=bce + dice
+            )  # eq. 5 as a mean, which Adam does not tell from the sum
             self.note(bce=bce, dice=dice)
 
         probability = self.loss.foreground_logits(outputs[0]).detach().sigmoid()
@@ -152,7 +180,8 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         index = int(torch.randint(len(RATES), (), generator=self.shared_generator()))
         return RATES[index : index + 1]
 
-    # --- stage one of the transfer ------------------------------------------------------------------------------------
+    # --- stage one of the transfer
+    # ------------------------------------------------------------------------------------
 
     def initialize(self) -> None:
         """Build everything, then give the backbone its weights.
@@ -168,7 +197,9 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
             return
         backbone: Any = self.module_of("network").backbone
         origins = fill_network(backbone, Path(self.backbone_weights).expanduser(), MAY_LACK)
-        self.print_to_log_file(f"The backbone starts from {self.backbone_weights}: {account_of(origins)}")
+        self.print_to_log_file(
+            f"The backbone starts from {self.backbone_weights}: {account_of(origins)}"
+        )
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
         """Continue a run; its checkpoint holds the backbone, so its file is not read again."""
@@ -178,12 +209,18 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
 
 def account_of(origins: list[Origin]) -> str:
     """How many tensors are copied, adapted and random, and which of the latter two kinds."""
-    counts = {how: sum(origin.how == how for origin in origins) for how in ("copied", "adapted", "random")}
+    counts = {
+        how: sum(origin.how == how for origin in origins) for how in ("copied", "adapted", "random")
+    }
     parts = ", ".join(f"{count} {how}" for how, count in counts.items())
-    adapted = [f"{origin.name} ({origin.adaptation})" for origin in origins if origin.how == "adapted"]
+    adapted = [
+        f"{origin.name} ({origin.adaptation})" for origin in origins if origin.how == "adapted"
+    ]
     random = [origin.name for origin in origins if origin.how == "random"]
     named = "".join(
-        f"; {how}: {', '.join(names)}" for how, names in (("adapted", adapted), ("random", random)) if names
+        f"; {how}: {', '.join(names)}"
+        for how, names in (("adapted", adapted), ("random", random))
+        if names
     )
     return f"{len(origins)} tensors, {parts}{named}"
 
@@ -199,5 +236,7 @@ def size_at(rate: float, size: Sequence[int]) -> tuple[int, int]:
     height, width = size
     if rate == 1:
         return height, width
-    edges = [max(1, round(edge * rate / COARSEST_STRIDE)) * COARSEST_STRIDE for edge in (height, width)]
+    edges = [
+        max(1, round(edge * rate / COARSEST_STRIDE)) * COARSEST_STRIDE for edge in (height, width)
+    ]
     return edges[0], edges[1]

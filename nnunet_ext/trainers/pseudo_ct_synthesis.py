@@ -59,21 +59,27 @@ class Translations(NamedTuple):
 
 
 class PseudoCTSynthesisTrainer(MultiStreamTrainer):
-    """Two translators that share their fusion module, critics of both domains and of the features, two segmenters.
+    """Two translators that share their fusion module, critics of both domains and of the features,
+    two segmenters.
 
-    The translators follow cycle, adversarial, lesion, feature-domain and identity loss; every critic and segmenter
-    follows its own loss. All losses are on one graph, before anybody moves. What nnU-Net validates and predicts with is
-    segmentation through the pseudo-CT: its Dice says how much of the lesions survives.
+    The translators follow cycle, adversarial, lesion, feature-domain and identity loss; every
+    critic and segmenter follows its own loss. All losses are on one graph, before anybody moves.
+    What nnU-Net validates and predicts with is segmentation through the pseudo-CT: its Dice says
+    how much of the lesions survives.
 
-    Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across image modalities and
-    diseases", section 3.1, eq. 1-7. Readings: docs/amd_das.md.
+    Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across
+    image modalities and diseases", section 3.1, eq. 1-7. Readings: docs/amd_das.md.
     """
 
-    use_when: ClassVar[str] = "you train AMDDASTrainer: its first stage makes pseudo-CT of labelled MR"
+    use_when: ClassVar[str] = (
+        "you train AMDDASTrainer: its first stage makes pseudo-CT of labelled MR"
+    )
     configurations: ClassVar[tuple[str, ...]] = ("2d",)
     required_streams: ClassVar[tuple[str, ...]] = (TARGET,)
     without_spatial_augmentation: ClassVar[tuple[str, ...]] = (LABELLED, TARGET)
-    scores_without_labels: ClassVar[bool] = False  # it would push target images through the source's translator
+    scores_without_labels: ClassVar[bool] = (
+        False  # it would push target images through the source's translator
+    )
     loss_terms: ClassVar[tuple[str, ...]] = (
         "segmentation",
         "reconstructed_segmentation",
@@ -86,7 +92,10 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         "target_discriminator",
         "source_discriminator",
     )
-    diagnostics: ClassVar[tuple[str, ...]] = ("discriminator_balance", "feature_discriminator_balance")
+    diagnostics: ClassVar[tuple[str, ...]] = (
+        "discriminator_balance",
+        "feature_discriminator_balance",
+    )
     changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "matches_file")
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"matches_file": (NO_MATCHES,)}
     _printed: ClassVar[dict[str, Any]] = {
@@ -119,32 +128,43 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     }
     miniature: ClassVar[Miniature] = Miniature(settings={"generator_width": 2, "critic_width": 2})
 
-    cycle_weight: Weight = 50.0  # lambda_cyc, eq. 1; 5 in the paper, 5 times an inherited 10 in its code
+    cycle_weight: Weight = (
+        50.0  # lambda_cyc, eq. 1; 5 in the paper, 5 times an inherited 10 in its code
+    )
     lesion_weight: Weight = 50.0  # lambda_les; 0: CycleGAN without the lesion loss
     feature_weight: Weight = 15.0  # lambda_fda; 0: no alignment of the fused features
     identity_weight: Weight = 5.0  # in the code alone; 0: none
     shared_fusion: bool = True  # False: two independent translators, as CycleGAN's
     gan_loss: Kind = "lsgan"  # of translated images and of L_fda
-    matches_file: str = NO_MATCHES  # of nnUNetv2_ext_match: pairs of slices that are similar; none: any pairs
+    matches_file: str = (
+        NO_MATCHES  # of nnUNetv2_ext_match: pairs of slices that are similar; none: any pairs
+    )
     intensity_augmentation: bool = False  # nnU-Net's, of both domains
     segmenter: Segmenter = "plans"  # the planned U-Net, or the paper's network
     vgg_width: Count = 64  # channels of the first block of vgg_fcn
-    optimizer_kind: Literal["nnunet", "sgd"] = "nnunet"  # of the segmenters; sgd: momentum 0.7, as the paper
+    optimizer_kind: Literal["nnunet", "sgd"] = (
+        "nnunet"  # of the segmenters; sgd: momentum 0.7, as the paper
+    )
 
     generator_width: Count = 64  # channels of the encoders' first convolution
-    upsampling: Upsampling = "transposed"  # of the decoders; repeated pixels draw no chequered patterns
+    upsampling: Upsampling = (
+        "transposed"  # of the decoders; repeated pixels draw no chequered patterns
+    )
     critic_width: Count = 64
     critic_layers: Count = 3  # of stride 2, in the critics of images; fewer on small patches
     critic_normalization: Normalization = "instance"
     image_pool: Seed = 0  # generated images from which the critics get older ones, too; 0: none
-    translation_lr: Weight = 2e-4  # Adam of translators and critics of images, linear decay in the second half
+    translation_lr: Weight = (
+        2e-4  # Adam of translators and critics of images, linear decay in the second half
+    )
     translation_beta1: Fraction = 0.5
     translation_beta2: Fraction = 0.999
     feature_critic_lr: Weight = 1e-3
     feature_critic_beta1: Fraction = 0.9
     feature_critic_beta2: Fraction = 0.99
 
-    # --- networks and optimizers --------------------------------------------------------------------------------------
+    # --- networks and optimizers
+    # --------------------------------------------------------------------------------------
 
     @staticmethod
     def build_network_architecture(
@@ -161,7 +181,9 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         translator = Translator(
             TranslationEncoder(num_input_channels, width),
             DenseFusion(WIDEST * width),
-            TranslationDecoder(num_input_channels, width, bounded=is_window, upsampling=settings["upsampling"]),
+            TranslationDecoder(
+                num_input_channels, width, bounded=is_window, upsampling=settings["upsampling"]
+            ),
             reads_z_scores=True,
         )
         segmenter = segmenter_from_plans(
@@ -175,7 +197,9 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         return SegmentationThroughSynthesis(translator.apply(initialize_normal), segmenter)
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """The translator back, the segmenter of images that were translated there and back, and three critics."""
+        """The translator back, the segmenter of images that were translated there and back, and
+        three critics.
+        """
         channels, width = self.num_input_channels, self.generator_width
         patch_size = self.configuration_manager.patch_size
         network: Any = self.module_of("network")
@@ -183,7 +207,9 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         back = Translator(
             TranslationEncoder(channels, width).apply(initialize_normal),
             network.translator.fusion if self.shared_fusion else fusion,
-            TranslationDecoder(channels, width, bounded=False, upsampling=self.upsampling).apply(initialize_normal),
+            TranslationDecoder(channels, width, bounded=False, upsampling=self.upsampling).apply(
+                initialize_normal
+            ),
         )
         segmenter = segmenter_from_plans(
             self.segmenter,
@@ -196,7 +222,9 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         if self.device.type == "cpu":
             cpu.activate_out_of_place(segmenter)
         fused_size = [-(-length // 4) for length in patch_size]
-        feature_critic = PatchCritic(self.convolution, WIDEST * width, fused_size, self.critic_width)
+        feature_critic = PatchCritic(
+            self.convolution, WIDEST * width, fused_size, self.critic_width
+        )
         return {
             "translators": back,  # the player owns the translator of the network, too
             "source_segmenter": segmenter,
@@ -228,18 +256,25 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             parameters = self._parameters_of_translators()
         rate, betas = self.translation_lr, (self.translation_beta1, self.translation_beta2)
         if player == "feature_critic":
-            rate, betas = self.feature_critic_lr, (self.feature_critic_beta1, self.feature_critic_beta2)
+            rate, betas = (
+                self.feature_critic_lr,
+                (self.feature_critic_beta1, self.feature_critic_beta2),
+            )
         schedule = linear_decay(self.total_iterations // 2, self.total_iterations)
         return torch.optim.Adam(parameters, rate, betas), schedule
 
-    def _segmenters_optimizer(self, segmenter: Any) -> tuple[torch.optim.Optimizer, Schedule | None]:
+    def _segmenters_optimizer(
+        self, segmenter: Any
+    ) -> tuple[torch.optim.Optimizer, Schedule | None]:
         weights = segmenter.parameters()
         if self.optimizer_kind == "sgd":
             return torch.optim.SGD(weights, self.initial_lr, momentum=0.7), None
         optimizer = torch.optim.SGD(
             weights, self.initial_lr, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
         )
-        return optimizer, per_epoch(polynomial(self.total_iterations), self.num_iterations_per_epoch)
+        return optimizer, per_epoch(
+            polynomial(self.total_iterations), self.num_iterations_per_epoch
+        )
 
     def _translators(self) -> tuple[Any, Any]:
         """From source to target, and back."""
@@ -252,21 +287,28 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         return list(nn.ModuleList([there, back]).parameters())
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """nnU-Net's limit for its optimizer; the translators' gradients are a hundred times as large."""
+        """nnU-Net's limit for its optimizer; the translators' gradients are a hundred times as
+        large.
+        """
         as_nnunet = player in SEGMENTERS and self.optimizer_kind == "nnunet"
         return super().max_gradient_norm(player) if as_nnunet else None
 
-    # --- data ---------------------------------------------------------------------------------------------------------
+    # --- data
+    # ----------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
         """As every trainer, and say what is missing for pseudo-CT in Hounsfield units."""
         super().configure()
         if TARGET not in self.plans_entry.normalizations:
             self.print_to_log_file(
-                "Warning: the target has no window, so what is synthesised cannot be exported in Hounsfield units; "
-                f'run nnUNetv2_ext_configure -d {self.plans_manager.dataset_name} --normalize "{TARGET}=window(0,80)"'
+                "Warning: the target has no window, so what is synthesised cannot be exported in "
+                "Hounsfield units; "
+                f"run nnUNetv2_ext_configure -d {self.plans_manager.dataset_name} --normalize "
+                f'"{TARGET}=window(0,80)"'
             )
-        self._pools = {name: ImagePool(self.image_pool) for name in ("source", "target") if self.image_pool}
+        self._pools = {
+            name: ImagePool(self.image_pool) for name in ("source", "target") if self.image_pool
+        }
 
     def matches(self, role: str) -> dict[str, list[str]]:
         """The similar target slices of each source slice, of which one is drawn for each sample.
@@ -279,14 +321,18 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         found = read_matches(Path(self.matches_file))
         labelled = self.plans_manager.dataset_name
         if found.source != labelled:
-            raise InputError(f"{self.matches_file}: matches of {found.source}, not of {labelled}; match again")
+            raise InputError(
+                f"{self.matches_file}: matches of {found.source}, not of {labelled}; match again"
+            )
         return similar_targets(found, self.stream_keys(role))
 
     def identity(self) -> dict[str, Any]:
         """As every trainer's, with the content of the matches."""
         identity = super().identity()
         if self.matches_file != NO_MATCHES:
-            content = Path(self.matches_file).read_bytes() if Path(self.matches_file).is_file() else b""
+            content = (
+                Path(self.matches_file).read_bytes() if Path(self.matches_file).is_file() else b""
+            )
             identity["matches"] = hashlib.sha256(content).hexdigest()
         return identity
 
@@ -296,16 +342,29 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             return super().get_training_transforms(*arguments, **named)
         parameters = inspect.signature(nnUNetTrainer.get_training_transforms)
         given = parameters.bind(*arguments, **named).arguments
-        kept = ("deep_supervision_scales", "is_cascaded", "foreground_labels", "regions", "ignore_label")
-        return self.get_validation_transforms(**{name: given[name] for name in kept if name in given})
+        kept = (
+            "deep_supervision_scales",
+            "is_cascaded",
+            "foreground_labels",
+            "regions",
+            "ignore_label",
+        )
+        return self.get_validation_transforms(
+            **{name: given[name] for name in kept if name in given}
+        )
 
-    # --- the step -----------------------------------------------------------------------------------------------------
+    # --- the step
+    # ----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Five updates on one graph, before anybody moves: translators, three critics, segmenters."""
+        """Five updates on one graph, before anybody moves: translators, three critics,
+        segmenters.
+        """
         images = self.translate(batch["data"], batch[TARGET]["data"])
         on_synthetic = self.loss(images.on_synthetic, batch["target"])
-        on_reconstructed = self.loss(self.auxiliary_networks["source_segmenter"](images.source_again), batch["target"])
+        on_reconstructed = self.loss(
+            self.auxiliary_networks["source_segmenter"](images.source_again), batch["target"]
+        )
         judged = {
             "target": self.auxiliary_networks["target_critic"](images.synthetic),
             "source": self.auxiliary_networks["source_critic"](images.synthetic_source),
@@ -314,13 +373,24 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
 
         translators = self.translation_losses(images, judged)
         translators["lesion"] = self.lesion_weight * lesion_loss(on_synthetic, on_reconstructed)
-        translators["feature_domain"] = self.feature_weight * real_fake(on_target_features, True, self.gan_loss)
+        translators["feature_domain"] = self.feature_weight * real_fake(
+            on_target_features, True, self.gan_loss
+        )
         with self.simultaneous():
             self.update("translators", **translators)
-            self.update("feature_critic", feature_discriminator=self.feature_critic_loss(images, on_target_features))
-            self.update("target_critic", target_discriminator=self.critic_loss("target", images, judged))
-            self.update("source_critic", source_discriminator=self.critic_loss("source", images, judged))
-            self.update(*SEGMENTERS, segmentation=on_synthetic, reconstructed_segmentation=on_reconstructed)
+            self.update(
+                "feature_critic",
+                feature_discriminator=self.feature_critic_loss(images, on_target_features),
+            )
+            self.update(
+                "target_critic", target_discriminator=self.critic_loss("target", images, judged)
+            )
+            self.update(
+                "source_critic", source_discriminator=self.critic_loss("source", images, judged)
+            )
+            self.update(
+                *SEGMENTERS, segmentation=on_synthetic, reconstructed_segmentation=on_reconstructed
+            )
         self.draw(
             source=(images.source, images.synthetic, images.source_again),
             target=(images.target, images.synthetic_source, images.target_again),
@@ -345,9 +415,12 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             on_synthetic=output.segmentation,
         )
 
-    # --- the losses ---------------------------------------------------------------------------------------------------
+    # --- the losses
+    # ----------------------------------------------------------------------------------------------
 
-    def translation_losses(self, images: Translations, judged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def translation_losses(
+        self, images: Translations, judged: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         """Return what the translators follow of the images: eq. 2, eq. 4, and the identity loss.
 
         Args:
@@ -359,12 +432,17 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         losses = {"adversarial": torch.stack(adversarial).sum(), "cycle": self.cycle_weight * cycle}
         if self.identity_weight:
             there, back = self._translators()
-            same = identity_loss(images.source, back(images.source), images.target, there(images.target))
+            same = identity_loss(
+                images.source, back(images.source), images.target, there(images.target)
+            )
             losses["identity"] = self.identity_weight * same
         return losses
 
     def critic_loss(
-        self, domain: Literal["source", "target"], images: Translations, judged: dict[str, torch.Tensor]
+        self,
+        domain: Literal["source", "target"],
+        images: Translations,
+        judged: dict[str, torch.Tensor],
     ) -> torch.Tensor:
         """Return half the distances of eq. 3: real images are real, translated ones are not."""
         critic = self.auxiliary_networks[f"{domain}_critic"]
@@ -376,16 +454,23 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
 
         if domain == "target":
             decision = 0.5 if self.gan_loss == "lsgan" else 0.0
-            self.note(discriminator_balance=discriminator_balance(on_real - decision, on_fake - decision))
-        return (real_fake(on_real, True, self.gan_loss) + real_fake(on_fake, False, self.gan_loss)) / 2
+            self.note(
+                discriminator_balance=discriminator_balance(on_real - decision, on_fake - decision)
+            )
+        return (
+            real_fake(on_real, True, self.gan_loss) + real_fake(on_fake, False, self.gan_loss)
+        ) / 2
 
     def feature_critic_loss(self, images: Translations, on_target: torch.Tensor) -> torch.Tensor:
-        """Eq. 7: the fused features of source images are "source", those of target images are not."""
+        """Eq. 7: the fused features of source images are "source", those of target images are
+        not.
+        """
         on_source = self.auxiliary_networks["feature_critic"](images.source_features)
         self.note(feature_discriminator_balance=discriminator_balance(on_source, on_target))
         return source_target(on_source, source=True) + source_target(on_target, source=False)
 
-    # --- the state ----------------------------------------------------------------------------------------------------
+    # --- the state
+    # ----------------------------------------------------------------------------------------------
 
     def auxiliary_state(self) -> dict[str, Any]:
         """The pools of translated images."""

@@ -23,13 +23,16 @@ from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_cont
 
 
 class RelationDrivenTrainer(MultiStreamTrainer):
-    """A general encoder learns lesions from other diseases, a target encoder what sets this disease apart.
+    """A general encoder learns lesions from other diseases, a target encoder what sets this disease
+    apart.
 
-    Algorithm 1: θ_G follows the general relation loss, θ_T segmentation and target relation loss, θ_D segmentation.
-    The detached general features (network) and the detached R_G(X^c) of eq. 5 make one backward of the sum do that.
+    Algorithm 1: θ_G follows the general relation loss, θ_T segmentation and target relation loss,
+    θ_D segmentation. The detached general features (network) and the detached R_G(X^c) of eq. 5
+    make one backward of the sum do that.
 
-    Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions for Annotation-Efficient COVID-19 CT
-    Lung Infection Segmentation", IEEE JBHI 25(11), 2021, eq. 1-5 and Algorithm 1. Readings: docs/relation_driven.md.
+    Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions for
+    Annotation-Efficient COVID-19 CT Lung Infection Segmentation", IEEE JBHI 25(11), 2021, eq. 1-5
+    and Algorithm 1. Readings: docs/relation_driven.md.
     """
 
     use_when: ClassVar[str] = "you have few labels, and labelled lesions of other diseases"
@@ -44,18 +47,27 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     )
     changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "general_checkpoint")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {"relation_reduction": "sum", "rampup_squared": False},  # eq. 4-5 and the ramp-up as printed
+        "paper": {
+            "relation_reduction": "sum",
+            "rampup_squared": False,
+        },  # eq. 4-5 and the ramp-up as printed
         "code": {},  # the authors published none; the closest (SRC-MT) has the defaults below
     }
 
-    file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"general_checkpoint": ("pretrained", "random")}
+    file_settings: ClassVar[dict[str, tuple[str, ...]]] = {
+        "general_checkpoint": ("pretrained", "random")
+    }
     miniature: ClassVar[Miniature] = Miniature(without_first_stage={"general_checkpoint": "random"})
 
-    general_relation_weight: Weight = 0.1  # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder
+    general_relation_weight: Weight = (
+        0.1  # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder
+    )
     target_relation_weight: Weight = 0.1  # lambda_T after the ramp-up, eq. 5
     relation_reduction: Reduction = "row_mean"
     rampup_squared: bool = True
-    general_checkpoint: str = "pretrained"  # of GeneralPretrainTrainer under these plans; or a path, or random
+    general_checkpoint: str = (
+        "pretrained"  # of GeneralPretrainTrainer under these plans; or a path, or random
+    )
 
     _continues_a_run = False
 
@@ -76,7 +88,9 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         """One pass of Algorithm 1."""
         unlabeled = batch.get("unlabeled")
         output = self.network(
-            batch["data"], general=batch["general"]["data"], unlabeled=None if unlabeled is None else unlabeled["data"]
+            batch["data"],
+            general=batch["general"]["data"],
+            unlabeled=None if unlabeled is None else unlabeled["data"],
         )
         lambda_g, lambda_t = (
             gaussian_rampup(self.iteration, self.total_iterations, weight, self.rampup_squared)
@@ -97,14 +111,18 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         )
 
     def relation_distances(self, features: RelationFeatures) -> tuple[torch.Tensor, torch.Tensor]:
-        """‖R_G(X^n) - R_G(X^c)‖² and ‖R_G(X^c) - R_T(X^c)‖², each the mean over labelled and unlabelled X^c."""
+        """‖R_G(X^n) - R_G(X^c)‖² and ‖R_G(X^c) - R_T(X^c)‖², each the mean over labelled and
+        unlabelled X^c.
+        """
         general_n = self.relation_matrix(features.general_on_general)
         streams = (
             (features.general_on_labelled, features.target_on_labelled),
             (features.general_on_unlabeled, features.target_on_unlabeled),
         )
         pairs = [
-            (self.relation_matrix(g), self.relation_matrix(t)) for g, t in streams if g is not None and t is not None
+            (self.relation_matrix(g), self.relation_matrix(t))
+            for g, t in streams
+            if g is not None and t is not None
         ]
         general_c, target_c = pairs[0]
         self._relations = {
@@ -112,8 +130,14 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             "general_on_labelled": general_c.detach(),
             "target_on_labelled": target_c.detach(),
         }
-        pulled = [relation_consistency(general_n, general, self.relation_reduction) for general, _ in pairs]
-        pushed = [relation_consistency(general.detach(), target, self.relation_reduction) for general, target in pairs]
+        pulled = [
+            relation_consistency(general_n, general, self.relation_reduction)
+            for general, _ in pairs
+        ]
+        pushed = [
+            relation_consistency(general.detach(), target, self.relation_reduction)
+            for general, target in pairs
+        ]
         return torch.stack(pulled).mean(), torch.stack(pushed).mean()
 
     def relation_matrix(self, features: torch.Tensor) -> torch.Tensor:
@@ -124,16 +148,20 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         """θ_G apart from the rest, so that neither gradient norm scales the other."""
         general = list(self.network.encoder_general.parameters())
         ours = {id(parameter) for parameter in general}
-        return [general, [parameter for parameter in self.network.parameters() if id(parameter) not in ours]]
+        return [
+            general,
+            [parameter for parameter in self.network.parameters() if id(parameter) not in ours],
+        ]
 
-    # --- the general encoder's start --------------------------------------------------------------------------------
+    # --- the general encoder's start
+    # --------------------------------------------------------------------------------
 
     def initialize(self) -> None:
         """Build the networks and give the general encoder its weights.
 
         Raises:
-            InputError: no pre-trained general encoder, one that does not fit, or one that was trained before the plans
-                were configured otherwise.
+            InputError: no pre-trained general encoder, one that does not fit, or one that was
+                trained before the plans were configured otherwise.
         """
         super().initialize()
         if self.general_relation_weight == 0:
@@ -141,7 +169,9 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         if self._continues_a_run:
             return  # the checkpoint holds the general encoder
         if self.general_checkpoint == "random":
-            self.print_to_log_file("The general encoder starts at random (general_checkpoint=random).")
+            self.print_to_log_file(
+                "The general encoder starts at random (general_checkpoint=random)."
+            )
             return
         path = self.general_checkpoint_path()
         if self.general_checkpoint == "pretrained":
@@ -150,31 +180,43 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         self.print_to_log_file(f"The general encoder starts from {path}")
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """Continue a run; its checkpoint holds both encoders, so no pre-trained one is looked for."""
+        """Continue a run; its checkpoint holds both encoders, so no pre-trained one is looked
+        for.
+        """
         self._continues_a_run = True
         super().load_checkpoint(filename_or_checkpoint)
 
     def general_checkpoint_path(self) -> Path:
-        """The given checkpoint, or the result of ``GeneralPretrainTrainer`` under the same plans and configuration."""
+        """The given checkpoint, or the result of ``GeneralPretrainTrainer`` under the same plans
+        and configuration.
+        """
         if self.general_checkpoint != "pretrained":
             return Path(self.general_checkpoint).expanduser()
-        sibling = f"{GeneralPretrainTrainer.__name__}__{self.plans_manager.plans_name}__{self.configuration_name}"
+        trainer, plans = GeneralPretrainTrainer.__name__, self.plans_manager.plans_name
+        sibling = f"{trainer}__{plans}__{self.configuration_name}"
         return Path(self.output_folder_base).parent / sibling / "fold_all" / "checkpoint_final.pth"
 
     def _require_pretraining_of_these_plans(self, checkpoint: Path) -> None:
-        """Compare the streams and the seed with those of the pre-training; a path given by name is not questioned."""
+        """Compare the streams and the seed with those of the pre-training; a path given by name is
+        not questioned.
+        """
         content = read_content(checkpoint, self.pretraining_advice())
         before = content.get(PLANS_KEY, {}).get("identity", {})
         if not before:
             return  # of stock nnU-Net or an older version
 
-        saved = {"general": before["streams"].get("general"), "seed": before["hyperparameters"].get("seed")}
+        saved = {
+            "general": before["streams"].get("general"),
+            "seed": before["hyperparameters"].get("seed"),
+        }
         now = {"general": self.plans_entry.streams["general"], "seed": self.hyperparameters["seed"]}
         found = differences(saved, now)
         if found:
             raise InputError(
-                f"{checkpoint}: the plans have changed since this pre-training: {'; '.join(found)}. Train "
-                f"{GeneralPretrainTrainer.__name__} again, or use it as it is: nnUNetv2_ext_configure "
+                f"{checkpoint}: the plans have changed since this pre-training: "
+                f"{'; '.join(found)}. Train "
+                f"{GeneralPretrainTrainer.__name__} again, or use it as it is: "
+                f"nnUNetv2_ext_configure "
                 f"-d {self.plans_manager.dataset_name} -p {self.plans_manager.plans_name} "
                 f"--set general_checkpoint={checkpoint}"
             )
@@ -184,14 +226,18 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         plans = self.plans_manager
         return (
             f"run nnUNetv2_train {plans.dataset_name} {self.configuration_name} all -tr "
-            f"{GeneralPretrainTrainer.__name__} -p {plans.plans_name} first, or nnUNetv2_ext_configure "
+            f"{GeneralPretrainTrainer.__name__} -p {plans.plans_name} first, or "
+            f"nnUNetv2_ext_configure "
             f"-d {plans.dataset_name} -p {plans.plans_name} --set general_checkpoint=PATH|random"
         )
 
-    # --- the relation matrices, for the figures ---------------------------------------------------------------------
+    # --- the relation matrices, for the figures
+    # ---------------------------------------------------------------------
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Log the terms and keep the relation matrices of the first and the latest epoch's last batch."""
+        """Log the terms and keep the relation matrices of the first and the latest epoch's last
+        batch.
+        """
         super().on_train_epoch_end(train_outputs)
         if self.local_rank != 0:
             return
@@ -216,7 +262,9 @@ class RelationDrivenTrainer(MultiStreamTrainer):
 
 
 def draw_relation_matrices(stored: Path) -> Path:
-    """Draw what a training kept in ``relation_matrices.npz`` beside it, first epoch above last; returns the figure."""
+    """Draw what a training kept in ``relation_matrices.npz`` beside it, first epoch above last;
+    returns the figure.
+    """
     from nnunet_ext.training.figures import relation_matrices_figure
 
     titles = {
@@ -226,9 +274,13 @@ def draw_relation_matrices(stored: Path) -> Path:
     }
     with np.load(stored) as kept:
         rows = {
-            f"epoch {kept[f'{when}_epoch']}": {title: kept[f"{when}_{name}"] for name, title in titles.items()}
+            f"epoch {kept[f'{when}_epoch']}": {
+                title: kept[f"{when}_{name}"] for name, title in titles.items()
+            }
             for when in ("first", "last")
         }
     figure = stored.with_suffix(".png")
-    relation_matrices_figure(rows, figure, "feature relations of general (G) and target (T) encoder")
+    relation_matrices_figure(
+        rows, figure, "feature relations of general (G) and target (T) encoder"
+    )
     return figure

@@ -21,7 +21,10 @@ from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, 
 from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.vector_quantized import VectorQuantizedTrainer
 
-STUCK_EPOCHS, STUCK_MARGIN = 2, 0.01  # a retained fraction so close to 0 or 1, for so long, is warned about
+STUCK_EPOCHS, STUCK_MARGIN = (
+    2,
+    0.01,
+)  # a retained fraction so close to 0 or 1, for so long, is warned about
 
 
 class PseudoLabels(NamedTuple):
@@ -34,13 +37,15 @@ class PseudoLabels(NamedTuple):
 
 
 class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
-    """Codes regularise and join the segmentation; from ``semi_start`` on, a critic picks pseudo-labels to learn from.
+    """Codes regularise and join the segmentation; from ``semi_start`` on, a critic picks
+    pseudo-labels to learn from.
 
-    Phase 1 learns L_comp and L_vq from labelled images. Phase 2 adds unlabelled ones: L_adv on both, L_semi on the
-    pixels of a pseudo-label that the discriminator takes for a true label.
+    Phase 1 learns L_comp and L_vq from labelled images. Phase 2 adds unlabelled ones: L_adv on
+    both, L_semi on the pixels of a pseudo-label that the discriminator takes for a true label.
 
-    Reference: Jin, Liu, Chen: "An efficient deep neural network framework for COVID-19 lung infection segmentation",
-    Information Sciences 612, 2022, eq. 1-14. Readings: docs/vq_semi_supervised.md.
+    Reference: Jin, Liu, Chen: "An efficient deep neural network framework for COVID-19 lung
+    infection segmentation", Information Sciences 612, 2022, eq. 1-14. Readings:
+    docs/vq_semi_supervised.md.
     """
 
     use_when: ClassVar[str] = "you have few labels, and many images without labels"
@@ -129,9 +134,14 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             InputError: pseudo-labels from an averaged network that does not exist, or see the base.
         """
         super().configure()
-        if self.semi_supervised and self.pseudo_labels_from == "average" and not self.average_weights:
+        if (
+            self.semi_supervised
+            and self.pseudo_labels_from == "average"
+            and not self.average_weights
+        ):
             raise InputError(
-                "pseudo_labels_from=average needs an averaged network: set average_weights, such as 0.999, or "
+                "pseudo_labels_from=average needs an averaged network: set average_weights, such "
+                "as 0.999, or "
                 "pseudo_labels_from=network"
             )
 
@@ -140,7 +150,9 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         networks = super().build_auxiliary_networks()
         if self.semi_supervised:
             patch_size = self.configuration_manager.patch_size
-            critic = PatchCritic(self.convolution, self.class_count, patch_size, self.discriminator_width)
+            critic = PatchCritic(
+                self.convolution, self.class_count, patch_size, self.discriminator_width
+            )
             networks["discriminator"] = critic.apply(initialize_normal)
         return networks
 
@@ -157,7 +169,8 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         """No unlabelled images where nothing is learnt from them."""
         return super().roles_in_use() if self.semi_supervised else []
 
-    # --- the step -----------------------------------------------------------------------------------------------------
+    # --- the step
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def in_second_phase(self) -> bool:
@@ -179,7 +192,9 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             images = batch["unlabeled"]["data"]
             unlabelled = self.run_network(images)
             outputs += [(images, unlabelled)] if self.vq_on_unlabeled else []
-            semi_supervised, against = self.semi_supervised_losses(labelled, batch["target"], unlabelled, images)
+            semi_supervised, against = self.semi_supervised_losses(
+                labelled, batch["target"], unlabelled, images
+            )
             losses |= semi_supervised
 
         losses |= self.vq_losses(outputs)
@@ -189,12 +204,15 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
                 self.update("discriminator", **against)
         self.maintain_codebooks([output for _, output in outputs])
 
-    # --- the losses ---------------------------------------------------------------------------------------------------
+    # --- the losses
+    # ----------------------------------------------------------------------------------------------
 
     def semi_supervised_losses(
         self, labelled: VQOutput, target: Segmentation, unlabelled: VQOutput, images: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the terms of phase 2: the network's (eq. 12, 13) and the discriminator's (eq. 14)."""
+        """Return the terms of phase 2: the network's (eq. 12, 13) and the discriminator's (eq.
+        14).
+        """
         logits = self.class_logits(finest(unlabelled.segmentation)).float()
         of_labelled, of_unlabelled = self.probabilities(labelled.segmentation), logits.softmax(1)
         on_labelled, on_unlabelled = self.judge(of_labelled), self.judge(of_unlabelled)
@@ -212,7 +230,11 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             proportion = proportion_loss(logits, pseudo.labels, self.proportion_norm, pseudo.kept)
             losses["pseudo_proportion"] = self.proportion_weight * proportion
 
-        fakes = torch.cat((on_labelled, on_unlabelled)) if self.discriminator_sees_unlabeled else on_labelled
+        fakes = (
+            torch.cat((on_labelled, on_unlabelled))
+            if self.discriminator_sees_unlabeled
+            else on_labelled
+        )
         discriminator = real_fake(on_truth, real=True) + real_fake(fakes, real=False)
         self.note(discriminator_balance=discriminator_balance(on_truth, fakes))
         self.note(retained_fraction=pseudo.kept.float().mean())
@@ -221,7 +243,9 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         return losses, {"discriminator": self.discriminator_weight * discriminator}
 
     @torch.no_grad()
-    def pseudo_labels(self, images: torch.Tensor, own: torch.Tensor, on_own: torch.Tensor) -> PseudoLabels:
+    def pseudo_labels(
+        self, images: torch.Tensor, own: torch.Tensor, on_own: torch.Tensor
+    ) -> PseudoLabels:
         """Eq. 13: the likeliest class where the discriminator's confidence exceeds T.
 
         Args:
@@ -243,17 +267,20 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         return self.class_logits(finest(segmentation)).float().softmax(1)
 
     def judge(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the discriminator's logits ``[B, 1, *spatial]``, resampled to the size of what it judges."""
+        """Return the discriminator's logits ``[B, 1, *spatial]``, resampled to the size of what it
+        judges.
+        """
         logits = self.auxiliary_networks["discriminator"](maps).float()
         mode = "bilinear" if maps.ndim == 4 else "trilinear"
         return functional.interpolate(logits, size=maps.shape[2:], mode=mode, align_corners=False)
 
     def true_maps(self, target: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
-        """Return the labels one-hot, like a prediction; where they say ignore, the prediction itself.
+        """Return the labels one-hot, like a prediction; where they say ignore, the prediction
+        itself.
 
         Args:
-            target: ``[B, 1, *spatial]`` integers, or ``[B, R, *spatial]`` regions, then one more channel for ignored
-                pixels where there are any.
+            target: ``[B, 1, *spatial]`` integers, or ``[B, R, *spatial]`` regions, then one more
+                channel for ignored pixels where there are any.
             predicted: ``[B, classes, *spatial]``.
         """
         manager = self.label_manager
@@ -270,7 +297,8 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         one_hot = functional.one_hot(known, predicted.shape[1]).movedim(-1, 1).to(predicted.dtype)
         return torch.where(ignored[:, None], predicted, one_hot)
 
-    # --- the log ------------------------------------------------------------------------------------------------------
+    # --- the log
+    # ----------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log the terms; warn where the discriminator keeps all pseudo-labels, or none."""
@@ -280,11 +308,13 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             return
         if max(latest) < STUCK_MARGIN:
             self.print_to_log_file(
-                "Warning: the discriminator rejects all pseudo-labels; unlabelled images teach nothing. Lower "
+                "Warning: the discriminator rejects all pseudo-labels; unlabelled images teach "
+                "nothing. Lower "
                 "confidence_threshold or discriminator_lr"
             )
         if min(latest) > 1 - STUCK_MARGIN:
             self.print_to_log_file(
-                "Warning: the discriminator rejects no pseudo-label; it does not filter. Raise confidence_threshold or "
+                "Warning: the discriminator rejects no pseudo-label; it does not filter. Raise "
+                "confidence_threshold or "
                 "discriminator_lr"
             )

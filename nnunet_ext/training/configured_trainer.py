@@ -11,7 +11,14 @@ from torch import nn
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.proportion import Norm
 from nnunet_ext.training.segmentation_loss import LossWithProportions
-from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight, declared, resolve
+from nnunet_ext.training.settings.hyperparameters import (
+    Count,
+    Fraction,
+    Seed,
+    Weight,
+    declared,
+    resolve,
+)
 from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.settings.plans_entry import PlansEntry, record_package, record_regions
 from nnunet_ext.training.streams.location import role_root, stream_keys
@@ -31,11 +38,12 @@ def plans_identity(plans: PlansManager, configuration: ConfigurationManager) -> 
 class ConfiguredTrainer(nnUNetTrainer):
     """nnU-Net's trainer with hyperparameters from ``nnUNetv2_ext_configure``.
 
-    Annotated class attributes are hyperparameters (see ``hyperparameters.py``); ``presets`` maps a preset's name to
-    the values in which it differs. ``required_streams`` must be configured. ``loss_terms`` and ``diagnostics`` name
-    what is logged besides nnU-Net's own: one value per epoch each, in ``training_terms.csv`` and ``.png`` of the
-    fold's folder. ``configurations`` are those that the method is made for; ``miniature`` is its smallest training.
-    ``file_settings`` are hyperparameters that name a file, with the words that they admit instead. ``use_when`` is one
+    Annotated class attributes are hyperparameters (see ``hyperparameters.py``); ``presets`` maps a
+    preset's name to the values in which it differs. ``required_streams`` must be configured.
+    ``loss_terms`` and ``diagnostics`` name what is logged besides nnU-Net's own: one value per
+    epoch each, in ``training_terms.csv`` and ``.png`` of the fold's folder. ``configurations`` are
+    those that the method is made for; ``miniature`` is its smallest training. ``file_settings`` are
+    hyperparameters that name a file, with the words that they admit instead. ``use_when`` is one
     line of advice for ``nnUNetv2_ext_list``.
     """
 
@@ -62,10 +70,14 @@ class ConfiguredTrainer(nnUNetTrainer):
     oversample_foreground_percent: Fraction = 0.33
     enable_deep_supervision: bool = True
     segmentation_loss: Literal["ce_dice", "ce"] = "ce_dice"  # nnU-Net's, or cross entropy alone
-    proportion_weight: Weight = 0.0  # of the loss of class shares (losses/proportion.py) that is added to it; 0: none
+    proportion_weight: Weight = (
+        0.0  # of the loss of class shares (losses/proportion.py) that is added to it; 0: none
+    )
     proportion_norm: Norm = "l2"
     save_every: Count = 50
-    keep_checkpoints: bool = False  # every save_every epochs another file, checkpoint_epoch_0050.pth
+    keep_checkpoints: bool = (
+        False  # every save_every epochs another file, checkpoint_epoch_0050.pth
+    )
     seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
     @property
@@ -96,12 +108,15 @@ class ConfiguredTrainer(nnUNetTrainer):
             if stage.previous_stage_name is None and dimensions[name] in cls.configurations
         ]
         raise InputError(
-            f"{cls.__name__} does not train {configuration}, a cascade's second stage; use {' or '.join(usable)}"
+            f"{cls.__name__} does not train {configuration}, a cascade's second stage; use "
+            f"{' or '.join(usable)}"
         )
 
     @classmethod
     def unchangeable(cls, hyperparameters: dict[str, Any]) -> dict[str, Any]:
-        """Return those of a training that its continuation must share; a setting may be newer than the training."""
+        """Return those of a training that its continuation must share; a setting may be newer than
+        the training.
+        """
         defaults = {name: getattr(cls, name) for name in declared(cls)}
         known = {**defaults, **hyperparameters}
         return {name: value for name, value in known.items() if name not in cls.changeable}
@@ -117,7 +132,11 @@ class ConfiguredTrainer(nnUNetTrainer):
             return loss
         labels = self.label_manager
         return LossWithProportions(
-            loss, self.proportion_weight, self.proportion_norm, labels.has_regions, labels.ignore_label
+            loss,
+            self.proportion_weight,
+            self.proportion_norm,
+            labels.has_regions,
+            labels.ignore_label,
         )
 
     def _build_loss_without_proportions(self) -> nn.Module:
@@ -125,9 +144,12 @@ class ConfiguredTrainer(nnUNetTrainer):
             return super()._build_loss()
         if self.label_manager.has_regions:
             raise InputError(
-                f"{type(self).__name__}: segmentation_loss=ce needs plain labels, this data set has regions"
+                f"{type(self).__name__}: segmentation_loss=ce needs plain labels, this data set "
+                f"has regions"
             )
-        from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerCELoss import nnUNetTrainerCELoss
+        from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerCELoss import (
+            nnUNetTrainerCELoss,
+        )
 
         return nnUNetTrainerCELoss._build_loss(self)
 
@@ -135,13 +157,14 @@ class ConfiguredTrainer(nnUNetTrainer):
         """Apply the plans' hyperparameters and open a log for every term.
 
         Raises:
-            InputError: an impossible hyperparameter in the plans, a stream that is not configured, a configuration
-                that the method is not made for.
+            InputError: an impossible hyperparameter in the plans, a stream that is not configured,
+                a configuration that the method is not made for.
         """
         dimensions = f"{len(self.configuration_manager.patch_size)}d"
         if dimensions not in self.configurations:
             raise InputError(
-                f"{type(self).__name__} trains {' and '.join(self.configurations)}, not {self.configuration_name}"
+                f"{type(self).__name__} trains {' and '.join(self.configurations)}, not "
+                f"{self.configuration_name}"
             )
         configuration = self.plans_entry
         missing = [role for role in self.required_streams if role not in configuration.streams]
@@ -149,15 +172,19 @@ class ConfiguredTrainer(nnUNetTrainer):
             plans = self.plans_manager
             options = " ".join(f"--{role} DATASET_ID" for role in missing)
             raise InputError(
-                f"{type(self).__name__} needs a {' and a '.join(missing)} stream, plans {plans.plans_name} have none; "
-                f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} {options}"
+                f"{type(self).__name__} needs a {' and a '.join(missing)} stream, plans "
+                f"{plans.plans_name} have none; "
+                f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} "
+                f"{options}"
             )
         self.hyperparameters = resolve(type(self), configuration.preset, configuration.settings)
         for name, value in self.hyperparameters.items():
             setattr(self, name, value)
         record_regions(self.plans_manager.plans, self.label_manager.has_regions)
         record_package(self.plans_manager.plans)
-        self.print_to_log_file(f"{type(self).__name__} ({configuration.preset}): {self.hyperparameters}")
+        self.print_to_log_file(
+            f"{type(self).__name__} ({configuration.preset}): {self.hyperparameters}"
+        )
         for term in self.logged_terms:
             self.logger.local_logger.my_fantastic_logging.setdefault(term, [])
 
@@ -168,7 +195,9 @@ class ConfiguredTrainer(nnUNetTrainer):
 
     @property
     def step_terms(self) -> tuple[str, ...]:
-        """What a step may note; the proportion loss is part of ``segmentation`` and has its own curve."""
+        """What a step may note; the proportion loss is part of ``segmentation`` and has its own
+        curve.
+        """
         proportion = (PROPORTION,) if self.proportion_weight else ()
         return self.loss_terms + self.diagnostics + proportion
 
@@ -194,7 +223,9 @@ class ConfiguredTrainer(nnUNetTrainer):
         table = pd.DataFrame({term: log[term] for term in self.logged_terms})
         table.index.name = "epoch"
         table.to_csv(Path(self.output_folder, "training_terms.csv"))
-        loss_curves_figure(table, Path(self.output_folder, "training_terms.png"), type(self).__name__)
+        loss_curves_figure(
+            table, Path(self.output_folder, "training_terms.png"), type(self).__name__
+        )
 
     def stream_dataset(self, role: str, keys: list[str] | None = None) -> nnUNetDatasetBlosc2:
         """The cases of a stream (all of them, or ``keys``), read by the class that wrote them.

@@ -16,14 +16,15 @@ from nnunet_ext.training.settings.hyperparameters import Count, Weight
 
 
 class DomainCriticTrainer(MultiStreamTrainer):
-    """Abstract: a critic tells the domains by some map; the network makes the target's map look like the source's.
+    """Abstract: a critic tells the domains by some map; the network makes the target's map look
+    like the source's.
 
-    A method states which map it is: :meth:`judged_map`, :meth:`judged_channels` and, if it is smaller than the patch,
-    :meth:`judged_size`. The critic does not judge patches that nnU-Net placed on a lesion: the target has none, and the
-    share of lesion would tell the domains apart.
+    A method states which map it is: :meth:`judged_map`, :meth:`judged_channels` and, if it is
+    smaller than the patch, :meth:`judged_size`. The critic does not judge patches that nnU-Net
+    placed on a lesion: the target has none, and the share of lesion would tell the domains apart.
 
-    Reference: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", as the game of two players of Vu et
-    al. 2019, "ADVENT", eq. 8-9.
+    Reference: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", as the game of
+    two players of Vu et al. 2019, "ADVENT", eq. 8-9.
     """
 
     required_streams: ClassVar[tuple[str, ...]] = ("target_domain",)
@@ -36,7 +37,9 @@ class DomainCriticTrainer(MultiStreamTrainer):
     critic_width: Count = 64  # channels of the critic's first layer
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
-        """Return the segmentation of ``[B, channels, *spatial]`` images and the map ``[B, C, *spatial]`` to judge."""
+        """Return the segmentation of ``[B, channels, *spatial]`` images and the map ``[B, C,
+        *spatial]`` to judge.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say which map its critic judges")
 
     def judged_map_of_target(self, images: torch.Tensor) -> torch.Tensor:
@@ -63,10 +66,14 @@ class DomainCriticTrainer(MultiStreamTrainer):
         """nnU-Net's optimizer; Adam for the critic, as ADVENT."""
         if player == "network":
             return super().configure_optimizer(player, module)
-        return torch.optim.Adam(module.parameters(), self.critic_lr, (0.9, 0.99)), polynomial(self.total_iterations)
+        return torch.optim.Adam(module.parameters(), self.critic_lr, (0.9, 0.99)), polynomial(
+            self.total_iterations
+        )
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Both players on one graph: the critic learns the domains, the network hides the target's."""
+        """Both players on one graph: the critic learns the domains, the network hides the
+        target's.
+        """
         source, source_map = self.judged_map(batch["data"])
         target_map = self.judged_map_of_target(batch["target_domain"]["data"])
         critic = self.auxiliary_networks["critic"]

@@ -19,7 +19,8 @@ _PANEL_INCHES = 2.5
 
 @in_default_style
 def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "Figure":
-    """One small panel per numeric column (loss terms, weights, relation distances) over the epochs in the index.
+    """One small panel per numeric column (loss terms, weights, relation distances) over the epochs
+    in the index.
 
     Raises:
         ValueError: the table has no rows or no columns.
@@ -58,33 +59,42 @@ def relation_matrices_figure(
     """Grid of C x C relation matrices on one colour scale.
 
     Args:
-        matrices: by row title (such as an epoch), then by column title (encoder and its data, such as ``$R_G(X^n)$``);
-            every row has the same columns.
+        matrices: by row title (such as an epoch), then by column title (encoder and its data, such
+            as ``$R_G(X^n)$``); every row has the same columns.
         path: file to write.
         title: above the grid.
 
-    The scale ends at the 99.5th percentile of the absolute values off the diagonal, since the diagonal of such a
-    matrix is far above the relations between channels; it is symmetric about 0 only where there are more than a few
-    small negative values.
+    The scale ends at the 99.5th percentile of the absolute values off the diagonal, since the
+    diagonal of such a matrix is far above the relations between channels; it is symmetric about 0
+    only where there are more than a few small negative values.
 
     Raises:
-        ValueError: no matrices, rows with different columns, or a matrix that is not square and finite.
+        ValueError: no matrices, rows with different columns, or a matrix that is not square and
+            finite.
     """
     from matplotlib.colors import Normalize
 
     _require_matrices(matrices)
     columns = list(next(iter(matrices.values())))
-    everything = [np.asarray(matrix, dtype=float) for row in matrices.values() for matrix in row.values()]
-    off_diagonal = np.concatenate([m[~np.eye(len(m), dtype=bool)] if len(m) > 1 else m.ravel() for m in everything])
+    everything = [
+        np.asarray(matrix, dtype=float) for row in matrices.values() for matrix in row.values()
+    ]
+    off_diagonal = np.concatenate(
+        [m[~np.eye(len(m), dtype=bool)] if len(m) > 1 else m.ravel() for m in everything]
+    )
     high = float(np.percentile(np.abs(off_diagonal), 99.5)) or 1.0
-    signed = bool(np.percentile(off_diagonal, 0.5) < -0.1 * high)  # a few small negative values need no second colour
+    signed = bool(
+        np.percentile(off_diagonal, 0.5) < -0.1 * high
+    )  # a few small negative values need no second colour
     norm, cmap = Normalize(-high if signed else 0.0, high), "RdBu_r" if signed else "cividis"
     figure = new_figure(2.9 * len(columns) + 0.9, 2.9 * len(matrices) + (0.5 if title else 0.1))
     axes = figure.subplots(len(matrices), len(columns), squeeze=False)
     for i, (row_title, row) in enumerate(matrices.items()):
         for ax, column in zip(axes[i], columns, strict=True):
             channels = len(row[column])
-            image = ax.imshow(row[column], norm=norm, cmap=cmap)  # default interpolation averages when it shrinks
+            image = ax.imshow(
+                row[column], norm=norm, cmap=cmap
+            )  # default interpolation averages when it shrinks
             ticks = sorted({0, max(0, channels // 2 - 1), channels - 1})
             ax.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=9)  # counted from 1
             ax.set_yticks(ticks, [str(t + 1) for t in ticks], fontsize=9)
@@ -93,18 +103,24 @@ def relation_matrices_figure(
         axes[i][0].set_ylabel(f"{row_title}\nchannel", fontsize=11)
     for ax in axes[-1]:
         ax.set_xlabel("channel", fontsize=11)
-    bar = figure.colorbar(image, ax=axes, extend="both" if signed else "max", shrink=0.9, aspect=30, pad=0.02)
+    bar = figure.colorbar(
+        image, ax=axes, extend="both" if signed else "max", shrink=0.9, aspect=30, pad=0.02
+    )
     bar.set_label("relation", fontsize=11)
     figure.suptitle(title, fontsize=13)
     return saved(figure, path)
 
 
 @in_default_style
-def picture_rows_figure(rows: Mapping[str, Sequence[npt.NDArray[Any]]], path: Path, title: str = "") -> "Figure":
-    """Rows of pictures: inputs beside reconstructions, confidence maps, pseudo-CTs or label maps of an epoch.
+def picture_rows_figure(
+    rows: Mapping[str, Sequence[npt.NDArray[Any]]], path: Path, title: str = ""
+) -> "Figure":
+    """Rows of pictures: inputs beside reconstructions, confidence maps, pseudo-CTs or label maps of
+    an epoch.
 
-    Pictures whose values lie within [0, 1] are drawn in colour with a common bar, such as confidence maps. The others
-    of a row share one grey scale, from the 1st to the 99th percentile, such as an input and its reconstruction.
+    Pictures whose values lie within [0, 1] are drawn in colour with a common bar, such as
+    confidence maps. The others of a row share one grey scale, from the 1st to the 99th percentile,
+    such as an input and its reconstruction.
 
     Args:
         rows: 2D arrays by row title.
@@ -116,7 +132,9 @@ def picture_rows_figure(rows: Mapping[str, Sequence[npt.NDArray[Any]]], path: Pa
     """
     _require_pictures(rows)
     columns = max(len(row) for row in rows.values())
-    ratio = max(np.shape(picture)[0] / np.shape(picture)[1] for row in rows.values() for picture in row)
+    ratio = max(
+        np.shape(picture)[0] / np.shape(picture)[1] for row in rows.values() for picture in row
+    )
     figure = new_figure(_PANEL_INCHES * columns + 0.8, _PANEL_INCHES * ratio * len(rows) + 0.6)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     in_color = None
@@ -159,7 +177,9 @@ def _require_pictures(rows: Mapping[str, Sequence[npt.NDArray[Any]]]) -> None:
             raise ValueError(f"{title}: no pictures to draw")
         for picture in row:
             if np.ndim(picture) != 2 or not np.isfinite(picture).all():
-                raise ValueError(f"{title}: expected finite 2D arrays, got shape {np.shape(picture)}")
+                raise ValueError(
+                    f"{title}: expected finite 2D arrays, got shape {np.shape(picture)}"
+                )
 
 
 def _require_matrices(matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]]) -> None:
@@ -171,6 +191,8 @@ def _require_matrices(matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]]) ->
             raise ValueError(f"{title}: columns {list(row)}, expected {list(rows[0])}")
         for column, matrix in row.items():
             if np.ndim(matrix) != 2 or np.shape(matrix)[0] != np.shape(matrix)[1]:
-                raise ValueError(f"{title}, {column}: expected a square matrix, got shape {np.shape(matrix)}")
+                raise ValueError(
+                    f"{title}, {column}: expected a square matrix, got shape {np.shape(matrix)}"
+                )
             if not np.isfinite(matrix).all():
                 raise ValueError(f"{title}, {column}: the matrix holds NaN or infinity")

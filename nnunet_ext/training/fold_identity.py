@@ -1,4 +1,6 @@
-"""With which settings a fold was trained, as its checkpoint says, and whether these are those of the plans."""
+"""With which settings a fold was trained, as its checkpoint says, and whether these are those of
+the plans.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,20 @@ def saved_identity(checkpoint: Path) -> dict[str, Any]:
             "plans": plans_identity(plans, plans.get_configuration(started["configuration"])),
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{checkpoint}: does not say with which settings it was trained; {TRAIN_AGAIN}") from error
+        raise InputError(
+            f"{checkpoint}: does not say with which settings it was trained; {TRAIN_AGAIN}"
+        ) from error
 
 
 def identity_now(
-    trainer: type, saved: dict[str, Any], plans: dict[str, Any], configuration: str, labels: dict[str, Any]
+    trainer: type,
+    saved: dict[str, Any],
+    plans: dict[str, Any],
+    configuration: str,
+    labels: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the settings that a training of ``trainer`` would have now, as far as plans and data set tell them.
+    """Return the settings that a training of ``trainer`` would have now, as far as plans and data
+    set tell them.
 
     Args:
         trainer: as nnU-Net finds it.
@@ -59,17 +68,24 @@ def identity_now(
         "plans": plans_identity(manager, manager.get_configuration(configuration)),
     }
     if "streams" in saved:
-        could_use = [*getattr(trainer, "required_streams", ()), *getattr(trainer, "optional_streams", ())]
+        could_use = [
+            *getattr(trainer, "required_streams", ()),
+            *getattr(trainer, "optional_streams", ()),
+        ]
         roles = {*saved["streams"], *could_use} & {*entry.streams}
         now["streams"] = {role: entry.streams[role] for role in roles}
-        now["normalizations"] = {role: kind for role, kind in entry.normalizations.items() if role in roles}
+        now["normalizations"] = {
+            role: kind for role, kind in entry.normalizations.items() if role in roles
+        }
     if "hyperparameters" in saved and issubclass(trainer, ConfiguredTrainer):
         now["hyperparameters"] = trainer.hyperparameters_in(manager)
     return now
 
 
 def compared(identity: dict[str, Any], trainer: type) -> dict[str, Any]:
-    """Return the part of an identity in which folds of one comparison may not differ; newer settings have defaults."""
+    """Return the part of an identity in which folds of one comparison may not differ; newer
+    settings have defaults.
+    """
     identity = {"normalizations": {}, **identity}
     if "hyperparameters" not in identity or not issubclass(trainer, ConfiguredTrainer):
         return identity

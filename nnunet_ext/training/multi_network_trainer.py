@@ -16,7 +16,12 @@ from nnunet_ext.training.configured_trainer import PROPORTION
 from nnunet_ext.training.engine import processes
 from nnunet_ext.training.engine.averaging import decay_at, update_average
 from nnunet_ext.training.engine.batches import to_device
-from nnunet_ext.training.engine.diagnostics import NonFiniteLoss, case_names, gradient_ratio, not_finite
+from nnunet_ext.training.engine.diagnostics import (
+    NonFiniteLoss,
+    case_names,
+    gradient_ratio,
+    not_finite,
+)
 from nnunet_ext.training.engine.random_numbers import shared_generator
 from nnunet_ext.training.engine.updates import Update, apply_updates
 from nnunet_ext.training.resumable_trainer import ResumableTrainer
@@ -37,7 +42,8 @@ class MultiNetworkTrainer(ResumableTrainer):
     _simultaneous: list[Update] | None = None  # updates that wait for the end of their block
     _pictures: Mapping[str, list[np.ndarray]] = MappingProxyType({})  # of this epoch, by row
 
-    # --- what a method states ---------------------------------------------------------------------------------------
+    # --- what a method states
+    # ---------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any]) -> None:
         """Run the method's forward passes, :meth:`update` and :meth:`note`. Under autocast on CUDA.
@@ -46,21 +52,27 @@ class MultiNetworkTrainer(ResumableTrainer):
         """
         self.update("network", segmentation=self.loss(self.network(batch["data"]), batch["target"]))
 
-    # --- what a step may call ---------------------------------------------------------------------------------------
+    # --- what a step may call
+    # ---------------------------------------------------------------------------------------
 
     def update(self, *players: str, **losses: torch.Tensor) -> None:
         """Sum the named losses, step the players' optimizers along its gradient and log each loss.
 
         No other weights move or get a gradient. The graph of the losses is used up, except in a
-        :meth:`simultaneous` block; a further update needs a forward pass after this one, or detached tensors.
+        :meth:`simultaneous` block; a further update needs a forward pass after this one, or
+        detached tensors.
 
         Raises:
-            NonFiniteLoss: a loss or gradient is NaN or infinite. The players of this update have not moved.
+            NonFiniteLoss: a loss or gradient is NaN or infinite. The players of this update have
+                not moved.
             ValueError: a player without optimizer, or a loss that is not declared.
         """
         unknown = set(players) - set(self.updaters)
         if unknown:
-            raise ValueError(f"no optimizer belongs to {', '.join(unknown)}; there are {', '.join(self.updaters)}")
+            raise ValueError(
+                f"no optimizer belongs to {', '.join(unknown)}; there are "
+                f"{', '.join(self.updaters)}"
+            )
         self.note(**losses)
         self._losses |= set(losses)
         update = Update([self.updaters[player] for player in players], losses)
@@ -74,7 +86,8 @@ class MultiNetworkTrainer(ResumableTrainer):
 
     @contextmanager
     def simultaneous(self) -> Iterator[None]:
-        """Let every :meth:`update` of the block see the same weights: nobody moves before the block ends.
+        """Let every :meth:`update` of the block see the same weights: nobody moves before the block
+        ends.
 
         All losses may share one graph. A player takes part in one update of the block.
 
@@ -89,7 +102,9 @@ class MultiNetworkTrainer(ResumableTrainer):
             yield
             updaters = [id(updater) for update in self._simultaneous for updater in update.updaters]
             if len(updaters) > len(set(updaters)):
-                raise ValueError("a player takes part in one update of a simultaneous block, not in several")
+                raise ValueError(
+                    "a player takes part in one update of a simultaneous block, not in several"
+                )
             self._apply(self._simultaneous)
         finally:
             self._simultaneous = None
@@ -106,38 +121,46 @@ class MultiNetworkTrainer(ResumableTrainer):
         torch.clear_autocast_cache()  # it holds the weights from before the step, in half precision
 
     def follow(self, follower: str, leader: str, decay: float, since: int = 0) -> None:
-        """Move an auxiliary network without optimizer towards another network of its kind, by a moving average.
+        """Move an auxiliary network without optimizer towards another network of its kind, by a
+        moving average.
 
         Args:
             follower: name of the network that moves, such as ``teacher``.
             leader: ``network``, or the name of an auxiliary network.
-            decay: share of the follower's own weights that stays; smaller in the first iterations (``averaging.py``).
+            decay: share of the follower's own weights that stays; smaller in the first iterations
+                (``averaging.py``).
             since: iteration of the first call, at which the follower becomes equal to the leader.
 
         Raises:
             ValueError: the follower is not frozen.
         """
         if follower not in self.frozen_networks:
-            raise ValueError(f"{follower} has an optimizer or no parameters, so it cannot follow {leader}")
+            raise ValueError(
+                f"{follower} has an optimizer or no parameters, so it cannot follow {leader}"
+            )
         decay_now = decay_at(decay, self.iteration - since)
         update_average(self.module_of(follower), self.module_of(leader), decay_now)
 
     def note(self, **values: torch.Tensor | float) -> None:
         """Log scalars under their names (``loss_terms`` or ``diagnostics``).
 
-        A step's value is the mean of what it noted, an epoch's the mean of the steps that noted any.
+        A step's value is the mean of what it noted, an epoch's the mean of the steps that noted
+        any.
 
         Raises:
             ValueError: a name that is not declared.
         """
         undeclared = set(values) - set(self.step_terms)
         if undeclared:
-            raise ValueError(f"{type(self).__name__} declares no loss term or diagnostic {', '.join(undeclared)}")
+            raise ValueError(
+                f"{type(self).__name__} declares no loss term or diagnostic {', '.join(undeclared)}"
+            )
         for name, value in values.items():
             self._noted[name].append(value.detach() if isinstance(value, torch.Tensor) else value)
 
     def note_gradient_ratio(self, name: str, loss: torch.Tensor, other: torch.Tensor) -> None:
-        """Log, once an epoch because it costs time, the norm of a loss's gradient on the encoder over another's.
+        """Log, once an epoch because it costs time, the norm of a loss's gradient on the encoder
+        over another's.
 
         Args:
             name: a declared diagnostic.
@@ -147,25 +170,35 @@ class MultiNetworkTrainer(ResumableTrainer):
             self.note(**{name: gradient_ratio(loss, other, self.encoder.parameters())})
 
     def draw(self, **rows: tuple[torch.Tensor, ...]) -> None:
-        """Draw the first item of each tensor, a row per name, into ``pictures/`` of the fold's folder.
+        """Draw the first item of each tensor, a row per name, into ``pictures/`` of the fold's
+        folder.
 
-        One figure every ``draw_every`` epochs and of the last one, by the first process. Values within [0, 1] are
-        drawn in colour; the other pictures of a row share one grey scale.
+        One figure every ``draw_every`` epochs and of the last one, by the first process. Values
+        within [0, 1] are drawn in colour; the other pictures of a row share one grey scale.
 
         Args:
-            rows: tensors ``[B, C, *spatial]``, of which the first channel is drawn; of a volume the middle slice.
+            rows: tensors ``[B, C, *spatial]``, of which the first channel is drawn; of a volume the
+                middle slice.
         """
         if self._draws_now():
-            drawable = {name: row for name, row in rows.items() if all(len(tensor) for tensor in row)}
-            pictures = {name: [_first_picture(tensor) for tensor in row] for name, row in drawable.items()}
+            drawable = {
+                name: row for name, row in rows.items() if all(len(tensor) for tensor in row)
+            }
+            pictures = {
+                name: [_first_picture(tensor) for tensor in row] for name, row in drawable.items()
+            }
             self._pictures = {**self._pictures, **pictures}
 
     def batch_mean(self, features: torch.Tensor) -> torch.Tensor:
-        """Mean of ``[B, ...]`` over the whole batch, that of all processes: ``[1, ...]``, float32, with gradient."""
+        """Mean of ``[B, ...]`` over the whole batch, that of all processes: ``[1, ...]``, float32,
+        with gradient.
+        """
         return processes.global_batch_mean(features)
 
     def share_of_mean(self, count: int | torch.Tensor) -> float | torch.Tensor:
-        """Return the factor of a mean over ``count`` own items that makes it part of the mean over all processes."""
+        """Return the factor of a mean over ``count`` own items that makes it part of the mean over
+        all processes.
+        """
         return processes.share_of_mean(torch.as_tensor(count, device=self.device))
 
     def shared_generator(self, purpose: int = 0) -> torch.Generator:
@@ -176,14 +209,16 @@ class MultiNetworkTrainer(ResumableTrainer):
         """
         return shared_generator(self.seed, self.iteration, purpose)
 
-    # --- the step ---------------------------------------------------------------------------------------------------
+    # --- the step
+    # ----------------------------------------------------------------------------------------------
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Run one :meth:`training_step`; ``loss`` is the segmentation loss, comparable to plain nnU-Net's.
+        """Run one :meth:`training_step`; ``loss`` is the segmentation loss, comparable to plain
+        nnU-Net's.
 
         Raises:
-            NonFiniteLoss: a loss or gradient is NaN or infinite; the weights are saved as before the update that met
-                it. Earlier updates of the step have moved theirs.
+            NonFiniteLoss: a loss or gradient is NaN or infinite; the weights are saved as before
+                the update that met it. Earlier updates of the step have moved theirs.
         """
         self._noted: dict[str, list[torch.Tensor | float]] = defaultdict(list)
         self._losses: set[str] = set()
@@ -200,7 +235,10 @@ class MultiNetworkTrainer(ResumableTrainer):
         terms = self._means_of_step()
         self._stop_where_not_finite({name: terms[name] for name in self._losses})
         self._iteration_in_epoch += 1
-        return {"loss": terms.get("segmentation", math.nan), **{n: terms.get(n, math.nan) for n in self.step_terms}}
+        return {
+            "loss": terms.get("segmentation", math.nan),
+            **{n: terms.get(n, math.nan) for n in self.step_terms},
+        }
 
     def _means_of_step(self) -> dict[str, float]:
         """Mean of what the step noted under each name; waits for the device once."""
@@ -214,24 +252,36 @@ class MultiNetworkTrainer(ResumableTrainer):
         return {name: sum(column) / len(column) for name, column in values.items()}
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager:
-        return torch.autocast("cuda", enabled=enabled) if self.device.type == "cuda" else dummy_context()
+        return (
+            torch.autocast("cuda", enabled=enabled)
+            if self.device.type == "cuda"
+            else dummy_context()
+        )
 
     def _stop_where_not_finite(self, losses: Mapping[str, float]) -> None:
         wrong = not_finite(losses)
         if not wrong:
             return
         which = f"_rank{self.local_rank}" if self.is_ddp else ""
-        state, data = (Path(self.output_folder, f"{what}_nonfinite{which}.pth") for what in ("checkpoint", "batch"))
-        with self._as_if(local_rank=0, current_epoch=self.current_epoch - 1):  # any rank; the epoch is not finished
+        state, data = (
+            Path(self.output_folder, f"{what}_nonfinite{which}.pth")
+            for what in ("checkpoint", "batch")
+        )
+        with self._as_if(
+            local_rank=0, current_epoch=self.current_epoch - 1
+        ):  # any rank; the epoch is not finished
             self.save_checkpoint(str(state))
         torch.save(to_device(self._batch, torch.device("cpu")), data)
         raise NonFiniteLoss(
             f"{', '.join(wrong)} in epoch {self.current_epoch}, iteration {self.iteration}, cases "
-            f"{case_names(self._batch)}; networks and batch are saved as {self.output_folder}/*_nonfinite{which}.pth; "
-            "look at these cases, or train again with a lower initial_lr (nnUNetv2_ext_configure --set initial_lr=...)"
+            f"{case_names(self._batch)}; networks and batch are saved as "
+            f"{self.output_folder}/*_nonfinite{which}.pth; "
+            "look at these cases, or train again with a lower initial_lr (nnUNetv2_ext_configure "
+            "--set initial_lr=...)"
         )
 
-    # --- the log and the pictures -----------------------------------------------------------------------------------
+    # --- the log and the pictures
+    # -----------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         """As every trainer, without pictures of the epoch before."""
@@ -242,13 +292,17 @@ class MultiNetworkTrainer(ResumableTrainer):
         """Log nnU-Net's training loss and the mean of every term; write the pictures."""
         segmenting = [output for output in train_outputs if not math.isnan(output["loss"])]
         super().on_train_epoch_end(segmenting or train_outputs)
-        self.log_terms(self._epoch_means({n: [output[n] for output in train_outputs] for n in self.step_terms}))
+        self.log_terms(
+            self._epoch_means({n: [output[n] for output in train_outputs] for n in self.step_terms})
+        )
         if self._pictures:
             from nnunet_ext.training.figures import picture_rows_figure
 
             path = Path(self.output_folder, "pictures", f"epoch_{self.current_epoch:04d}.png")
             try:
-                picture_rows_figure(self._pictures, path, f"{type(self).__name__}, epoch {self.current_epoch}")
+                picture_rows_figure(
+                    self._pictures, path, f"{type(self).__name__}, epoch {self.current_epoch}"
+                )
             except ValueError as error:  # such as NaN: no reason to lose a training
                 self.print_to_log_file(f"{path.name} is not drawn: {error}")
 

@@ -1,4 +1,6 @@
-"""Training on further streams beside the labelled one: their loaders, and the scores of a stream without labels."""
+"""Training on further streams beside the labelled one: their loaders, and the scores of a stream
+without labels.
+"""
 
 import math
 import os
@@ -30,56 +32,77 @@ TRAINING, VALIDATION, SCORING = 0, 1, 2  # what batches are for: their random nu
 
 
 class MultiStreamTrainer(MultiNetworkTrainer):
-    """The base of every trainer: a method states the streams it needs beside its networks and its step.
+    """The base of every trainer: a method states the streams it needs beside its networks and its
+    step.
 
-    ``optional_streams`` are joined to the batch where they are configured, beside the required ones. A batch is
-    nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further stream under its role, without ``target``
-    where the stream has no labels; in the step all tensors are on the device.
+    ``optional_streams`` are joined to the batch where they are configured, beside the required
+    ones. A batch is nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further
+    stream under its role, without ``target`` where the stream has no labels; in the step all
+    tensors are on the device.
 
-    Each of these dicts also has ``forced``, bool ``[B]``: patches that nnU-Net placed on a lesion on purpose, which it
-    never does in a stream without labels. A critic of domains judges ``~batch["forced"]`` only, or it learns the share
-    of lesion; with ``judges_unforced_samples`` every batch is sure to have such samples.
+    Each of these dicts also has ``forced``, bool ``[B]``: patches that nnU-Net placed on a lesion
+    on purpose, which it never does in a stream without labels. A critic of domains judges
+    ``~batch["forced"]`` only, or it learns the share of lesion; with ``judges_unforced_samples``
+    every batch is sure to have such samples.
 
-    Where cases of two streams must fit (:meth:`matches`), both are in ``without_spatial_augmentation``: their samples
-    are the centres of the cases, with augmented intensities.
+    Where cases of two streams must fit (:meth:`matches`), both are in
+    ``without_spatial_augmentation``: their samples are the centres of the cases, with augmented
+    intensities.
 
-    Where a stream without labels is configured, in use or not, every epoch is judged on it (``label_free.py``), unless
-    ``scores_without_labels`` is off.
+    Where a stream without labels is configured, in use or not, every epoch is judged on it
+    (``label_free.py``), unless ``scores_without_labels`` is off.
     """
 
     optional_streams: ClassVar[tuple[str, ...]] = ()
-    without_spatial_augmentation: ClassVar[tuple[str, ...]] = ()  # roles; "labelled" is nnU-Net's own data set
+    without_spatial_augmentation: ClassVar[
+        tuple[str, ...]
+    ] = ()  # roles; "labelled" is nnU-Net's own data set
     judges_unforced_samples: ClassVar[bool] = False
-    scores_without_labels: ClassVar[bool] = True  # False where the network does not segment images of such a stream
+    scores_without_labels: ClassVar[bool] = (
+        True  # False where the network does not segment images of such a stream
+    )
 
-    augmentation: Literal["nnunet", "strong"] = "nnunet"  # of all streams; strong is that of nnUNetTrainerDA5
+    augmentation: Literal["nnunet", "strong"] = (
+        "nnunet"  # of all streams; strong is that of nnUNetTrainerDA5
+    )
 
     def matches(self, role: str) -> dict[str, list[str]]:
-        """Which cases of a stream fit each labelled case: key of a labelled case -> keys of that stream's cases.
+        """Which cases of a stream fit each labelled case: key of a labelled case -> keys of that
+        stream's cases.
 
-        One of them is drawn at random for each labelled sample and stands at the same place of the stream's batch.
-        Empty: the stream is drawn by itself.
+        One of them is drawn at random for each labelled sample and stands at the same place of the
+        stream's batch. Empty: the stream is drawn by itself.
         """
         return {}
 
-    # --- loaders ------------------------------------------------------------------------------------------------------
+    # --- loaders
+    # ----------------------------------------------------------------------------------------------
 
     def roles_in_use(self) -> list[str]:
         """Required streams, then the optional ones that are configured."""
         configured = self.plans_entry.streams
-        return [role for role in (*self.required_streams, *self.optional_streams) if role in configured]
+        return [
+            role for role in (*self.required_streams, *self.optional_streams) if role in configured
+        ]
 
     def identity(self) -> dict[str, Any]:
         """As every trainer's, with the streams that it reads."""
         roles = {*self.roles_in_use(), *([self.scored_role] if self.scored_role else [])}
-        identity = {**super().identity(), "streams": {role: self.plans_entry.streams[role] for role in roles}}
-        normalizations = {role: kind for role, kind in self.plans_entry.normalizations.items() if role in roles}
+        identity = {
+            **super().identity(),
+            "streams": {role: self.plans_entry.streams[role] for role in roles},
+        }
+        normalizations = {
+            role: kind for role, kind in self.plans_entry.normalizations.items() if role in roles
+        }
         if normalizations:
             identity["normalizations"] = normalizations
         return identity
 
     def get_dataloaders(self) -> tuple:
-        """nnU-Net's loaders, the training one joined with a loader of each further stream, in one worker pool."""
+        """nnU-Net's loaders, the training one joined with a loader of each further stream, in one
+        worker pool.
+        """
         workers = get_allowed_n_proc_DA()
         with without_workers():
             training, validation = super().get_dataloaders()
@@ -87,9 +110,12 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             self._scored_images = self.stream_loader(self.scored_role, augmented=False)
         # numbers of processes and cached batches as in nnUNetTrainer.get_dataloaders
         return (
-            self._in_workers(self._training_loader(training.data_loader, workers), max(6, workers // 2)),
             self._in_workers(
-                self._validation_loader(validation.data_loader, workers and max(1, workers // 2)), max(3, workers // 4)
+                self._training_loader(training.data_loader, workers), max(6, workers // 2)
+            ),
+            self._in_workers(
+                self._validation_loader(validation.data_loader, workers and max(1, workers // 2)),
+                max(3, workers // 4),
             ),
         )
 
@@ -100,8 +126,10 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             labelled.leave_out_spatial_augmentation()
         if self.judges_unforced_samples and labelled.forces_every_sample():
             raise InputError(
-                f"{type(self).__name__} compares labelled samples at random positions, but every sample of a batch of "
-                f"{self.batch_size} is forced to show a lesion; lower oversample_foreground_percent, raise the batch "
+                f"{type(self).__name__} compares labelled samples at random positions, but every "
+                f"sample of a batch of "
+                f"{self.batch_size} is forced to show a lesion; lower "
+                f"oversample_foreground_percent, raise the batch "
                 "size, or use fewer processes"
             )
 
@@ -130,16 +158,21 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             workers=workers,
         )
 
-    def _in_workers(self, joined: MultiStreamLoader, cached: int) -> SingleThreadedAugmenter | WorkerPool:
+    def _in_workers(
+        self, joined: MultiStreamLoader, cached: int
+    ) -> SingleThreadedAugmenter | WorkerPool:
         workers = joined.workers
         if workers == 0:
             return SingleThreadedAugmenter(joined, None)
-        pool = WorkerPool(joined, None, workers, cached, pin_memory=self.device.type == "cuda", wait_time=0.002)
+        pool = WorkerPool(
+            joined, None, workers, cached, pin_memory=self.device.type == "cuda", wait_time=0.002
+        )
         pool._start()  # now, as nnU-Net does
         return pool
 
     def stream_loader(self, role: str, augmented: bool = True) -> StreamDataLoader:
-        """Batches of one further stream: nnU-Net's loader with the labelled stream's patch size and augmentation.
+        """Batches of one further stream: nnU-Net's loader with the labelled stream's patch size and
+        augmentation.
 
         Args:
             role: the stream's.
@@ -153,7 +186,9 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         labels = self.plans_manager.get_label_manager({"labels": LESION_LABELS})
-        transforms = self.get_validation_transforms(None, foreground_labels=labels.foreground_labels)
+        transforms = self.get_validation_transforms(
+            None, foreground_labels=labels.foreground_labels
+        )
         if augmented:
             transforms = self.get_training_transforms(
                 patch_size,
@@ -177,19 +212,26 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             initial_patch_size if augmented else patch_size,
             patch_size,
             labels,
-            oversample_foreground_percent=0.0 if role in UNLABELLED_ROLES else self.oversample_foreground_percent,
+            oversample_foreground_percent=0.0
+            if role in UNLABELLED_ROLES
+            else self.oversample_foreground_percent,
             transforms=transforms,
         )
         if augmented and role in self.without_spatial_augmentation:
             loader.leave_out_spatial_augmentation()
         return loader
 
-    # --- augmentation -----------------------------------------------------------------------------------------------
+    # --- augmentation
+    # ----------------------------------------------------------------------------------------------
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
-        """As nnU-Net or its strong variant; a network that never saw mirrored images is not tested on any."""
+        """As nnU-Net or its strong variant; a network that never saw mirrored images is not tested
+        on any.
+        """
         if self.augmentation == "strong":
-            settings = strong_variant().configure_rotation_dummyDA_mirroring_and_inital_patch_size(self)
+            settings = strong_variant().configure_rotation_dummyDA_mirroring_and_inital_patch_size(
+                self
+            )
         else:
             settings = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if LABELLED in self.without_spatial_augmentation:
@@ -202,7 +244,8 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             return strong_variant().get_training_transforms(*arguments, **named)
         return super().get_training_transforms(*arguments, **named)
 
-    # --- judging without labels -------------------------------------------------------------------------------------
+    # --- judging without labels
+    # -------------------------------------------------------------------------------------
 
     @property
     def scored_role(self) -> str | None:
@@ -240,14 +283,19 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return scores
 
     def _prediction_of_a_view(self, images: torch.Tensor) -> torch.Tensor:
-        """Prediction of a random view, turned back: ``[B, classes, *spatial]`` softmax; regions become one class."""
-        view, flipped = label_free.augmented_view(images, self.inference_allowed_mirroring_axes or ())
+        """Prediction of a random view, turned back: ``[B, classes, *spatial]`` softmax; regions
+        become one class.
+        """
+        view, flipped = label_free.augmented_view(
+            images, self.inference_allowed_mirroring_axes or ()
+        )
         with self._autocast():
             logits = finest(self.evaluated_network(view.to(self.device)))
         return self.class_logits(logits).float().flip(flipped).softmax(1)
 
     def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits whose softmax are probabilities of classes that exclude each other; regions become one class.
+        """Logits whose softmax are probabilities of classes that exclude each other; regions become
+        one class.
 
         Args:
             logits: ``[B, heads, *spatial]`` of the segmentation network.
@@ -263,13 +311,19 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return 2 if self.label_manager.has_regions else self.label_manager.num_segmentation_heads
 
     def on_epoch_end(self) -> None:
-        """As nnU-Net, and keep the checkpoint that the label-free scores prefer, and others on request."""
+        """As nnU-Net, and keep the checkpoint that the label-free scores prefer, and others on
+        request.
+        """
         super().on_epoch_end()
         epochs = self.current_epoch  # the one that ends is counted already
         if self.keep_checkpoints and epochs % self.save_every == 0:
             with self._as_if(current_epoch=epochs - 1):
-                self.save_checkpoint(str(Path(self.output_folder, f"checkpoint_epoch_{epochs:04d}.pth")))
-        if self.scored_role and label_free.is_best(self.logger.get_value("labelfree_score", step=None)):
+                self.save_checkpoint(
+                    str(Path(self.output_folder, f"checkpoint_epoch_{epochs:04d}.pth"))
+                )
+        if self.scored_role and label_free.is_best(
+            self.logger.get_value("labelfree_score", step=None)
+        ):
             self.print_to_log_file("New best label-free score")
             with self._as_if(current_epoch=epochs - 1):
                 self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
@@ -277,14 +331,18 @@ class MultiStreamTrainer(MultiNetworkTrainer):
 
 def strong_variant() -> Any:
     """nnU-Net's trainer with strong augmentation; its methods serve every trainer."""
-    from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
+    from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import (
+        nnUNetTrainerDA5,
+    )
 
     return nnUNetTrainerDA5
 
 
 @contextmanager
 def without_workers() -> Iterator[None]:
-    """Let nnU-Net build its loaders without starting worker processes: ``nnUNet_n_proc_DA=0`` for the while."""
+    """Let nnU-Net build its loaders without starting worker processes: ``nnUNet_n_proc_DA=0`` for
+    the while.
+    """
     before = os.environ.get(WORKERS_VARIABLE)
     os.environ[WORKERS_VARIABLE] = "0"
     try:

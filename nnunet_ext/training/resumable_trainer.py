@@ -1,4 +1,6 @@
-"""Networks, optimizers and processes of a training, and the checkpoints from which it continues exactly."""
+"""Networks, optimizers and processes of a training, and the checkpoints from which it continues
+exactly.
+"""
 
 import io
 import os
@@ -23,7 +25,12 @@ from nnunet_ext.training.engine.checkpoints import differences, write_checkpoint
 from nnunet_ext.training.engine.full_disk import stop_workers, write_errors_in_one_line
 from nnunet_ext.training.engine.random_numbers import seed_random_numbers
 from nnunet_ext.training.engine.schedules import Schedule, per_epoch, polynomial
-from nnunet_ext.training.engine.updates import MAX_GRADIENT_NORM, RatesOfEpoch, Updater, require_separate
+from nnunet_ext.training.engine.updates import (
+    MAX_GRADIENT_NORM,
+    RatesOfEpoch,
+    Updater,
+    require_separate,
+)
 from nnunet_ext.training.settings.hyperparameters import Fraction
 from nnunet_ext.training.settings.plans_entry import MADE_BY, PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import read_content
@@ -32,46 +39,61 @@ UNUSED_OPTIMIZER = SimpleNamespace(load_state_dict=lambda state: None)
 
 
 class ResumableTrainer(ConfiguredTrainer):
-    """A method states its networks and their optimizers; this builds, shares, averages, saves and restores them.
+    """A method states its networks and their optimizers; this builds, shares, averages, saves and
+    restores them.
 
-    ``network`` segments: nnU-Net builds, saves and predicts with it. Auxiliary networks are what inference does not
-    need. A *player* is a name whose optimizer owns parameters: usually those of the network of that name, but also
-    part of it, or of several.
+    ``network`` segments: nnU-Net builds, saves and predicts with it. Auxiliary networks are what
+    inference does not need. A *player* is a name whose optimizer owns parameters: usually those of
+    the network of that name, but also part of it, or of several.
     """
 
-    average_weights: Fraction = 0  # decay of the averaged network that is evaluated and saved, e.g. 0.999; 0: none
+    average_weights: Fraction = (
+        0  # decay of the averaged network that is evaluated and saved, e.g. 0.999; 0: none
+    )
 
     _iteration_in_epoch = 0
 
-    # --- what a method states ---------------------------------------------------------------------------------------
+    # --- what a method states
+    # ---------------------------------------------------------------------------------------
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """Return networks that only training needs, by name; ``network`` is the segmenting one's."""
+        """Return networks that only training needs, by name; ``network`` is the segmenting
+        one's.
+        """
         return {}
 
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """Return a player's optimizer and the factor of its learning rate per iteration (None: constant).
+        """Return a player's optimizer and the factor of its learning rate per iteration (None:
+        constant).
 
-        Called for ``network`` and every auxiliary network. Without an optimizer, ``(None, None)``, the player takes no
-        steps; a network of which no optimizer holds a parameter is frozen and stays in evaluation mode.
+        Called for ``network`` and every auxiliary network. Without an optimizer, ``(None, None)``,
+        the player takes no steps; a network of which no optimizer holds a parameter is frozen and
+        stays in evaluation mode.
 
         Args:
             player: name of the network.
-            module: the network itself, not its compiled wrapper. ``network`` gets nnU-Net's optimizer by default.
+            module: the network itself, not its compiled wrapper. ``network`` gets nnU-Net's
+                optimizer by default.
         """
         if player != "network":
             raise NotImplementedError(f"{type(self).__name__} gives {player} no optimizer")
         optimizer, _ = super().configure_optimizers()
-        return optimizer, per_epoch(polynomial(self.total_iterations), self.num_iterations_per_epoch)
+        return optimizer, per_epoch(
+            polynomial(self.total_iterations), self.num_iterations_per_epoch
+        )
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """Return the norm to which a player's gradient is limited, nnU-Net's by default; None does not clip."""
+        """Return the norm to which a player's gradient is limited, nnU-Net's by default; None does
+        not clip.
+        """
         return MAX_GRADIENT_NORM
 
     def clipped_groups(self, player: str) -> list[list[nn.Parameter]]:
-        """Return the parameters whose gradient norm is limited together; an empty list stands for all of a player."""
+        """Return the parameters whose gradient norm is limited together; an empty list stands for
+        all of a player.
+        """
         return []
 
     def auxiliary_state(self) -> dict[str, Any]:
@@ -81,7 +103,8 @@ class ResumableTrainer(ConfiguredTrainer):
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`auxiliary_state` returned."""
 
-    # --- networks ---------------------------------------------------------------------------------------------------
+    # --- networks
+    # ----------------------------------------------------------------------------------------------
 
     def module_of(self, name: str) -> nn.Module:
         """Return ``network`` or an auxiliary network, without the wrapper of ``torch.compile``."""
@@ -90,7 +113,9 @@ class ResumableTrainer(ConfiguredTrainer):
 
     @property
     def encoder(self) -> Any:
-        """The encoder of nnU-Net's networks and ours, with ``strides`` and ``output_channels``; None in others."""
+        """The encoder of nnU-Net's networks and ours, with ``strides`` and ``output_channels``;
+        None in others.
+        """
         return getattr(self.module_of("network"), "encoder", None)
 
     @property
@@ -105,7 +130,9 @@ class ResumableTrainer(ConfiguredTrainer):
 
     @property
     def iteration(self) -> int:
-        """Steps done since the start of the training; follows from the epoch, so a resumed run continues it."""
+        """Steps done since the start of the training; follows from the epoch, so a resumed run
+        continues it.
+        """
         return self.current_epoch * self.num_iterations_per_epoch + self._iteration_in_epoch
 
     @property
@@ -117,17 +144,21 @@ class ResumableTrainer(ConfiguredTrainer):
         """Build everything as nnU-Net does, with the auxiliary networks.
 
         Raises:
-            InputError: a cascade's stage, a batch that the processes cannot share evenly, or see :meth:`configure`.
+            InputError: a cascade's stage, a batch that the processes cannot share evenly, or see
+                :meth:`configure`.
         """
         self.require_single_stage(self.plans_manager, self.configuration_name)
         if self.local_rank == 0:
-            hold_until_the_end(Path(self.output_folder, TRAINING_LOCK), "another training of this fold is running")
+            hold_until_the_end(
+                Path(self.output_folder, TRAINING_LOCK), "another training of this fold is running"
+            )
         self.configure()
         self.averaged_network: nn.Module | None = None
         if self.is_ddp:
             self._join_processes()
         if self._do_i_compile():
-            # compiled graphs must outlive a backward pass, since several losses of a step may share one
+            # compiled graphs must outlive a backward pass, since several losses of a step may share
+            # one
             torch._functorch.config.donated_buffer = False
         seed_random_numbers(self.seed)
         with self._as_if(is_ddp=False):
@@ -144,11 +175,13 @@ class ResumableTrainer(ConfiguredTrainer):
         """Build the auxiliary networks and every player's optimizer.
 
         Returns:
-            What nnU-Net logs and saves: the optimizer of ``network``, or of the first player that has one; and what
-            it calls at the start of an epoch, which sets the learning rates of all players.
+            What nnU-Net logs and saves: the optimizer of ``network``, or of the first player that
+            has one; and what it calls at the start of an epoch, which sets the learning rates of
+            all players.
         """
         self.auxiliary_networks = {
-            name: self._on_device(network) for name, network in self.build_auxiliary_networks().items()
+            name: self._on_device(network)
+            for name, network in self.build_auxiliary_networks().items()
         }
         self.updaters: dict[str, Updater] = {}
         for player in ("network", *self.auxiliary_networks):
@@ -163,13 +196,17 @@ class ResumableTrainer(ConfiguredTrainer):
 
         owned = require_separate(self.updaters)
         networks = {name: self.module_of(name) for name in ("network", *self.auxiliary_networks)}
-        self.frozen_networks = {name for name, network in networks.items() if _nobody_owns(network, owned)}
+        self.frozen_networks = {
+            name for name, network in networks.items() if _nobody_owns(network, owned)
+        }
         for name in self.frozen_networks:
             networks[name].requires_grad_(False).eval()
         if not self.updaters:
             raise ValueError(f"{type(self).__name__} gives no network an optimizer")
         first = next(iter(self.updaters.values()))
-        return first.optimizer, RatesOfEpoch(list(self.updaters.values()), self.num_iterations_per_epoch)
+        return first.optimizer, RatesOfEpoch(
+            list(self.updaters.values()), self.num_iterations_per_epoch
+        )
 
     def _on_device(self, network: nn.Module) -> nn.Module:
         network = network.to(self.device)
@@ -186,7 +223,9 @@ class ResumableTrainer(ConfiguredTrainer):
         seed_random_numbers(self.seed, self.local_rank, self.current_epoch)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """As nnU-Net, also for networks without its decoder; never on where the setting says off."""
+        """As nnU-Net, also for networks without its decoder; never on where the setting says
+        off.
+        """
         for network in (self.module_of("network"), self.averaged_network):
             decoder = getattr(network, "decoder", None)
             if hasattr(decoder, "deep_supervision"):
@@ -221,7 +260,8 @@ class ResumableTrainer(ConfiguredTrainer):
         with self._as_if(network=self.evaluated_network), self._write_errors_in_one_line():
             super().perform_actual_validation(save_probabilities)
 
-    # --- several processes ------------------------------------------------------------------------------------------
+    # --- several processes
+    # ------------------------------------------------------------------------------------------
 
     @contextmanager
     def _as_if(self, **attributes: Any) -> Iterator[None]:
@@ -240,13 +280,18 @@ class ResumableTrainer(ConfiguredTrainer):
         size, batch_size = processes.world_size(), self.configuration_manager.batch_size
         if batch_size % size:
             raise InputError(
-                f"{size} processes cannot share batches of {batch_size} evenly; use as many as divide {batch_size}, or "
+                f"{size} processes cannot share batches of {batch_size} evenly; use as many as "
+                f"divide {batch_size}, or "
                 f"change batch_size in {self.plans_manager.plans_name}.json"
             )
         self.device = processes.process_device()
         if self.device.type == "cpu":
             self.grad_scaler = None
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            cores = (
+                len(os.sched_getaffinity(0))
+                if hasattr(os, "sched_getaffinity")
+                else os.cpu_count() or 1
+            )
             torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", size))))
 
     def _share_batch(self) -> None:
@@ -257,13 +302,19 @@ class ResumableTrainer(ConfiguredTrainer):
         if self.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # in place
         elif any(isinstance(module, _BatchNorm) for module in self.network.modules()):
-            raise InputError("batch normalisation is not shared by processes on the CPU; train with one process")
+            raise InputError(
+                "batch normalisation is not shared by processes on the CPU; train with one process"
+            )
 
     def on_train_start(self) -> None:
-        """As nnU-Net; all processes start from the first one's weights, and the average from those of the network."""
+        """As nnU-Net; all processes start from the first one's weights, and the average from those
+        of the network.
+        """
         super().on_train_start()
         if self.averaged_network is not None and self.iteration == 0:
-            self.averaged_network.load_state_dict(self.module_of("network").state_dict())  # -pretrained_weights
+            self.averaged_network.load_state_dict(
+                self.module_of("network").state_dict()
+            )  # -pretrained_weights
         if self.is_ddp:
             for network in (self.network, self.averaged_network, *self.auxiliary_networks.values()):
                 if network is not None:
@@ -277,7 +328,8 @@ class ResumableTrainer(ConfiguredTrainer):
         if self.device.type == "cpu":
             cpu.keep_freed_memory(False)
 
-    # --- checkpoints ------------------------------------------------------------------------------------------------
+    # --- checkpoints
+    # ----------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, filename: str) -> None:
         """As nnU-Net, with the whole state of the training under one more key.
@@ -295,18 +347,25 @@ class ResumableTrainer(ConfiguredTrainer):
         checkpoint[PLANS_KEY] = {
             MADE_BY: made_by(),
             "identity": self.identity(),
-            "networks": {name: self.module_of(name).state_dict() for name in self._networks_nnunet_does_not_save()},
-            "updaters": {name: updater.state_dict() for name, updater in self._updaters_nnunet_does_not_save()},
+            "networks": {
+                name: self.module_of(name).state_dict()
+                for name in self._networks_nnunet_does_not_save()
+            },
+            "updaters": {
+                name: updater.state_dict()
+                for name, updater in self._updaters_nnunet_does_not_save()
+            },
             "auxiliary": self.auxiliary_state(),
         }
         write_checkpoint(checkpoint, Path(filename))
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Continue a training (``--c``), every network and schedule of it, or load it for validation.
+        """Continue a training (``--c``), every network and schedule of it, or load it for
+        validation.
 
         Raises:
-            InputError: the checkpoint was written for another network or data set, or, when continuing, with other
-                streams or hyperparameters.
+            InputError: the checkpoint was written for another network or data set, or, when
+                continuing, with other streams or hyperparameters.
         """
         if not self.was_initialized:
             self.initialize()
@@ -315,18 +374,22 @@ class ResumableTrainer(ConfiguredTrainer):
             checkpoint = read_content(Path(filename_or_checkpoint), "train from the start")
         if PLANS_KEY not in checkpoint:
             raise InputError(
-                f"{filename_or_checkpoint} has no state of a training by {type(self).__name__}; train from the start"
+                f"{filename_or_checkpoint} has no state of a training by {type(self).__name__}; "
+                f"train from the start"
             )
         state = checkpoint[PLANS_KEY]
         found = differences(self._compared(state["identity"]), self._compared(self.identity()))
         if found:
             raise InputError(
-                f"{filename_or_checkpoint} was written by another training: {'; '.join(found)}. Set this back, or "
+                f"{filename_or_checkpoint} was written by another training: {'; '.join(found)}. "
+                f"Set this back, or "
                 "train under plans of another name (nnUNetv2_ext_configure -o NAME)"
             )
         optimizer = self.optimizer if self.logger.resume else UNUSED_OPTIMIZER
         with self._as_if(is_ddp=False, network=self.evaluated_network, optimizer=optimizer):
-            super().load_checkpoint(filename_or_checkpoint)  # unpickles: by now the file holds nothing foreign
+            super().load_checkpoint(
+                filename_or_checkpoint
+            )  # unpickles: by now the file holds nothing foreign
         if not self.logger.resume:
             return  # validation needs nothing else, and may come with other settings
         for name in self._networks_nnunet_does_not_save():
@@ -341,7 +404,11 @@ class ResumableTrainer(ConfiguredTrainer):
         return [*trained, *self.auxiliary_networks]
 
     def _updaters_nnunet_does_not_save(self) -> list[tuple[str, Updater]]:
-        return [(name, updater) for name, updater in self.updaters.items() if updater.optimizer is not self.optimizer]
+        return [
+            (name, updater)
+            for name, updater in self.updaters.items()
+            if updater.optimizer is not self.optimizer
+        ]
 
     def _compared(self, identity: dict[str, Any]) -> dict[str, Any]:
         """The part of an identity that matters now: validation only needs the network."""
@@ -362,6 +429,8 @@ class ResumableTrainer(ConfiguredTrainer):
 
 
 def _nobody_owns(network: nn.Module, owned: set[int]) -> bool:
-    """True of a network whose parameters no optimizer holds; one without parameters may learn otherwise."""
+    """True of a network whose parameters no optimizer holds; one without parameters may learn
+    otherwise.
+    """
     parameters = list(network.parameters())
     return bool(parameters) and not any(id(parameter) in owned for parameter in parameters)

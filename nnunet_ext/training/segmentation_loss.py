@@ -1,4 +1,6 @@
-"""nnU-Net's segmentation loss with a weighted proportion loss, for any trainer that calls ``self.loss``."""
+"""nnU-Net's segmentation loss with a weighted proportion loss, for any trainer that calls
+``self.loss``.
+"""
 
 import torch
 from torch import nn
@@ -14,11 +16,19 @@ class LossWithProportions(nn.Module):
         loss: nnU-Net's, with or without deep supervision.
         weight: of the proportion loss.
         norm: of the proportion loss.
-        has_regions: heads are sigmoid, the target has a channel per region and, with an ignore label, one for it.
+        has_regions: heads are sigmoid, the target has a channel per region and, with an ignore
+            label, one for it.
         ignore_label: value of ignored pixels in the target; None where nothing is ignored.
     """
 
-    def __init__(self, loss: nn.Module, weight: float, norm: Norm, has_regions: bool, ignore_label: int | None) -> None:
+    def __init__(
+        self,
+        loss: nn.Module,
+        weight: float,
+        norm: Norm,
+        has_regions: bool,
+        ignore_label: int | None,
+    ) -> None:
         super().__init__()
         self.loss = loss
         self.weight = weight

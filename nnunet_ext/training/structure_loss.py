@@ -1,4 +1,6 @@
-"""The structure losses on what nnU-Net delivers: labels or regions, ignored pixels, one or several outputs."""
+"""The structure losses on what nnU-Net delivers: labels or regions, ignored pixels, one or several
+outputs.
+"""
 
 from typing import NamedTuple
 
@@ -7,7 +9,12 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 from torch.nn import functional
 
-from nnunet_ext.losses.structure import boundary_weight, legacy_unweighted_bce, weighted_bce, weighted_dice
+from nnunet_ext.losses.structure import (
+    boundary_weight,
+    legacy_unweighted_bce,
+    weighted_bce,
+    weighted_dice,
+)
 from nnunet_ext.networks.segmentation import Segmentation
 
 
@@ -30,7 +37,8 @@ class Masks(NamedTuple):
 
 
 class StructureLoss(nn.Module):
-    """Binary cross entropy plus Dice, weighed towards borders, of each foreground class or region against the rest.
+    """Binary cross entropy plus Dice, weighed towards borders, of each foreground class or region
+    against the rest.
 
     Args:
         labels: of the data set.
@@ -38,7 +46,9 @@ class StructureLoss(nn.Module):
         unweighted_bce: :func:`legacy_unweighted_bce` in place of the weighted one.
     """
 
-    def __init__(self, labels: LabelManager, gamma: float, count_padding: bool, unweighted_bce: bool) -> None:
+    def __init__(
+        self, labels: LabelManager, gamma: float, count_padding: bool, unweighted_bce: bool
+    ) -> None:
         super().__init__()
         self.regions = labels.has_regions
         self.foreground_labels = list(labels.foreground_labels)
@@ -46,14 +56,24 @@ class StructureLoss(nn.Module):
         self.gamma, self.count_padding, self.unweighted_bce = gamma, count_padding, unweighted_bce
 
     def masks(self, target: torch.Tensor) -> Masks:
-        """Turn nnU-Net's target, labels ``[B, 1, H, W]`` or regions ``[B, C, H, W]``, into masks."""
+        """Turn nnU-Net's target, labels ``[B, 1, H, W]`` or regions ``[B, C, H, W]``, into
+        masks.
+        """
         ignores = self.ignore_label is not None
         if self.regions:
             foreground = target[:, :-1] if ignores else target
-            ignored = target[:, -1:].bool() if ignores else torch.zeros_like(target[:, :1], dtype=torch.bool)
+            ignored = (
+                target[:, -1:].bool()
+                if ignores
+                else torch.zeros_like(target[:, :1], dtype=torch.bool)
+            )
         else:
             foreground = torch.cat([target == label for label in self.foreground_labels], 1)
-            ignored = target == self.ignore_label if ignores else torch.zeros_like(target, dtype=torch.bool)
+            ignored = (
+                target == self.ignore_label
+                if ignores
+                else torch.zeros_like(target, dtype=torch.bool)
+            )
         return Masks(foreground.float(), (~ignored).float())
 
     def foreground_logits(self, logits: torch.Tensor) -> torch.Tensor:
@@ -62,7 +82,10 @@ class StructureLoss(nn.Module):
 
     def terms(self, outputs: Segmentation, masks: Masks) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross entropy and Dice, each the mean over the outputs (eq. 5 has the sum)."""
-        weight = boundary_weight(masks.foreground, gamma=self.gamma, count_padding=self.count_padding) * masks.counted
+        weight = (
+            boundary_weight(masks.foreground, gamma=self.gamma, count_padding=self.count_padding)
+            * masks.counted
+        )
         levels = outputs if isinstance(outputs, list) else [outputs]
         every_logits = [self.foreground_logits(level) for level in levels]
 

@@ -22,16 +22,24 @@ Level = TypeVar("Level")
 
 
 class VectorQuantizedTrainer(MultiStreamTrainer):
-    """Abstract: codes of two encoder levels join the segmentation, a decoder beside it rebuilds the image from them.
+    """Abstract: codes of two encoder levels join the segmentation, a decoder beside it rebuilds the
+    image from them.
 
     A step calls :meth:`start_codebooks` first, then :meth:`run_network` and :meth:`vq_losses`, and
-    :meth:`maintain_codebooks` after its updates. One backward pass serves ``network`` and ``reconstruction``.
+    :meth:`maintain_codebooks` after its updates. One backward pass serves ``network`` and
+    ``reconstruction``.
 
-    Reference: Jin et al. 2022, "An efficient deep neural network framework for COVID-19 lung infection segmentation",
-    section 3.2; Razavi et al. 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2".
+    Reference: Jin et al. 2022, "An efficient deep neural network framework for COVID-19 lung
+    infection segmentation", section 3.2; Razavi et al. 2019, "Generating Diverse High-Fidelity
+    Images with VQ-VAE-2".
     """
 
-    loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "reconstruction", "codebook", "commitment")
+    loss_terms: ClassVar[tuple[str, ...]] = (
+        "segmentation",
+        "reconstruction",
+        "codebook",
+        "commitment",
+    )
     diagnostics: ClassVar[tuple[str, ...]] = ("codebook_use", "restarted_codes")
 
     use_vq: bool = True
@@ -42,7 +50,9 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
     codebooks: Literal["shared", "separate"] = "shared"  # one for both levels, or one each
     codebook_kind: Literal["gradient", "ema"] = "gradient"
     codebook_decay: Fraction = 0.99  # of the moving averages of codes and their use
-    restart_below: Fraction = 0.1  # a code with less than this part of an equal share is restarted; 0: none is
+    restart_below: Fraction = (
+        0.1  # a code with less than this part of an equal share is restarted; 0: none is
+    )
     vq_weight: Weight = 1.0  # of L_vq, eq. 2
     commitment_weight: Weight = 0.25  # beta, eq. 2
     vq_on_unlabeled: bool = True  # in phase 2, labelled and unlabelled images alike
@@ -69,7 +79,9 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
             shared=settings["codebooks"] == "shared",
             learnt=settings["codebook_kind"] == "gradient",
         )
-        return VQUNet.from_plans(configuration, input_channels, output_channels, deep_supervision, branch)
+        return VQUNet.from_plans(
+            configuration, input_channels, output_channels, deep_supervision, branch
+        )
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
         """The decoder that rebuilds the image."""
@@ -78,7 +90,11 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
         patch_size = self.configuration_manager.patch_size
         stride = cumulative_strides(self.encoder.strides, len(patch_size))[self.vq_network.bottom]
         decoder = ReconstructionDecoder(
-            self.convolution, 2 * self.code_channels, stride, self.num_input_channels, self.reconstruction_width
+            self.convolution,
+            2 * self.code_channels,
+            stride,
+            self.num_input_channels,
+            self.reconstruction_width,
         )
         return {"reconstruction": decoder}
 
@@ -87,21 +103,30 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
         """SGD for the network; Adam without weight decay for decoder and learnt codes together.
 
-        Eq. 2 as a mean gives a code 1 / (N D) of the gradient of its distance; only Adam's steps do not depend on that.
+        Eq. 2 as a mean gives a code 1 / (N D) of the gradient of its distance; only Adam's steps do
+        not depend on that.
         """
         schedule = polynomial(self.total_iterations)
-        codes = [parameter for codebook in self.all_codebooks for parameter in codebook.parameters()]
+        codes = [
+            parameter for codebook in self.all_codebooks for parameter in codebook.parameters()
+        ]
         if player == "network":
-            return self._network_optimizer(module, codes), per_epoch(schedule, self.num_iterations_per_epoch)
+            return self._network_optimizer(module, codes), per_epoch(
+                schedule, self.num_iterations_per_epoch
+            )
         groups = [{"params": list(module.parameters())}, {"params": codes}]
         return torch.optim.Adam(groups, self.reconstruction_lr), schedule
 
-    def _network_optimizer(self, module: nn.Module, codes: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def _network_optimizer(
+        self, module: nn.Module, codes: list[nn.Parameter]
+    ) -> torch.optim.Optimizer:
         elsewhere = {id(parameter) for parameter in codes}
         own = [parameter for parameter in module.parameters() if id(parameter) not in elsewhere]
         nnunets = self.optimizer_kind == "nnunet"
         momentum = 0.99 if nnunets else 0.9
-        return torch.optim.SGD(own, self.initial_lr, momentum, weight_decay=self.weight_decay, nesterov=nnunets)
+        return torch.optim.SGD(
+            own, self.initial_lr, momentum, weight_decay=self.weight_decay, nesterov=nnunets
+        )
 
     def run_network(self, images: torch.Tensor) -> VQOutput:
         """Segment, with the codes where there are any."""
@@ -115,26 +140,36 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
         return ("network", "reconstruction") if self.use_vq else ("network",)
 
     def vq_losses(self, outputs: list[tuple[torch.Tensor, VQOutput]]) -> dict[str, torch.Tensor]:
-        """Eq. 2, each term a mean over the given images and a sum over both levels; nothing without the branch."""
+        """Eq. 2, each term a mean over the given images and a sum over both levels; nothing without
+        the branch.
+        """
         if not self.use_vq:
             return {}
         decoder = self.auxiliary_networks["reconstruction"]
         rebuilt = [decoder(output.codes, images.shape[2:]).float() for images, output in outputs]
         self.draw(reconstruction=(outputs[-1][0], rebuilt[-1]))
 
-        distances = [functional.mse_loss(one, images) for one, (images, _) in zip(rebuilt, outputs, strict=True)]
+        distances = [
+            functional.mse_loss(one, images)
+            for one, (images, _) in zip(rebuilt, outputs, strict=True)
+        ]
         levels = [level for _, output in outputs for level in output.levels]
-        commitment = torch.stack([commitment_loss(level.features, level.codes) for level in levels]).sum()
+        commitment = torch.stack(
+            [commitment_loss(level.features, level.codes) for level in levels]
+        ).sum()
         losses = {
             "reconstruction": self.vq_weight * torch.stack(distances).mean(),
             "commitment": self.vq_weight * self.commitment_weight * commitment / len(outputs),
         }
         if self.codebook_kind == "gradient":
-            drawn = torch.stack([codebook_loss(level.features, level.codes) for level in levels]).sum()
+            drawn = torch.stack(
+                [codebook_loss(level.features, level.codes) for level in levels]
+            ).sum()
             losses["codebook"] = self.vq_weight * drawn / len(outputs)
         return losses
 
-    # --- the codebooks ------------------------------------------------------------------------------------------------
+    # --- the codebooks
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def vq_network(self) -> VQUNet:
@@ -162,10 +197,14 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
         """After the step: moving averages and restarts, from labelled and unlabelled images."""
         generator = self.shared_generator()
         for number, codebook in enumerate(self.all_codebooks):
-            levels = [level for output in outputs for level in self._of_codebook(number, output.levels)]
+            levels = [
+                level for output in outputs for level in self._of_codebook(number, output.levels)
+            ]
             rows = rows_by_image([level.features.float() for level in levels])
             indices = rows_by_image([level.indices[:, None] for level in levels])[:, 0]
-            restarted = maintain_codebook(codebook, rows, indices, self.codebook_decay, self.restart_below, generator)
+            restarted = maintain_codebook(
+                codebook, rows, indices, self.codebook_decay, self.restart_below, generator
+            )
             self.note(codebook_use=codebook_use(indices, len(codebook)), restarted_codes=restarted)
 
     def _of_codebook(self, number: int, bottom_and_top: tuple[Level, ...]) -> tuple[Level, ...]:

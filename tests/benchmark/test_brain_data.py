@@ -12,7 +12,9 @@ from nnunet_ext.synthesis.matches import read_matches
 
 
 def test_matches_lie_beside_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(brain_data, "write_brain_sets", partial(write_brain_sets, n_mr=7, n_ct=4, n_test=1, size=64))
+    monkeypatch.setattr(
+        brain_data, "write_brain_sets", partial(write_brain_sets, n_mr=7, n_ct=4, n_test=1, size=64)
+    )
     brain_data.write_matched_brains(tmp_path)
     matches = read_matches(Path(brain_data.MATCHES.format(raw=tmp_path)))
     assert (matches.source, matches.target) == (MR, UNLABELED_CT)

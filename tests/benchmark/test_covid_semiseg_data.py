@@ -19,7 +19,9 @@ def names(folder: Path) -> set[str]:
 @pytest.mark.parametrize("n_test", [0, 3])
 def test_folds_of_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_test: int) -> None:
     """No training slice is tested; without official test slices every labelled one is, once."""
-    source = write_covid_semiseg(tmp_path / "download", n_labelled=7, n_test=n_test, n_unlabeled=9, size=48)
+    source = write_covid_semiseg(
+        tmp_path / "download", n_labelled=7, n_test=n_test, n_unlabeled=9, size=48
+    )
     monkeypatch.setenv(DOWNLOAD, str(source))
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -50,8 +52,12 @@ def test_a_download_that_is_not_named(tmp_path: Path, monkeypatch: pytest.Monkey
         FoldsOfSlices()(tmp_path)
 
 
-def test_the_classes_survive_the_smaller_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(DOWNLOAD, str(write_covid_semiseg(tmp_path / "d", n_labelled=10, n_test=0, n_unlabeled=3)))
+def test_the_classes_survive_the_smaller_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        DOWNLOAD, str(write_covid_semiseg(tmp_path / "d", n_labelled=10, n_test=0, n_unlabeled=3))
+    )
     raw = tmp_path / "raw"
     raw.mkdir()
     FoldsOfSlices(size=64)(raw)

@@ -9,7 +9,13 @@ import pytest
 
 from nnunet_ext.benchmark.measured import record
 from nnunet_ext.benchmark.report import write_report
-from nnunet_ext.benchmark.results import cases_table, comparisons_table, costs_table, rows_table, step_seconds
+from nnunet_ext.benchmark.results import (
+    cases_table,
+    comparisons_table,
+    costs_table,
+    rows_table,
+    step_seconds,
+)
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.suite import Row, Suite
 from tests.miniature_raw import write_raw
@@ -19,9 +25,16 @@ CASES = [f"case_{number:02d}" for number in range(10)]
 DIFFICULTY = np.linspace(-0.1, 0.1, 10)
 MEANS = {"lower": 0.4, "half": 0.6, "upper": 0.8}
 SUITE = Suite(
-    "mini", "a test", lambda raw: None, tuple(Row(name, TARGET) for name in MEANS), TARGET,
-    {"num_epochs": 2, "num_iterations_per_epoch": 4}, lower="lower", upper="upper", seeds=3,
-)  # fmt: skip
+    "mini",
+    "a test",
+    lambda raw: None,
+    tuple(Row(name, TARGET) for name in MEANS),
+    TARGET,
+    {"num_epochs": 2, "num_iterations_per_epoch": 4},
+    lower="lower",
+    upper="upper",
+    seeds=3,
+)
 
 
 def scored(root: Path, row: str, seed: int, dice: np.ndarray) -> Run:
@@ -47,11 +60,16 @@ def test_means_differences_and_gap(tmp_path: Path) -> None:
     rows = rows_table(SUITE, cases, dict.fromkeys(MEANS, 3)).set_index("row")
     assert rows["mean"].to_dict() == pytest.approx(MEANS)
     assert rows["cases"].tolist() == [10] * 3 and rows["seeds"].tolist() == [3] * 3
-    assert np.isnan(rows.loc["lower", "difference"]) and rows.loc["half", "difference"] == pytest.approx(0.2)
+    assert np.isnan(rows.loc["lower", "difference"]) and rows.loc[
+        "half", "difference"
+    ] == pytest.approx(0.2)
     assert rows.loc["half", "gap"] == pytest.approx(0.5) and np.isnan(rows.loc["upper", "gap"])
     half = rows.loc["half"]
     assert half["ci_low"] < 0.6 < half["ci_high"] and half["gap_low"] < 0.5 < half["gap_high"]
-    paired, alone = half["difference_high"] - half["difference_low"], half["ci_high"] - half["ci_low"]
+    paired, alone = (
+        half["difference_high"] - half["difference_low"],
+        half["ci_high"] - half["ci_low"],
+    )
     assert paired < 0.7 * alone  # cases are shared, so their difficulty is not counted
 
 
@@ -72,17 +90,23 @@ def test_no_share_of_a_gap_that_may_be_none(tmp_path: Path) -> None:
     """Upper and lower rows that overlap over seeds leave no gap to close."""
     noise = np.random.default_rng(0).normal(0, 0.1, (3, 3, 10))
     runs = [
-        scored(tmp_path, row, seed, 0.5 + noise[number, seed]) for number, row in enumerate(MEANS) for seed in range(3)
+        scored(tmp_path, row, seed, 0.5 + noise[number, seed])
+        for number, row in enumerate(MEANS)
+        for seed in range(3)
     ]
     assert "gap" not in rows_table(SUITE, cases_table(runs), dict.fromkeys(MEANS, 3))
 
 
 def test_tests_over_cases_and_over_seeds(tmp_path: Path) -> None:
-    """Ten cases that all differ the same way: Wilcoxon's p is 2 / 2^10, after Holm at most three times that."""
+    """Ten cases that all differ the same way: Wilcoxon's p is 2 / 2^10, after Holm at most three
+    times that.
+    """
     tests = comparisons_table(cases_table(all_runs(tmp_path)), "dice")
     assert [f"{a}-{b}" for a, b in zip(tests["first"], tests["second"], strict=True)] == [
-        "lower-half", "lower-upper", "half-upper"
-    ]  # fmt: skip
+        "lower-half",
+        "lower-upper",
+        "half-upper",
+    ]
     assert tests["difference"].tolist() == pytest.approx([-0.2, -0.4, -0.2])
     assert (tests["cases_p"] <= 2 / 2**10 * 3).all()  # ties make scipy approximate
     assert (tests["cases_p_holm"] >= tests["cases_p"]).all()
@@ -99,7 +123,9 @@ def test_tests_use_common_seeds(tmp_path: Path) -> None:
 def test_undefined_cases_are_left_out(tmp_path: Path) -> None:
     dice = np.full(10, 0.5)
     dice[:4] = np.nan
-    rows = rows_table(SUITE, cases_table([scored(tmp_path, "lower", 0, dice)]), {"lower": 1}).set_index("row")
+    rows = rows_table(
+        SUITE, cases_table([scored(tmp_path, "lower", 0, dice)]), {"lower": 1}
+    ).set_index("row")
     assert rows.loc["lower", "cases"] == 6 and rows.loc["lower", "mean"] == pytest.approx(0.5)
 
 
@@ -107,11 +133,17 @@ def test_costs(tmp_path: Path) -> None:
     """Epochs of 2, 4 and 12 seconds of four steps, in two logs."""
     run = scored(tmp_path, "lower", 0, np.full(10, 0.5))
     run.training.folder.mkdir(parents=True)
-    (run.training.folder / "training_log_1.txt").write_text("now: Epoch time: 2.0 s\nnow: Epoch time: 12.0 s\n")
+    (run.training.folder / "training_log_1.txt").write_text(
+        "now: Epoch time: 2.0 s\nnow: Epoch time: 12.0 s\n"
+    )
     (run.training.folder / "training_log_2.txt").write_text("now: Epoch time: 4.0 s\n")
     assert step_seconds(run) == 1.0
     record(run.measured)
-    resident = np.loadtxt("/proc/self/statm")[1] * 4096 / 1e9 if Path("/proc/self/statm").is_file() else 0.05
+    resident = (
+        np.loadtxt("/proc/self/statm")[1] * 4096 / 1e9
+        if Path("/proc/self/statm").is_file()
+        else 0.05
+    )
     (row,) = costs_table([run]).to_dict("records")
     assert 0.9 * resident < row["memory_gb"] < 50 and row["gpu_gb"] == 0
 
@@ -140,4 +172,12 @@ def test_report_marks_what_is_missing(tmp_path: Path) -> None:
     assert "| upper | PlainTrainer |       | **none of 3**" in text
     assert "- upper seed 2: not run yet" in text
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"cases.csv", "rows.csv", "tests.csv", "summary.json", "summary.md", "rows.png", "overlays.png"}
+    assert names == {
+        "cases.csv",
+        "rows.csv",
+        "tests.csv",
+        "summary.json",
+        "summary.md",
+        "rows.png",
+        "overlays.png",
+    }

@@ -1,4 +1,6 @@
-"""A miniature suite through stock commands: killed, continued, shared by two processes, with a row that fails."""
+"""A miniature suite through stock commands: killed, continued, shared by two processes, with a row
+that fails.
+"""
 
 import os
 import signal
@@ -28,7 +30,12 @@ SUITE = Suite(
     title="a test",
     write_data=partial(write_domain_pair, n_source=5, n_target=5, n_test=3, size=48),
     test_set=TARGET,
-    budget={"num_epochs": 3, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1, "save_every": 1},
+    budget={
+        "num_epochs": 3,
+        "num_iterations_per_epoch": 2,
+        "num_val_iterations_per_epoch": 1,
+        "save_every": 1,
+    },
     features=(2, 4, 8),
     batch_size=2,
     lower="source-only",
@@ -56,9 +63,13 @@ class Bench:
         command = [program, str(self.suite), "-o", str(self.folder), "-device", "cpu", *arguments]
         plain = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet")}
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
             env={**plain, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        )
 
     def fold(self, row: str, seed: int) -> Path:
         name = f"PlainTrainer__{row}_seed{seed}__2d"
@@ -86,8 +97,17 @@ def test_killed_continued_and_shared(tmp_path: Path) -> None:
     outputs = [process.communicate(timeout=1200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "--c" in (bench.folder / "logs" / "source-only_seed0.txt").read_text()
-    logs = {(row, seed): len(list(bench.fold(row, seed).glob("training_log_*"))) for row in ROWS for seed in (0, 1)}
-    assert logs == {("source-only", 0): 2, ("source-only", 1): 1, ("target-only", 0): 1, ("target-only", 1): 1}
+    logs = {
+        (row, seed): len(list(bench.fold(row, seed).glob("training_log_*")))
+        for row in ROWS
+        for seed in (0, 1)
+    }
+    assert logs == {
+        ("source-only", 0): 2,
+        ("source-only", 1): 1,
+        ("target-only", 0): 1,
+        ("target-only", 1): 1,
+    }
 
     rows = pd.read_csv(bench.folder / "report" / "rows.csv")
     dice = rows[rows["metric"] == "dice"].set_index("row")
@@ -123,7 +143,10 @@ def test_a_command_waits_for_the_orphan_of_a_killed_runner(
 ) -> None:
     runner, run = runner_and_run
     lock, done = run.folder / "lock", run.folder / "done"
-    code = f"import time, pathlib; print('at it', flush=True); time.sleep(1); pathlib.Path({str(done)!r}).touch()"
+    code = (
+        f"import time, pathlib; print('at it', flush=True); time.sleep(1); "
+        f"pathlib.Path({str(done)!r}).touch()"
+    )
     command = [sys.executable, "-m", locked_program.__name__, str(lock), sys.executable, "-c", code]
     orphan = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert orphan.stdout is not None and orphan.stdout.readline() == "at it\n"
@@ -148,9 +171,18 @@ def test_a_run_at_which_another_process_is_comes_later(
     """It is left alone first, then waited for; what failed there is not tried again."""
     runner, run = runner_and_run
     code = (
-        f"import time, pathlib; print('at it', flush=True); time.sleep(1); pathlib.Path({str(run.failure)!r}).touch()"
+        f"import time, pathlib; print('at it', flush=True); time.sleep(1); "
+        f"pathlib.Path({str(run.failure)!r}).touch()"
     )
-    command = [sys.executable, "-m", locked_program.__name__, str(run.folder / ".lock"), sys.executable, "-c", code]
+    command = [
+        sys.executable,
+        "-m",
+        locked_program.__name__,
+        str(run.folder / ".lock"),
+        sys.executable,
+        "-c",
+        code,
+    ]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "at it\n"
     assert runner.carry_out(run) is False

@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from nnunet_ext.benchmark.seed_statistics import _means, interval, mean_score, resampled_means, share_of_gap
+from nnunet_ext.benchmark.seed_statistics import (
+    _means,
+    interval,
+    mean_score,
+    resampled_means,
+    share_of_gap,
+)
 
 RNG = np.random.default_rng(4)
 SEED_EFFECTS = RNG.normal(0, 0.03, 5)
@@ -54,7 +60,9 @@ def test_rows_are_drawn_on_the_same_cases() -> None:
 
 
 def test_seeds_of_rows_are_drawn_apart() -> None:
-    """Rows of equal scores whose seeds differ: the variance of the difference is that of both, not 0."""
+    """Rows of equal scores whose seeds differ: the variance of the difference is that of both, not
+    0.
+    """
     scores = np.repeat(SEED_EFFECTS[:, None], 20, axis=1)
     drawn = resampled_means({"a": scores, "b": scores}, resamples=MANY)
     assert (drawn["a"] - drawn["b"]).var() == pytest.approx(2 * SEED_EFFECTS.var() / 5, rel=0.04)
@@ -86,5 +94,7 @@ def test_nothing_defined_has_no_mean() -> None:
 
 def test_share_of_gap() -> None:
     lower, upper = np.array([0.4, 0.4, 0.5]), np.array([0.8, 0.8, 0.5])
-    assert share_of_gap(np.array([0.4, 0.7, 0.6]), lower, upper)[:2].tolist() == pytest.approx([0.0, 0.75])
+    assert share_of_gap(np.array([0.4, 0.7, 0.6]), lower, upper)[:2].tolist() == pytest.approx(
+        [0.0, 0.75]
+    )
     assert math.isnan(share_of_gap(np.array([0.4, 0.7, 0.6]), lower, upper)[2])

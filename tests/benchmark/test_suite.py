@@ -26,7 +26,15 @@ PSEUDO = Row(
     MadeData(
         300,
         (
-            *("nnUNetv2_ext_convert", "-d", "{number}", "-i", "{raw}/{dataset}", "-m", "{trainer}__{plans}"),
+            *(
+                "nnUNetv2_ext_convert",
+                "-d",
+                "{number}",
+                "-i",
+                "{raw}/{dataset}",
+                "-m",
+                "{trainer}__{plans}",
+            ),
             *("-device", "{device}"),
         ),
     ),
@@ -42,8 +50,13 @@ TWO_STAGES = (
 def suite(**changes: object) -> Suite:
     """Of two rows, on discs."""
     base = Suite(
-        "mini", "a test", lambda raw: write_raw(raw, TARGET, 5) and None, (BASELINE, PSEUDO), TARGET, {"num_epochs": 2}
-    )  # fmt: skip
+        "mini",
+        "a test",
+        lambda raw: write_raw(raw, TARGET, 5) and None,
+        (BASELINE, PSEUDO),
+        TARGET,
+        {"num_epochs": 2},
+    )
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -73,10 +86,17 @@ def test_every_suite_can_train_its_ends_of_the_gap() -> None:
 
 
 def test_rows_of_another_installation_are_named() -> None:
-    assert unavailable(suite(), Row("x", TARGET, "NoSuchTrainer")) == "this installation has no NoSuchTrainer"
-    assert "PlainTrainer has no setting no_such" in unavailable(suite(), Row("x", TARGET, settings={"no_such": 1}))
+    assert (
+        unavailable(suite(), Row("x", TARGET, "NoSuchTrainer"))
+        == "this installation has no NoSuchTrainer"
+    )
+    assert "PlainTrainer has no setting no_such" in unavailable(
+        suite(), Row("x", TARGET, settings={"no_such": 1})
+    )
     broken = replace(BASELINE, trainer="NoSuchTrainer")
-    assert "no NoSuchTrainer" in unavailable(suite(rows=(broken, PSEUDO)), replace(PSEUDO, settings={}))
+    assert "no NoSuchTrainer" in unavailable(
+        suite(rows=(broken, PSEUDO)), replace(PSEUDO, settings={})
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,11 +106,17 @@ def test_rows_of_another_installation_are_named() -> None:
         ({"rows": (BASELINE, BASELINE)}, "two rows are called baseline"),
         ({"rows": (PSEUDO, BASELINE)}, "builds on baseline, no row above it"),
         ({"rows": (replace(PSEUDO, first_stage=""),)}, "no first_stage to make them from"),
-        ({"rows": (BASELINE, replace(PSEUDO, streams={"target_domain": ("{further}",)}))}, "that nothing makes"),
+        (
+            {"rows": (BASELINE, replace(PSEUDO, streams={"target_domain": ("{further}",)}))},
+            "that nothing makes",
+        ),
         ({"upper": "target-only"}, "there is no row target-only"),
         ({"features": (8, 16)}, "three stages or more"),
         ({"rows": (Row("later", TARGET, pretrained=True),)}, "names no first_stage to start from"),
-        ({"rows": (Row("folds", (TARGET, TARGET)),)}, "2 data sets in turn, and there are 1 test sets"),
+        (
+            {"rows": (Row("folds", (TARGET, TARGET)),)},
+            "2 data sets in turn, and there are 1 test sets",
+        ),
     ],
 )
 def test_impossible_declarations_are_refused(changes: dict[str, object], message: str) -> None:
@@ -111,13 +137,22 @@ def test_commands_of_a_run_that_builds_on_another(tmp_path: Path) -> None:
     run = Run(suite(), PSEUDO, 2, Place(tmp_path, "cpu"))
     raw = tmp_path / "nnUNet_raw"
     assert run.make_data() == [
-        "nnUNetv2_ext_convert", "-d", "302", "-i", f"{raw}/{TARGET}", "-m", "PlainTrainer__baseline_seed2",
-        "-device", "cpu",
-    ]  # fmt: skip
+        "nnUNetv2_ext_convert",
+        "-d",
+        "302",
+        "-i",
+        f"{raw}/{TARGET}",
+        "-m",
+        "PlainTrainer__baseline_seed2",
+        "-device",
+        "cpu",
+    ]
     first = tmp_path / "nnUNet_results" / TARGET / "PlainTrainer__baseline_seed2__2d" / "fold_0"
     assert run.configure()[-3:] == [
-        "num_epochs=2", f"general_checkpoint={first / 'checkpoint_final.pth'}", "seed=2"
-    ]  # fmt: skip
+        "num_epochs=2",
+        f"general_checkpoint={first / 'checkpoint_final.pth'}",
+        "seed=2",
+    ]
     (raw / "Dataset302_Made").mkdir(parents=True)
     assert run.train()[:4] == ["nnUNetv2_train", "Dataset302_Made", "2d", "0"]
     assert run.plan()[:3] == ["nnUNetv2_plan_and_preprocess", "-d", "302"]
@@ -149,13 +184,18 @@ def test_a_row_may_name_its_raw_folder_and_normalise_a_stream(tmp_path: Path) ->
     assert command[command.index("--normalize") + 1] == "target_domain=window(0,80)"
     assert f"matches_file={tmp_path / 'nnUNet_raw'}/pairs.json" in command
     declared = suite(rows=(row, BASELINE)).declared()["rows"]
-    assert declared["adapted"]["normalize"] == row.normalize and "normalize" not in declared["baseline"]
+    assert (
+        declared["adapted"]["normalize"] == row.normalize
+        and "normalize" not in declared["baseline"]
+    )
 
 
 def test_a_pretrained_row_starts_from_its_first_stage(tmp_path: Path) -> None:
     later = Row("later", TARGET, first_stage="baseline", pretrained=True)
     pair = suite(rows=(BASELINE, later), discard_checkpoints=True)
-    first, second = (Run(pair, pair.row(name), 1, Place(tmp_path, "cpu")) for name in ("baseline", "later"))
+    first, second = (
+        Run(pair, pair.row(name), 1, Place(tmp_path, "cpu")) for name in ("baseline", "later")
+    )
     assert second.train()[-2:] == ["-pretrained_weights", str(first.training.checkpoint)]
     assert "-pretrained_weights" not in first.train()
 
@@ -174,14 +214,46 @@ def test_rows_of_two_stages_have_data_of_their_own_for_every_seed(tmp_path: Path
     declared = suite(rows=(BASELINE, *TWO_STAGES))
     place = Place(tmp_path, "cpu")
     trained, split = (Run(declared, row, 3, place) for row in TWO_STAGES)
-    model = ["-d", TARGET, "-c", "2d", "-tr", "PlainTrainer", "-p", "baseline_seed3", "-f", "0", "-device", "cpu"]
+    model = [
+        "-d",
+        TARGET,
+        "-c",
+        "2d",
+        "-tr",
+        "PlainTrainer",
+        "-p",
+        "baseline_seed3",
+        "-f",
+        "0",
+        "-device",
+        "cpu",
+    ]
     shares = ["--keep-cases", "0.5", "--keep-voxels", "0.8", "--background", "0.9"]
-    expected = ["nnUNetv2_ext_pseudo_label", *model, "-i", "Dataset503_X", "-o", "603", "--name", "self", *shares]
+    expected = [
+        "nnUNetv2_ext_pseudo_label",
+        *model,
+        "-i",
+        "Dataset503_X",
+        "-o",
+        "603",
+        "--name",
+        "self",
+        *shares,
+    ]
     assert trained.make_data() == expected
     numbers = ["-o", "703", "--hard", "753", "--name", "intra"]
-    assert split.make_data() == ["nnUNetv2_ext_split_target", *model, "-i", "Dataset503_X", *numbers]
+    assert split.make_data() == [
+        "nnUNetv2_ext_split_target",
+        *model,
+        "-i",
+        "Dataset503_X",
+        *numbers,
+    ]
     configured = split.configure()
-    assert configured[configured.index("--target_domain") + 1] == "753" and split.row.trainer == "AdvEntTrainer"
+    assert (
+        configured[configured.index("--target_domain") + 1] == "753"
+        and split.row.trainer == "AdvEntTrainer"
+    )
 
 
 def test_data_and_declaration_of_a_folder_stay(tmp_path: Path) -> None:
@@ -191,7 +263,11 @@ def test_data_and_declaration_of_a_folder_stay(tmp_path: Path) -> None:
     stamp = written.stat().st_mtime_ns
     prepare(suite(rows=(BASELINE, PSEUDO, Row("more", TARGET))), place)  # further rows are welcome
     assert written.stat().st_mtime_ns == stamp
-    assert set(json.loads((tmp_path / "suite.json").read_text())["rows"]) == {"baseline", "pseudo", "more"}
+    assert set(json.loads((tmp_path / "suite.json").read_text())["rows"]) == {
+        "baseline",
+        "pseudo",
+        "more",
+    }
     with pytest.raises(InputError, match="another suite or budget"):
         prepare(suite(budget={"num_epochs": 3}), place)
     with pytest.raises(InputError, match="row more was declared otherwise"):

@@ -19,8 +19,14 @@ def run(*arguments: object) -> int:
     ("arguments", "message"),
     [
         (("no-suite",), "no-suite: no such suite; there are "),
-        (("phantom-da", "--rows", "source"), "suite phantom-da has no row source; it has source-only, "),
-        (("phantom-da", "--run", "source-only", "first"), "--run source-only first: write the row and the seed"),
+        (
+            ("phantom-da", "--rows", "source"),
+            "suite phantom-da has no row source; it has source-only, ",
+        ),
+        (
+            ("phantom-da", "--run", "source-only", "first"),
+            "--run source-only first: write the row and the seed",
+        ),
     ],
 )
 def test_bad_arguments_are_one_line(
@@ -38,9 +44,25 @@ def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "no folder can be made there" in capsys.readouterr().err
 
 
-def test_jobs_are_complete_commands_and_start_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_are_complete_commands_and_start_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "a b"
-    assert run("phantom-da", "-o", folder, "--seeds", 2, "--rows", "target-only", "--jobs", "-device", "cpu") == 0
+    assert (
+        run(
+            "phantom-da",
+            "-o",
+            folder,
+            "--seeds",
+            2,
+            "--rows",
+            "target-only",
+            "--jobs",
+            "-device",
+            "cpu",
+        )
+        == 0
+    )
     jobs = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     start = ["nnUNetv2_ext_benchmark", "phantom-da", "-o", str(folder), "--run", "target-only"]
     assert jobs == [[*start, seed, "-device", "cpu"] for seed in ("0", "1")]

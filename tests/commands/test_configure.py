@@ -48,15 +48,27 @@ def recorded(folder: Path, name: str = "nnUNetPlans") -> dict[str, Any]:
 
 
 def test_streams_and_settings_land_in_the_plans(place: Path) -> None:
-    assert configure("--general", "998", "Dataset996_Second", "--unlabeled", "997", "--set", "num_epochs=5") == 0
+    assert (
+        configure(
+            "--general", "998", "Dataset996_Second", "--unlabeled", "997", "--set", "num_epochs=5"
+        )
+        == 0
+    )
     assert recorded(place) == {
         "preset": "recommended",
-        "streams": {"general": ["Dataset998_General", "Dataset996_Second"], "unlabeled": ["Dataset997_Unlabeled"]},
+        "streams": {
+            "general": ["Dataset998_General", "Dataset996_Second"],
+            "unlabeled": ["Dataset997_Unlabeled"],
+        },
         "settings": {"num_epochs": 5},
         "normalizations": {},
         "regions": False,
     }
-    for path in ("general/Dataset998_General", "general/Dataset996_Second", "unlabeled/Dataset997_Unlabeled"):
+    for path in (
+        "general/Dataset998_General",
+        "general/Dataset996_Second",
+        "unlabeled/Dataset997_Unlabeled",
+    ):
         assert (place / "streams" / path / "nnUNetPlans_2d" / "case_01.b2nd").is_file()
 
 
@@ -65,8 +77,10 @@ def test_what_is_not_named_stays_until_reset(place: Path) -> None:
     configure("--set", "num_epochs=6", "RelationDrivenTrainer.num_epochs=7", "--preset", "paper")
     assert recorded(place)["streams"] == {"general": ["Dataset998_General"]}
     assert recorded(place)["settings"] == {
-        "num_epochs": 6, "general_checkpoint": "random", "RelationDrivenTrainer.num_epochs": 7
-    }  # fmt: skip
+        "num_epochs": 6,
+        "general_checkpoint": "random",
+        "RelationDrivenTrainer.num_epochs": 7,
+    }
     assert recorded(place)["preset"] == "paper"
     configure("--reset")
     empty = {"streams": {}, "settings": {}, "normalizations": {}, "regions": False}
@@ -80,7 +94,9 @@ def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:
     assert recorded(place, "slow")["settings"] == {"initial_lr": 0.1, "num_epochs": 9}
     written = json.loads((place / "slow.json").read_text())
     assert written["plans_name"] == "slow"
-    assert written["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d"  # same preprocessed data
+    assert (
+        written["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d"
+    )  # same preprocessed data
     (place / "other.json").write_text('{"plans_name": "other"}')
     assert configure("-o", "other") == 1
     assert (place / "other.json").read_text() == '{"plans_name": "other"}'
@@ -111,7 +127,10 @@ def test_hyperparameters_of_a_trainer_of_the_users_own(
     captured = capsys.readouterr()
     assert recorded(place)["settings"] == {"my_weight": 2.0, "MyTrainer.num_epochs": 7}
     assert "MyTrainer: ready" in captured.out
-    assert "broken.py: its trainers are left out, it cannot be imported (No module named" in captured.err
+    assert (
+        "broken.py: its trainers are left out, it cannot be imported (No module named"
+        in captured.err
+    )
     assert configure("--set", "my_weight=-1") == 1
     assert "my_weight is a number at least 0" in capsys.readouterr().err
 
@@ -130,11 +149,20 @@ def test_settings_alone_touch_no_stream(place: Path) -> None:
     assert configure("--general", "996", "-c", "2d") == 0
     (place.parents[1] / "nnUNet_raw" / "Dataset996_Second").rename(place / "moved")
     assert configure("--set", "num_epochs=3") == 0
-    assert [folder.name for folder in (place / "streams/general/Dataset996_Second").iterdir()] == ["nnUNetPlans_2d"]
+    assert [folder.name for folder in (place / "streams/general/Dataset996_Second").iterdir()] == [
+        "nnUNetPlans_2d"
+    ]
 
 
-def test_labels_can_be_chosen_and_organs_are_pointed_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_raw(place.parents[1] / "nnUNet_raw", "Dataset003_Liver", 2, labels={"background": 0, "liver": 1, "cancer": 2})
+def test_labels_can_be_chosen_and_organs_are_pointed_out(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_raw(
+        place.parents[1] / "nnUNet_raw",
+        "Dataset003_Liver",
+        2,
+        labels={"background": 0, "liver": 1, "cancer": 2},
+    )
     assert configure("--general", "3") == 0
     assert "liver, cancer all become lesion; if one is an organ" in capsys.readouterr().out
     assert configure("--general", "3=cancer") == 0
@@ -190,32 +218,56 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
     [
         (["--general", "123"], "data set 123 is in none of nnUNet_raw, nnUNet_preprocessed"),
         (["--general", "lung"], "lung: not a data set"),
-        (["--general", "Dataset123_Lung"], "Dataset123_Lung/dataset.json: no such file; convert the data set first"),
+        (
+            ["--general", "Dataset123_Lung"],
+            "Dataset123_Lung/dataset.json: no such file; convert the data set first",
+        ),
         (["--general", "999"], "is the labelled data set itself"),
         (["--general", "997"], "imagesTr: no such folder; labelled images live in imagesTr"),
-        (["--general", "995"], "2 channels (lung-window CT, lung-window CT), but Dataset999_Miniature has 1"),
+        (
+            ["--general", "995"],
+            "2 channels (lung-window CT, lung-window CT), but Dataset999_Miniature has 1",
+        ),
         (["--unlabeled", "998"], "imagesUn: no such folder"),
-        (["-p", "nnUNetResEncUNetLPlans"], "no such plans; run nnUNetv2_plan_and_preprocess -d 999 first"),
+        (
+            ["-p", "nnUNetResEncUNetLPlans"],
+            "no such plans; run nnUNetv2_plan_and_preprocess -d 999 first",
+        ),
         (["-c", "3d_fullres"], "has no configuration 3d_fullres to train; it has 2d"),
         (
             ["--set", "num_epoch=5"],
             "unknown hyperparameter num_epoch (did you mean num_epochs?); valid are: ",
         ),
-        (["--set", "num_epochs=0"], "num_epochs=0 is impossible: num_epochs is a whole number at least 1"),
+        (
+            ["--set", "num_epochs=0"],
+            "num_epochs=0 is impossible: num_epochs is a whole number at least 1",
+        ),
         (["--set", "Nobody.num_epochs=2"], "unknown trainer Nobody; valid are: AdvEntTrainer"),
-        (["--set", "PlainTrainer.general_checkpoint=random"], "unknown hyperparameter PlainTrainer.general_checkpoint"),
+        (
+            ["--set", "PlainTrainer.general_checkpoint=random"],
+            "unknown hyperparameter PlainTrainer.general_checkpoint",
+        ),
         (["--set", "num_epochs"], "write NAME=VALUE"),
         (
             ["--set", "general_checkpoint=none.pth"],
             "none.pth: no such file; general_checkpoint is pretrained, random or a file's path",
         ),
-        (["--normalize", "window(0,80)"], "write ROLE=window(LOW,HIGH), ROLE one of general, unlabeled, target_domain"),
+        (
+            ["--normalize", "window(0,80)"],
+            "write ROLE=window(LOW,HIGH), ROLE one of general, unlabeled, target_domain",
+        ),
         (
             ["--normalize", "unlabeled=window(0,80)"],
             "there is no unlabeled stream; name its data sets with --unlabeled",
         ),
-        (["--normalize", "general=window(80,0)", "--general", "996"], "the first bound must lie below the second"),
-        (["--normalize", "general=zscore", "--general", "996"], "valid are window(LOW,HIGH), e.g. window(0,80), and p"),
+        (
+            ["--normalize", "general=window(80,0)", "--general", "996"],
+            "the first bound must lie below the second",
+        ),
+        (
+            ["--normalize", "general=zscore", "--general", "996"],
+            "valid are window(LOW,HIGH), e.g. window(0,80), and p",
+        ),
         (["-o", "../evil"], "-o ../evil: use letters and digits"),
         (["-o", "a__b"], "-o a__b: use letters and digits"),
         (["-np", "0"], "-np 0: needs at least one process"),
@@ -229,32 +281,56 @@ def test_wrong_input_is_one_line_and_changes_nothing(
     assert configure(*arguments) == 1
     error = capsys.readouterr().err
     assert message in error
-    assert len([line for line in error.splitlines() if line.startswith("nnUNetv2_ext_configure: error: ")]) == 1
+    assert (
+        len(
+            [
+                line
+                for line in error.splitlines()
+                if line.startswith("nnUNetv2_ext_configure: error: ")
+            ]
+        )
+        == 1
+    )
     assert (place / "nnUNetPlans.json").read_bytes() == before
 
 
-def test_a_labelled_target_domain_is_used_without_its_labels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_labelled_target_domain_is_used_without_its_labels(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert configure("--target_domain", "996") == 0
-    assert "Dataset996_Second has no imagesUn: its imagesTr are used, its labels are ignored" in capsys.readouterr().out
-    stream = place / "streams" / "target_domain" / "Dataset996_Second" / "nnUNetPlans_2d" / "stream.json"
+    assert (
+        "Dataset996_Second has no imagesUn: its imagesTr are used, its labels are ignored"
+        in capsys.readouterr().out
+    )
+    stream = (
+        place / "streams" / "target_domain" / "Dataset996_Second" / "nnUNetPlans_2d" / "stream.json"
+    )
     sources = json.loads(stream.read_text())["sources"]
     assert [Path(source).parent.name for source in sources] == ["imagesTr", "imagesTr"]
 
 
-def test_the_labelled_data_set_is_no_target_domain_of_its_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_labelled_data_set_is_no_target_domain_of_its_own(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_raw(place.parents[1] / "nnUNet_raw", place.name, 2)
     assert configure("--target_domain", "999") == 1
     assert "is the labelled data set itself and has no imagesUn" in capsys.readouterr().err
 
 
-def test_a_target_domain_of_another_unit_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_domain_of_another_unit_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = place.parents[1] / "nnUNet_raw"
     (raw / place.name).mkdir()
-    for folder, unit in ((place.name, "HU"), ("Dataset997_Unlabeled", "grey values 0..255 of a CT window")):
+    for folder, unit in (
+        (place.name, "HU"),
+        ("Dataset997_Unlabeled", "grey values 0..255 of a CT window"),
+    ):
         record_unit(raw / folder, unit)
     assert configure("--target_domain", "997") == 1
-    assert "997_Unlabeled has grey values 0..255, Dataset999_Miniature Hounsfield units; convert both" in (
-        capsys.readouterr().err
+    assert (
+        "997_Unlabeled has grey values 0..255, Dataset999_Miniature Hounsfield units; convert both"
+        in (capsys.readouterr().err)
     )
     assert recorded(place) == {}
     assert configure("--target_domain", "997", "--normalize", "target_domain=window(0,80)") == 0
@@ -278,14 +354,25 @@ def test_unset_folders_are_named(
     assert "nnUNet_preprocessed is not set; export nnUNet_preprocessed=" in capsys.readouterr().err
 
 
-def test_streams_that_share_images_are_told_or_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_streams_that_share_images_are_told_or_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = place.parents[1] / "nnUNet_raw"
     (raw / "Dataset999_Miniature").mkdir()
-    for folder, collection in (("Dataset999_Miniature", "COVID-SemiSeg"), ("Dataset998_General", "SIRM-slices")):
-        start_journal(raw / folder / JOURNAL_NAME, {"converter": "x", "settings": {}, "collection": collection})
+    for folder, collection in (
+        ("Dataset999_Miniature", "COVID-SemiSeg"),
+        ("Dataset998_General", "SIRM-slices"),
+    ):
+        start_journal(
+            raw / folder / JOURNAL_NAME,
+            {"converter": "x", "settings": {}, "collection": collection},
+        )
     assert configure("--general", "996", "998", "--forbid-overlap") == 1
     assert recorded(place) == {}
-    assert "998_General overlaps with Dataset999_Miniature: its 98 labelled slices" in capsys.readouterr().err
+    assert (
+        "998_General overlaps with Dataset999_Miniature: its 98 labelled slices"
+        in capsys.readouterr().err
+    )
     assert configure("--general", "996", "998") == 0
     (note,) = [line for line in capsys.readouterr().out.splitlines() if "overlaps" in line]
     assert note.endswith("what is measured on Dataset999_Miniature may be too good")

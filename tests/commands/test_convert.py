@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_brain, write_msd_lung
+from dataset_conversion.phantoms.slice_downloads import (
+    write_covid_semiseg,
+    write_msd_brain,
+    write_msd_lung,
+)
 from nnunet_ext.commands.convert import convert_entry
 from tests.places import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def covid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_covid_semiseg(tmp_path_factory.mktemp("covid"), n_labelled=2, n_test=1, n_unlabeled=3, size=48)
+    return write_covid_semiseg(
+        tmp_path_factory.mktemp("covid"), n_labelled=2, n_test=1, n_unlabeled=3, size=48
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -42,24 +48,34 @@ def test_list_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--list") == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["NAME", "TASK", "LICENCE", "WHERE", "TO", "GET", "IT"]
-    assert any("MSD" in line and "CC-BY-SA 4.0" in line and "medicaldecathlon" in line for line in table)
+    assert any(
+        "MSD" in line and "CC-BY-SA 4.0" in line and "medicaldecathlon" in line for line in table
+    )
     for arguments in ([], ["--help"]):
         assert run(*arguments) == 0
-        assert "COVID-SemiSeg, DICOM, Generic, LIDC-IDRI, LiTS, MSD" in " ".join(capsys.readouterr().out.split())
+        assert "COVID-SemiSeg, DICOM, Generic, LIDC-IDRI, LiTS, MSD" in " ".join(
+            capsys.readouterr().out.split()
+        )
     assert run("MSD", "-h") == 0
     text = capsys.readouterr().out
     assert "--merge" in text
     assert "--slices" in text
 
 
-def test_conversion_prints_what_it_did(covid: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conversion_prints_what_it_did(
+    covid: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("covid-semiseg", "-i", covid, "-d", 120, "-np", 1) == 0
     folder = raw / "Dataset120_COVID-SemiSeg"
     *table, last = capsys.readouterr().out.splitlines()
     assert last == "next: nnUNetv2_plan_and_preprocess -d 120 --verify_dataset_integrity"
     assert cells(table)["converted"] == "3"
     assert cells(table)["training cases (imagesTr)"] == "2"
-    assert (folder / "conversion.md").read_text().splitlines() == ["# Dataset120_COVID-SemiSeg", "", *table]
+    assert (folder / "conversion.md").read_text().splitlines() == [
+        "# Dataset120_COVID-SemiSeg",
+        "",
+        *table,
+    ]
     assert run("COVID-SemiSeg", "-i", covid, "-d", 121, "--unlabeled", "--name", "Un") == 0
     out = capsys.readouterr().out
     assert "next: nnUNetv2_ext_configure -d LABELLED_ID --unlabeled 121" in out
@@ -112,7 +128,9 @@ def test_wrong_arguments_are_one_line(
     assert message in line
 
 
-def test_missing_environment(covid: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_environment(
+    covid: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("nnUNet_raw")
     assert run("COVID-SemiSeg", "-i", covid, "-d", 120) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -131,14 +149,19 @@ def test_help_imports_neither_torch_nor_nnunet(arguments: str) -> None:
     code = (
         "import sys\nfrom nnunet_ext.commands.convert import convert_entry\n"
         f"try: convert_entry({arguments})\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'nnunetv2', 'SimpleITK', 'nibabel', 'scipy', 'pandas'} & sys.modules.keys()"
+        "assert not {'torch', 'nnunetv2', 'SimpleITK', 'nibabel', 'scipy', 'pandas'} & "
+        "sys.modules.keys()"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True)
 
 
-def test_no_advice_where_no_case_was_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All training cases fail, two test cases remain: there is nothing to plan, and no unlabelled data set."""
+def test_no_advice_where_no_case_was_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All training cases fail, two test cases remain: there is nothing to plan, and no unlabelled
+    data set.
+    """
     task = write_msd_lung(tmp_path, n_train=2, n_test=1, shape=(16, 16, 4))
     for file in task.glob("labelsTr/[!.]*"):
         file.write_bytes(b"damaged")

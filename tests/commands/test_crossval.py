@@ -35,7 +35,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     folder = place.folders["nnUNet_preprocessed"] / DATASET
     folder.mkdir()
     configurations = plans(2)["configurations"] | plans(3)["configurations"]
-    for name, content in (("nnUNetPlans", {**PLANS, "configurations": configurations}), ("otherPlans", PLANS)):
+    for name, content in (
+        ("nnUNetPlans", {**PLANS, "configurations": configurations}),
+        ("otherPlans", PLANS),
+    ):
         (folder / f"{name}.json").write_text(json.dumps(content))
     (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
     return place
@@ -54,7 +57,9 @@ def state(place: Workplace, fold: int, *files: str, maps: Mapping[str, int] | No
     folder = place.fold(DATASET, "PlainTrainer", "2d", str(fold))
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text('{"metric_per_case": [{}, {}]}' if file.endswith("summary.json") else "")
+        (folder / file).write_text(
+            '{"metric_per_case": [{}, {}]}' if file.endswith("summary.json") else ""
+        )
         if file == "checkpoint_final.pth":
             checkpoint(folder / file)
     for case, lost in (maps or {}).items():
@@ -63,7 +68,9 @@ def state(place: Workplace, fold: int, *files: str, maps: Mapping[str, int] | No
         path.write_bytes(path.read_bytes()[: path.stat().st_size - lost])
 
 
-def test_jobs_continue_each_fold_from_where_it_is(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_continue_each_fold_from_where_it_is(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     state(place, 0, "checkpoint_final.pth", "validation/summary.json")
     state(place, 1, "checkpoint_latest.pth")
     state(place, 2, "checkpoint_final.pth", "validation/case.png")
@@ -82,13 +89,18 @@ def test_soft_maps_are_demanded_for_the_profile_that_needs_them(
     state(place, 1, *validated, maps={"a": 0, "b": 0})
     state(place, 2, *validated, maps={"a": 0})  # killed after the first
     state(place, 3, *validated, maps={"a": 0, "b": 1})  # while writing the last
-    assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs", "--profile", "plain", "infnet") == 0
+    assert (
+        run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs", "--profile", "plain", "infnet")
+        == 0
+    )
     command = f"nnUNetv2_train {DATASET} 2d {{}} -tr PlainTrainer -p nnUNetPlans -device cuda"
     jobs = [f"{command.format(fold)} --val --npz" for fold in (0, 2, 3)]
     assert capsys.readouterr().out.splitlines() == [*jobs, f"{command.format(4)} --npz"]
 
 
-def test_a_validation_cut_short_is_repeated(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_validation_cut_short_is_repeated(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     state(place, 0, "checkpoint_final.pth", "validation/summary.json")
     path = place.fold(DATASET, "PlainTrainer", "2d", "0") / "validation" / "summary.json"
     path.write_text(path.read_text()[:20])
@@ -96,19 +108,28 @@ def test_a_validation_cut_short_is_repeated(place: Workplace, capsys: pytest.Cap
     assert capsys.readouterr().out.endswith("--val\n")
 
 
-def test_every_trainer_with_every_plans(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_trainer_with_every_plans(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     identifiers = ("nnUNetPlans", "otherPlans")
     trainers = ("PlainTrainer", "nnUNetTrainerDiceCELoss_noSmooth")
-    assert run("-d", 120, "-c", "2d", "-tr", *trainers, "-p", *identifiers, "-f", 0, 1, "--jobs") == 0
+    assert (
+        run("-d", 120, "-c", "2d", "-tr", *trainers, "-p", *identifiers, "-f", 0, 1, "--jobs") == 0
+    )
     captured = capsys.readouterr()
     jobs = captured.out.splitlines()
     assert "0 of 8 folds are finished" in captured.err
     assert [tuple(np.array(job.split())[[3, 5, 7]]) for job in jobs] == [
-        (fold, trainer, identifier) for trainer in trainers for identifier in identifiers for fold in "01"
+        (fold, trainer, identifier)
+        for trainer in trainers
+        for identifier in identifiers
+        for fold in "01"
     ]
 
 
-def test_a_fold_trained_with_other_settings_is_named(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fold_trained_with_other_settings_is_named(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Those of the plans, and those of the other folds; what validation does may differ."""
     arguments = ("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs")
     for fold in (0, 1):
@@ -121,7 +142,10 @@ def test_a_fold_trained_with_other_settings_is_named(place: Workplace, capsys: p
     assert run(*arguments) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{path.parent}: was trained with other settings than the plans hold: " in error
-    assert "hyperparameters.initial_lr is 0.01, was 0.1; hyperparameters.num_epochs is 1000, was 3. Set" in error
+    assert (
+        "hyperparameters.initial_lr is 0.01, was 0.1; hyperparameters.num_epochs is 1000, was 3. "
+        "Set" in error
+    )
 
     plans_file = place.folders["nnUNet_preprocessed"] / DATASET / "nnUNetPlans.json"
     content = json.loads(plans_file.read_text())
@@ -131,7 +155,9 @@ def test_a_fold_trained_with_other_settings_is_named(place: Workplace, capsys: p
     assert "fold_0: was trained with other settings than the plans hold" in capsys.readouterr().err
 
 
-def test_a_checkpoint_that_does_not_say_is_refused(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_does_not_say_is_refused(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     state(place, 0, "checkpoint_final.pth", "validation/summary.json")
     path = place.fold(DATASET, "PlainTrainer", "2d", "0") / "checkpoint_final.pth"
     for content in (b"", b"PK"):
@@ -143,7 +169,9 @@ def test_a_checkpoint_that_does_not_say_is_refused(place: Workplace, capsys: pyt
     assert "does not say with which settings" in capsys.readouterr().err
 
 
-def test_of_nnunets_own_trainers_the_plans_are_compared(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_nnunets_own_trainers_the_plans_are_compared(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = place.fold(DATASET, "nnUNetTrainer", "2d", "0")
     (folder / "validation").mkdir(parents=True)
     (folder / "validation/summary.json").write_text('{"metric_per_case": [{}]}')
@@ -154,7 +182,10 @@ def test_of_nnunets_own_trainers_the_plans_are_compared(place: Workplace, capsys
     assert run(*arguments) == 0
 
     larger = plans(2, batch_size=7)
-    torch.save({**saved, "init_args": {**started, "plans": {**PLANS, **larger}}}, folder / "checkpoint_final.pth")
+    torch.save(
+        {**saved, "init_args": {**started, "plans": {**PLANS, **larger}}},
+        folder / "checkpoint_final.pth",
+    )
     assert run(*arguments) == 1
     assert "plans.batch_size is 2, was 7" in capsys.readouterr().err
 
@@ -171,7 +202,10 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         ("-c", "2d", "-tr", "A", "--profile", "ncovsegnet", "--patients", "absent.csv", "--jobs"),
         "--patients absent.csv: no such file",
     ),
-    "no images": (("-c", "2d", "-tr", "A", "--figures", "-i", "absent", "--jobs"), "-i absent: no such folder"),
+    "no images": (
+        ("-c", "2d", "-tr", "A", "--figures", "-i", "absent", "--jobs"),
+        "-i absent: no such folder",
+    ),
     "images": (("-c", "2d", "-tr", "A", "-i", ".", "--jobs"), "-i: images are drawn behind"),
     "fold twice": (("-c", "2d", "-tr", "A", "-f", "1", "1", "--jobs"), "a fold is named twice"),
     "trainer twice": (("-c", "2d", "-tr", "A", "A", "--jobs"), "named twice"),
@@ -183,16 +217,25 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "fold 5": (("-c", "2d", "-tr", "A", "-f", "5", "--jobs"), "splits_final.json has 0 to 4"),
     "trainer": (
         ("-c", "2d", "-tr", "nnUNetTrainer", "PlainTraner", "--jobs"),
-        "-tr PlainTraner: no such trainer; there are AMDDASTrainer, AdvEntTrainer, FeatureSpaceDATrainer, ",
+        "-tr PlainTraner: no such trainer; there are AMDDASTrainer, AdvEntTrainer, "
+        "FeatureSpaceDATrainer, ",
     ),
-    "first stage": (("-c", "2d", "-tr", "GeneralPretrainTrainer", "--jobs"), "-tr GeneralPretrainTrainer: is a first"),
+    "first stage": (
+        ("-c", "2d", "-tr", "GeneralPretrainTrainer", "--jobs"),
+        "-tr GeneralPretrainTrainer: is a first",
+    ),
     "module": (("-c", "2d", "-tr", "torch", "--jobs"), "-tr torch: no such trainer"),
-    "configuration": (("-c", "3d_fullres", "-tr", "A", "-p", "otherPlans", "--jobs"), "no configuration 3d_fullres"),
+    "configuration": (
+        ("-c", "3d_fullres", "-tr", "A", "-p", "otherPlans", "--jobs"),
+        "no configuration 3d_fullres",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_arguments_are_one_line(name: str, place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_one_line(
+    name: str, place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments, message = BAD[name]
     assert run("-d", 120, *arguments) == 1
     captured = capsys.readouterr()
@@ -220,7 +263,8 @@ def test_a_cascades_second_stage_is_refused_as_by_training(
     }
     file.write_text(json.dumps(content))
     message = (
-        "PlainTrainer does not train 3d_cascade_fullres, a cascade's second stage; use 2d or 3d_fullres or 3d_lowres"
+        "PlainTrainer does not train 3d_cascade_fullres, a cascade's second stage; use 2d or "
+        "3d_fullres or 3d_lowres"
     )
     arguments = ("-d", 120, "-c", "3d_cascade_fullres", "-tr", "PlainTrainer")
     assert run(*arguments, "--jobs") == 1
@@ -228,7 +272,9 @@ def test_a_cascades_second_stage_is_refused_as_by_training(
     weights = place.root / "weights.pth"
     torch.save({"network_weights": {"a": torch.zeros(1)}}, weights)
     with pytest.raises(SystemExit):
-        pretrained_entry([*map(str, arguments), "-i", str(weights), "-o", str(place.root / "start.pth")])
+        pretrained_entry(
+            [*map(str, arguments), "-i", str(weights), "-o", str(place.root / "start.pth")]
+        )
     assert message in capsys.readouterr().err
 
 
@@ -240,7 +286,10 @@ def test_fewer_cases_than_folds(place: Workplace, capsys: pytest.CaptureFixture[
         (folder / f"gt_segmentations/{case}.png").touch()
     assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs") == 1
     error = capsys.readouterr().err
-    assert "has 3 training cases, and nnU-Net makes 5 folds. Convert with --split patient:3, or write" in error
+    assert (
+        "has 3 training cases, and nnU-Net makes 5 folds. Convert with --split patient:3, or write"
+        in error
+    )
 
     (folder / "splits_final.json").write_text(error[error.index("[{") : error.index("}]") + 2])
     arguments = error[error.index("-f ") :].split()
@@ -253,7 +302,9 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("crossval"))
     write_raw(place.folders["nnUNet_raw"], DATASET, 5, (32, 32))
     place.run("nnUNetv2_plan_and_preprocess", "-d", 120, "-c", "2d", "-np", 1)
-    place.run("nnUNetv2_ext_configure", "-d", 120, "-np", 1, "--set", "num_epochs=1", *FEW_STEPS[1:])
+    place.run(
+        "nnUNetv2_ext_configure", "-d", 120, "-np", 1, "--set", "num_epochs=1", *FEW_STEPS[1:]
+    )
     return place
 
 
@@ -261,18 +312,44 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 def test_trains_compares_and_skips_what_is_finished(planned: Workplace, tmp_path: Path) -> None:
     """Two folds by two runs at once, with soft maps; later only a lost validation is repeated."""
     place = planned
-    arguments = ("nnUNetv2_ext_crossval", "-d", 120, "-c", "2d", "-tr", "PlainTrainer", "-f", 0, 1, "-device", "cpu",
-                 "-o", tmp_path / "out", "--profile", "infnet", "--metrics", "dice", "mae", "--figures")  # fmt: skip
+    arguments = (
+        "nnUNetv2_ext_crossval",
+        "-d",
+        120,
+        "-c",
+        "2d",
+        "-tr",
+        "PlainTrainer",
+        "-f",
+        0,
+        1,
+        "-device",
+        "cpu",
+        "-o",
+        tmp_path / "out",
+        "--profile",
+        "infnet",
+        "--metrics",
+        "dice",
+        "mae",
+        "--figures",
+    )
     first, second = place.start(*arguments), place.start(*arguments)
     codes = [command.wait() for command in (first, second)]
     outputs = [command.output for command in (first, second)]
     assert codes == [0, 0], outputs
-    assert all("folds are finished" in output and "[1/2] nnUNetv2_train" in output for output in outputs)
+    assert all(
+        "folds are finished" in output and "[1/2] nnUNetv2_train" in output for output in outputs
+    )
     for fold in "01":  # one log per training
-        assert len(list(place.fold(DATASET, "PlainTrainer", "2d", fold).glob("training_log_*"))) == 1
+        assert (
+            len(list(place.fold(DATASET, "PlainTrainer", "2d", fold).glob("training_log_*"))) == 1
+        )
     held_out = [
         case
-        for fold in json.loads((place.folders["nnUNet_preprocessed"] / DATASET / "splits_final.json").read_text())[:2]
+        for fold in json.loads(
+            (place.folders["nnUNet_preprocessed"] / DATASET / "splits_final.json").read_text()
+        )[:2]
         for case in fold["val"]
     ]
     table = pd.read_csv(tmp_path / "out" / "comparison" / "cases.csv")
@@ -297,9 +374,21 @@ def test_trains_compares_and_skips_what_is_finished(planned: Workplace, tmp_path
 def test_a_failed_fold_does_not_stop_the_others(planned: Workplace, tmp_path: Path) -> None:
     """RelationDrivenTrainer refuses to train without a general stream, each fold for itself."""
     error = planned.refused(
-        "nnUNetv2_ext_crossval", "-d", 120, "-c", "2d", "-tr", "RelationDrivenTrainer", "-f", 2, 3, "-device", "cpu",
-        "-o", tmp_path / "out",
-    )  # fmt: skip
+        "nnUNetv2_ext_crossval",
+        "-d",
+        120,
+        "-c",
+        "2d",
+        "-tr",
+        "RelationDrivenTrainer",
+        "-f",
+        2,
+        3,
+        "-device",
+        "cpu",
+        "-o",
+        tmp_path / "out",
+    )
     folds = [planned.fold(DATASET, "RelationDrivenTrainer", "2d", number) for number in "23"]
     reasons = "; ".join(f"{fold} (ended with code 1)" for fold in folds)
     assert error.endswith(f"error: 2 of 2 folds failed: {reasons}; run the same again")

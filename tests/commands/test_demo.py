@@ -1,4 +1,6 @@
-"""The demo's own parts; the steps it calls have their own tests, and ``make demo`` runs it whole."""
+"""The demo's own parts; the steps it calls have their own tests, and ``make demo`` runs it
+whole.
+"""
 
 import io
 from pathlib import Path
@@ -11,10 +13,14 @@ from nnunet_ext.commands.demo import Demo, draw_overlays
 from nnunet_ext.errors import InputError
 
 
-def test_a_failing_step_names_its_log_and_its_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_step_names_its_log_and_its_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     demo = Demo(tmp_path, "cpu")
     (tmp_path / "logs").mkdir()
-    with pytest.raises(InputError, match=r"01_nnUNetv2_ext_evaluate\.log: nnUNetv2_ext_evaluate failed: .*nowhere"):
+    with pytest.raises(
+        InputError, match=r"01_nnUNetv2_ext_evaluate\.log: nnUNetv2_ext_evaluate failed: .*nowhere"
+    ):
         demo.call("nnUNetv2_ext_evaluate", "-r", "/nowhere", "-p", "/nowhere")
     demo.call("nnUNetv2_ext_evaluate", "--help")
     demo.call("never started", skip=True)

@@ -9,7 +9,13 @@ import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dataset_conversion.phantoms import volume_downloads as phantom_volumes
-from dataset_conversion.phantoms.dicom_downloads import write_bhsd, write_ct_ich, write_lidc, write_nsclc, write_rsna
+from dataset_conversion.phantoms.dicom_downloads import (
+    write_bhsd,
+    write_ct_ich,
+    write_lidc,
+    write_nsclc,
+    write_rsna,
+)
 from dataset_conversion.phantoms.dicom_series import write_series
 from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
 from dataset_conversion.reading import dicom_cases as dicom_converter
@@ -38,7 +44,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
         ("RSNA-ICH", write_ct_ich),
         ("SIRM", phantom_volumes.write_sirm),
         ("MSD", lambda folder: write_msd_lung(folder, n_train=2, n_test=1, shape=(32, 32, 6))),
-        ("COVID-SemiSeg", lambda folder: write_covid_semiseg(folder, n_labelled=2, n_test=1, n_unlabeled=3, size=48)),
+        (
+            "COVID-SemiSeg",
+            lambda folder: write_covid_semiseg(
+                folder, n_labelled=2, n_test=1, n_unlabeled=3, size=48
+            ),
+        ),
     ],
 )
 def test_each_data_set_is_recognised_and_no_other(name: str, write, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -51,11 +62,18 @@ def test_each_data_set_is_recognised_and_no_other(name: str, write, tmp_path: Pa
 def test_what_a_converter_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     phantom_volumes.write_mosmed(tmp_path)
     lines = run(capsys, tmp_path, "--all")[1].splitlines()
-    assert "looks like MosMed (2 in imagesTr); licence: CC BY-NC-ND 3.0: converted data may not be passed on" in lines
+    assert (
+        "looks like MosMed (2 in imagesTr); licence: CC BY-NC-ND 3.0: converted data may not be "
+        "passed on" in lines
+    )
     masks = lines[lines.index("masks: 2 NIfTI files") + 1 :][:6]
     assert masks[:5] == [
-        "  shape: 48x44x8", "  voxel size (mm): 8x8x8", "  orientation: LAS", "  stored as: int16", "  values: 0 1",
-    ]  # fmt: skip
+        "  shape: 48x44x8",
+        "  voxel size (mm): 8x8x8",
+        "  orientation: LAS",
+        "  stored as: int16",
+        "  values: 0 1",
+    ]
     assert "  unit: HU" in lines
     assert lines[-1].startswith("passed over: 6 hidden files of operating systems")
 
@@ -71,7 +89,9 @@ def test_oddities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 empty files" in out
 
 
-def test_no_such_folder_and_nothing_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_such_folder_and_nothing_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, _, err = run(capsys, tmp_path / "absent")
     assert code == 1
     assert err.count("\n") == 1
@@ -84,12 +104,18 @@ def test_no_such_folder_and_nothing_known(tmp_path: Path, capsys: pytest.Capture
     [
         (np.eye(4), True, True),
         (np.diag([-1.0, -1, 1, 1]), True, True),  # what SimpleITK writes of an array
-        (np.array([[1.0, 0, 0, -90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]]), True, False),  # resampled
+        (
+            np.array([[1.0, 0, 0, -90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]]),
+            True,
+            False,
+        ),  # resampled
         (np.array([[1.0, 0, 0, -90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]]), False, True),
         (np.diag([0.8, 0.8, 2, 1]), False, False),
     ],
 )
-def test_lost_voxel_sizes(affine_mm: np.ndarray, coded: bool, suspected: bool, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_lost_voxel_sizes(
+    affine_mm: np.ndarray, coded: bool, suspected: bool, tmp_path: Path, capsys
+) -> None:  # type: ignore[no-untyped-def]
     volume = nibabel.Nifti1Image(np.arange(64, dtype=np.int16).reshape(4, 4, 4), affine_mm)
     volume.header.set_sform(affine_mm, int(coded))
     volume.header.set_qform(affine_mm, int(coded))
@@ -122,9 +148,14 @@ def _odd_chest(folder: Path) -> None:
     def write(name: str, positions_mm: np.ndarray, values: np.ndarray = hu, **more: Any) -> None:
         more.setdefault("edit", named)
         write_series(
-            folder / "SECRETNAME_ANNA" / name, values, positions_mm, spacing_mm=(0.8, 0.7), patient="SECRETID",
-            series=f"2.25.{sum(name.encode())}", **more,
-        )  # fmt: skip
+            folder / "SECRETNAME_ANNA" / name,
+            values,
+            positions_mm,
+            spacing_mm=(0.8, 0.7),
+            patient="SECRETID",
+            series=f"2.25.{sum(name.encode())}",
+            **more,
+        )
 
     write("regular", regular_mm)
     write("missing", np.delete(regular_mm, 4, axis=0), np.delete(hu, 4, axis=0))
@@ -138,7 +169,9 @@ def _odd_chest(folder: Path) -> None:
     (folder / "damaged.dcm").write_bytes(whole[: len(whole) // 3])
 
 
-def test_series_are_described_without_their_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_series_are_described_without_their_patient(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _odd_chest(tmp_path)
     code, out, _ = run(capsys, tmp_path, "--all")
     assert code == 0
@@ -155,7 +188,8 @@ def test_series_are_described_without_their_patient(tmp_path: Path, capsys: pyte
         "  range: -1000 to 400 (of 39 slices read)",
     ]
     for line in (
-        "left out: 1 (10 images): holds several different slices at 2 positions; neither phase, acquisition, recon",
+        "left out: 1 (10 images): holds several different slices at 2 positions; neither phase, "
+        "acquisition, recon",
         "left out: 1 (1 images): is a localizer",
         "left out: 1 (1 images): is Secondary Capture Image Storage, not CT or MR",
         "odd: 1 series: 1 slices missing, interpolated",
@@ -172,8 +206,13 @@ def test_series_are_described_without_their_patient(tmp_path: Path, capsys: pyte
 def test_headers_are_read_once(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     folders: list[Path] = []
     read = dicom_converter.headers_below
-    for module in ("dataset_conversion.reading.dicom_cases", "dataset_conversion.checking.inspection"):
-        monkeypatch.setattr(f"{module}.headers_below", lambda folder, *more: folders.append(folder) or read(folder))
+    for module in (
+        "dataset_conversion.reading.dicom_cases",
+        "dataset_conversion.checking.inspection",
+    ):
+        monkeypatch.setattr(
+            f"{module}.headers_below", lambda folder, *more: folders.append(folder) or read(folder)
+        )
     run(capsys, write_lidc(tmp_path))
     assert folders == [tmp_path]
 
@@ -183,7 +222,9 @@ def test_a_collection_that_lacks_a_part(tmp_path: Path, capsys: pytest.CaptureFi
     for file in tmp_path.rglob("*.xml"):
         file.unlink()
     out = run(capsys, tmp_path)[1]
-    assert out.startswith(f"looks like LIDC-IDRI ({tmp_path}: holds no XML file of a CT reading; unpack")
+    assert out.startswith(
+        f"looks like LIDC-IDRI ({tmp_path}: holds no XML file of a CT reading; unpack"
+    )
     assert out.count("looks like") == 1
 
 
@@ -192,7 +233,8 @@ def test_without_the_packages_for_dicom(tmp_path: Path) -> None:
     volume = nibabel.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.diag([2.0, 2, 2, 1]))
     nibabel.save(volume, tmp_path / "mask.nii.gz")
     code = (
-        "import sys\nsys.modules['pydicom'] = None\nfrom nnunet_ext.commands.inspect import inspect_entry\n"
+        "import sys\nsys.modules['pydicom'] = None\nfrom nnunet_ext.commands.inspect import "
+        "inspect_entry\n"
         f"inspect_entry([{str(tmp_path)!r}])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,13 @@ from PIL import Image
 
 from dataset_conversion.phantoms.dicom_series import write_series
 from nnunet_ext.commands.inspect import inspect_entry
-from tests.dataset_conversion.reading.test_nifti_headers import CONTRADICTIONS, LPS_MM, UNUSABLE, VOXELS, header_with
+from tests.dataset_conversion.reading.test_nifti_headers import (
+    CONTRADICTIONS,
+    LPS_MM,
+    UNUSABLE,
+    VOXELS,
+    header_with,
+)
 from tests.dicom.conftest import numbered, stacked
 from tests.dicom.reading.test_division import raw_text
 from tests.dicom.test_contradictions import IMPOSSIBLE, LOSSES
@@ -20,18 +26,29 @@ Edit = Callable[[int, object], None]
 DICOM = {name: edit for name, (edit, _) in IMPOSSIBLE.items()} | LOSSES
 DICOM |= {
     f"{name} is {value.decode().strip()}": raw_text(name, value)
-    for name in ("SliceThickness", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "TriggerTime")
+    for name in (
+        "SliceThickness",
+        "PixelSpacing",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "TriggerTime",
+    )
     for value in (b"Amadeus ", b"0,58 ", b"nan ", b"1\\2 ", b"1e400 ")
 }
 NIFTI = {name: content for name, (content, _) in UNUSABLE.items()}
-NIFTI |= {name: header_with(VOXELS, LPS_MM, *changes) for name, (changes, _) in CONTRADICTIONS.items()}
+NIFTI |= {
+    name: header_with(VOXELS, LPS_MM, *changes) for name, (changes, _) in CONTRADICTIONS.items()
+}
 NIFTI |= {
     f"{voxels.ndim} axes of {voxels.dtype}": nibabel.Nifti1Image(voxels, LPS_MM).to_bytes()
     for voxels in (
-        np.zeros((3, 4), np.uint8), np.zeros((3, 4, 5, 1, 2), np.int16), np.zeros((1, 3, 4, 5), np.float32),
-        np.full((3, 4, 5), np.nan), np.zeros((3, 4, 0), np.int16),
+        np.zeros((3, 4), np.uint8),
+        np.zeros((3, 4, 5, 1, 2), np.int16),
+        np.zeros((1, 3, 4, 5), np.float32),
+        np.full((3, 4, 5), np.nan),
+        np.zeros((3, 4, 0), np.int16),
     )
-}  # fmt: skip
+}
 
 
 def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -44,7 +61,9 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("edit", DICOM.values(), ids=DICOM)
 @pytest.mark.parametrize("copies", [1, 2])
-def test_odd_series(tmp_path: Path, capsys: pytest.CaptureFixture[str], edit: Edit, copies: int) -> None:
+def test_odd_series(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], edit: Edit, copies: int
+) -> None:
     write_series(tmp_path / "good", numbered(4), stacked(4), patient="A")
     for copy in range(copies):
         write_series(tmp_path / f"odd{copy}", numbered(4), stacked(4), patient="B", edit=edit)

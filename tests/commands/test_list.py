@@ -41,4 +41,6 @@ def test_an_unknown_trainer_names_the_known(capsys: pytest.CaptureFixture[str]) 
         list_entry(["NoSuchTrainer"])
     assert ended.value.code == 1
     error = capsys.readouterr().err
-    assert error.startswith("nnUNetv2_ext_list: error: NoSuchTrainer: no such trainer; there are AdvEntTrainer, ")
+    assert error.startswith(
+        "nnUNetv2_ext_list: error: NoSuchTrainer: no such trainer; there are AdvEntTrainer, "
+    )

@@ -40,7 +40,9 @@ def grey(path: Path) -> np.ndarray:
 
 
 def write_ct(folder: Path, shape: tuple[int, ...] = (24, 24)) -> None:
-    """Replace the target by three slices in HU: brain at 30, blood at 70 in a square of 2, 4 or 6 pixels, bone."""
+    """Replace the target by three slices in HU: brain at 30, blood at 70 in a square of 2, 4 or 6
+    pixels, bone.
+    """
     for file in (folder / TARGET / "imagesUn").iterdir():
         file.unlink()
     for index, size in enumerate((2, 4, 6)):
@@ -48,12 +50,22 @@ def write_ct(folder: Path, shape: tuple[int, ...] = (24, 24)) -> None:
         hu[..., 4:20, 4:20] = 30
         hu[..., 8 : 8 + size, 8 : 8 + size] = 70
         hu[..., 4, 4:20] = 900
-        sitk.WriteImage(sitk.GetImageFromArray(hu), str(folder / TARGET / "imagesUn" / f"ct_{index}_0000.nii.gz"))
-    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0}, "numTraining": 0, "file_ending": ".nii.gz"}
+        sitk.WriteImage(
+            sitk.GetImageFromArray(hu),
+            str(folder / TARGET / "imagesUn" / f"ct_{index}_0000.nii.gz"),
+        )
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0},
+        "numTraining": 0,
+        "file_ending": ".nii.gz",
+    }
     (folder / TARGET / "dataset.json").write_text(json.dumps(content))
 
 
-def test_distances_are_those_of_the_files(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_distances_are_those_of_the_files(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "matches.json"
     arguments = ("-d", 101, "--target", TARGET, "-n", 2, "-o", file, "--target-lesion", "100:255")
     assert match(*arguments) == 0
@@ -72,7 +84,9 @@ def test_distances_are_those_of_the_files(raw: Path, tmp_path: Path, capsys: pyt
             assert distance == pytest.approx(100 * int(bits) + lesion, rel=1e-6)
 
     matched = {entry.source for entry in matches.target_cases.values()}
-    assert set(matches.subset("matched")) == matched and len(matches.subset("random")) == len(matched)
+    assert set(matches.subset("matched")) == matched and len(matches.subset("random")) == len(
+        matched
+    )
 
 
 def test_a_matching_is_not_overwritten_unless_asked(
@@ -94,12 +108,16 @@ def test_blood_in_hounsfield_units_is_the_lesion_of_ct(raw: Path, tmp_path: Path
     file = tmp_path / "matches.json"
     assert match("-d", 101, "--target", 102, "-o", file, "--fingerprint-weight", 0) == 0
     matches = read_matches(file)
-    assert matches.parameters["target_lesion"] == "50:100" and matches.parameters["target_window"] == [0, 80]
+    assert matches.parameters["target_lesion"] == "50:100" and matches.parameters[
+        "target_window"
+    ] == [0, 80]
 
     for case, similar in matches.source_cases.items():
         label = grey(raw / SOURCE / "labelsTr" / f"{case}.png")
         own = (label > 0).sum() * 240**2 / 32**2
-        expected = {f"ct_{index}": abs(own - size**2 * 100) for index, size in enumerate((2, 4, 6))}  # 240 / 24 = 10
+        expected = {
+            f"ct_{index}": abs(own - size**2 * 100) for index, size in enumerate((2, 4, 6))
+        }  # 240 / 24 = 10
         assert dict(zip(similar.targets, similar.distances, strict=True)) == pytest.approx(expected)
 
 
@@ -109,7 +127,19 @@ def test_a_percentile_is_that_of_the_pixels_above_background(raw: Path, tmp_path
     images = [grey(path) for path in files]
     value = np.percentile(np.concatenate([image[image > image.min()] for image in images]), 90)
     for name, lesion in (("percentile", "90%"), ("band", f"{value}:inf")):
-        assert match("-d", 101, "--target", 102, "-o", tmp_path / f"{name}.json", "--target-lesion", lesion) == 0
+        assert (
+            match(
+                "-d",
+                101,
+                "--target",
+                102,
+                "-o",
+                tmp_path / f"{name}.json",
+                "--target-lesion",
+                lesion,
+            )
+            == 0
+        )
     first, second = (read_matches(tmp_path / f"{name}.json") for name in ("percentile", "band"))
     assert first.source_cases == second.source_cases
 
@@ -139,14 +169,21 @@ def test_impossible_options_are_refused(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    defaults = {"-d": (101,), "--target": (102,), "-o": ("matches.json",), arguments[0]: arguments[1:]}
+    defaults = {
+        "-d": (101,),
+        "--target": (102,),
+        "-o": ("matches.json",),
+        arguments[0]: arguments[1:],
+    }
     words = [word for option, values in defaults.items() for word in (option, *values)]
     assert match(*words) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "matches.json").exists()
 
 
-def test_a_window_the_wrong_way_round_is_refused(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_window_the_wrong_way_round_is_refused(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_ct(raw)
     assert match("-d", 101, "--target", 102, "-o", tmp_path / "m.json", "--window", 80, 0) == 1
     assert "the low end comes first" in capsys.readouterr().err
@@ -156,10 +193,15 @@ def test_volumes_are_refused(raw: Path, tmp_path: Path, capsys: pytest.CaptureFi
     write_ct(raw, (2, 24, 24))
     assert match("-d", 101, "--target", 102, "-o", tmp_path / "m.json") == 1
     error = capsys.readouterr().err
-    assert "ct_0_0000.nii.gz: has 2 slices; convert the data set with --slices" in error and "3 of 3 slices" in error
+    assert (
+        "ct_0_0000.nii.gz: has 2 slices; convert the data set with --slices" in error
+        and "3 of 3 slices" in error
+    )
 
 
-def test_several_channels_are_refused(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_channels_are_refused(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_raw(raw, "Dataset103_Two", 2, channels=2)
     assert match("-d", 103, "--target", 102, "-o", tmp_path / "m.json") == 1
     assert "has 2 channels" in capsys.readouterr().err
@@ -167,7 +209,10 @@ def test_several_channels_are_refused(raw: Path, tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not readable as JSON"), ('{"labels": {}, "file_ending": ".png"}', "has no 'channel_names'")],
+    [
+        ("{", "is not readable as JSON"),
+        ('{"labels": {}, "file_ending": ".png"}', "has no 'channel_names'"),
+    ],
 )
 def test_damaged_lists_are_refused(
     raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
@@ -177,9 +222,14 @@ def test_damaged_lists_are_refused(
     assert f"dataset.json: {message}" in capsys.readouterr().err
 
 
-def test_damaged_images_are_named(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_images_are_named(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = raw / TARGET / "imagesUn" / "case_01_0000.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    assert match("-d", 101, "--target", 102, "-o", tmp_path / "m.json", "--target-lesion", "100:255") == 1
+    assert (
+        match("-d", 101, "--target", 102, "-o", tmp_path / "m.json", "--target-lesion", "100:255")
+        == 1
+    )
     error = capsys.readouterr().err
     assert "1 of 5 slices cannot be used" in error and "case_01_0000.png" in error

@@ -47,12 +47,20 @@ def source_network() -> torch.nn.Module:
 
 def pretrained(place: Path, *arguments: str) -> int:
     given = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    defaults = {"-i": "source.pth", "-d": "999", "-c": "2d", "-tr": "RelationDrivenTrainer", "-o": "start.pth"}
+    defaults = {
+        "-i": "source.pth",
+        "-d": "999",
+        "-c": "2d",
+        "-tr": "RelationDrivenTrainer",
+        "-o": "start.pth",
+    }
     merged = {**defaults, **given}
     for option in ("-i", "-o"):
         merged[option] = str(place / merged[option])
     with pytest.raises(SystemExit) as stop:
-        pretrained_entry([word for option, value in merged.items() for word in (option, value) if word])
+        pretrained_entry(
+            [word for option, value in merged.items() for word in (option, value) if word]
+        )
     return stop.value.code
 
 
@@ -63,7 +71,8 @@ def files(place: Path) -> dict[str, bytes]:
 def test_table_file_and_nnunets_loader(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pretrained(place) == 0
     printed = capsys.readouterr().out
-    # miniature encoder: 3x3 convolutions 1-4-4, 4-8-8, 8-16-16, each with bias and two numbers per norm channel
+    # miniature encoder: 3x3 convolutions 1-4-4, 4-8-8, 8-16-16, each with bias and two numbers per
+    # norm channel
     weights = 9 * (1 * 4 + 4 * 4 + 4 * 8 + 8 * 8 + 8 * 16 + 16 * 16)
     encoder, first = weights + 3 * 2 * (4 + 8 + 16), 9 * 4
     for part in ("encoder_general", "encoder"):
@@ -73,8 +82,13 @@ def test_table_file_and_nnunets_loader(place: Path, capsys: pytest.CaptureFixtur
     decoder = 8 + (4 * 8 * 4 + 4) + 9 * (16 * 8 + 8 * 8 + 8 * 4 + 4 * 4) + 3 * 2 * (8 + 4)
     assert f"| decoder | 19 ({decoder:,}) | 1 ({2 * upsampling:,}) | - |" in printed
     assert f"| heads | 4 ({8 * 2 + 2 + 4 * 2 + 2}) | - | - |" in printed
-    assert "adapted: encoder.stages.0.0.convs.0.conv.weight: 3 input channels summed to 1" in printed
-    assert "adapted: decoder.transpconvs.0.weight: the target encoder's half copied, the general encoder's" in printed
+    assert (
+        "adapted: encoder.stages.0.0.convs.0.conv.weight: 3 input channels summed to 1" in printed
+    )
+    assert (
+        "adapted: decoder.transpconvs.0.weight: the target encoder's half copied, the general "
+        "encoder's" in printed
+    )
     assert "-tr RelationDrivenTrainer -p nnUNetPlans -pretrained_weights" in printed
     assert "nnUNetv2_ext_configure -d 999 -p nnUNetPlans --set general_checkpoint=random" in printed
 
@@ -89,12 +103,16 @@ def test_table_file_and_nnunets_loader(place: Path, capsys: pytest.CaptureFixtur
         assert torch.equal(network.encoder_general.state_dict()[name], expected)
 
 
-def test_plain_nnunet_needs_no_advice_on_general_encoders(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_nnunet_needs_no_advice_on_general_encoders(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert pretrained(place, "-tr", "nnUNetTrainer") == 0
     assert "general" not in capsys.readouterr().out
 
 
-def test_an_encoder_alone_is_said_to_leave_the_decoder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_encoder_alone_is_said_to_leave_the_decoder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save(source_network().encoder.state_dict(), place / "encoder.pth")
     assert pretrained(place, "-i", "encoder.pth") == 0
     printed = capsys.readouterr().out
@@ -104,7 +122,9 @@ def test_an_encoder_alone_is_said_to_leave_the_decoder(place: Path, capsys: pyte
     ]
 
 
-def test_an_existing_file_is_kept_unless_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_file_is_kept_unless_told(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (place / "start.pth").write_bytes(b"mine")
     before = files(place)
     assert pretrained(place) == 1
@@ -125,7 +145,10 @@ def test_an_existing_file_is_kept_unless_told(place: Path, capsys: pytest.Captur
         (["-o", "none/start.pth"], "none: no such folder; make it"),
         (["-o", "nnUNet_raw"], "nnUNet_raw: is a folder"),
         (["-d", "123"], "data set 123 is in none of nnUNet_raw, nnUNet_preprocessed"),
-        (["-p", "other"], "other.json: no such file; run nnUNetv2_plan_and_preprocess -d 999 first"),
+        (
+            ["-p", "other"],
+            "other.json: no such file; run nnUNetv2_plan_and_preprocess -d 999 first",
+        ),
         (["-c", "3d_fullres"], "has no configuration 3d_fullres; it has 2d"),
         (["-tr", "NobodysTrainer"], "-tr NobodysTrainer: nnU-Net finds no such trainer"),
         (["-tr", "nnUNetTrainerMRCT"], "no such trainer"),
@@ -137,7 +160,11 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     before = files(place)
     assert pretrained(place, *arguments) == 1
     error = capsys.readouterr().err
-    assert message in error and error.startswith("nnUNetv2_ext_pretrained: error: ") and error.count("\n") == 1
+    assert (
+        message in error
+        and error.startswith("nnUNetv2_ext_pretrained: error: ")
+        and error.count("\n") == 1
+    )
     assert files(place) == before
 
 
@@ -158,14 +185,21 @@ def test_a_full_disk_leaves_nothing(
 def test_as_a_command_in_a_fresh_process(place: Path) -> None:
     code = "from nnunet_ext.commands.pretrained import pretrained_entry; pretrained_entry()"
     words = ["-i", "source.pth", "-d", "999", "-c", "2d", "-tr", "PlainTrainer", "-o", "start.pth"]
-    run = subprocess.run([sys.executable, "-c", code, *words], cwd=place, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=place, capture_output=True, text=True, check=True
+    )
     assert run.stdout.startswith("| part | copied | adapted | random |\n")
     assert run.stdout.endswith("-tr PlainTrainer -p nnUNetPlans -pretrained_weights start.pth\n")
-    again = subprocess.run([sys.executable, "-c", code, *words], cwd=place, capture_output=True, text=True, check=False)
-    assert again.returncode == 1 and again.stderr.startswith("nnUNetv2_ext_pretrained: error: start.pth: exists")
+    again = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 1 and again.stderr.startswith(
+        "nnUNetv2_ext_pretrained: error: start.pth: exists"
+    )
 
 
-# --- weights of timm's models -----------------------------------------------------------------------------------------
+# --- weights of timm's models
+# -----------------------------------------------------------------------------------------
 
 MODEL = "resnet10t.c3_in1k"  # timm's smallest ResNet with weights
 
@@ -175,13 +209,17 @@ def fetch(place: Path, *arguments: object, model: str = MODEL) -> subprocess.Com
     code = "from nnunet_ext.commands.pretrained import pretrained_entry; pretrained_entry()"
     command = [sys.executable, "-W", "ignore", "-c", code, "--timm", model, *map(str, arguments)]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "hub")}
-    return subprocess.run(command, cwd=place, env=offline, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=place, env=offline, capture_output=True, text=True, check=False
+    )
 
 
 def test_timm_without_internet_is_one_line(tmp_path: Path) -> None:
     run = fetch(tmp_path, "-o", "backbone.pth")
     assert run.returncode == 1 and run.stdout == "" and run.stderr.count("\n") == 1
-    assert run.stderr.startswith(f"nnUNetv2_ext_pretrained: error: --timm {MODEL}: cannot be fetched (")
+    assert run.stderr.startswith(
+        f"nnUNetv2_ext_pretrained: error: --timm {MODEL}: cannot be fetched ("
+    )
     assert "connect to the internet, or fetch it on another machine and copy the file" in run.stderr
     assert not (tmp_path / "backbone.pth").exists()
 
@@ -204,16 +242,31 @@ def test_timm_writes_what_its_cache_holds(tmp_path: Path) -> None:
     assert set(written) == set(weights)
     assert all(torch.equal(written[name], weights[name]) for name in weights)
     again = fetch(tmp_path, "-o", "backbone.pth")
-    assert again.returncode == 1 and "backbone.pth: exists; give another -o, or --overwrite" in again.stderr
+    assert (
+        again.returncode == 1
+        and "backbone.pth: exists; give another -o, or --overwrite" in again.stderr
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--timm", "resnet50.nobodys", "-o", "x.pth"], 1, "has no such weights; it has for instance resnet50."),
-        (["--timm", "nonsense", "-o", "x.pth"], 1, "has no such weights; it has for instance resnet50."),
+        (
+            ["--timm", "resnet50.nobodys", "-o", "x.pth"],
+            1,
+            "has no such weights; it has for instance resnet50.",
+        ),
+        (
+            ["--timm", "nonsense", "-o", "x.pth"],
+            1,
+            "has no such weights; it has for instance resnet50.",
+        ),
         (["--timm", MODEL, "-d", "999", "-o", "x.pth"], 2, "--timm needs -o and nothing else"),
-        (["-i", "source.pth", "-o", "x.pth"], 2, "the following arguments are required: -d, -c, -tr"),
+        (
+            ["-i", "source.pth", "-o", "x.pth"],
+            2,
+            "the following arguments are required: -d, -c, -tr",
+        ),
     ],
 )
 def test_timm_and_conversion_need_their_own_options(

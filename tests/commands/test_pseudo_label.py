@@ -1,4 +1,6 @@
-"""What ``nnUNetv2_ext_pseudo_label`` and ``nnUNetv2_ext_split_target`` refuse before anything is predicted."""
+"""What ``nnUNetv2_ext_pseudo_label`` and ``nnUNetv2_ext_split_target`` refuse before anything is
+predicted.
+"""
 
 import json
 from collections.abc import Callable
@@ -16,7 +18,9 @@ MODEL = ("-d", "999", "-c", "2d", "-tr", "PlainTrainer", "-device", "cpu")
 
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A labelled data set 999 with a model, of which only the files' presence matters, and an unlabelled one 998."""
+    """A labelled data set 999 with a model, of which only the files' presence matters, and an
+    unlabelled one 998.
+    """
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
@@ -45,7 +49,10 @@ def refusal(entry: Callable[..., None], capsys: pytest.CaptureFixture[str], *arg
         (("-tr", "AdvEntTrainer"), "no such model; train it first"),
         (("-f", "3"), "no such checkpoint; train the fold first"),
         (("-f", "0", "0"), "a fold is named twice"),
-        (("-chk", "../checkpoint_final.pth"), "no name of a trainer, plans, configuration, fold or checkpoint"),
+        (
+            ("-chk", "../checkpoint_final.pth"),
+            "no name of a trainer, plans, configuration, fold or checkpoint",
+        ),
         (("-i", "999"), "is the labelled data set itself"),
         (("-i", "97"), "data set 97 is in none of"),
         (("-o", "998"), "the number 998 is in use"),
@@ -63,15 +70,24 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
 
 def test_regions_are_refused(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model,) = (raw.parent / "nnUNet_results").glob("*/*/dataset.json")
-    model.write_text(json.dumps({**DATASET_JSON, "labels": {"background": 0, "whole": [1, 2], "core": 2}}))
-    assert "has regions, which overlap" in refusal(pseudo_label_entry, capsys, "-i", "998", "-o", "150")
+    model.write_text(
+        json.dumps({**DATASET_JSON, "labels": {"background": 0, "whole": [1, 2], "core": 2}})
+    )
+    assert "has regions, which overlap" in refusal(
+        pseudo_label_entry, capsys, "-i", "998", "-o", "150"
+    )
 
 
-def test_shared_images_are_refused_on_request(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shared_images_are_refused_on_request(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = raw / "Dataset998_Target" / "imagesUn" / "case_00_0000.png"
     copy.write_bytes((raw / "Dataset999_Miniature" / "imagesTr" / "case_01_0000.png").read_bytes())
     line = refusal(pseudo_label_entry, capsys, "-i", "998", "-o", "150", "--forbid-overlap")
-    assert "Dataset998_Target has 1 images of Dataset999_Miniature, e.g. case_00_0000.png; leave it out" in line
+    assert (
+        "Dataset998_Target has 1 images of Dataset999_Miniature, e.g. case_00_0000.png; leave it "
+        "out" in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from nnunet_ext.commands.uncrop import uncrop_entry
 
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    source = write_covid_semiseg(tmp_path / "download", n_labelled=2, n_test=0, n_unlabeled=3, size=48)
+    source = write_covid_semiseg(
+        tmp_path / "download", n_labelled=2, n_test=0, n_unlabeled=3, size=48
+    )
     folder = tmp_path / "raw"
     folder.mkdir()
     convert(CovidSemiSeg(source, resize=64), folder / "Dataset120_Small")
@@ -40,7 +42,9 @@ def test_predictions_return_to_the_size_of_the_download(
         assert written.shape != (64, 64) and set(np.unique(written)) <= {0, 1}
 
 
-def test_wrong_folders_are_one_line(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_folders_are_one_line(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     labels = raw / "Dataset120_Small" / "labelsTr"
     assert code_of("-i", tmp_path / "none", "-d", "Dataset120_Small", "-o", tmp_path / "back") == 1
     assert code_of("-i", labels, "-d", "Dataset120_Small", "-o", labels) == 1

@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 
 from dataset_conversion.phantoms import volume_downloads as phantom_volumes
-from dataset_conversion.phantoms.dicom_downloads import write_bhsd, write_lidc, write_nsclc, write_rsna
-from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_brain, write_msd_lung
+from dataset_conversion.phantoms.dicom_downloads import (
+    write_bhsd,
+    write_lidc,
+    write_nsclc,
+    write_rsna,
+)
+from dataset_conversion.phantoms.slice_downloads import (
+    write_covid_semiseg,
+    write_msd_brain,
+    write_msd_lung,
+)
 from tests.dataset_conversion.labelled_export import write_labelled_export
 
 
@@ -27,7 +36,9 @@ def lung_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def brain_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_msd_brain(tmp_path_factory.mktemp("brain"), n_train=2, n_test=1, shape=(24, 20, 16))
+    return write_msd_brain(
+        tmp_path_factory.mktemp("brain"), n_train=2, n_test=1, shape=(24, 20, 16)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -123,12 +134,18 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
-    """All files of a folder with their bytes, without the journal, whose order depends on timing, and the summary."""
+    """All files of a folder with their bytes, without the journal, whose order depends on timing,
+    and the summary.
+    """
 
     left_out = (".jsonl", ".md")
 
     def read(folder: Path) -> dict[str, bytes]:
         files = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
-        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if file.suffix not in left_out}
+        return {
+            file.relative_to(folder).as_posix(): file.read_bytes()
+            for file in files
+            if file.suffix not in left_out
+        }
 
     return read

@@ -1,4 +1,6 @@
-"""A generated hospital export: series of every geometry, each with a SEG and an RTSTRUCT of the same mask."""
+"""A generated hospital export: series of every geometry, each with a SEG and an RTSTRUCT of the
+same mask.
+"""
 
 from pathlib import Path
 
@@ -10,13 +12,23 @@ from nnunet_ext.dicom.writing.contours import write_contours
 from nnunet_ext.dicom.writing.segmentation import SegmentationKind, write_segmentation
 from nnunet_ext.dicom.writing.segments import segments_of
 from nnunet_ext.dicom.writing.source import read_source
-from tests.dicom.writing.geometries import COLUMNS, GEOMETRIES, LABELS, MODEL, ROWS, SLICES, write_geometry
+from tests.dicom.writing.geometries import (
+    COLUMNS,
+    GEOMETRIES,
+    LABELS,
+    MODEL,
+    ROWS,
+    SLICES,
+    write_geometry,
+)
 
 KINDS: tuple[SegmentationKind, ...] = ("binary", "labelmap", "fractional")
 
 
 def mask_of(number: int) -> np.ndarray:
-    """(n, row, column) label values of a case: a box, and voxels of another label in and beside it."""
+    """(n, row, column) label values of a case: a box, and voxels of another label in and beside
+    it.
+    """
     generator = np.random.default_rng([number, 16])
     values = np.zeros((SLICES, ROWS, COLUMNS), np.uint8)
     values[2:7, 4:15, 3:12] = 1
@@ -45,6 +57,8 @@ def write_objects(place: Path, mask: np.ndarray, kind: SegmentationKind = "binar
     (acquisition,), _ = acquisitions_of(scan(place / "scan").slices)
     source, segments = read_source(acquisition), segments_of(LABELS)
     (place / "results").mkdir()
-    write_segmentation(place / "results/1", mask, source, segments, MODEL, series_number=1001, kind=kind)
+    write_segmentation(
+        place / "results/1", mask, source, segments, MODEL, series_number=1001, kind=kind
+    )
     write_contours(place / "results/2", mask, source, segments, MODEL, series_number=1002)
     return acquisition

@@ -1,4 +1,6 @@
-"""What holds for every data set; a new module in dataset_conversion.datasets is tested on the day it appears."""
+"""What holds for every data set; a new module in dataset_conversion.datasets is tested on the day
+it appears.
+"""
 
 import dataclasses
 import pickle
@@ -17,12 +19,22 @@ from nnunet_ext.errors import InputError
 # A miniature download per data set: fixture name, and the options to try.
 MINIATURES: dict[str, tuple[str, dict]] = {
     "COVID-19-20": ("covid_19_20_original", {"slices": "every:3", "window": (-1250.0, 250.0)}),
-    "COVID-19-CT-Seg": ("covid_19_ct_seg_original", {"labels_wanted": "lung,infection", "slices": "lesion"}),
+    "COVID-19-CT-Seg": (
+        "covid_19_ct_seg_original",
+        {"labels_wanted": "lung,infection", "slices": "lesion"},
+    ),
     "COVID-SemiSeg": ("covid_original", {"labels_wanted": "ggo,consolidation"}),
     "DICOM": ("dicom_original", {"map": ("lung*=lung", "lesion=lesion")}),
-    "Generic": ("generic_original", {
-        "images": "scans", "masks": "masks", "image_suffix": "_ct", "mask_suffix": "_seg", "map": ("1=a", "5=b"),
-    }),
+    "Generic": (
+        "generic_original",
+        {
+            "images": "scans",
+            "masks": "masks",
+            "image_suffix": "_ct",
+            "mask_suffix": "_seg",
+            "map": ("1=a", "5=b"),
+        },
+    ),
     "LIDC-IDRI": ("lidc_original", {"consensus_percent": 100.0, "denominator": "marked"}),
     "LiTS": ("lits_original", {"labels_wanted": "liver+tumour", "slices": "all"}),
     "MSD": ("lung_original", {"merge": ("1=nodule",), "split": "patient:2"}),
@@ -30,10 +42,15 @@ MINIATURES: dict[str, tuple[str, dict]] = {
     "NSCLC-PleuralEffusion": ("nsclc_original", {"reviewer": "union", "positives_only": True}),
     "RSNA-ICH": ("bhsd_original", {"classes": "types"}),
     "SIRM": ("sirm_original", {}),
-    "Synthetic-COVID-CT": ("synthetic_original", {
-        "images": "img", "masks": "map", "map": ("64=lung", "128=ggo", "255=consolidation"),
-    }),
-}  # fmt: skip
+    "Synthetic-COVID-CT": (
+        "synthetic_original",
+        {
+            "images": "img",
+            "masks": "map",
+            "map": ("64=lung", "128=ggo", "255=consolidation"),
+        },
+    ),
+}
 CASES = [(name, MINIATURES[name][1]) for name in converters()]
 
 
@@ -61,7 +78,9 @@ def test_nnunet_accepts_the_result(converter: Converter, raw: Path) -> None:
 def test_without_labels(converter: Converter, raw: Path) -> None:
     """``--unlabeled``: images as with labels, or those that the data set has without."""
     slices = "" if converter.slices == "lesion" else converter.slices
-    unlabeled = dataclasses.replace(converter, unlabeled=True, labels_wanted="", split="", slices=slices)
+    unlabeled = dataclasses.replace(
+        converter, unlabeled=True, labels_wanted="", split="", slices=slices
+    )
     summary = convert(unlabeled, raw / "Dataset121_X")
     assert summary.problems == [] and summary.count_by_part["Un"] > 0
     assert verify(raw / "Dataset121_X").problems == []
@@ -88,5 +107,7 @@ def test_empty_folders_are_refused_helpfully(kind: type[Converter], tmp_path: Pa
 
 
 def test_close_names_are_suggested() -> None:
-    with pytest.raises(InputError, match=r"did you mean COVID-SemiSeg\? valid are: .*COVID-SemiSeg, .*MSD"):
+    with pytest.raises(
+        InputError, match=r"did you mean COVID-SemiSeg\? valid are: .*COVID-SemiSeg, .*MSD"
+    ):
         converter_named("covidsemiseg")

@@ -1,4 +1,6 @@
-"""Where a conversion cannot go on: targets that cannot be written, archives, headers that promise too much."""
+"""Where a conversion cannot go on: targets that cannot be written, archives, headers that promise
+too much.
+"""
 
 import gzip
 import io
@@ -34,16 +36,24 @@ convert_entry(sys.argv[1:])
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux")
 def test_a_target_that_cannot_be_written_is_one_line(lung_original: Path) -> None:
-    with pytest.raises(InputError, match=r"^/proc/Dataset120_X: cannot write \(.*\); mend that and run .* again$"):
+    with pytest.raises(
+        InputError, match=r"^/proc/Dataset120_X: cannot write \(.*\); mend that and run .* again$"
+    ):
         convert(MSD(lung_original), Path("/proc/Dataset120_X"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
-def test_a_full_disk_is_one_line_and_the_conversion_continues(lung_original: Path, raw: Path) -> None:
+def test_a_full_disk_is_one_line_and_the_conversion_continues(
+    lung_original: Path, raw: Path
+) -> None:
     command = ["MSD", "-i", str(lung_original), "-d", "6", "-np", "1"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(
-        [sys.executable, "-c", LIMITED, *command], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIMITED, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     (folder,) = raw.iterdir()
     assert ended.returncode == 1
@@ -68,7 +78,8 @@ def test_an_archive_in_place_of_a_folder(
         convert_entry([name, "-i", str(archive), "-d", "120"])
     assert ended.value.code == 1
     assert capsys.readouterr().err.splitlines() == [
-        f"nnUNetv2_ext_convert: error: {archive}: is a file; unpack it, -i names the folder that comes out"
+        f"nnUNetv2_ext_convert: error: {archive}: is a file; unpack it, -i names the folder that "
+        f"comes out"
     ]
     assert list(raw.iterdir()) == []
 
@@ -106,7 +117,9 @@ def test_what_is_wrong_with_an_image_names_the_image(
     image: np.ndarray, affine_mm: np.ndarray, message: str, tmp_path: Path, raw: Path
 ) -> None:
     download = _pair(tmp_path, image, affine_mm)
-    (problem,) = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X").problems
+    (problem,) = convert(
+        Generic(download, images="images", masks="masks"), raw / "Dataset120_X"
+    ).problems
     assert problem.startswith(f"{download / 'images/a.nii.gz'}: {message}")
 
 
@@ -123,20 +136,29 @@ class OneBadBlock(Generic):
 def test_a_source_that_cannot_be_read_is_its_cases_problem(tmp_path: Path, raw: Path) -> None:
     download = _pair(tmp_path, np.zeros((6, 5, 4), np.int16), np.diag([1.0, 1, 2, 1]))
     for name, place in ((name, place) for name in ("b", "c") for place in ("images", "masks")):
-        (download / place / f"{name}.nii.gz").write_bytes((download / place / "a.nii.gz").read_bytes())
+        (download / place / f"{name}.nii.gz").write_bytes(
+            (download / place / "a.nii.gz").read_bytes()
+        )
     for _ in range(2):  # the next run tries again, and takes nothing else back
-        summary = convert(OneBadBlock(download, images="images", masks="masks"), raw / "Dataset120_X")
+        summary = convert(
+            OneBadBlock(download, images="images", masks="masks"), raw / "Dataset120_X"
+        )
         image = download / "images/b.nii.gz"
         assert summary.problems == [
-            f"{image}: cannot be read (Input/output error); copy it again, or check the disk it lies on"
+            f"{image}: cannot be read (Input/output error); copy it again, or check the disk it "
+            f"lies on"
         ]
         assert sorted(summary.converted + summary.skipped) == ["a", "c"]
 
 
-def test_a_name_too_long_for_files_named_after_it_is_its_cases_problem(tmp_path: Path, raw: Path) -> None:
+def test_a_name_too_long_for_files_named_after_it_is_its_cases_problem(
+    tmp_path: Path, raw: Path
+) -> None:
     download = _pair(tmp_path, np.zeros((6, 5, 4), np.int16), np.diag([1.0, 1, 2, 1]))
     for place in ("images", "masks"):
-        (download / place / f"{'x' * 240}.nii.gz").write_bytes((download / place / "a.nii.gz").read_bytes())
+        (download / place / f"{'x' * 240}.nii.gz").write_bytes(
+            (download / place / "a.nii.gz").read_bytes()
+        )
     summary = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X")
     assert summary.converted == ["a"]
     assert len(summary.problems) == 1 and "its name is too long" in summary.problems[0]
@@ -149,10 +171,14 @@ def test_a_compressed_nifti_2_file_is_converted(tmp_path: Path, raw: Path) -> No
     summary = convert(Generic(download, images="images", masks="masks"), raw / "Dataset120_X")
     assert (summary.converted, summary.problems) == (["a"], [])
     written = nibabel.load(raw / "Dataset120_X/imagesTr/a_0000.nii.gz")
-    assert written.header["sizeof_hdr"] == 348 and np.array_equal(np.asanyarray(written.dataobj), image)
+    assert written.header["sizeof_hdr"] == 348 and np.array_equal(
+        np.asanyarray(written.dataobj), image
+    )
 
 
-def test_no_path_of_private_data_and_no_name_in_a_gzip_file_is_passed_on(tmp_path: Path, raw: Path) -> None:
+def test_no_path_of_private_data_and_no_name_in_a_gzip_file_is_passed_on(
+    tmp_path: Path, raw: Path
+) -> None:
     """Planted names are looked for in every byte that the conversion leaves."""
     patient = "Mustermann-Erika-19640812"
     download = tmp_path / patient
@@ -177,8 +203,12 @@ def test_no_path_of_private_data_and_no_name_in_a_gzip_file_is_passed_on(tmp_pat
     assert "; file-" in (folder / "conversion.csv").read_text()
 
 
-@pytest.mark.parametrize("before", [b"", gzip.compress(b"", mtime=0)], ids=["alone", "after an empty member"])
-def test_a_copied_file_loses_the_name_that_gzip_has_noted(before: bytes, tmp_path: Path, raw: Path) -> None:
+@pytest.mark.parametrize(
+    "before", [b"", gzip.compress(b"", mtime=0)], ids=["alone", "after an empty member"]
+)
+def test_a_copied_file_loses_the_name_that_gzip_has_noted(
+    before: bytes, tmp_path: Path, raw: Path
+) -> None:
     download = _pair(tmp_path, np.zeros((6, 5, 4), np.int16), np.diag([1.0, 1, 2, 1]))
     packed = download / "images/a.nii.gz"
     named = io.BytesIO()

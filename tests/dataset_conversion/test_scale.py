@@ -24,7 +24,8 @@ from dataset_conversion.writing.conversion import convert
 from dataset_conversion.datasets.msd import MSD
 summary = convert(MSD(Path(sys.argv[1])), Path(sys.argv[2]))
 assert summary.problems == [], summary.problems
-status = Path("/proc/self/status").read_text()  # getrusage would count the memory of the process that started this
+# getrusage would count the memory of the process that started this
+status = Path("/proc/self/status").read_text()
 print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
@@ -68,7 +69,7 @@ def test_dask_cluster(covid: Path, raw: Path, contents: Callable[[Path], dict[st
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as cluster:  # fmt: skip
+    ) as cluster:
         convert(CovidSemiSeg(covid), raw / "Dataset120_X", Workers(dask=cluster.scheduler_address))
     convert(CovidSemiSeg(covid), raw / "here/Dataset120_X")
     assert contents(raw / "Dataset120_X") == contents(raw / "here/Dataset120_X")
@@ -82,7 +83,9 @@ def test_no_dask_scheduler_is_one_line(covid: Path, raw: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux")
 def test_memory_of_a_worker_is_bounded(lung: Path, raw: Path) -> None:
-    """A quarter of a large CT (512 x 512 x 150, 75 MB): imports, and less than eight times the volume."""
+    """A quarter of a large CT (512 x 512 x 150, 75 MB): imports, and less than eight times the
+    volume.
+    """
     shape = (512, 512, 150)
     generator = np.random.default_rng(0)
     block = generator.integers(-1000, 400, (512, 512, 1), np.int16)
@@ -91,13 +94,18 @@ def test_memory_of_a_worker_is_bounded(lung: Path, raw: Path) -> None:
         for file in (lung / part).iterdir():
             if file.name not in ("lung_001.nii.gz",):
                 file.unlink()
-    nibabel.save(nibabel.Nifti1Image(np.broadcast_to(block, shape), affine), lung / "imagesTr/lung_001.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.broadcast_to(block, shape), affine),
+        lung / "imagesTr/lung_001.nii.gz",
+    )
     label = np.zeros(shape, np.uint8)
     label[200:220, 200:220, 50:60] = 1
     nibabel.save(nibabel.Nifti1Image(label, affine), lung / "labelsTr/lung_001.nii.gz")
     description = lung / "dataset.json"
     content = json.loads(description.read_text())
-    content["training"] = [{"image": "./imagesTr/lung_001.nii.gz", "label": "./labelsTr/lung_001.nii.gz"}]
+    content["training"] = [
+        {"image": "./imagesTr/lung_001.nii.gz", "label": "./labelsTr/lung_001.nii.gz"}
+    ]
     description.write_text(json.dumps(content | {"test": []}))
     command = [sys.executable, "-c", CONVERT_ONE, str(lung), str(raw / "Dataset006_X")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)

@@ -61,11 +61,16 @@ def test_labels_that_are_whole_but_for_rounding(tmp_path: Path, off: float) -> N
         (LESION * np.float32(1.7), "such as 1.7000"),
         (np.where(LESION, np.nan, 0).astype(np.float32), "NaN or infinite"),
         (np.where(LESION, np.inf, 0).astype(np.float32), "NaN or infinite"),
-        (LESION.astype(np.int16) * -1, "holds the negative value -1; a mask holds whole numbers from 0"),
+        (
+            LESION.astype(np.int16) * -1,
+            "holds the negative value -1; a mask holds whole numbers from 0",
+        ),
         (LESION.astype(np.complex64), "holds complex numbers"),
     ],
 )
-def test_what_is_no_label_is_said_with_enough_digits(tmp_path: Path, mask: np.ndarray, words: str) -> None:
+def test_what_is_no_label_is_said_with_enough_digits(
+    tmp_path: Path, mask: np.ndarray, words: str
+) -> None:
     (problem,) = convert(generic(tmp_path / "in", mask), tmp_path / "Dataset120_X").problems
     assert words in problem
     assert "download it again" not in problem
@@ -81,7 +86,9 @@ def test_pairs_of_header_and_image(tmp_path: Path) -> None:
     converter = generic(tmp_path / "in", LESION)
     (tmp_path / "in/masks/a.nii.gz").unlink()
     nibabel.save(nibabel.Nifti1Pair(LESION, AFFINE_MM), tmp_path / "in/masks/a.img")
-    with pytest.raises(InputError, match=r"holds pairs \.hdr/\.img \(a\.hdr\); save each as one file"):
+    with pytest.raises(
+        InputError, match=r"holds pairs \.hdr/\.img \(a\.hdr\); save each as one file"
+    ):
         converter.find_cases()
     shutil.rmtree(tmp_path / "in/images")
     shutil.copytree(tmp_path / "in/masks", tmp_path / "in/images")
@@ -105,20 +112,33 @@ FULL, OPAQUE = np.full_like(SPOT, 255), np.dstack([SPOT, SPOT, SPOT, np.full_lik
 @pytest.mark.parametrize(
     ("name", "mask", "words"),
     [
-        ("a.jpg", Image.fromarray(np.random.default_rng(0).permutation(SPOT)), "is JPEG, which changes the values"),
+        (
+            "a.jpg",
+            Image.fromarray(np.random.default_rng(0).permutation(SPOT)),
+            "is JPEG, which changes the values",
+        ),
         ("a.png", Image.fromarray(np.dstack([FULL, SPOT])), "has transparent pixels"),
         ("a.png", Image.fromarray(np.dstack([SPOT, SPOT, SPOT, SPOT])), "has transparent pixels"),
     ],
     ids=["JPEG", "grey and alpha", "RGBA"],
-)  # fmt: skip
-def test_masks_whose_values_are_uncertain(tmp_path: Path, name: str, mask: Image.Image, words: str) -> None:
-    (problem,) = convert(picture_mask(tmp_path / "in", name, mask), tmp_path / "Dataset120_X").problems
+)
+def test_masks_whose_values_are_uncertain(
+    tmp_path: Path, name: str, mask: Image.Image, words: str
+) -> None:
+    (problem,) = convert(
+        picture_mask(tmp_path / "in", name, mask), tmp_path / "Dataset120_X"
+    ).problems
     assert words in problem
 
 
-@pytest.mark.parametrize("mask", [Image.fromarray(OPAQUE), Image.fromarray(np.dstack([SPOT, FULL]))])
+@pytest.mark.parametrize(
+    "mask", [Image.fromarray(OPAQUE), Image.fromarray(np.dstack([SPOT, FULL]))]
+)
 def test_opaque_masks_are_read(tmp_path: Path, mask: Image.Image) -> None:
-    assert convert(picture_mask(tmp_path / "in", "a.png", mask), tmp_path / "Dataset120_X").problems == []
+    assert (
+        convert(picture_mask(tmp_path / "in", "a.png", mask), tmp_path / "Dataset120_X").problems
+        == []
+    )
 
 
 def test_a_transparent_palette_is_no_mask(tmp_path: Path) -> None:
@@ -141,7 +161,10 @@ def test_only_hounsfield_units_are_called_ct(tmp_path: Path, channel: str) -> No
 def test_a_label_without_background_is_a_finding(tmp_path: Path) -> None:
     summary = convert(generic(tmp_path / "in", np.ones_like(LESION)), tmp_path / "Dataset120_X")
     assert summary.full == ["a"]
-    assert any("1 labels without background" in finding for finding in verify(tmp_path / "Dataset120_X").findings)
+    assert any(
+        "1 labels without background" in finding
+        for finding in verify(tmp_path / "Dataset120_X").findings
+    )
 
 
 @pytest.mark.parametrize("value", ["1.7", "true", "1.0", '"1"', "[1, 2.5]", "[true]"])
@@ -174,14 +197,19 @@ def rounded(task: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [unpacked, numbered, rounded])
-def test_a_task_as_programs_unpack_it(lung: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_a_task_as_programs_unpack_it(
+    lung: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     convert(MSD(lung), tmp_path / "before/Dataset006_X")
     change(lung)
     summary = convert(MSD(lung), tmp_path / "after/Dataset006_X")
     assert summary.problems == []
     assert not any("not in dataset.json" in note for note in summary.notes)
     for name in ("imagesTr/lung_001_0000", "labelsTr/lung_001"):
-        before, after = (nibabel.load(tmp_path / run / f"Dataset006_X/{name}.nii.gz") for run in ("before", "after"))
+        before, after = (
+            nibabel.load(tmp_path / run / f"Dataset006_X/{name}.nii.gz")
+            for run in ("before", "after")
+        )
         assert np.array_equal(np.asarray(before.dataobj), np.asarray(after.dataobj))  # type: ignore[attr-defined]
         assert np.array_equal(before.affine, after.affine)  # type: ignore[attr-defined]
 
@@ -209,9 +237,15 @@ def test_exact_copies_are_used_once_and_others_named(tmp_path: Path) -> None:
     assert "21 exact copies of cases are left out" in summary.notes
     changed = next(iter((tmp_path / "in/stage_2_train_images").iterdir()))
     changed.write_bytes(changed.read_bytes()[:-2] + b"\1\1")
-    problems = RsnaIch(tmp_path / "in"), convert(RsnaIch(tmp_path / "in"), tmp_path / "Dataset121_X").problems
+    problems = (
+        RsnaIch(tmp_path / "in"),
+        convert(RsnaIch(tmp_path / "in"), tmp_path / "Dataset121_X").problems,
+    )
     assert len(problems[1]) == 2
-    assert "would both become case" in problems[1][0] and "and differ; remove one of them" in problems[1][0]
+    assert (
+        "would both become case" in problems[1][0]
+        and "and differ; remove one of them" in problems[1][0]
+    )
 
 
 def long_rows(text: str) -> list[list[str]]:
@@ -229,14 +263,18 @@ def wide(text: str) -> str:
 
 
 TABLES: dict[str, Callable[[str], str]] = {
-    "index": lambda text: "".join(f"{index or ''},{line}\n" for index, line in enumerate(text.splitlines())),
+    "index": lambda text: "".join(
+        f"{index or ''},{line}\n" for index, line in enumerate(text.splitlines())
+    ),
     "semicolon": lambda text: text.replace(",", ";"),
     "tab": lambda text: text.replace(",", "\t"),
     "space": lambda text: text.replace("ID,Label", "ID, Label"),
     "spaces": lambda text: text.replace(",", " , "),
     "blank lines": lambda text: text + "\n\n",
     "decimals": lambda text: text.replace(",0\n", ",0.0\n").replace(",1\n", ",1.0\n"),
-    "quoted": lambda text: "".join('"' + line.replace(",", '","') + '"\n' for line in text.splitlines()),
+    "quoted": lambda text: "".join(
+        '"' + line.replace(",", '","') + '"\n' for line in text.splitlines()
+    ),
     "small letters": lambda text: text.replace("ID,Label", "id,label"),
     "mark and CR LF": lambda text: "\ufeff" + text.replace("\n", "\r\n"),
     "wide": wide,
@@ -244,7 +282,9 @@ TABLES: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("change", TABLES.values(), ids=TABLES)
-def test_the_challenges_table_as_programs_save_it(tmp_path: Path, change: Callable[[str], str]) -> None:
+def test_the_challenges_table_as_programs_save_it(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
     write_rsna(tmp_path)
     file = tmp_path / "stage_2_train.csv"
     expected = read_table([file]).types
@@ -256,14 +296,18 @@ def test_the_challenges_table_as_programs_save_it(tmp_path: Path, change: Callab
 def test_a_table_with_another_header_is_named_with_what_is_expected(tmp_path: Path) -> None:
     write_rsna(tmp_path)
     (tmp_path / "stage_2_train.csv").write_text("slice|kind\nID_1|any\n")
-    with pytest.raises(InputError, match=r"stage_2_train\.csv begins with 'slice\|kind'\), expected columns ID"):
+    with pytest.raises(
+        InputError, match=r"stage_2_train\.csv begins with 'slice\|kind'\), expected columns ID"
+    ):
         RsnaIch(tmp_path, haemorrhage="any").find_cases()
     (note,) = [note for note in RsnaIch(tmp_path).find_cases().notes if "table" in note]
     assert note.startswith("a table is not read: stage_2_train.csv begins with 'slice|kind'")
 
 
 def edited(folder: Path, old: str, new: str) -> list[Path]:
-    files = [file for file in folder.rglob("[!.]*.xml") if "IdriReadMessage" not in file.read_text()]
+    files = [
+        file for file in folder.rglob("[!.]*.xml") if "IdriReadMessage" not in file.read_text()
+    ]
     for file in files:
         file.write_text(re.sub(old, new, file.read_text()))
     return files
@@ -296,10 +340,16 @@ def test_outlines_need_an_image_or_a_height(lidc: Path, tmp_path: Path, old: str
     [
         (r"<inclusion>[A-Z]*</inclusion>", "", "inclusion is absent, expected TRUE or FALSE"),
         (r"Coord>(\d+)<", r"Coord>\1.5<", "Coord is .*5, no pixel"),
-        (r"<(imageZposition|imageSOP_UID)>[^<]*</\w+>", "", "names neither its image nor its height"),
+        (
+            r"<(imageZposition|imageSOP_UID)>[^<]*</\w+>",
+            "",
+            "names neither its image nor its height",
+        ),
     ],
-)  # fmt: skip
-def test_all_readings_rejected_are_all_named(lidc: Path, tmp_path: Path, old: str, new: str, words: str) -> None:
+)
+def test_all_readings_rejected_are_all_named(
+    lidc: Path, tmp_path: Path, old: str, new: str, words: str
+) -> None:
     files = edited(lidc, old, new)
     summary = convert(LidcIdri(lidc), tmp_path / "Dataset130_X")
     problems = summary.problems
@@ -318,12 +368,18 @@ def test_an_outline_of_nowhere_lands_on_no_slice(lidc: Path, tmp_path: Path) -> 
 
 def test_an_image_uid_that_several_slices_share_places_nothing(lidc: Path) -> None:
     """An anonymiser gave all slices and all outlines one UID; heights tell them apart."""
-    file = next(file for file in edited(lidc, r"<imageSOP_UID>[^<]*", "<imageSOP_UID>1.2.3") if file.name == "069.xml")
+    file = next(
+        file
+        for file in edited(lidc, r"<imageSOP_UID>[^<]*", "<imageSOP_UID>1.2.3")
+        if file.name == "069.xml"
+    )
     annotations = read_annotations(file)
     assert annotations is not None
     accepted, _ = acquisitions_of(scan(file.parent).slices, Rules(derived=True, repeats="first"))
     acquisition = accepted[0]
-    shared = type(acquisition)(tuple(item._replace(sop_uid="1.2.3") for item in acquisition.slices), acquisition.stack)
+    shared = type(acquisition)(
+        tuple(item._replace(sop_uid="1.2.3") for item in acquisition.slices), acquisition.stack
+    )
     places = slices_of_outlines(annotations, shared)
     assert len(set(places.values())) > 1
     for outline, index in places.items():
@@ -343,7 +399,9 @@ def test_a_table_of_patients_gives_each_case_to_one(tmp_path: Path) -> None:
 
 
 def test_a_table_of_voxel_sizes_gives_each_volume_one(tmp_path: Path) -> None:
-    (tmp_path / "sizes.csv").write_text("volume,x,y,z\n28,0.7,0.7,1\n28,0.7,0.7,1\n29,1,1,2\n29,1,1,3\n")
+    (tmp_path / "sizes.csv").write_text(
+        "volume,x,y,z\n28,0.7,0.7,1\n28,0.7,0.7,1\n29,1,1,2\n29,1,1,3\n"
+    )
     with pytest.raises(InputError, match="gives one volume several voxel sizes"):
         _ = LiTS(tmp_path, ircad_spacing_table=tmp_path / "sizes.csv")._table
 

@@ -60,10 +60,13 @@ def converted(converter: Converter, folder: Path) -> Summary:
     return summary
 
 
-# --- MosMed -----------------------------------------------------------------------------------------------------------
+# --- MosMed
+# --------------------------------------------------------------------------------------------------
 
 
-def test_mosmed_takes_what_has_masks_and_unlabelled_the_rest(tmp_path: Path, folder: Path, raw: Path) -> None:
+def test_mosmed_takes_what_has_masks_and_unlabelled_the_rest(
+    tmp_path: Path, folder: Path, raw: Path
+) -> None:
     source = write_mosmed(tmp_path / "d")
     summary = converted(MosMed(source), folder)
     assert summary.converted == ["study-0255", "study-0256"]
@@ -89,7 +92,9 @@ def test_mosmed_flat_mirror_with_folders_in_place_of_files(tmp_path: Path, folde
     assert "study_0255" in problem
     (source / "studies/CT-1/study_0255.nii.gz").unlink()
     assert convert(MosMed(source), folder).problems == []
-    assert rows(folder)["study-0256"]["severity"] == "CT-1"  # by its number, as the folders no longer say
+    assert (
+        rows(folder)["study-0256"]["severity"] == "CT-1"
+    )  # by its number, as the folders no longer say
 
 
 @pytest.mark.skipif(not REAL_MOSMED.is_dir(), reason="the published masks are not here")
@@ -110,7 +115,8 @@ def test_mosmed_published_masks_on_synthetic_images(tmp_path: Path, folder: Path
         assert rows(folder)[study]["spacing_mm"].endswith("x8.0")
 
 
-# --- COVID-19-CT-Seg --------------------------------------------------------------------------------------------------
+# --- COVID-19-CT-Seg
+# --------------------------------------------------------------------------------------------------
 
 
 def test_covid_19_ct_seg_brings_both_units_into_one_window(tmp_path: Path, folder: Path) -> None:
@@ -135,26 +141,44 @@ def test_covid_19_ct_seg_in_hu_with_lungs(tmp_path: Path, folder: Path) -> None:
     _, lungs, infection = infected_volume(0, 1)
     expected = np.where(infection > 0, 2, lungs > 0)
     assert np.array_equal(ras(folder / "labelsTr/coronacases_002.nii.gz"), expected)
-    assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "lung": 1, "infection": 2}
+    assert json.loads((folder / "dataset.json").read_text())["labels"] == {
+        "background": 0,
+        "lung": 1,
+        "infection": 2,
+    }
 
 
 def test_covid_19_ct_seg_names_of_the_mirror(tmp_path: Path, folder: Path) -> None:
-    source = write_covid_19_ct_seg(tmp_path / "d", scans=("coronacases_001", "radiopaedia_7_85703_0"))
+    source = write_covid_19_ct_seg(
+        tmp_path / "d", scans=("coronacases_001", "radiopaedia_7_85703_0")
+    )
     scans = source / "COVID-19-CT-Seg_20cases"
     (scans / "coronacases_001.nii.gz").rename(scans / "coronacases_org_001.nii.gz")
     new = "radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm.nii.gz"
     (scans / "radiopaedia_7_85703_0.nii.gz").rename(scans / new)
     scans.rename(source / "ct_scans")
     (source / "Infection_Mask").rename(source / "infection_mask")
-    assert converted(Covid19CTSeg(source), folder).converted == ["coronacases_001", "radiopaedia_7_85703_0"]
+    assert converted(Covid19CTSeg(source), folder).converted == [
+        "coronacases_001",
+        "radiopaedia_7_85703_0",
+    ]
 
 
-def test_covid_19_ct_seg_wrong_side_is_a_warning_and_bright_lungs_an_error(tmp_path: Path, folder: Path) -> None:
+def test_covid_19_ct_seg_wrong_side_is_a_warning_and_bright_lungs_an_error(
+    tmp_path: Path, folder: Path
+) -> None:
     source = write_covid_19_ct_seg(tmp_path / "d", scans=("coronacases_001", "coronacases_002"))
     lungs, hu = infected_volume(0, 0)[1], infected_volume(0, 1)[0]
     both = source / "Lung_and_Infection_Mask"
-    save_nifti(both / "coronacases_001.nii.gz", np.array([0, 2, 1, 3], np.uint8)[lungs], (8.0, 8.0, 10.0), "LPS")
-    save_nifti(both / "coronacases_002.nii.gz", hu > -100, (8.0, 8.0, 10.0), "LPS")  # all but air and lungs
+    save_nifti(
+        both / "coronacases_001.nii.gz",
+        np.array([0, 2, 1, 3], np.uint8)[lungs],
+        (8.0, 8.0, 10.0),
+        "LPS",
+    )
+    save_nifti(
+        both / "coronacases_002.nii.gz", hu > -100, (8.0, 8.0, 10.0), "LPS"
+    )  # all but air and lungs
     summary = convert(Covid19CTSeg(source, labels_wanted="", hu_only=True), folder)
     (problem,) = summary.problems
     assert "coronacases_002" in problem and "perhaps one is flipped" in problem
@@ -170,7 +194,9 @@ def test_covid_19_ct_seg_published_folds(tmp_path: Path, folder: Path) -> None:
     assert [(len(fold["train"]), len(fold["val"])) for fold in folds] == [(4, 16)] * 5
     assert set(folds[0]["train"]) == set(GROUPS[0])
     assert all(not set(fold["train"]) & set(fold["val"]) for fold in folds)
-    convert(Covid19CTSeg(source, split="patient:3"), folder)  # another split needs no new conversion
+    convert(
+        Covid19CTSeg(source, split="patient:3"), folder
+    )  # another split needs no new conversion
     folds = json.loads((folder / "splits_final.json").read_text())
     for fold in folds:
         for pair in ({"radiopaedia_10_85902_1", "radiopaedia_10_85902_3"},):
@@ -178,7 +204,8 @@ def test_covid_19_ct_seg_published_folds(tmp_path: Path, folder: Path) -> None:
     assert sorted(case for fold in folds for case in fold["val"]) == list(scans)
 
 
-# --- SIRM -------------------------------------------------------------------------------------------------------------
+# --- SIRM
+# --------------------------------------------------------------------------------------------------
 
 
 def test_sirm_slices_are_cases_of_their_own(tmp_path: Path, folder: Path) -> None:
@@ -203,8 +230,13 @@ def test_sirm_patients_are_needed_for_a_split_by_patient(tmp_path: Path, folder:
     with pytest.raises(InputError, match="does not say whose slice_000 is; give --patients CSV"):
         convert(SIRM(source, split="patient:2"), folder)
     table = tmp_path / "patients.csv"
-    table.write_text("case,patient\nslice_000,a\nslice_001,a\nslice_002,b\nslice_003,c\nslice_004,c\n", "utf-8-sig")
-    assert convert(SIRM(source, split="patient:2", patients=table), folder).converted == []  # the table suffices
+    table.write_text(
+        "case,patient\nslice_000,a\nslice_001,a\nslice_002,b\nslice_003,c\nslice_004,c\n",
+        "utf-8-sig",
+    )
+    assert (
+        convert(SIRM(source, split="patient:2", patients=table), folder).converted == []
+    )  # the table suffices
     folds = json.loads((folder / "splits_final.json").read_text())
     assert rows(folder)["slice_004"]["patient"] == "c"
     assert folds[0]["val"] in (["slice_000", "slice_001"], ["slice_000", "slice_001", "slice_002"])
@@ -212,7 +244,11 @@ def test_sirm_patients_are_needed_for_a_split_by_patient(tmp_path: Path, folder:
 
 def test_sirm_volumes(tmp_path: Path, folder: Path) -> None:
     source = write_sirm(tmp_path / "d")
-    options = {"wanted_part": "volumes", "labels_wanted": "ggo,consolidation", "spacing": (0.7, 0.8, 6.0)}
+    options = {
+        "wanted_part": "volumes",
+        "labels_wanted": "ggo,consolidation",
+        "spacing": (0.7, 0.8, 6.0),
+    }
     converted(SIRM(source, **options), folder)
     _, _, infection = infected_volume(0, 51)
     label = nibabel.load(folder / "labelsTr/volume_1.nii.gz")  # from rp_im/1.nii/1.nii
@@ -220,10 +256,13 @@ def test_sirm_volumes(tmp_path: Path, folder: Path) -> None:
     assert np.allclose(label.header.get_zooms(), (0.7, 0.8, 6.0))
 
 
-# --- LiTS -------------------------------------------------------------------------------------------------------------
+# --- LiTS
+# --------------------------------------------------------------------------------------------------
 
 
-def test_lits_leaves_lost_voxel_sizes_out_until_a_table_gives_them(tmp_path: Path, folder: Path) -> None:
+def test_lits_leaves_lost_voxel_sizes_out_until_a_table_gives_them(
+    tmp_path: Path, folder: Path
+) -> None:
     source = write_lits(tmp_path / "d")
     summary = converted(LiTS(source), folder)
     assert summary.converted == ["test_000", "volume_002", "volume_010", "volume_100"]
@@ -234,16 +273,21 @@ def test_lits_leaves_lost_voxel_sizes_out_until_a_table_gives_them(tmp_path: Pat
     table.write_text("volume,x,y,z\n28,0.7,0.7,1.6\n")
     other = folder.with_name("Dataset121_X")
     assert "volume_028" in converted(LiTS(source, ircad_spacing_table=str(table)), other).converted
-    assert np.allclose(nibabel.load(other / "labelsTr/volume_028.nii.gz").header.get_zooms(), (0.7, 0.7, 1.6))
+    assert np.allclose(
+        nibabel.load(other / "labelsTr/volume_028.nii.gz").header.get_zooms(), (0.7, 0.7, 1.6)
+    )
     table.write_text("volume,x,y,z\n28,0.7,0.7,a\n")
     with pytest.raises(InputError, match=r"spacing\.csv: is no table"):
         LiTS(source, ircad_spacing_table=str(table)).find_cases()
 
 
-# --- COVID-19-20 ------------------------------------------------------------------------------------------------------
+# --- COVID-19-20
+# --------------------------------------------------------------------------------------------------
 
 
-def test_covid_19_20_two_scans_of_a_patient_and_a_turned_label(tmp_path: Path, folder: Path) -> None:
+def test_covid_19_20_two_scans_of_a_patient_and_a_turned_label(
+    tmp_path: Path, folder: Path
+) -> None:
     source = write_covid_19_20(tmp_path / "d")
     summary = converted(Covid1920(source, split="patient:2"), folder)
     assert summary.count_by_part == {"Tr": 3, "Ts": 1}
@@ -265,7 +309,8 @@ def test_covid_19_20_first_release_and_lost_label(tmp_path: Path) -> None:
     assert "0003_ct.nii.gz: has no _seg file" in found.problems[0]
 
 
-# --- Synthetic and Generic --------------------------------------------------------------------------------------------
+# --- Synthetic and Generic
+# --------------------------------------------------------------------------------------------
 
 
 def test_synthetic_demands_what_the_values_mean(tmp_path: Path, folder: Path) -> None:
@@ -280,7 +325,9 @@ def test_synthetic_demands_what_the_values_mean(tmp_path: Path, folder: Path) ->
     with Image.open(source / "map/1.png") as before, Image.open(folder / "labelsTr/1.png") as after:
         expected = np.searchsorted([0, 64, 128, 255], np.asarray(before))
         assert np.array_equal(np.asarray(after), expected)
-    merged = SyntheticCovidCT(source, images="img", masks="map", map=names, labels_wanted="infection")
+    merged = SyntheticCovidCT(
+        source, images="img", masks="map", map=names, labels_wanted="infection"
+    )
     converted(merged, folder.with_name("Dataset121_X"))
     with Image.open(folder.with_name("Dataset121_X") / "labelsTr/1.png") as after:
         assert np.array_equal(np.asarray(after), expected > 1)
@@ -294,7 +341,13 @@ def test_generic_map_is_checked(tmp_path: Path, entry: str) -> None:
 
 def test_generic_volumes_with_suffixes(tmp_path: Path, folder: Path) -> None:
     source = write_generic(tmp_path / "d")
-    names = {"images": "scans", "masks": "masks", "image_suffix": "_ct", "mask_suffix": "_seg", "channel": "CT"}
+    names = {
+        "images": "scans",
+        "masks": "masks",
+        "image_suffix": "_ct",
+        "mask_suffix": "_seg",
+        "channel": "CT",
+    }
     summary = convert(Generic(source, **names), folder)
     assert all("holds 0  1  5; say with --map" in line for line in summary.problems)
     assert len(summary.problems) == 2

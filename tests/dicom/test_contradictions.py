@@ -45,7 +45,9 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("edit", LOSSES.values(), ids=LOSSES)
-def test_a_rescaling_that_some_slices_lack_is_a_contradiction(series: Write, tmp_path: Path, edit: Edit) -> None:
+def test_a_rescaling_that_some_slices_lack_is_a_contradiction(
+    series: Write, tmp_path: Path, edit: Edit
+) -> None:
     series(stacked(6), edit=edit)
     accepted, (rejected,) = acquisitions_of(scan(tmp_path).slices)
     assert accepted == []
@@ -95,18 +97,39 @@ def empty_table(_: int, data: Any) -> None:
 
 
 IMPOSSIBLE = {
-    "comma": (raw_text("RescaleIntercept", b"-1024,0 "), "RescaleIntercept is '-1024,0', no number"),
-    "two values": (raw_text("RescaleIntercept", b"-1024\\-1024 "), r"RescaleIntercept is '-1024\\-1024', no number"),
+    "comma": (
+        raw_text("RescaleIntercept", b"-1024,0 "),
+        "RescaleIntercept is '-1024,0', no number",
+    ),
+    "two values": (
+        raw_text("RescaleIntercept", b"-1024\\-1024 "),
+        r"RescaleIntercept is '-1024\\-1024', no number",
+    ),
     "word": (raw_text("RescaleIntercept", b"Amadeus "), "RescaleIntercept is 'Amadeus', no number"),
     "slope": (raw_text("RescaleSlope", b"1.0.0 "), "RescaleSlope is '1.0.0', no number"),
     "NaN": (raw_text("RescaleSlope", b"nan "), "its values are lost"),
-    "table without descriptor": (table_without_descriptor, "its rescaling, table or padding cannot be read"),
+    "table without descriptor": (
+        table_without_descriptor,
+        "its rescaling, table or padding cannot be read",
+    ),
     "empty table": (empty_table, "cannot be read"),
-    "intercept of a million": (lambda _, data: setattr(data, "RescaleIntercept", "1000000"), "rescales by 1, 1e"),
+    "intercept of a million": (
+        lambda _, data: setattr(data, "RescaleIntercept", "1000000"),
+        "rescales by 1, 1e",
+    ),
     "negative slope": (lambda _, data: setattr(data, "RescaleSlope", "-1"), "rescales by -1"),
-    "RGB": (lambda _, data: setattr(data, "PhotometricInterpretation", "RGB"), r"colour picture \(RGB\)"),
-    "YBR": (lambda _, data: setattr(data, "PhotometricInterpretation", "YBR_FULL"), "colour picture"),
-    "palette": (lambda _, data: setattr(data, "PhotometricInterpretation", "PALETTE COLOR"), "colour picture"),
+    "RGB": (
+        lambda _, data: setattr(data, "PhotometricInterpretation", "RGB"),
+        r"colour picture \(RGB\)",
+    ),
+    "YBR": (
+        lambda _, data: setattr(data, "PhotometricInterpretation", "YBR_FULL"),
+        "colour picture",
+    ),
+    "palette": (
+        lambda _, data: setattr(data, "PhotometricInterpretation", "PALETTE COLOR"),
+        "colour picture",
+    ),
     "high bit below": (lambda _, data: setattr(data, "HighBit", 3), "stores 16 bits up to bit 3"),
 }
 
@@ -119,9 +142,13 @@ def test_values_that_cannot_be_are_one_line(series: Write, edit: Edit, words: st
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [name for name in IMPOSSIBLE if name not in ("RGB", "YBR", "palette")])
+@pytest.mark.parametrize(
+    "name", [name for name in IMPOSSIBLE if name not in ("RGB", "YBR", "palette")]
+)
 def test_one_bad_series_costs_no_other(series: Write, tmp_path: Path, name: str) -> None:
-    """Its slices lie there twice, so that their pixels are read while cases are still looked for."""
+    """Its slices lie there twice, so that their pixels are read while cases are still looked
+    for.
+    """
     edit = IMPOSSIBLE[name][0]
     for folder, patient, own in (
         ("good", "A", None),

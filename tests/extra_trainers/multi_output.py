@@ -1,4 +1,6 @@
-"""A trainer in a folder of the user's own: several supervised outputs, without nnU-Net's decoder."""
+"""A trainer in a folder of the user's own: several supervised outputs, without nnU-Net's
+decoder.
+"""
 
 import json
 from pathlib import Path
@@ -48,5 +50,10 @@ class MultiOutputTrainer(MultiStreamTrainer):
         losses = [self.loss(output, batch["target"]) for output in self.network(batch["data"])]
         self.update("network", segmentation=torch.stack(losses).mean())
 
-        moved = {name: bool(p.grad is not None and p.grad.any()) for name, p in self.network.named_parameters()}
-        Path(self.output_folder, f"gradients_{self.current_epoch}.json").write_text(json.dumps(moved))
+        moved = {
+            name: bool(p.grad is not None and p.grad.any())
+            for name, p in self.network.named_parameters()
+        }
+        Path(self.output_folder, f"gradients_{self.current_epoch}.json").write_text(
+            json.dumps(moved)
+        )

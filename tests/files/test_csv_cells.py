@@ -8,7 +8,9 @@ import pytest
 from nnunet_ext.files.csv_cells import plain_cell, plain_table
 
 
-@pytest.mark.parametrize("text", ["=HYPERLINK(1)", "+1+1", "-cmd|x", "@SUM(A1)", " =1", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "text", ["=HYPERLINK(1)", "+1+1", "-cmd|x", "@SUM(A1)", " =1", "\t=1", "\r=1"]
+)
 def test_what_looks_like_a_formula_is_text(text: str) -> None:
     assert plain_cell(text)[0] in "'?"
 

@@ -50,12 +50,17 @@ def test_the_most_that_deflate_can_hold(tmp_path: Path) -> None:
 
 def test_shapes_are_compared_before_voxels_are_read(tmp_path: Path) -> None:
     for name, shape in (("reference", (4, 5, 6)), ("prediction", (4, 5, 7))):
-        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii")
+        nibabel.save(
+            nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii"
+        )
     damaged = tmp_path / "prediction.nii"
     damaged.write_bytes(damaged.read_bytes()[:400])
     reference = tmp_path / "reference.nii"
     compared = compare_case(Case("a", reference, {"method": damaged}))
-    expected = f"{damaged}: shape (7, 5, 4), reference (6, 5, 4) ({reference}); resample it to the reference"
+    expected = (
+        f"{damaged}: shape (7, 5, 4), reference (6, 5, 4) ({reference}); resample it to the "
+        f"reference"
+    )
     assert compared.problems == [expected]
 
 

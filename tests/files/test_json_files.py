@@ -28,7 +28,9 @@ DAMAGED = {
 NOT_OBJECTS = {"list": b"[1, 2]", "number": b"7", "text": b'"text"', "null": b"null"}
 
 
-@pytest.mark.parametrize("content", [*DAMAGED.values(), *NOT_OBJECTS.values()], ids=[*DAMAGED, *NOT_OBJECTS])
+@pytest.mark.parametrize(
+    "content", [*DAMAGED.values(), *NOT_OBJECTS.values()], ids=[*DAMAGED, *NOT_OBJECTS]
+)
 def test_damaged_files_are_one_line_that_names_them(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dataset.json"
     path.write_bytes(content)
@@ -46,8 +48,16 @@ def test_links_and_folders_are_no_json(tmp_path: Path) -> None:
             read_json(tmp_path / name, "mend it")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**60), 2**60)
+        | st.floats(allow_nan=False)
+        | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_ordinary_json_is_read_as_python_reads_it(value: object) -> None:
     text = json.dumps(value)
     if "Infinity" not in text:
@@ -81,7 +91,11 @@ def test_a_dataset_json_that_nnunet_cannot_use(tmp_path: Path, change: dict, rea
 
 def test_old_files_call_channels_modality(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
-    old = {"modality": {"0": "CT"}, "labels": {"background": 0, "whole": [1, 2]}, "file_ending": ".nii.gz"}
+    old = {
+        "modality": {"0": "CT"},
+        "labels": {"background": 0, "whole": [1, 2]},
+        "file_ending": ".nii.gz",
+    }
     path.write_text(json.dumps(old))
     assert read_dataset_json(path, "")["channel_names"] == {"0": "CT"}
 

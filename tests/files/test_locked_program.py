@@ -52,7 +52,9 @@ def test_a_program_keeps_its_lock_when_its_starter_is_killed(tmp_path: Path) -> 
         "import os, time; print(os.getpid(), flush=True); time.sleep(60)",
     ]
     starter = subprocess.Popen(
-        [sys.executable, "-c", f"import subprocess; subprocess.run({inner})"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", f"import subprocess; subprocess.run({inner})"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert starter.stdout is not None
     orphan = int(starter.stdout.readline())

@@ -32,7 +32,10 @@ def test_who_holds_it_is_said(tmp_path: Path) -> None:
         expected = f"process {number} on {socket.gethostname()}"
         assert holder(lock) == expected
         message = f"{tmp_path}: another training runs ({expected}); wait for its end, or stop it"
-        for refuse in (lambda: hold_until_the_end(lock, "another training runs"), lambda: enter(lock)):
+        for refuse in (
+            lambda: hold_until_the_end(lock, "another training runs"),
+            lambda: enter(lock),
+        ):
             with pytest.raises(InputError) as caught:
                 refuse()
             assert str(caught.value) == message
@@ -64,7 +67,9 @@ def test_a_lock_that_is_removed_leaves_nothing_and_lets_one_in(tmp_path: Path) -
         f"    with held(Path({str(lock)!r}), keep_file=False):\n"
         f"        file = Path({str(number)!r}); file.write_text(str(int(file.read_text()) + 1))"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", add], stderr=subprocess.DEVNULL) for _ in range(4)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", add], stderr=subprocess.DEVNULL) for _ in range(4)
+    ]
     assert [process.wait() for process in processes] == [0] * 4
     assert number.read_text() == "80" and list(tmp_path.iterdir()) == [number]
 
@@ -79,7 +84,10 @@ def test_a_kill_releases_it(tmp_path: Path) -> None:
     process.wait()
     begin = time.monotonic()
     with held(lock):
-        assert time.monotonic() - begin < 5 and holder(lock) == f"process {os.getpid()} on {socket.gethostname()}"
+        assert (
+            time.monotonic() - begin < 5
+            and holder(lock) == f"process {os.getpid()} on {socket.gethostname()}"
+        )
 
 
 def test_no_link_is_followed(tmp_path: Path) -> None:
@@ -100,5 +108,11 @@ def test_a_process_may_take_its_own_lock_again_and_that_of_its_starter(tmp_path:
         f"hold(Path({str(lock)!r}), 'x')"
     )
     assert subprocess.run([sys.executable, "-c", child]).returncode == 0
-    grandchild = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode)"
-    assert subprocess.run([sys.executable, "-c", grandchild], stderr=subprocess.DEVNULL).returncode == 1
+    grandchild = (
+        f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', "
+        f"{child!r}]).returncode)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", grandchild], stderr=subprocess.DEVNULL).returncode
+        == 1
+    )

@@ -22,7 +22,9 @@ def own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def body(slices: int, size: int = 24, seed: int = 0) -> np.ndarray:
     """HU (slice, row, column): soft tissue in air, with a bright ball and noise."""
     generator = np.random.default_rng(seed)
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, count) for count in (slices, size, size)), indexing="ij")
+    z, y, x = np.meshgrid(
+        *(np.linspace(-1, 1, count) for count in (slices, size, size)), indexing="ij"
+    )
     hu = np.where(x**2 + y**2 < 0.8, 40.0, -1000.0)
     hu[(x - 0.3) ** 2 + (y - 0.2) ** 2 + z**2 < 0.1] = 400
     return np.round(hu + generator.normal(0, 3, hu.shape)).astype(np.int16)
@@ -37,7 +39,11 @@ def export(tmp_path: Path) -> Callable[..., Path]:
     """Writes a CT series of a study into the export of the test; returns the export."""
 
     def write(
-        folder: str = "a", slices: int = 8, positions_mm: np.ndarray | None = None, seed: int = 0, **options: Any
+        folder: str = "a",
+        slices: int = 8,
+        positions_mm: np.ndarray | None = None,
+        seed: int = 0,
+        **options: Any,
     ) -> Path:
         root = tmp_path / "export"
         positions_mm = stacked(slices) if positions_mm is None else positions_mm

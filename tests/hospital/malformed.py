@@ -13,17 +13,62 @@ from dataset_conversion.phantoms.dicom_series import uid, write_series
 from tests.hospital.conftest import body, stacked
 
 Damage = Callable[[Path, np.random.Generator], None]
-TEXTS = ("", " ", "nan", "1e999", "-1", "0", "abc", "1\\2", "\\\\", "é", "9" * 70, "../../x", "\x1b[2J", "=1+1")
+TEXTS = (
+    "",
+    " ",
+    "nan",
+    "1e999",
+    "-1",
+    "0",
+    "abc",
+    "1\\2",
+    "\\\\",
+    "é",
+    "9" * 70,
+    "../../x",
+    "\x1b[2J",
+    "=1+1",
+)
 NUMBERS = (
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
-    "SliceThickness", "SeriesNumber", "InstanceNumber", "AcquisitionNumber", "WindowCenter", "WindowWidth",
-)  # fmt: skip
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "SliceThickness",
+    "SeriesNumber",
+    "InstanceNumber",
+    "AcquisitionNumber",
+    "WindowCenter",
+    "WindowWidth",
+)
 WORDS = (
-    "PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID",
-    "Modality", "ImageType", "SOPClassUID", "SeriesDescription", "ConvolutionKernel", "BodyPartExamined",
-    "SpecificCharacterSet", "PhotometricInterpretation", "StudyDate", "PatientBirthDate",
-)  # fmt: skip
-SHORTS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel")
+    "PatientID",
+    "PatientName",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "ImageType",
+    "SOPClassUID",
+    "SeriesDescription",
+    "ConvolutionKernel",
+    "BodyPartExamined",
+    "SpecificCharacterSet",
+    "PhotometricInterpretation",
+    "StudyDate",
+    "PatientBirthDate",
+)
+SHORTS = (
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "SamplesPerPixel",
+)
 
 
 def write_malformed(folder: Path, seed: int) -> Path:
@@ -100,7 +145,10 @@ def word_of_nonsense(folder: Path, generator: np.random.Generator) -> None:
 
 
 def impossible_short(folder: Path, generator: np.random.Generator) -> None:
-    name, value = str(generator.choice(SHORTS)), int(generator.choice([0, 1, 3, 7, 8, 12, 32, 65535]))
+    name, value = (
+        str(generator.choice(SHORTS)),
+        int(generator.choice([0, 1, 3, 7, 8, 12, 32, 65535])),
+    )
     _edited(folder, generator, lambda data: setattr(data, name, value))
 
 
@@ -114,7 +162,11 @@ def pixels_cut(folder: Path, generator: np.random.Generator) -> None:
 
 
 def wrong_syntax(folder: Path, generator: np.random.Generator) -> None:
-    syntax = str(generator.choice(["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2", "1.2", ""]))
+    syntax = str(
+        generator.choice(
+            ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2", "1.2", ""]
+        )
+    )
     _edited(folder, generator, lambda data: setattr(data.file_meta, "TransferSyntaxUID", syntax))
 
 
@@ -156,6 +208,17 @@ def other_files(folder: Path, generator: np.random.Generator) -> None:
 
 
 DAMAGES: tuple[Damage, ...] = (
-    truncated, flipped, number_of_nonsense, word_of_nonsense, impossible_short, tag_removed, pixels_cut, wrong_syntax,
-    many_frames, without_preamble, doubled, of_another_patient, other_files,
-)  # fmt: skip
+    truncated,
+    flipped,
+    number_of_nonsense,
+    word_of_nonsense,
+    impossible_short,
+    tag_removed,
+    pixels_cut,
+    wrong_syntax,
+    many_frames,
+    without_preamble,
+    doubled,
+    of_another_patient,
+    other_files,
+)

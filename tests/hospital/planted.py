@@ -14,7 +14,14 @@ BIRTH_DATE, TIME, AGE = "19370213", "171717.5", "087Y"
 UID_MARKER = "773119917"
 TEXT_VRS = ("LO", "SH", "PN", "LT", "ST", "UT", "UC", "CS", "UR", "AE")
 STRUCTURE = frozenset(
-    ("Modality", "ImageType", "PhotometricInterpretation", "SpecificCharacterSet", "RescaleType", "BodyPartExamined")
+    (
+        "Modality",
+        "ImageType",
+        "PhotometricInterpretation",
+        "SpecificCharacterSet",
+        "RescaleType",
+        "BodyPartExamined",
+    )
 )
 MARKERS = tuple(text.encode() for text in (MARKER, MARKER.lower(), BIRTH_DATE, UID_MARKER))
 
@@ -24,13 +31,25 @@ def write_planted(folder: Path, slices: int = 6) -> Path:
     study, series = f"1.2.{UID_MARKER}.1", f"1.2.{UID_MARKER}.2"
     place = folder / f"{MARKER}^Karl {BIRTH_DATE}" / f"Series {MARKER}"
     paths = write_series(
-        place, body(slices), stacked(slices), patient=f"{MARKER}-7", study=study, series=series, edit=plant,
+        place,
+        body(slices),
+        stacked(slices),
+        patient=f"{MARKER}-7",
+        study=study,
+        series=series,
+        edit=plant,
         names=f"{MARKER}_{{}}.dcm".format,
-    )  # fmt: skip
+    )
     write_series(
-        folder / f"{MARKER} report", body(1), stacked(1), patient=f"{MARKER}-7", study=study, series=f"{series}.5",
-        modality=f"{MARKER}M", edit=plant,
-    )  # fmt: skip
+        folder / f"{MARKER} report",
+        body(1),
+        stacked(1),
+        patient=f"{MARKER}-7",
+        study=study,
+        series=f"{series}.5",
+        modality=f"{MARKER}M",
+        edit=plant,
+    )
     paths[0].with_name(f"{MARKER}_damaged.dcm").write_bytes(paths[0].read_bytes()[:600])
     paths[0].with_name(f"{MARKER}.dcm").write_bytes(b"")
     return folder
@@ -53,7 +72,12 @@ def texts() -> Any:
     data = Dataset()
     for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
         group = tag >> 16
-        if not keyword or retired or group in (0x0002, 0x0000, 0x0004, 0xFFFE) or keyword in STRUCTURE:
+        if (
+            not keyword
+            or retired
+            or group in (0x0002, 0x0000, 0x0004, 0xFFFE)
+            or keyword in STRUCTURE
+        ):
             continue
         if vr in TEXT_VRS:
             data.add_new(tag, vr, f"{MARKER}{tag % 99991}")
@@ -70,7 +94,12 @@ def texts() -> Any:
 
 def leaks(folder: Path) -> list[str]:
     """Return what of the planted identifiers lies in names and contents of files below a folder."""
-    return [f"{name}: {marker!r}" for name, content in _contents(folder) for marker in MARKERS if marker in content]
+    return [
+        f"{name}: {marker!r}"
+        for name, content in _contents(folder)
+        for marker in MARKERS
+        if marker in content
+    ]
 
 
 def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -9,7 +9,10 @@ import pytest
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.model import opened_model, read_model
 
-FILES = {"dataset.json": {"channel_names": {"0": "CT"}, "labels": {}, "file_ending": ".nii.gz"}, "plans.json": {}}
+FILES = {
+    "dataset.json": {"channel_names": {"0": "CT"}, "labels": {}, "file_ending": ".nii.gz"},
+    "plans.json": {},
+}
 NAME = "Dataset1_X/nnUNetTrainer__nnUNetPlans__2d"
 
 
@@ -48,7 +51,9 @@ def test_all_trained_folds_or_those_that_are_named(tmp_path: Path) -> None:
 
 
 def test_a_zip_of_one_model_is_opened(tmp_path: Path) -> None:
-    archive = write_zip(tmp_path / "m.zip", [f"{NAME}/dataset.json", f"{NAME}/plans.json", "Dataset1_X/other.json"])
+    archive = write_zip(
+        tmp_path / "m.zip", [f"{NAME}/dataset.json", f"{NAME}/plans.json", "Dataset1_X/other.json"]
+    )
     assert from_zip(archive, tmp_path / "t") == "nnU-Net nnUNetTrainer nnUNetPlans 2d"
 
 

@@ -36,7 +36,10 @@ def segments(file: Path) -> dict[str, np.ndarray]:
     pixels = seg.get_pixels_by_source_instance(
         uids, ignore_spatial_locations=True, assert_missing_frames_are_empty=True
     )
-    return {seg.get_segment_description(number).SegmentLabel: pixels[..., number - 1] for number in seg.segment_numbers}
+    return {
+        seg.get_segment_description(number).SegmentLabel: pixels[..., number - 1]
+        for number in seg.segment_numbers
+    }
 
 
 def in_three_steps(export: Path, model: Path, folder: Path, *options: object) -> Path:
@@ -47,10 +50,23 @@ def in_three_steps(export: Path, model: Path, folder: Path, *options: object) ->
     assert run(dicom_to_nnunet_entry, "-i", export, "-o", images, "-m", model, "-np", 1) == 0
     predictions.mkdir()
     read = read_model(model)
-    predictor = Predictor(read, list(read.checkpoints(None, "checkpoint_final.pth")), "checkpoint_final.pth", "cpu")
+    predictor = Predictor(
+        read, list(read.checkpoints(None, "checkpoint_final.pth")), "checkpoint_final.pth", "cpu"
+    )
     predictor.predictor.use_mirroring = False
-    predictor.predictor.predict_from_files_sequential(str(images), str(predictions))  # as nnUNetv2_predict does
-    places = ("-i", predictions, "--export", export, "--manifest", images / "manifest.json", "-o", output)
+    predictor.predictor.predict_from_files_sequential(
+        str(images), str(predictions)
+    )  # as nnUNetv2_predict does
+    places = (
+        "-i",
+        predictions,
+        "--export",
+        export,
+        "--manifest",
+        images / "manifest.json",
+        "-o",
+        output,
+    )
     assert run(nnunet_to_dicom_entry, *places, "-np", 1, *options) == 0
     return output
 
@@ -62,13 +78,32 @@ def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -
     folder = export("b", patient="P2", positions_mm=tilted_mm, seed=1)
     model = write_model(tmp_path / "results", folds=(0, 1))
     once = tmp_path / "once"
-    assert run(predict_dicom_entry, "-i", folder, "-o", once, "-m", model, "--nifti", "--rtstruct", *FAST) == 0
+    assert (
+        run(
+            predict_dicom_entry,
+            "-i",
+            folder,
+            "-o",
+            once,
+            "-m",
+            model,
+            "--nifti",
+            "--rtstruct",
+            *FAST,
+        )
+        == 0
+    )
     thrice = in_three_steps(folder, model, tmp_path, "--nifti")
 
     names = sorted(path.parent.name for path in once.glob("*/segmentation.dcm"))
-    assert len(names) == 2 and names == sorted(path.parent.name for path in thrice.glob("*/segmentation.dcm"))
+    assert len(names) == 2 and names == sorted(
+        path.parent.name for path in thrice.glob("*/segmentation.dcm")
+    )
     for name in names:
-        first, second = segments(once / name / "segmentation.dcm"), segments(thrice / name / "segmentation.dcm")
+        first, second = (
+            segments(once / name / "segmentation.dcm"),
+            segments(thrice / name / "segmentation.dcm"),
+        )
         assert 0.01 < first["lesion"].mean() < 0.99
         np.testing.assert_array_equal(first["lesion"], second["lesion"])
         texts = [(root / name / "measurements.json").read_text() for root in (once, thrice)]
@@ -79,9 +114,18 @@ def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -
     assert {entry["state"] for entry in summary["cases"].values()} == {"done"}
     assert not list(once.glob(".part-*"))
     written = {path.name for path in once.glob("case-*/*")}
-    files = {"segmentation.dcm", "report.dcm", "captures", "contours.dcm", "segmentation.nii.gz", "measurements.json"}
+    files = {
+        "segmentation.dcm",
+        "report.dcm",
+        "captures",
+        "contours.dcm",
+        "segmentation.nii.gz",
+        "measurements.json",
+    }
     assert written == files
-    assert len(list(once.glob("case-*/captures/*.dcm"))) == (1 + 8) + (1 + 9)  # a page of volumes each
+    assert len(list(once.glob("case-*/captures/*.dcm"))) == (1 + 8) + (
+        1 + 9
+    )  # a page of volumes each
 
 
 def test_regions_of_a_zipped_model(export: Export, tmp_path: Path) -> None:
@@ -103,20 +147,32 @@ def test_two_channels_of_two_series(export: Export, tmp_path: Path) -> None:
         edit = named(SeriesDescription=name, SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
         positions_mm = stacked(8) if name == "T1" else stacked(5, 4.0)
         folder = export(
-            name, modality="MR", series=f"1.2.{len(name)}{name[1]}", study="1.9", patient="P",
-            positions_mm=positions_mm, edit=edit,
-        )  # fmt: skip
+            name,
+            modality="MR",
+            series=f"1.2.{len(name)}{name[1]}",
+            study="1.9",
+            patient="P",
+            positions_mm=positions_mm,
+            edit=edit,
+        )
     rules = tmp_path / "rules.json"
-    rules.write_text(json.dumps({"channels": {n: {"modality": "MR", "description": n} for n in ("T1", "T2")}}))
+    rules.write_text(
+        json.dumps({"channels": {n: {"modality": "MR", "description": n} for n in ("T1", "T2")}})
+    )
     model = write_model(tmp_path / "results", channels=("T1", "T2"))
     output = tmp_path / "out"
-    assert run(predict_dicom_entry, "-i", folder, "-o", output, "-m", model, "--rules", rules, *FAST) == 0
+    assert (
+        run(predict_dicom_entry, "-i", folder, "-o", output, "-m", model, "--rules", rules, *FAST)
+        == 0
+    )
     (file,) = output.glob("*/segmentation.dcm")
     assert segments(file)["lesion"].shape == (8, 24, 24)
 
 
 def test_turned_images_come_back_turned(export: Export, tmp_path: Path) -> None:
-    """A model that was trained on flipped images sees them flipped; its mask lies on the slices all the same."""
+    """A model that was trained on flipped images sees them flipped; its mask lies on the slices all
+    the same.
+    """
     folder, model = export("a"), write_model(tmp_path / "results")
     masks = []
     for code in ("as-scanned", "LPS", "RAI"):
@@ -128,7 +184,9 @@ def test_turned_images_come_back_turned(export: Export, tmp_path: Path) -> None:
     assert masks[2].shape == masks[0].shape and (masks[2] != masks[0]).any()
 
 
-def test_a_study_that_fails_stops_no_other(export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_that_fails_stops_no_other(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     export("good", patient="P1")
     folder = export("bad", patient="P2")
     for path in (folder / "bad").glob("*.dcm"):
@@ -151,7 +209,18 @@ def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> N
 
     folder, model = export("a", patient="Doe-1"), write_model(tmp_path / "results")
     output = tmp_path / "out"
-    options = ("-i", folder, "-o", output, "-m", model, "--seg-type", "fractional", "--deidentify", *FAST)
+    options = (
+        "-i",
+        folder,
+        "-o",
+        output,
+        "-m",
+        model,
+        "--seg-type",
+        "fractional",
+        "--deidentify",
+        *FAST,
+    )
     assert run(predict_dicom_entry, *options) == 0
     for file in sorted(output.rglob("*.dcm")):
         data = dcmread(file)

@@ -1,4 +1,6 @@
-"""No name, date, number or text of a patient leaves through any output, name of a file, or message."""
+"""No name, date, number or text of a patient leaves through any output, name of a file, or
+message.
+"""
 
 import tempfile
 from pathlib import Path
@@ -43,8 +45,21 @@ def test_no_identifier_reaches_images_manifest_or_messages(
 def test_no_identifier_reaches_deidentified_results(
     tmp_path: Path, temporary: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    export, output, model = write_planted(tmp_path / "export"), tmp_path / "out", write_model(tmp_path / "results")
-    options = ["-device", "cpu", "--disable_tta", "-np", "1", "--deidentify", "--nifti", "--rtstruct"]
+    export, output, model = (
+        write_planted(tmp_path / "export"),
+        tmp_path / "out",
+        write_model(tmp_path / "results"),
+    )
+    options = [
+        "-device",
+        "cpu",
+        "--disable_tta",
+        "-np",
+        "1",
+        "--deidentify",
+        "--nifti",
+        "--rtstruct",
+    ]
     with pytest.raises(SystemExit) as ended:
         predict_dicom_entry(["-i", str(export), "-o", str(output), "-m", str(model), *options])
     assert ended.value.code == 3
@@ -58,7 +73,11 @@ def test_no_identifier_reaches_deidentified_results(
 def test_otherwise_results_repeat_the_patient_and_nothing_but_dicom_does(tmp_path: Path) -> None:
     from pydicom import dcmread
 
-    export, output, model = write_planted(tmp_path / "export"), tmp_path / "out", write_model(tmp_path / "results")
+    export, output, model = (
+        write_planted(tmp_path / "export"),
+        tmp_path / "out",
+        write_model(tmp_path / "results"),
+    )
     options = ["-device", "cpu", "--disable_tta", "-np", "1", "--nifti"]
     with pytest.raises(SystemExit):
         predict_dicom_entry(["-i", str(export), "-o", str(output), "-m", str(model), *options])
@@ -70,7 +89,9 @@ def test_otherwise_results_repeat_the_patient_and_nothing_but_dicom_does(tmp_pat
     assert leaks(output) == []
 
 
-def test_names_of_files_are_shown_where_they_are_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_names_of_files_are_shown_where_they_are_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     export, output = write_planted(tmp_path / "export"), tmp_path / "out"
     with pytest.raises(SystemExit):
         dicom_to_nnunet_entry(["-i", str(export), "-o", str(output), "-np", "1", "--keep-names"])
@@ -81,12 +102,19 @@ def test_names_of_files_are_shown_where_they_are_asked_for(tmp_path: Path, capfd
     ("error", "shown"),
     [
         (InputError("/a/Doe/1.dcm: is empty; copy it again"), "is empty; copy it again"),
-        (InputError("/a/D(o)e/1.dcm: DICOM header is damaged ('Doe (1)' (2)); copy it again"), None),
+        (
+            InputError("/a/D(o)e/1.dcm: DICOM header is damaged ('Doe (1)' (2)); copy it again"),
+            None,
+        ),
         (InputError("1.dcm: has no pixels (Doe"), "1.dcm: has no pixels"),
         (ValueError("could not convert 'Doe'"), "ValueError (--keep-names shows it)"),
         (MemoryError(), "MemoryError (--keep-names shows it)"),
         ("has no pixels", "has no pixels"),
     ],
 )
-def test_reasons_quote_neither_paths_nor_headers(error: BaseException | str, shown: str | None) -> None:
-    assert shown_reason(error, "/a/D(o)e/1.dcm") == (shown or "DICOM header is damaged; copy it again")
+def test_reasons_quote_neither_paths_nor_headers(
+    error: BaseException | str, shown: str | None
+) -> None:
+    assert shown_reason(error, "/a/D(o)e/1.dcm") == (
+        shown or "DICOM header is damaged; copy it again"
+    )

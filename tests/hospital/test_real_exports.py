@@ -27,7 +27,9 @@ def test_a_real_series_in_one_step_and_in_three(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real series here")
-def test_a_real_series_without_study_fails_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_series_without_study_fails_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = write_model(tmp_path / "results", patch_size=(8, 32, 32), spacing_mm=(5.0, 12.0, 12.0))
     series = ("-i", REAL / "jpeg2000_20_slices", "-o", tmp_path / "out")
     assert run(predict_dicom_entry, *series, "-m", model, *FAST) == 1

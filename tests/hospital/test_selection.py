@@ -35,8 +35,18 @@ def verdicts(found: Survey) -> list[str]:
 
 
 def test_of_two_reconstructions_the_soft_one_is_taken(export: Export) -> None:
-    export("bone", 30, series=series_uid("bone"), edit=described(ConvolutionKernel="BONE", SeriesNumber="1"))
-    folder = export("soft", 30, series=series_uid("soft"), edit=described(ConvolutionKernel="B30f", SeriesNumber="2"))
+    export(
+        "bone",
+        30,
+        series=series_uid("bone"),
+        edit=described(ConvolutionKernel="BONE", SeriesNumber="1"),
+    )
+    folder = export(
+        "soft",
+        30,
+        series=series_uid("soft"),
+        edit=described(ConvolutionKernel="B30f", SeriesNumber="2"),
+    )
     (case,) = surveyed(folder, "chest").cases
     assert case.reference.slices[0].kernel == "B30f"
 
@@ -44,7 +54,9 @@ def test_of_two_reconstructions_the_soft_one_is_taken(export: Export) -> None:
 def test_without_a_preference_most_slices_win_then_the_lowest_number(export: Export) -> None:
     for number, slices in enumerate((6, 9, 9), start=1):
         numbered = described(SeriesNumber=str(number))
-        folder = export(str(number), slices, series=series_uid(str(number)), edit=numbered, order=range(slices))
+        folder = export(
+            str(number), slices, series=series_uid(str(number)), edit=numbered, order=range(slices)
+        )
     found = surveyed(folder)
     assert [case.reference.slices[0].series_number for case in found.cases] == [2]
     assert verdicts(found) == ["another series is preferred for channel CT"] * 2 + ["taken as CT"]
@@ -55,7 +67,9 @@ def test_what_is_no_scan_is_left_out_with_a_reason(export: Export) -> None:
     scout = described(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     export("scout", 1, series=series_uid("scout"), edit=scout)
     export("short", 2, series=series_uid("short"))
-    folder = export("mip", 8, series=series_uid("mip"), edit=described(SeriesDescription="thin MIP"))
+    folder = export(
+        "mip", 8, series=series_uid("mip"), edit=described(SeriesDescription="thin MIP")
+    )
     found = surveyed(folder)
     assert verdicts(found) == [
         "description is one that the rules exclude",
@@ -78,7 +92,9 @@ def test_a_case_per_study_and_equal_names_in_every_run(export: Export) -> None:
 def test_channels_come_from_several_series_of_one_frame(export: Export, tmp_path: Path) -> None:
     for name in ("T1", "T2", "FLAIR"):
         edit = described(SeriesDescription=f"ax {name}", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
-        folder = export(name, modality="MR", series=series_uid(name), study="1.2", patient="P", edit=edit)
+        folder = export(
+            name, modality="MR", series=series_uid(name), study="1.2", patient="P", edit=edit
+        )
     rules = tmp_path / "rules.json"
     channel = {"modality": "MR"}
     named = {name: {**channel, "description": rf"\b{name}\b"} for name in ("T2", "T1")}
@@ -90,7 +106,9 @@ def test_channels_come_from_several_series_of_one_frame(export: Export, tmp_path
 def test_a_study_that_lacks_a_channel_is_no_case(export: Export, tmp_path: Path) -> None:
     folder = export("a", edit=described(SeriesDescription="native"))
     rules = tmp_path / "rules.json"
-    rules.write_text(json.dumps({"channels": {"0": {"description": "native"}, "1": {"description": "contrast"}}}))
+    rules.write_text(
+        json.dumps({"channels": {"0": {"description": "native"}, "1": {"description": "contrast"}}})
+    )
     found = surveyed(folder, str(rules), ("CT native", "CT contrast"))
     assert not found.cases
     assert verdicts(found) == ["no series meets the rules for channel CT contrast"]

@@ -11,7 +11,9 @@ from nnunet_ext.losses.adversarial import FOUR_WAY_CLASSES, four_way, real_fake,
 
 
 def random_logits(*shape: int, seed: int = 0) -> torch.Tensor:
-    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 3 * torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -47,7 +49,9 @@ def test_unknown_kind_is_refused() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 4, 3, 5), (1, 4, 2, 3, 2)])
 @pytest.mark.parametrize(("label", "name"), enumerate(FOUR_WAY_CLASSES))
-def test_four_way_is_the_log_of_one_softmax_channel(label: int, name: tuple[str, bool], shape: tuple[int, ...]) -> None:
+def test_four_way_is_the_log_of_one_softmax_channel(
+    label: int, name: tuple[str, bool], shape: tuple[int, ...]
+) -> None:
     logits = random_logits(*shape)
     exponentials = np.exp(logits.numpy())
     probability = exponentials[:, label] / exponentials.sum(axis=1)
@@ -67,7 +71,9 @@ def test_swapping_domains_is_swapping_two_pairs_of_channels() -> None:
     logits = random_logits(2, 4, 3, 3)
     swapped = logits[:, [2, 3, 0, 1]]
     for real in (True, False):
-        torch.testing.assert_close(four_way(logits, "source", real), four_way(swapped, "target", real))
+        torch.testing.assert_close(
+            four_way(logits, "source", real), four_way(swapped, "target", real)
+        )
 
 
 def test_four_way_does_not_depend_on_a_shift_or_on_the_size_of_the_map() -> None:
@@ -78,7 +84,9 @@ def test_four_way_does_not_depend_on_a_shift_or_on_the_size_of_the_map() -> None
 
 
 @pytest.mark.parametrize("loss", [real_fake, source_target])
-def test_a_critic_that_cannot_tell_pays_log_of_the_number_of_classes(loss: Callable[..., torch.Tensor]) -> None:
+def test_a_critic_that_cannot_tell_pays_log_of_the_number_of_classes(
+    loss: Callable[..., torch.Tensor],
+) -> None:
     assert loss(torch.zeros(3, 1, 2), True).item() == pytest.approx(math.log(2))
     assert four_way(torch.zeros(3, 4, 2), "source", True).item() == pytest.approx(math.log(4))
 
@@ -91,7 +99,10 @@ def test_four_way_refuses_other_maps_and_domains() -> None:
 
 
 def test_gradients_equal_finite_differences() -> None:
-    binary, four = random_logits(2, 1, 2, 2).requires_grad_(), random_logits(1, 4, 2, 2).requires_grad_()
+    binary, four = (
+        random_logits(2, 1, 2, 2).requires_grad_(),
+        random_logits(1, 4, 2, 2).requires_grad_(),
+    )
     assert torch.autograd.gradcheck(lambda x: real_fake(x, True, "bce"), binary)
     assert torch.autograd.gradcheck(lambda x: real_fake(x, False, "lsgan"), binary)
     assert torch.autograd.gradcheck(lambda x: source_target(x, False), binary)

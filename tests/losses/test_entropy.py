@@ -10,7 +10,9 @@ from nnunet_ext.losses.entropy import entropy_loss, entropy_map, self_informatio
 
 
 def random_logits(*shape: int, seed: int = 0) -> torch.Tensor:
-    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 2 * torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 5), (3, 4, 3, 5), (1, 3, 2, 3, 2)])
@@ -27,7 +29,9 @@ def test_maps_equal_numpy_in_bits(shape: tuple[int, ...]) -> None:
 
 def test_loss_is_the_mean_of_the_map() -> None:
     logits = random_logits(2, 3, 4, 4)
-    assert entropy_loss(logits).item() == pytest.approx(entropy_map(logits.softmax(1)).mean().item())
+    assert entropy_loss(logits).item() == pytest.approx(
+        entropy_map(logits.softmax(1)).mean().item()
+    )
 
 
 def test_hand_values() -> None:

@@ -56,7 +56,9 @@ def test_half_precision_is_cast_wherever_it_stands(half: torch.dtype) -> None:
     assert named[0].dtype == torch.float32
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.bool, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.int16, torch.bool, torch.float32, torch.float64]
+)
 def test_other_tensors_pass_untouched(dtype: torch.dtype) -> None:
     x = torch.ones(2, dtype=dtype)
     (ours,) = full_precision(received)(x)

@@ -20,14 +20,19 @@ def logits_of(probabilities: list[float], pixels: int) -> torch.Tensor:
     [
         ("l2", (0.5 - 0.2) ** 2 + (0.25 - 0.3) ** 2 + (0.25 - 0.5) ** 2),
         ("l1", 0.3 + 0.05 + 0.25),
-        ("kl", 0.5 * math.log(0.5 / 0.2) + 0.25 * math.log(0.25 / 0.3) + 0.25 * math.log(0.25 / 0.5)),
+        (
+            "kl",
+            0.5 * math.log(0.5 / 0.2) + 0.25 * math.log(0.25 / 0.3) + 0.25 * math.log(0.25 / 0.5),
+        ),
     ],
 )
 @pytest.mark.parametrize("with_channel", [False, True])
 def test_closed_forms(norm: str, expected: float, with_channel: bool) -> None:
     target = torch.tensor([[0, 0, 1, 2]])
     target = target[:, None] if with_channel else target
-    assert proportion_loss(logits_of([0.2, 0.3, 0.5], 4), target, norm).item() == pytest.approx(expected, rel=1e-5)
+    assert proportion_loss(logits_of([0.2, 0.3, 0.5], 4), target, norm).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -49,12 +54,16 @@ def test_images_are_averaged_not_pooled() -> None:
 @pytest.mark.parametrize("spatial", [(3, 2), (2, 2, 2)])
 def test_gradient_by_finite_differences(norm: str, spatial: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 3, *spatial, generator=generator, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(
+        2, 3, *spatial, generator=generator, dtype=torch.float64, requires_grad=True
+    )
     target = torch.randint(0, 3, (2, *spatial), generator=generator)
     valid = torch.rand(2, *spatial, generator=generator) > 0.3
     assert torch.autograd.gradcheck(lambda x: proportion_loss(x, target, norm, valid), logits)
     regions = torch.randint(0, 2, (2, 3, *spatial), generator=generator)
-    assert torch.autograd.gradcheck(lambda x: region_proportion_loss(x, regions, norm, valid), logits)
+    assert torch.autograd.gradcheck(
+        lambda x: region_proportion_loss(x, regions, norm, valid), logits
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -92,7 +101,9 @@ def test_regions_are_problems_of_two_classes() -> None:
     loss = region_proportion_loss(torch.zeros(1, 2, 4), target)
     assert loss.item() == pytest.approx(2 * 2 * 0.25**2)
     plain = proportion_loss(torch.zeros(1, 2, 4), target[:, 0])
-    assert region_proportion_loss(torch.zeros(1, 1, 4), target[:, :1]).item() == pytest.approx(plain.item())
+    assert region_proportion_loss(torch.zeros(1, 1, 4), target[:, :1]).item() == pytest.approx(
+        plain.item()
+    )
 
 
 def test_unknown_norm_is_refused() -> None:

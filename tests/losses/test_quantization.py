@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.losses.quantization import codebook_loss, commitment_loss, nearest_codes, straight_through
+from nnunet_ext.losses.quantization import (
+    codebook_loss,
+    commitment_loss,
+    nearest_codes,
+    straight_through,
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -14,7 +19,9 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 def nearest_by_loops(features: np.ndarray, codebook: np.ndarray) -> list[int]:
     chosen = []
     for feature in features:
-        distances = [sum((f - c) ** 2 for f, c in zip(feature, code, strict=True)) for code in codebook]
+        distances = [
+            sum((f - c) ** 2 for f, c in zip(feature, code, strict=True)) for code in codebook
+        ]
         chosen.append(int(np.argmin(distances)))
     return chosen
 
@@ -22,7 +29,9 @@ def nearest_by_loops(features: np.ndarray, codebook: np.ndarray) -> list[int]:
 @pytest.mark.parametrize(("count", "codes", "channels"), [(50, 7, 3), (1, 5, 1), (20, 1, 4)])
 def test_nearest_code_by_loops(count: int, codes: int, channels: int) -> None:
     features, codebook = drawn(count, channels), drawn(codes, channels, seed=1)
-    assert nearest_codes(features, codebook).tolist() == nearest_by_loops(features.numpy(), codebook.numpy())
+    assert nearest_codes(features, codebook).tolist() == nearest_by_loops(
+        features.numpy(), codebook.numpy()
+    )
 
 
 def test_the_first_of_equally_near_codes() -> None:
@@ -53,7 +62,10 @@ def test_each_term_has_its_own_gradient() -> None:
     """d/de mean (e - f)² = 2 (e - f) / n, and for the commitment the same for f."""
     features, codes = drawn(4, 3).requires_grad_(), drawn(4, 3, seed=1).requires_grad_()
     difference = (codes - features).detach()
-    for loss, moved, fixed, sign in ((codebook_loss, codes, features, 1), (commitment_loss, features, codes, -1)):
+    for loss, moved, fixed, sign in (
+        (codebook_loss, codes, features, 1),
+        (commitment_loss, features, codes, -1),
+    ):
         moved.grad = fixed.grad = None
         value = loss(features, codes)
         assert value.item() == pytest.approx((difference.numpy() ** 2).mean())

@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nnunet_ext.losses.structure import boundary_weight, legacy_unweighted_bce, weighted_bce, weighted_dice
+from nnunet_ext.losses.structure import (
+    boundary_weight,
+    legacy_unweighted_bce,
+    weighted_bce,
+    weighted_dice,
+)
 
 
 def scene(*shape: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,7 +41,9 @@ def test_weights_equal_loops_over_windows(count_padding: bool) -> None:
 
 
 def test_weight_of_a_half_plane() -> None:
-    """The last of 50 foreground columns sees 16 foreground and 15 background columns of its window of 31."""
+    """The last of 50 foreground columns sees 16 foreground and 15 background columns of its window
+    of 31.
+    """
     mask = torch.zeros(1, 1, 80, 100, dtype=torch.float64)
     mask[..., :50] = 1
     weight = boundary_weight(mask)[0, 0, 40]
@@ -50,7 +57,9 @@ def test_only_counted_padding_gives_a_full_mask_a_border() -> None:
     full = torch.ones(1, 1, 64, 64)
     torch.testing.assert_close(boundary_weight(full), full)
     corner = boundary_weight(full, count_padding=True)[0, 0, 0, 0].item()
-    assert corner == pytest.approx(1 + 5 * (1 - 16**2 / 31**2))  # 0.73, as methods of the authors' code have it
+    assert corner == pytest.approx(
+        1 + 5 * (1 - 16**2 / 31**2)
+    )  # 0.73, as methods of the authors' code have it
 
 
 def test_losses_equal_sums_over_pixels() -> None:
@@ -67,17 +76,23 @@ def test_losses_equal_sums_over_pixels() -> None:
 
 
 def test_closed_forms() -> None:
-    """Indecision, p = 1/2, costs log 2 whatever the weights; of n weighted pixels half are foreground."""
+    """Indecision, p = 1/2, costs log 2 whatever the weights; of n weighted pixels half are
+    foreground.
+    """
     half = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
     mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]], dtype=torch.float64)
     weight = torch.full_like(mask, 3.0)
     assert weighted_bce(half, mask, weight).item() == pytest.approx(math.log(2))
     intersection, union = 3 * 2 / 2, 3 * (4 / 2 + 2)
-    assert weighted_dice(half, mask, weight).item() == pytest.approx(1 - (2 * intersection + 1) / (union + 1))
+    assert weighted_dice(half, mask, weight).item() == pytest.approx(
+        1 - (2 * intersection + 1) / (union + 1)
+    )
 
 
 def test_an_error_at_the_border_costs_more_than_one_inside() -> None:
-    """The window of a pixel of the outermost foreground column holds 15 background columns of 31."""
+    """The window of a pixel of the outermost foreground column holds 15 background columns of
+    31.
+    """
     mask = torch.zeros(1, 1, 96, 96, dtype=torch.float64)
     mask[..., 16:80, 16:80] = 1
     weight = boundary_weight(mask)
@@ -88,7 +103,9 @@ def test_an_error_at_the_border_costs_more_than_one_inside() -> None:
     ratio = weighted_bce(at_border, mask, weight) / weighted_bce(inside, mask, weight)
     assert ratio.item() == pytest.approx(1 + 5 * 15 / 31)
     assert weighted_dice(at_border, mask, weight) > weighted_dice(inside, mask, weight)
-    torch.testing.assert_close(legacy_unweighted_bce(at_border, mask), legacy_unweighted_bce(inside, mask))
+    torch.testing.assert_close(
+        legacy_unweighted_bce(at_border, mask), legacy_unweighted_bce(inside, mask)
+    )
 
 
 @pytest.mark.parametrize("filled", [0.0, 1.0, 0.5])
@@ -106,7 +123,9 @@ def test_a_perfect_prediction_costs_nothing(filled: float) -> None:
 def test_empty_masks_are_finite_and_teach_background() -> None:
     mask = torch.zeros(2, 2, 32, 32)
     logits = torch.zeros_like(mask, requires_grad=True)
-    loss = weighted_bce(logits, mask, boundary_weight(mask)) + weighted_dice(logits, mask, boundary_weight(mask))
+    loss = weighted_bce(logits, mask, boundary_weight(mask)) + weighted_dice(
+        logits, mask, boundary_weight(mask)
+    )
     loss.backward()
     assert loss.isfinite() and logits.grad is not None and (logits.grad > 0).all()
 
@@ -136,4 +155,6 @@ def test_gradients_equal_finite_differences() -> None:
     logits, mask = scene(1, 2, 12, 12)
     weight = boundary_weight(mask, 7)
     for loss in (weighted_bce, weighted_dice):
-        assert torch.autograd.gradcheck(lambda z, loss=loss: loss(z, mask, weight), logits.requires_grad_())
+        assert torch.autograd.gradcheck(
+            lambda z, loss=loss: loss(z, mask, weight), logits.requires_grad_()
+        )

@@ -22,7 +22,9 @@ def test_both_domains_contribute_their_mean_absolute_difference(loss: object) ->
 
 
 def test_half_precision_is_computed_in_full() -> None:
-    images = [torch.full((1, 1, 2, 2), value, dtype=torch.float16) for value in (0.0, 6e4, 0.0, 6e4)]
+    images = [
+        torch.full((1, 1, 2, 2), value, dtype=torch.float16) for value in (0.0, 6e4, 0.0, 6e4)
+    ]
     assert cycle_loss(*images).item() == pytest.approx(1.2e5, rel=1e-3)
 
 

@@ -15,7 +15,10 @@ def test_residual_block_is_its_formula(conv_op: type) -> None:
     convolve = functional.conv2d if conv_op is nn.Conv2d else functional.conv3d
     response = convolve(x, block.residual[0].weight, padding=1)
     axes = tuple(range(2, x.ndim))
-    mean, variance = response.mean(axes, keepdim=True), response.var(axes, keepdim=True, unbiased=False)
+    mean, variance = (
+        response.mean(axes, keepdim=True),
+        response.var(axes, keepdim=True, unbiased=False),
+    )
     normalised = (response - mean) / (variance + 1e-5).sqrt()
     expected = x + torch.where(normalised > 0, normalised, 0.2 * normalised)
     torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
@@ -32,7 +35,9 @@ def test_dropout_acts_in_training_only() -> None:
 
 def test_normal_initialisation_has_its_moments() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(64, 64, 3), nn.ConvTranspose3d(32, 32, 3), nn.InstanceNorm2d(4, affine=True))
+    network = nn.Sequential(
+        nn.Conv2d(64, 64, 3), nn.ConvTranspose3d(32, 32, 3), nn.InstanceNorm2d(4, affine=True)
+    )
     network.apply(initialize_normal)
     for convolution in network[:2]:
         n = convolution.weight.numel()

@@ -1,4 +1,6 @@
-"""A codebook against its definition in NumPy and against MONAI's quantiser where both define the same."""
+"""A codebook against its definition in NumPy and against MONAI's quantiser where both define the
+same.
+"""
 
 import numpy as np
 import pytest
@@ -25,11 +27,15 @@ def test_a_map_gets_its_nearest_codes(spatial: tuple[int, ...]) -> None:
         feature = features[(place[0], slice(None), *place[1:])].numpy()
         nearest = int(np.argmin(((codes - feature) ** 2).sum(1)))
         assert quantized.indices[place] == nearest
-        np.testing.assert_array_equal(quantized.codes[(place[0], slice(None), *place[1:])].detach(), codes[nearest])
+        np.testing.assert_array_equal(
+            quantized.codes[(place[0], slice(None), *place[1:])].detach(), codes[nearest]
+        )
 
 
 def test_moving_averages_in_numpy() -> None:
-    """van den Oord et al., appendix A.1: N, m and e = m / N, from codes that were chosen before they moved."""
+    """van den Oord et al., appendix A.1: N, m and e = m / N, from codes that were chosen before
+    they moved.
+    """
     codebook = Codebook(4, 3, learnt=False)
     use, sums = codebook.use.numpy().copy(), codebook.sums.numpy().copy()
     for seed in range(3):
@@ -61,7 +67,10 @@ def test_as_monai(dimension: int) -> None:
         ours = features_of(2, 3, *spatial, seed=seed).requires_grad_()
         theirs = ours.detach().clone().requires_grad_()
         quantized = codebook(ours)
-        passed, loss = straight_through(ours, quantized.codes), 0.25 * commitment_loss(ours, quantized.codes)
+        passed, loss = (
+            straight_through(ours, quantized.codes),
+            0.25 * commitment_loss(ours, quantized.codes),
+        )
         expected_passed, expected_loss, expected_indices = oracle(theirs)
         assert torch.equal(quantized.indices, expected_indices)
         torch.testing.assert_close(passed, expected_passed)
@@ -72,7 +81,9 @@ def test_as_monai(dimension: int) -> None:
 
         rows = rows_by_image([ours.detach()])
         codebook.absorb(*codebook.statistics(rows, quantized.indices.flatten()), DECAY)
-        torch.testing.assert_close(codebook.codes, oracle.embedding.weight.data, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            codebook.codes, oracle.embedding.weight.data, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_code_that_was_never_used_stays_where_it_is() -> None:

@@ -1,4 +1,6 @@
-"""Critics: maps and depths for 2d and 3d, small and odd sizes, locality, reuse of one graph, learning."""
+"""Critics: maps and depths for 2d and 3d, small and odd sizes, locality, reuse of one graph,
+learning.
+"""
 
 import itertools
 import math
@@ -9,12 +11,22 @@ from torch import nn
 
 from nnunet_ext.losses.adversarial import four_way, source_target
 from nnunet_ext.networks.blocks import initialize_normal
-from nnunet_ext.networks.critics import ImagePatchCritic, PatchCritic, TranslationCritic, halving_strides
+from nnunet_ext.networks.critics import (
+    ImagePatchCritic,
+    PatchCritic,
+    TranslationCritic,
+    halving_strides,
+)
 
 
 def test_512_pixels_give_the_papers_64_by_64_label_map() -> None:
     with torch.no_grad():
-        assert ImagePatchCritic(nn.Conv2d, 1, width=4)(torch.zeros(1, 1, 512, 512)).shape == (1, 4, 64, 64)
+        assert ImagePatchCritic(nn.Conv2d, 1, width=4)(torch.zeros(1, 1, 512, 512)).shape == (
+            1,
+            4,
+            64,
+            64,
+        )
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 64), (67, 129), (8, 32, 48), (16, 20, 35)])
@@ -33,7 +45,9 @@ def test_image_critic_on_the_smallest_images(size: tuple[int, ...]) -> None:
 
 
 def test_image_critic_has_the_layout_of_lsd_seg() -> None:
-    """One 4-convolution, nine 3-convolutions in the residual blocks, a 3-convolution with bias to four classes."""
+    """One 4-convolution, nine 3-convolutions in the residual blocks, a 3-convolution with bias to
+    four classes.
+    """
     width, channels = 8, 3
     critic = ImagePatchCritic(nn.Conv2d, channels, width)
     expected = 4 * 4 * channels * width + 9 * (3 * 3 * width * width) + (3 * 3 * width + 1) * 4
@@ -41,7 +55,8 @@ def test_image_critic_has_the_layout_of_lsd_seg() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "layers"), [((4, 4), 2), ((8, 8), 2), ((16, 16), 3), ((60, 60), 4), ((512, 512), 5), ((2, 64, 64), 5)]
+    ("size", "layers"),
+    [((4, 4), 2), ((8, 8), 2), ((16, 16), 3), ((60, 60), 4), ((512, 512), 5), ((2, 64, 64), 5)],
 )
 def test_depth_follows_the_size_of_the_map(size: tuple[int, ...], layers: int) -> None:
     assert len(halving_strides(size)) == layers
@@ -63,7 +78,9 @@ def test_depth_follows_the_size_of_the_map(size: tuple[int, ...], layers: int) -
         ((3, 32, 32), (3, 2, 2)),
     ],
 )
-def test_patch_critic_judges_maps_of_every_size(size: tuple[int, ...], patches: tuple[int, ...]) -> None:
+def test_patch_critic_judges_maps_of_every_size(
+    size: tuple[int, ...], patches: tuple[int, ...]
+) -> None:
     critic = PatchCritic(nn.Conv2d if len(size) == 2 else nn.Conv3d, 3, size, width=2)
     assert critic(torch.randn(2, 3, *size)).shape == (2, 1, *patches)
 
@@ -88,9 +105,13 @@ def test_an_answer_depends_on_its_patch_only() -> None:
     assert rows.max().item() + 1 == min(3 * 2**layers - 2 - padding, 64)
 
 
-@pytest.mark.parametrize("critic", [ImagePatchCritic(nn.Conv2d, 1, 4), PatchCritic(nn.Conv2d, 1, (32, 32), 4, 4)])
+@pytest.mark.parametrize(
+    "critic", [ImagePatchCritic(nn.Conv2d, 1, 4), PatchCritic(nn.Conv2d, 1, (32, 32), 4, 4)]
+)
 def test_opponents_differentiate_through_one_graph_twice(critic: nn.Module) -> None:
-    """In-place activations would destroy what the second pass needs; a step of the critic comes after both."""
+    """In-place activations would destroy what the second pass needs; a step of the critic comes
+    after both.
+    """
     images = torch.randn(2, 1, 32, 32, requires_grad=True)
     logits = critic(images)
     four_way(logits, "source", real=True).backward(retain_graph=True)
@@ -114,7 +135,10 @@ def test_image_critic_learns_to_tell_smooth_from_noisy() -> None:
     critic.apply(initialize_normal)
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
     for _ in range(20):
-        noisy, smooth = torch.randn(4, 1, 32, 32), torch.randn(4, 1, 1, 1) + torch.linspace(-1, 1, 32)
+        noisy, smooth = (
+            torch.randn(4, 1, 32, 32),
+            torch.randn(4, 1, 1, 1) + torch.linspace(-1, 1, 32),
+        )
         smooth = smooth.expand(4, 1, 32, 32)
         loss = four_way(critic(noisy), "source", True) + four_way(critic(smooth), "target", True)
         optimizer.zero_grad()
@@ -136,21 +160,27 @@ def test_patch_critic_learns_on_a_bottleneck() -> None:
     assert loss.item() < 2 * math.log(2) / 4  # a quarter of not knowing
 
 
-# --- the critic of translated images ----------------------------------------------------------------------------------
+# --- the critic of translated images
+# ----------------------------------------------------------------------------------
 
 
 def test_240_pixels_give_the_papers_28_by_28_patches() -> None:
     with torch.no_grad():
-        assert TranslationCritic(nn.Conv2d, 1, (240, 240), width=2)(torch.zeros(1, 1, 240, 240)).shape == (1, 1, 28, 28)
+        assert TranslationCritic(nn.Conv2d, 1, (240, 240), width=2)(
+            torch.zeros(1, 1, 240, 240)
+        ).shape == (1, 1, 28, 28)
         four = TranslationCritic(nn.Conv2d, 1, (240, 240), 2, layers=4, normalization="batch")
         assert four(torch.zeros(2, 1, 240, 240)).shape == (2, 1, 13, 13)
 
 
 @pytest.mark.parametrize(
-    ("size", "convolutions"), [((4, 4), 2), ((8, 20), 3), ((16, 16), 4), ((32, 32), 5), ((64, 64), 5), ((16, 8, 8), 3)]
+    ("size", "convolutions"),
+    [((4, 4), 2), ((8, 20), 3), ((16, 16), 4), ((32, 32), 5), ((64, 64), 5), ((16, 8, 8), 3)],
 )
 @pytest.mark.parametrize("normalization", ["instance", "batch", "spectral"])
-def test_a_small_image_gets_fewer_layers(size: tuple[int, ...], convolutions: int, normalization: str) -> None:
+def test_a_small_image_gets_fewer_layers(
+    size: tuple[int, ...], convolutions: int, normalization: str
+) -> None:
     conv_op = nn.Conv2d if len(size) == 2 else nn.Conv3d
     critic = TranslationCritic(conv_op, 1, size, width=2, normalization=normalization)  # type: ignore[arg-type]
     assert sum(isinstance(module, conv_op) for module in critic.modules()) == convolutions
@@ -173,7 +203,9 @@ def test_spectral_normalisation_bounds_every_layer() -> None:
         critic(torch.zeros(1, 1, 32, 32))
     for module in critic.layers:
         if isinstance(module, nn.Conv2d):
-            assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+            assert torch.linalg.matrix_norm(module.weight.flatten(1), 2).item() == pytest.approx(
+                1, abs=0.02
+            )
 
 
 def test_an_unknown_normalisation_is_refused() -> None:

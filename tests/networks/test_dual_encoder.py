@@ -30,7 +30,10 @@ def network(
 def test_inference_gives_one_tensor_and_training_a_pyramid(dimension: int, residual: bool) -> None:
     made = network(dimension, residual)
     x = torch.randn(2, 1, *(16,) * dimension)
-    assert [tuple(level.shape) for level in made(x)] == [(2, 2, *(16,) * dimension), (2, 2, *(8,) * dimension)]
+    assert [tuple(level.shape) for level in made(x)] == [
+        (2, 2, *(16,) * dimension),
+        (2, 2, *(8,) * dimension),
+    ]
     made.decoder.deep_supervision = False
     assert made(x).shape == (2, 2, *(16,) * dimension)
 
@@ -52,7 +55,9 @@ def test_features_are_the_bottlenecks_of_each_stream() -> None:
 def test_further_streams_do_not_change_the_segmentation() -> None:
     made = network(deep_supervision=False)
     x = torch.randn(2, 1, 16, 16)
-    with_streams = made(x, general=torch.randn(2, 1, 16, 16), unlabeled=torch.randn(2, 1, 16, 16)).segmentation
+    with_streams = made(
+        x, general=torch.randn(2, 1, 16, 16), unlabeled=torch.randn(2, 1, 16, 16)
+    ).segmentation
     torch.testing.assert_close(with_streams, made(x))
 
 
@@ -62,7 +67,9 @@ def test_one_joint_pass_equals_one_pass_per_stream(monkeypatch: pytest.MonkeyPat
     streams = [torch.randn(2, 1, 16, 16), torch.randn(3, 1, 16, 16)]
     apart = made._encode_general(streams)
     passes: list[int] = []
-    made.encoder_general.register_forward_hook(lambda module, inputs, output: passes.append(len(inputs[0])))
+    made.encoder_general.register_forward_hook(
+        lambda module, inputs, output: passes.append(len(inputs[0]))
+    )
     monkeypatch.setattr(torch.Tensor, "device", torch.device("cuda"))
     joint = made._encode_general(streams)
     monkeypatch.undo()
@@ -71,7 +78,9 @@ def test_one_joint_pass_equals_one_pass_per_stream(monkeypatch: pytest.MonkeyPat
 
 
 def test_skips_come_from_the_target_encoder_only() -> None:
-    """Segmentation reaches every target stage and no general one; the decoder takes both bottlenecks."""
+    """Segmentation reaches every target stage and no general one; the decoder takes both
+    bottlenecks.
+    """
     made = network(deep_supervision=False)
     made(torch.randn(1, 1, 16, 16)).sum().backward()
     assert all(parameter.grad is None for parameter in made.encoder_general.parameters())
@@ -83,12 +92,16 @@ def test_encoders_have_equal_shape_and_different_weights() -> None:
     made = network()
     general, target = made.encoder_general.state_dict(), made.encoder.state_dict()
     assert {k: v.shape for k, v in general.items()} == {k: v.shape for k, v in target.items()}
-    assert not torch.equal(general["stages.0.0.convs.0.conv.weight"], target["stages.0.0.convs.0.conv.weight"])
+    assert not torch.equal(
+        general["stages.0.0.convs.0.conv.weight"], target["stages.0.0.convs.0.conv.weight"]
+    )
 
 
 def test_compiled_network_equals_eager() -> None:
     made = network(deep_supervision=False)
-    compiled = torch.compile(made, backend="aot_eager")  # graph capture is what may break; inductor needs a compiler
+    compiled = torch.compile(
+        made, backend="aot_eager"
+    )  # graph capture is what may break; inductor needs a compiler
     x, general = torch.randn(2, 1, 16, 16), torch.randn(2, 1, 16, 16)
     torch.testing.assert_close(compiled(x), made(x))
     ours, theirs = compiled(x, general=general), made(x, general=general)

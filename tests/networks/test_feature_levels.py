@@ -19,7 +19,13 @@ def test_levels_of_the_paper_are_powers_of_two() -> None:
 
 
 def test_anisotropic_levels_go_by_their_most_reduced_axis() -> None:
-    assert cumulative_strides(ANISOTROPIC, 3) == [(1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16)]
+    assert cumulative_strides(ANISOTROPIC, 3) == [
+        (1, 1, 1),
+        (1, 2, 2),
+        (1, 4, 4),
+        (2, 8, 8),
+        (4, 16, 16),
+    ]
     assert level_at_stride(ANISOTROPIC, 8) == 3
 
 
@@ -28,7 +34,9 @@ def test_of_two_levels_with_one_name_the_finer_is_meant() -> None:
 
 
 def test_a_stride_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(InputError, match=r"no level of stride 16; its levels have strides 1, 2, 4$"):
+    with pytest.raises(
+        InputError, match=r"no level of stride 16; its levels have strides 1, 2, 4$"
+    ):
         level_at_stride([[1, 1], [2, 2], [2, 2]], 16)
 
 
@@ -37,10 +45,17 @@ def test_sizes_are_those_of_nnunets_encoder(size: tuple[int, ...]) -> None:
     plan = architecture(3, [2, 2, 2, 2, 2])
     plan["arch_kwargs"]["strides"] = ANISOTROPIC
     network = get_network_from_plans(
-        plan["network_class_name"], plan["arch_kwargs"], plan["_kw_requires_import"], 1, 2, deep_supervision=False
+        plan["network_class_name"],
+        plan["arch_kwargs"],
+        plan["_kw_requires_import"],
+        1,
+        2,
+        deep_supervision=False,
     )
     with torch.no_grad():
         maps = network.encoder(torch.zeros(1, 1, *size))
 
-    expected = [level_size(size, stride) for stride in cumulative_strides(network.encoder.strides, 3)]
+    expected = [
+        level_size(size, stride) for stride in cumulative_strides(network.encoder.strides, 3)
+    ]
     assert [tuple(level.shape[2:]) for level in maps] == expected

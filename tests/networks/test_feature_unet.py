@@ -51,11 +51,18 @@ def as_list(segmentation: torch.Tensor | list[torch.Tensor]) -> list[torch.Tenso
 
 @pytest.mark.parametrize("dimension", [2, 3])
 @pytest.mark.parametrize("residual", [False, True])
-def test_weights_are_those_of_stock_nnunet_under_the_same_keys(dimension: int, residual: bool) -> None:
+def test_weights_are_those_of_stock_nnunet_under_the_same_keys(
+    dimension: int, residual: bool
+) -> None:
     ours, stock = ours_and_stock(dimension, residual)
     assert list(ours.state_dict()) == list(stock.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), stock.state_dict().values(), strict=True))
-    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in stock.named_parameters()]
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(ours.state_dict().values(), stock.state_dict().values(), strict=True)
+    )
+    assert [name for name, _ in ours.named_parameters()] == [
+        name for name, _ in stock.named_parameters()
+    ]
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -72,7 +79,9 @@ def test_outputs_and_gradients_equal_stock_nnunet_bit_for_bit(
     expected = stock(x)
 
     assert isinstance(segmentation, list) == deep_supervision
-    assert all(torch.equal(a, b) for a, b in zip(as_list(segmentation), as_list(expected), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(as_list(segmentation), as_list(expected), strict=True)
+    )
 
     sum(level.square().sum() for level in as_list(segmentation)).backward()
     sum(level.square().sum() for level in as_list(expected)).backward()
@@ -101,16 +110,27 @@ def test_encoding_alone_spares_the_decoder() -> None:
     x = torch.randn(1, 1, 16, 16)
     output = network(x, with_features=True, segment=False)
     assert output.segmentation is None and output.decoder_map is None
-    assert all(torch.equal(a, b) for a, b in zip(output.features, network(x, with_features=True).features, strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(output.features, network(x, with_features=True).features, strict=True)
+    )
 
     sum(level.sum() for level in output.features).backward()
     assert all(parameter.grad is not None for parameter in network.encoder.parameters())
-    heads_and_upsampling = [network.decoder.stages, network.decoder.transpconvs, network.decoder.seg_layers]
-    assert all(parameter.grad is None for part in heads_and_upsampling for parameter in part.parameters())
+    heads_and_upsampling = [
+        network.decoder.stages,
+        network.decoder.transpconvs,
+        network.decoder.seg_layers,
+    ]
+    assert all(
+        parameter.grad is None for part in heads_and_upsampling for parameter in part.parameters()
+    )
 
 
 def test_features_serve_two_losses_on_one_graph() -> None:
-    """nnU-Net activates in place; the maps that we hand out must not be overwritten by what follows."""
+    """nnU-Net activates in place; the maps that we hand out must not be overwritten by what
+    follows.
+    """
     network, _ = ours_and_stock(residual=True, deep_supervision=False)
     output = network(torch.randn(2, 1, 16, 16), with_features=True)
     before = [level.clone() for level in output.features]
@@ -133,7 +153,8 @@ def test_compiled_network_equals_eager() -> None:
     sum(level.sum() for level in mine.segmentation).backward()
     sum(level.sum() for level in expected.segmentation).backward()
     torch.testing.assert_close(
-        compiled.encoder.stages[0][0].convs[0].conv.weight.grad, network.encoder.stages[0][0].convs[0].conv.weight.grad
+        compiled.encoder.stages[0][0].convs[0].conv.weight.grad,
+        network.encoder.stages[0][0].convs[0].conv.weight.grad,
     )
 
 

@@ -10,10 +10,14 @@ from nnunet_ext.networks.four_convolution_unet import FourConvolutionUNet
 from tests.miniature_plans import plans
 
 
-def network(dimension: int = 2, patch: int = 32, width: int = 4, deep_supervision: bool = False) -> FourConvolutionUNet:
+def network(
+    dimension: int = 2, patch: int = 32, width: int = 4, deep_supervision: bool = False
+) -> FourConvolutionUNet:
     manager = PlansManager(plans(dimension, patch_size=(patch,) * dimension))
     (name,) = manager.available_configurations
-    return FourConvolutionUNet.from_plans(manager.get_configuration(name), 1, 4, deep_supervision, width)
+    return FourConvolutionUNet.from_plans(
+        manager.get_configuration(name), 1, 4, deep_supervision, width
+    )
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -43,7 +47,9 @@ def test_output_has_the_size_of_any_input(size: tuple[int, ...]) -> None:
 def test_there_are_four_convolutions_and_three_upsamplings() -> None:
     made = network(width=8)
     encoder = sum(isinstance(module, torch.nn.Conv2d) for module in made.encoder.modules())
-    upsampling = sum(isinstance(module, torch.nn.ConvTranspose2d) for module in made.decoder.modules())
+    upsampling = sum(
+        isinstance(module, torch.nn.ConvTranspose2d) for module in made.decoder.modules()
+    )
     assert (encoder, upsampling) == (4, 3)
 
 
@@ -58,7 +64,9 @@ def test_features_and_logits_are_those_of_inference() -> None:
 
 
 def test_nnunet_may_switch_deep_supervision() -> None:
-    """It writes decoder.deep_supervision around its validation; the list then holds the full size only."""
+    """It writes decoder.deep_supervision around its validation; the list then holds the full size
+    only.
+    """
     made = network(deep_supervision=True)
     x = torch.randn(1, 1, 32, 32)
     (only,) = made(x)
@@ -69,7 +77,9 @@ def test_nnunet_may_switch_deep_supervision() -> None:
 def test_logits_read_the_last_pooled_map_and_three_skips() -> None:
     """Three concatenations, of strides 8, 4 and 2; of the full-size map only the size matters."""
     made = network()
-    features = [level.detach().requires_grad_() for level in made.encoder(torch.randn(1, 1, 32, 32))]
+    features = [
+        level.detach().requires_grad_() for level in made.encoder(torch.randn(1, 1, 32, 32))
+    ]
     made.decoder(features).square().sum().backward()
     full_size, *read = features
     assert full_size.grad is None
@@ -79,7 +89,10 @@ def test_logits_read_the_last_pooled_map_and_three_skips() -> None:
 def test_every_weight_learns() -> None:
     made = network()
     made(torch.randn(1, 1, 32, 32)).square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in made.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all()
+        for parameter in made.parameters()
+    )
 
 
 def test_compiled_network_equals_eager() -> None:
@@ -87,7 +100,9 @@ def test_compiled_network_equals_eager() -> None:
     compiled = torch.compile(made, backend="aot_eager", fullgraph=True)
     x = torch.randn(2, 1, 32, 32)
     torch.testing.assert_close(compiled(x), made(x))
-    torch.testing.assert_close(compiled(x, with_features=True).features, made(x, with_features=True).features)
+    torch.testing.assert_close(
+        compiled(x, with_features=True).features, made(x, with_features=True).features
+    )
 
 
 def test_a_patch_too_short_for_four_poolings_is_refused() -> None:

@@ -1,4 +1,6 @@
-"""The generator: the paper's stages, levels and sizes of 2d and anisotropic 3d plans, gradients, learning."""
+"""The generator: the paper's stages, levels and sizes of 2d and anisotropic 3d plans, gradients,
+learning.
+"""
 
 from collections.abc import Sequence
 
@@ -23,7 +25,10 @@ def generator(strides: Sequence[tuple[int, ...]], width: int = 4) -> ImageGenera
 
 def levels(strides: Sequence[tuple[int, ...]], size: Sequence[int]) -> list[torch.Tensor]:
     channels = CHANNELS[: len(strides)]
-    return [torch.randn(2, c, *level_size(size, stride)) for c, stride in zip(channels, strides, strict=True)]
+    return [
+        torch.randn(2, c, *level_size(size, stride))
+        for c, stride in zip(channels, strides, strict=True)
+    ]
 
 
 def test_strides_4_8_16_make_the_papers_four_stages() -> None:
@@ -76,9 +81,13 @@ def test_it_fits_a_planned_network(dimension: int, residual: bool) -> None:
     network = FeatureUNet.from_plans(manager.get_configuration(name), 1, 2, deep_supervision=False)
     encoder = network.encoder
     strides = cumulative_strides(encoder.strides, dimension)
-    made = ImageGenerator(encoder.conv_op, encoder.output_channels, strides, image_channels=1, width=4)
+    made = ImageGenerator(
+        encoder.conv_op, encoder.output_channels, strides, image_channels=1, width=4
+    )
     x = torch.randn(2, 1, *(16,) * dimension)
-    assert made(network(x, with_features=True, segment=False).features, x.shape[2:]).shape == x.shape
+    assert (
+        made(network(x, with_features=True, segment=False).features, x.shape[2:]).shape == x.shape
+    )
 
 
 def test_every_level_reaches_the_image_and_gets_a_gradient() -> None:

@@ -22,7 +22,9 @@ SMALL = Design(width=1 / 16)
 SWITCHES = [field.name for field in fields(Design) if field.name.startswith("use_")]
 
 
-def made(design: Design = SMALL, logits: int = 1, stacks_background: bool = True, channels: int = 1) -> NCoVSegNet:
+def made(
+    design: Design = SMALL, logits: int = 1, stacks_background: bool = True, channels: int = 1
+) -> NCoVSegNet:
     torch.manual_seed(0)
     return NCoVSegNet(channels, logits, stacks_background, design)
 
@@ -82,8 +84,14 @@ def test_every_parameter_of_every_ablation_gets_a_gradient(switch: str | None) -
     network = made(design)
     outputs = network(torch.randn(1, 1, 64, 64))  # a batch of one
     assert len(outputs) == (1 if switch == "use_deep_supervision" else 4)
-    sum(functional.binary_cross_entropy_with_logits(z[:, 1], torch.rand(1, 64, 64)) for z in outputs).backward()
-    dead = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    sum(
+        functional.binary_cross_entropy_with_logits(z[:, 1], torch.rand(1, 64, 64)) for z in outputs
+    ).backward()
+    dead = [
+        name
+        for name, weight in network.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ]
     assert not dead
 
 
@@ -101,7 +109,9 @@ def test_the_kernel_rule_of_the_channel_attention() -> None:
         with torch.device("meta"):
             backbone = resnet50(1, Design(eca_kernel=rule))
         state = backbone.state_dict()
-        assert [state[f"layer{stage}.0.se.conv.weight"].shape[-1] for stage in (1, 2, 3, 4)] == expected
+        assert [
+            state[f"layer{stage}.0.se.conv.weight"].shape[-1] for stage in (1, 2, 3, 4)
+        ] == expected
         assert len([name for name in state if ".se." in name]) == 3 + 4 + 6 + 3
 
 
@@ -132,8 +142,14 @@ def test_the_fusion_is_equation_2() -> None:
     spread = pooled.var(1, correction=0, keepdim=True).add(group_norm.eps).sqrt()
     channel = ((pooled - pooled.mean(1, keepdim=True)) / spread).sigmoid()[:, :, None, None]
     up = fusion.spatial_attention
-    spatial = functional.conv_transpose2d(high, up.weight, up.bias, stride=2, padding=1).amax(1, keepdim=True).sigmoid()
-    plain = functional.conv_transpose2d(high, fusion.upsampling[0].weight, stride=2, padding=1) / math.sqrt(1 + 1e-5)
+    spatial = (
+        functional.conv_transpose2d(high, up.weight, up.bias, stride=2, padding=1)
+        .amax(1, keepdim=True)
+        .sigmoid()
+    )
+    plain = functional.conv_transpose2d(
+        high, fusion.upsampling[0].weight, stride=2, padding=1
+    ) / math.sqrt(1 + 1e-5)
     detail = functional.conv2d(low, fusion.detail[0].weight, padding=1) / math.sqrt(1 + 1e-5)
     torch.testing.assert_close(fusion(high, low), (spatial * channel * detail + plain).relu())
 

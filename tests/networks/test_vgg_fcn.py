@@ -11,12 +11,18 @@ from tests.miniature_plans import plans
 
 
 def network(
-    width: int = 2, deep_supervision: bool = False, dimension: int = 2, patch: int = 32, input_channels: int = 1
+    width: int = 2,
+    deep_supervision: bool = False,
+    dimension: int = 2,
+    patch: int = 32,
+    input_channels: int = 1,
 ) -> VGGFCN:
     torch.manual_seed(0)
     manager = PlansManager(plans(dimension, patch_size=(patch,) * dimension))
     (name,) = manager.available_configurations
-    return VGGFCN.from_plans(manager.get_configuration(name), input_channels, 3, deep_supervision, width)
+    return VGGFCN.from_plans(
+        manager.get_configuration(name), input_channels, 3, deep_supervision, width
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 67), (100, 33)])
@@ -28,7 +34,11 @@ def test_output_has_the_size_of_any_input(size: tuple[int, int]) -> None:
 def test_features_have_the_declared_channels_and_strides() -> None:
     made = network(input_channels=2)
     output = made(torch.randn(2, 2, 64, 64), with_features=True)
-    assert [level.shape[1] for level in output.features] == made.encoder.output_channels == [2, 2, 4, 8, 16, 16]
+    assert (
+        [level.shape[1] for level in output.features]
+        == made.encoder.output_channels
+        == [2, 2, 4, 8, 16, 16]
+    )
     assert [level.shape[2] for level in output.features] == [64, 32, 16, 8, 4, 2]
     assert made.level(32) == 5
 
@@ -38,7 +48,9 @@ def test_layers_are_those_of_vgg_16_and_the_hidden_map_has_32_channels() -> None
     convolutions = [module for module in made.encoder.modules() if isinstance(module, nn.Conv2d)]
     widths = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
     assert [one.out_channels for one in convolutions] == widths
-    upsamplings = [module for module in made.decoder.modules() if isinstance(module, nn.ConvTranspose2d)]
+    upsamplings = [
+        module for module in made.decoder.modules() if isinstance(module, nn.ConvTranspose2d)
+    ]
     assert [one.out_channels for one in upsamplings] == [512, 256, 128, 64, 32]
     assert made.decoder.seg_layers[-1].in_channels == 32
 

@@ -21,7 +21,9 @@ def configuration(dimension: int = 2, **options: Any) -> Any:
     return PlansManager(content).get_configuration(name)
 
 
-def vq_unet(branch: VQBranch = SMALL, dimension: int = 2, deep_supervision: bool = False, **options: Any) -> VQUNet:
+def vq_unet(
+    branch: VQBranch = SMALL, dimension: int = 2, deep_supervision: bool = False, **options: Any
+) -> VQUNet:
     torch.manual_seed(0)
     return VQUNet.from_plans(configuration(dimension, **options), 1, 2, deep_supervision, branch)
 
@@ -48,7 +50,11 @@ def test_codes_of_both_levels_reach_the_segmentation(dimension: int) -> None:
     output = network(x, with_codes=True)
     assert isinstance(output, VQOutput)
     bottom, top = output.levels
-    assert bottom.codes.shape == (2, 4, *(8,) * dimension) and top.codes.shape == (2, 4, *(4,) * dimension)
+    assert bottom.codes.shape == (2, 4, *(8,) * dimension) and top.codes.shape == (
+        2,
+        4,
+        *(4,) * dimension,
+    )
     torch.testing.assert_close(output.codes[:, 4:], bottom.codes)
     enlarged = top.codes
     for axis in range(2, 2 + dimension):
@@ -90,7 +96,9 @@ def test_levels_of_anisotropic_plans() -> None:
 
 
 def test_strides_that_the_network_lacks_are_refused_with_advice() -> None:
-    with pytest.raises(InputError, match=r"no level of stride 8; .* 1, 2, 4; choose two of them with bottom_stride"):
+    with pytest.raises(
+        InputError, match=r"no level of stride 8; .* 1, 2, 4; choose two of them with bottom_stride"
+    ):
         vq_unet(VQBranch())
     with pytest.raises(InputError, match="top_stride=2 must be larger than bottom_stride=4"):
         vq_unet(VQBranch(bottom_stride=4, top_stride=2))
@@ -98,7 +106,12 @@ def test_strides_that_the_network_lacks_are_refused_with_advice() -> None:
 
 @pytest.mark.parametrize(
     ("stride", "codes_size", "image_size"),
-    [((8, 8), (2, 3), (16, 24)), ((2, 4), (3, 2), (5, 8)), ((1, 1), (4, 4), (4, 4)), ((1, 2, 2), (2, 3, 3), (2, 6, 6))],
+    [
+        ((8, 8), (2, 3), (16, 24)),
+        ((2, 4), (3, 2), (5, 8)),
+        ((1, 1), (4, 4), (4, 4)),
+        ((1, 2, 2), (2, 3, 3), (2, 6, 6)),
+    ],
 )
 def test_the_decoder_gives_the_images_size(
     stride: tuple[int, ...], codes_size: tuple[int, ...], image_size: tuple[int, ...]

@@ -39,7 +39,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = model_of(tmp_path).folder
     folder.mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans()))
-    (folder / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": {"background": 0, "lesion": 1}}))
+    (folder / "dataset.json").write_text(
+        json.dumps({**DATASET_JSON, "labels": {"background": 0, "lesion": 1}})
+    )
     return tmp_path
 
 
@@ -49,7 +51,9 @@ def model_of(root: Path) -> TrainedModel:
 
 
 def predictions(root: Path, shares: list[float], confidences: list[float]) -> list[PredictedCase]:
-    """One per target case: a share of lesion, sure to a degree on half of it and 0.1 less on the rest."""
+    """One per target case: a share of lesion, sure to a degree on half of it and 0.1 less on the
+    rest.
+    """
     raw = root / "nnUNet_raw" / TARGET
     cases = unlabelled_cases(raw, json.loads((raw / "dataset.json").read_text()))
     folder = root / "predicted"
@@ -67,7 +71,9 @@ def predictions(root: Path, shares: list[float], confidences: list[float]) -> li
     return predicted
 
 
-def round_of(root: Path, criteria: Criteria, predicted: list[PredictedCase], source: bool = True) -> Round:
+def round_of(
+    root: Path, criteria: Criteria, predicted: list[PredictedCase], source: bool = True
+) -> Round:
     folders = (root / name / SOURCE for name in ("nnUNet_raw", "nnUNet_preprocessed"))
     return Round(model_of(root), predicted, criteria, labelled_source(*folders) if source else None)
 
@@ -93,21 +99,32 @@ def test_confident_cases_and_voxels_beside_the_labelled_cases(place: Path) -> No
     folder = written(place)
     judged, thresholds = write_round(round_of(place, Criteria(0.67, 0.5, 0.9), predicted), folder)
 
-    assert [case.outcome for case in judged] == [KEPT, "not among the most confident", KEPT, "no foreground"]
-    # case_00: 16 voxels of 0.9 and 16 of 0.8; case_02: 16 of 0.8 and 16 of 0.7; half of the 64 have 0.8 or more,
-    # and so do the 16 further ones of equal confidence
+    assert [case.outcome for case in judged] == [
+        KEPT,
+        "not among the most confident",
+        KEPT,
+        "no foreground",
+    ]
+    # case_00: 16 voxels of 0.9 and 16 of 0.8; case_02: 16 of 0.8 and 16 of 0.7; half of the 64 have
+    # 0.8 or more, and so do the 16 further ones of equal confidence
     assert thresholds == pytest.approx({"background": 0.9, "lesion": 0.8}, abs=1 / STEPS)
     expected = np.repeat([1, 1, 0], [16, 16, 32]), np.repeat([1, 2, 0], [16, 16, 32])
     for case, label in zip(("pseudo_case_00", "pseudo_case_02"), expected, strict=True):
         assert label_of(folder, case).ravel().tolist() == label.tolist()
 
     content = json.loads((folder / "dataset.json").read_text())
-    assert content["labels"] == {"background": 0, "lesion": 1, "ignore": 2} and content["numTraining"] == 7
+    assert (
+        content["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
+        and content["numTraining"] == 7
+    )
     require_valid(folder)
     table = pd.read_csv(folder / "pseudo_labels.csv")
     assert table["case"].tolist() == [f"pseudo_case_0{number}" for number in range(4)]
     assert table["image"][0] == f"{TARGET}/imagesUn/case_00_0000.png"
-    assert table["kept_lesion"].dropna().tolist() == [1, 0.5] and table["confidence"].round(4)[0] == 0.85
+    assert (
+        table["kept_lesion"].dropna().tolist() == [1, 0.5]
+        and table["confidence"].round(4)[0] == 0.85
+    )
 
 
 def test_validation_has_only_truly_labelled_cases(place: Path) -> None:
@@ -129,22 +146,33 @@ def test_the_folds_in_force_stay(place: Path) -> None:
     (preprocessed / "splits_final.json").write_text(json.dumps([fold]))
     source = labelled_source(place / "nnUNet_raw" / SOURCE, preprocessed)
     assert source.folds == [{"train": ["case_00", "case_01"], "val": ["case_04"]}]
-    assert folds_with(source.folds, ["p"]) == [{"train": ["case_00", "case_01", "p"], "val": ["case_04"]}]
+    assert folds_with(source.folds, ["p"]) == [
+        {"train": ["case_00", "case_01", "p"], "val": ["case_04"]}
+    ]
 
 
 def test_all_voxels_need_no_ignore_label(place: Path) -> None:
     folder = written(place)
-    write_round(round_of(place, ALL, predictions(place, [0.5] * 4, [0.9] * 4), source=False), folder)
-    assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1}
+    write_round(
+        round_of(place, ALL, predictions(place, [0.5] * 4, [0.9] * 4), source=False), folder
+    )
+    assert json.loads((folder / "dataset.json").read_text())["labels"] == {
+        "background": 0,
+        "lesion": 1,
+    }
     assert not (folder / "splits_final.json").exists()
     require_valid(folder)
 
 
 def test_a_case_without_a_confident_voxel_is_left_out(place: Path) -> None:
-    """The first case is all lesion and less sure than half of all lesion voxels; the last has none."""
+    """The first case is all lesion and less sure than half of all lesion voxels; the last has
+    none.
+    """
     predicted = predictions(place, [1, 0.75, 0.75, 0], [0.6, 0.9, 0.9, 0.9])
     folder = written(place)
-    judged, _ = write_round(round_of(place, Criteria(1, 0.3, 0.9, keep_empty=True), predicted), folder)
+    judged, _ = write_round(
+        round_of(place, Criteria(1, 0.3, 0.9, keep_empty=True), predicted), folder
+    )
     assert [case.outcome for case in judged] == ["no voxel is confident enough", KEPT, KEPT, KEPT]
     assert sorted(path.name for path in (folder / "labelsTr").glob("pseudo*")) == [
         f"pseudo_case_0{number}.png" for number in (1, 2, 3)
@@ -157,7 +185,10 @@ def test_nothing_to_learn_is_refused(place: Path) -> None:
     with pytest.raises(InputError, match="no target case has a voxel"):
         write_round(round_of(place, Criteria(1, 0.5, 0.9), predicted), written(place))
     with pytest.raises(InputError, match="no target case has a voxel"):
-        write_round(round_of(place, Criteria(1, 0.5, 0.96, keep_empty=True), predicted), written_again(place))
+        write_round(
+            round_of(place, Criteria(1, 0.5, 0.96, keep_empty=True), predicted),
+            written_again(place),
+        )
 
 
 def written_again(root: Path) -> Path:
@@ -171,7 +202,10 @@ def test_a_second_round_drops_the_labels_of_the_first(place: Path) -> None:
     write_round(round_of(place, ALL, predictions(place, [0.5] * 4, [0.9] * 4)), folder)
     source = labelled_source(folder, place / "none")
     assert [case.name for case in source.cases] == [f"case_0{number}" for number in range(5)]
-    assert all(set(fold["train"] + fold["val"]) <= {case.name for case in source.cases} for fold in source.folds)
+    assert all(
+        set(fold["train"] + fold["val"]) <= {case.name for case in source.cases}
+        for fold in source.folds
+    )
 
 
 def test_labelled_images_are_the_same_files(place: Path) -> None:
@@ -185,8 +219,14 @@ def test_easy_and_hard_cases(place: Path) -> None:
     predicted = predictions(place, [0.5] * 4, [0.9, 0.7, 0.8, 0.6])
     easy, hard = written(place), written_again(place)
     assert write_split(model_of(place), predicted, 0.5, easy, hard) == (2, 2)
-    assert sorted(path.name for path in (easy / "labelsTr").iterdir()) == ["case_00.png", "case_02.png"]
-    assert sorted(path.name for path in (hard / "imagesUn").iterdir()) == ["case_01_0000.png", "case_03_0000.png"]
+    assert sorted(path.name for path in (easy / "labelsTr").iterdir()) == [
+        "case_00.png",
+        "case_02.png",
+    ]
+    assert sorted(path.name for path in (hard / "imagesUn").iterdir()) == [
+        "case_01_0000.png",
+        "case_03_0000.png",
+    ]
     ranking = pd.read_csv(hard / "entropy_ranking.csv")
     assert ranking["case"].tolist() == ["case_00", "case_02", "case_01", "case_03"]
     assert ranking["part"].tolist() == ["easy", "easy", "hard", "hard"]
@@ -201,7 +241,8 @@ def test_mean_entropy_is_that_of_the_loss() -> None:
     )
 
 
-# --- bad input --------------------------------------------------------------------------------------------------------
+# --- bad input
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,7 +252,9 @@ def test_mean_entropy_is_that_of_the_loss() -> None:
         ({"shape": (8, 8, 8)}, r"end in \.nii\.gz"),
     ],
 )
-def test_a_target_that_the_model_cannot_read_is_refused(place: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_target_that_the_model_cannot_read_is_refused(
+    place: Path, changes: dict[str, Any], message: str
+) -> None:
     raw = write_raw(place / "nnUNet_raw", "Dataset997_Other", 2, labelled=False, **changes)
     with pytest.raises(InputError, match=message):
         target_cases(raw, model_of(place).dataset_json, SOURCE)
@@ -221,14 +264,18 @@ def test_a_labelled_target_is_used_without_its_labels(place: Path) -> None:
     raw = write_raw(place / "nnUNet_raw", "Dataset997_Labelled", 2)
     cases, notes = target_cases(raw, model_of(place).dataset_json, SOURCE)
     assert [case.label for case in cases] == [None, None]
-    assert notes == ["Dataset997_Labelled has no imagesUn: its imagesTr are used, its labels are ignored"]
+    assert notes == [
+        "Dataset997_Labelled has no imagesUn: its imagesTr are used, its labels are ignored"
+    ]
     with pytest.raises(InputError, match="is the labelled data set itself"):
         target_cases(place / "nnUNet_raw" / SOURCE, model_of(place).dataset_json, SOURCE)
 
 
 def test_a_case_that_lacks_a_channel_is_refused(place: Path) -> None:
     raw = write_raw(place / "nnUNet_raw", "Dataset997_Twice", 2, labelled=False)
-    (raw / "imagesUn" / "case_01_0001.png").write_bytes((raw / "imagesUn" / "case_01_0000.png").read_bytes())
+    (raw / "imagesUn" / "case_01_0001.png").write_bytes(
+        (raw / "imagesUn" / "case_01_0000.png").read_bytes()
+    )
     with pytest.raises(InputError, match="case has 2 channels"):
         target_cases(raw, model_of(place).dataset_json, SOURCE)
 
@@ -237,15 +284,20 @@ def test_names_that_collide_are_refused(place: Path) -> None:
     predicted = predictions(place, [0.5] * 4, [0.9] * 4)
     plan = round_of(place, ALL, predicted)
     assert plan.source is not None
-    twin = Source([*plan.source.cases, type(plan.source.cases[0])("pseudo_case_00", ["x"], "y.png")], [])
+    twin = Source(
+        [*plan.source.cases, type(plan.source.cases[0])("pseudo_case_00", ["x"], "y.png")], []
+    )
     with pytest.raises(InputError, match="is called as a pseudo-labelled case"):
         write_round(Round(plan.model, predicted, ALL, twin), written(place))
 
 
-# --- new data sets ----------------------------------------------------------------------------------------------------
+# --- new data sets
+# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "title"), [("0x", "A"), ("1000", "A"), ("130", "a/b"), ("130", ""), ("000", "A")])
+@pytest.mark.parametrize(
+    ("number", "title"), [("0x", "A"), ("1000", "A"), ("130", "a/b"), ("130", ""), ("000", "A")]
+)
 def test_impossible_names_are_refused(number: str, title: str) -> None:
     with pytest.raises(InputError):
         new_name(number, title, "-o")
@@ -254,7 +306,10 @@ def test_impossible_names_are_refused(number: str, title: str) -> None:
 def test_a_number_in_use_is_refused_in_every_folder(place: Path) -> None:
     raw = place / "nnUNet_raw"
     (place / "nnUNet_results" / "Dataset130_Old").mkdir()
-    with pytest.raises(InputError, match="the number 130 is in use"), NewDataSets(raw, ("Dataset130_New",)).reserved():
+    with (
+        pytest.raises(InputError, match="the number 130 is in use"),
+        NewDataSets(raw, ("Dataset130_New",)).reserved(),
+    ):
         pass
     assert not list(raw.glob(".*"))
 

@@ -51,7 +51,9 @@ def test_certain_background_does_not_cost_the_less_certain_one_its_label() -> No
     """Most of a CT is air and table: a share of all background would leave only that."""
     confidence = np.array([STEPS] * 90 + [62000] * 10, np.uint16)
     labels = np.zeros(100, int)
-    thresholds = class_thresholds(confidence_counts(labels, confidence, 2), keep=0.5, background=0.9)
+    thresholds = class_thresholds(
+        confidence_counts(labels, confidence, 2), keep=0.5, background=0.9
+    )
     assert thresholds.tolist() == [math.ceil(0.9 * STEPS), 0]
     assert kept_voxels(labels, confidence, thresholds).all()
 
@@ -63,7 +65,9 @@ def test_voxels_of_equal_confidence_are_treated_alike() -> None:
 
 
 @given(arrays(np.uint16, st.integers(1, 50)), st.floats(0.01, 1))
-def test_the_threshold_is_the_highest_that_keeps_the_share(confidence: np.ndarray, keep: float) -> None:
+def test_the_threshold_is_the_highest_that_keeps_the_share(
+    confidence: np.ndarray, keep: float
+) -> None:
     counts = confidence_counts(np.ones(len(confidence), int), confidence, 2)
     _, threshold = class_thresholds(counts, keep, background=0)
     wanted = np.ceil(round(keep * len(confidence), 6))
@@ -73,7 +77,10 @@ def test_the_threshold_is_the_highest_that_keeps_the_share(confidence: np.ndarra
 
 def test_counts_of_cases_add_up() -> None:
     whole = confidence_counts(LABELS, CONFIDENCE, 3)
-    parts = [confidence_counts(label, confidence, 3) for label, confidence in zip(LABELS, CONFIDENCE, strict=True)]
+    parts = [
+        confidence_counts(label, confidence, 3)
+        for label, confidence in zip(LABELS, CONFIDENCE, strict=True)
+    ]
     assert (sum(parts) == whole).all()
 
 

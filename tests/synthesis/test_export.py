@@ -1,4 +1,6 @@
-"""Pseudo-CT as a data set: Hounsfield units, geometry and labels, contrast, subsets, resuming, refusals."""
+"""Pseudo-CT as a data set: Hounsfield units, geometry and labels, contrast, subsets, resuming,
+refusals.
+"""
 
 import csv
 import json
@@ -35,10 +37,16 @@ DATASET_JSON = {
 }
 
 
-def content(reader: str = "SimpleITKIO", spacing: tuple[float, float] = (1.0, 1.0), **entry: Any) -> dict[str, Any]:
+def content(
+    reader: str = "SimpleITKIO", spacing: tuple[float, float] = (1.0, 1.0), **entry: Any
+) -> dict[str, Any]:
     made = plans(
         streams={"target_domain": [TARGET]},
-        **{"normalizations": {"target_domain": "window(0,80)"}, "settings": {"generator_width": 2}, **entry},
+        **{
+            "normalizations": {"target_domain": "window(0,80)"},
+            "settings": {"generator_width": 2},
+            **entry,
+        },
     )
     made["image_reader_writer"] = reader
     made["configurations"]["2d"]["spacing"] = list(spacing)
@@ -88,7 +96,11 @@ def run(*arguments: object) -> int:
 def matches_file(root: Path, source: str = SOURCE) -> Path:
     similar = {f"case_{i:02d}": SimilarTargets(("ct_01",), (1.0,)) for i in range(4)}
     nearest = {"ct_01": NearestSource("case_02", 1.0)}
-    subsets = {"matched": ("case_02",), "unmatched": ("case_00", "case_01", "case_03"), "random": ()}
+    subsets = {
+        "matched": ("case_02",),
+        "unmatched": ("case_00", "case_01", "case_03"),
+        "random": (),
+    }
     write_matches(Matches(source, TARGET, {}, similar, nearest, subsets), root / "matches.json")
     return root / "matches.json"
 
@@ -109,7 +121,8 @@ def place(trained_place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return trained_place
 
 
-# --- one case ---------------------------------------------------------------------------------------------------------
+# --- one case
+# --------------------------------------------------------------------------------------------------
 
 
 class Same(nn.Module):
@@ -129,7 +142,9 @@ def same_model(spacing: tuple[float, float], window: Window, patch: int = 16) ->
     manager = PlansManager(plans_dict)
     translator: Any = Same()
     configuration = manager.get_configuration("2d")
-    return SynthesisModel(translator, manager, configuration, DATASET_JSON, window, torch.device("cpu"))
+    return SynthesisModel(
+        translator, manager, configuration, DATASET_JSON, window, torch.device("cpu")
+    )
 
 
 @pytest.mark.parametrize("patch", [16, 64])
@@ -163,10 +178,14 @@ def test_the_translation_is_that_of_the_trained_network(tmp_path: Path) -> None:
     plans_dict = content(spacing=(0.9, 0.8))
     plans_dict["configurations"]["2d"]["patch_size"] = [32, 32]
     made = trained(tmp_path, plans_dict)
-    model = SynthesisModel.load(Path(made.output_folder).parent, "0", "checkpoint_final.pth", torch.device("cpu"))
+    model = SynthesisModel.load(
+        Path(made.output_folder).parent, "0", "checkpoint_final.pth", torch.device("cpu")
+    )
     result = model.synthesize([str(source / "imagesTr" / "case_01_0000.nii.gz")])
 
-    image = sitk.GetArrayFromImage(sitk.ReadImage(str(source / "imagesTr" / "case_01_0000.nii.gz")))[0, 3:]
+    image = sitk.GetArrayFromImage(
+        sitk.ReadImage(str(source / "imagesTr" / "case_01_0000.nii.gz"))
+    )[0, 3:]
     z_scores = (image - image.mean()) / max(image.std(), 1e-8)
     padded = torch.zeros(1, 1, 32, 32)
     padded[0, 0, 7:25, 3:29] = torch.from_numpy(z_scores)
@@ -176,11 +195,14 @@ def test_the_translation_is_that_of_the_trained_network(tmp_path: Path) -> None:
     assert (result[0, 0, :3] == 0).all()
 
 
-# --- contrast ---------------------------------------------------------------------------------------------------------
+# --- contrast
+# --------------------------------------------------------------------------------------------------
 
 
 def test_contrast_by_hand() -> None:
-    """A lesion of 2 pixels at 60; its rim of city-block distance 3 at 30, except one excluded pixel at 1000."""
+    """A lesion of 2 pixels at 60; its rim of city-block distance 3 at 30, except one excluded pixel
+    at 1000.
+    """
     image, lesion = np.full((2, 15, 15), 30.0), np.zeros((2, 15, 15), dtype=bool)
     lesion[0, 7, 7:9] = True
     image[lesion] = 60
@@ -196,14 +218,17 @@ def test_a_case_without_lesion_has_no_contrast() -> None:
     assert found.lesion_pixels == 0 and math.isnan(found.difference)
 
 
-# --- the data set -----------------------------------------------------------------------------------------------------
+# --- the data set
+# --------------------------------------------------------------------------------------------------
 
 
 def geometry(image: sitk.Image) -> tuple:
     return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
 
 
-def test_geometry_and_labels_are_the_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_geometry_and_labels_are_the_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = raw_source(tmp_path)
     splits = [{"train": ["case_00", "case_01"], "val": ["case_02", "case_03"]}]
     (source / "splits_final.json").write_text(json.dumps(splits))
@@ -212,16 +237,30 @@ def test_geometry_and_labels_are_the_sources(tmp_path: Path, capsys: pytest.Capt
     new = source.parent / "Dataset301_PseudoCT"
     for case in range(4):
         name = f"case_{case:02d}"
-        image, original = (sitk.ReadImage(str(f / "imagesTr" / f"{name}_0000.nii.gz")) for f in (new, source))
-        label, own_label = (sitk.ReadImage(str(f / "labelsTr" / f"{name}.nii.gz")) for f in (new, source))
+        image, original = (
+            sitk.ReadImage(str(f / "imagesTr" / f"{name}_0000.nii.gz")) for f in (new, source)
+        )
+        label, own_label = (
+            sitk.ReadImage(str(f / "labelsTr" / f"{name}.nii.gz")) for f in (new, source)
+        )
         assert geometry(image) == geometry(original) == geometry(label)
-        np.testing.assert_array_equal(sitk.GetArrayFromImage(label), sitk.GetArrayFromImage(own_label))
+        np.testing.assert_array_equal(
+            sitk.GetArrayFromImage(label), sitk.GetArrayFromImage(own_label)
+        )
         pixels = sitk.GetArrayFromImage(image)
-        assert pixels.dtype == np.int16 and pixels.min() >= 0 and pixels.max() <= 80 and (pixels[0, :3] == 0).all()
+        assert (
+            pixels.dtype == np.int16
+            and pixels.min() >= 0
+            and pixels.max() <= 80
+            and (pixels[0, :3] == 0).all()
+        )
 
     verify_dataset_integrity(str(new), num_processes=1)  # nnU-Net's
     description = json.loads((new / "dataset.json").read_text())
-    assert description["channel_names"] == {"0": "CT"} and description["labels"] == DATASET_JSON["labels"]
+    assert (
+        description["channel_names"] == {"0": "CT"}
+        and description["labels"] == DATASET_JSON["labels"]
+    )
     assert description["numTraining"] == 4 and description["licence"] == "CC-BY"
     assert json.loads((new / "splits_final.json").read_text()) == splits
     with (new / "lesion_contrast.csv").open() as stream:
@@ -231,7 +270,11 @@ def test_geometry_and_labels_are_the_sources(tmp_path: Path, capsys: pytest.Capt
     assert float(rows[1]["inside"]) == pytest.approx(pixels[:, 8:12, 10:15].mean(), abs=0.01)
     with (new / "provenance.csv").open() as stream:
         first = next(csv.DictReader(stream))
-    assert (first["case"], first["source_dataset"], first["window"]) == ("case_00", SOURCE, "window(0,80)")
+    assert (first["case"], first["source_dataset"], first["window"]) == (
+        "case_00",
+        SOURCE,
+        "window(0,80)",
+    )
     assert (new / "examples.png").stat().st_size > 0
     assert str(tmp_path) not in (new / RECORD).read_text() + (new / "provenance.csv").read_text()
     assert "4 cases in window(0,80) -> Dataset301_PseudoCT" in capsys.readouterr().out
@@ -242,13 +285,17 @@ def test_pictures_become_slices(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part, high, ending in (("imagesTr", 256, "_0000"), ("labelsTr", 2, "")):
         (folder / part).mkdir(parents=True)
-        Image.fromarray(rng.integers(0, high, (20, 24), dtype=np.uint8)).save(folder / part / f"case_00{ending}.png")
+        Image.fromarray(rng.integers(0, high, (20, 24), dtype=np.uint8)).save(
+            folder / part / f"case_00{ending}.png"
+        )
     (folder / "dataset.json").write_text(json.dumps({**DATASET_JSON, "file_ending": ".png"}))
     trained(tmp_path, content("NaturalImage2DIO"))
     assert run("-o", 301) == 0
     new = folder.parent / "Dataset301_PseudoCT"
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(new / "labelsTr" / "case_00.nii.gz")))
-    np.testing.assert_array_equal(label, np.asarray(Image.open(folder / "labelsTr" / "case_00.png")))
+    np.testing.assert_array_equal(
+        label, np.asarray(Image.open(folder / "labelsTr" / "case_00.png"))
+    )
     assert sitk.ReadImage(str(new / "imagesTr" / "case_00_0000.nii.gz")).GetSize() == (24, 20)
 
 
@@ -281,7 +328,9 @@ def test_an_interrupted_export_goes_on(tmp_path: Path) -> None:
         path.unlink()
     assert run("-o", 301) == 0
     assert kept.stat().st_mtime_ns == stamp and (new / "dataset.json").is_file()
-    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(lost))), read_bytes(before, tmp_path))
+    assert np.array_equal(
+        sitk.GetArrayFromImage(sitk.ReadImage(str(lost))), read_bytes(before, tmp_path)
+    )
 
 
 def read_bytes(content: bytes, root: Path) -> np.ndarray:
@@ -296,21 +345,31 @@ def test_another_export_is_not_continued(tmp_path: Path) -> None:
         begin(Export(tmp_path / SOURCE, tmp_path / "new", ("a",)))
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-o", 301, "-f", 3), "checkpoint_final.pth: no such checkpoint; train the synthesis first"),
-        (("-o", 301, "-p", "otherPlans"), "no trained synthesis; run nnUNetv2_train Dataset999_Miniature 2d 0"),
+        (
+            ("-o", 301, "-f", 3),
+            "checkpoint_final.pth: no such checkpoint; train the synthesis first",
+        ),
+        (
+            ("-o", 301, "-p", "otherPlans"),
+            "no trained synthesis; run nnUNetv2_train Dataset999_Miniature 2d 0",
+        ),
         (("-o", 999), "-o 999: Dataset999_Miniature has this number"),
         (("-o", 301, "--name", "../x"), "--name ../x: use letters"),
         (("-o", 301, "-tr", "../x"), "-tr '../x' is a path"),
         (("-o", 301, "-f", "one"), "-f one: a fold is a number or all"),
         (("-o", 301, "--subset", "matched"), "--subset matched needs --matches FILE"),
         (("-o", 301, "--random-subset", 9), "--random-subset 9: there are 4 cases"),
-        (("-o", 301, "--matched-only", "FOREIGN"), "matches of Dataset001_Foreign, not of Dataset999_Miniature"),
+        (
+            ("-o", 301, "--matched-only", "FOREIGN"),
+            "matches of Dataset001_Foreign, not of Dataset999_Miniature",
+        ),
     ],
 )
 def test_bad_arguments_are_one_line(
@@ -323,7 +382,9 @@ def test_bad_arguments_are_one_line(
     assert not (place / "nnUNet_raw" / "Dataset301_PseudoCT").exists()
 
 
-def test_models_that_cannot_synthesise_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_cannot_synthesise_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw_source(tmp_path)
     trained(tmp_path, content(), PlainTrainer)
     assert run("-o", 301, "-tr", "PlainTrainer") == 1

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nnunet_ext.synthesis.fingerprints import bits_by_table, fingerprint, hamming, low_frequencies, packed
+from nnunet_ext.synthesis.fingerprints import (
+    bits_by_table,
+    fingerprint,
+    hamming,
+    low_frequencies,
+    packed,
+)
 
 
 def random_images(*shape: int, seed: int = 0) -> np.ndarray:
@@ -70,7 +76,9 @@ def test_many_images_at_once_are_the_same_as_one_by_one() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_bits_and_their_order_are_those_of_imagehash(seed: int) -> None:
-    """ImageHash takes unscaled frequencies and their median; with both, its hash of a 32 x 32 image is ours."""
+    """ImageHash takes unscaled frequencies and their median; with both, its hash of a 32 x 32 image
+    is ours.
+    """
     imagehash = pytest.importorskip("imagehash")
     image = random_images(32, 32, seed=seed).astype(np.uint8)
 

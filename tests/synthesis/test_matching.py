@@ -35,19 +35,25 @@ def d_sim(source: Slices, target: Slices, weights: Weights, first: int, second: 
 
 @pytest.mark.parametrize("weights", [Weights(), Weights(1, 1), Weights(0, 1), Weights(1, 0)])
 @pytest.mark.parametrize("rows_of_block", [1, 7, 1000])
-def test_order_of_brute_force(weights: Weights, rows_of_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_of_brute_force(
+    weights: Weights, rows_of_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, target = random_slices(40, "mr", 1), random_slices(50, "ct", 2)
     monkeypatch.setattr(matching, "BLOCK_BYTES", rows_of_block * 4 * len(target.names))
     ranking = rank(source, target, 6, weights)
 
     for first in range(40):
-        ordered = sorted(range(50), key=lambda second: (d_sim(source, target, weights, first, second), second))
+        ordered = sorted(
+            range(50), key=lambda second: (d_sim(source, target, weights, first, second), second)
+        )
         assert ranking.targets[first].tolist() == ordered[:6]
         expected = [d_sim(source, target, weights, first, second) for second in ordered[:6]]
         assert ranking.target_distances[first].tolist() == expected
 
     for second in range(50):
-        nearest = min(range(40), key=lambda first: (d_sim(source, target, weights, first, second), first))
+        nearest = min(
+            range(40), key=lambda first: (d_sim(source, target, weights, first, second), first)
+        )
         assert ranking.sources[second] == nearest
         assert ranking.source_distances[second] == d_sim(source, target, weights, nearest, second)
 
@@ -124,7 +130,9 @@ def test_the_file_gives_back_what_was_written(matches: Matches, tmp_path: Path) 
         ("{", "[", "is not readable as JSON"),
     ],
 )
-def test_damaged_files_are_refused(matches: Matches, tmp_path: Path, before: str, after: str, message: str) -> None:
+def test_damaged_files_are_refused(
+    matches: Matches, tmp_path: Path, before: str, after: str, message: str
+) -> None:
     path = tmp_path / "matches.json"
     write_matches(matches, path)
     path.write_text(path.read_text().replace(before, after))

@@ -48,7 +48,9 @@ def test_scalp_skull_and_head_rest_are_left_out() -> None:
 
 def test_gaps_of_the_skull_are_closed() -> None:
     hu = round_head()
-    hu[15:40, 94:106] = np.where(hu[15:40, 94:106] == 900, 25, hu[15:40, 94:106])  # 12 mm without bone
+    hu[15:40, 94:106] = np.where(
+        hu[15:40, 94:106] == 900, 25, hu[15:40, 94:106]
+    )  # 12 mm without bone
     found = brain_mask(hu, (1, 1))
     assert dice(found, circle(hu.shape, (95, 100), 66)) > 0.95
 

@@ -22,7 +22,9 @@ def test_noise_and_thin_rims_do_not_count_in_large_images() -> None:
     image[::12, ::12] = 95  # single pixels
     image[150:180, 100:130] = 75
     found = BLOOD(image)
-    assert not found[:147].any() and not found[:, :97].any()  # smoothing moves the square's edge by a pixel or two
+    assert (
+        not found[:147].any() and not found[:, :97].any()
+    )  # smoothing moves the square's edge by a pixel or two
     assert not found[183:].any() and not found[:, 133:].any()
     assert found[150:180, 100:130].mean() > 0.9
 

@@ -1,4 +1,6 @@
-"""Stage 2 of AMD-DAS: the judged map, untouched statistics, a step against plain PyTorch, pairs, presets."""
+"""Stage 2 of AMD-DAS: the judged map, untouched statistics, a step against plain PyTorch, pairs,
+presets.
+"""
 
 import copy
 from pathlib import Path
@@ -26,7 +28,9 @@ SMALL = {"critic_width": 4, "num_epochs": 2, "num_iterations_per_epoch": 5, "vgg
 
 
 def made_of(root: Path, preset: str = "code", patch: int = 32, **settings: Any) -> Any:
-    content = plans(patch_size=(patch, patch), streams=STREAMS, preset=preset, settings={**SMALL, **settings})
+    content = plans(
+        patch_size=(patch, patch), streams=STREAMS, preset=preset, settings={**SMALL, **settings}
+    )
     made = trainer(AMDDASTrainer, root, content)
     made.network.train()
     return made
@@ -37,7 +41,9 @@ def vector(module: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("segmenter", "channels"), [("plans", 4), ("vgg_fcn", 1)])
-def test_the_judged_map_is_what_the_classifier_reads(tmp_path: Path, segmenter: str, channels: int) -> None:
+def test_the_judged_map_is_what_the_classifier_reads(
+    tmp_path: Path, segmenter: str, channels: int
+) -> None:
     made = made_of(tmp_path, segmenter=segmenter)
     segmentation, hidden = made.judged_map(batch(made)["data"])
     assert hidden.shape == (2, channels, 32, 32) and made.judged_channels() == channels
@@ -56,14 +62,18 @@ def test_the_target_pass_leaves_the_statistics_untouched(tmp_path: Path) -> None
     twin(data["data"])
     made.train_step(data)
     ours, expected = statistics(made.network), statistics(twin)
-    assert len(ours) == 15 and not torch.equal(ours["decoder.upsamplings.0.2.running_mean"], torch.zeros(16))
+    assert len(ours) == 15 and not torch.equal(
+        ours["decoder.upsamplings.0.2.running_mean"], torch.zeros(16)
+    )
     for name, value in ours.items():
         assert torch.equal(value, expected[name]), name
     assert all(module.training for module in made.network.modules())
 
 
 def test_target_images_are_normalised_by_the_statistics(tmp_path: Path) -> None:
-    """A target image's map does not depend on the others of its batch, as that of a source image does."""
+    """A target image's map does not depend on the others of its batch, as that of a source image
+    does.
+    """
     made = made_of(tmp_path)
     images = batch(made)["data"]
     made.judged_map(images)
@@ -80,7 +90,9 @@ def test_modules_in_evaluation_stay_there() -> None:
 
 
 def test_what_each_loss_reaches(tmp_path: Path) -> None:
-    """The adversarial loss reaches everything below the classifier; an update moves its own player alone."""
+    """The adversarial loss reaches everything below the classifier; an update moves its own player
+    alone.
+    """
     made = made_of(tmp_path, segmenter="plans")
     losses = caught_losses(made, batch(made, ("target_domain",)))
     head = list(made.network.decoder.seg_layers[-1].parameters())
@@ -88,8 +100,15 @@ def test_what_each_loss_reaches(tmp_path: Path) -> None:
     parts["critic"] = list(made.auxiliary_networks["critic"].parameters())
     reached = {}
     for name, loss in losses.items():
-        gradients = {p: torch.autograd.grad(loss, w, retain_graph=True, allow_unused=True) for p, w in parts.items()}
-        reached[name] = {part for part, of_part in gradients.items() if any(g is not None and g.any() for g in of_part)}
+        gradients = {
+            p: torch.autograd.grad(loss, w, retain_graph=True, allow_unused=True)
+            for p, w in parts.items()
+        }
+        reached[name] = {
+            part
+            for part, of_part in gradients.items()
+            if any(g is not None and g.any() for g in of_part)
+        }
     assert reached == {
         "segmentation": {"encoder", "head"},
         "adversarial": {"encoder", "critic"},
@@ -98,7 +117,9 @@ def test_what_each_loss_reaches(tmp_path: Path) -> None:
 
 
 def test_two_steps_equal_plain_pytorch(tmp_path: Path) -> None:
-    """In the order of the authors' code: segmentation, adversarial, step of S, step of D on the maps before it."""
+    """In the order of the authors' code: segmentation, adversarial, step of S, step of D on the
+    maps before it.
+    """
     made = made_of(tmp_path, adversarial_weight=0.5, initial_lr=0.01)
     network, critic = copy.deepcopy(made.network), copy.deepcopy(made.auxiliary_networks["critic"])
     sgd = torch.optim.SGD(network.parameters(), 0.01, momentum=0.7)
@@ -117,20 +138,32 @@ def test_two_steps_equal_plain_pytorch(tmp_path: Path) -> None:
         (loss + adversarial).backward()
         sgd.step()
         on_source, on_target = critic(output.decoder_map.detach()), critic(target_map.detach())
-        discriminator = (functional.softplus(-on_source).mean() + functional.softplus(on_target).mean()) / 2
+        discriminator = (
+            functional.softplus(-on_source).mean() + functional.softplus(on_target).mean()
+        ) / 2
         adam.zero_grad()
         discriminator.backward()
         adam.step()
-        expected = {"segmentation": loss, "adversarial": adversarial, "discriminator": discriminator}
+        expected = {
+            "segmentation": loss,
+            "adversarial": adversarial,
+            "discriminator": discriminator,
+        }
         for name, value in expected.items():
             assert result[name] == pytest.approx(value.item(), rel=1e-4), name
     torch.testing.assert_close(vector(made.network), vector(network), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(vector(made.auxiliary_networks["critic"]), vector(critic), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        vector(made.auxiliary_networks["critic"]), vector(critic), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_without_adversary_the_planned_network_is_that_of_plain_nnunet(tmp_path: Path) -> None:
-    content = plans(streams=STREAMS, preset="code", settings={"AMDDASTrainer.adversarial_weight": 0, **PLAIN})
-    ours, plain = (trainer(cls, tmp_path / cls.__name__, content) for cls in (AMDDASTrainer, PlainTrainer))
+    content = plans(
+        streams=STREAMS, preset="code", settings={"AMDDASTrainer.adversarial_weight": 0, **PLAIN}
+    )
+    ours, plain = (
+        trainer(cls, tmp_path / cls.__name__, content) for cls in (AMDDASTrainer, PlainTrainer)
+    )
     for seed in range(2):
         ours.train_step(batch(ours, ("target_domain",), seed))
         plain.train_step(batch(plain, seed=seed))
@@ -160,17 +193,31 @@ def test_printed_presets(tmp_path: Path, preset: str) -> None:
     (group,) = made.updaters["network"].optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.7, 0)
     assert made.updaters["critic"].initial_rates == [0.01 if preset == "paper" else 0.001]
-    assert all(updater.max_norm is None and updater.schedule is None for updater in made.updaters.values())
+    assert all(
+        updater.max_norm is None and updater.schedule is None for updater in made.updaters.values()
+    )
 
 
-# --- pairs ------------------------------------------------------------------------------------------------------------
+# --- pairs
+# --------------------------------------------------------------------------------------------------
 
 
 def written_matches(path: Path) -> Path:
-    """Target slices 0 to 2 are nearest to source slice 0, slice 3 to source slice 1; none is to source slice 2."""
-    similar = {f"case_{i:02d}": SimilarTargets((f"case_{i:02d}", "case_03"), (1.0, 2.0)) for i in range(3)}
-    nearest = {f"case_{i:02d}": NearestSource("case_01" if i == 3 else "case_00", 1.0) for i in range(4)}
-    write_matches(Matches("Dataset001_MR", "Dataset998_Other", {}, similar, nearest, {"matched": ("case_00",)}), path)
+    """Target slices 0 to 2 are nearest to source slice 0, slice 3 to source slice 1; none is to
+    source slice 2.
+    """
+    similar = {
+        f"case_{i:02d}": SimilarTargets((f"case_{i:02d}", "case_03"), (1.0, 2.0)) for i in range(3)
+    }
+    nearest = {
+        f"case_{i:02d}": NearestSource("case_01" if i == 3 else "case_00", 1.0) for i in range(4)
+    }
+    write_matches(
+        Matches(
+            "Dataset001_MR", "Dataset998_Other", {}, similar, nearest, {"matched": ("case_00",)}
+        ),
+        path,
+    )
     return path
 
 
@@ -179,13 +226,21 @@ def test_paired_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     labelled = write_raw(tmp_path, "Dataset999_Miniature", 3)
     other = write_raw(tmp_path, "Dataset998_Other", 4, labelled=False, seed=1)
     path = written_matches(tmp_path / "matches.json")
-    settings = {**SMALL, "paired_batches": True, "matches_file": str(path), "oversample_foreground_percent": 0.3}
+    settings = {
+        **SMALL,
+        "paired_batches": True,
+        "matches_file": str(path),
+        "oversample_foreground_percent": 0.3,
+    }
     content = plans(streams=STREAMS, settings=settings)
     made = trainer_with_data(AMDDASTrainer, tmp_path, content, labelled, target_domain=other)
     pairs = set()
     for data in drawn(made.get_dataloaders()[0], 20):
         partners = [str(key).split("/")[-1] for key in data["target_domain"]["keys"]]
-        pairs |= {(int(str(key)[-2:]), int(partner[-2:])) for key, partner in zip(data["keys"], partners, strict=True)}
+        pairs |= {
+            (int(str(key)[-2:]), int(partner[-2:]))
+            for key, partner in zip(data["keys"], partners, strict=True)
+        }
     assert pairs == {(0, 0), (0, 1), (0, 2), (1, 3), (2, 2)}
 
 

@@ -24,10 +24,15 @@ from tests.miniature_raw import write_raw
 from tests.miniature_streams import drawn, trainer_with_data
 
 STREAMS = {"target_domain": ["Dataset998_Other"]}
-FOUR_CLASSES = {**DATASET_JSON, "labels": {"background": 0, "lung": 1, "opacity": 2, "consolidation": 3}}
+FOUR_CLASSES = {
+    **DATASET_JSON,
+    "labels": {"background": 0, "lung": 1, "opacity": 2, "consolidation": 3},
+}
 
 
-def made_of(cls: type, root: Path, dataset_json: dict[str, Any] | None = None, **settings: Any) -> Any:
+def made_of(
+    cls: type, root: Path, dataset_json: dict[str, Any] | None = None, **settings: Any
+) -> Any:
     settings = {"num_epochs": 2, "num_iterations_per_epoch": 5, **settings}
     made = trainer(cls, root, plans(streams=STREAMS, settings=settings), dataset_json=dataset_json)
     made.inference_allowed_mirroring_axes = (0, 1)
@@ -48,11 +53,14 @@ def nnunets_step(network: nn.Module, loss: torch.Tensor, made: Any) -> None:
     sgd.step()
 
 
-# --- MinEnt, AdvEnt, feature space ------------------------------------------------------------------------------------
+# --- MinEnt, AdvEnt, feature space
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dataset_json", [None, FOUR_CLASSES])
-def test_minent_step_equals_plain_pytorch(tmp_path: Path, dataset_json: dict[str, Any] | None) -> None:
+def test_minent_step_equals_plain_pytorch(
+    tmp_path: Path, dataset_json: dict[str, Any] | None
+) -> None:
     made = made_of(MinEntTrainer, tmp_path, dataset_json, entropy_weight=0.7)
     data = batch(made, ("target_domain",))
     twin = copy.deepcopy(made.network)
@@ -62,12 +70,17 @@ def test_minent_step_equals_plain_pytorch(tmp_path: Path, dataset_json: dict[str
     nnunets_step(twin, segmentation + entropy, made)
 
     result = made.train_step(data)
-    assert result["entropy"] == pytest.approx(entropy.item()) and result["loss"] == pytest.approx(segmentation.item())
+    assert result["entropy"] == pytest.approx(entropy.item()) and result["loss"] == pytest.approx(
+        segmentation.item()
+    )
     torch.testing.assert_close(vector(made.network), vector(twin))
 
 
 def test_minent_without_weight_is_plain_nnunet(tmp_path: Path) -> None:
-    ours, plain = made_of(MinEntTrainer, tmp_path / "a", entropy_weight=0), made_of(PlainTrainer, tmp_path / "b")
+    ours, plain = (
+        made_of(MinEntTrainer, tmp_path / "a", entropy_weight=0),
+        made_of(PlainTrainer, tmp_path / "b"),
+    )
     for seed in range(2):
         ours.train_step(batch(ours, ("target_domain",), seed))
         plain.train_step(batch(plain, seed=seed))
@@ -92,11 +105,15 @@ def test_feature_space_judges_the_encoders_map(tmp_path: Path) -> None:
 
 
 def test_a_judged_stride_that_the_network_lacks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"judged_stride=8: .* no level of stride 8; its levels have strides 1, 2, 4;"):
+    with pytest.raises(
+        InputError,
+        match=r"judged_stride=8: .* no level of stride 8; its levels have strides 1, 2, 4;",
+    ):
         made_of(FeatureSpaceDATrainer, tmp_path)
 
 
-# --- mean teacher -----------------------------------------------------------------------------------------------------
+# --- mean teacher
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_teacher_is_the_moving_average_of_the_student(tmp_path: Path) -> None:
@@ -126,7 +143,13 @@ def test_mean_teacher_step_equals_plain_pytorch(tmp_path: Path) -> None:
     torch.manual_seed(3)
     view, flipped = augmented_view(images, (0, 1))
     log_q = student(view)[0].flip(flipped).log_softmax(1)
-    picked = [(b, y, x) for b in range(2) for y in range(16) for x in range(16) if p[b, :, y, x].max() > 0.3]
+    picked = [
+        (b, y, x)
+        for b in range(2)
+        for y in range(16)
+        for x in range(16)
+        if p[b, :, y, x].max() > 0.3
+    ]
     losses = [-log_q[b, p[b, :, y, x].argmax(), y, x] for b, y, x in picked]
     consistency = math.exp(-5 * (1 - 2 / 5) ** 2) * torch.stack(losses).mean()
     segmentation = made.loss(student(data["data"]), data["target"])
@@ -140,7 +163,10 @@ def test_mean_teacher_step_equals_plain_pytorch(tmp_path: Path) -> None:
 
 
 def test_where_the_teacher_is_never_sure_the_target_has_no_influence(tmp_path: Path) -> None:
-    ours, plain = made_of(MeanTeacherTrainer, tmp_path / "a", confidence=1), made_of(PlainTrainer, tmp_path / "b")
+    ours, plain = (
+        made_of(MeanTeacherTrainer, tmp_path / "a", confidence=1),
+        made_of(PlainTrainer, tmp_path / "b"),
+    )
     for seed in range(2):
         result = ours.train_step(batch(ours, ("target_domain",), seed))
         plain.train_step(batch(plain, seed=seed))
@@ -149,7 +175,9 @@ def test_where_the_teacher_is_never_sure_the_target_has_no_influence(tmp_path: P
 
 
 def test_the_consistency_weight_grows_and_stays(tmp_path: Path) -> None:
-    """The same step of the same networks at iterations 0, 2, 5 and 8; the ramp-up takes 0.4 of 10 iterations."""
+    """The same step of the same networks at iterations 0, 2, 5 and 8; the ramp-up takes 0.4 of 10
+    iterations.
+    """
     shares = []
     for epoch, iteration in ((0, 0), (0, 2), (1, 0), (1, 3)):
         made = made_of(MeanTeacherTrainer, tmp_path, confidence=0, consistency_weight=3.0)
@@ -160,11 +188,14 @@ def test_the_consistency_weight_grows_and_stays(tmp_path: Path) -> None:
     assert [share / shares[-1] for share in shares] == pytest.approx(expected)
 
 
-# --- rare-class sampling ----------------------------------------------------------------------------------------------
+# --- rare-class sampling
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_class_is_drawn_first_and_then_a_case_that_shows_it() -> None:
-    """Frequencies 0.8, 0.15 and 0.05; at T = 0.5 the classes have weights exp(2 (1 - f)) over their sum."""
+    """Frequencies 0.8, 0.15 and 0.05; at T = 0.5 the classes have weights exp(2 (1 - f)) over their
+    sum.
+    """
     pixels = np.array([[60, 0, 0], [10, 15, 0], [5, 0, 5], [5, 0, 0]])
     weights = np.exp(2 * (1 - np.array([0.8, 0.15, 0.05])))
     background, common, rare = weights / weights.sum()
@@ -175,7 +206,9 @@ def test_a_class_is_drawn_first_and_then_a_case_that_shows_it() -> None:
 
 def test_a_class_that_no_case_shows_is_never_drawn() -> None:
     pixels = np.array([[6, 0, 2], [8, 0, 0]])
-    np.testing.assert_allclose(case_probabilities(pixels, 0.5), case_probabilities(pixels[:, ::2], 0.5))
+    np.testing.assert_allclose(
+        case_probabilities(pixels, 0.5), case_probabilities(pixels[:, ::2], 0.5)
+    )
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
@@ -211,8 +244,12 @@ def test_cases_with_rare_classes_are_drawn_more_often(
     assert names.count("case_00") / len(names) == pytest.approx(expected, abs=0.15)
 
 
-def test_a_target_smaller_than_the_batch_fills_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One target slice, labelled but for nobody's eyes, stands at every place of a batch of four."""
+def test_a_target_smaller_than_the_batch_fills_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One target slice, labelled but for nobody's eyes, stands at every place of a batch of
+    four.
+    """
     monkeypatch.setenv(WORKERS_VARIABLE, "0")
     labelled = write_raw(tmp_path, "Dataset999_Miniature", 5)
     other = write_raw(tmp_path, "Dataset998_Other", 1, seed=1)

@@ -1,4 +1,6 @@
-"""Common checks of every trainer that nnU-Net can find; a new trainer is checked on the day it appears."""
+"""Common checks of every trainer that nnU-Net can find; a new trainer is checked on the day it
+appears.
+"""
 
 import ast
 import inspect
@@ -44,7 +46,9 @@ def miniature_of(cls: type, dimension: int | None = None, **settings: Any) -> di
     )
 
 
-def made_on_miniature_plans(cls: type, root: Path, dimension: int | None = None, **settings: Any) -> Any:
+def made_on_miniature_plans(
+    cls: type, root: Path, dimension: int | None = None, **settings: Any
+) -> Any:
     torch.manual_seed(0)
     return trainer(cls, root, miniature_of(cls, dimension, **settings))
 
@@ -59,7 +63,11 @@ def test_every_trainer_of_the_package_is_exported() -> None:
     for name in modules:
         module = __import__(f"nnunet_ext.trainers.{name}", fromlist=["_"])
         for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, nnUNetTrainer) and value.__module__ == module.__name__:
+            if (
+                isinstance(value, type)
+                and issubclass(value, nnUNetTrainer)
+                and value.__module__ == module.__name__
+            ):
                 defined.add(value)
     assert defined == set(EVERY_TRAINER) and defined
 
@@ -69,7 +77,10 @@ def test_name_is_free_and_survives_nnunets_folder_names(cls: type) -> None:
     assert "__" not in cls.__name__ and cls.__name__.endswith("Trainer")
     upstream = Path(nnunetv2.__path__[0], "training", "nnUNetTrainer").rglob("*.py")
     classes = {
-        node.name for file in upstream for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)
+        node.name
+        for file in upstream
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef)
     }
     assert cls.__name__ not in classes
 
@@ -77,7 +88,9 @@ def test_name_is_free_and_survives_nnunets_folder_names(cls: type) -> None:
 @every_trainer
 def test_signatures_are_nnunets(cls: type) -> None:
     assert inspect.signature(cls.__init__) == inspect.signature(nnUNetTrainer.__init__)
-    ours, theirs = (inspect.signature(c.build_network_architecture).parameters for c in (cls, nnUNetTrainer))
+    ours, theirs = (
+        inspect.signature(c.build_network_architecture).parameters for c in (cls, nnUNetTrainer)
+    )
     assert list(ours) == list(theirs)
     assert isinstance(inspect.getattr_static(cls, "build_network_architecture"), staticmethod)
 
@@ -104,7 +117,9 @@ def test_hyperparameters_have_defaults_and_presets_resolve(cls: type) -> None:
 
 
 @every_trainer_in_its_dimensions
-def test_steps_give_finite_terms_and_move_the_network(cls: type, dimension: int, tmp_path: Path) -> None:
+def test_steps_give_finite_terms_and_move_the_network(
+    cls: type, dimension: int, tmp_path: Path
+) -> None:
     made = made_on_miniature_plans(cls, tmp_path, dimension)
     before = [parameter.clone() for parameter in made.network.parameters()]
     results = [made.train_step(batch(made, cls.required_streams, seed)) for seed in range(2)]
@@ -112,19 +127,27 @@ def test_steps_give_finite_terms_and_move_the_network(cls: type, dimension: int,
         values = [result[term] for result in results]
         assert not any(math.isinf(value) for value in values), term
         assert not all(math.isnan(value) for value in values), f"{term} is absent in all phases"
-    assert any(not torch.equal(b, a) for b, a in zip(before, made.network.parameters(), strict=True))
+    assert any(
+        not torch.equal(b, a) for b, a in zip(before, made.network.parameters(), strict=True)
+    )
 
 
 @every_trainer
-def test_configurations_that_the_method_is_not_made_for_are_refused(cls: type, tmp_path: Path) -> None:
+def test_configurations_that_the_method_is_not_made_for_are_refused(
+    cls: type, tmp_path: Path
+) -> None:
     for dimension in {2, 3} - {int(name[0]) for name in cls.configurations}:
         with pytest.raises(InputError, match=f"{cls.__name__} trains .*, not "):
             made_on_miniature_plans(cls, tmp_path, dimension)
 
 
 @every_trainer_in_its_dimensions
-def test_inference_network_strictly_loads_what_training_saves(cls: type, dimension: int, tmp_path: Path) -> None:
-    """The stock predictor's way: static builder, deep supervision off, strict load, one tensor out."""
+def test_inference_network_strictly_loads_what_training_saves(
+    cls: type, dimension: int, tmp_path: Path
+) -> None:
+    """The stock predictor's way: static builder, deep supervision off, strict load, one tensor
+    out.
+    """
     made = made_on_miniature_plans(cls, tmp_path, dimension, average_weights=0.5)
     made.train_step(batch(made, cls.required_streams))
     made.save_checkpoint(str(tmp_path / "checkpoint.pth"))
@@ -171,7 +194,10 @@ def test_several_channels_and_region_labels(cls: type, tmp_path: Path) -> None:
     }
     content = miniature_of(cls)
     (configuration,) = content["configurations"].values()
-    configuration |= {"normalization_schemes": ["ZScoreNormalization"] * 2, "use_mask_for_norm": [False, False]}
+    configuration |= {
+        "normalization_schemes": ["ZScoreNormalization"] * 2,
+        "use_mask_for_norm": [False, False],
+    }
     made = trainer(cls, tmp_path, content, dataset_json=dataset_json)
     data = batch(made, cls.required_streams)
     if made.label_manager.has_regions:
@@ -185,12 +211,20 @@ def test_several_channels_and_region_labels(cls: type, tmp_path: Path) -> None:
 
 
 @every_trainer
-def test_trains_under_torch_compile(cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nnU-Net compiles on CUDA; here the graphs of forward and backward are captured, without code generation."""
+def test_trains_under_torch_compile(
+    cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net compiles on CUDA; here the graphs of forward and backward are captured, without code
+    generation.
+    """
     compile_network = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: compile_network(module, backend="aot_eager"))
+    monkeypatch.setattr(
+        torch, "compile", lambda module: compile_network(module, backend="aot_eager")
+    )
     eager = made_on_miniature_plans(cls, tmp_path / "eager")
-    monkeypatch.setattr(cls, "_do_i_compile", lambda self: self.loss is None and self.optimizer is None)  # the network
+    monkeypatch.setattr(
+        cls, "_do_i_compile", lambda self: self.loss is None and self.optimizer is None
+    )  # the network
     made = made_on_miniature_plans(cls, tmp_path)
     monkeypatch.undo()
     assert type(made.network).__name__ == "OptimizedModule"
@@ -234,7 +268,9 @@ def test_a_kill_while_saving_keeps_the_previous_checkpoint(
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("cls", [c for c in EVERY_TRAINER if c.required_streams], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [c for c in EVERY_TRAINER if c.required_streams], ids=lambda cls: cls.__name__
+)
 def test_a_missing_stream_gives_the_advice(cls: type, tmp_path: Path) -> None:
     options = " ".join(f"--{role} DATASET_ID" for role in cls.required_streams)
     advice = f"nnUNetv2_ext_configure -d Dataset999_Miniature -p nnUNetPlans {options}"
@@ -243,7 +279,9 @@ def test_a_missing_stream_gives_the_advice(cls: type, tmp_path: Path) -> None:
 
 
 def test_the_package_imports_light() -> None:
-    """nnU-Net imports the trainers at every command; figures, tables and metrics wait until they are needed."""
+    """nnU-Net imports the trainers at every command; figures, tables and metrics wait until they
+    are needed.
+    """
     import subprocess
     import sys
 

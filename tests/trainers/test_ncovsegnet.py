@@ -1,4 +1,6 @@
-"""NCoVSegNetTrainer: a step against plain PyTorch, rates, schedule, labels, and the transfer of a backbone."""
+"""NCoVSegNetTrainer: a step against plain PyTorch, rates, schedule, labels, and the transfer of a
+backbone.
+"""
 
 import copy
 import math
@@ -20,7 +22,13 @@ SMALL = {"width": 1 / 16}
 SMALL_CHANNELS = (4, 8, 16, 32)  # of timm's ResNet at this width
 
 
-def made(root: Path, edge: int = 64, batch_size: int = 2, labels: dict[str, Any] | None = None, **settings: Any) -> Any:
+def made(
+    root: Path,
+    edge: int = 64,
+    batch_size: int = 2,
+    labels: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Any:
     content = plans(patch_size=(edge, edge), batch_size=batch_size, settings={**SMALL, **settings})
     dataset_json = {**DATASET_JSON, **({"labels": labels} if labels else {})}
     return trainer(NCoVSegNetTrainer, root, content, dataset_json=dataset_json)
@@ -31,7 +39,8 @@ def log_of(one: Any) -> str:
     return file.read_text()
 
 
-# --- the step ---------------------------------------------------------------------------------------------------------
+# --- the step
+# --------------------------------------------------------------------------------------------------
 
 
 def reference_loss(logits: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,7 +65,9 @@ def test_a_step_is_three_steps_of_plain_pytorch(tmp_path: Path) -> None:
     bces, dices = [], []
     for edge in (64, 96, 128):
         images, masks = (
-            functional.interpolate(tensor.float(), size=(edge, edge), mode="bilinear", align_corners=True)
+            functional.interpolate(
+                tensor.float(), size=(edge, edge), mode="bilinear", align_corners=True
+            )
             for tensor in (data["data"], data["target"])
         )
         terms = [reference_loss(output, masks) for output in network(images)]
@@ -71,7 +82,9 @@ def test_a_step_is_three_steps_of_plain_pytorch(tmp_path: Path) -> None:
     assert logged["bce"] == pytest.approx(sum(bces) / 3, rel=1e-4)
     assert logged["dice"] == pytest.approx(sum(dices) / 3, rel=1e-4)
     assert logged["loss"] == pytest.approx(logged["bce"] + logged["dice"], rel=1e-5)
-    for (name, own), reference in zip(one.network.named_parameters(), network.parameters(), strict=True):
+    for (name, own), reference in zip(
+        one.network.named_parameters(), network.parameters(), strict=True
+    ):
         # Adam's first steps have the length of the rate, even where a gradient is all rounding
         torch.testing.assert_close(own, reference, atol=6.1e-4, rtol=0, msg=name)
         assert (own - reference).abs().mean() < 2e-5, name
@@ -101,16 +114,24 @@ def test_every_parameter_learns_after_the_start_hooks(tmp_path: Path) -> None:
     one.train_step(batch(one))
     assert len(one.network.outputs) == 4
     for name, weight in one.network.named_parameters():
-        assert weight.grad is not None and weight.grad.any() and not torch.equal(weight, before[name]), name
+        assert (
+            weight.grad is not None and weight.grad.any() and not torch.equal(weight, before[name])
+        ), name
 
 
 def test_the_papers_network_trains_on_one_image(tmp_path: Path) -> None:
-    """ResNet-50 at full width: 168.2 million parameters, every one of them with a gradient after a real step."""
+    """ResNet-50 at full width: 168.2 million parameters, every one of them with a gradient after a
+    real step.
+    """
     one = made(tmp_path, batch_size=1, width=1, rates="random")
     assert round(sum(weight.numel() for weight in one.network.parameters()) / 1e6, 1) == 168.2
     one.set_deep_supervision_enabled(one.enable_deep_supervision)
     assert math.isfinite(one.train_step(batch(one))["loss"])
-    dead = [name for name, weight in one.network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    dead = [
+        name
+        for name, weight in one.network.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ]
     assert not dead
 
 
@@ -134,7 +155,11 @@ def test_presets_give_the_papers_and_the_codes_schedule(tmp_path: Path) -> None:
         ("code", {49: 1.0, 50: 0.1, 51: 0.01, 55: 1e-6, 60: 1e-11}),
     ):
         values = resolve(NCoVSegNetTrainer, preset, {})
-        one = made(tmp_path / preset, num_iterations_per_epoch=10, **{n: values[n] for n in values if n in CHOSEN})
+        one = made(
+            tmp_path / preset,
+            num_iterations_per_epoch=10,
+            **{n: values[n] for n in values if n in CHOSEN},
+        )
         schedule = one.updaters["network"].schedule
         assert schedule is not None and one.max_gradient_norm("network") is None
         for epoch, factor in expected.items():
@@ -144,7 +169,8 @@ def test_presets_give_the_papers_and_the_codes_schedule(tmp_path: Path) -> None:
 CHOSEN = ("num_epochs", "decay_after", "decay_every_epoch", "clip_gradients")
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
+# --- labels
+# --------------------------------------------------------------------------------------------------
 
 
 def test_several_classes_are_each_against_the_rest(tmp_path: Path) -> None:
@@ -174,25 +200,39 @@ def test_ignored_pixels_take_no_part(tmp_path: Path) -> None:
 def test_the_plans_tell_inference_that_labels_are_regions(tmp_path: Path) -> None:
     regions = {"background": 0, "whole": [1, 2], "core": 2}
     dataset_json = {**DATASET_JSON, "labels": regions, "regions_class_order": [1, 2]}
-    one = trainer(NCoVSegNetTrainer, tmp_path, plans(patch_size=(64, 64), settings=SMALL), dataset_json=dataset_json)
-    again = NCoVSegNetTrainer.build_network_architecture(one.plans_manager, one.configuration_manager, 1, 2, False)
+    one = trainer(
+        NCoVSegNetTrainer,
+        tmp_path,
+        plans(patch_size=(64, 64), settings=SMALL),
+        dataset_json=dataset_json,
+    )
+    again = NCoVSegNetTrainer.build_network_architecture(
+        one.plans_manager, one.configuration_manager, 1, 2, False
+    )
     again.load_state_dict(one.network.state_dict())
     assert len(again.outputs[0].weight) == 2
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused
+# --------------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_train_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a batch of one patch of 32 x 32 leaves batch normalisation a single value"):
+    with pytest.raises(
+        InputError,
+        match="a batch of one patch of 32 x 32 leaves batch normalisation a single value",
+    ):
         made(tmp_path / "one", edge=32, batch_size=1)
     with pytest.raises(InputError, match=r"set NCoVSegNetTrainer\.enable_deep_supervision=false"):
         made(tmp_path / "two", enable_deep_supervision=True)
-    with pytest.raises(InputError, match=r"width=2 is impossible: width is a number from 0\.03125 to 1"):
+    with pytest.raises(
+        InputError, match=r"width=2 is impossible: width is a number from 0\.03125 to 1"
+    ):
         made(tmp_path / "three", width=2)
 
 
-# --- stage one of the transfer ----------------------------------------------------------------------------------------
+# --- stage one of the transfer
+# ----------------------------------------------------------------------------------------
 
 
 def imagenet_like(channels: tuple[int, ...] = SMALL_CHANNELS) -> torch.nn.Module:
@@ -211,7 +251,9 @@ def test_every_tensor_of_the_backbone_is_transferred(suffix: str, tmp_path: Path
 
     source = imagenet_like().state_dict()
     file = tmp_path / f"resnet50{suffix}"
-    save_file(source, file) if suffix == ".safetensors" else torch.save({"state_dict": source}, file)
+    save_file(source, file) if suffix == ".safetensors" else torch.save(
+        {"state_dict": source}, file
+    )
     one, random = made(tmp_path / "one", backbone_weights=str(file)), made(tmp_path / "random")
 
     own, start = one.network.state_dict(), random.network.state_dict()
@@ -222,9 +264,13 @@ def test_every_tensor_of_the_backbone_is_transferred(suffix: str, tmp_path: Path
         elif name.startswith("backbone.") and ".se." not in name:
             assert torch.equal(value, source[theirs]), name
         else:
-            assert torch.equal(value, start[name]), name  # the channel attention and everything behind the backbone
+            assert torch.equal(value, start[name]), (
+                name
+            )  # the channel attention and everything behind the backbone
     backbone = [name for name in own if name.startswith("backbone.")]
-    assert len(backbone) == 334 and set(source) - {"fc.weight", "fc.bias"} <= {n[9:] for n in backbone}
+    assert len(backbone) == 334 and set(source) - {"fc.weight", "fc.bias"} <= {
+        n[9:] for n in backbone
+    }
 
     log = log_of(one)
     assert f"The backbone starts from {file}: 334 tensors, 317 copied, 1 adapted, 16 random" in log
@@ -235,12 +281,16 @@ def test_every_tensor_of_the_backbone_is_transferred(suffix: str, tmp_path: Path
 def test_a_file_that_counts_the_children_fits(tmp_path: Path) -> None:
     """As ``nn.Sequential(*resnet.children())`` inside of another module writes it."""
     source = imagenet_like()
-    counted = torch.nn.ModuleDict({"backbone": torch.nn.Sequential(*source.children())}).state_dict()
+    counted = torch.nn.ModuleDict(
+        {"backbone": torch.nn.Sequential(*source.children())}
+    ).state_dict()
     assert "backbone.4.0.conv1.weight" in counted
     torch.save(counted, tmp_path / "counted.pth")
     one = made(tmp_path / "one", backbone_weights=str(tmp_path / "counted.pth"))
     own = one.network.backbone.state_dict()
-    assert torch.equal(own["layer4.2.bn3.running_var"], source.state_dict()["layer4.2.bn3.running_var"])
+    assert torch.equal(
+        own["layer4.2.bn3.running_var"], source.state_dict()["layer4.2.bn3.running_var"]
+    )
     assert "334 tensors, 317 copied, 1 adapted, 16 random" in log_of(one)
 
 
@@ -250,7 +300,9 @@ def test_an_own_checkpoint_gives_its_backbone_and_nothing_else(tmp_path: Path) -
     one = made(tmp_path / "one", backbone_weights=str(file), seed=1)
     theirs, ours = source.network.state_dict(), one.network.state_dict()
     assert "tensors, 334 copied, 0 adapted, 0 random" in log_of(one)
-    assert all(torch.equal(theirs[name], ours[name]) for name in ours if name.startswith("backbone."))
+    assert all(
+        torch.equal(theirs[name], ours[name]) for name in ours if name.startswith("backbone.")
+    )
     convolutions = [name for name in ours if name.startswith("contexts.") and ours[name].ndim == 4]
     assert not any(torch.equal(theirs[name], ours[name]) for name in convolutions)
 
@@ -287,9 +339,15 @@ def test_a_continued_training_does_not_read_the_file_again(tmp_path: Path) -> No
     one.save_checkpoint(str(tmp_path / "checkpoint.pth"))
     file.unlink()
 
-    content = plans(patch_size=(64, 64), settings={**SMALL, "rates": "random", "backbone_weights": str(file)})
+    content = plans(
+        patch_size=(64, 64), settings={**SMALL, "rates": "random", "backbone_weights": str(file)}
+    )
     again = NCoVSegNetTrainer(
-        {**content, "continue_training": True}, "2d", 0, copy.deepcopy(DATASET_JSON), torch.device("cpu")
+        {**content, "continue_training": True},
+        "2d",
+        0,
+        copy.deepcopy(DATASET_JSON),
+        torch.device("cpu"),
     )
     again.load_checkpoint(str(tmp_path / "checkpoint.pth"))
     for name, value in one.network.state_dict().items():
@@ -297,7 +355,9 @@ def test_a_continued_training_does_not_read_the_file_again(tmp_path: Path) -> No
 
 
 def test_stage_two_starts_everything_with_nnunets_own_option(tmp_path: Path) -> None:
-    """Stock ``-pretrained_weights`` takes the head over, too, since it is not called ``seg_layers``."""
+    """Stock ``-pretrained_weights`` takes the head over, too, since it is not called
+    ``seg_layers``.
+    """
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
     first, second = made(tmp_path / "first", seed=1), made(tmp_path / "second", seed=2)

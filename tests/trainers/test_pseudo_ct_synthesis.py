@@ -1,4 +1,6 @@
-"""Pseudo-CT synthesis: who learns from which loss, two steps against plain PyTorch, pairs, windows, presets."""
+"""Pseudo-CT synthesis: who learns from which loss, two steps against plain PyTorch, pairs, windows,
+presets.
+"""
 
 import copy
 import json
@@ -42,19 +44,34 @@ def synthesis(root: Path, preset: str = "recommended", patch: int = 16, **settin
 
 def parts(made: Any) -> dict[str, list[nn.Parameter]]:
     """Encoders E, fusion F and decoders D (s: of MR, t: of CT), segmenters S and critics C."""
-    there, back, others = made.network.translator, made.auxiliary_networks["translators"], made.auxiliary_networks
+    there, back, others = (
+        made.network.translator,
+        made.auxiliary_networks["translators"],
+        made.auxiliary_networks,
+    )
     modules = {
-        "Es": there.encoder, "Et": back.encoder, "F": there.fusion, "Dt": there.decoder, "Ds": back.decoder,
-        "St": made.network.segmenter, "Ss": others["source_segmenter"],
-        "Cf": others["feature_critic"], "Ct": others["target_critic"], "Cs": others["source_critic"],
-    }  # fmt: skip
+        "Es": there.encoder,
+        "Et": back.encoder,
+        "F": there.fusion,
+        "Dt": there.decoder,
+        "Ds": back.decoder,
+        "St": made.network.segmenter,
+        "Ss": others["source_segmenter"],
+        "Cf": others["feature_critic"],
+        "Ct": others["target_critic"],
+        "Cs": others["source_critic"],
+    }
     return {name: list(module.parameters()) for name, module in modules.items()}
 
 
 def owned(made: Any, player: str) -> set[str]:
     """The parts of which a player's optimizer holds parameters; each of them whole."""
     held = {id(parameter) for parameter in made.updaters[player].parameters()}
-    names = {name for name, weights in parts(made).items() if any(id(weight) in held for weight in weights)}
+    names = {
+        name
+        for name, weights in parts(made).items()
+        if any(id(weight) in held for weight in weights)
+    }
     assert sum(len(parts(made)[name]) for name in names) == len(held)
     return names
 
@@ -68,7 +85,8 @@ def reached(loss: torch.Tensor, made: Any) -> set[str]:
     return names
 
 
-# --- who learns from which loss ---------------------------------------------------------------------------------------
+# --- who learns from which loss
+# ---------------------------------------------------------------------------------------
 
 
 def test_every_weight_has_one_owner(tmp_path: Path) -> None:
@@ -84,7 +102,9 @@ def test_every_weight_has_one_owner(tmp_path: Path) -> None:
 
 
 def test_what_each_loss_reaches(tmp_path: Path) -> None:
-    """Of these, an update moves the weights of its player alone; the encoders never follow the feature critic."""
+    """Of these, an update moves the weights of its player alone; the encoders never follow the
+    feature critic.
+    """
     made = synthesis(tmp_path, image_pool=0)
     losses = caught_losses(made, batch(made, ("target_domain",)))
     translators = {"Es", "Et", "F", "Dt", "Ds"}
@@ -112,7 +132,11 @@ def gradients_of_updates(made: Any, data: dict[str, Any]) -> list[tuple[set[str]
             for weight in weights:
                 weight.grad = None
         update(*players, **losses)
-        changed = {name for name, weights in parts(made).items() if any(w.grad is not None for w in weights)}
+        changed = {
+            name
+            for name, weights in parts(made).items()
+            if any(w.grad is not None for w in weights)
+        }
         seen.append((set().union(*(owned(made, player) for player in players)), changed))
 
     made.update = observed
@@ -121,7 +145,9 @@ def gradients_of_updates(made: Any, data: dict[str, Any]) -> list[tuple[set[str]
     return seen
 
 
-def test_each_update_gives_gradients_to_its_players_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_update_gives_gradients_to_its_players_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = synthesis(tmp_path)
 
     def no_step(updates: Any) -> None:
@@ -137,29 +163,47 @@ def test_each_update_gives_gradients_to_its_players_alone(tmp_path: Path, monkey
 def weights_after_a_step(root: Path, **settings: Any) -> dict[str, torch.Tensor]:
     made = synthesis(root, **settings)
     made.train_step(batch(made, ("target_domain",)))
-    return {name: nn.utils.parameters_to_vector(weights).detach() for name, weights in parts(made).items()}
+    return {
+        name: nn.utils.parameters_to_vector(weights).detach()
+        for name, weights in parts(made).items()
+    }
 
 
 def test_critics_and_segmenters_do_not_follow_the_translators(tmp_path: Path) -> None:
-    """Whatever the translators' losses weigh and however far they go, the others' step is the same."""
+    """Whatever the translators' losses weigh and however far they go, the others' step is the
+    same.
+    """
     first = weights_after_a_step(tmp_path / "a", preset="code", segmenter="plans")
-    other = weights_after_a_step(tmp_path / "b", preset="code", segmenter="plans", cycle_weight=0.1, lesion_weight=0,
-                                 feature_weight=1e3, translation_lr=0.3, critic_width=2)  # fmt: skip
+    other = weights_after_a_step(
+        tmp_path / "b",
+        preset="code",
+        segmenter="plans",
+        cycle_weight=0.1,
+        lesion_weight=0,
+        feature_weight=1e3,
+        translation_lr=0.3,
+        critic_width=2,
+    )
     for name in ("St", "Ss", "Cf"):
         assert torch.equal(first[name], other[name]), name
     for name in ("Es", "Et", "F", "Dt", "Ds"):
         assert not torch.equal(first[name], other[name]), name
 
 
-# --- whole steps against plain PyTorch --------------------------------------------------------------------------------
+# --- whole steps against plain PyTorch
+# --------------------------------------------------------------------------------
 
 
 class PlainStep:
-    """The method in the order of the authors' code with copied weights: translators, critics, segmenters in turn."""
+    """The method in the order of the authors' code with copied weights: translators, critics,
+    segmenters in turn.
+    """
 
     def __init__(self, made: Any) -> None:
         self.loss = made.loss
-        copied = copy.deepcopy(nn.ModuleList([made.network, *made.auxiliary_networks.values()]))  # keeps the sharing
+        copied = copy.deepcopy(
+            nn.ModuleList([made.network, *made.auxiliary_networks.values()])
+        )  # keeps the sharing
         network, self.back, self.s_rec, self.d_fusion, self.d_ct, self.d_mr = copied
         self.there, self.s_ori = network.translator, network.segmenter
         translators = nn.ModuleList([self.there, self.back])
@@ -167,14 +211,19 @@ class PlainStep:
         self.fusion_adam = torch.optim.Adam(self.d_fusion.parameters(), 1e-3, (0.9, 0.99))
         critics = [*self.d_ct.parameters(), *self.d_mr.parameters()]
         self.critic_adam = torch.optim.Adam(critics, 2e-4, (0.5, 0.999))
-        self.sgd = torch.optim.SGD([*self.s_ori.parameters(), *self.s_rec.parameters()], 0.1, momentum=0.7)
+        self.sgd = torch.optim.SGD(
+            [*self.s_ori.parameters(), *self.s_rec.parameters()], 0.1, momentum=0.7
+        )
 
     def step(self, data: dict[str, Any]) -> dict[str, float]:
         m, c, y = data["data"], data["target_domain"]["data"], data["target"]
         fake_c, fake_m = self.there(m), self.back(c)
         again_m, again_c = self.back(fake_c), self.there(fake_m)
         hidden = self.back.fusion(self.back.encoder(c).detach())
-        gan = [functional.mse_loss(d(f), torch.ones_like(d(f))) for d, f in ((self.d_ct, fake_c), (self.d_mr, fake_m))]
+        gan = [
+            functional.mse_loss(d(f), torch.ones_like(d(f)))
+            for d, f in ((self.d_ct, fake_c), (self.d_mr, fake_m))
+        ]
         cycle = (again_m - m).abs().mean() + (again_c - c).abs().mean()
         same = (self.back(m) - m).abs().mean() + (self.there(c) - c).abs().mean()
         lesion = self.loss(self.s_ori(fake_c), y) + self.loss(self.s_rec(again_m), y)
@@ -194,10 +243,16 @@ class PlainStep:
         segmentation = self.loss(self.s_ori(fake_c), y)
         self.move(self.sgd, segmentation + self.loss(self.s_rec(again_m), y))
         losses = {
-            "adversarial": sum(gan), "cycle": 50 * cycle, "identity": 5 * same, "lesion": 50 * lesion,
-            "feature_domain": 15 * fooled, "feature_discriminator": d_f, "target_discriminator": d_ct,
-            "source_discriminator": d_mr, "segmentation": segmentation,
-        }  # fmt: skip
+            "adversarial": sum(gan),
+            "cycle": 50 * cycle,
+            "identity": 5 * same,
+            "lesion": 50 * lesion,
+            "feature_domain": 15 * fooled,
+            "feature_discriminator": d_f,
+            "target_discriminator": d_ct,
+            "source_discriminator": d_mr,
+            "segmentation": segmentation,
+        }
         return {name: loss.item() for name, loss in losses.items()}
 
     @staticmethod
@@ -218,13 +273,24 @@ def test_two_steps_equal_plain_pytorch(tmp_path: Path) -> None:
         for name, value in expected.items():
             assert result[name] == pytest.approx(value, rel=1e-4), name
     ours = [made.network.translator, made.network.segmenter, *made.auxiliary_networks.values()]
-    twins = [plain.there, plain.s_ori, plain.back, plain.s_rec, plain.d_fusion, plain.d_ct, plain.d_mr]
+    twins = [
+        plain.there,
+        plain.s_ori,
+        plain.back,
+        plain.s_rec,
+        plain.d_fusion,
+        plain.d_ct,
+        plain.d_mr,
+    ]
     for module, twin in zip(ours, twins, strict=True):
         for (name, weight), other in zip(module.named_parameters(), twin.parameters(), strict=True):
-            torch.testing.assert_close(weight, other, rtol=1e-3, atol=2e-5, msg=f"{type(module).__name__}.{name}")
+            torch.testing.assert_close(
+                weight, other, rtol=1e-3, atol=2e-5, msg=f"{type(module).__name__}.{name}"
+            )
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
+# --- settings
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", ["paper", "code"])
@@ -233,15 +299,22 @@ def test_printed_presets(tmp_path: Path, preset: str) -> None:
     assert isinstance(made.network.segmenter, VGGFCN) and not made.enable_deep_supervision
     assert all(updater.max_norm is None for updater in made.updaters.values())
     paper = preset == "paper"
-    assert (made.cycle_weight, made.identity_weight, made.gan_loss) == ((5, 0, "bce") if paper else (50, 5, "lsgan"))
+    assert (made.cycle_weight, made.identity_weight, made.gan_loss) == (
+        (5, 0, "bce") if paper else (50, 5, "lsgan")
+    )
     for player in ("network", "source_segmenter"):
         (group,) = made.updaters[player].optimizer.param_groups
         assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.7, 0)
-    betas = {p: made.updaters[p].optimizer.param_groups[0]["betas"] for p in ("translators", "feature_critic")}
+    betas = {
+        p: made.updaters[p].optimizer.param_groups[0]["betas"]
+        for p in ("translators", "feature_critic")
+    }
     assert betas["translators"] == (0.5, 0.99 if paper else 0.999)
     assert betas["feature_critic"] == ((0.5, 0.99) if paper else (0.9, 0.99))
     result = made.train_step(batch(made, ("target_domain",)))
-    assert all(math.isfinite(result[term]) for term in made.loss_terms if term != "identity" or not paper)
+    assert all(
+        math.isfinite(result[term]) for term in made.loss_terms if term != "identity" or not paper
+    )
 
 
 def test_preset_recommended_limits_the_segmenters_gradients_alone(tmp_path: Path) -> None:
@@ -250,7 +323,9 @@ def test_preset_recommended_limits_the_segmenters_gradients_alone(tmp_path: Path
     assert {player for player, limit in limits.items() if limit} == {"network", "source_segmenter"}
 
 
-def test_the_synthetic_image_stays_within_the_window_and_the_way_back_does_not(tmp_path: Path) -> None:
+def test_the_synthetic_image_stays_within_the_window_and_the_way_back_does_not(
+    tmp_path: Path,
+) -> None:
     made = synthesis(tmp_path)
     nn.init.constant_(made.network.translator.decoder.layers[-2].bias, 100.0)
     nn.init.constant_(made.auxiliary_networks["translators"].decoder.layers[-2].bias, 100.0)
@@ -275,10 +350,14 @@ def test_translations_are_drawn(tmp_path: Path) -> None:
     made = synthesis(tmp_path, num_iterations_per_epoch=1)
     made.on_train_epoch_start()
     made.train_step(batch(made, ("target_domain",)))
-    assert {row: len(pictures) for row, pictures in made._pictures.items()} == {"source": 3, "target": 3}
+    assert {row: len(pictures) for row, pictures in made._pictures.items()} == {
+        "source": 3,
+        "target": 3,
+    }
 
 
-# --- resuming ---------------------------------------------------------------------------------------------------------
+# --- resuming
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_resumed_training_has_every_network_and_the_pools(tmp_path: Path) -> None:
@@ -301,12 +380,18 @@ def test_a_resumed_training_has_every_network_and_the_pools(tmp_path: Path) -> N
         assert all(torch.equal(*pair) for pair in zip(pool.images, other_pool.images, strict=True))
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data
+# --------------------------------------------------------------------------------------------------
 
 
-def written_matches(path: Path, source: str = "Dataset999_Miniature", target: str = "Dataset998_Other") -> Path:
+def written_matches(
+    path: Path, source: str = "Dataset999_Miniature", target: str = "Dataset998_Other"
+) -> Path:
     """Source slice i is similar to target slices i and i + 1."""
-    similar = {f"case_{i:02d}": SimilarTargets((f"case_{i:02d}", f"case_{i + 1:02d}"), (1.0, 2.0)) for i in range(3)}
+    similar = {
+        f"case_{i:02d}": SimilarTargets((f"case_{i:02d}", f"case_{i + 1:02d}"), (1.0, 2.0))
+        for i in range(3)
+    }
     nearest = {f"case_{i:02d}": NearestSource(f"case_{min(i, 2):02d}", 1.0) for i in range(4)}
     subsets = {"matched": ("case_00", "case_01", "case_02")}
     write_matches(Matches(source, target, {}, similar, nearest, subsets), path)
@@ -321,7 +406,9 @@ def with_data(root: Path, **settings: Any) -> Any:
     return trainer_with_data(PseudoCTSynthesisTrainer, root, content, labelled, target_domain=other)
 
 
-def test_pairs_are_similar_slices_and_labels_fit_their_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_are_similar_slices_and_labels_fit_their_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(WORKERS_VARIABLE, "0")
     made = with_data(tmp_path, matches_file=str(written_matches(tmp_path / "matches.json")))
     batches, _ = made.get_dataloaders()
@@ -339,13 +426,17 @@ def test_pairs_are_similar_slices_and_labels_fit_their_image(tmp_path: Path, mon
     assert pairs == {(i, i + further) for i in range(3) for further in (0, 1)}
 
 
-def test_intensities_are_augmented_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intensities_are_augmented_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(WORKERS_VARIABLE, "0")
     kinds = {}
     for wanted in (False, True):
         made = with_data(tmp_path / str(wanted), intensity_augmentation=wanted)
         loader = made.get_dataloaders()[0].data_loader
-        kinds[wanted] = {type(step).__name__ for step in loader.further["target_domain"].transforms.transforms}
+        kinds[wanted] = {
+            type(step).__name__ for step in loader.further["target_domain"].transforms.transforms
+        }
     assert "RandomTransform" in kinds[True] and "RandomTransform" not in kinds[False]
     assert {"MaskImageTransform"} <= kinds[False]
 
@@ -353,12 +444,22 @@ def test_intensities_are_augmented_on_request(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({"source": "Dataset001_Foreign"}, "matches of Dataset001_Foreign, not of Dataset999_Miniature"),
-        ({"target": "Dataset002_Foreign"}, "Dataset002_Foreign, which is not in the target_domain stream"),
+        (
+            {"source": "Dataset001_Foreign"},
+            "matches of Dataset001_Foreign, not of Dataset999_Miniature",
+        ),
+        (
+            {"target": "Dataset002_Foreign"},
+            "Dataset002_Foreign, which is not in the target_domain stream",
+        ),
     ],
 )
-def test_matches_of_other_data_sets_are_refused(tmp_path: Path, names: dict[str, str], message: str) -> None:
-    made = with_data(tmp_path, matches_file=str(written_matches(tmp_path / "matches.json", **names)))
+def test_matches_of_other_data_sets_are_refused(
+    tmp_path: Path, names: dict[str, str], message: str
+) -> None:
+    made = with_data(
+        tmp_path, matches_file=str(written_matches(tmp_path / "matches.json", **names))
+    )
     with pytest.raises(InputError, match=message):
         made.matches("target_domain")
 

@@ -1,4 +1,6 @@
-"""Algorithm 1: which loss changes which weights, and one whole step against a plain re-implementation."""
+"""Algorithm 1: which loss changes which weights, and one whole step against a plain
+re-implementation.
+"""
 
 import copy
 import zipfile
@@ -21,10 +23,19 @@ STREAMS = {"general": ["Dataset998_General"]}
 BOTH = {**STREAMS, "unlabeled": ["Dataset997_Unlabeled"]}
 
 
-def relation_driven(root: Path, streams: dict[str, list[str]] = STREAMS, dimension: int = 2, **settings: Any) -> Any:
+def relation_driven(
+    root: Path, streams: dict[str, list[str]] = STREAMS, dimension: int = 2, **settings: Any
+) -> Any:
     torch.manual_seed(0)
-    settings = {"general_checkpoint": "random", "num_epochs": 2, "num_iterations_per_epoch": 5, **settings}
-    made = trainer(RelationDrivenTrainer, root, plans(dimension, streams=streams, settings=settings))
+    settings = {
+        "general_checkpoint": "random",
+        "num_epochs": 2,
+        "num_iterations_per_epoch": 5,
+        **settings,
+    }
+    made = trainer(
+        RelationDrivenTrainer, root, plans(dimension, streams=streams, settings=settings)
+    )
     made.network.train()
     return made
 
@@ -41,30 +52,46 @@ def parts(made: Any) -> dict[str, list[torch.nn.Parameter]]:
 
 @pytest.mark.parametrize("streams", [STREAMS, BOTH])
 @pytest.mark.parametrize("dimension", [2, 3])
-def test_each_loss_moves_only_its_weights(tmp_path: Path, streams: dict[str, list[str]], dimension: int) -> None:
+def test_each_loss_moves_only_its_weights(
+    tmp_path: Path, streams: dict[str, list[str]], dimension: int
+) -> None:
     made = relation_driven(tmp_path, streams, dimension)
     terms = caught_losses(made, batch(made, tuple(streams)))
-    owners = {"segmentation": {"target", "decoder"}, "general_relation": {"general"}, "target_relation": {"target"}}
+    owners = {
+        "segmentation": {"target", "decoder"},
+        "general_relation": {"general"},
+        "target_relation": {"target"},
+    }
     assert set(terms) == set(owners)
     for term, owned in owners.items():
         made.network.zero_grad(set_to_none=True)
         terms[term].backward(retain_graph=True)
-        moved = {name for name, weights in parts(made).items() if any(p.grad is not None for p in weights)}
+        moved = {
+            name
+            for name, weights in parts(made).items()
+            if any(p.grad is not None for p in weights)
+        }
         assert moved == owned, term
 
 
 @pytest.mark.parametrize("streams", [STREAMS, BOTH])
-def test_one_backward_equals_three_separate_updates(tmp_path: Path, streams: dict[str, list[str]]) -> None:
+def test_one_backward_equals_three_separate_updates(
+    tmp_path: Path, streams: dict[str, list[str]]
+) -> None:
     made = relation_driven(tmp_path, streams)
     data = batch(made, tuple(streams))
     terms = caught_losses(made, data)
     by_algorithm_1 = {}
     for part, owned in {
-        "general": ["general_relation"], "target": ["segmentation", "target_relation"], "decoder": ["segmentation"]
-    }.items():  # fmt: skip
+        "general": ["general_relation"],
+        "target": ["segmentation", "target_relation"],
+        "decoder": ["segmentation"],
+    }.items():
         total = torch.stack([terms[term] for term in owned]).sum()
         # the lowest decoder head has deep-supervision weight 0 and no gradient
-        by_algorithm_1[part] = torch.autograd.grad(total, parts(made)[part], retain_graph=True, allow_unused=True)
+        by_algorithm_1[part] = torch.autograd.grad(
+            total, parts(made)[part], retain_graph=True, allow_unused=True
+        )
     made.network.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
     for part, weights in parts(made).items():
@@ -82,7 +109,9 @@ def test_one_step_equals_plain_pytorch(tmp_path: Path) -> None:
     data = batch(made, ("general",))
     twin = copy.deepcopy(made.network)
     rate = made.initial_lr * (1 - 1 / 2) ** 0.9  # that of epoch 1 of 2
-    optimizer = torch.optim.SGD(twin.parameters(), rate, 0.99, nesterov=True, weight_decay=made.weight_decay)
+    optimizer = torch.optim.SGD(
+        twin.parameters(), rate, 0.99, nesterov=True, weight_decay=made.weight_decay
+    )
     weight = gaussian_rampup(7, 10)
     x, other = data["data"], data["general"]["data"]
     r_g_n, r_g_c = (relation_matrix(twin.encoder_general(stream)[-1]) for stream in (other, x))
@@ -101,7 +130,9 @@ def test_one_step_equals_plain_pytorch(tmp_path: Path) -> None:
     assert result["loss"] == result["segmentation"] == pytest.approx(segmentation.item())
     assert result["general_relation"] == pytest.approx(general.item())
     assert result["target_relation"] == pytest.approx(target.item()) and target.item() < 0
-    for (name, ours), theirs in zip(made.network.named_parameters(), twin.parameters(), strict=True):
+    for (name, ours), theirs in zip(
+        made.network.named_parameters(), twin.parameters(), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, msg=name)
 
 
@@ -117,11 +148,19 @@ def test_without_general_relation_the_general_encoder_is_frozen(tmp_path: Path) 
 def test_unlabelled_images_enter_both_relation_losses_as_an_average(tmp_path: Path) -> None:
     made = relation_driven(tmp_path, BOTH)
     data = batch(made, ("general", "unlabeled"))
-    features = made.network(data["data"], data["general"]["data"], data["unlabeled"]["data"]).features
+    features = made.network(
+        data["data"], data["general"]["data"], data["unlabeled"]["data"]
+    ).features
     general, target = made.relation_distances(features)
     r = {name: relation_matrix(value) for name, value in features._asdict().items()}
-    pulled = [relation_consistency(r["general_on_general"], r[f"general_on_{s}"]) for s in ("labelled", "unlabeled")]
-    pushed = [relation_consistency(r[f"general_on_{s}"], r[f"target_on_{s}"]) for s in ("labelled", "unlabeled")]
+    pulled = [
+        relation_consistency(r["general_on_general"], r[f"general_on_{s}"])
+        for s in ("labelled", "unlabeled")
+    ]
+    pushed = [
+        relation_consistency(r[f"general_on_{s}"], r[f"target_on_{s}"])
+        for s in ("labelled", "unlabeled")
+    ]
     torch.testing.assert_close(general, sum(pulled) / 2)
     torch.testing.assert_close(target, sum(pushed) / 2)
 
@@ -129,17 +168,23 @@ def test_unlabelled_images_enter_both_relation_losses_as_an_average(tmp_path: Pa
 def test_presets(tmp_path: Path) -> None:
     torch.manual_seed(0)
     settings = {"general_checkpoint": "random"}
-    made = trainer(RelationDrivenTrainer, tmp_path, plans(streams=STREAMS, settings=settings, preset="paper"))
+    made = trainer(
+        RelationDrivenTrainer, tmp_path, plans(streams=STREAMS, settings=settings, preset="paper")
+    )
     assert (made.relation_reduction, made.rampup_squared) == ("sum", False)
 
 
 def test_missing_pretraining_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nnUNetv2_train Dataset999_Miniature 2d all -tr GeneralPretrainTrainer"):
+    with pytest.raises(
+        InputError, match="nnUNetv2_train Dataset999_Miniature 2d all -tr GeneralPretrainTrainer"
+    ):
         relation_driven(tmp_path, general_checkpoint="pretrained")
 
 
 def test_missing_stream_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nnUNetv2_ext_configure -d Dataset999_Miniature -p nnUNetPlans --general"):
+    with pytest.raises(
+        InputError, match="nnUNetv2_ext_configure -d Dataset999_Miniature -p nnUNetPlans --general"
+    ):
         relation_driven(tmp_path, {})
 
 
@@ -159,7 +204,9 @@ def test_unreadable_misfit_and_hostile_checkpoints_are_refused(tmp_path: Path) -
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match=r"checkpoint\.pth: not a readable checkpoint"):
         relation_driven(tmp_path, general_checkpoint=str(path))
-    torch.save({"network_weights": {"encoder.stages.0.0.convs.0.conv.weight": torch.zeros(1)}}, path)
+    torch.save(
+        {"network_weights": {"encoder.stages.0.0.convs.0.conv.weight": torch.zeros(1)}}, path
+    )
     with pytest.raises(InputError, match="encoder weights do not fit"):
         relation_driven(tmp_path, general_checkpoint=str(path))
     torch.save({"network_weights": Trap(tmp_path / "sprung")}, path)
@@ -178,7 +225,9 @@ def test_checkpoints_of_numpy_1_are_read(tmp_path: Path) -> None:
         stored = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in stored.items():
-            archive.writestr(name, content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+            archive.writestr(
+                name, content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            )
     filled = torch.nn.Linear(1, 1)
     load_encoder(filled, path, "")
     assert torch.equal(filled.weight, encoder.weight)
@@ -205,7 +254,9 @@ def test_relation_matrices_of_first_and_latest_epoch_are_kept(tmp_path: Path) ->
         with np.load(stored) as kept:
             assert (kept["first_epoch"], kept["last_epoch"]) == (0, epoch)
             firsts.append(kept["first_target_on_labelled"])
-            np.testing.assert_array_equal(kept["last_target_on_labelled"], made._relations["target_on_labelled"])
+            np.testing.assert_array_equal(
+                kept["last_target_on_labelled"], made._relations["target_on_labelled"]
+            )
     assert np.array_equal(firsts[0], firsts[2])
 
 
@@ -213,14 +264,18 @@ def test_iteration_follows_from_the_epoch(tmp_path: Path) -> None:
     made = relation_driven(tmp_path)
     made.current_epoch = 1
     made.on_train_epoch_start()
-    weights = [made.train_step(batch(made, ("general",)))["general_relation_weight_now"] for _ in range(3)]
+    weights = [
+        made.train_step(batch(made, ("general",)))["general_relation_weight_now"] for _ in range(3)
+    ]
     assert weights == pytest.approx([gaussian_rampup(step, 10) for step in (5, 6, 7)])
     assert made.total_iterations == 10
 
 
 def test_pretraining_under_other_plans_is_refused(tmp_path: Path) -> None:
     results = tmp_path / "nnUNet_results" / "Dataset999_Miniature"
-    checkpoint = results / "GeneralPretrainTrainer__nnUNetPlans__2d" / "fold_all" / "checkpoint_final.pth"
+    checkpoint = (
+        results / "GeneralPretrainTrainer__nnUNetPlans__2d" / "fold_all" / "checkpoint_final.pth"
+    )
     checkpoint.parent.mkdir(parents=True)
     pretrained = relation_driven(tmp_path / "pretrained", seed=1)
     pretrained.save_checkpoint(str(checkpoint))
@@ -230,7 +285,9 @@ def test_pretraining_under_other_plans_is_refused(tmp_path: Path) -> None:
         relation_driven(tmp_path, general_checkpoint="pretrained", seed=2)
 
     other = {"general": ["Dataset996_Other"]}
-    with pytest.raises(InputError, match=r"general is .*Dataset996_Other.*, was .*Dataset998_General"):
+    with pytest.raises(
+        InputError, match=r"general is .*Dataset996_Other.*, was .*Dataset998_General"
+    ):
         relation_driven(tmp_path, other, general_checkpoint="pretrained", seed=1)
 
 

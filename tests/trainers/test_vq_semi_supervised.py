@@ -1,4 +1,6 @@
-"""The two phases: who learns from what, the switch between them, the codebooks, and one step in plain PyTorch."""
+"""The two phases: who learns from what, the switch between them, the codebooks, and one step in
+plain PyTorch.
+"""
 
 import copy
 import math
@@ -19,10 +21,19 @@ PHASE_1, PHASE_2 = 0, 1  # iterations, with semi_start=1
 
 
 def vq(
-    root: Path, preset: str = "recommended", dataset_json: dict[str, Any] | None = None, dimension: int = 2, **own: Any
+    root: Path,
+    preset: str = "recommended",
+    dataset_json: dict[str, Any] | None = None,
+    dimension: int = 2,
+    **own: Any,
 ) -> Any:
     torch.manual_seed(0)
-    settings = {**VQSemiSupervisedTrainer.miniature.settings, "num_epochs": 4, "num_iterations_per_epoch": 2, **own}
+    settings = {
+        **VQSemiSupervisedTrainer.miniature.settings,
+        "num_epochs": 4,
+        "num_iterations_per_epoch": 2,
+        **own,
+    }
     content = plans(dimension, streams=STREAMS, settings=settings, preset=preset)
     made = trainer(VQSemiSupervisedTrainer, root, content, dataset_json=dataset_json)
     made.on_train_epoch_start()
@@ -51,12 +62,15 @@ def parts(made: Any) -> dict[str, list[torch.nn.Parameter]]:
     }
 
 
-# --- who learns from what ---------------------------------------------------------------------------------------------
+# --- who learns from what
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_which_term_reaches_which_weights(tmp_path: Path, dimension: int) -> None:
-    """The discriminator's term and the adversarial one share a graph; the optimizers keep them apart, see below."""
+    """The discriminator's term and the adversarial one share a graph; the optimizers keep them
+    apart, see below.
+    """
     made = in_phase_2(vq(tmp_path, dimension=dimension))
     torch.nn.init.normal_(made.network.mix.weight, std=0.3)
     terms = caught_losses(made, data_for(made))
@@ -76,12 +90,18 @@ def test_which_term_reaches_which_weights(tmp_path: Path, dimension: int) -> Non
             name: torch.autograd.grad(terms[term], weights, retain_graph=True, allow_unused=True)
             for name, weights in parts(made).items()
         }
-        found = {name for name, of_part in gradients.items() if any(g is not None and g.any() for g in of_part)}
+        found = {
+            name
+            for name, of_part in gradients.items()
+            if any(g is not None and g.any() for g in of_part)
+        }
         assert found == expected, term
 
 
 def test_each_owner_moves_along_its_own_terms(tmp_path: Path) -> None:
-    """One step against separate gradients: the discriminator is untouched by the network's terms, and vice versa."""
+    """One step against separate gradients: the discriminator is untouched by the network's terms,
+    and vice versa.
+    """
     made = in_phase_2(vq(tmp_path))
     torch.nn.init.normal_(made.network.mix.weight, std=0.3)
     data = data_for(made)
@@ -112,25 +132,35 @@ def test_no_weight_decay_on_codes(tmp_path: Path) -> None:
     assert owners == [("reconstruction", 0)]
 
 
-# --- the losses -------------------------------------------------------------------------------------------------------
+# --- the losses
+# --------------------------------------------------------------------------------------------------
 
 
 def test_second_phase_in_plain_pytorch(tmp_path: Path) -> None:
-    """Eq. 2 and 11-14 written out, preset paper: no deep supervision, cross entropy, labels from the network."""
+    """Eq. 2 and 11-14 written out, preset paper: no deep supervision, cross entropy, labels from
+    the network.
+    """
     made = in_phase_2(vq(tmp_path, "paper"))
     data = data_for(made)
     x, u, y = data["data"], data["unlabeled"]["data"], data["target"][:, 0].long()
-    judge, decoder = made.auxiliary_networks["discriminator"], made.auxiliary_networks["reconstruction"]
+    judge, decoder = (
+        made.auxiliary_networks["discriminator"],
+        made.auxiliary_networks["reconstruction"],
+    )
     with torch.no_grad():
         for layer in (judge.layers[0], judge.layers[-1]):
             layer.weight.mul_(50)  # so that some pixels are rejected
         judge.layers[-1].bias.fill_(-1.3)
 
     def confidence(maps: torch.Tensor) -> torch.Tensor:
-        return functional.interpolate(judge(maps), size=maps.shape[2:], mode="bilinear").sigmoid()[:, 0]
+        return functional.interpolate(judge(maps), size=maps.shape[2:], mode="bilinear").sigmoid()[
+            :, 0
+        ]
 
     def shares(labels: torch.Tensor) -> torch.Tensor:
-        return torch.stack([torch.stack([(image == c).float().mean() for c in range(2)]) for image in labels])
+        return torch.stack(
+            [torch.stack([(image == c).float().mean() for c in range(2)]) for image in labels]
+        )
 
     outputs = [made.network(images, with_codes=True) for images in (x, u)]
     p_x, p_u = (output.segmentation.softmax(1) for output in outputs)
@@ -201,7 +231,10 @@ def test_pseudo_labels_come_from_the_averaged_network(tmp_path: Path) -> None:
 
 
 def test_pseudo_labels_from_no_average_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"pseudo_labels_from=average needs an averaged network: set average_weights"):
+    with pytest.raises(
+        InputError,
+        match=r"pseudo_labels_from=average needs an averaged network: set average_weights",
+    ):
         vq(tmp_path, average_weights=0)
 
 
@@ -215,7 +248,8 @@ def test_true_maps_show_the_prediction_where_labels_say_ignore(tmp_path: Path) -
     torch.testing.assert_close(maps[0].sum(0), torch.ones(2, 2))
 
 
-# --- the switch -------------------------------------------------------------------------------------------------------
+# --- the switch
+# --------------------------------------------------------------------------------------------------
 
 
 def epoch(made: Any, number: int) -> list[dict[str, Any]]:
@@ -251,8 +285,12 @@ def test_a_resume_exactly_at_the_switch(tmp_path: Path) -> None:
         one, other = epoch(made, number), epoch(twin, number)
         for ours, theirs in zip(one, other, strict=True):
             assert ours == theirs and not math.isnan(ours["adversarial"])
-    assert Path(twin.log_file).read_text().count("Iteration 4: semi-supervised learning begins") == 1
-    for ours, theirs in zip(made.network.state_dict().values(), twin.network.state_dict().values(), strict=True):
+    assert (
+        Path(twin.log_file).read_text().count("Iteration 4: semi-supervised learning begins") == 1
+    )
+    for ours, theirs in zip(
+        made.network.state_dict().values(), twin.network.state_dict().values(), strict=True
+    ):
         assert torch.equal(ours, theirs)
 
 
@@ -265,7 +303,8 @@ def test_the_discriminator_waits_for_the_second_phase(tmp_path: Path) -> None:
         assert all(torch.equal(value, before[name]) for name, value in now.items()) != moved
 
 
-# --- the codebooks ----------------------------------------------------------------------------------------------------
+# --- the codebooks
+# --------------------------------------------------------------------------------------------------
 
 
 def test_codes_start_as_features_of_the_first_batch(tmp_path: Path) -> None:
@@ -290,7 +329,10 @@ def test_moving_codebooks_follow_the_features_that_were_quantised(tmp_path: Path
 
     levels = before(data["data"], with_codes=True).levels
     for book, old, level in zip(made.network.codebooks, before.codebooks, levels, strict=True):
-        rows, indices = level.features.movedim(1, -1).reshape(-1, 4).detach(), level.indices.flatten()
+        rows, indices = (
+            level.features.movedim(1, -1).reshape(-1, 4).detach(),
+            level.indices.flatten(),
+        )
         chosen = functional.one_hot(indices, 8).float()
         use = 0.99 * old.use + 0.01 * chosen.mean(0)
         sums = 0.99 * old.sums + 0.01 * chosen.T @ rows / len(rows)
@@ -310,7 +352,8 @@ def test_dead_codes_restart_and_are_counted(tmp_path: Path) -> None:
     assert 0 < result["codebook_use"] <= 1
 
 
-# --- settings and log -------------------------------------------------------------------------------------------------
+# --- settings and log
+# -------------------------------------------------------------------------------------------------
 
 
 def test_every_row_of_the_ablation_is_a_setting(tmp_path: Path) -> None:
@@ -323,13 +366,21 @@ def test_every_row_of_the_ablation_is_a_setting(tmp_path: Path) -> None:
         "all": {"use_vq": True, "proportion_weight": 0.5, "semi_supervised": True},
     }
     adversarial = {"adversarial", "pseudo_labels", "pseudo_proportion", "discriminator"}
-    terms = {"VVM": {"reconstruction", "codebook", "commitment"}, "SSA": adversarial, "Lprop": {"proportion"}}
+    terms = {
+        "VVM": {"reconstruction", "codebook", "commitment"},
+        "SSA": adversarial,
+        "Lprop": {"proportion"},
+    }
     terms["all"] = set.union(*terms.values())
     for row, settings in rows.items():
         made = in_phase_2(vq(tmp_path / row, **{**backbone, **settings}))
         assert ("unlabeled" in made.roles_in_use()) == (row in ("SSA", "all"))
         result = made.train_step(data_for(made))
-        found = {name for name in (*made.loss_terms, "proportion") if not math.isnan(result.get(name, math.nan))}
+        found = {
+            name
+            for name in (*made.loss_terms, "proportion")
+            if not math.isnan(result.get(name, math.nan))
+        }
         assert found == {"segmentation"} | terms.get(row, set()), row
         assert set(made.auxiliary_networks) == {
             *(["reconstruction"] if row in ("VVM", "all") else []),
@@ -338,8 +389,13 @@ def test_every_row_of_the_ablation_is_a_setting(tmp_path: Path) -> None:
 
 
 def test_presets(tmp_path: Path) -> None:
-    made = {preset: vq(tmp_path / preset, preset, semi_start=1000) for preset in ("recommended", "paper", "code")}
-    assert made["recommended"].enable_deep_supervision and made["recommended"].average_weights == 0.999
+    made = {
+        preset: vq(tmp_path / preset, preset, semi_start=1000)
+        for preset in ("recommended", "paper", "code")
+    }
+    assert (
+        made["recommended"].enable_deep_supervision and made["recommended"].average_weights == 0.999
+    )
     for preset in ("paper", "code"):
         assert not made[preset].enable_deep_supervision and made[preset].segmentation_loss == "ce"
         (group,) = made[preset].optimizer.param_groups
@@ -359,7 +415,9 @@ def test_presets(tmp_path: Path) -> None:
         ([1.0], None),
     ],
 )
-def test_a_stuck_fraction_is_warned_about(tmp_path: Path, fractions: list[float], warning: str | None) -> None:
+def test_a_stuck_fraction_is_warned_about(
+    tmp_path: Path, fractions: list[float], warning: str | None
+) -> None:
     made = vq(tmp_path)
     for number, fraction in enumerate(fractions):
         made.current_epoch = number

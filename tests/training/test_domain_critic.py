@@ -1,4 +1,6 @@
-"""The two players that tell domains by a map: who learns from what, the domain labels, one step in plain PyTorch."""
+"""The two players that tell domains by a map: who learns from what, the domain labels, one step in
+plain PyTorch.
+"""
 
 import copy
 import math
@@ -46,7 +48,9 @@ def test_a_method_must_say_which_map_is_judged(tmp_path: Path) -> None:
 
 @every_method
 def test_each_player_follows_its_own_loss_alone(cls: type, tmp_path: Path) -> None:
-    """The critic's step does not depend on the adversarial weight, nor the network's on how far the critic goes."""
+    """The critic's step does not depend on the adversarial weight, nor the network's on how far the
+    critic goes.
+    """
     network, critic = after_a_step(cls, tmp_path / "first")
     other_network, same_critic = after_a_step(cls, tmp_path / "weight", adversarial_weight=10.0)
     same_network, other_critic = after_a_step(cls, tmp_path / "rate", critic_lr=0.1)
@@ -54,8 +58,12 @@ def test_each_player_follows_its_own_loss_alone(cls: type, tmp_path: Path) -> No
     assert torch.equal(network, same_network) and not torch.equal(critic, other_critic)
 
 
-@pytest.mark.parametrize(("cls", "reaches_decoder"), [(AdvEntTrainer, True), (FeatureSpaceDATrainer, False)])
-def test_the_adversarial_loss_reaches_what_makes_the_map(cls: type, reaches_decoder: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cls", "reaches_decoder"), [(AdvEntTrainer, True), (FeatureSpaceDATrainer, False)]
+)
+def test_the_adversarial_loss_reaches_what_makes_the_map(
+    cls: type, reaches_decoder: bool, tmp_path: Path
+) -> None:
     made = made_of(cls, tmp_path)
     adversarial = caught_losses(made, batch(made, ("target_domain",)))["adversarial"]
     encoder = list(made.network.encoder.parameters())
@@ -67,7 +75,9 @@ def test_the_adversarial_loss_reaches_what_makes_the_map(cls: type, reaches_deco
 
 @every_method
 def test_which_domain_each_loss_asks_for(cls: type, tmp_path: Path) -> None:
-    """A critic that answers b everywhere: softplus(-b) for "source", softplus(b) for "target"; d's loss is halved."""
+    """A critic that answers b everywhere: softplus(-b) for "source", softplus(b) for "target"; d's
+    loss is halved.
+    """
     made = made_of(cls, tmp_path, adversarial_weight=0.5)
     critic, b = made.auxiliary_networks["critic"], 0.75
     for parameter in critic.parameters():
@@ -92,7 +102,9 @@ def test_samples_with_forced_lesion_are_not_judged(cls: type, tmp_path: Path) ->
     assert first["segmentation"] != second["segmentation"]
 
 
-def plain_map(cls: type, network: Any, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+def plain_map(
+    cls: type, network: Any, images: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """The judged map as the papers define it, and the segmentation."""
     features = network.encoder(images)
     logits = network.decoder(features)
@@ -105,7 +117,9 @@ def test_two_steps_equal_plain_pytorch(cls: type, tmp_path: Path) -> None:
     made = made_of(cls, tmp_path, adversarial_weight=0.5)
     made.current_epoch = 1  # of two epochs of five iterations
     network, critic = copy.deepcopy(made.network), copy.deepcopy(made.auxiliary_networks["critic"])
-    sgd = torch.optim.SGD(network.parameters(), 0.01 * 0.5**0.9, 0.99, nesterov=True, weight_decay=3e-5)
+    sgd = torch.optim.SGD(
+        network.parameters(), 0.01 * 0.5**0.9, 0.99, nesterov=True, weight_decay=3e-5
+    )
     adam = torch.optim.Adam(critic.parameters(), 1e-4, (0.9, 0.99))
     for iteration in range(2):
         data = batch(made, ("target_domain",), seed=iteration)
@@ -115,7 +129,9 @@ def test_two_steps_equal_plain_pytorch(cls: type, tmp_path: Path) -> None:
 
         segmentation = made.loss(logits, data["target"])
         adversarial = 0.5 * functional.softplus(-on_target).mean()
-        discriminator = (functional.softplus(-on_source).mean() + functional.softplus(on_target).mean()) / 2
+        discriminator = (
+            functional.softplus(-on_source).mean() + functional.softplus(on_target).mean()
+        ) / 2
         adam.param_groups[0]["lr"] = 1e-4 * (1 - (5 + iteration) / 10) ** 0.9
         for module, loss in ((network, segmentation + adversarial), (critic, discriminator)):
             weights = list(module.parameters())

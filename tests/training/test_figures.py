@@ -7,10 +7,16 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from nnunet_ext.training.figures import loss_curves_figure, picture_rows_figure, relation_matrices_figure
+from nnunet_ext.training.figures import (
+    loss_curves_figure,
+    picture_rows_figure,
+    relation_matrices_figure,
+)
 
 
-def relations(channels: int, rows: tuple[str, ...] = ("epoch 1", "epoch 200")) -> dict[str, dict[str, np.ndarray]]:
+def relations(
+    channels: int, rows: tuple[str, ...] = ("epoch 1", "epoch 200")
+) -> dict[str, dict[str, np.ndarray]]:
     features = np.abs(np.random.default_rng(0).normal(size=(channels, 50)))
     matrix = features @ features.T
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -33,7 +39,9 @@ def test_loss_curves_have_one_panel_per_column(tmp_path: Path, columns: int) -> 
 
 
 def test_loss_curves_accept_gaps_and_one_epoch(tmp_path: Path) -> None:
-    loss_curves_figure(pd.DataFrame({"a": [1.0, np.nan, 0.5], "b": [np.nan] * 3}), tmp_path / "gaps.png")
+    loss_curves_figure(
+        pd.DataFrame({"a": [1.0, np.nan, 0.5], "b": [np.nan] * 3}), tmp_path / "gaps.png"
+    )
     loss_curves_figure(pd.DataFrame({"a": [1.0]}), tmp_path / "one.png")
     with pytest.raises(ValueError, match="no epochs"):
         loss_curves_figure(pd.DataFrame({"a": []}), tmp_path / "none.png")
@@ -70,7 +78,9 @@ def test_relation_matrices_refuse_what_does_not_fit(tmp_path: Path) -> None:
 
 def test_styles_left_behind_in_the_process_do_not_reach_the_figure(tmp_path: Path) -> None:
     table = pd.DataFrame({"segmentation": [0.5, 0.4]})
-    with matplotlib.rc_context({"xtick.labelsize": 40, "axes.facecolor": "red"}):  # as nnU-Net's progress plot does
+    with matplotlib.rc_context(
+        {"xtick.labelsize": 40, "axes.facecolor": "red"}
+    ):  # as nnU-Net's progress plot does
         figure = loss_curves_figure(table, tmp_path / "loss.png")
         assert to_hex(figure.axes[0].get_facecolor()) == "#ffffff"
         assert matplotlib.rcParams["axes.facecolor"] == "red"
@@ -84,7 +94,10 @@ def pictures(size: tuple[int, int] = (12, 16)) -> tuple[np.ndarray, np.ndarray, 
 
 def test_rows_of_pictures(tmp_path: Path) -> None:
     image, reconstruction, confidence = pictures()
-    rows = {"reconstruction": [image, reconstruction], "kept_pixels": [image, confidence, confidence > 0.5]}
+    rows = {
+        "reconstruction": [image, reconstruction],
+        "kept_pixels": [image, confidence, confidence > 0.5],
+    }
     figure = picture_rows_figure(rows, tmp_path / "rows.png", "epoch 3")
     assert_written(tmp_path / "rows.png")
     panels = figure.axes[:6]

@@ -22,7 +22,11 @@ from nnunet_ext.training.engine.schedules import step_decay
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from tests.another_process import holding
 from tests.miniature_plans import batch, plans, trainer
-from tests.training.adversarial_trainer import AdversarialTrainer, AlternatingTrainer, ReconstructingTrainer
+from tests.training.adversarial_trainer import (
+    AdversarialTrainer,
+    AlternatingTrainer,
+    ReconstructingTrainer,
+)
 
 
 class TwoTermTrainer(MultiStreamTrainer):
@@ -32,7 +36,11 @@ class TwoTermTrainer(MultiStreamTrainer):
 
     def training_step(self, data: dict[str, Any]) -> None:
         output = self.network(data["data"])
-        self.update("network", segmentation=self.loss(output, data["target"]), shrinkage=output[0].square().mean())
+        self.update(
+            "network",
+            segmentation=self.loss(output, data["target"]),
+            shrinkage=output[0].square().mean(),
+        )
 
 
 def test_step_equals_plain_pytorch_and_reports_every_term(tmp_path: Path) -> None:
@@ -40,11 +48,18 @@ def test_step_equals_plain_pytorch_and_reports_every_term(tmp_path: Path) -> Non
     made = trainer(TwoTermTrainer, tmp_path, plans())
     data = batch(made)
     output = made.network(data["data"])
-    expected = {"segmentation": made.loss(output, data["target"]), "shrinkage": output[0].square().mean()}
-    gradients = torch.autograd.grad(sum(expected.values()), made.network.parameters(), allow_unused=True)
+    expected = {
+        "segmentation": made.loss(output, data["target"]),
+        "shrinkage": output[0].square().mean(),
+    }
+    gradients = torch.autograd.grad(
+        sum(expected.values()), made.network.parameters(), allow_unused=True
+    )
     norm = torch.stack([g.norm() for g in gradients if g is not None]).norm()
     result = made.train_step(data)
-    assert result["loss"] == result["segmentation"] == pytest.approx(expected["segmentation"].item())
+    assert (
+        result["loss"] == result["segmentation"] == pytest.approx(expected["segmentation"].item())
+    )
     assert result["shrinkage"] == pytest.approx(expected["shrinkage"].item())
     scale = min(1.0, 12 / (norm.item() + 1e-6))
     for parameter, gradient in zip(made.network.parameters(), gradients, strict=True):
@@ -83,10 +98,18 @@ def test_a_resumed_run_continues_the_log(tmp_path: Path) -> None:
 
 
 def test_settings_in_the_plans_reach_nnunet(tmp_path: Path) -> None:
-    settings = {"num_epochs": 3, "num_iterations_per_epoch": 4, "initial_lr": 0.5, "TwoTermTrainer.weight_decay": 0.25}
+    settings = {
+        "num_epochs": 3,
+        "num_iterations_per_epoch": 4,
+        "initial_lr": 0.5,
+        "TwoTermTrainer.weight_decay": 0.25,
+    }
     made = trainer(TwoTermTrainer, tmp_path, plans(settings=settings))
     assert (made.num_epochs, made.total_iterations) == (3, 12)
-    assert made.optimizer.param_groups[0]["lr"] == 0.5 and made.optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert (
+        made.optimizer.param_groups[0]["lr"] == 0.5
+        and made.optimizer.param_groups[0]["weight_decay"] == 0.25
+    )
 
 
 def test_plain_steps_are_nnunets(tmp_path: Path) -> None:
@@ -96,12 +119,15 @@ def test_plain_steps_are_nnunets(tmp_path: Path) -> None:
     theirs.network.load_state_dict(ours.network.state_dict())
     for step in range(3):
         data = batch(ours, seed=step)
-        assert ours.train_step(data)["loss"] == pytest.approx(float(theirs.train_step(data)["loss"]), rel=1e-5)
+        assert ours.train_step(data)["loss"] == pytest.approx(
+            float(theirs.train_step(data)["loss"]), rel=1e-5
+        )
     for own, reference in zip(ours.network.parameters(), theirs.network.parameters(), strict=True):
         torch.testing.assert_close(own, reference)
 
 
-# --- several networks -------------------------------------------------------------------------------------------------
+# --- several networks
+# -------------------------------------------------------------------------------------------------
 
 TARGET = {"target_domain": ["Dataset998_Other"]}
 
@@ -138,11 +164,20 @@ def test_each_update_moves_its_player_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cls", [AdversarialTrainer, AlternatingTrainer])
 def test_adversarial_steps_equal_plain_pytorch(cls: type, tmp_path: Path) -> None:
-    """A loop written out; the discriminator judges the weights from before the step, or those from after it."""
+    """A loop written out; the discriminator judges the weights from before the step, or those from
+    after it.
+    """
     made = adversarial(tmp_path, cls)
-    network, judge = copy.deepcopy(made.network), copy.deepcopy(made.auxiliary_networks["discriminator"])
+    network, judge = (
+        copy.deepcopy(made.network),
+        copy.deepcopy(made.auxiliary_networks["discriminator"]),
+    )
     momentum = torch.optim.SGD(
-        network.parameters(), made.initial_lr, momentum=0.99, nesterov=True, weight_decay=made.weight_decay
+        network.parameters(),
+        made.initial_lr,
+        momentum=0.99,
+        nesterov=True,
+        weight_decay=made.weight_decay,
     )
     adam = torch.optim.Adam(judge.parameters(), 1e-3)
     bce = torch.nn.BCEWithLogitsLoss()
@@ -162,7 +197,10 @@ def test_adversarial_steps_equal_plain_pytorch(cls: type, tmp_path: Path) -> Non
         torch.nn.utils.clip_grad_norm_(judge.parameters(), 12)
         adam.step()
         made.train_step(data)
-    for ours, theirs in ((made.network, network), (made.auxiliary_networks["discriminator"], judge)):
+    for ours, theirs in (
+        (made.network, network),
+        (made.auxiliary_networks["discriminator"], judge),
+    ):
         for own, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(own, reference)
 
@@ -191,17 +229,25 @@ def test_checkpoints_of_another_training_are_refused_by_the_difference(tmp_path:
     path = str(tmp_path / "checkpoint.pth")
     adversarial(tmp_path / "made").save_checkpoint(path)
     changes: dict[str, Any] = {
-        "hyperparameters.initial_lr is 0.5, was 0.01": plans(streams=TARGET, settings={"initial_lr": 0.5}),
+        "hyperparameters.initial_lr is 0.5, was 0.01": plans(
+            streams=TARGET, settings={"initial_lr": 0.5}
+        ),
         "plans.batch_size is 4, was 2": plans(streams=TARGET, batch_size=4),
-        r"streams.target_domain is \['Dataset997_Third'\]": plans(streams={"target_domain": ["Dataset997_Third"]}),
+        r"streams.target_domain is \['Dataset997_Third'\]": plans(
+            streams={"target_domain": ["Dataset997_Third"]}
+        ),
     }
     for said, content in changes.items():
         other = trainer(AdversarialTrainer, tmp_path / "other", content)
         other.logger.resume = True
-        with pytest.raises(InputError, match=f"checkpoint.pth was written by another training: {said}"):
+        with pytest.raises(
+            InputError, match=f"checkpoint.pth was written by another training: {said}"
+        ):
             other.load_checkpoint(path)
     settings = {"save_every": 1, "num_val_iterations_per_epoch": 1}
-    allowed = trainer(AdversarialTrainer, tmp_path / "allowed", plans(streams=TARGET, settings=settings))
+    allowed = trainer(
+        AdversarialTrainer, tmp_path / "allowed", plans(streams=TARGET, settings=settings)
+    )
     allowed.logger.resume = True
     allowed.load_checkpoint(path)
     stock = torch.load(path, weights_only=False)
@@ -211,14 +257,20 @@ def test_checkpoints_of_another_training_are_refused_by_the_difference(tmp_path:
         allowed.load_checkpoint(path)
 
 
-def test_streams_that_a_trainer_does_not_read_and_newer_settings_do_not_matter(tmp_path: Path) -> None:
+def test_streams_that_a_trainer_does_not_read_and_newer_settings_do_not_matter(
+    tmp_path: Path,
+) -> None:
     made = trainer(PlainTrainer, tmp_path / "made", plans())
     path = tmp_path / "checkpoint.pth"
     made.save_checkpoint(str(path))
     stored = torch.load(path, weights_only=False)
-    del stored["nnunet_ext"]["identity"]["hyperparameters"]["seed"]  # as a version without that setting writes it
+    del stored["nnunet_ext"]["identity"]["hyperparameters"][
+        "seed"
+    ]  # as a version without that setting writes it
     torch.save(stored, path)
-    later = trainer(PlainTrainer, tmp_path / "later", plans(streams={"general": ["Dataset998_Other"]}))
+    later = trainer(
+        PlainTrainer, tmp_path / "later", plans(streams={"general": ["Dataset998_Other"]})
+    )
     later.logger.resume = True
     later.load_checkpoint(str(path))
     assert later.current_epoch == 1
@@ -237,7 +289,8 @@ def test_validation_only_asks_for_the_same_network_and_data(tmp_path: Path) -> N
         trainer(AdversarialTrainer, tmp_path / "moved", moved).load_checkpoint(path)
 
 
-# --- one backward for two players, frozen and following networks, the averaged network ------------------------------
+# --- one backward for two players, frozen and following networks, the averaged network
+# ------------------------------
 
 
 def reconstructing(root: Path, **settings: Any) -> Any:
@@ -252,7 +305,11 @@ def test_a_joint_step_equals_plain_pytorch_and_the_teacher_follows(tmp_path: Pat
         copy.deepcopy(made.module_of(name)) for name in ("network", "decoder", "frozen", "teacher")
     )
     momentum = torch.optim.SGD(
-        network.parameters(), made.initial_lr, momentum=0.99, nesterov=True, weight_decay=made.weight_decay
+        network.parameters(),
+        made.initial_lr,
+        momentum=0.99,
+        nesterov=True,
+        weight_decay=made.weight_decay,
     )
     adam = torch.optim.Adam(decoder.parameters(), 1e-3)
     for index in range(3):
@@ -273,14 +330,26 @@ def test_a_joint_step_equals_plain_pytorch_and_the_teacher_follows(tmp_path: Pat
         if index == 1:
             decoder.bias.data.normal_(generator=shared_generator(made.seed, 1))
         made.train_step(data)
-    for name, expected in {"network": network, "decoder": decoder, "frozen": frozen, "teacher": teacher}.items():
-        for own, reference in zip(made.module_of(name).parameters(), expected.parameters(), strict=True):
+    for name, expected in {
+        "network": network,
+        "decoder": decoder,
+        "frozen": frozen,
+        "teacher": teacher,
+    }.items():
+        for own, reference in zip(
+            made.module_of(name).parameters(), expected.parameters(), strict=True
+        ):
             torch.testing.assert_close(own, reference)
 
 
-def test_networks_that_nobody_steps_are_frozen_and_never_put_into_training_mode(tmp_path: Path) -> None:
+def test_networks_that_nobody_steps_are_frozen_and_never_put_into_training_mode(
+    tmp_path: Path,
+) -> None:
     made = reconstructing(tmp_path)
-    assert set(made.updaters) == {"network", "decoder"} and made.frozen_networks == {"frozen", "teacher"}
+    assert set(made.updaters) == {"network", "decoder"} and made.frozen_networks == {
+        "frozen",
+        "teacher",
+    }
     for name in ("network", "decoder", "frozen", "teacher"):
         module = made.module_of(name)
         trained = name in made.updaters
@@ -289,7 +358,9 @@ def test_networks_that_nobody_steps_are_frozen_and_never_put_into_training_mode(
 
 
 class PartlyOwnedTrainer(MultiStreamTrainer):
-    """One optimizer holds the encoder of ``network`` and a network beside it, another one the decoder."""
+    """One optimizer holds the encoder of ``network`` and a network beside it, another one the
+    decoder.
+    """
 
     loss_terms = ("segmentation", "reconstruction")
 
@@ -322,7 +393,9 @@ def test_a_player_owns_parameters_not_a_network(tmp_path: Path) -> None:
         "generator": (made.auxiliary_networks["generator"](output[0]) - data["data"]).abs().mean(),
     }
     expected = {
-        player: torch.autograd.grad(loss, made.updaters[player].parameters(), retain_graph=True, allow_unused=True)
+        player: torch.autograd.grad(
+            loss, made.updaters[player].parameters(), retain_graph=True, allow_unused=True
+        )
         for player, loss in losses.items()
     }
     made.train_step(data)
@@ -374,8 +447,12 @@ def test_the_averaged_network_is_validated_saved_and_continued(tmp_path: Path) -
     path = tmp_path / "checkpoint.pth"
     made.save_checkpoint(str(path))
     saved = torch.load(path, weights_only=False)
-    assert equal(list(saved["network_weights"].values()), list(made.averaged_network.state_dict().values()))
-    twin = trainer(ReconstructingTrainer, tmp_path / "twin", plans(settings={"draw_every": 2, **settings}))
+    assert equal(
+        list(saved["network_weights"].values()), list(made.averaged_network.state_dict().values())
+    )
+    twin = trainer(
+        ReconstructingTrainer, tmp_path / "twin", plans(settings={"draw_every": 2, **settings})
+    )
     twin.logger.resume = True
     twin.load_checkpoint(str(path))
     for one in (made, twin):
@@ -388,12 +465,19 @@ def test_the_averaged_network_is_validated_saved_and_continued(tmp_path: Path) -
     assert equal(list(made.averaged_network.parameters()), list(twin.averaged_network.parameters()))
 
     for decay in (0, 0.9):  # validation with other settings
-        judge = trainer(ReconstructingTrainer, tmp_path / "judge", plans(settings={"average_weights": decay}))
+        judge = trainer(
+            ReconstructingTrainer, tmp_path / "judge", plans(settings={"average_weights": decay})
+        )
         judge.load_checkpoint(str(path))
-        assert equal(list(judge.evaluated_network.state_dict().values()), list(saved["network_weights"].values()))
+        assert equal(
+            list(judge.evaluated_network.state_dict().values()),
+            list(saved["network_weights"].values()),
+        )
 
 
-def test_the_averaged_network_is_what_predicts_and_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_averaged_network_is_what_predicts_and_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Caught(Exception):
         pass
 
@@ -413,7 +497,9 @@ def test_the_averaged_network_is_what_predicts_and_is_scored(tmp_path: Path, mon
     assert handed == [made.averaged_network] and made.network is not made.averaged_network
 
     view = finest(made.averaged_network(data["data"])).softmax(1)
-    monkeypatch.setattr(multi_stream_trainer.label_free, "augmented_view", lambda images, axes: (images, []))
+    monkeypatch.setattr(
+        multi_stream_trainer.label_free, "augmented_view", lambda images, axes: (images, [])
+    )
     torch.testing.assert_close(made._prediction_of_a_view(data["data"]), view)
 
 
@@ -432,11 +518,15 @@ def test_a_following_network_starts_equal_to_its_leader_whenever_that_is(tmp_pat
 
 def test_mistakes_of_an_author_are_named_before_anything_moves(tmp_path: Path) -> None:
     made = trainer(TwoTermTrainer, tmp_path, plans())
-    made.training_step = lambda data: made.update("segmenter", segmentation=made.network(data["data"])[0].mean())
+    made.training_step = lambda data: made.update(
+        "segmenter", segmentation=made.network(data["data"])[0].mean()
+    )
     with pytest.raises(ValueError, match="no optimizer belongs to segmenter; there are network"):
         made.train_step(batch(made))
     before = weights(made, "network")
-    made.training_step = lambda data: made.update("network", misspelt=made.network(data["data"])[0].mean())
+    made.training_step = lambda data: made.update(
+        "network", misspelt=made.network(data["data"])[0].mean()
+    )
     with pytest.raises(ValueError, match="declares no loss term or diagnostic misspelt"):
         made.train_step(batch(made))
     assert equal(weights(made, "network"), before)
@@ -447,7 +537,11 @@ def test_a_step_under_autocast_sees_the_weights_after_the_step_before(
 ) -> None:
     """Autocast keeps weights in half precision for as long as its block lasts."""
     made = trainer(TwiceTrainer, tmp_path, plans(settings={"initial_lr": 0.5}))
-    monkeypatch.setattr(made, "_autocast", lambda enabled=True: torch.autocast("cpu", torch.bfloat16, enabled=enabled))
+    monkeypatch.setattr(
+        made,
+        "_autocast",
+        lambda enabled=True: torch.autocast("cpu", torch.bfloat16, enabled=enabled),
+    )
     made.train_step(batch(made))
     first, second = (value.item() for value in made._noted["segmentation"])
     assert first != second
@@ -481,13 +575,16 @@ def test_a_picture_that_cannot_be_drawn_costs_no_training(tmp_path: Path) -> Non
     made = reconstructing(tmp_path, num_epochs=1, num_iterations_per_epoch=1)
     output = made.train_step(batch(made))
     made._iteration_in_epoch = 0
-    made.draw(reconstruction=(torch.full((1, 1, 4, 4), math.nan),), nothing=(torch.zeros(0, 1, 4, 4),))
+    made.draw(
+        reconstruction=(torch.full((1, 1, 4, 4), math.nan),), nothing=(torch.zeros(0, 1, 4, 4),)
+    )
     made.on_train_epoch_end([output])
     log = next(Path(made.output_folder).glob("training_log_*.txt")).read_text()
     assert "epoch_0000.png is not drawn: reconstruction" in log
 
 
-# --- health -----------------------------------------------------------------------------------------------------------
+# --- health
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_hurt(tmp_path: Path) -> None:
@@ -521,7 +618,9 @@ class RootTrainer(MultiStreamTrainer):
 def test_a_gradient_that_is_no_number_stops_before_the_weights_are_hurt(tmp_path: Path) -> None:
     made = trainer(RootTrainer, tmp_path, plans())
     before = weights(made, "network")
-    with pytest.raises(NonFiniteLoss, match="gradient of segmentation is nan in epoch 0, iteration 0"):
+    with pytest.raises(
+        NonFiniteLoss, match="gradient of segmentation is nan in epoch 0, iteration 0"
+    ):
         made.train_step(batch(made))
     assert equal(weights(made, "network"), before)
 
@@ -546,7 +645,9 @@ def test_an_epochs_mean_is_that_of_the_steps_that_noted_a_term(tmp_path: Path) -
     made.on_train_epoch_end([made.train_step(batch(made)) for _ in range(4)])
     assert made.logger.get_value("rare", 0) == 2  # of 1 and 3
     made.misspelt = True
-    with pytest.raises(ValueError, match="SometimesTrainer declares no loss term or diagnostic misspelt"):
+    with pytest.raises(
+        ValueError, match="SometimesTrainer declares no loss term or diagnostic misspelt"
+    ):
         made.train_step(batch(made))
 
 
@@ -560,7 +661,9 @@ class TwiceTrainer(MultiStreamTrainer):
             super().training_step(batch)
 
 
-def test_a_term_noted_several_times_is_averaged_and_one_before_its_phase_is_absent(tmp_path: Path) -> None:
+def test_a_term_noted_several_times_is_averaged_and_one_before_its_phase_is_absent(
+    tmp_path: Path,
+) -> None:
     made = trainer(TwiceTrainer, tmp_path / "twice", plans())
     once = trainer(PlainTrainer, tmp_path / "once", plans())
     data = batch(made)
@@ -570,7 +673,9 @@ def test_a_term_noted_several_times_is_averaged_and_one_before_its_phase_is_abse
     assert math.isnan(result["later"])
 
 
-def test_the_logged_rate_is_the_used_one_and_nnunets_where_nothing_else_is_said(tmp_path: Path) -> None:
+def test_the_logged_rate_is_the_used_one_and_nnunets_where_nothing_else_is_said(
+    tmp_path: Path,
+) -> None:
     class CriticsRateTrainer(PlainTrainer):
         def configure_optimizer(self, player: str, module: torch.nn.Module) -> Any:
             optimizer, _ = super().configure_optimizer(player, module)
@@ -581,7 +686,8 @@ def test_the_logged_rate_is_the_used_one_and_nnunets_where_nothing_else_is_said(
     stock.num_epochs = 4
     _, schedule = stock.configure_optimizers()
     ours, other = (
-        trainer(cls, tmp_path / "ours", plans(settings=settings)) for cls in (PlainTrainer, CriticsRateTrainer)
+        trainer(cls, tmp_path / "ours", plans(settings=settings))
+        for cls in (PlainTrainer, CriticsRateTrainer)
     )
     for epoch in range(4):
         schedule.step(epoch)
@@ -597,7 +703,8 @@ def test_the_logged_rate_is_the_used_one_and_nnunets_where_nothing_else_is_said(
 
 def test_the_seed_decides_the_start(tmp_path: Path) -> None:
     first, second, other = (
-        trainer(PlainTrainer, tmp_path / str(i), plans(settings={"seed": seed})) for i, seed in enumerate((3, 3, 4))
+        trainer(PlainTrainer, tmp_path / str(i), plans(settings={"seed": seed}))
+        for i, seed in enumerate((3, 3, 4))
     )
     assert equal(weights(first, "network"), weights(second, "network"))
     assert not equal(weights(first, "network"), weights(other, "network"))
@@ -616,6 +723,9 @@ def test_a_fold_that_another_process_trains_is_refused(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from nnunet_ext.files.locks import held\n"
         f"with held(Path({str(place)!r})): print('held', flush=True); sys.stdin.read()"
     )
-    with holding(code) as number, pytest.raises(InputError, match=f"another training .*process {number} on"):
+    with (
+        holding(code) as number,
+        pytest.raises(InputError, match=f"another training .*process {number} on"),
+    ):
         trainer(PlainTrainer, elsewhere, plans())
     trainer(PlainTrainer, elsewhere, plans())

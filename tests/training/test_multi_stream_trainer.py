@@ -46,7 +46,10 @@ def test_any_trainer_is_scored_where_a_stream_without_labels_is_configured(tmp_p
     folder = Path(made.output_folder)
     lines = (folder / "training_terms.csv").read_text().splitlines()
     assert lines[0] == "epoch,segmentation," + ",".join(label_free.TERMS) and len(lines) == 4
-    best = max(range(3), key=lambda epoch: label_free.is_best(log["labelfree_score"][: epoch + 1]) * (epoch + 1))
+    best = max(
+        range(3),
+        key=lambda epoch: label_free.is_best(log["labelfree_score"][: epoch + 1]) * (epoch + 1),
+    )
     kept = torch.load(folder / label_free.CHECKPOINT, weights_only=False)
     assert kept["current_epoch"] == best + 1
 
@@ -64,7 +67,10 @@ def test_checkpoints_are_kept_on_request(tmp_path: Path) -> None:
     for epoch in range(4):
         one_epoch(made, epoch)
     kept = sorted(Path(made.output_folder).glob("checkpoint_epoch_*.pth"))
-    assert [path.name for path in kept] == ["checkpoint_epoch_0002.pth", "checkpoint_epoch_0004.pth"]
+    assert [path.name for path in kept] == [
+        "checkpoint_epoch_0002.pth",
+        "checkpoint_epoch_0004.pth",
+    ]
     last = torch.load(kept[1], weights_only=False)
     assert last["current_epoch"] == 4
     for name, value in made.network.state_dict().items():
@@ -79,7 +85,10 @@ def test_the_target_domain_is_scored_before_unlabelled_images(tmp_path: Path) ->
 def test_a_checkpoint_knows_the_normalization_of_its_streams(tmp_path: Path) -> None:
     made = trainer(PlainTrainer, tmp_path, plans(streams=UNLABELED))
     assert made.identity()["streams"] == UNLABELED and "normalizations" not in made.identity()
-    own = {"unlabeled": "window(0,80)", "general": "window(-160,240)"}  # no general stream is in use
+    own = {
+        "unlabeled": "window(0,80)",
+        "general": "window(-160,240)",
+    }  # no general stream is in use
     windowed = trainer(PlainTrainer, tmp_path, plans(streams=UNLABELED, normalizations=own))
     assert windowed.identity()["normalizations"] == {"unlabeled": "window(0,80)"}
 
@@ -92,7 +101,9 @@ def test_a_network_blind_to_its_input_agrees_and_one_that_mirrors_does_not(tmp_p
     answers = {"blind": half.new_zeros(()), "left half": half}
     agreed = {}
     for name, foreground in answers.items():
-        made.network = lambda x, f=foreground: torch.cat((torch.zeros_like(x), f - 10 + torch.zeros_like(x)), 1)
+        made.network = lambda x, f=foreground: torch.cat(
+            (torch.zeros_like(x), f - 10 + torch.zeros_like(x)), 1
+        )
         made._scored_images = ({"data": torch.randn(2, 1, 16, 16)} for _ in itertools.count())
         agreed[name] = made._label_free_scores()["agreement"]
         assert len(agreed[name]) == 10
@@ -101,7 +112,11 @@ def test_a_network_blind_to_its_input_agrees_and_one_that_mirrors_does_not(tmp_p
 
 
 def test_regions_are_scored_as_a_whole(tmp_path: Path) -> None:
-    regions = {**DATASET_JSON, "labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
+    regions = {
+        **DATASET_JSON,
+        "labels": {"background": 0, "whole": [1, 2], "core": 2},
+        "regions_class_order": [1, 2],
+    }
     made = trainer(PlainTrainer, tmp_path, plans(streams=UNLABELED), dataset_json=regions)
     probabilities = made._prediction_of_a_view(torch.randn(2, 1, 16, 16))
     assert probabilities.shape == (2, 2, 16, 16)

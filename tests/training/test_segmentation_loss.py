@@ -12,7 +12,11 @@ from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.training.segmentation_loss import LossWithProportions
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
 
-REGIONS = {**DATASET_JSON, "labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
+REGIONS = {
+    **DATASET_JSON,
+    "labels": {"background": 0, "whole": [1, 2], "core": 2},
+    "regions_class_order": [1, 2],
+}
 
 
 def plain(root: Path, dataset_json: dict[str, Any] | None = None, **settings: Any) -> Any:
@@ -20,9 +24,13 @@ def plain(root: Path, dataset_json: dict[str, Any] | None = None, **settings: An
     return trainer(PlainTrainer, root, plans(settings=settings), dataset_json=dataset_json)
 
 
-@pytest.mark.parametrize("settings", [{}, {"segmentation_loss": "ce"}, {"enable_deep_supervision": False}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"segmentation_loss": "ce"}, {"enable_deep_supervision": False}]
+)
 @pytest.mark.parametrize("norm", ["l2", "kl"])
-def test_the_finest_output_gets_the_weighted_loss(settings: dict[str, Any], norm: str, tmp_path: Path) -> None:
+def test_the_finest_output_gets_the_weighted_loss(
+    settings: dict[str, Any], norm: str, tmp_path: Path
+) -> None:
     made = plain(tmp_path, proportion_weight=0.5, proportion_norm=norm, **settings)
     bare = plain(tmp_path, **settings)
     data = batch(made)

@@ -1,11 +1,17 @@
-"""Adaptation on real slices: COVID-SemiSeg's labelled ones under a change, its unlabelled ones as they are.
+"""Adaptation on real slices: COVID-SemiSeg's labelled ones under a change, its unlabelled ones as
+they are.
 
 ``COVID_SEMISEG`` names the folder of the download.
 """
 
 from pathlib import Path
 
-from dataset_conversion.phantoms.changed_slices import CHANGED, UNCHANGED, UNLABELED, write_changed_domain
+from dataset_conversion.phantoms.changed_slices import (
+    CHANGED,
+    UNCHANGED,
+    UNLABELED,
+    write_changed_domain,
+)
 from nnunet_ext.benchmark.adaptation import self_trained
 from nnunet_ext.benchmark.suite import Row, Suite
 from nnunet_ext.stock.folders import environment_folder

@@ -1,6 +1,8 @@
-"""MR tumours teach CT haemorrhages, on generated slices: the rows of AMD-DAS's tables 2 to 4, on one backbone.
+"""MR tumours teach CT haemorrhages, on generated slices: the rows of AMD-DAS's tables 2 to 4, on
+one backbone.
 
-Dong et al. 2022. "One stage" is nnU-Net trained on pseudo-CT, "two stages" also aligns it with real CT.
+Dong et al. 2022. "One stage" is nnU-Net trained on pseudo-CT, "two stages" also aligns it with real
+CT.
 """
 
 from typing import Any
@@ -11,20 +13,40 @@ from nnunet_ext.benchmark.suite import MadeData, Row, Suite
 
 TARGET = {"target_domain": (UNLABELED_CT,)}
 WINDOW = {"target_domain": "window(0,80)"}  # of the brain, in HU
-AVERAGED = {"average_weights": 0.99}  # of 1,000 iterations; one in a thousand would still remember the start
-# Minutes on one core: the recommended preset with narrower networks, and a higher rate for fewer iterations.
-SYNTHESIS = {"generator_width": 16, "critic_width": 16, "translation_lr": 1e-3, "num_epochs": 16, **AVERAGED}
+AVERAGED = {
+    "average_weights": 0.99
+}  # of 1,000 iterations; one in a thousand would still remember the start
+# Minutes on one core: the recommended preset with narrower networks, and a higher rate for fewer
+# iterations.
+SYNTHESIS = {
+    "generator_width": 16,
+    "critic_width": 16,
+    "translation_lr": 1e-3,
+    "num_epochs": 16,
+    **AVERAGED,
+}
 CYCLE_GAN = {"shared_fusion": False, "feature_weight": 0}
 MATCHED = {"matches_file": MATCHES}
 
 
 def _synthesis(name: str, **settings: Any) -> Row:
     """Stage 1; it is only the first stage of others, because it segments MR."""
-    return Row(name, MR, "PseudoCTSynthesisTrainer", {**SYNTHESIS, **settings}, TARGET, tested=False, normalize=WINDOW)
+    return Row(
+        name,
+        MR,
+        "PseudoCTSynthesisTrainer",
+        {**SYNTHESIS, **settings},
+        TARGET,
+        tested=False,
+        normalize=WINDOW,
+    )
 
 
 def _pseudo_ct(number: int, *options: str) -> MadeData:
-    words = "nnUNetv2_ext_synthesize -d {dataset} -tr {trainer} -c {configuration} -f {fold} -p {plans} -o {number}"
+    words = (
+        "nnUNetv2_ext_synthesize -d {dataset} -tr {trainer} -c {configuration} -f {fold} -p "
+        "{plans} -o {number}"
+    )
     return MadeData(number, (*words.split(), "-device", "{device}", *options))
 
 
@@ -39,7 +61,9 @@ def _one_stage(name: str, number: int, synthesis: str, *options: str) -> Row:
 
 def _two_stages(name: str, number: int, synthesis: str, *options: str) -> Row:
     """Pseudo-CT, aligned with real CT."""
-    return Row(name, _pseudo_ct(number, *options), "AMDDASTrainer", AVERAGED, TARGET, first_stage=synthesis)
+    return Row(
+        name, _pseudo_ct(number, *options), "AMDDASTrainer", AVERAGED, TARGET, first_stage=synthesis
+    )
 
 
 SUITE = Suite(

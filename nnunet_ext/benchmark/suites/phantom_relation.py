@@ -1,4 +1,6 @@
-"""Few labels of one disease, many of another, on generated slices: what does the general knowledge add?"""
+"""Few labels of one disease, many of another, on generated slices: what does the general knowledge
+add?
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +13,9 @@ BOTH = {"general": (GENERAL,), "unlabeled": (UNLABELED,)}
 PRETRAINED = {"general_checkpoint": "{checkpoint}"}
 
 
-def _relation_driven(name: str, streams: Mapping[str, tuple[str, ...]] = OTHER_DISEASE, **settings: Any) -> Row:
+def _relation_driven(
+    name: str, streams: Mapping[str, tuple[str, ...]] = OTHER_DISEASE, **settings: Any
+) -> Row:
     return Row(
         name,
         FEW,
@@ -40,10 +44,18 @@ SUITE = Suite(
     lower="plain",
     upper="all-labels",
     rows=(
-        Row("general-pretraining", FEW, "GeneralPretrainTrainer", streams=OTHER_DISEASE, tested=False),
+        Row(
+            "general-pretraining",
+            FEW,
+            "GeneralPretrainTrainer",
+            streams=OTHER_DISEASE,
+            tested=False,
+        ),
         Row("plain", FEW),
         Row("strong-augmentation", FEW, settings={"augmentation": "strong"}),
-        _relation_driven("frozen-general-encoder", general_relation_weight=0.0, target_relation_weight=0.0),
+        _relation_driven(
+            "frozen-general-encoder", general_relation_weight=0.0, target_relation_weight=0.0
+        ),
         _relation_driven("only-general-relation", target_relation_weight=0.0),
         _relation_driven("only-target-relation", general_relation_weight=0.0),
         _relation_driven("relation-driven"),

@@ -1,8 +1,9 @@
-"""Transfer in two stages with nCoVSegNet, on generated slices: its rows, its ablations, and plain nnU-Net beside them.
+"""Transfer in two stages with nCoVSegNet, on generated slices: its rows, its ablations, and plain
+nnU-Net beside them.
 
-Stage one stands in for ImageNet, of which no file is part of this package: the network's own training on generated
-objects, from which the backbone alone is taken. Stage two goes on with generated lung nodules and hands over the whole
-network.
+Stage one stands in for ImageNet, of which no file is part of this package: the network's own
+training on generated objects, from which the backbone alone is taken. Stage two goes on with
+generated lung nodules and hands over the whole network.
 """
 
 from typing import Any
@@ -17,7 +18,11 @@ BACKBONE = {**ONE_SIZE, "backbone_weights": "{checkpoint}"}
 
 def _ablation(letter: str, gca: bool, daf: bool, deep_supervision: bool) -> Row:
     """A row of table 5: one stage, as all of them; H is the row one-stage."""
-    modules: dict[str, Any] = {"use_gca": gca, "use_daf": daf, "use_deep_supervision": deep_supervision}
+    modules: dict[str, Any] = {
+        "use_gca": gca,
+        "use_daf": daf,
+        "use_deep_supervision": deep_supervision,
+    }
     return Row(letter, INFECTIONS, TRAINER, {**BACKBONE, **modules}, first_stage="objects")
 
 

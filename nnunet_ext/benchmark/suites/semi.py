@@ -1,6 +1,8 @@
-"""Many unlabelled slices, few labels, on COVID-SemiSeg: the VQ semi-supervised paper's rows beside plain nnU-Net.
+"""Many unlabelled slices, few labels, on COVID-SemiSeg: the VQ semi-supervised paper's rows beside
+plain nnU-Net.
 
-COVID_SEMISEG names the folder of the download. Seed k trains without the k-th fifth of the labelled slices.
+COVID_SEMISEG names the folder of the download. Seed k trains without the k-th fifth of the labelled
+slices.
 """
 
 from typing import Any
@@ -8,9 +10,14 @@ from typing import Any
 from nnunet_ext.benchmark.covid_semiseg_data import MULTICLASS, UNLABELED, FoldsOfSlices
 from nnunet_ext.benchmark.suite import Row, Suite
 
-# What 1,000 iterations of a small network need: an earlier second phase, averages as short as the training, and
-# auxiliary networks as small.
-SHORT = {"semi_start": 300, "codebook_decay": 0.95, "discriminator_width": 16, "reconstruction_width": 16}
+# What 1,000 iterations of a small network need: an earlier second phase, averages as short as the
+# training, and auxiliary networks as small.
+SHORT = {
+    "semi_start": 300,
+    "codebook_decay": 0.95,
+    "discriminator_width": 16,
+    "reconstruction_width": 16,
+}
 AVERAGED = {**SHORT, "average_weights": 0.99}
 
 
@@ -49,11 +56,24 @@ SUITE = Suite(
         _vq("vq-semi", proportion_weight=0),
         _vq("all"),
         _vq("paper", preset="paper"),
-        _vq("paper-backbone", preset="paper", use_vq=False, proportion_weight=0, semi_supervised=False),
+        _vq(
+            "paper-backbone",
+            preset="paper",
+            use_vq=False,
+            proportion_weight=0,
+            semi_supervised=False,
+        ),
         # Figure 2: losses of the backbone alone.
-        _vq("loss-ce", segmentation_loss="ce", use_vq=False, proportion_weight=0, semi_supervised=False),
+        _vq(
+            "loss-ce",
+            segmentation_loss="ce",
+            use_vq=False,
+            proportion_weight=0,
+            semi_supervised=False,
+        ),
         _vq("loss-ce-prop", segmentation_loss="ce", use_vq=False, semi_supervised=False),
-        # Against a discriminator that wins, so that nothing unlabelled is kept: weaker, not asked, or heeded more.
+        # Against a discriminator that wins, so that nothing unlabelled is kept: weaker, not asked,
+        # or heeded more.
         _vq("slow-critic", discriminator_lr=1e-5),
         _vq("low-threshold", confidence_threshold=0.02),
         _vq("no-threshold", confidence_threshold=0),

@@ -17,23 +17,31 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-SUBPIXELS = 64  # contours are read to this part of a pixel, so that points meant for pixel centres are there
+# contours are read to this part of a pixel, so that points meant for pixel centres are there
+SUBPIXELS = 64
 
 
 def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndarray]:
-    """Masks (n, row, column) of all regions, by their names; regions without closed contours are left out.
+    """Masks (n, row, column) of all regions, by their names; regions without closed contours are
+    left out.
 
-    A pixel belongs to a region where an odd number of its contours enclose the pixel's centre, or one runs through it:
-    holes may be contours of their own or joined to the outline. Regions of one name are united.
+    A pixel belongs to a region where an odd number of its contours enclose the pixel's centre, or
+    one runs through it: holes may be contours of their own or joined to the outline. Regions of one
+    name are united.
 
     Raises:
-        InputError: damaged, contours that lie between the images or are inclined to them, or a contour that names
-            another image than the one at its place.
+        InputError: damaged, contours that lie between the images or are inclined to them, or a
+            contour that names another image than the one at its place.
     """
     data = read_object(file, STRUCTURE_SETS)
-    names = {int(item.ROINumber): str(item.get("ROIName") or "").strip() for item in _items(data, "StructureSetROI")}
+    names = {
+        int(item.ROINumber): str(item.get("ROIName") or "").strip()
+        for item in _items(data, "StructureSetROI")
+    }
     stack = acquisition.stack
-    index_of = {item.sop_uid: index for index, item in enumerate(acquisition.slices) if item.frame is None}
+    index_of = {
+        item.sop_uid: index for index, item in enumerate(acquisition.slices) if item.frame is None
+    }
     shape = (len(acquisition.slices), stack.rows, stack.columns)
     masks: dict[str, np.ndarray] = {}
 
@@ -57,7 +65,10 @@ def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndar
 
 def region_names(data: Dataset) -> list[str]:
     """Names of the regions that have closed contours, in their order."""
-    names = {int(item.ROINumber): str(item.get("ROIName") or "").strip() for item in _items(data, "StructureSetROI")}
+    names = {
+        int(item.ROINumber): str(item.get("ROIName") or "").strip()
+        for item in _items(data, "StructureSetROI")
+    }
     found = []
     for region in _items(data, "ROIContour"):
         kinds = {str(contour.get("ContourGeometricType")) for contour in _items(region, "Contour")}
@@ -112,7 +123,9 @@ def _draw(contour: Any, stack: Stack, index_of: Mapping[str, int], inside: np.nd
     for image in _items(contour, "ContourImage"):
         named = index_of.get(str(image.get("ReferencedSOPInstanceUID")))
         if named is not None and named != index:
-            raise InputError("names another image than the one at its place; one of the two is wrong")
+            raise InputError(
+                "names another image than the one at its place; one of the two is wrong"
+            )
     if index is None:
         return
     points = (local_mm[:, :2] - stack.offsets_mm[index, :2]) / np.array(stack.spacing_mm)

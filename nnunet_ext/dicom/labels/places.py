@@ -37,9 +37,13 @@ def read_object(file: Path, classes: Collection[str], *, with_pixels: bool = Tru
             data = dcmread(file, force=True, stop_before_pixels=not with_pixels)
             sop_class = str(data.get("SOPClassUID") or "")
     except Exception as error:  # damaged files make pydicom raise a dozen kinds
-        raise InputError(f"{file}: DICOM object is damaged ({first_line(error)}); copy it again") from error
+        raise InputError(
+            f"{file}: DICOM object is damaged ({first_line(error)}); copy it again"
+        ) from error
     if sop_class not in classes:
-        raise InputError(f"{file}: is damaged or no object that holds labels; copy it again or remove it")
+        raise InputError(
+            f"{file}: is damaged or no object that holds labels; copy it again or remove it"
+        )
     return data
 
 
@@ -64,5 +68,6 @@ def slice_at(along_mm: float, stack: Stack) -> int | None:
     if not first_mm < along_mm < last_mm:
         return None
     raise InputError(
-        f"lies {distances_mm[nearest]:.2f} mm off the nearest image of the series; it was drawn on other images"
+        f"lies {distances_mm[nearest]:.2f} mm off the nearest image of the series; it was drawn "
+        f"on other images"
     )

@@ -25,11 +25,12 @@ PRESENT = 0.5  # of the largest value from which a fraction counts as inside
 
 
 def masks_of_segmentation(file: Path, acquisition: Acquisition) -> dict[str, np.ndarray]:
-    """Masks (n, row, column) of all segments, by their labels; of binary, fractional and label-map segmentations.
+    """Masks (n, row, column) of all segments, by their labels; of binary, fractional and label-map
+    segmentations.
 
-    Frames are placed by their own position and orientation; rows and columns may run the other way or be swapped, and a
-    frame may show a part of the image or more. A fraction of at least a half counts as inside. Segments of one
-    label are united.
+    Frames are placed by their own position and orientation; rows and columns may run the other way
+    or be swapped, and a frame may show a part of the image or more. A fraction of at least a half
+    counts as inside. Segments of one label are united.
 
     Raises:
         InputError: damaged, or frames that do not lie on the images.
@@ -53,7 +54,9 @@ def masks_of_segmentation(file: Path, acquisition: Acquisition) -> dict[str, np.
         except InputError as error:
             raise InputError(f"{file}: a frame with a segment {error}") from error
         if frame.number is not None:
-            masks[_name(file, names, frame.number)][index] |= (placed >= limit) if fractional else (placed > 0)
+            masks[_name(file, names, frame.number)][index] |= (
+                (placed >= limit) if fractional else (placed > 0)
+            )
             continue
         for value in np.unique(placed):  # a label map: the values are the segments
             if value and (value in names or not is_background(data, int(value))):
@@ -89,7 +92,9 @@ def referenced_images(data: Dataset) -> set[str]:
     for group in _groups(data):
         for derivation in group.get("DerivationImageSequence") or ():
             items += derivation.get("SourceImageSequence") or ()
-    return {str(item.ReferencedSOPInstanceUID) for item in items if item.get("ReferencedSOPInstanceUID")}
+    return {
+        str(item.ReferencedSOPInstanceUID) for item in items if item.get("ReferencedSOPInstanceUID")
+    }
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,10 @@ class _Frame:
 
 
 def _groups(data: Dataset) -> list[Any]:
-    return [*(data.get("SharedFunctionalGroupsSequence") or ()), *(data.get("PerFrameFunctionalGroupsSequence") or ())]
+    return [
+        *(data.get("SharedFunctionalGroupsSequence") or ()),
+        *(data.get("PerFrameFunctionalGroupsSequence") or ()),
+    ]
 
 
 def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
@@ -120,14 +128,20 @@ def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
         pixels = np.asarray(data.pixel_array)
         pixels = pixels[None] if pixels.ndim == 2 else pixels
     except Exception as error:  # decoders raise a dozen kinds
-        raise InputError(f"{file}: its pixels cannot be read ({first_line(error)}); copy it again") from error
+        raise InputError(
+            f"{file}: its pixels cannot be read ({first_line(error)}); copy it again"
+        ) from error
     if len(groups) != len(pixels):
-        raise InputError(f"{file}: has {len(pixels)} frames but describes {len(groups)}; copy it again")
+        raise InputError(
+            f"{file}: has {len(pixels)} frames but describes {len(groups)}; copy it again"
+        )
     for group, frame in zip(groups, pixels, strict=True):
         try:
             yield _frame(group, shared, frame, str(data.get("SegmentationType")) == "LABELMAP")
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise InputError(f"{file}: a frame has no place or no segment; export it again") from error
+            raise InputError(
+                f"{file}: a frame has no place or no segment; export it again"
+            ) from error
 
 
 def _frame(group: Any, shared: Any, pixels: np.ndarray, label_map: bool) -> _Frame:
@@ -135,9 +149,13 @@ def _frame(group: Any, shared: Any, pixels: np.ndarray, label_map: bool) -> _Fra
         items = group.get(name) or shared.get(name) or []
         return items[0]
 
-    number = None if label_map else int(item("SegmentIdentificationSequence").ReferencedSegmentNumber)
+    number = (
+        None if label_map else int(item("SegmentIdentificationSequence").ReferencedSegmentNumber)
+    )
     row_mm, column_mm = (float(value) for value in item("PixelMeasuresSequence").PixelSpacing)
-    orientation = [float(value) for value in item("PlaneOrientationSequence").ImageOrientationPatient]
+    orientation = [
+        float(value) for value in item("PlaneOrientationSequence").ImageOrientationPatient
+    ]
     position_mm = np.array(item("PlanePositionSequence").ImagePositionPatient, float)
     if position_mm.shape != (3,):
         raise ValueError("a position of three coordinates")
@@ -146,7 +164,9 @@ def _frame(group: Any, shared: Any, pixels: np.ndarray, label_map: bool) -> _Fra
 
 def _name(file: Path, names: dict[int, str], number: int) -> str:
     if number not in names:
-        raise InputError(f"{file}: shows segment {number}, which it does not describe; export it again")
+        raise InputError(
+            f"{file}: shows segment {number}, which it does not describe; export it again"
+        )
     return names[number]
 
 
@@ -156,8 +176,13 @@ def _on_image(frame: _Frame, stack: Stack, index: int) -> np.ndarray:
     Raises:
         InputError: its pixels are others than those of the slice.
     """
-    turned = np.round(stack.directions @ frame.directions.T)  # of image axes (x, y, normal) by frame axes
-    if np.abs(stack.directions @ frame.directions.T - turned).max() > DIRECTION_TOLERANCE or not turned[2, 2]:
+    turned = np.round(
+        stack.directions @ frame.directions.T
+    )  # of image axes (x, y, normal) by frame axes
+    if (
+        np.abs(stack.directions @ frame.directions.T - turned).max() > DIRECTION_TOLERANCE
+        or not turned[2, 2]
+    ):
         raise InputError("is inclined to the images; it was made on other images")
     swapped = bool(turned[0, 1])
     pixels = frame.pixels.T if swapped else frame.pixels
@@ -165,7 +190,9 @@ def _on_image(frame: _Frame, stack: Stack, index: int) -> np.ndarray:
     if not np.allclose(spacing_mm, stack.spacing_mm, rtol=SPACING_TOLERANCE):
         raise InputError("has other pixels than the images; it was made on other images")
 
-    signs = turned[:2, :2].sum(axis=1)  # of the image's columns and rows: 1, or -1 where the frame runs against them
+    signs = turned[:2, :2].sum(
+        axis=1
+    )  # of the image's columns and rows: 1, or -1 where the frame runs against them
     corner_mm = (frame.position_mm @ stack.directions.T)[:2] - stack.offsets_mm[index, :2]
     first = corner_mm / np.array(stack.spacing_mm)
     lengths = np.array(pixels.shape[::-1])

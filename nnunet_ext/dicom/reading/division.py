@@ -1,4 +1,6 @@
-"""A series divided into stacks: by geometry first, then by what its header says of acquisition and reconstruction."""
+"""A series divided into stacks: by geometry first, then by what its header says of acquisition and
+reconstruction.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from nnunet_ext.dicom.reading.pixels import read_pixels
 from nnunet_ext.dicom.reading.rules import Rules
 from nnunet_ext.errors import InputError
 
-SHARED_RANGE = 0.5  # of the shorter of two runs must lie beside the other, or they are halves of one stack
+SHARED_RANGE = (
+    0.5  # of the shorter of two runs must lie beside the other, or they are halves of one stack
+)
 LONE_SHARE = 0.1  # of a series that slices of another acquisition may make up to be left out
 MOST_PARTS = 1 / 3  # of the slices: more parts would be pieces
 
@@ -31,11 +35,15 @@ TIME_FIELDS: dict[str, Field] = {
 """Of one pass over the body or another; a number may also count the rows of one detector."""
 RECONSTRUCTION_FIELDS: dict[str, Field] = {
     "ConvolutionKernel": lambda item: item.kernel,
-    "SliceThickness": lambda item: None if item.thickness_mm is None else f"{item.thickness_mm:.3g}",
+    "SliceThickness": lambda item: (
+        None if item.thickness_mm is None else f"{item.thickness_mm:.3g}"
+    ),
     "SeriesNumber": lambda item: item.series_number,
     "the file of an enhanced image": lambda item: None if item.frame is None else item.path,
     "ImageType": lambda item: item.image_type,
-    "KVP, EchoTime, ReconstructionDiameter, FilterType, ContrastBolusAgent": lambda item: item.settings,
+    "KVP, EchoTime, ReconstructionDiameter, FilterType, ContrastBolusAgent": lambda item: (
+        item.settings
+    ),
     "SeriesDescription": lambda item: item.description,
 }
 """Of one image series or another, whatever their slices' places are."""
@@ -47,17 +55,20 @@ Ways = list[list[Part]]
 
 
 class NoVolume(Exception):
-    """Slices that never were a volume, such as those that wait for a contrast agent; the message says what they are."""
+    """Slices that never were a volume, such as those that wait for a contrast agent; the message
+    says what they are.
+    """
 
 
 def divide(items: Sequence[Slice], rules: Rules) -> list[tuple[Part, tuple[str, ...]]]:
     """Stacks without repeated positions, each sorted along the normal, with remarks.
 
-    Slices whose places form one regular stack are one, unless fields that describe the reconstruction sort them into
-    regular stacks between each other. Where positions repeat, a field that divides the series into whole stacks
-    decides. Otherwise exact copies go (their pixels are read), and the fields are tried again; then runs of
-    InstanceNumber that lie beside each other. What remains is rejected or, as ``rules`` say, thinned to the lowest
-    InstanceNumber. A part too small for a stack comes last, beside the others.
+    Slices whose places form one regular stack are one, unless fields that describe the
+    reconstruction sort them into regular stacks between each other. Where positions repeat, a field
+    that divides the series into whole stacks decides. Otherwise exact copies go (their pixels are
+    read), and the fields are tried again; then runs of InstanceNumber that lie beside each other.
+    What remains is rejected or, as ``rules`` say, thinned to the lowest InstanceNumber. A part too
+    small for a stack comes last, beside the others.
 
     Raises:
         InputError: nothing that was asked tells the slices at one position apart.
@@ -79,18 +90,30 @@ def divide(items: Sequence[Slice], rules: Rules) -> list[tuple[Part, tuple[str, 
         return [(kept, remarks)]
     if len(layers) < rules.minimum_slices:
         positions = "one position" if len(layers) == 1 else f"{len(layers)} positions"
-        raise NoVolume(f"shows {positions} again and again, as the watch for a contrast agent does: no volume")
-    if parts := _first_whole([*_ways(kept), _by_runs(kept)], layers, rules) or _without_lone(kept, rules):
+        raise NoVolume(
+            f"shows {positions} again and again, as the watch for a contrast agent does: no volume"
+        )
+    if parts := _first_whole([*_ways(kept), _by_runs(kept)], layers, rules) or _without_lone(
+        kept, rules
+    ):
         return _numbered(parts, remarks, rules)
 
     repeated = sum(len(layer) > 1 for layer in layers)
     if rules.repeats == "reject":
         raise InputError(
-            f"holds several different slices at {repeated} positions; neither phase, acquisition, reconstruction, time "
+            f"holds several different slices at {repeated} positions; neither phase, acquisition, "
+            f"reconstruction, time "
             "nor order in the headers sorts them into whole stacks"
         )
-    first = [min(layer, key=lambda item: (item.instance_number or 0, item.path)) for layer in layers]
-    return [(first, (*remarks, f"several slices at {repeated} positions, the lowest InstanceNumber kept"))]
+    first = [
+        min(layer, key=lambda item: (item.instance_number or 0, item.path)) for layer in layers
+    ]
+    return [
+        (
+            first,
+            (*remarks, f"several slices at {repeated} positions, the lowest InstanceNumber kept"),
+        )
+    ]
 
 
 def _ways(items: Sequence[Slice]) -> Ways:
@@ -102,17 +125,20 @@ def _ways(items: Sequence[Slice]) -> Ways:
 
 
 def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
-    """Regular stacks between each other's slices, as a field tells them apart; empty where there are none.
+    """Regular stacks between each other's slices, as a field tells them apart; empty where there
+    are none.
 
-    A second pass that begins half a step further repeats no position. But a number that alternates from slice to slice
-    of one regular stack tells no second pass.
+    A second pass that begins half a step further repeats no position. But a number that alternates
+    from slice to slice of one regular stack tells no second pass.
     """
     fits_one_grid = _kind(items) in ("regular", "missing")
     for name, field in {**TIME_FIELDS, **RECONSTRUCTION_FIELDS}.items():
         if any(field(item) in (None, "") for item in items):
             continue  # a field that some slices lack was lost, and tells nothing
         parts = _by_fields(items, (field,))
-        if not 1 < len(parts) <= len(items) * MOST_PARTS or not all(_is_stack(part, rules) for part in parts):
+        if not 1 < len(parts) <= len(items) * MOST_PARTS or not all(
+            _is_stack(part, rules) for part in parts
+        ):
             continue
         if fits_one_grid and name in TIME_FIELDS and not _follow_each_other(parts):
             continue
@@ -125,7 +151,9 @@ def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
 
 
 def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
-    """Whole stacks, and last the few slices of other acquisitions among them, as a field tells; empty if none does."""
+    """Whole stacks, and last the few slices of other acquisitions among them, as a field tells;
+    empty if none does.
+    """
     if _kind(items) in ("regular", "missing"):
         return []
     for fields in [(field,) for field in (*TIME_FIELDS.values(), *RECONSTRUCTION_FIELDS.values())]:
@@ -134,7 +162,11 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
         whole = [part for part in parts if len(part) >= rules.smallest_stack]
 
         few = 0 < sum(map(len, lone)) <= max(1, LONE_SHARE * len(items))
-        if not few or not whole or not all(_is_stack(part, rules) and _is_regular(part) for part in whole):
+        if (
+            not few
+            or not whole
+            or not all(_is_stack(part, rules) and _is_regular(part) for part in whole)
+        ):
             continue
         if _lies_among(itertools.chain(*lone), itertools.chain(*whole)):
             return [*whole, *lone]
@@ -142,7 +174,9 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
 
 
 def _lies_among(few: Iterable[Slice], many: Iterable[Slice]) -> bool:
-    """Whether slices lie between the first and the last of others; beyond these they would continue the stack."""
+    """Whether slices lie between the first and the last of others; beyond these they would continue
+    the stack.
+    """
     few_mm, many_mm = _along_mm(list(few)), _along_mm(list(many))
     above = few_mm.min() >= many_mm.min() - SAME_POSITION_MM
     return bool(above and few_mm.max() <= many_mm.max() + SAME_POSITION_MM)
@@ -188,7 +222,8 @@ def _beside(first_mm: tuple[float, float], second_mm: tuple[float, float]) -> bo
 
 
 def _first_whole(ways: Ways, layers: Sequence[Part], rules: Rules) -> list[Part]:
-    """The first way of dividing a series into as many stacks as slices share a position; empty where there is none.
+    """The first way of dividing a series into as many stacks as slices share a position; empty
+    where there is none.
 
     More parts would be pieces, such as the rotations of a step-and-shoot scan.
     """
@@ -199,7 +234,9 @@ def _first_whole(ways: Ways, layers: Sequence[Part], rules: Rules) -> list[Part]
     return []
 
 
-def _numbered(parts: list[Part], remarks: tuple[str, ...], rules: Rules) -> list[tuple[Part, tuple[str, ...]]]:
+def _numbered(
+    parts: list[Part], remarks: tuple[str, ...], rules: Rules
+) -> list[tuple[Part, tuple[str, ...]]]:
     whole = [part for part in parts if len(part) >= rules.smallest_stack]
     lone = [part for part in parts if len(part) < rules.smallest_stack]
     if lone:
@@ -214,10 +251,14 @@ def _numbered(parts: list[Part], remarks: tuple[str, ...], rules: Rules) -> list
 
 def in_order(items: Sequence[Slice]) -> Part:
     """Along the normal; slices at one position in the order of InstanceNumber and path."""
-    ordered = sorted(items, key=lambda item: (item.instance_number or 0, item.path, item.frame or 0))
+    ordered = sorted(
+        items, key=lambda item: (item.instance_number or 0, item.path, item.frame or 0)
+    )
     directions = directions_of(ordered[0].orientation)
     places = np.array([item.position_mm for item in ordered]) @ directions[2]
-    return [ordered[index] for index in np.argsort(np.round(places / SAME_POSITION_MM), kind="stable")]
+    return [
+        ordered[index] for index in np.argsort(np.round(places / SAME_POSITION_MM), kind="stable")
+    ]
 
 
 def layers_of(items: Sequence[Slice]) -> list[Part]:
@@ -237,13 +278,17 @@ def _along_mm(items: Sequence[Slice]) -> np.ndarray:
 
 
 def _without_copies(layer: Sequence[Slice]) -> Part:
-    """Slices at one position without those that hold the same values at the same place as an earlier one."""
+    """Slices at one position without those that hold the same values at the same place as an
+    earlier one.
+    """
     if len(layer) == 1:
         return list(layer)
     first_with: dict[tuple, Slice] = {}
     for item in layer:
         values = read_pixels(item).values
-        digest = hashlib.sha256(np.ascontiguousarray(values, dtype=np.float64).tobytes()).hexdigest()
+        digest = hashlib.sha256(
+            np.ascontiguousarray(values, dtype=np.float64).tobytes()
+        ).hexdigest()
         first_with.setdefault((digest, *np.round(item.position_mm, 2)), item)
     return list(first_with.values())
 
@@ -256,7 +301,9 @@ def _by_fields(items: Sequence[Slice], fields: Sequence[Field]) -> list[Part]:
 
 
 def _by_runs(items: Sequence[Slice]) -> list[Part]:
-    """Runs of InstanceNumber along which the position moves one way; none where they do not lie beside each other."""
+    """Runs of InstanceNumber along which the position moves one way; none where they do not lie
+    beside each other.
+    """
     numbers = Counter(item.instance_number for item in items)
     if None in numbers or max(numbers.values()) > 1:
         return []

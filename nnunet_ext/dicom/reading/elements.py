@@ -70,7 +70,9 @@ def text_of(data: Elements, name: str) -> str:
     value = _raw(data, name)
     if value is None:
         return ""
-    return value.decode("latin-1").strip(" \0\n") if isinstance(value, bytes) else str(value).strip()
+    return (
+        value.decode("latin-1").strip(" \0\n") if isinstance(value, bytes) else str(value).strip()
+    )
 
 
 def decoded_text_of(data: Elements, name: str) -> str:
@@ -102,7 +104,9 @@ def float_of(data: Elements, name: str) -> float | None:
     form = {4: "f", 8: "d"}.get(len(element.value))
     if form is None:
         return None
-    return finite_or_none(struct.unpack(("<" if element.is_little_endian else ">") + form, element.value)[0])
+    return finite_or_none(
+        struct.unpack(("<" if element.is_little_endian else ">") + form, element.value)[0]
+    )
 
 
 def short_of(data: Elements, name: str) -> int:
@@ -134,7 +138,9 @@ def vector(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[fl
     if not numbers:
         return ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{path}: {name} is not {count} numbers; its place is unknown, remove the file")
+        raise InputError(
+            f"{path}: {name} is not {count} numbers; its place is unknown, remove the file"
+        )
     return numbers
 
 
@@ -149,7 +155,8 @@ def finite_or_none(value: Any) -> float | None:
 
 @lru_cache(maxsize=4096)
 def decimals(text: str) -> int:
-    """Digits behind the point that a decimal string needs, up to five: what follows is noise of the writer.
+    """Digits behind the point that a decimal string needs, up to five: what follows is noise of the
+    writer.
 
     >>> decimals("-8"), decimals("0.60"), decimals("8.800000000000001"), decimals("1.25e1")
     (0, 1, 1, 1)

@@ -27,7 +27,8 @@ _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 class Scan:
     """What lies in a folder.
 
-    ``damaged``: files that should be readable, each with the line that says why not; ``others``: count of non-DICOM.
+    ``damaged``: files that should be readable, each with the line that says why not; ``others``:
+    count of non-DICOM.
     """
 
     slices: list[Slice] = field(default_factory=list)
@@ -38,14 +39,16 @@ class Scan:
 def scan(folder: Path, *, processes: int = 1, cache: Path | None = None) -> Scan:
     """Read the headers of every file below ``folder``, whatever the files and folders are called.
 
-    Slices come in the order of their paths, with ``path`` as ``folder`` joined with the rest. Links to folders are not
-    followed. Hidden files and what operating systems leave behind are passed over.
+    Slices come in the order of their paths, with ``path`` as ``folder`` joined with the rest. Links
+    to folders are not followed. Hidden files and what operating systems leave behind are passed
+    over.
 
     Args:
         folder: of any depth.
         processes: worker processes.
-        cache: SQLite file, made if absent, readable by its owner only (it holds patient identifiers); a file is read
-            again when its size or time of change differs. Must lie outside ``folder``.
+        cache: SQLite file, made if absent, readable by its owner only (it holds patient
+            identifiers); a file is read again when its size or time of change differs. Must lie
+            outside ``folder``.
 
     Raises:
         InputError: no such folder, or a cache that lies in it or is another kind of file.
@@ -61,10 +64,14 @@ def scan(folder: Path, *, processes: int = 1, cache: Path | None = None) -> Scan
         try:
             return _as_scan(_cached_results(files, processes, database))
         except (sqlite3.Error, ValueError, TypeError) as error:
-            raise InputError(f"{cache}: cannot be used as cache ({first_line(error)}); delete it") from error
+            raise InputError(
+                f"{cache}: cannot be used as cache ({first_line(error)}); delete it"
+            ) from error
 
 
-def _cached_results(files: list[str], processes: int, database: sqlite3.Connection) -> Iterator[tuple[str, Rows | str]]:
+def _cached_results(
+    files: list[str], processes: int, database: sqlite3.Connection
+) -> Iterator[tuple[str, Rows | str]]:
     """As :func:`_results`; reads only the files that the cache does not hold as they are now."""
     pending = []
     states = {}
@@ -92,9 +99,14 @@ def _open_cache(cache: Path) -> sqlite3.Connection:
         os.close(os.open(cache, os.O_RDWR | os.O_CREAT, 0o600))
         database = sqlite3.connect(cache)
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = {
+            name
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
     except (OSError, sqlite3.Error) as error:
-        raise InputError(f"{cache}: is no cache of DICOM headers ({error}); choose another file") from error
+        raise InputError(
+            f"{cache}: is no cache of DICOM headers ({error}); choose another file"
+        ) from error
     if tables - {"file"} or (tables and version == 0):
         database.close()
         raise InputError(f"{cache}: is a database of something else; choose another file")
@@ -116,7 +128,9 @@ def _state(file: str) -> str:
 
 def _files(folder: Path) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in _SYSTEM_NAMES]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and name not in _SYSTEM_NAMES
+        ]
         for name in names:
             path = os.path.join(parent, name)  # noqa: PTH118 - of 750 000 files
             if not name.startswith(".") and name not in _SYSTEM_NAMES and os.path.isfile(path):  # noqa: PTH113
@@ -138,7 +152,9 @@ def _read_chunk(files: tuple[str, ...]) -> list[Rows | str]:
     results: list[Rows | str] = []
     for file in files:
         try:
-            results.append([list(item[1:]) for item in read_headers(Path(file))])  # a JSON value, without the path
+            results.append(
+                [list(item[1:]) for item in read_headers(Path(file))]
+            )  # a JSON value, without the path
         except InputError as error:
             results.append(str(error))
     return results
@@ -160,7 +176,9 @@ def _as_scan(results: Iterable[tuple[str, Rows | str]]) -> Scan:
 
 
 def _shared(value: Any) -> Any:
-    """A header's value, kept once for all slices that have it: 750 000 slices would fill gigabytes."""
+    """A header's value, kept once for all slices that have it: 750 000 slices would fill
+    gigabytes.
+    """
     if isinstance(value, str):
         return sys.intern(value)
     return _vector(tuple(value)) if isinstance(value, list | tuple) else value

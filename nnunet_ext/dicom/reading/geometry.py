@@ -1,7 +1,9 @@
-"""Where the slices of a stack lie, what kind of stack they form, and the right-angled grid that holds them.
+"""Where the slices of a stack lie, what kind of stack they form, and the right-angled grid that
+holds them.
 
-All coordinates are DICOM's patient coordinates in mm (left, posterior, head). Arrays of a volume are (x, y, z): column,
-row, and position along the normal of the slices, which is the cross product of the row and column directions.
+All coordinates are DICOM's patient coordinates in mm (left, posterior, head). Arrays of a volume
+are (x, y, z): column, row, and position along the normal of the slices, which is the cross product
+of the row and column directions.
 """
 
 from __future__ import annotations
@@ -14,11 +16,16 @@ import numpy as np
 
 from nnunet_ext.errors import InputError
 
-UNIT_TOLERANCE = 1e-2  # of the orientation vectors' lengths and right angle; texts in the header are rounded
+UNIT_TOLERANCE = (
+    1e-2  # of the orientation vectors' lengths and right angle; texts in the header are rounded
+)
 ALONG_TOLERANCE = 0.05  # of the distance between slices: how far a slice may lie off a regular grid
 IN_PLANE_TOLERANCE = 0.1  # of a pixel: how far a slice may be shifted in its plane
-LARGEST_ROUNDING = 0.2  # of the distance between slices or pixels: beyond, rounded positions prove nothing
-FIT_OF_ROUNDED = 1.5  # of half the last digit: how far rounded positions may lie off the line that fits them best
+LARGEST_ROUNDING = (
+    0.2  # of the distance between slices or pixels: beyond, rounded positions prove nothing
+)
+# of half the last digit: how far rounded positions may lie off the line that fits them best
+FIT_OF_ROUNDED = 1.5
 SAME_POSITION_MM = 1e-3
 TILT_DEGREES = 0.5  # from here on a drift of the slices in their plane is called a tilt
 GAP_STEPS, GAP_MM = 4.5, 20.0  # a gap beyond both is no gap but another stack
@@ -33,9 +40,10 @@ Kind = Literal["single", "regular", "missing", "uneven"]
 class Stack:
     """Parallel slices of one size, sorted along their normal, at different positions.
 
-    ``directions`` is (3, 3): unit vectors of increasing column, increasing row, and the normal, as rows.
-    ``spacing_mm`` is between columns, then rows. ``offsets_mm`` is (n, 3): the first pixel of each slice, in the
-    coordinates of ``directions``. ``tilt_degrees`` is the angle between the line through the slices and their normal.
+    ``directions`` is (3, 3): unit vectors of increasing column, increasing row, and the normal, as
+    rows. ``spacing_mm`` is between columns, then rows. ``offsets_mm`` is (n, 3): the first pixel of
+    each slice, in the coordinates of ``directions``. ``tilt_degrees`` is the angle between the line
+    through the slices and their normal.
     """
 
     directions: np.ndarray
@@ -50,7 +58,9 @@ class Stack:
 
     @property
     def is_grid(self) -> bool:
-        """Whether the slices themselves are the layers of a right-angled grid, so that nothing is resampled."""
+        """Whether the slices themselves are the layers of a right-angled grid, so that nothing is
+        resampled.
+        """
         return self.kind in ("single", "regular") and not self.shifted
 
     def describe(self) -> tuple[str, ...]:
@@ -62,7 +72,8 @@ class Stack:
             words.append(f"{missing} slices missing, interpolated")
         if self.kind == "uneven":
             words.append(
-                f"slices {steps_mm.min():.3g} to {steps_mm.max():.3g} mm apart, resampled to {self.step_mm:.3g} mm"
+                f"slices {steps_mm.min():.3g} to {steps_mm.max():.3g} mm apart, resampled to "
+                f"{self.step_mm:.3g} mm"
             )
         if self.tilt_degrees > TILT_DEGREES:
             words.append(f"gantry tilt {self.tilt_degrees:.1f} degrees, resampled")
@@ -73,7 +84,9 @@ class Stack:
 
 @dataclass(frozen=True)
 class Grid:
-    """A right-angled grid: ``shape`` (x, y, z) and ``affine_lps_mm`` (4, 4), voxel index to patient coordinates."""
+    """A right-angled grid: ``shape`` (x, y, z) and ``affine_lps_mm`` (4, 4), voxel index to patient
+    coordinates.
+    """
 
     shape: tuple[int, int, int]
     affine_lps_mm: np.ndarray
@@ -85,7 +98,8 @@ class Grid:
 
 
 def directions_of(orientation: Sequence[float]) -> np.ndarray:
-    """Row direction, column direction and normal, (3, 3) exactly orthonormal, of ImageOrientationPatient.
+    """Row direction, column direction and normal, (3, 3) exactly orthonormal, of
+    ImageOrientationPatient.
 
     Raises:
         InputError: not two unit vectors at a right angle.
@@ -111,8 +125,8 @@ def stack_of(
 ) -> Stack:
     """Classify sorted slices.
 
-    The distance between slices comes from their positions, never from a header field; only a single slice takes its
-    thickness (1 mm where the header gives none).
+    The distance between slices comes from their positions, never from a header field; only a single
+    slice takes its thickness (1 mm where the header gives none).
 
     Args:
         positions_mm: (n, 3), sorted along the normal, patient coordinates.
@@ -121,11 +135,12 @@ def stack_of(
         columns: pixels per row.
         rows: pixels per column.
         thickness_mm: of a slice, for a stack of one.
-        rounding_mm: how far positions may be rounded along rows, columns and the normal; no unevenness.
+        rounding_mm: how far positions may be rounded along rows, columns and the normal; no
+            unevenness.
 
     Raises:
-        InputError: impossible pixel size, repeated positions, a gap that only two stacks explain, or slices so close
-            that most layers of a regular grid would be interpolated.
+        InputError: impossible pixel size, repeated positions, a gap that only two stacks explain,
+            or slices so close that most layers of a regular grid would be interpolated.
     """
     if min(spacing_mm) <= 0:
         raise InputError("its pixel spacing is not positive")
@@ -133,7 +148,9 @@ def stack_of(
     steps_mm = np.diff(offsets_mm[:, 2])
     if not len(steps_mm):
         step_mm = thickness_mm if thickness_mm and thickness_mm > 0 else 1.0
-        return Stack(directions, spacing_mm, offsets_mm, columns, rows, "single", step_mm, 0.0, False)
+        return Stack(
+            directions, spacing_mm, offsets_mm, columns, rows, "single", step_mm, 0.0, False
+        )
     if steps_mm.min() <= SAME_POSITION_MM:
         raise InputError("several slices have the same position")
     kind, step_mm = step_of(offsets_mm[:, 2], rounding_mm[2])
@@ -141,15 +158,26 @@ def stack_of(
     if largest_mm > GAP_STEPS * step_mm and largest_mm > GAP_MM:
         raise InputError(f"a gap of {largest_mm:.0f} mm divides it into two stacks")
     layers = 1 + round(float(steps_mm.sum()) / step_mm)
-    if layers > (MOST_LAYERS_PER_SLICE if kind == "missing" else MOST_UNEVEN_LAYERS_PER_SLICE) * len(offsets_mm):
-        raise InputError(f"its {len(offsets_mm)} slices lie at few of {layers} regular places; most would be invented")
+    if layers > (
+        MOST_LAYERS_PER_SLICE if kind == "missing" else MOST_UNEVEN_LAYERS_PER_SLICE
+    ) * len(offsets_mm):
+        raise InputError(
+            f"its {len(offsets_mm)} slices lie at few of {layers} regular places; most would be "
+            f"invented"
+        )
     in_plane_mm = offsets_mm[:, :2]
     drift_mm = in_plane_mm[-1] - in_plane_mm[0]
-    tilt_degrees = float(np.degrees(np.arctan2(np.linalg.norm(drift_mm), offsets_mm[-1, 2] - offsets_mm[0, 2])))
-    rounded_mm = [2 * _believable(rounding_mm[axis], spacing_mm[axis]) for axis in (0, 1)]  # of both slices
+    tilt_degrees = float(
+        np.degrees(np.arctan2(np.linalg.norm(drift_mm), offsets_mm[-1, 2] - offsets_mm[0, 2]))
+    )
+    rounded_mm = [
+        2 * _believable(rounding_mm[axis], spacing_mm[axis]) for axis in (0, 1)
+    ]  # of both slices
     shifts_mm = np.abs(in_plane_mm - in_plane_mm[0])
     shifted = bool((shifts_mm > IN_PLANE_TOLERANCE * np.array(spacing_mm) + rounded_mm).any())
-    return Stack(directions, spacing_mm, offsets_mm, columns, rows, kind, step_mm, tilt_degrees, shifted)
+    return Stack(
+        directions, spacing_mm, offsets_mm, columns, rows, kind, step_mm, tilt_degrees, shifted
+    )
 
 
 def _believable(rounding_mm: float, size_mm: float) -> float:
@@ -169,7 +197,9 @@ def step_of(along_mm: np.ndarray, rounding_mm: float = 0.0) -> tuple[Kind, float
     if np.diff(layers).min() > 0:
         slope_mm, first_mm = np.polyfit(layers, along_mm, 1)
         step_mm = round(float(slope_mm), 6)
-        allowed_mm = max(ALONG_TOLERANCE * step_mm, FIT_OF_ROUNDED * _believable(rounding_mm, step_mm))
+        allowed_mm = max(
+            ALONG_TOLERANCE * step_mm, FIT_OF_ROUNDED * _believable(rounding_mm, step_mm)
+        )
         if np.abs(first_mm + step_mm * layers - along_mm).max() <= allowed_mm:
             return ("regular" if layers[-1] == len(along_mm) - 1 else "missing"), step_mm
     return "uneven", typical_mm
@@ -178,25 +208,36 @@ def step_of(along_mm: np.ndarray, rounding_mm: float = 0.0) -> tuple[Kind, float
 def grid_of(stack: Stack) -> Grid:
     """The right-angled grid that holds all slices; for a regular stack its layers are the slices.
 
-    Its axes are those of the slices, its pixels theirs. Where slices are shifted (a tilted gantry), it is wider.
+    Its axes are those of the slices, its pixels theirs. Where slices are shifted (a tilted gantry),
+    it is wider.
 
     Raises:
         InputError: too large to be an image.
     """
     begin_mm, end_mm = stack.offsets_mm.min(axis=0), stack.offsets_mm.max(axis=0)
     steps = (end_mm[2] - begin_mm[2]) / stack.step_mm
-    layers = 1 + int(np.ceil(steps - ALONG_TOLERANCE) if stack.kind == "uneven" else np.round(steps))
+    layers = 1 + int(
+        np.ceil(steps - ALONG_TOLERANCE) if stack.kind == "uneven" else np.round(steps)
+    )
     wider = [0, 0]
     if stack.shifted:
-        wider = [int(np.ceil(length - 1e-6)) for length in (end_mm - begin_mm)[:2] / np.array(stack.spacing_mm)]
+        wider = [
+            int(np.ceil(length - 1e-6))
+            for length in (end_mm - begin_mm)[:2] / np.array(stack.spacing_mm)
+        ]
     else:
         begin_mm = np.append(stack.offsets_mm[:, :2].mean(axis=0), begin_mm[2])
-    if stack.kind in ("regular", "missing"):  # the layers fit all slices best, not the first one exactly
+    if stack.kind in (
+        "regular",
+        "missing",
+    ):  # the layers fit all slices best, not the first one exactly
         layer_of_slice = np.round((stack.offsets_mm[:, 2] - begin_mm[2]) / stack.step_mm)
         begin_mm[2] = float(np.mean(stack.offsets_mm[:, 2] - layer_of_slice * stack.step_mm))
     shape = (stack.columns + wider[0], stack.rows + wider[1], layers)
     if int(np.prod(np.array(shape, float))) > LARGEST_VOXELS:
-        raise InputError(f"its slices span {'x'.join(map(str, shape))} voxels, too many for one image")
+        raise InputError(
+            f"its slices span {'x'.join(map(str, shape))} voxels, too many for one image"
+        )
     affine = np.eye(4)
     affine[:3, :3] = stack.directions.T * np.array([*stack.spacing_mm, stack.step_mm])
     affine[:3, 3] = begin_mm @ stack.directions
@@ -204,7 +245,9 @@ def grid_of(stack: Stack) -> Grid:
 
 
 def slice_places(stack: Stack, grid: Grid) -> np.ndarray:
-    """Grid indices (n, 3) of the first pixel of each slice, fractional where slice and grid differ noticeably."""
+    """Grid indices (n, 3) of the first pixel of each slice, fractional where slice and grid differ
+    noticeably.
+    """
     origin_mm = grid.affine_lps_mm[:3, 3] @ stack.directions.T
     places = (stack.offsets_mm - origin_mm) / np.array([*stack.spacing_mm, stack.step_mm])
     if not stack.shifted:

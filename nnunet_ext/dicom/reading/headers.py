@@ -1,4 +1,6 @@
-"""DICOM headers without pixels: one :class:`Slice` per image or frame, as plain values that travel and are cached."""
+"""DICOM headers without pixels: one :class:`Slice` per image or frame, as plain values that travel
+and are cached.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"  # enhanced kinds continue it
 MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 SCAN_STORAGE = (CT_STORAGE, MR_STORAGE)
-PREFIX_BYTES = 1 << 15  # holds the header of nearly every CT slice, so that one read per file is enough
+PREFIX_BYTES = (
+    1 << 15
+)  # holds the header of nearly every CT slice, so that one read per file is enough
 INFLATED_LIMIT = 1 << 29  # bytes that a deflated file may unpack to
 LARGEST_FRAME_COUNT = 20_000
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -49,11 +53,12 @@ SETTINGS = ("KVP", "EchoTime", "ReconstructionDiameter", "FilterType", "Contrast
 class Slice(NamedTuple):
     """One image or frame of a file.
 
-    Absent texts are empty, absent numbers ``None``, absent vectors empty. ``position_mm`` is the centre of the first
-    pixel and ``orientation`` the directions of increasing column and of increasing row, both in DICOM's patient
-    coordinates (left, posterior, head). ``spacing_mm`` is the distance between rows, then between columns.
-    ``position_decimals`` counts the digits with which each coordinate is written. ``rescaling`` names the fields that
-    state a rescaling, ``settings`` joins those of :data:`SETTINGS`.
+    Absent texts are empty, absent numbers ``None``, absent vectors empty. ``position_mm`` is the
+    centre of the first pixel and ``orientation`` the directions of increasing column and of
+    increasing row, both in DICOM's patient coordinates (left, posterior, head). ``spacing_mm`` is
+    the distance between rows, then between columns. ``position_decimals`` counts the digits with
+    which each coordinate is written. ``rescaling`` names the fields that state a rescaling,
+    ``settings`` joins those of :data:`SETTINGS`.
     """
 
     path: str
@@ -91,9 +96,11 @@ class Slice(NamedTuple):
 
 
 def read_headers(path: Path) -> list[Slice]:
-    """Headers of a DICOM file: one slice, or one per frame; an empty list for any other kind of file.
+    """Headers of a DICOM file: one slice, or one per frame; an empty list for any other kind of
+    file.
 
-    The start of the file decides, not its name. A file without the 128-byte preamble is read if it begins like DICOM.
+    The start of the file decides, not its name. A file without the 128-byte preamble is read if it
+    begins like DICOM.
 
     Raises:
         InputError: damaged, or an archive that hides files; one line that says what to do.
@@ -107,22 +114,33 @@ def read_headers(path: Path) -> list[Slice]:
         raise InputError(f"{path}: is an archive; unpack it and run again")
     if not _looks_like_dicom(start):
         if path.suffix.lower() in (".dcm", ".dicom"):
-            raise InputError(f"{path}: {'is empty' if not start else 'is no DICOM file'}; copy it again or remove it")
+            raise InputError(
+                f"{path}: {'is empty' if not start else 'is no DICOM file'}; copy it again or "
+                f"remove it"
+            )
         return []
     try:
         return _slices(path, start)
     except InputError:
         raise
     except Exception as error:  # damaged files make pydicom raise a dozen kinds
-        raise InputError(f"{path}: DICOM header is damaged ({first_line(error)}); copy it again") from error
+        raise InputError(
+            f"{path}: DICOM header is damaged ({first_line(error)}); copy it again"
+        ) from error
 
 
 def _looks_like_dicom(start: bytes) -> bool:
     if start[128:132] == b"DICM":
         return True
-    # Without preamble: an element of group 2 or 8 with a small element number, in either byte order.
+    # Without preamble: an element of group 2 or 8 with a small element number, in either byte
+    # order.
     group, element, rest = start[:2], start[2:4], start[4:8]
-    return group in (b"\2\0", b"\x08\0", b"\0\x08") and b"\0" in element and len(start) >= 16 and any(rest)
+    return (
+        group in (b"\2\0", b"\x08\0", b"\0\x08")
+        and b"\0" in element
+        and len(start) >= 16
+        and any(rest)
+    )
 
 
 def _slices(path: Path, start: bytes) -> list[Slice]:
@@ -148,7 +166,9 @@ def _slices(path: Path, start: bytes) -> list[Slice]:
 
 def may_be_scan(item: Slice) -> bool:
     """Whether an image may be a slice of a scan; of any other object no field is judged."""
-    scan = not item.sop_class or any(is_kind_of(item.sop_class, storage) for storage in SCAN_STORAGE)
+    scan = not item.sop_class or any(
+        is_kind_of(item.sop_class, storage) for storage in SCAN_STORAGE
+    )
     return scan and "LOCALIZER" not in item.image_type.split("\\")
 
 
@@ -158,7 +178,9 @@ def is_kind_of(sop_class: str, storage: str) -> bool:
 
 
 def _elements_at(start: bytes) -> Elements | None:
-    """Elements of an ordinary file from its first bytes; ``None`` where that is not enough or anything is unusual."""
+    """Elements of an ordinary file from its first bytes; ``None`` where that is not enough or
+    anything is unusual.
+    """
     found: Elements = {}
     try:
         for tag, begin, end in ordinary_elements(start):
@@ -178,11 +200,17 @@ def _elements_of(path: Path, start: bytes) -> Elements:
     if DEFLATED.encode() in start[132:1024]:
         refuse_inflation_bomb(path)
     data = dcmread(path, stop_before_pixels=True, specific_tags=[*WANTED], force=True)
-    return {int(tag): part.get_item(tag) for part in (data.file_meta, data) for tag in WANTED if tag in part}
+    return {
+        int(tag): part.get_item(tag)
+        for part in (data.file_meta, data)
+        for tag in WANTED
+        if tag in part
+    }
 
 
 def refuse_inflation_bomb(path: Path) -> None:
-    """Refuse a deflated file that unpacks to more than any image needs; pydicom would unpack it in one piece.
+    """Refuse a deflated file that unpacks to more than any image needs; pydicom would unpack it in
+    one piece.
 
     Raises:
         InputError: it does.
@@ -198,7 +226,9 @@ def refuse_inflation_bomb(path: Path) -> None:
         total += len(engine.decompress(rest, 1 << 24))
         rest = engine.unconsumed_tail
         if total > INFLATED_LIMIT:
-            raise InputError(f"{path}: unpacks to more than {INFLATED_LIMIT >> 20} MiB; do not use this file")
+            raise InputError(
+                f"{path}: unpacks to more than {INFLATED_LIMIT >> 20} MiB; do not use this file"
+            )
 
 
 def _plain_slice(path: Path, data: Elements) -> Slice:
@@ -258,7 +288,9 @@ def _frames(path: Path, plain: Slice, frames: int) -> list[Slice]:
     groups = data.PerFrameFunctionalGroupsSequence
     shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     if len(groups) != frames:
-        raise InputError(f"{path}: has {frames} frames but describes {len(groups)}; it is damaged, copy it again")
+        raise InputError(
+            f"{path}: has {frames} frames but describes {len(groups)}; it is damaged, copy it again"
+        )
     return [_frame(path, plain, index, group, shared) for index, group in enumerate(groups)]
 
 
@@ -302,7 +334,9 @@ def sop_class_name(uid: str) -> str:
 
 
 def uid_name(uid: str) -> str:
-    """Name of a UID, or itself where it has none; pydicom's remarks on impossible ones are left out."""
+    """Name of a UID, or itself where it has none; pydicom's remarks on impossible ones are left
+    out.
+    """
     from pydicom.config import IGNORE
     from pydicom.uid import UID
 

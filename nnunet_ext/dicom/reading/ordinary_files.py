@@ -1,10 +1,12 @@
 """Where the elements of an ordinary DICOM file lie in its bytes.
 
-Collections hold hundreds of thousands of small files of one make, and pydicom takes several times as long to turn a
-header into objects as the disk takes to give it. Here are only the encodings that nearly all files have; whatever is
-unusual is a ``ValueError``, and left to pydicom, as is the judgement on damaged files.
+Collections hold hundreds of thousands of small files of one make, and pydicom takes several times
+as long to turn a header into objects as the disk takes to give it. Here are only the encodings that
+nearly all files have; whatever is unusual is a ``ValueError``, and left to pydicom, as is the
+judgement on damaged files.
 
-Reference: DICOM PS3.5, sections 7.1 and 7.5 (elements, nested sequences); PS3.10, section 7.1 (file meta information).
+Reference: DICOM PS3.5, sections 7.1 and 7.5 (elements, nested sequences); PS3.10, section 7.1 (file
+meta information).
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from collections.abc import Iterator
 
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 PLAIN_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE)
-COMPRESSED_SYNTAXES = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")  # JPEG and its kin, RLE: explicit headers
+COMPRESSED_SYNTAXES = (
+    "1.2.840.10008.1.2.4.",
+    "1.2.840.10008.1.2.5",
+)  # JPEG and its kin, RLE: explicit headers
 META_BEGIN = 132  # after the preamble and DICM
 TRANSFER_SYNTAX = 0x00020010
 
@@ -30,13 +35,16 @@ _LENGTH = struct.Struct("<I").unpack_from
 def ordinary_elements(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Tag, begin and end of the value of each top-level element, file meta information first.
 
-    Sequences of undefined length are passed over. The last value may end beyond a ``content`` that is only the
-    beginning of a file.
+    Sequences of undefined length are passed over. The last value may end beyond a ``content`` that
+    is only the beginning of a file.
 
     Raises:
         ValueError: no ordinary file.
     """
-    if content[128:META_BEGIN] != b"DICM" or content[META_BEGIN : META_BEGIN + 8] != b"\2\0\0\0UL\4\0":
+    if (
+        content[128:META_BEGIN] != b"DICM"
+        or content[META_BEGIN : META_BEGIN + 8] != b"\2\0\0\0UL\4\0"
+    ):
         raise ValueError("no file meta information")
     (length,) = _LENGTH(content, META_BEGIN + 8)
     end_of_meta = META_BEGIN + 12 + length

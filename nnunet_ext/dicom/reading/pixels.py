@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunet_ext.dicom.reading.headers import DEFLATED, Slice, refuse_inflation_bomb, uid_name
-from nnunet_ext.dicom.reading.ordinary_files import EXPLICIT_LITTLE, IMPLICIT_LITTLE, PLAIN_SYNTAXES, ordinary_elements
+from nnunet_ext.dicom.reading.ordinary_files import (
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    PLAIN_SYNTAXES,
+    ordinary_elements,
+)
 from nnunet_ext.errors import InputError
 from nnunet_ext.worker_processes import first_line
 
@@ -19,8 +24,14 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 AIR_HU = -1024
-PADDING_HU = -1500  # nothing scanned lies below; scanners fill what they did not scan with -2000, -3024 and the like
-WRAP_LIMIT, WRAP, WRAP_INTERCEPT = 3096, 4096, -100  # 12-bit values stored without their sign; air reads 3096
+PADDING_HU = (
+    -1500
+)  # nothing scanned lies below; scanners fill what they did not scan with -2000, -3024 and the like
+WRAP_LIMIT, WRAP, WRAP_INTERCEPT = (
+    3096,
+    4096,
+    -100,
+)  # 12-bit values stored without their sign; air reads 3096
 LARGEST_RESCALE = 1e6  # of slope and intercept; beyond, voxels would not fit their type
 LARGEST_INTERCEPT_HU = 1 << 15  # no scanner stores Hounsfield units so far from 0
 SPELLINGS_OF_HU = frozenset({"hu", "hounsfield", "hounsfield unit", "hounsfield units"})
@@ -47,7 +58,9 @@ _TEXTS = {
     0x00281054: "RescaleType",
 }
 Header = Any
-"""What is asked by ``get`` and an element's name: pydicom's data set, or a dictionary of an ordinary file."""
+"""What is asked by ``get`` and an element's name: pydicom's data set, or a dictionary of an
+ordinary file.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,10 +76,12 @@ class Pixels:
 
 
 def read_pixels(item: Slice) -> Pixels:
-    """Decode one slice and apply what its own header says: rescaling, modality table, padding, inverted grey values.
+    """Decode one slice and apply what its own header says: rescaling, modality table, padding,
+    inverted grey values.
 
-    Padding, declared or below ``PADDING_HU``, becomes ``AIR_HU`` in CT. Grey values of MONOCHROME1 are inverted unless
-    a rescaling makes them Hounsfield units, which no display convention changes.
+    Padding, declared or below ``PADDING_HU``, becomes ``AIR_HU`` in CT. Grey values of MONOCHROME1
+    are inverted unless a rescaling makes them Hounsfield units, which no display convention
+    changes.
 
     Raises:
         InputError: truncated, damaged, colours, or compressed in a way no installed decoder reads.
@@ -83,7 +98,8 @@ def read_pixels(item: Slice) -> Pixels:
         raise
     except Exception as error:  # fields that decide about the values may hold anything
         raise InputError(
-            f"{item.path}: its rescaling, table or padding cannot be read ({first_line(error)}); mend or remove it"
+            f"{item.path}: its rescaling, table or padding cannot be read ({first_line(error)}); "
+            f"mend or remove it"
         ) from error
 
 
@@ -103,7 +119,9 @@ def _interpreted(data: Header, item: Slice, stored: np.ndarray) -> Pixels:
 
 
 def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
-    """As :func:`_decode`, of an uncompressed file of one 16-bit image; ``None`` where anything is unusual."""
+    """As :func:`_decode`, of an uncompressed file of one 16-bit image; ``None`` where anything is
+    unusual.
+    """
     if item.frame is not None or item.transfer_syntax not in PLAIN_SYNTAXES:
         return None
     header: dict[str, Any] = {}
@@ -121,13 +139,18 @@ def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
         else:
             return None
         rows, columns, bits = header["Rows"], header["Columns"], header["BitsStored"]
-        form = [header[name] for name in ("SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "HighBit")]
+        form = [
+            header[name]
+            for name in ("SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "HighBit")
+        ]
         for name in ("RescaleSlope", "RescaleIntercept"):
             header[name] = None if header.get(name) is None else float(header[name])
     except (OSError, KeyError, ValueError):  # pydicom will say what is wrong
         return None
     size = rows * columns
-    usual = form in ([1, 16, 0, bits - 1], [1, 16, 1, bits - 1]) and header.get("NumberOfFrames") in (None, "1")
+    usual = form in ([1, 16, 0, bits - 1], [1, 16, 1, bits - 1]) and header.get(
+        "NumberOfFrames"
+    ) in (None, "1")
     if not usual or not 1 <= bits <= 16 or not 0 < 2 * size == end - begin or end > len(content):
         return None
     stored = np.frombuffer(content, "<i2" if header["PixelRepresentation"] else "<u2", size, begin)
@@ -146,22 +169,35 @@ def _decode(item: Slice) -> tuple[Header, np.ndarray]:
     try:
         if item.transfer_syntax == DEFLATED:
             refuse_inflation_bomb(path)
-        data = dcmread(path, force=True) if frame is None else _multi_frame(path, path.stat().st_mtime_ns)
-        if "TransferSyntaxUID" not in data.file_meta:  # no preamble: pydicom has found out the encoding
+        data = (
+            dcmread(path, force=True)
+            if frame is None
+            else _multi_frame(path, path.stat().st_mtime_ns)
+        )
+        if (
+            "TransferSyntaxUID" not in data.file_meta
+        ):  # no preamble: pydicom has found out the encoding
             implicit, _ = data.original_encoding
             data.file_meta.TransferSyntaxUID = UID(IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE)
         if data.get("SamplesPerPixel", 1) != 1:
             raise InputError(f"{path}: is a colour picture, no scan; remove it")
         if not 0 < data.Rows * data.Columns <= LARGEST_PIXELS:
-            raise InputError(f"{path}: says it has {data.Columns}x{data.Rows} pixels; it is damaged, copy it again")
+            raise InputError(
+                f"{path}: says it has {data.Columns}x{data.Rows} pixels; it is damaged, copy it "
+                f"again"
+            )
         _require_decoder(item)
         stored = _stored_values(data, item)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # decoders raise a dozen kinds for damaged data
-        raise InputError(f"{path}: its pixels cannot be read ({first_line(error)}); copy it again") from error
+        raise InputError(
+            f"{path}: its pixels cannot be read ({first_line(error)}); copy it again"
+        ) from error
     if stored.shape != (data.Rows, data.Columns):
-        raise InputError(f"{path}: its pixels have shape {stored.shape}, not what its header says; copy it again")
+        raise InputError(
+            f"{path}: its pixels have shape {stored.shape}, not what its header says; copy it again"
+        )
     return data, stored.astype(np.float64 if stored.dtype.kind == "f" else np.int32)
 
 
@@ -177,13 +213,15 @@ def _require_decoder(item: Slice) -> None:
     except NotImplementedError:
         name = "" if uid_name(syntax) == syntax else f" ({uid_name(syntax)})"
         raise InputError(
-            f"{item.path}: its pixels cannot be read: no decoder is known for transfer syntax {syntax}{name}; convert "
+            f"{item.path}: its pixels cannot be read: no decoder is known for transfer syntax "
+            f"{syntax}{name}; convert "
             "the file first, e.g. with gdcmconv --raw"
         ) from None
 
 
 def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
-    """Stored values of an image; where their highest bit is not the one below BitsStored, they are moved to it.
+    """Stored values of an image; where their highest bit is not the one below BitsStored, they are
+    moved to it.
 
     Raises:
         InputError: such values are compressed, or the bits are impossible.
@@ -196,7 +234,8 @@ def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
     allocated, below = int(data.BitsAllocated), int(high) + 1 - int(bits)
     if below < 0 or high >= allocated or item.transfer_syntax not in (*PLAIN_SYNTAXES, DEFLATED):
         raise InputError(
-            f"{item.path}: stores {bits} bits up to bit {high}, which is not read; convert the file first, e.g. with "
+            f"{item.path}: stores {bits} bits up to bit {high}, which is not read; convert the "
+            f"file first, e.g. with "
             "gdcmconv --raw"
         )
 
@@ -227,10 +266,16 @@ def _declared_padding(data: Header, stored: np.ndarray) -> np.ndarray:
 
 
 def _as_stored(value: int, data: Header) -> int:
-    """A value of the header in the sign of the pixels: 63536 means -2000 among signed 16-bit values."""
+    """A value of the header in the sign of the pixels: 63536 means -2000 among signed 16-bit
+    values.
+    """
     bits = int(data.get("BitsAllocated"))
     value %= 1 << bits
-    return value - (1 << bits) if data.get("PixelRepresentation") == 1 and value >= 1 << (bits - 1) else value
+    return (
+        value - (1 << bits)
+        if data.get("PixelRepresentation") == 1 and value >= 1 << (bits - 1)
+        else value
+    )
 
 
 def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
@@ -245,7 +290,9 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
         values = np.asarray(apply_modality_lut(stored, data)).astype(np.int32)
         kind = _unit_name(table[0].get("ModalityLUTType"))
         if kind == "HU":
-            values[values >= 1 << 15] -= 1 << 16  # tables are read without sign, Hounsfield units have one
+            values[values >= 1 << 15] -= (
+                1 << 16
+            )  # tables are read without sign, Hounsfield units have one
         return values, kind or "unknown", ["modality table applied"]
     if slope is None and intercept is None:
         if data.get("PhotometricInterpretation") == "MONOCHROME1":
@@ -254,12 +301,19 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     largest = LARGEST_INTERCEPT_HU if item.modality == "CT" else LARGEST_RESCALE
     if not (0 < slope <= LARGEST_RESCALE and abs(intercept) <= largest):  # NaN, too
-        raise InputError(f"{item.path}: rescales by {slope:g}, {intercept:g}; its values are lost, remove the file")
+        raise InputError(
+            f"{item.path}: rescales by {slope:g}, {intercept:g}; its values are lost, remove the "
+            f"file"
+        )
     if item.modality == "CT" and _wrapped(data, intercept) and (stored >= WRAP_LIMIT).any():
         stored = np.where(stored >= WRAP_LIMIT, stored - WRAP, stored)
         remarks.append("12-bit values without sign mended")
     kind = _unit_name(group.get("RescaleType"))
-    unit = "HU" if item.modality == "CT" and kind in ("", "HU", "HU_MOD", "US") else kind or "arbitrary"
+    unit = (
+        "HU"
+        if item.modality == "CT" and kind in ("", "HU", "HU_MOD", "US")
+        else kind or "arbitrary"
+    )
     whole = slope.is_integer() and intercept.is_integer() and abs(slope) < LARGEST_SLOPE
     if whole and stored.dtype.kind == "i":
         stored *= int(slope)  # in place: new arrays of this size are slow
@@ -282,7 +336,8 @@ def _number(group: Header, name: str, item: Slice) -> float | None:
     except (TypeError, ValueError):
         shown = "\\".join(map(str, value)) if not isinstance(value, str) else value
         raise InputError(
-            f"{item.path}: {name} is '{shown[:40]}', no number; its values are unknown, mend or remove the file"
+            f"{item.path}: {name} is '{shown[:40]}', no number; its values are unknown, mend or "
+            f"remove the file"
         ) from None
 
 
@@ -295,18 +350,27 @@ def _unit_name(value: object) -> str:
 def _transformation(data: Header, frame: int | None) -> Header:
     """Where slope and intercept stand: the frame's group of an enhanced image, or the top level."""
     if frame is not None:
-        for groups in (data.PerFrameFunctionalGroupsSequence[frame], *data.get("SharedFunctionalGroupsSequence", [])):
+        for groups in (
+            data.PerFrameFunctionalGroupsSequence[frame],
+            *data.get("SharedFunctionalGroupsSequence", []),
+        ):
             if groups.get("PixelValueTransformationSequence"):
                 return groups.PixelValueTransformationSequence[0]
     return data
 
 
 def _wrapped(data: Header, intercept: float) -> bool:
-    """Whether values from 3096 on are negative ones: unsigned 12 bits cannot hold air with so high an intercept.
+    """Whether values from 3096 on are negative ones: unsigned 12 bits cannot hold air with so high
+    an intercept.
 
-    The two known populations of the RSNA challenge differ in all three fields, so all three are asked.
+    The two known populations of the RSNA challenge differ in all three fields, so all three are
+    asked.
     """
-    return data.get("BitsStored") == 12 and data.get("PixelRepresentation") == 0 and intercept > WRAP_INTERCEPT
+    return (
+        data.get("BitsStored") == 12
+        and data.get("PixelRepresentation") == 0
+        and intercept > WRAP_INTERCEPT
+    )
 
 
 def _as_inverted(data: Header, stored: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Literal
 class Rules:
     """Which series are accepted; known modalities are CT and MR.
 
-    ``repeats`` says what happens where several different slices share a position and no field tells acquisitions apart:
-    ``reject`` the series, or keep the ``first`` by InstanceNumber and say so.
+    ``repeats`` says what happens where several different slices share a position and no field tells
+    acquisitions apart: ``reject`` the series, or keep the ``first`` by InstanceNumber and say so.
     """
 
     modalities: tuple[str, ...] = ("CT",)

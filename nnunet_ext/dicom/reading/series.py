@@ -1,4 +1,6 @@
-"""Slices sorted into series and acquisitions, each accepted as a stack or rejected with a reason."""
+"""Slices sorted into series and acquisitions, each accepted as a stack or rejected with a
+reason.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ import numpy as np
 
 from nnunet_ext.dicom.reading.division import LONE, NoVolume, divide, rounding_mm
 from nnunet_ext.dicom.reading.geometry import Stack, directions_of, stack_of
-from nnunet_ext.dicom.reading.headers import CT_STORAGE, MR_STORAGE, Slice, is_kind_of, sop_class_name
+from nnunet_ext.dicom.reading.headers import (
+    CT_STORAGE,
+    MR_STORAGE,
+    Slice,
+    is_kind_of,
+    sop_class_name,
+)
 from nnunet_ext.dicom.reading.pixels import GREY
 from nnunet_ext.dicom.reading.rules import Rules
 from nnunet_ext.errors import InputError
@@ -38,7 +46,8 @@ class Acquisition:
 class Rejected:
     """Slices of a series that form no stack, and why, in words that hold nothing of the patient.
 
-    ``defect`` tells a scan that cannot be used from what never was one (a scout, a report, a secondary capture).
+    ``defect`` tells a scan that cannot be used from what never was one (a scout, a report, a
+    secondary capture).
     """
 
     slices: tuple[Slice, ...]
@@ -46,13 +55,15 @@ class Rejected:
     defect: bool = False
 
 
-def acquisitions_of(slices: Iterable[Slice], rules: Rules | None = None) -> tuple[list[Acquisition], list[Rejected]]:
+def acquisitions_of(
+    slices: Iterable[Slice], rules: Rules | None = None
+) -> tuple[list[Acquisition], list[Rejected]]:
     """Sort slices into acquisitions, whatever folders they came from.
 
-    A series is what shares patient, study, series and frame of reference, where a slice names them. Within it, slices
-    of one size, pixel spacing and orientation form a stack, or several
-    (:func:`nnunet_ext.dicom.reading.division.divide`). Pixels are read only of slices that share a position, to find
-    copies.
+    A series is what shares patient, study, series and frame of reference, where a slice names them.
+    Within it, slices of one size, pixel spacing and orientation form a stack, or several
+    (:func:`nnunet_ext.dicom.reading.division.divide`). Pixels are read only of slices that share a
+    position, to find copies.
 
     Returns:
         Acquisitions and rejects, in the order in which their series first appear.
@@ -68,19 +79,25 @@ def acquisitions_of(slices: Iterable[Slice], rules: Rules | None = None) -> tupl
 
 
 def series_of(slices: Iterable[Slice]) -> list[list[Slice]]:
-    """Slices by patient, study, series and frame of reference, in the order in which series first appear.
+    """Slices by patient, study, series and frame of reference, in the order in which series first
+    appear.
 
-    A slice that lacks some of these joins the one series of its SeriesInstanceUID that says nothing else.
+    A slice that lacks some of these joins the one series of its SeriesInstanceUID that says nothing
+    else.
     """
     series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     for item in slices:
-        series[item.series_uid, item.patient_id, item.study_uid, item.frame_of_reference_uid].append(item)
+        series[
+            item.series_uid, item.patient_id, item.study_uid, item.frame_of_reference_uid
+        ].append(item)
     by_uid: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for key in series:
         by_uid[key[0]].append(key)
 
     for uid, keys in by_uid.items():
-        for key in sorted(keys, key=lambda key: sum(map(bool, key))) if uid and len(keys) > 1 else ():
+        for key in (
+            sorted(keys, key=lambda key: sum(map(bool, key))) if uid and len(keys) > 1 else ()
+        ):
             fuller = [other for other in keys if other in series and _completes(other, key)]
             if len(fuller) == 1:
                 series[fuller[0]] += series.pop(key)
@@ -89,10 +106,14 @@ def series_of(slices: Iterable[Slice]) -> list[list[Slice]]:
 
 def _completes(other: tuple[str, ...], key: tuple[str, ...]) -> bool:
     """Whether another key says all that a key says, and more."""
-    return other != key and all(not mine or mine == theirs for mine, theirs in zip(key, other, strict=True))
+    return other != key and all(
+        not mine or mine == theirs for mine, theirs in zip(key, other, strict=True)
+    )
 
 
-def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisition], list[Rejected]]:
+def _of_one_series(
+    members: Sequence[Slice], rules: Rules
+) -> tuple[list[Acquisition], list[Rejected]]:
     unfit: dict[tuple[str, bool], list[Slice]] = defaultdict(list)
     usable: list[Slice] = []
     for item in members:
@@ -125,8 +146,12 @@ def _of_one_series(members: Sequence[Slice], rules: Rules) -> tuple[list[Acquisi
 
 
 def other_kind(item: Slice, rules: Rules) -> str:
-    """What an image is that is no part of a scan, in words that hold nothing of the patient; empty where it may be."""
-    if item.sop_class and not any(is_kind_of(item.sop_class, CLASS_OF_MODALITY[name]) for name in rules.modalities):
+    """What an image is that is no part of a scan, in words that hold nothing of the patient; empty
+    where it may be.
+    """
+    if item.sop_class and not any(
+        is_kind_of(item.sop_class, CLASS_OF_MODALITY[name]) for name in rules.modalities
+    ):
         return f"is {sop_class_name(item.sop_class)}, not {' or '.join(rules.modalities)}"
     if item.modality not in rules.modalities:
         return f"has modality {item.modality or 'unknown'}, not {' or '.join(rules.modalities)}"
@@ -157,7 +182,9 @@ def _defect(item: Slice) -> str:
 
 
 def _alike(items: Sequence[Slice]) -> list[list[Slice]]:
-    """Groups of equal size, and of orientation and pixel spacing that are equal but for rounding."""
+    """Groups of equal size, and of orientation and pixel spacing that are equal but for
+    rounding.
+    """
     groups: list[list[Slice]] = []
     for item in items:
         for group in groups:
@@ -172,10 +199,17 @@ def _alike(items: Sequence[Slice]) -> list[list[Slice]]:
 def _is_like(item: Slice, first: Slice) -> bool:
     if (item.rows, item.columns) != (first.rows, first.columns):
         return False
-    if (item.orientation, item.spacing_mm) == (first.orientation, first.spacing_mm):  # nearly always, and fast
+    if (item.orientation, item.spacing_mm) == (
+        first.orientation,
+        first.spacing_mm,
+    ):  # nearly always, and fast
         return True
-    same_orientation = np.allclose(item.orientation, first.orientation, rtol=0, atol=ORIENTATION_TOLERANCE)
-    return same_orientation and np.allclose(item.spacing_mm, first.spacing_mm, rtol=PIXEL_TOLERANCE, atol=0)
+    same_orientation = np.allclose(
+        item.orientation, first.orientation, rtol=0, atol=ORIENTATION_TOLERANCE
+    )
+    return same_orientation and np.allclose(
+        item.spacing_mm, first.spacing_mm, rtol=PIXEL_TOLERANCE, atol=0
+    )
 
 
 def _acquisition(items: Sequence[Slice], remarks: tuple[str, ...], index: int) -> Acquisition:
@@ -196,8 +230,14 @@ def _acquisition(items: Sequence[Slice], remarks: tuple[str, ...], index: int) -
 
 
 def _require_one_rescaling(items: Sequence[Slice]) -> None:
-    """Refuse a stack in which some slices state how their values become Hounsfield units, and others do not."""
+    """Refuse a stack in which some slices state how their values become Hounsfield units, and
+    others do not.
+    """
     stated = Counter(item.rescaling for item in items)
     if len(stated) > 1:
-        counts = ", ".join(f"{count} state {names or 'none'}" for names, count in stated.most_common())
-        raise InputError(f"its slices contradict each other about the rescaling ({counts}); values would be off")
+        counts = ", ".join(
+            f"{count} state {names or 'none'}" for names, count in stated.most_common()
+        )
+        raise InputError(
+            f"its slices contradict each other about the rescaling ({counts}); values would be off"
+        )

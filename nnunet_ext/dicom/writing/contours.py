@@ -1,7 +1,7 @@
 """A mask on the original slices as an RT Structure Set, for programs that plan radiotherapy.
 
-Written with pydicom alone: the libraries for it (rt_utils 1.2.7) place all slices by one affine, which is wrong for a
-tilted or uneven series.
+Written with pydicom alone: the libraries for it (rt_utils 1.2.7) place all slices by one affine,
+which is wrong for a tilted or uneven series.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ import numpy as np
 
 from nnunet_ext.dicom.reading.geometry import Stack
 from nnunet_ext.dicom.writing.segments import Model, Segment, ascii_text
-from nnunet_ext.dicom.writing.source import Source, new_object, reference_to, require_mask, text_of, write_object
+from nnunet_ext.dicom.writing.source import (
+    Source,
+    new_object,
+    reference_to,
+    require_mask,
+    text_of,
+    write_object,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -34,10 +41,12 @@ def write_contours(
     *,
     series_number: int,
 ) -> Dataset:
-    """Write the outlines of a mask as RTSTRUCT: one ROI per segment, closed contours on every slice that shows it.
+    """Write the outlines of a mask as RTSTRUCT: one ROI per segment, closed contours on every slice
+    that shows it.
 
-    A contour runs halfway between the last pixel inside and the first outside, so that pixels whose centre it encloses
-    are the mask again. A hole is joined to the contour around it by a line that runs there and back (a keyhole).
+    A contour runs halfway between the last pixel inside and the first outside, so that pixels whose
+    centre it encloses are the mask again. A hole is joined to the contour around it by a line that
+    runs there and back (a keyhole).
 
     Args:
         file: to write.
@@ -58,12 +67,17 @@ def write_contours(
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
     require_mask(mask, source.acquisition, segments)
-    data = new_object(STRUCTURE_SET, ExplicitVRLittleEndian, "RTSTRUCT", model, generate_uid(), series_number)
+    data = new_object(
+        STRUCTURE_SET, ExplicitVRLittleEndian, "RTSTRUCT", model, generate_uid(), series_number
+    )
     data.InstanceNumber = 1
     data.SeriesDescription = "Automatic contours, research use only"
     data.OperatorsName = ""
     data.StructureSetLabel = "AUTOMATIC"
-    data.StructureSetDate, data.StructureSetTime = data.InstanceCreationDate, data.InstanceCreationTime
+    data.StructureSetDate, data.StructureSetTime = (
+        data.InstanceCreationDate,
+        data.InstanceCreationTime,
+    )
     data.ApprovalStatus = "UNAPPROVED"
     data.FrameOfReferenceUID, data.PositionReferenceIndicator = source.frame_of_reference_uid, ""
     data.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source)]
@@ -75,9 +89,11 @@ def write_contours(
 
 
 def outlines(pixels: np.ndarray) -> list[np.ndarray]:
-    """Closed outlines of a boolean picture (row, column), each (k, 2) of columns and rows without a repeated end.
+    """Closed outlines of a boolean picture (row, column), each (k, 2) of columns and rows without a
+    repeated end.
 
-    Holes are joined to the outline around them. The even-odd rule gives the picture back at the pixels' centres.
+    Holes are joined to the outline around them. The even-odd rule gives the picture back at the
+    pixels' centres.
     """
     from skimage.measure import find_contours
 
@@ -103,7 +119,9 @@ def _joined(outer: list[np.ndarray], holes: list[np.ndarray]) -> list[np.ndarray
     ordered = sorted(outer, key=_signed_area)
     joined = list(ordered)
     for hole in holes:
-        around = next(index for index, points in enumerate(ordered) if points_in_poly(hole[:1], points)[0])
+        around = next(
+            index for index, points in enumerate(ordered) if points_in_poly(hole[:1], points)[0]
+        )
         joined[around] = _with_keyhole(joined[around], hole)
     return joined
 
@@ -186,7 +204,9 @@ def _contours(segment: Segment, mask: np.ndarray, source: Source) -> Dataset:
 
 
 def _contour_data(points_mm: np.ndarray) -> Any:
-    """Points (k, 3) as ContourData, in one text: pydicom would look at each of a million numbers."""
+    """Points (k, 3) as ContourData, in one text: pydicom would look at each of a million
+    numbers.
+    """
     from pydicom.dataelem import DataElement
 
     text = "\\".join(f"{value:.{DECIMALS}f}" for value in points_mm.ravel().tolist())

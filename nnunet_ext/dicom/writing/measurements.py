@@ -1,4 +1,6 @@
-"""Volume, mean and largest diameter of the segments of a mask on the original slices, and of their lesions."""
+"""Volume, mean and largest diameter of the segments of a mask on the original slices, and of their
+lesions.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,20 @@ from nnunet_ext.dicom.writing.source import require_mask
 
 MM3_PER_ML = 1000.0
 MOST_LESIONS = 50  # of a segment that are measured on their own; a scattered mask has thousands
-EDGES = np.array([(0.0, 0.5), (0.0, -0.5), (0.5, 0.0), (-0.5, 0.0)])  # of a pixel: the middles of its sides
+EDGES = np.array(
+    [(0.0, 0.5), (0.0, -0.5), (0.5, 0.0), (-0.5, 0.0)]
+)  # of a pixel: the middles of its sides
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is measured of a segment (``lesion`` 0) or of one of its lesions (1, 2, ..., the largest first).
+    """What is measured of a segment (``lesion`` 0) or of one of its lesions (1, 2, ..., the largest
+    first).
 
-    ``mean`` is in the unit of the values that were given, None without values or without voxels. ``diameter_mm`` is the
-    largest distance within one slice between two points of the outline of one connected component, found on slice
-    ``slice_index``; the outline runs through the middles of pixel sides, so that a row of k pixels of s mm measures
-    k * s mm.
+    ``mean`` is in the unit of the values that were given, None without values or without voxels.
+    ``diameter_mm`` is the largest distance within one slice between two points of the outline of
+    one connected component, found on slice ``slice_index``; the outline runs through the middles of
+    pixel sides, so that a row of k pixels of s mm measures k * s mm.
     """
 
     segment: Segment
@@ -38,11 +43,15 @@ class Measurement:
 
 
 def measure(
-    mask: np.ndarray, acquisition: Acquisition, segments: Sequence[Segment], values: np.ndarray | None = None
+    mask: np.ndarray,
+    acquisition: Acquisition,
+    segments: Sequence[Segment],
+    values: np.ndarray | None = None,
 ) -> list[Measurement]:
     """Measure every segment, and the lesions of those that have them.
 
-    A slice stands for half the way to each of its neighbours, so that gaps and uneven distances count as they lie.
+    A slice stands for half the way to each of its neighbours, so that gaps and uneven distances
+    count as they lie.
 
     Args:
         mask: (n, row, column) label values on the slices.
@@ -69,10 +78,12 @@ def measure(
 
 
 def lesions_of(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
-    """Connected components of a boolean mask (n, row, column), numbered from 1 by volume, the largest first.
+    """Connected components of a boolean mask (n, row, column), numbered from 1 by volume, the
+    largest first.
 
-    Voxels are connected by faces, edges and corners (26 neighbours). Slices that are shifted in their plane, as by a
-    tilted gantry, are moved by whole pixels to where they lie before neighbours are sought.
+    Voxels are connected by faces, edges and corners (26 neighbours). Slices that are shifted in
+    their plane, as by a tilted gantry, are moved by whole pixels to where they lie before
+    neighbours are sought.
     """
     import cc3d
 
@@ -117,7 +128,9 @@ def _numbers_by_volume(components: np.ndarray, layer_heights_mm: np.ndarray) -> 
 
 
 def heights_mm(stack: Stack) -> np.ndarray:
-    """What each slice stands for along the normal, (n,): half the way to each neighbour, half a step at the ends."""
+    """What each slice stands for along the normal, (n,): half the way to each neighbour, half a
+    step at the ends.
+    """
     along_mm = stack.offsets_mm[:, 2]
     if len(along_mm) == 1:
         return np.array([stack.step_mm])
@@ -127,7 +140,8 @@ def heights_mm(stack: Stack) -> np.ndarray:
 
 
 def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> float:
-    """Largest distance between two points of the outline of a boolean picture (row, column); 0 where it is empty.
+    """Largest distance between two points of the outline of a boolean picture (row, column); 0
+    where it is empty.
 
     The outline runs through the middles of pixel sides.
 
@@ -155,7 +169,9 @@ def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> 
 
 @dataclass(frozen=True)
 class _Part:
-    """A connected component: its volume, the sum of its values times volume, and its largest diameter."""
+    """A connected component: its volume, the sum of its values times volume, and its largest
+    diameter.
+    """
 
     volume_mm3: float
     weighted: float | None
@@ -166,7 +182,8 @@ class _Part:
 def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> Iterator[_Part]:
     """Each component in the order of its number.
 
-    The diameter is sought of those that are reported, and of others only where their box could hold a larger one.
+    The diameter is sought of those that are reported, and of others only where their box could hold
+    a larger one.
     """
     from scipy import ndimage
 
@@ -175,7 +192,10 @@ def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> I
     for number, box in enumerate(ndimage.find_objects(components.astype(np.int32)), start=1):
         diameter_mm, slice_index = 0.0, box[0].start
         if number <= MOST_LESIONS or _diagonal_mm(box, stack) > widest_mm:
-            diameters_mm = [largest_diameter_mm(pixels, stack.spacing_mm) for pixels in components[box] == number]
+            diameters_mm = [
+                largest_diameter_mm(pixels, stack.spacing_mm)
+                for pixels in components[box] == number
+            ]
             widest = int(np.argmax(diameters_mm))
             diameter_mm, slice_index = diameters_mm[widest], box[0].start + widest
             widest_mm = max(widest_mm, diameter_mm)
@@ -183,7 +203,9 @@ def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> I
         yield _Part(float(volumes_mm3[number]), weighted, diameter_mm, slice_index)
 
 
-def _totals(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _totals(
+    components: np.ndarray, stack: Stack, values: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Volume in mm3, and the sum of values times volume, of each component by its number."""
     count = int(components.max()) + 1
     volumes_mm3, sums = np.zeros(count), np.zeros(count)
@@ -218,8 +240,15 @@ def _measurement(segment: Segment, lesion: int, part: _Part) -> Measurement:
     name = f"{segment.label} {lesion}" if lesion else segment.label
     volume_ml = part.volume_mm3 / MM3_PER_ML
     return Measurement(
-        segment, lesion, volume_ml, mean, part.diameter_mm, part.slice_index, name, str(generate_uid())
-    )  # fmt: skip
+        segment,
+        lesion,
+        volume_ml,
+        mean,
+        part.diameter_mm,
+        part.slice_index,
+        name,
+        str(generate_uid()),
+    )
 
 
 def _shifts_px(stack: Stack) -> np.ndarray:

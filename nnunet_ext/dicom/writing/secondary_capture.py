@@ -1,4 +1,6 @@
-"""Colour pictures of the slices with the result drawn and written on them, for viewers that show nothing else."""
+"""Colour pictures of the slices with the result drawn and written on them, for viewers that show
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ import numpy as np
 
 from nnunet_ext.dicom.writing.measurements import Measurement
 from nnunet_ext.dicom.writing.segments import Model, Segment, ascii_text
-from nnunet_ext.dicom.writing.source import Source, new_object, reference_to, require_mask, text_of, write_object
+from nnunet_ext.dicom.writing.source import (
+    Source,
+    new_object,
+    reference_to,
+    require_mask,
+    text_of,
+    write_object,
+)
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,9 +55,11 @@ def write_captures(
     window: tuple[float, float] | None = None,
     every_slice: bool = False,
 ) -> list[Path]:
-    """Write a secondary-capture series: a page with the measurements, then the slices that show a segment.
+    """Write a secondary-capture series: a page with the measurements, then the slices that show a
+    segment.
 
-    Volumes, the notice :data:`NOTICE`, the model and the date are burnt into every picture; nothing of the patient is.
+    Volumes, the notice :data:`NOTICE`, the model and the date are burnt into every picture; nothing
+    of the patient is.
 
     Args:
         folder: made if absent; receives ``0001.dcm``, ``0002.dcm`` and so on.
@@ -59,7 +70,8 @@ def write_captures(
         measurements: of the mask.
         model: what made the mask.
         series_number: of the new series.
-        window: centre and width of the grey values; default: as the images say, else by their values.
+        window: centre and width of the grey values; default: as the images say, else by their
+            values.
         every_slice: also slices without a segment.
 
     Raises:
@@ -114,7 +126,9 @@ class _Series:
         """Everything but the pixels (PS3.3 A.8.1)."""
         from pydicom.uid import RLELossless
 
-        data = new_object(SECONDARY_CAPTURE, RLELossless, "OT", self.model, self.uid, self.series_number)
+        data = new_object(
+            SECONDARY_CAPTURE, RLELossless, "OT", self.model, self.uid, self.series_number
+        )
         data.ConversionType, data.InstanceNumber = "WSD", number
         data.SeriesDescription = "Automatic segmentation, research use only"
         data.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
@@ -127,7 +141,9 @@ class _Series:
 
 
 def orientation_letters(source: Source) -> list[str]:
-    """Where rows and columns of the pictures run to, as DICOM's PatientOrientation, e.g. ``["L", "P"]``."""
+    """Where rows and columns of the pictures run to, as DICOM's PatientOrientation, e.g. ``["L",
+    "P"]``.
+    """
     letters = []
     for direction in source.acquisition.stack.directions[:2]:
         axis = int(np.abs(direction).argmax())
@@ -145,15 +161,24 @@ def _set_pixels(data: Dataset, pixels: np.ndarray) -> None:
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
     encoder = get_encoder(data.file_meta.TransferSyntaxUID)
     frame = encoder.encode(
-        np.ascontiguousarray(pixels), rows=data.Rows, columns=data.Columns, samples_per_pixel=3,
-        photometric_interpretation="RGB", bits_allocated=8, bits_stored=8, pixel_representation=0,
-        planar_configuration=0, number_of_frames=1,
-    )  # fmt: skip
+        np.ascontiguousarray(pixels),
+        rows=data.Rows,
+        columns=data.Columns,
+        samples_per_pixel=3,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        bits_stored=8,
+        pixel_representation=0,
+        planar_configuration=0,
+        number_of_frames=1,
+    )
     data.add_new("PixelData", "OB", encapsulate([frame]))
     data["PixelData"].is_undefined_length = True
 
 
-def _grey_range(values: np.ndarray, source: Source, window: tuple[float, float] | None) -> tuple[float, float]:
+def _grey_range(
+    values: np.ndarray, source: Source, window: tuple[float, float] | None
+) -> tuple[float, float]:
     """Values shown as black and as white."""
     if window is None:
         window = _window_of(source)
@@ -199,13 +224,17 @@ def _picture(
 
     low, high = grey_range
     grey = np.clip((values.astype(np.float32) - low) / (high - low), 0, 1)
-    picture = Image.fromarray(np.round(255 * grey).astype(np.uint8)).resize(size_px, Image.Resampling.BILINEAR)
+    picture = Image.fromarray(np.round(255 * grey).astype(np.uint8)).resize(
+        size_px, Image.Resampling.BILINEAR
+    )
     colours = np.repeat(np.asarray(picture, np.float32)[..., None], 3, axis=2)
     for segment in segments:
         inside = segment.of(mask)
         if not inside.any():
             continue
-        enlarged = Image.fromarray(inside.astype(np.uint8)).resize(size_px, Image.Resampling.NEAREST)
+        enlarged = Image.fromarray(inside.astype(np.uint8)).resize(
+            size_px, Image.Resampling.NEAREST
+        )
         area = np.asarray(enlarged) > 0
         outline = area & ~ndimage.binary_erosion(area)
         colour = np.array(segment.colour_rgb, np.float32)
@@ -249,7 +278,9 @@ def _details(measurements: Sequence[Measurement]) -> Lines:
     """What is measured of every segment and lesion."""
     lines: Lines = []
     for item in measurements:
-        lines.append((f"{item.tracking_id[:22]}: {volume_text(item.volume_ml)}", item.segment.colour_rgb))
+        lines.append(
+            (f"{item.tracking_id[:22]}: {volume_text(item.volume_ml)}", item.segment.colour_rgb)
+        )
         mean = "" if item.mean is None else f", mean {item.mean:.0f} HU"
         if item.volume_ml:
             lines.append((f"   diameter {item.diameter_mm:.1f} mm{mean}", TEXT_RGB))
@@ -270,5 +301,7 @@ def _with_panel(picture: np.ndarray, lines: Lines) -> Image:
         lines = [*lines[: room - 1], (f"and {len(lines) - room + 1} more lines", TEXT_RGB)]
     draw = ImageDraw.Draw(canvas)
     for number, (text, colour) in enumerate(lines):
-        draw.text((width + LINE_PX // 2, LINE_PX // 2 + number * LINE_PX), text, fill=colour, font=font)
+        draw.text(
+            (width + LINE_PX // 2, LINE_PX // 2 + number * LINE_PX), text, fill=colour, font=font
+        )
     return canvas

@@ -40,38 +40,48 @@ def write_segmentation(
     probabilities: np.ndarray | None = None,
     description: str = "Automatic segmentation",
 ) -> Dataset:
-    """Write a mask as DICOM SEG: a frame for every slice, at its place, whether it shows a segment or not.
+    """Write a mask as DICOM SEG: a frame for every slice, at its place, whether it shows a segment
+    or not.
 
     Viewers have misplaced segments of files that leave empty frames out.
 
     Args:
         file: to write.
-        mask: (n, row, column) label values on ``source.acquisition.slices``; zeros alone are written, too.
+        mask: (n, row, column) label values on ``source.acquisition.slices``; zeros alone are
+            written, too.
         source: the images.
         segments: what the values mean.
         model: what made the mask.
         series_number: of the new series.
-        kind: ``binary`` is read everywhere; ``labelmap`` (DICOM Supplement 243) is many times smaller and is read by
-            recent programs only; ``fractional`` holds probabilities.
-        probabilities: (segment, n, row, column) from 0 to 1 in the order of ``segments``, for ``fractional``; without
-            them the mask's 0 and 1.
+        kind: ``binary`` is read everywhere; ``labelmap`` (DICOM Supplement 243) is many times
+            smaller and is read by recent programs only; ``fractional`` holds probabilities.
+        probabilities: (segment, n, row, column) from 0 to 1 in the order of ``segments``, for
+            ``fractional``; without them the mask's 0 and 1.
         description: of the series.
 
     Returns:
         The data set as written, which a report refers to.
 
     Raises:
-        InputError: the mask does not fit the slices or the segments, or segments of a label map overlap.
+        InputError: the mask does not fit the slices or the segments, or segments of a label map
+            overlap.
 
     Reference: DICOM PS3.3 A.51 and C.8.20.
     """
     if kind not in get_args(SegmentationKind):
-        raise InputError(f"'{kind}' is no kind of segmentation; valid are {', '.join(get_args(SegmentationKind))}")
+        raise InputError(
+            f"'{kind}' is no kind of segmentation; valid are "
+            f"{', '.join(get_args(SegmentationKind))}"
+        )
     require_mask(mask, source.acquisition, segments)
     if kind == "labelmap" and _overlap(segments):
-        raise InputError("regions that share label values cannot be written as a label map; choose another kind")
+        raise InputError(
+            "regions that share label values cannot be written as a label map; choose another kind"
+        )
     pixels = _pixels(mask, segments, kind, probabilities)
-    result = _segmentation(pixels, source, segments, model, kind, series_number, ascii_text(description))
+    result = _segmentation(
+        pixels, source, segments, model, kind, series_number, ascii_text(description)
+    )
     _refer_to_files(result, source)
     write_object(file, result, source)
     return result
@@ -83,13 +93,17 @@ def _overlap(segments: Sequence[Segment]) -> bool:
 
 
 def _pixels(
-    mask: np.ndarray, segments: Sequence[Segment], kind: SegmentationKind, probabilities: np.ndarray | None
+    mask: np.ndarray,
+    segments: Sequence[Segment],
+    kind: SegmentationKind,
+    probabilities: np.ndarray | None,
 ) -> np.ndarray:
     """What highdicom takes: (n, row, column) of segment numbers, or (n, row, column, segment)."""
     if kind == "fractional" and probabilities is not None:
         if probabilities.shape != (len(segments), *mask.shape):
             raise InputError(
-                f"probabilities have shape {probabilities.shape}, expected {(len(segments), *mask.shape)}; "
+                f"probabilities have shape {probabilities.shape}, expected "
+                f"{(len(segments), *mask.shape)}; "
                 "predict with --save_probabilities on the exported image"
             )
         fractions = np.clip(np.moveaxis(probabilities, 0, -1), 0, 1)
@@ -157,7 +171,9 @@ def _description(segment: Segment, algorithm: Any) -> Any:
 
 
 def _refer_to_files(result: Dataset, source: Source) -> None:
-    """Refer to the files as they are: by their own class, each once, and to the frames of a multi-frame file."""
+    """Refer to the files as they are: by their own class, each once, and to the frames of a
+    multi-frame file.
+    """
     slices = source.acquisition.slices
     if all(item.frame is None and item.sop_class in (CT_STORAGE, MR_STORAGE) for item in slices):
         return
@@ -166,7 +182,10 @@ def _refer_to_files(result: Dataset, source: Source) -> None:
         series.ReferencedInstanceSequence = _each_once(series.ReferencedInstanceSequence)
 
     frame_at = {_place(item.position_mm): item.frame for item in slices}
-    references = [*result.SourceImageSequence, *result.ReferencedSeriesSequence[0].ReferencedInstanceSequence]
+    references = [
+        *result.SourceImageSequence,
+        *result.ReferencedSeriesSequence[0].ReferencedInstanceSequence,
+    ]
     for group in result.PerFrameFunctionalGroupsSequence:
         reference = group.DerivationImageSequence[0].SourceImageSequence[0]
         references.append(reference)
@@ -174,7 +193,10 @@ def _refer_to_files(result: Dataset, source: Source) -> None:
         if frame is not None:
             reference.ReferencedFrameNumber = frame + 1
 
-    class_of = {text_of(header, "SOPInstanceUID"): text_of(header, "SOPClassUID") for header in source.headers}
+    class_of = {
+        text_of(header, "SOPInstanceUID"): text_of(header, "SOPClassUID")
+        for header in source.headers
+    }
     for reference in references:
         uid = str(reference.ReferencedSOPInstanceUID)
         reference.ReferencedSOPClassUID = class_of[uid] or reference.ReferencedSOPClassUID

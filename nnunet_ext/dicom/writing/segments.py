@@ -1,6 +1,8 @@
-"""What the labels of a mask are called in DICOM: coded categories and types, colours, what made them.
+"""What the labels of a mask are called in DICOM: coded categories and types, colours, what made
+them.
 
-A JSON file of the user may change any of it; :data:`KNOWN_FILE` holds what usual names of labels mean.
+A JSON file of the user may change any of it; :data:`KNOWN_FILE` holds what usual names of labels
+mean.
 """
 
 from __future__ import annotations
@@ -35,9 +37,15 @@ class CodedText(NamedTuple):
 
 TISSUE = CodedText("85756007", "SCT", "Tissue")
 COLOURS_RGB = (
-    (255, 90, 40), (60, 160, 250), (250, 220, 50), (90, 200, 90), (190, 100, 230), (70, 210, 210), (240, 110, 170),
+    (255, 90, 40),
+    (60, 160, 250),
+    (250, 220, 50),
+    (90, 200, 90),
+    (190, 100, 230),
+    (70, 210, 210),
+    (240, 110, 170),
     (170, 130, 80),
-)  # fmt: skip
+)
 """Of segments whose names are not known, in turn."""
 
 
@@ -45,9 +53,9 @@ COLOURS_RGB = (
 class Segment:
     """One segment of a result.
 
-    ``number`` counts from 1 without gaps, ``values`` are the label values of the mask that belong to it (several for a
-    region). ``label`` is ASCII of at most 64 characters. ``lesions`` says whether each connected component is measured
-    on its own.
+    ``number`` counts from 1 without gaps, ``values`` are the label values of the mask that belong
+    to it (several for a region). ``label`` is ASCII of at most 64 characters. ``lesions`` says
+    whether each connected component is measured on its own.
     """
 
     number: int
@@ -67,7 +75,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class Model:
-    """What made a mask, as every result names it. ``serial`` tells two trainings apart, e.g. a checkpoint's digest."""
+    """What made a mask, as every result names it. ``serial`` tells two trainings apart, e.g. a
+    checkpoint's digest.
+    """
 
     name: str
     version: str
@@ -75,27 +85,39 @@ class Model:
     serial: str = "unknown"
 
 
-def segments_of(labels: Mapping[str, int | Sequence[int]], file: Path | None = None) -> tuple[Segment, ...]:
-    """Segments of the labels of a ``dataset.json``, in the order of their values; background and ignore are left out.
+def segments_of(
+    labels: Mapping[str, int | Sequence[int]], file: Path | None = None
+) -> tuple[Segment, ...]:
+    """Segments of the labels of a ``dataset.json``, in the order of their values; background and
+    ignore are left out.
 
     Args:
         labels: name to value, or to the values of a region.
-        file: JSON of the user: ``{"segments": {NAME: {"label": ..., "category": [VALUE, SCHEME, MEANING],
-            "type": [...], "colour": [R, G, B], "lesions": true}}}``, every key optional.
+        file: JSON of the user: ``{"segments": {NAME: {"label": ..., "category": [VALUE, SCHEME,
+            MEANING], "type": [...], "colour": [R, G, B], "lesions": true}}}``, every key optional.
 
     Raises:
         InputError: the file is damaged, or names a label that the model does not have.
     """
-    wanted = {name: _values_of(value) for name, value in labels.items() if name.casefold() not in NO_SEGMENTS}
+    wanted = {
+        name: _values_of(value)
+        for name, value in labels.items()
+        if name.casefold() not in NO_SEGMENTS
+    }
     if not wanted:
         raise InputError("the labels name no segment beside the background; nothing can be written")
     choices = {} if file is None else _choices_in(file)
     unknown = sorted(choices.keys() - wanted.keys())
     if unknown:
-        raise InputError(f"{file}: names the segment '{unknown[0]}', but the model's labels are {', '.join(wanted)}")
+        raise InputError(
+            f"{file}: names the segment '{unknown[0]}', but the model's labels are "
+            f"{', '.join(wanted)}"
+        )
 
     segments = []
-    ordered = sorted(wanted, key=lambda name: wanted[name] if len(wanted[name]) == 1 else (0, *wanted[name]))
+    ordered = sorted(
+        wanted, key=lambda name: wanted[name] if len(wanted[name]) == 1 else (0, *wanted[name])
+    )
     for number, name in enumerate(ordered, start=1):
         segment = _default_segment(number, name, wanted[name])
         segments.append(_with_choice(segment, choices.get(name, {}), f"{file}: segment '{name}'"))
@@ -115,7 +137,9 @@ def ascii_text(text: str, otherwise: str = "unnamed", longest: int = LONGEST_LAB
 
 
 def _values_of(value: int | Sequence[int]) -> tuple[int, ...]:
-    return (int(value),) if isinstance(value, int | np.integer) else tuple(int(part) for part in value)
+    return (
+        (int(value),) if isinstance(value, int | np.integer) else tuple(int(part) for part in value)
+    )
 
 
 def _default_segment(number: int, name: str, values: tuple[int, ...]) -> Segment:
@@ -125,7 +149,9 @@ def _default_segment(number: int, name: str, values: tuple[int, ...]) -> Segment
     words = {word.removesuffix("s") for word in re.split(r"[^a-z]+", name.casefold())}
     for known in _known().values():
         if words & {word.removesuffix("s") for word in known["words"]}:
-            return _with_choice(plain, {key: known[key] for key in KEYS if key in known}, str(KNOWN_FILE))
+            return _with_choice(
+                plain, {key: known[key] for key in KEYS if key in known}, str(KNOWN_FILE)
+            )
     return plain
 
 
@@ -139,9 +165,13 @@ def _choices_in(file: Path) -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not a JSON file that can be read ({type(error).__name__})") from error
+        raise InputError(
+            f"{file}: is not a JSON file that can be read ({type(error).__name__})"
+        ) from error
     segments = content.get("segments") if isinstance(content, dict) else None
-    if not isinstance(segments, dict) or not all(isinstance(value, dict) for value in segments.values()):
+    if not isinstance(segments, dict) or not all(
+        isinstance(value, dict) for value in segments.values()
+    ):
         raise InputError(f'{file}: holds no {{"segments": {{NAME: {{...}}}}}}')
     return segments
 
@@ -166,9 +196,15 @@ def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Seg
 
 
 def _code_of(value: object, where: str) -> CodedText:
-    texts = isinstance(value, list) and len(value) == 3 and all(isinstance(part, str) and part for part in value)
+    texts = (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(part, str) and part for part in value)
+    )
     if not texts:
-        raise InputError(f'{where} is not [value, scheme, meaning], such as ["10200004", "SCT", "Liver"]')
+        raise InputError(
+            f'{where} is not [value, scheme, meaning], such as ["10200004", "SCT", "Liver"]'
+        )
     code = CodedText(*value)  # type: ignore[misc]
     if len(code.value) > LONGEST_CODE or len(code.scheme) > LONGEST_CODE:
         raise InputError(f"{where} has a value or scheme of more than {LONGEST_CODE} characters")

@@ -106,16 +106,17 @@ PATIENT_AND_STUDY = (
     "ClinicalTrialTimePointID",
     "ClinicalTrialTimePointDescription",
 )
-"""What belongs to the patient and the study, and is therefore the same in all objects of the study."""
+"""What belongs to the patient and the study, and is therefore the same in all objects of the study.
+"""
 
 
 @dataclass(frozen=True)
 class Source:
     """An acquisition with the headers of its files.
 
-    ``headers`` holds one data set per file, in the order in which the slices first name the files, without pixels and
-    with every attribute of :data:`TYPE_2`. Results take everything that concerns the patient and the study, and the
-    UIDs they refer to, from here.
+    ``headers`` holds one data set per file, in the order in which the slices first name the files,
+    without pixels and with every attribute of :data:`TYPE_2`. Results take everything that concerns
+    the patient and the study, and the UIDs they refer to, from here.
     """
 
     acquisition: Acquisition
@@ -136,14 +137,17 @@ class Source:
     @property
     def frame_of_reference_uid(self) -> str:
         """Of the images, or one that depends on the series alone."""
-        return text_of(self.first, "FrameOfReferenceUID") or derived_uid(text_of(self.first, "SeriesInstanceUID"))
+        return text_of(self.first, "FrameOfReferenceUID") or derived_uid(
+            text_of(self.first, "SeriesInstanceUID")
+        )
 
 
 def read_source(acquisition: Acquisition) -> Source:
     """Read the headers of an acquisition's files again, as a whole.
 
     Raises:
-        InputError: a file cannot be read, has no UIDs to refer to, or belongs to another study than the others.
+        InputError: a file cannot be read, has no UIDs to refer to, or belongs to another study than
+            the others.
     """
     from pydicom import dcmread
 
@@ -154,24 +158,32 @@ def read_source(acquisition: Acquisition) -> Source:
                 warnings.simplefilter("ignore")
                 header = dcmread(path, stop_before_pixels=True, force=True)
         except Exception as error:  # pydicom raises a dozen kinds
-            raise InputError(f"{path}: DICOM header cannot be read ({first_line(error)}); copy it again") from error
+            raise InputError(
+                f"{path}: DICOM header cannot be read ({first_line(error)}); copy it again"
+            ) from error
         for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
             if not text_of(header, name):
-                raise InputError(f"{path}: has no {name}, so no result can refer to it; export the study again")
+                raise InputError(
+                    f"{path}: has no {name}, so no result can refer to it; export the study again"
+                )
         for name in TYPE_2:
             if name not in header:
                 setattr(header, name, "")
         headers.append(header)
 
     if len({text_of(header, "StudyInstanceUID") for header in headers}) > 1:
-        raise InputError(f"{acquisition.slices[0].path}: the images of its series name several studies")
+        raise InputError(
+            f"{acquisition.slices[0].path}: the images of its series name several studies"
+        )
     return Source(acquisition, tuple(headers))
 
 
 def new_series_numbers(taken: Iterable[int | None], count: int) -> list[int]:
     """So many numbers that no series of the study has."""
     used = {number for number in taken if number is not None}
-    first = max([FIRST_NEW_NUMBER, *(number + 1 for number in used if number <= LARGEST_SERIES_NUMBER)])
+    first = max(
+        [FIRST_NEW_NUMBER, *(number + 1 for number in used if number <= LARGEST_SERIES_NUMBER)]
+    )
     return list(range(first, first + count))
 
 
@@ -191,7 +203,9 @@ def derived_uid(text: str) -> str:
     return f"2.25.{number}"
 
 
-def require_mask(mask: np.ndarray, acquisition: Acquisition, segments: Iterable[Segment] = ()) -> None:
+def require_mask(
+    mask: np.ndarray, acquisition: Acquisition, segments: Iterable[Segment] = ()
+) -> None:
     """Check that a mask lies on the slices and holds no value without a segment.
 
     Raises:
@@ -200,17 +214,24 @@ def require_mask(mask: np.ndarray, acquisition: Acquisition, segments: Iterable[
     stack = acquisition.stack
     shape = (len(acquisition.slices), stack.rows, stack.columns)
     if mask.shape != shape:
-        raise InputError(f"the mask has shape {mask.shape}, the slices {shape}; predict on the exported image")
+        raise InputError(
+            f"the mask has shape {mask.shape}, the slices {shape}; predict on the exported image"
+        )
     described = {0, *(value for segment in segments for value in segment.values)}
     found = set(np.unique(mask).tolist()) if segments else set()
     if found - described:
-        raise InputError(f"the mask holds the value {min(found - described)}, which the model's labels do not name")
+        raise InputError(
+            f"the mask holds the value {min(found - described)}, which the model's labels do not "
+            f"name"
+        )
 
 
 def proxies(source: Source) -> list[Dataset]:
-    """A plain image per slice for highdicom: UIDs and place, none of the texts that real headers garble.
+    """A plain image per slice for highdicom: UIDs and place, none of the texts that real headers
+    garble.
 
-    Highdicom takes several plain images or one multi-frame image, and orientations only where they are exactly equal.
+    Highdicom takes several plain images or one multi-frame image, and orientations only where they
+    are exactly equal.
     """
     from pydicom.dataset import Dataset
     from pydicom.valuerep import format_number_as_ds
@@ -223,16 +244,21 @@ def proxies(source: Source) -> list[Dataset]:
         proxy = Dataset()
         for name in TYPE_2:
             setattr(proxy, name, "")
-        proxy.SOPClassUID = MR_STORAGE if item.modality == "MR" else CT_STORAGE  # plain even for a frame of many
+        proxy.SOPClassUID = (
+            MR_STORAGE if item.modality == "MR" else CT_STORAGE
+        )  # plain even for a frame of many
         for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
             setattr(proxy, name, text_of(header, name))
         proxy.FrameOfReferenceUID = source.frame_of_reference_uid
         proxy.Modality = item.modality or "CT"
         proxy.Rows, proxy.Columns = stack.rows, stack.columns
         proxy.ImageOrientationPatient = orientation
-        proxy.ImagePositionPatient = [format_number_as_ds(float(value)) for value in item.position_mm]
+        proxy.ImagePositionPatient = [
+            format_number_as_ds(float(value)) for value in item.position_mm
+        ]
         proxy.PixelSpacing = [format_number_as_ds(float(value)) for value in stack.spacing_mm[::-1]]
-        # the part of the body that a frame stands for; dcmqi takes it for the distance between frames
+        # the part of the body that a frame stands for; dcmqi takes it for the distance between
+        # frames
         proxy.SliceThickness = format_number_as_ds(float(stack.step_mm))
         lossy = text_of(header, "LossyImageCompression")
         proxy.LossyImageCompression = lossy if lossy in ("00", "01") else "00"
@@ -242,7 +268,9 @@ def proxies(source: Source) -> list[Dataset]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Run highdicom without its remarks on identifiers that are no UIDs, and on frames of one file."""
+    """Run highdicom without its remarks on identifiers that are no UIDs, and on frames of one
+    file.
+    """
     logger = logging.getLogger("highdicom")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -265,9 +293,16 @@ def equipment_of(model: Model) -> dict[str, Any]:
 
 
 def new_object(
-    sop_class: str, transfer_syntax: str, modality: str, model: Model, series_uid: str, series_number: int
+    sop_class: str,
+    transfer_syntax: str,
+    modality: str,
+    model: Model,
+    series_uid: str,
+    series_number: int,
 ) -> Dataset:
-    """A data set with what concerns the object, its series and what made it, to be written by :func:`write_object`."""
+    """A data set with what concerns the object, its series and what made it, to be written by
+    :func:`write_object`.
+    """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, generate_uid
 
@@ -278,10 +313,19 @@ def new_object(
     data.file_meta.TransferSyntaxUID = UID(transfer_syntax)
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = UID(sop_class)
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
-    data.InstanceCreationDate, data.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    data.InstanceCreationDate, data.InstanceCreationTime = (
+        now.strftime("%Y%m%d"),
+        now.strftime("%H%M%S"),
+    )
     data.Modality, data.SeriesInstanceUID, data.SeriesNumber = modality, series_uid, series_number
-    data.Manufacturer, data.ManufacturerModelName = equipment["manufacturer"], equipment["manufacturer_model_name"]
-    data.SoftwareVersions, data.DeviceSerialNumber = equipment["software_versions"], equipment["device_serial_number"]
+    data.Manufacturer, data.ManufacturerModelName = (
+        equipment["manufacturer"],
+        equipment["manufacturer_model_name"],
+    )
+    data.SoftwareVersions, data.DeviceSerialNumber = (
+        equipment["software_versions"],
+        equipment["device_serial_number"],
+    )
     return data
 
 
@@ -331,7 +375,9 @@ def _repeat_patient_and_study(result: Dataset, header: Dataset) -> None:
 
 
 def _as_explicit(element: Any, header: Dataset) -> Any:
-    """An element for a file of explicit VR and little endian, still undecoded where it is a text."""
+    """An element for a file of explicit VR and little endian, still undecoded where it is a
+    text.
+    """
     from pydicom.datadict import dictionary_VR
 
     if not getattr(element, "is_raw", False):
@@ -339,4 +385,6 @@ def _as_explicit(element: Any, header: Dataset) -> Any:
     vr = dictionary_VR(element.tag)
     if vr in ("SQ", "US", "UL", "SS", "SL", "FD", "FL", "AT") or element.value is None:
         return header[element.tag]  # decoded, because binary values depend on the byte order
-    return element._replace(VR=vr, length=len(element.value), is_implicit_VR=False, is_little_endian=True)
+    return element._replace(
+        VR=vr, length=len(element.value), is_implicit_VR=False, is_little_endian=True
+    )

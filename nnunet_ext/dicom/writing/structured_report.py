@@ -28,14 +28,16 @@ def write_report(
 ) -> Dataset:
     """Write measurements as a TID 1500 report: a group per segment and per lesion.
 
-    Every group names its finding, its tracking identifiers, and the segment of ``segmentation`` (a lesion that of its
-    class), and gives the volume in ml, the largest diameter in mm and, where known, the mean in Hounsfield units.
+    Every group names its finding, its tracking identifiers, and the segment of ``segmentation`` (a
+    lesion that of its class), and gives the volume in ml, the largest diameter in mm and, where
+    known, the mean in Hounsfield units.
 
     Args:
         file: to write.
         measurements: of :func:`nnunet_ext.dicom.writing.measurements.measure`.
         source: the images.
-        segmentation: as written by :func:`nnunet_ext.dicom.writing.segmentation.write_segmentation`.
+        segmentation: as written by
+            :func:`nnunet_ext.dicom.writing.segmentation.write_segmentation`.
         model: what made the mask.
         series_number: of the new series.
 
@@ -49,12 +51,16 @@ def write_report(
     from pydicom.uid import generate_uid
 
     modality = str(source.acquisition.slices[0].modality)
-    procedure = codes.LN.MRIUnspecifiedBodyRegion if modality == "MR" else codes.LN.CTUnspecifiedBodyRegion
+    procedure = (
+        codes.LN.MRIUnspecifiedBodyRegion if modality == "MR" else codes.LN.CTUnspecifiedBodyRegion
+    )
     with quietly():
         content = MeasurementReport(
             observation_context=_observation_context(model),
             procedure_reported=procedure,
-            imaging_measurements=[_group(item, source, segmentation, model) for item in measurements],
+            imaging_measurements=[
+                _group(item, source, segmentation, model) for item in measurements
+            ],
             title=codes.DCM.ImagingMeasurementReport,
         )
         result = EnhancedSR(
@@ -74,7 +80,11 @@ def write_report(
 
 def _observation_context(model: Model) -> Any:
     """Who observed: a device, by the name of the model."""
-    from highdicom.sr import DeviceObserverIdentifyingAttributes, ObservationContext, ObserverContext
+    from highdicom.sr import (
+        DeviceObserverIdentifyingAttributes,
+        ObservationContext,
+        ObserverContext,
+    )
     from pydicom.sr.codedict import codes
 
     attributes = DeviceObserverIdentifyingAttributes(
@@ -84,7 +94,9 @@ def _observation_context(model: Model) -> Any:
         model_name=ascii_text(f"{model.name} {model.version}"),
         serial_number=ascii_text(model.serial),
     )
-    device = ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=attributes)
+    device = ObserverContext(
+        observer_type=codes.DCM.Device, observer_identifying_attributes=attributes
+    )
     return ObservationContext(observer_device_context=device)
 
 
@@ -101,8 +113,11 @@ def _group(item: Measurement, source: Source, segmentation: Dataset, model: Mode
 
     series = SourceSeriesForSegmentation(str(source.first.SeriesInstanceUID))
     segment = ReferencedSegment(
-        segmentation.SOPClassUID, segmentation.SOPInstanceUID, item.segment.number, source_series=series
-    )  # fmt: skip
+        segmentation.SOPClassUID,
+        segmentation.SOPInstanceUID,
+        item.segment.number,
+        source_series=series,
+    )
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         TrackingIdentifier(uid=item.tracking_uid, identifier=item.tracking_id),
         referenced_segment=segment,

@@ -37,7 +37,9 @@ class Measurement(Protocol):
     def profile(self) -> Profile:
         """Whose metrics it measures."""
 
-    def __call__(self, case: str, method: str, reference: LabelMap, prediction: LabelMap) -> Measures:
+    def __call__(
+        self, case: str, method: str, reference: LabelMap, prediction: LabelMap
+    ) -> Measures:
         """Metrics of one method on one case."""
 
 
@@ -59,9 +61,10 @@ class Case:
 class Comparison:
     """Voxel counts of one case for each method, or the problems that prevented them.
 
-    ``pairs`` has one entry per slice, or one of the whole case. ``measures`` are, by profile, the metrics that do not
-    follow from counts. ``voxel_ml`` is the volume of a voxel, NaN for pictures and for formats without spacing.
-    ``files`` are the case itself, or what `pooled` merged to a patient.
+    ``pairs`` has one entry per slice, or one of the whole case. ``measures`` are, by profile, the
+    metrics that do not follow from counts. ``voxel_ml`` is the volume of a voxel, NaN for pictures
+    and for formats without spacing. ``files`` are the case itself, or what `pooled` merged to a
+    patient.
     """
 
     case: Case
@@ -89,10 +92,12 @@ def pair_cases(
     Args:
         reference: folder of label files.
         methods: folder of predicted label files by method name.
-        allow_missing: accept references that no method has predicted (a cross-validation fold against all labels).
+        allow_missing: accept references that no method has predicted (a cross-validation fold
+            against all labels).
 
     Raises:
-        InputError: a prediction has no reference, a reference no prediction, or the methods predicted different cases.
+        InputError: a prediction has no reference, a reference no prediction, or the methods
+            predicted different cases.
     """
     references, unknown = find_label_files(reference)
     notes = [f"{reference}: ignored {_listed(unknown)}"] if unknown else []
@@ -109,13 +114,22 @@ def pair_cases(
             advice = "" if allow_missing else "; --chill evaluates only what was predicted"
             raise InputError(f"{folder}: no prediction of {_listed(missing)}{advice}")
     if left_out := len(references) - len(wanted):
-        notes.append(f"{left_out} of {len(references)} references have no prediction and are left out (--chill)")
-    cases = [Case(n, references[n], {m: predictions[m][n] for m in methods}) for n in sorted(wanted)]
+        notes.append(
+            f"{left_out} of {len(references)} references have no prediction and are left out "
+            f"(--chill)"
+        )
+    cases = [
+        Case(n, references[n], {m: predictions[m][n] for m in methods}) for n in sorted(wanted)
+    ]
     return cases, notes
 
 
-def compare_case(case: Case, per_slice: bool = False, measurements: Sequence[Measurement] = ()) -> Comparison:
-    """Read the files of one case, count value pairs and measure; problems are collected, so that one run names all."""
+def compare_case(
+    case: Case, per_slice: bool = False, measurements: Sequence[Measurement] = ()
+) -> Comparison:
+    """Read the files of one case, count value pairs and measure; problems are collected, so that
+    one run names all.
+    """
     comparison = Comparison(case)
     for path in case.predictions.values():
         if difference := _shape_difference(case.reference, path):
@@ -128,13 +142,18 @@ def compare_case(case: Case, per_slice: bool = False, measurements: Sequence[Mea
     except InputError as error:
         comparison.problems.append(str(error))
         return comparison
-    comparison.is_picture, comparison.has_spacing = reference.array.ndim == 2, reference.geometry is not None
+    comparison.is_picture, comparison.has_spacing = (
+        reference.array.ndim == 2,
+        reference.geometry is not None,
+    )
     if comparison.has_spacing and not comparison.is_picture:
         comparison.voxel_ml = math.prod(reference.spacing) / 1000
     for method, path in case.predictions.items():
         try:
             prediction = read_label_file(path)
-            comparison.pairs[method] = _count_on_one_grid(reference, prediction, case, path, per_slice)
+            comparison.pairs[method] = _count_on_one_grid(
+                reference, prediction, case, path, per_slice
+            )
             for measurement in measurements:
                 measures = measurement(case.name, method, reference, prediction)
                 comparison.measures.setdefault(measurement.profile.name, {}).update(measures)
@@ -144,7 +163,9 @@ def compare_case(case: Case, per_slice: bool = False, measurements: Sequence[Mea
 
 
 def require_no_problems(comparisons: Sequence[Comparison], labels: LabelSet | None = None) -> None:
-    """Raise one InputError that names the files that could not be compared or hold values outside ``labels``."""
+    """Raise one InputError that names the files that could not be compared or hold values outside
+    ``labels``.
+    """
     problems = [p for c in comparisons for p in c.problems]
     if labels:
         known = sorted(labels.known)
@@ -159,23 +180,31 @@ def values_found(comparisons: Sequence[Comparison]) -> set[int]:
     """All values, for a label set without declaration.
 
     Raises:
-        InputError: references and a method's predictions share no foreground value, as with masks of 255 and of 1.
+        InputError: references and a method's predictions share no foreground value, as with masks
+            of 255 and of 1.
     """
-    reference = {g for c in comparisons for units in c.pairs.values() for pairs in units for g, _ in pairs}
+    reference = {
+        g for c in comparisons for units in c.pairs.values() for pairs in units for g, _ in pairs
+    }
     found = set(reference)
     for method in comparisons[0].pairs:
         predicted = {p for c in comparisons for pairs in c.pairs[method] for _, p in pairs}
         found |= predicted
         if len(reference - {0}) and len(predicted - {0}) and not reference & predicted - {0}:
             raise InputError(
-                f"{method}: predictions hold the values {sorted(predicted)}, references {sorted(reference)}: "
+                f"{method}: predictions hold the values {sorted(predicted)}, references "
+                f"{sorted(reference)}: "
                 "bring both to the same labels"
             )
     return found
 
 
-def counts_of_label(pairs: ValuePairs, values: Sequence[int], ignore: int | None = None) -> ConfusionCounts:
-    """Confusion counts of one label or region; voxels whose reference is ``ignore`` do not count."""
+def counts_of_label(
+    pairs: ValuePairs, values: Sequence[int], ignore: int | None = None
+) -> ConfusionCounts:
+    """Confusion counts of one label or region; voxels whose reference is ``ignore`` do not
+    count.
+    """
     tp = fp = fn = tn = 0
     for (g, p), voxels in pairs.items():
         if g == ignore:
@@ -188,7 +217,8 @@ def counts_of_label(pairs: ValuePairs, values: Sequence[int], ignore: int | None
 
 
 def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> ValuePairs:
-    """Joint histogram of two equally shaped arrays of integers >= 0, from which the counts of every label follow.
+    """Joint histogram of two equally shaped arrays of integers >= 0, from which the counts of every
+    label follow.
 
     Raises:
         InputError: as many values as only an image has.
@@ -203,7 +233,10 @@ def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any])
         else:
             (g, g_index), (p, p_index) = map(_compact, chunks)
             if max(len(g), len(p)) > MOST_LABELS:
-                raise InputError(f"holds more than {MOST_LABELS} different values, as images do; give label files")
+                raise InputError(
+                    f"holds more than {MOST_LABELS} different values, as images do; give label "
+                    f"files"
+                )
         joint = g_index * g_index.dtype.type(len(p)) + p_index
         counts = np.bincount(joint, minlength=len(g) * len(p)).reshape(len(g), len(p))
         for i, j in zip(*np.nonzero(counts), strict=True):
@@ -229,14 +262,19 @@ def _compact(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[An
 
 
 def _shape_difference(reference: Path, prediction: Path) -> str | None:
-    """What differs between the shapes in two headers; None also where one cannot be read, as its reader will say."""
+    """What differs between the shapes in two headers; None also where one cannot be read, as its
+    reader will say.
+    """
     try:
         expected, found = header_shape(reference), header_shape(prediction)
     except InputError:
         return None
     if found == expected or len(found) not in (2, 3):
         return None
-    return f"{prediction}: shape {found}, reference {expected} ({reference}); resample it to the reference"
+    return (
+        f"{prediction}: shape {found}, reference {expected} ({reference}); resample it to the "
+        f"reference"
+    )
 
 
 def _count_on_one_grid(
@@ -246,7 +284,10 @@ def _count_on_one_grid(
         raise InputError(f"{path}: {difference} ({case.reference}); resample it to the reference")
     try:
         if per_slice and reference.array.ndim == 3:
-            return [count_value_pairs(*slices) for slices in zip(reference.array, prediction.array, strict=True)]
+            return [
+                count_value_pairs(*slices)
+                for slices in zip(reference.array, prediction.array, strict=True)
+            ]
         return [count_value_pairs(reference.array, prediction.array)]
     except InputError as error:
         raise InputError(f"{path} or its reference {case.reference}: {error}") from error

@@ -24,19 +24,24 @@ _GRID_TOLERANCE = {"spacing": 1e-4, "origin": 1e-2, "direction": 1e-4}  # mm, mm
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Integer labels, array axes slowest first as in nnU-Net; ``geometry`` is None for formats that store none."""
+    """Integer labels, array axes slowest first as in nnU-Net; ``geometry`` is None for formats that
+    store none.
+    """
 
     array: npt.NDArray[Any]
     geometry: dict[str, tuple[float, ...]] | None
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Per axis of the array in mm; 1 for formats that store none, whose unit is then the pixel."""
+        """Per axis of the array in mm; 1 for formats that store none, whose unit is then the
+        pixel.
+        """
         return self.geometry["spacing"][::-1] if self.geometry else (1.0,) * self.array.ndim
 
 
 def find_label_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Label files of a folder by case name, and the names of further files that are no known by-products.
+    """Label files of a folder by case name, and the names of further files that are no known
+    by-products.
 
     Raises:
         InputError: no such folder, no label file in it, or two files for one case.
@@ -54,7 +59,9 @@ def find_label_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
             continue
         case = path.name.removesuffix(ending)
         if case in cases:
-            raise InputError(f"{folder}: {cases[case].name} and {path.name} are the same case; remove one")
+            raise InputError(
+                f"{folder}: {cases[case].name} and {path.name} are the same case; remove one"
+            )
         cases[case] = path
     if not cases:
         raise InputError(f"{folder}: no label files ({', '.join(ENDINGS)})")
@@ -65,8 +72,8 @@ def read_label_file(path: Path) -> LabelMap:
     """Read one label file with SimpleITK, after proving that it is complete.
 
     Raises:
-        InputError: the file is unreadable or truncated, has colours, is neither 2D nor 3D, or holds other values than
-            integers >= 0.
+        InputError: the file is unreadable or truncated, has colours, is neither 2D nor 3D, or holds
+            other values than integers >= 0.
     """
     import SimpleITK  # slow to import
 
@@ -84,24 +91,36 @@ def read_label_file(path: Path) -> LabelMap:
         channels = np.moveaxis(array, -1, 0)
         has_alpha = components == 4 and path.name.endswith(_WITHOUT_GEOMETRY)
         if has_alpha and (channels[-1] != np.iinfo(array.dtype).max).any():
-            raise InputError(f"{path}: has transparent pixels, whose label is not certain; save it without them")
-        array, *others = channels[:-1] if has_alpha else channels  # grey BMP and many grey PNG arrive as RGB or RGBA
+            raise InputError(
+                f"{path}: has transparent pixels, whose label is not certain; save it without them"
+            )
+        array, *others = (
+            channels[:-1] if has_alpha else channels
+        )  # grey BMP and many grey PNG arrive as RGB or RGBA
         if not all(np.array_equal(array, other) for other in others):
             raise InputError(f"{path}: a colour image; a label file has one channel")
     if array.ndim not in (2, 3):
-        raise InputError(f"{path}: {array.ndim} dimensions; a label file is a picture or a volume, so split it")
+        raise InputError(
+            f"{path}: {array.ndim} dimensions; a label file is a picture or a volume, so split it"
+        )
     if array.dtype.kind == "f":
         array = _whole_numbers(path, array)
     if array.min() < 0:
         raise InputError(f"{path}: negative value {array.min()}; labels are integers from 0")
     if path.name.endswith(_WITHOUT_GEOMETRY):
         return LabelMap(array, None)
-    names = {"spacing": image.GetSpacing(), "origin": image.GetOrigin(), "direction": image.GetDirection()}
+    names = {
+        "spacing": image.GetSpacing(),
+        "origin": image.GetOrigin(),
+        "direction": image.GetDirection(),
+    }
     return LabelMap(array, {name: tuple(values) for name, values in names.items()})
 
 
 def _require_numbers(path: Path) -> None:
-    """Refuse NIfTI values that SimpleITK 2.5 changes while it reads them: NaN becomes 0, for instance."""
+    """Refuse NIfTI values that SimpleITK 2.5 changes while it reads them: NaN becomes 0, for
+    instance.
+    """
     if not path.name.endswith((".nii", ".nii.gz")):
         return
     import nibabel
@@ -111,22 +130,28 @@ def _require_numbers(path: Path) -> None:
     if kind == "c":
         raise InputError(f"{path}: holds complex numbers; a label file holds whole numbers")
     if kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all():
-        raise InputError(f"{path}: holds NaN or infinite values, which are no labels; predict or save it again")
+        raise InputError(
+            f"{path}: holds NaN or infinite values, which are no labels; predict or save it again"
+        )
 
 
 def _whole_numbers(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if not np.isfinite(array).all():
-        raise InputError(f"{path}: holds NaN or infinite values, which are no labels; predict or save it again")
+        raise InputError(
+            f"{path}: holds NaN or infinite values, which are no labels; predict or save it again"
+        )
     fractions = array[array != np.rint(array)]
     if fractions.size:
         raise InputError(
-            f"{path}: values that are no integers, such as {fractions[0]:.9g} (a soft map?); evaluation needs labels"
+            f"{path}: values that are no integers, such as {fractions[0]:.9g} (a soft map?); "
+            f"evaluation needs labels"
         )
     return array.astype(np.int64)
 
 
 def read_image_file(path: Path) -> npt.NDArray[Any]:
-    """Grey values of an image file, axes slowest first; of a colour picture the mean over its channels.
+    """Grey values of an image file, axes slowest first; of a colour picture the mean over its
+    channels.
 
     Raises:
         InputError: the file is unreadable or truncated, or neither 2D nor 3D.
@@ -163,7 +188,9 @@ def header_shape(path: Path) -> tuple[int, ...]:
 
 
 def grid_difference(reference: LabelMap, prediction: LabelMap) -> str | None:
-    """Say in words what differs between two grids (shape, then spacing, origin, direction), or None."""
+    """Say in words what differs between two grids (shape, then spacing, origin, direction), or
+    None.
+    """
     if reference.array.shape != prediction.array.shape:
         return f"shape {prediction.array.shape}, reference {reference.array.shape}"
     if reference.geometry is None or prediction.geometry is None:
@@ -180,15 +207,21 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except InputError:
         raise
-    except Exception as error:  # readers raise anything from EOFError to RuntimeError for a broken file
+    except (
+        Exception
+    ) as error:  # readers raise anything from EOFError to RuntimeError for a broken file
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise InputError(f"{path}: cannot be read, truncated or no image ({reason[0].strip()})") from error
+        raise InputError(
+            f"{path}: cannot be read, truncated or no image ({reason[0].strip()})"
+        ) from error
 
 
 def _require_complete(path: Path) -> None:
-    """Refuse files that SimpleITK 2.5 reads without complaint although their end is missing (NIfTI, BMP).
+    """Refuse files that SimpleITK 2.5 reads without complaint although their end is missing (NIfTI,
+    BMP).
 
-    A cut TIFF loses whole slices, which the comparison of shapes reveals; the other formats fail in their reader.
+    A cut TIFF loses whole slices, which the comparison of shapes reveals; the other formats fail in
+    their reader.
     """
     size = path.stat().st_size
     if path.name.endswith((".nii", ".nii.gz")):
@@ -200,7 +233,9 @@ def _require_complete(path: Path) -> None:
             require_size(path, expected, compressed=True)
             size = _unpacked_size(path, most=2 * expected)
     elif path.suffix == ".bmp":
-        expected = max(54, int.from_bytes(path.read_bytes()[2:6], "little"))  # 54: the header itself
+        expected = max(
+            54, int.from_bytes(path.read_bytes()[2:6], "little")
+        )  # 54: the header itself
     else:
         return
     if size < expected:
@@ -208,7 +243,9 @@ def _require_complete(path: Path) -> None:
 
 
 def _unpacked_size(path: Path, most: int) -> int:
-    """Size behind the compression; reading to the end also verifies the checksum. Beyond ``most`` it is not read."""
+    """Size behind the compression; reading to the end also verifies the checksum. Beyond ``most``
+    it is not read.
+    """
     size = 0
     with gzip.open(path) as stream:
         while size <= most and (chunk := stream.read(1 << 20)):

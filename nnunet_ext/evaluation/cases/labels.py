@@ -15,7 +15,9 @@ MOST_INFERRED = 40  # labels that are taken for such without being declared
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Voxel values by label name (several for a region), and the value that marks voxels to be left out."""
+    """Voxel values by label name (several for a region), and the value that marks voxels to be left
+    out.
+    """
 
     values: dict[str, tuple[int, ...]]
     ignore: int | None = None
@@ -35,12 +37,16 @@ class LabelSet:
         if any(sorted(v) == list(union) for v in self.values.values()):
             return self
         if FOREGROUND in self.values:
-            raise InputError(f"label name {FOREGROUND!r} is kept for all labels merged; rename the label with -l")
+            raise InputError(
+                f"label name {FOREGROUND!r} is kept for all labels merged; rename the label with -l"
+            )
         return LabelSet({**self.values, FOREGROUND: union}, self.ignore)
 
 
 def labels_from_arguments(arguments: Sequence[str]) -> LabelSet:
-    """Labels from ``NAME=VALUE`` or ``NAME=VALUE,VALUE`` (a region); the name ``ignore`` is nnU-Net's ignore label."""
+    """Labels from ``NAME=VALUE`` or ``NAME=VALUE,VALUE`` (a region); the name ``ignore`` is
+    nnU-Net's ignore label.
+    """
     declared: dict[str, Any] = {}
     for argument in arguments:
         name, separator, text = argument.partition("=")
@@ -49,7 +55,9 @@ def labels_from_arguments(arguments: Sequence[str]) -> LabelSet:
         except ValueError:
             values = []
         if not (name and separator and values):
-            raise InputError(f"-l {argument}: write NAME=VALUE or NAME=VALUE,VALUE with whole numbers")
+            raise InputError(
+                f"-l {argument}: write NAME=VALUE or NAME=VALUE,VALUE with whole numbers"
+            )
         if name in declared:
             raise InputError(f"-l {argument}: label {name!r} is given twice")
         declared[name] = values
@@ -59,8 +67,8 @@ def labels_from_arguments(arguments: Sequence[str]) -> LabelSet:
 def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
     """Labels of the dataset.json files in these folders, or None where there is none.
 
-    Only some of them may declare an ignore label, such as that of a network trained on incomplete labels; that of the
-    first folder counts.
+    Only some of them may declare an ignore label, such as that of a network trained on incomplete
+    labels; that of the first folder counts.
 
     Raises:
         InputError: a dataset.json cannot be read, or two of them declare different labels.
@@ -72,7 +80,9 @@ def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
     first, *others = found or [None]
     for other in others:
         if first and other and not _agree(found[first], found[other]):
-            raise InputError(f"{first} and {other} declare different labels; state them with -l NAME=VALUE")
+            raise InputError(
+                f"{first} and {other} declare different labels; state them with -l NAME=VALUE"
+            )
     return found[first] if first else None
 
 
@@ -90,33 +100,49 @@ def inferred_labels(values: Iterable[int]) -> LabelSet:
     foreground = sorted(set(values) - {0})
     if len(foreground) > MOST_INFERRED:
         raise InputError(
-            f"references and predictions hold {len(foreground)} values, as images do; if these are labels, state -l"
+            f"references and predictions hold {len(foreground)} values, as images do; if these "
+            f"are labels, state -l"
         )
     if not foreground:
-        raise InputError("references and predictions hold nothing but background; name the labels with -l NAME=VALUE")
+        raise InputError(
+            "references and predictions hold nothing but background; name the labels with -l "
+            "NAME=VALUE"
+        )
     return LabelSet({str(v): (v,) for v in foreground})
 
 
 def _read(path: Path) -> LabelSet:
     declared = read_object(path, "mend it or state the labels with -l", {"labels": dict})["labels"]
-    return _checked({name: v if isinstance(v, list) else [v] for name, v in declared.items()}, str(path))
+    return _checked(
+        {name: v if isinstance(v, list) else [v] for name, v in declared.items()}, str(path)
+    )
 
 
 def _checked(declared: dict[str, list[Any]], source: str) -> LabelSet:
     if len(declared) > MOST_LABELS:
-        raise InputError(f"{source}: declares {len(declared)} labels, more than {MOST_LABELS}; is this an image?")
+        raise InputError(
+            f"{source}: declares {len(declared)} labels, more than {MOST_LABELS}; is this an image?"
+        )
     for name, listed in declared.items():
         if not listed:
             raise InputError(f"{source}: label {name!r} has no value; labels are whole numbers")
-        if wrong := [value for value in listed if isinstance(value, bool) or not isinstance(value, int)]:
-            raise InputError(f"{source}: label {name!r} has the value {wrong[0]!r}; labels are whole numbers")
+        if wrong := [
+            value for value in listed if isinstance(value, bool) or not isinstance(value, int)
+        ]:
+            raise InputError(
+                f"{source}: label {name!r} has the value {wrong[0]!r}; labels are whole numbers"
+            )
     values = {name: tuple(given) for name, given in declared.items() if name != "background"}
     ignore = values.pop("ignore", None)
     if not values:
         raise InputError(f"{source}: no foreground label")
     for name, given in values.items():
         if min(given) < 1:
-            raise InputError(f"{source}: label {name!r} has the value {min(given)}; foreground values start at 1")
-    if ignore is not None and (len(ignore) != 1 or any(ignore[0] in given for given in values.values())):
+            raise InputError(
+                f"{source}: label {name!r} has the value {min(given)}; foreground values start at 1"
+            )
+    if ignore is not None and (
+        len(ignore) != 1 or any(ignore[0] in given for given in values.values())
+    ):
         raise InputError(f"{source}: 'ignore' needs one value that no other label has")
     return LabelSet(values, ignore[0] if ignore else None)

@@ -22,13 +22,19 @@ def soft_map_files(folder: Path, cases: list[str]) -> dict[str, Path]:
         InputError: only some cases have one.
     """
     files = {case: folder / f"{case}.npz" for case in cases}
-    if broken := next((file for file in files.values() if file.is_symlink() and not file.exists()), None):
-        raise InputError(f"{broken}: is a link to {broken.readlink()}, which is gone; merge the predictions again")
+    if broken := next(
+        (file for file in files.values() if file.is_symlink() and not file.exists()), None
+    ):
+        raise InputError(
+            f"{broken}: is a link to {broken.readlink()}, which is gone; merge the predictions "
+            f"again"
+        )
     found = {case: file for case, file in files.items() if file.is_file()}
     if found and len(found) < len(cases):
         missing = next(case for case in cases if case not in found)
         raise InputError(
-            f"{folder}: {len(found)} of {len(cases)} cases have a soft map, {missing}.npz is missing; "
+            f"{folder}: {len(found)} of {len(cases)} cases have a soft map, {missing}.npz is "
+            f"missing; "
             "predict all of them with --save_probabilities, or move the .npz files away"
         )
     return found
@@ -38,14 +44,16 @@ def channels_declared(folder: Path) -> LabelSet:
     """The labels, hence channels, of the model that wrote a folder of predictions.
 
     Raises:
-        InputError: neither the folder nor the model folder above a fold's ``validation`` holds a dataset.json.
+        InputError: neither the folder nor the model folder above a fold's ``validation`` holds a
+            dataset.json.
     """
     labels = labels_beside([folder])
     if labels is None and folder.name == "validation":
         labels = labels_beside([folder.resolve().parent.parent])
     if labels is None:
         raise InputError(
-            f"{folder}: soft maps, but no dataset.json says which channel is which; copy plans.json and dataset.json "
+            f"{folder}: soft maps, but no dataset.json says which channel is which; copy "
+            f"plans.json and dataset.json "
             "of the trained model into it"
         )
     return labels
@@ -55,17 +63,25 @@ def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -
     """All channels of one case in [0, 1], shape (channels, *shape of the label file).
 
     Raises:
-        InputError: the file is unreadable, its channels are not those of dataset.json, or its shape does not fit.
+        InputError: the file is unreadable, its channels are not those of dataset.json, or its shape
+            does not fit.
     """
     probabilities = _array(path)
     expected = len(channels.values) if _has_regions(channels) else len(channels.known)
     found = len(probabilities) if probabilities.ndim > 1 else 0
     if found != expected:
-        raise InputError(f"{path}: {found} channels, dataset.json declares {expected}; wrong dataset.json?")
-    if probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1:  # nnU-Net gives a picture a third axis
+        raise InputError(
+            f"{path}: {found} channels, dataset.json declares {expected}; wrong dataset.json?"
+        )
+    if (
+        probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1
+    ):  # nnU-Net gives a picture a third axis
         probabilities = probabilities[:, 0]
     if probabilities.shape[1:] != shape:
-        raise InputError(f"{path}: shape {probabilities.shape[1:]}, its label file {shape}; predict both in one run")
+        raise InputError(
+            f"{path}: shape {probabilities.shape[1:]}, its label file {shape}; predict both in "
+            f"one run"
+        )
     if not (probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING):
         raise InputError(f"{path}: values outside [0, 1]; soft maps hold probabilities")
     return probabilities
@@ -74,9 +90,11 @@ def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -
 def require_agreement(
     probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], channels: LabelSet, path: Path
 ) -> None:
-    """Refuse soft maps that do not belong to the predicted labels beside them: of another run, or with axes flipped.
+    """Refuse soft maps that do not belong to the predicted labels beside them: of another run, or
+    with axes flipped.
 
-    Only predicted foreground is compared, since postprocessing removes components; a tenth may differ by rounding.
+    Only predicted foreground is compared, since postprocessing removes components; a tenth may
+    differ by rounding.
 
     Raises:
         InputError: they disagree; names ``path``.
@@ -88,7 +106,9 @@ def require_agreement(
     else:
         agrees = chosen.argmax(axis=0) == labels[foreground]
     if agrees.size and agrees.mean() < _AGREEMENT:
-        raise InputError(f"{path}: does not match the predicted labels beside it; predict both in one run")
+        raise InputError(
+            f"{path}: does not match the predicted labels beside it; predict both in one run"
+        )
 
 
 def soft_map_of(
@@ -96,29 +116,36 @@ def soft_map_of(
 ) -> npt.NDArray[Any]:
     """Probability of one label or region, float32 in [0, 1].
 
-    A network with softmax has one channel per label value, background first: a region is the sum of its labels. One
-    with regions has a sigmoid channel per region, in the order of dataset.json; a union of regions, such as all labels
-    merged, is the maximum of their channels, since sigmoids need not add up to a probability.
+    A network with softmax has one channel per label value, background first: a region is the sum of
+    its labels. One with regions has a sigmoid channel per region, in the order of dataset.json; a
+    union of regions, such as all labels merged, is the maximum of their channels, since sigmoids
+    need not add up to a probability.
 
     Raises:
         InputError: the network has no such label, region or union of regions; names ``path``.
     """
     if not _has_regions(channels):
         if max(values) >= len(probabilities):
-            raise InputError(f"{path}: no channel for the value {max(values)} among its {len(probabilities)}")
+            raise InputError(
+                f"{path}: no channel for the value {max(values)} among its {len(probabilities)}"
+            )
         return probabilities[list(values)].sum(axis=0, dtype=np.float32).clip(0, 1)
     regions = [set(region) for region in channels.values.values()]
     exact = [i for i, region in enumerate(regions) if region == set(values)]
     chosen = exact[:1] or [i for i, region in enumerate(regions) if region <= set(values)]
     if set(values) - set().union(*(regions[i] for i in chosen)):
         shown = ", ".join(str(sorted(region)) for region in regions)
-        raise InputError(f"{path}: no channel for the values {list(values)}; the network has the regions {shown}")
+        raise InputError(
+            f"{path}: no channel for the values {list(values)}; the network has the regions {shown}"
+        )
     return probabilities[chosen].max(axis=0).astype(np.float32).clip(0, 1)
 
 
 def merges_regions(values: tuple[int, ...], channels: LabelSet) -> bool:
     """Whether `soft_map_of` takes a maximum over several channels."""
-    return _has_regions(channels) and not any(set(region) == set(values) for region in channels.values.values())
+    return _has_regions(channels) and not any(
+        set(region) == set(values) for region in channels.values.values()
+    )
 
 
 def _has_regions(channels: LabelSet) -> bool:
@@ -133,7 +160,15 @@ def _array(path: Path) -> npt.NDArray[Any]:
             if array.dtype.kind not in "fui":
                 raise ValueError(array.dtype)
             return array
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
         raise InputError(
             f"{path}: no readable array 'probabilities'; predict again with --save_probabilities"
         ) from error

@@ -27,14 +27,18 @@ from nnunet_ext.evaluation.profiles import Profile
 
 @dataclass(frozen=True)
 class ArrayMeasurement:
-    """What to measure, once for all cases; made by :func:`plan_measurement`, called on each pair in the workers."""
+    """What to measure, once for all cases; made by :func:`plan_measurement`, called on each pair in
+    the workers.
+    """
 
     profile: Profile
     labels: LabelSet
     soft_files: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
     channels: Mapping[str, LabelSet] = field(default_factory=dict)
 
-    def __call__(self, case: str, method: str, reference: LabelMap, prediction: LabelMap) -> Measures:
+    def __call__(
+        self, case: str, method: str, reference: LabelMap, prediction: LabelMap
+    ) -> Measures:
         """Metrics of one method on one case.
 
         Raises:
@@ -45,8 +49,14 @@ class ArrayMeasurement:
         for label, values in self.labels.values.items():
             g = _mask(reference, values)
             if self.profile.soft:
-                p = self._soft(soft, values, method, case) if soft is not None else _mask(prediction, values)
-                per_unit = [infnet_metrics(*pair) for pair in zip(*map(as_slices, (p, g)), strict=True)]
+                p = (
+                    self._soft(soft, values, method, case)
+                    if soft is not None
+                    else _mask(prediction, values)
+                )
+                per_unit = [
+                    infnet_metrics(*pair) for pair in zip(*map(as_slices, (p, g)), strict=True)
+                ]
             else:
                 p = _mask(prediction, values)
                 if self.labels.ignore is not None:
@@ -55,7 +65,9 @@ class ArrayMeasurement:
             measures |= {(method, label, unit): metrics for unit, metrics in enumerate(per_unit)}
         return measures
 
-    def _probabilities(self, method: str, case: str, prediction: LabelMap) -> npt.NDArray[Any] | None:
+    def _probabilities(
+        self, method: str, case: str, prediction: LabelMap
+    ) -> npt.NDArray[Any] | None:
         if method not in self.channels:
             return None
         path, channels = self.soft_files[method][case], self.channels[method]
@@ -63,13 +75,19 @@ class ArrayMeasurement:
         require_agreement(probabilities, prediction.array, channels, path)
         return probabilities
 
-    def _soft(self, soft: npt.NDArray[Any], values: tuple[int, ...], method: str, case: str) -> npt.NDArray[Any]:
+    def _soft(
+        self, soft: npt.NDArray[Any], values: tuple[int, ...], method: str, case: str
+    ) -> npt.NDArray[Any]:
         return soft_map_of(soft, values, self.channels[method], self.soft_files[method][case])
 
-    def _surface(self, p: npt.NDArray[np.bool_], g: npt.NDArray[np.bool_], reference: LabelMap) -> dict[str, float]:
+    def _surface(
+        self, p: npt.NDArray[np.bool_], g: npt.NDArray[np.bool_], reference: LabelMap
+    ) -> dict[str, float]:
         metrics: dict[str, float] = {}
         if "surface_dice" in self.profile.metrics:
-            metrics["surface_dice"] = surface_dice(p, g, reference.spacing, self.profile.tolerance_mm)
+            metrics["surface_dice"] = surface_dice(
+                p, g, reference.spacing, self.profile.tolerance_mm
+            )
         if {"hd95", "assd"} & set(self.profile.metrics):
             metrics |= surface_distances(p, g, reference.spacing)
         return metrics
@@ -87,15 +105,25 @@ def plan_measurement(
     if not profile.soft:
         return ArrayMeasurement(profile, labels), []
     if labels.ignore is not None:
-        raise InputError(f"profile {profile.name}: knows no ignore label; choose another profile or leave it out of -l")
+        raise InputError(
+            f"profile {profile.name}: knows no ignore label; choose another profile or leave it "
+            f"out of -l"
+        )
     names = [case.name for case in cases]
     files = {method: soft_map_files(folder, names) for method, folder in methods.items()}
-    channels = {method: channels_declared(methods[method]) for method, found in files.items() if found}
+    channels = {
+        method: channels_declared(methods[method]) for method, found in files.items() if found
+    }
     hard = [method for method, found in files.items() if not found]
     notes = [f"{m}: no soft maps (.npz); its labels count as maps of 0 and 1" for m in hard]
     for label, values in labels.values.items():
-        if merged := [method for method, declared in channels.items() if merges_regions(values, declared)]:
-            notes.append(f"{', '.join(merged)}: soft map of {label}: maximum over the regions of the network in it")
+        if merged := [
+            method for method, declared in channels.items() if merges_regions(values, declared)
+        ]:
+            notes.append(
+                f"{', '.join(merged)}: soft map of {label}: maximum over the regions of the "
+                f"network in it"
+            )
     return ArrayMeasurement(profile, labels, files, channels), notes
 
 
@@ -105,4 +133,6 @@ def as_slices(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _mask(labels: LabelMap, values: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    return labels.array == values[0] if len(values) == 1 else np.isin(labels.array, values)  # the former is faster
+    return (
+        labels.array == values[0] if len(values) == 1 else np.isin(labels.array, values)
+    )  # the former is faster

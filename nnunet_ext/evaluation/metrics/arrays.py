@@ -36,7 +36,9 @@ def soft_map(values: npt.ArrayLike, name: str = "prediction") -> npt.NDArray[np.
 def require_same_shape(prediction: npt.NDArray[Any], reference: npt.NDArray[Any]) -> None:
     """Raise ValueError where the shapes differ."""
     if prediction.shape != reference.shape:
-        raise ValueError(f"shapes differ: prediction {prediction.shape}, reference {reference.shape}")
+        raise ValueError(
+            f"shapes differ: prediction {prediction.shape}, reference {reference.shape}"
+        )
 
 
 def _mask(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:

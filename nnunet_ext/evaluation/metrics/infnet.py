@@ -1,7 +1,8 @@
-"""The metrics of Inf-Net's toolbox on soft maps of one image: averages over 256 thresholds, S-measure, E-measure.
+"""The metrics of Inf-Net's toolbox on soft maps of one image: averages over 256 thresholds,
+S-measure, E-measure.
 
-The tables of the relation-driven paper (2D) and of the VQ-VAE paper were made with it. Its numbers differ from
-textbook ones by design: see :func:`threshold_averages`.
+The tables of the relation-driven paper (2D) and of the VQ-VAE paper were made with it. Its numbers
+differ from textbook ones by design: see :func:`threshold_averages`.
 """
 
 import numpy as np
@@ -15,7 +16,8 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 def infnet_metrics(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> dict[str, float]:
-    """All of :data:`INFNET_METRICS` for one image, after stretching the map to [0, 1] and rounding it to 8 bits.
+    """All of :data:`INFNET_METRICS` for one image, after stretching the map to [0, 1] and rounding
+    it to 8 bits.
 
     A constant map cannot be stretched: it stays as it is, and counts as positive at no threshold.
 
@@ -24,15 +26,21 @@ def infnet_metrics(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> dict[
         reference: mask of the same shape.
 
     Raises:
-        ValueError: shapes differ or are not 2D, values outside [0, 1], or a reference that is no mask.
+        ValueError: shapes differ or are not 2D, values outside [0, 1], or a reference that is no
+            mask.
 
-    Reference: Fan et al. 2020, "Inf-Net: automatic COVID-19 lung infection segmentation from CT images".
+    Reference: Fan et al. 2020, "Inf-Net: automatic COVID-19 lung infection segmentation from CT
+    images".
     """
     p, g = _image_pair(prediction, reference)
     low, high = float(p.min()), float(p.max())
     constant = high == low
     p = np.rint((p if constant else (p - low) / (high - low)) * (_LEVELS - 1)) / (_LEVELS - 1)
-    averages = dict.fromkeys(("dice", "sensitivity", "specificity"), 0.0) if constant else threshold_averages(p, g)
+    averages = (
+        dict.fromkeys(("dice", "sensitivity", "specificity"), 0.0)
+        if constant
+        else threshold_averages(p, g)
+    )
     return averages | {
         "s_measure": s_measure(p, g),
         "e_measure": e_measure(p, g),
@@ -41,10 +49,12 @@ def infnet_metrics(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> dict[
 
 
 def threshold_averages(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> dict[str, float]:
-    """Dice, sensitivity and specificity, each averaged over the thresholds 0, 1/255, ..., 1 (map >= threshold).
+    """Dice, sensitivity and specificity, each averaged over the thresholds 0, 1/255, ..., 1 (map >=
+    threshold).
 
-    All three are 0 at a threshold without a true positive. At threshold 0 all is positive, so that a perfect binary
-    mask has the specificity 255/256 = 0.99609, and an image with an empty reference has 0 everywhere.
+    All three are 0 at a threshold without a true positive. At threshold 0 all is positive, so that
+    a perfect binary mask has the specificity 255/256 = 0.99609, and an image with an empty
+    reference has 0 everywhere.
     """
     p, g = _image_pair(prediction, reference)
     tp, fp = _positives(p, g)
@@ -59,11 +69,14 @@ def threshold_averages(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> d
 
 
 def s_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Structure measure of a soft map in [0, 1] against a mask: half object-aware, half region-aware; in [0, 1].
+    """Structure measure of a soft map in [0, 1] against a mask: half object-aware, half
+    region-aware; in [0, 1].
 
-    An empty reference gives 1 - mean(map), a full one mean(map). Arguments and errors as `infnet_metrics`.
+    An empty reference gives 1 - mean(map), a full one mean(map). Arguments and errors as
+    `infnet_metrics`.
 
-    Reference: Fan et al. 2017, "Structure-measure: a new way to evaluate foreground maps", eq. 1-8, alpha = 0.5.
+    Reference: Fan et al. 2017, "Structure-measure: a new way to evaluate foreground maps", eq. 1-8,
+    alpha = 0.5.
     """
     p, g = _image_pair(prediction, reference)
     share = float(g.mean())
@@ -74,13 +87,15 @@ def s_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 
 def e_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Enhanced-alignment measure, averaged over the thresholds 0, 1/255, ..., 1 of a soft map; from 0, about 1 at best.
+    """Enhanced-alignment measure, averaged over the thresholds 0, 1/255, ..., 1 of a soft map; from
+    0, about 1 at best.
 
-    The enhanced alignment of a pixel depends only on whether it is predicted and whether it is foreground, so four
-    counts replace the image. An empty reference scores the share of negatives, a full one that of positives. Arguments
-    and errors as `infnet_metrics`.
+    The enhanced alignment of a pixel depends only on whether it is predicted and whether it is
+    foreground, so four counts replace the image. An empty reference scores the share of negatives,
+    a full one that of positives. Arguments and errors as `infnet_metrics`.
 
-    Reference: Fan et al. 2018, "Enhanced-alignment measure for binary foreground map evaluation", eq. 2-5.
+    Reference: Fan et al. 2018, "Enhanced-alignment measure for binary foreground map evaluation",
+    eq. 2-5.
     """
     p, g = _image_pair(prediction, reference)
     tp, fp = _positives(p, g)
@@ -114,7 +129,9 @@ def _positives(
     p: npt.NDArray[np.float64], g: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """True and false positives at the thresholds k / 255 for k = 0 ... 255."""
-    levels = np.floor(p * (_LEVELS - 1) + 1e-6).astype(np.int64)  # 8-bit values are exact multiples of 1/255
+    levels = np.floor(p * (_LEVELS - 1) + 1e-6).astype(
+        np.int64
+    )  # 8-bit values are exact multiples of 1/255
     histograms = (np.bincount(levels[part], minlength=_LEVELS) for part in (g, ~g))
     tp, fp = (np.cumsum(histogram[::-1])[::-1] for histogram in histograms)
     return tp, fp
@@ -128,21 +145,30 @@ def _object_score(values: npt.NDArray[np.float64]) -> float:
 
 
 def _region_score(p: npt.NDArray[np.float64], g: npt.NDArray[np.bool_]) -> float:
-    """Eq. 5: structural similarity of the four blocks around the reference's centroid, weighted by their area."""
-    row, column = (int(np.floor(axis.mean() + 1.5)) for axis in np.nonzero(g))  # counted from 1, halves up
+    """Eq. 5: structural similarity of the four blocks around the reference's centroid, weighted by
+    their area.
+    """
+    row, column = (
+        int(np.floor(axis.mean() + 1.5)) for axis in np.nonzero(g)
+    )  # counted from 1, halves up
     score = 0.0
     for rows in (slice(None, row), slice(row, None)):
         for columns in (slice(None, column), slice(column, None)):
             block = p[rows, columns]
             if block.size:
-                score += block.size / p.size * _similarity(block, g[rows, columns].astype(np.float64))
+                score += (
+                    block.size / p.size * _similarity(block, g[rows, columns].astype(np.float64))
+                )
     return score
 
 
 def _similarity(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
     """SSIM without constants, on a whole block."""
     mean_x, mean_y, n = float(x.mean()), float(y.mean()), x.size - 1 + _EPS
-    variance_x, variance_y = float(((x - mean_x) ** 2).sum()) / n, float(((y - mean_y) ** 2).sum()) / n
+    variance_x, variance_y = (
+        float(((x - mean_x) ** 2).sum()) / n,
+        float(((y - mean_y) ** 2).sum()) / n,
+    )
     covariance = float(((x - mean_x) * (y - mean_y)).sum()) / n
     numerator = 4 * mean_x * mean_y * covariance
     denominator = (mean_x**2 + mean_y**2) * (variance_x + variance_y)

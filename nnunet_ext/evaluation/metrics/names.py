@@ -47,9 +47,15 @@ def badness(metric: str, values: "pd.Series") -> "pd.Series":
 
 
 def best(metric: str, values: dict[str, float]) -> set[str]:
-    """Names with the best value as it is printed, so that ties are all best; none where there is nothing to choose."""
+    """Names with the best value as it is printed, so that ties are all best; none where there is
+    nothing to choose.
+    """
     sign = -1.0 if metric in _LOWER else 1.0
-    scores = {name: sign * abs(float(formatted(metric, v))) for name, v in values.items() if not math.isnan(v)}
+    scores = {
+        name: sign * abs(float(formatted(metric, v)))
+        for name, v in values.items()
+        if not math.isnan(v)
+    }
     if len(values) < 2 or len(set(scores.values())) < 2:
         return set()
     return {name for name, score in scores.items() if score == max(scores.values())}

@@ -1,4 +1,6 @@
-"""Figures of images and of a training, on arrays; those that compare methods are in ``comparison_figures``."""
+"""Figures of images and of a training, on arrays; those that compare methods are in
+``comparison_figures``.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,8 @@ from nnunet_ext.evaluation.metrics.overlap import dice
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the legend.
+# From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the
+# legend.
 ERROR_COLORS = {"true positive": "#56B4E9", "missed": "#F0E442", "false alarm": "#D55E00"}
 _REFERENCE_COLOR = "#009E73"
 _FILL = 0.6
@@ -24,17 +27,22 @@ _PANEL_INCHES = 2.5
 
 @dataclass(frozen=True)
 class OverlayCase:
-    """One row of an overlay figure: 2D arrays of one shape; in the masks everything but 0 is foreground."""
+    """One row of an overlay figure: 2D arrays of one shape; in the masks everything but 0 is
+    foreground.
+    """
 
     name: str
     image: npt.NDArray[Any]
     reference: npt.NDArray[Any]
     predictions: Mapping[str, npt.NDArray[Any]]
-    window: tuple[float, float] | None = None  # grey values shown black and white; None: 1st to 99th percentile
+    window: tuple[float, float] | None = (
+        None  # grey values shown black and white; None: 1st to 99th percentile
+    )
 
 
 def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
-    """Index along the first axis of a (slices, rows, columns) mask with most foreground; the middle one if empty.
+    """Index along the first axis of a (slices, rows, columns) mask with most foreground; the middle
+    one if empty.
 
     Raises:
         ValueError: the mask is not three-dimensional.
@@ -47,10 +55,12 @@ def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
 
 @in_default_style
 def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") -> "Figure":
-    """Rows of cases: image, image with reference contour, then each method's hits and errors with its Dice.
+    """Rows of cases: image, image with reference contour, then each method's hits and errors with
+    its Dice.
 
     Raises:
-        ValueError: no cases, cases with different methods, or arrays of a case that are not 2D and of one shape.
+        ValueError: no cases, cases with different methods, or arrays of a case that are not 2D and
+            of one shape.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -77,7 +87,9 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") ->
     set_title(figure, title)
     keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
     keys += [Patch(color=color, label=label) for label, color in ERROR_COLORS.items()]
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11)
+    figure.legend(
+        handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11
+    )
     return saved(figure, path)
 
 
@@ -86,7 +98,9 @@ def _draw_contour(ax: Any, mask: npt.NDArray[np.bool_]) -> None:
         ax.contour(mask, levels=[0.5], colors=_REFERENCE_COLOR, linewidths=1.5)
 
 
-def _draw_errors(ax: Any, prediction: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> None:
+def _draw_errors(
+    ax: Any, prediction: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]
+) -> None:
     from matplotlib.colors import to_rgb
 
     overlay = np.zeros((*reference.shape, 4))
@@ -103,7 +117,12 @@ def _require_overlay_cases(cases: Sequence[OverlayCase]) -> None:
         raise ValueError("no cases to draw")
     for case in cases:
         if list(case.predictions) != list(cases[0].predictions):
-            raise ValueError(f"{case.name}: methods {list(case.predictions)}, expected {list(cases[0].predictions)}")
+            raise ValueError(
+                f"{case.name}: methods {list(case.predictions)}, expected "
+                f"{list(cases[0].predictions)}"
+            )
         shapes = {np.shape(a) for a in (case.image, case.reference, *case.predictions.values())}
         if len(shapes) != 1 or case.image.ndim != 2:
-            raise ValueError(f"{case.name}: arrays must be 2D and of one shape, got {sorted(shapes)}")
+            raise ValueError(
+                f"{case.name}: arrays must be 2D and of one shape, got {sorted(shapes)}"
+            )

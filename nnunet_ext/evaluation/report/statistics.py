@@ -18,7 +18,9 @@ _ELEMENTS_PER_BATCH = 5_000_000  # bounds the memory of resampling tens of thous
 
 @dataclass(frozen=True)
 class MeanWithInterval:
-    """Mean and standard deviation (n - 1) of ``n`` cases; ``interval`` is ``"BCa"``, or why there is none (NaN)."""
+    """Mean and standard deviation (n - 1) of ``n`` cases; ``interval`` is ``"BCa"``, or why there
+    is none (NaN).
+    """
 
     mean: float
     sd: float
@@ -29,12 +31,15 @@ class MeanWithInterval:
     interval: str
 
 
-def mean_with_interval(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = SEED) -> MeanWithInterval:
+def mean_with_interval(
+    values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = SEED
+) -> MeanWithInterval:
     """Mean over cases and its 95 % confidence interval, by a seeded BCa bootstrap over cases.
 
-    BCa (bias-corrected and accelerated) rather than percentile, because per-case Dice is skewed towards failures.
-    NaN marks a case for which the metric is undefined: it is left out and counted in ``n_undefined``. With fewer than
-    two cases or equal values the interval is NaN, since resampling cannot tell anything about the spread.
+    BCa (bias-corrected and accelerated) rather than percentile, because per-case Dice is skewed
+    towards failures. NaN marks a case for which the metric is undefined: it is left out and counted
+    in ``n_undefined``. With fewer than two cases or equal values the interval is NaN, since
+    resampling cannot tell anything about the spread.
 
     Args:
         values: one number per case, shape (cases,).
@@ -52,7 +57,9 @@ def mean_with_interval(values: npt.ArrayLike, *, resamples: int = RESAMPLES, see
     mean = float(defined.mean()) if n else nan
     sd = float(defined.std(ddof=1)) if n > 1 else nan
     if n < 2 or np.ptp(defined) < 1e-12:
-        return MeanWithInterval(mean, sd, nan, nan, n, len(array) - n, TOO_FEW if n < 2 else CONSTANT)
+        return MeanWithInterval(
+            mean, sd, nan, nan, n, len(array) - n, TOO_FEW if n < 2 else CONSTANT
+        )
     low, high = _bca_interval(defined, resamples, seed)
     usable = bool(np.isfinite([low, high]).all())
     return MeanWithInterval(mean, sd, low, high, n, len(array) - n, METHOD if usable else UNDEFINED)
@@ -60,7 +67,8 @@ def mean_with_interval(values: npt.ArrayLike, *, resamples: int = RESAMPLES, see
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """First minus second method on the ``n`` cases where both are defined; p-values are two-sided, uncorrected.
+    """First minus second method on the ``n`` cases where both are defined; p-values are two-sided,
+    uncorrected.
 
     ``cohen_dz`` is the mean difference in standard deviations of the differences.
     """
@@ -73,11 +81,12 @@ class PairedComparison:
 
 
 def compare_paired(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedComparison:
-    """Paired t-test and Wilcoxon signed-rank test of two methods on the same cases, and the effect size.
+    """Paired t-test and Wilcoxon signed-rank test of two methods on the same cases, and the effect
+    size.
 
-    Cases where either value is NaN are left out. With fewer than two cases nothing can be tested: NaN. Where all
-    differences are 0, both p are 1 and the effect 0; where they are all equal otherwise, the t-test and the effect have
-    no spread to compare with: NaN.
+    Cases where either value is NaN are left out. With fewer than two cases nothing can be tested:
+    NaN. Where all differences are 0, both p are 1 and the effect 0; where they are all equal
+    otherwise, the t-test and the effect have no spread to compare with: NaN.
 
     Args:
         first: one number per case, shape (cases,).
@@ -90,7 +99,9 @@ def compare_paired(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedCompari
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(f"expected one value per case and method, got shapes {a.shape} and {b.shape}")
+        raise ValueError(
+            f"expected one value per case and method, got shapes {a.shape} and {b.shape}"
+        )
     differences = (a - b)[~np.isnan(a - b)]
     n, nan = len(differences), float("nan")
     mean = float(differences.mean()) if n else nan
@@ -108,7 +119,8 @@ def compare_paired(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedCompari
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """p-values corrected for their number by Holm's step-down method, in the given order; NaN stays and does not count.
+    """p-values corrected for their number by Holm's step-down method, in the given order; NaN stays
+    and does not count.
 
     >>> holm([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]
@@ -118,11 +130,15 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     p = np.asarray(p_values, dtype=np.float64)
     corrected = np.full_like(p, np.nan)
     order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    corrected[order] = np.minimum(
+        1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    )
     return corrected
 
 
-def _bca_interval(values: npt.NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
+def _bca_interval(
+    values: npt.NDArray[np.float64], resamples: int, seed: int
+) -> tuple[float, float]:
     from scipy.stats import bootstrap  # slow to import
 
     result = bootstrap(

@@ -21,8 +21,8 @@ def cases_table(
 ) -> "pd.DataFrame":
     """One row per method, case (or patient), label and, with a profile on slices, slice.
 
-    Columns: profile, method, case, files (of a patient, if any), slice (if any), label, tp, fp, fn, tn, the profile's
-    metrics, voxel_ml.
+    Columns: profile, method, case, files (of a patient, if any), slice (if any), label, tp, fp, fn,
+    tn, the profile's metrics, voxel_ml.
 
     Args:
         comparisons: of all cases or patients.
@@ -35,17 +35,27 @@ def cases_table(
     rows: list[dict[str, Any]] = []
     for method in comparisons[0].pairs:
         for comparison in comparisons:
-            identity: dict[str, Any] = {"profile": profile.title, "method": method, "case": comparison.case.name}
+            identity: dict[str, Any] = {
+                "profile": profile.title,
+                "method": method,
+                "case": comparison.case.name,
+            }
             if profile.per_patient:
                 identity["files"] = len(comparison.files)
             for unit, pairs in enumerate(comparison.units(method, profile.per_slice)):
                 for label, values in labels.values.items():
                     counts = counts_of_label(pairs, values, labels.ignore)
                     metrics = metrics_from_counts(counts, empty=profile.empty or empty)
-                    metrics |= comparison.measures.get(profile.name, {}).get((method, label, unit), {})
-                    if profile.lesion_slices and counts.tp + counts.fn == 0:  # counts for the pooled Dice only
+                    metrics |= comparison.measures.get(profile.name, {}).get(
+                        (method, label, unit), {}
+                    )
+                    if (
+                        profile.lesion_slices and counts.tp + counts.fn == 0
+                    ):  # counts for the pooled Dice only
                         metrics = dict.fromkeys(metrics, float("nan"))
-                    row = identity | ({"slice": unit} if profile.per_slice else {}) | {"label": label}
+                    row = (
+                        identity | ({"slice": unit} if profile.per_slice else {}) | {"label": label}
+                    )
                     row |= counts._asdict() | {m: metrics[m] for m in profile.metrics}
                     rows.append(row | {"voxel_ml": comparison.voxel_ml})
     return pd.DataFrame(rows)
@@ -54,10 +64,10 @@ def cases_table(
 def summary_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
     """One row per method, label and metric of a cases table.
 
-    Columns: profile, method, label, metric, cases, units (slices, patients or cases), n (units with a defined value),
-    undefined, mean, sd, ci_low, ci_high, interval, comparable (the same units are defined for every method; a mean of
-    others is no competitor). With ``lesion_slices`` only slices with lesion and their cases
-    count, but for the pooled Dice.
+    Columns: profile, method, label, metric, cases, units (slices, patients or cases), n (units with
+    a defined value), undefined, mean, sd, ci_low, ci_high, interval, comparable (the same units are
+    defined for every method; a mean of others is no competitor). With ``lesion_slices`` only slices
+    with lesion and their cases count, but for the pooled Dice.
     """
     import pandas as pd
 
@@ -67,7 +77,12 @@ def summary_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
         units = group[group["tp"] + group["fn"] > 0] if profile.lesion_slices else group
         for metric in profile.metrics:
             result = mean_with_interval(units[metric].to_numpy())
-            numbers = {"n": result.n, "undefined": result.n_undefined, "mean": result.mean, "sd": result.sd}
+            numbers = {
+                "n": result.n,
+                "undefined": result.n_undefined,
+                "mean": result.mean,
+                "sd": result.sd,
+            }
             interval = {"ci_low": result.low, "ci_high": result.high, "interval": result.interval}
             comparable = {"comparable": _same_units(cases[cases["label"] == label], metric)}
             rows.append(row | {"metric": metric} | _sizes(units) | numbers | interval | comparable)
@@ -87,7 +102,11 @@ def _aggregate(metric: str, group: "pd.DataFrame") -> dict[str, Any]:
     value, nan = function(group), float("nan")
     n = int(group[of_metric].notna().sum()) if of_metric else len(group) if value == value else 0
     numbers = {"n": n, "undefined": len(group) - n, "mean": value, "sd": nan}
-    return _sizes(group) | numbers | {"ci_low": nan, "ci_high": nan, "interval": AGGREGATE, "comparable": True}
+    return (
+        _sizes(group)
+        | numbers
+        | {"ci_low": nan, "ci_high": nan, "interval": AGGREGATE, "comparable": True}
+    )
 
 
 def _sizes(units: "pd.DataFrame") -> dict[str, int]:
@@ -98,21 +117,26 @@ def _sizes(units: "pd.DataFrame") -> dict[str, int]:
 def paired_tests_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
     """Every pair of methods by label and metric; empty for one method.
 
-    Units where the metric is undefined for one of the two do not count; then the slices of a case are averaged.
-    Columns: profile, label, metric, first, second, n, mean_difference, t_p, t_p_holm, wilcoxon_p, wilcoxon_p_holm,
-    cohen_dz. Holm's correction is over the pairs of methods within a label and metric.
+    Units where the metric is undefined for one of the two do not count; then the slices of a case
+    are averaged. Columns: profile, label, metric, first, second, n, mean_difference, t_p, t_p_holm,
+    wilcoxon_p, wilcoxon_p_holm, cohen_dz. Holm's correction is over the pairs of methods within a
+    label and metric.
     """
     import pandas as pd
 
     tables = [
-        _tests_of_metric(of_label, metric, {"profile": profile.title, "label": label, "metric": metric})
+        _tests_of_metric(
+            of_label, metric, {"profile": profile.title, "label": label, "metric": metric}
+        )
         for label, of_label in cases.groupby("label", sort=False)
         for metric in profile.metrics
     ]
     return pd.concat(tables, ignore_index=True)
 
 
-def _tests_of_metric(cases: "pd.DataFrame", metric: str, identity: dict[str, Any]) -> "pd.DataFrame":
+def _tests_of_metric(
+    cases: "pd.DataFrame", metric: str, identity: dict[str, Any]
+) -> "pd.DataFrame":
     import pandas as pd
 
     unit = ["case", "slice"] if "slice" in cases else ["case"]
@@ -120,11 +144,23 @@ def _tests_of_metric(cases: "pd.DataFrame", metric: str, identity: dict[str, Any
     pairs = list(combinations(cases["method"].unique(), 2))
     both_defined = [by_unit[list(pair)].dropna().groupby("case").mean() for pair in pairs]
     results = [compare_paired(table.iloc[:, 0], table.iloc[:, 1]) for table in both_defined]
-    t_p, wilcoxon_p = (holm([getattr(result, test) for result in results]) for test in ("t_p", "wilcoxon_p"))
+    t_p, wilcoxon_p = (
+        holm([getattr(result, test) for result in results]) for test in ("t_p", "wilcoxon_p")
+    )
     rows = [
         identity
-        | {"first": first, "second": second, "n": result.n, "mean_difference": result.mean_difference}
-        | {"t_p": result.t_p, "t_p_holm": t_p[i], "wilcoxon_p": result.wilcoxon_p, "wilcoxon_p_holm": wilcoxon_p[i]}
+        | {
+            "first": first,
+            "second": second,
+            "n": result.n,
+            "mean_difference": result.mean_difference,
+        }
+        | {
+            "t_p": result.t_p,
+            "t_p_holm": t_p[i],
+            "wilcoxon_p": result.wilcoxon_p,
+            "wilcoxon_p_holm": wilcoxon_p[i],
+        }
         | {"cohen_dz": result.cohen_dz}
         for i, ((first, second), result) in enumerate(zip(pairs, results, strict=True))
     ]

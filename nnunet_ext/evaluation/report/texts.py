@@ -1,4 +1,6 @@
-"""The tables of an evaluation as text: Markdown, and like the papers' (methods down, metrics across) LaTeX and CSV."""
+"""The tables of an evaluation as text: Markdown, and like the papers' (methods down, metrics
+across) LaTeX and CSV.
+"""
 
 import re
 from collections.abc import Sequence
@@ -27,14 +29,24 @@ _POLICY = {
     "one": "counted as perfect (score 1, error 0)",
     "zero": "counted as failed (score 0, error 1)",
 }
-_WITHOUT_INTERVAL = {TOO_FEW: "no CI: one case", CONSTANT: "no CI: all equal", UNDEFINED: "no CI: BCa undefined"}
+_WITHOUT_INTERVAL = {
+    TOO_FEW: "no CI: one case",
+    CONSTANT: "no CI: all equal",
+    UNDEFINED: "no CI: BCa undefined",
+}
 _FEW_CASES = 10
 
 
 def markdown_report(
-    summary: "pd.DataFrame", tests: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, notes: Sequence[str] = ()
+    summary: "pd.DataFrame",
+    tests: "pd.DataFrame",
+    profile: Profile,
+    empty: EmptyPolicy,
+    notes: Sequence[str] = (),
 ) -> str:
-    """Means (methods and labels down, metrics across, best in bold), tests between methods, all settings in words."""
+    """Means (methods and labels down, metrics across, best in bold), tests between methods, all
+    settings in words.
+    """
     counted = dict.fromkeys(("cases", profile.unit))
     rows = []
     chosen = _best(summary)
@@ -42,7 +54,12 @@ def markdown_report(
         cells = [_cell(row, chosen) for row in group.to_dict("records")]
         sizes = [str(group["cases" if name == "cases" else "units"].iloc[0]) for name in counted]
         rows.append([escaped(method), escaped(label), *sizes, *cells])
-    header = ["method", "label", *counted, *(escaped(_header(m, profile)) for m in summary["metric"].unique())]
+    header = [
+        "method",
+        "label",
+        *counted,
+        *(escaped(_header(m, profile)) for m in summary["metric"].unique()),
+    ]
     lines = [
         "# Evaluation",
         "",
@@ -58,7 +75,8 @@ def markdown_report(
 
 
 def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
-    """A ``booktabs`` table: methods down; a group of columns per label, metrics across; mean ± sd; best in bold.
+    """A ``booktabs`` table: methods down; a group of columns per label, metrics across; mean ± sd;
+    best in bold.
 
     The number of values stands in a cell where the metric is undefined for some.
     """
@@ -67,29 +85,39 @@ def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
     sizes = ", ".join(f"{label}: {_size(counts.loc[label], profile)}" for label in labels)
     chosen = _best(summary)
     heads = [rf"{_tex(_header(m, profile))} ${_TEX_ARROWS[arrow(m)]}$" for m in metrics]
-    spans = [rf"\cmidrule(lr){{{2 + i * len(metrics)}-{1 + (i + 1) * len(metrics)}}}" for i in range(len(labels))]
+    spans = [
+        rf"\cmidrule(lr){{{2 + i * len(metrics)}-{1 + (i + 1) * len(metrics)}}}"
+        for i in range(len(labels))
+    ]
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
-        rf"\caption{{Mean $\pm$ standard deviation{_tex(_legend(summary, profile))}; best in bold, where all "
-        rf"methods have as many values. Profile {_tex(profile.title)}: {_tex(profile.definition)}. "
+        rf"\caption{{Mean $\pm$ standard deviation{_tex(_legend(summary, profile))}; "
+        rf"best in bold, where all methods have as many values. "
+        rf"Profile {_tex(profile.title)}: {_tex(profile.definition)}. "
         rf"Evaluated: {_tex(sizes)}.}}",
         rf"\begin{{tabular}}{{l{'c' * len(labels) * len(metrics)}}}",
         r"\toprule",
-        " & ".join(["", *(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_tex(label)}}}" for label in labels)]) + r" \\",
+        " & ".join(
+            ["", *(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_tex(label)}}}" for label in labels)]
+        )
+        + r" \\",
         " ".join(spans),
         " & ".join(["Method", *heads * len(labels)]) + r" \\",
         r"\midrule",
     ]
     for method, group in summary.groupby("method", sort=False):
         cells = [_tex_cell(row, chosen) for row in group.to_dict("records")]
-        start = "{}" if str(method).startswith(("[", "*")) else ""  # else an argument of the line before
+        start = (
+            "{}" if str(method).startswith(("[", "*")) else ""
+        )  # else an argument of the line before
         lines.append(" & ".join([start + _tex(method), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
-    """Methods down; mean, sd and n of each label and metric across, after the profile and each label's number of cases.
+    """Methods down; mean, sd and n of each label and metric across, after the profile and each
+    label's number of cases.
 
     Aggregates have no sd.
     """
@@ -98,7 +126,10 @@ def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
     rows = []
     for method, group in summary.groupby("method", sort=False):
         row: dict[str, Any] = {"method": method, "profile": group["profile"].iloc[0]}
-        row |= {f"{label} cases": of_label["cases"].iloc[0] for label, of_label in group.groupby("label", sort=False)}
+        row |= {
+            f"{label} cases": of_label["cases"].iloc[0]
+            for label, of_label in group.groupby("label", sort=False)
+        }
         for cell in group.to_dict("records"):
             numbers = ("mean", "n") if cell["interval"] == AGGREGATE else ("mean", "sd", "n")
             row |= {f"{cell['label']} {cell['metric']} {name}": cell[name] for name in numbers}
@@ -108,12 +139,23 @@ def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
 
 def _legend(summary: "pd.DataFrame", profile: Profile) -> str:
     undefined = (summary["undefined"] > 0) & (summary["n"] > 0)
-    return f" (n: {profile.unit} with a defined value, where not all have one)" if undefined.any() else ""
+    return (
+        f" (n: {profile.unit} with a defined value, where not all have one)"
+        if undefined.any()
+        else ""
+    )
 
 
 _TEX_ARROWS = {"↑": r"\uparrow", "↓": r"\downarrow", "→ 0": r"\to 0"}
-_TEX_SPECIAL = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-                              "\\": r"\textbackslash{}", "|": r"\textbar{}"})  # fmt: skip
+_TEX_SPECIAL = str.maketrans(
+    {c: rf"\{c}" for c in "&%$#_{}"}
+    | {
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "|": r"\textbar{}",
+    }
+)
 
 
 def _tex(text: object) -> str:
@@ -121,7 +163,9 @@ def _tex(text: object) -> str:
 
 
 def _size(row: Any, profile: Profile) -> str:
-    return f"{row['cases']} cases" + (f", {row['units']} {profile.unit}" if profile.unit != "cases" else "")
+    return f"{row['cases']} cases" + (
+        f", {row['units']} {profile.unit}" if profile.unit != "cases" else ""
+    )
 
 
 def _header(metric: str, profile: Profile) -> str:
@@ -130,7 +174,9 @@ def _header(metric: str, profile: Profile) -> str:
 
 
 def _best(summary: "pd.DataFrame") -> set[tuple[str, str, str]]:
-    """(method, label, metric) of the best means; none where undefined values make them means of different cases."""
+    """(method, label, metric) of the best means; none where undefined values make them means of
+    different cases.
+    """
     chosen = set()
     for (label, metric), group in summary.groupby(["label", "metric"], sort=False):
         if group["n"].nunique() > 1 or not group["comparable"].all():
@@ -162,29 +208,43 @@ def _tex_cell(row: dict[Any, Any], chosen: set[tuple[str, str, str]]) -> str:
     mean = formatted(row["metric"], row["mean"]).replace("-", "$-$")
     if (row["method"], row["label"], row["metric"]) in chosen:
         mean = rf"\textbf{{{mean}}}"
-    spread = "" if row["n"] < 2 or row["interval"] == AGGREGATE else rf" $\pm$ {formatted(row['metric'], row['sd'])}"
+    spread = (
+        ""
+        if row["n"] < 2 or row["interval"] == AGGREGATE
+        else rf" $\pm$ {formatted(row['metric'], row['sd'])}"
+    )
     return mean + spread + (f" ($n={row['n']}$)" if row["undefined"] else "")
 
 
-def _settings(summary: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, notes: Sequence[str]) -> list[str]:
+def _settings(
+    summary: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, notes: Sequence[str]
+) -> list[str]:
     unit = profile.unit
     lines = [
-        f"- Cells: mean ± standard deviation over {unit} [{CONFIDENCE_LEVEL:.0%} confidence interval]. Bootstrap over "
-        f"{unit}, {METHOD}, {RESAMPLES} resamples, seed {SEED}. No CI: fewer than two, or all values equal.",
+        f"- Cells: mean ± standard deviation over {unit} [{CONFIDENCE_LEVEL:.0%} confidence "
+        f"interval]. Bootstrap over "
+        f"{unit}, {METHOD}, {RESAMPLES} resamples, seed {SEED}. No CI: fewer than two, or all "
+        f"values equal.",
     ]
     if summary["undefined"].any():
         lines.append("- No bold where a metric is defined for different cases in two methods.")
     if profile.empty is None:
         lines.append(
-            f"- Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is {_POLICY[empty]}: Dice with "
-            "reference and prediction empty, sensitivity with an empty reference, precision with an empty prediction, "
-            "specificity with a reference that fills the image. Surface distances are undefined where a mask is empty."
+            f"- Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is "
+            f"{_POLICY[empty]}: Dice with "
+            "reference and prediction empty, sensitivity with an empty reference, precision with "
+            "an empty prediction, "
+            "specificity with a reference that fills the image. Surface distances are undefined "
+            "where a mask is empty."
         )
     if profile.per_slice and (summary["units"] > summary["cases"]).any():
         lines.append("- Slices of one case are not independent: the intervals are too narrow.")
     few = "patients" if profile.per_patient else "cases"
     if summary["units" if profile.per_patient else "cases"].min() < _FEW_CASES:
-        lines.append(f"- Fewer than {_FEW_CASES} {few}: bootstrap intervals are then too narrow; read them as a hint.")
+        lines.append(
+            f"- Fewer than {_FEW_CASES} {few}: bootstrap intervals are then too narrow; read them "
+            f"as a hint."
+        )
     return lines + [f"- {note}." for note in notes]
 
 
@@ -208,7 +268,8 @@ def _tests(tests: "pd.DataFrame", profile: Profile) -> list[str]:
         metric = escaped(_header(row["metric"], profile))
         rows.append([escaped(row["label"]), metric, names, str(row["n"]), difference, *p, effect])
     note = (
-        f"Paired over {header[3]}, two-sided; p after Holm's correction over the pairs of methods of a label and metric"
+        f"Paired over {header[3]}, two-sided; p after Holm's correction over the pairs of "
+        f"methods of a label and metric"
     )
     note += "; only units where both are defined count"
     note += "; slices of a case are then averaged." if profile.per_slice else "."
@@ -224,7 +285,10 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
     """Lines of a table with columns of equal width."""
     widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
-    return ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in lines]
+    return [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in lines
+    ]
 
 
 def escaped(text: object) -> str:

@@ -1,4 +1,6 @@
-"""Moving averages of a network's weights: teachers, and the network that is evaluated in place of the trained one."""
+"""Moving averages of a network's weights: teachers, and the network that is evaluated in place of
+the trained one.
+"""
 
 import copy
 
@@ -9,17 +11,19 @@ from torch import nn
 def decay_at(decay: float, iteration: int) -> float:
     """Return the decay of a moving average after ``iteration`` earlier updates.
 
-    The plain mean of the first weights, until ``decay`` is the smaller: a short training is not averaged with its
-    random start.
+    The plain mean of the first weights, until ``decay`` is the smaller: a short training is not
+    averaged with its random start.
 
-    Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models", as in the authors' code.
+    Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models", as in the authors'
+    code.
     """
     return min(decay, 1.0 - 1.0 / (iteration + 1))
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Set every parameter to ``decay * average + (1 - decay) * network``; buffers, such as statistics, are copied.
+    """Set every parameter to ``decay * average + (1 - decay) * network``; buffers, such as
+    statistics, are copied.
 
     Args:
         average, network: modules of one architecture.

@@ -11,7 +11,9 @@ from nnunet_ext.files.whole_file import whole_file
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write beside ``path``, then rename: a kill while writing leaves the previous checkpoint readable."""
+    """Write beside ``path``, then rename: a kill while writing leaves the previous checkpoint
+    readable.
+    """
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()
@@ -19,7 +21,9 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:
-    """List every entry in which two nested settings differ, as ``hyperparameters.seed is 1, was 0``."""
+    """List every entry in which two nested settings differ, as ``hyperparameters.seed is 1, was
+    0``.
+    """
     found = []
     for name in sorted({*saved, *now}):
         old, new, path = saved.get(name, "absent"), now.get(name, "absent"), f"{above}{name}"

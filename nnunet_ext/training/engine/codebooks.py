@@ -1,7 +1,8 @@
-"""Codebooks over a training: their start from data, their moving averages, the restart of dead codes.
+"""Codebooks over a training: their start from data, their moving averages, the restart of dead
+codes.
 
-Every process ends with the same codes: statistics are averaged over the processes, and positions are drawn from the
-batches of all of them with one generator.
+Every process ends with the same codes: statistics are averaged over the processes, and positions
+are drawn from the batches of all of them with one generator.
 """
 
 import torch
@@ -37,7 +38,8 @@ def maintain_codebook(
         rows: ``[N, D]`` float32 features of this process, N alike in all.
         indices: ``[N]`` their codes.
         decay: of the moving averages.
-        restart_below: a code is dead whose average use is less than this part of an equal share, 1 / K; 0 keeps all.
+        restart_below: a code is dead whose average use is less than this part of an equal share, 1
+            / K; 0 keeps all.
         generator: the same in every process, on the CPU.
 
     Returns:
@@ -56,7 +58,9 @@ def maintain_codebook(
 
 
 def drawn_features(rows: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Return ``[count, D]`` features of all processes at random positions, none twice unless there are too few."""
+    """Return ``[count, D]`` features of all processes at random positions, none twice unless there
+    are too few.
+    """
     total = len(rows) * processes.world_size()
     rounds = [torch.randperm(total, generator=generator) for _ in range(-(-count // total))]
     positions = torch.cat(rounds)[:count].to(rows.device)

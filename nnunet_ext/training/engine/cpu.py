@@ -1,4 +1,6 @@
-"""What makes a step on the CPU faster without changing what it computes (measured: benchmarks/train_step.py)."""
+"""What makes a step on the CPU faster without changing what it computes (measured:
+benchmarks/train_step.py).
+"""
 
 import ctypes
 
@@ -9,9 +11,11 @@ _TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Let glibc keep freed memory for the next step instead of giving it back and faulting it in again.
+    """Let glibc keep freed memory for the next step instead of giving it back and faulting it in
+    again.
 
-    Steps ask for the same sizes again and again, other code does not: undo it (``keep=False``) after the training.
+    Steps ask for the same sizes again and again, other code does not: undo it (``keep=False``)
+    after the training.
     """
     try:
         glibc = ctypes.CDLL(None)
@@ -24,7 +28,9 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 
 def activate_out_of_place(network: nn.Module) -> None:
-    """Let activations return a new tensor: autograd copies the gradient of an in-place one after instance norm."""
+    """Let activations return a new tensor: autograd copies the gradient of an in-place one after
+    instance norm.
+    """
     for module in network.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]

@@ -18,7 +18,8 @@ def write_errors_in_one_line(folder: Path, before: Callable[[], None]) -> Iterat
 
     Args:
         folder: of the training.
-        before: called before the line, to stop worker processes, which would otherwise have the last word.
+        before: called before the line, to stop worker processes, which would otherwise have the
+            last word.
 
     Raises:
         InputError: the disk took no more.
@@ -31,7 +32,8 @@ def write_errors_in_one_line(folder: Path, before: Callable[[], None]) -> Iterat
             raise
         before()
         raise InputError(
-            f"{folder}: cannot be written to ({os.strerror(reason)}); what was saved before is kept. Make room, then "
+            f"{folder}: cannot be written to ({os.strerror(reason)}); what was saved before is "
+            f"kept. Make room, then "
             "go on with the same nnUNetv2_train command and --c"
         ) from None
 

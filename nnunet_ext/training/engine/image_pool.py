@@ -8,14 +8,14 @@ CHANCE = 0.5  # of an older image
 class ImagePool:
     """The last generated images; half of those that are asked for are replaced by older ones.
 
-    A critic that only saw the generator's latest images would forget what it did before. The numbers come from torch's
-    global generator, which is seeded with every epoch.
+    A critic that only saw the generator's latest images would forget what it did before. The
+    numbers come from torch's global generator, which is seeded with every epoch.
 
     Args:
         size: number of images that are kept.
 
-    Reference: Shrivastava et al. 2017, "Learning from Simulated and Unsupervised Images through Adversarial Training",
-    section 2.3; Zhu et al. 2017 (CycleGAN) with 50 images.
+    Reference: Shrivastava et al. 2017, "Learning from Simulated and Unsupervised Images through
+    Adversarial Training", section 2.3; Zhu et al. 2017 (CycleGAN) with 50 images.
     """
 
     def __init__(self, size: int) -> None:
@@ -29,7 +29,8 @@ class ImagePool:
             batch: ``[B, channels, *spatial]``; all batches have the same size.
 
         Returns:
-            ``[B, channels, *spatial]`` float32: each image itself, or an older one whose place it takes.
+            ``[B, channels, *spatial]`` float32: each image itself, or an older one whose place it
+            takes.
         """
         return torch.stack([self._exchange_one(image) for image in batch.detach().float()])
 

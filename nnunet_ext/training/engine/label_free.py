@@ -1,7 +1,8 @@
 """Scores that judge a network on a domain without labels, to choose a checkpoint there.
 
-No label of the unlabelled stream exists; the labelled stream's own validation Dice guards against the two collapses
-that look good without labels: a network sure of nothing but background, and one that ignores its input.
+No label of the unlabelled stream exists; the labelled stream's own validation Dice guards against
+the two collapses that look good without labels: a network sure of nothing but background, and one
+that ignores its input.
 """
 
 import torch
@@ -11,7 +12,8 @@ TERMS = ("labelfree_entropy", "labelfree_agreement", "labelfree_source_dice", "l
 
 
 def lesion_entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    """How unsure a network is about what it calls foreground: entropy averaged with the foreground probability.
+    """How unsure a network is about what it calls foreground: entropy averaged with the foreground
+    probability.
 
     The plain mean would measure background, which fills most of a CT.
 
@@ -22,8 +24,12 @@ def lesion_entropy(probabilities: torch.Tensor) -> torch.Tensor:
         Scalar in [0, 1]; 1 is complete indecision.
     """
     foreground = 1 - probabilities[:, 0]
-    entropy = torch.special.entr(probabilities).sum(1) / torch.log(torch.tensor(float(probabilities.shape[1])))
-    return (foreground * entropy).sum() / foreground.sum().clamp_min(torch.finfo(foreground.dtype).tiny)
+    entropy = torch.special.entr(probabilities).sum(1) / torch.log(
+        torch.tensor(float(probabilities.shape[1]))
+    )
+    return (foreground * entropy).sum() / foreground.sum().clamp_min(
+        torch.finfo(foreground.dtype).tiny
+    )
 
 
 def agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -41,12 +47,17 @@ def agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def combined_score(source_dice: float, entropy: float, agreement: float) -> float:
-    """Source Dice x agreement x (1 - entropy), in [0, 1]: one of the three at its worst is enough to reject."""
+    """Source Dice x agreement x (1 - entropy), in [0, 1]: one of the three at its worst is enough
+    to reject.
+    """
     return source_dice * agreement * (1 - entropy)
 
 
-def augmented_view(images: torch.Tensor, mirror_axes: tuple[int, ...]) -> tuple[torch.Tensor, list[int]]:
-    """Images mirrored at random, with other contrast (factor 0.75 to 1.25) and noise (sd up to 0.1, in z-scores).
+def augmented_view(
+    images: torch.Tensor, mirror_axes: tuple[int, ...]
+) -> tuple[torch.Tensor, list[int]]:
+    """Images mirrored at random, with other contrast (factor 0.75 to 1.25) and noise (sd up to 0.1,
+    in z-scores).
 
     Args:
         images: ``[B, channels, *spatial]``.
@@ -67,7 +78,8 @@ def augmented_view(images: torch.Tensor, mirror_axes: tuple[int, ...]) -> tuple[
 
 
 def is_best(scores: list[float]) -> bool:
-    """Whether the latest epoch's score, smoothed as nnU-Net smooths its pseudo Dice (0.9 of the past), is the highest.
+    """Whether the latest epoch's score, smoothed as nnU-Net smooths its pseudo Dice (0.9 of the
+    past), is the highest.
 
     Args:
         scores: one per epoch; NaN where it could not be told, which never is the best.

@@ -1,7 +1,9 @@
-"""What several processes need to train as one: their device, equal weights, averaged gradients and features.
+"""What several processes need to train as one: their device, equal weights, averaged gradients and
+features.
 
-Networks are called directly, not through DistributedDataParallel: its reducer fails with networks that alternate.
-Gradients are averaged where the optimizer steps. Every rank must run the same step, on batches of the same size.
+Networks are called directly, not through DistributedDataParallel: its reducer fails with networks
+that alternate. Gradients are averaged where the optimizer steps. Every rank must run the same step,
+on batches of the same size.
 """
 
 from collections.abc import Iterable
@@ -48,7 +50,8 @@ def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def rows_of_all_ranks(rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Rows at some positions of the concatenation of every rank's ``[N, D]``, N alike in all; without gradient.
+    """Rows at some positions of the concatenation of every rank's ``[N, D]``, N alike in all;
+    without gradient.
 
     Args:
         rows: this rank's.
@@ -67,9 +70,11 @@ def rows_of_all_ranks(rows: torch.Tensor, positions: torch.Tensor) -> torch.Tens
 
 
 def share_of_mean(count: int | torch.Tensor) -> float | torch.Tensor:
-    """Return what a mean over this rank's own items weighs, so that the ranks' mean is that of all items.
+    """Return what a mean over this rank's own items weighs, so that the ranks' mean is that of all
+    items.
 
-    Ranks have unequal numbers of items where some are left out, such as pixels that are not confident.
+    Ranks have unequal numbers of items where some are left out, such as pixels that are not
+    confident.
 
     Args:
         count: number of own items.
@@ -103,13 +108,17 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def global_batch_mean(features: torch.Tensor) -> torch.Tensor:
-    """Mean of ``[B, ...]`` over the batches of all ranks, in float32: ``[1, ...]``, with gradient."""
+    """Mean of ``[B, ...]`` over the batches of all ranks, in float32: ``[1, ...]``, with
+    gradient.
+    """
     local = features.float().mean(dim=0, keepdim=True)
     return _MeanOverRanks.apply(local) if is_distributed() else local
 
 
 class _MeanOverRanks(torch.autograd.Function):
-    """Its gradient is the same mean, given that the parameters' gradients are averaged afterwards."""
+    """Its gradient is the same mean, given that the parameters' gradients are averaged
+    afterwards.
+    """
 
     @staticmethod
     def forward(ctx: Any, local: torch.Tensor) -> torch.Tensor:

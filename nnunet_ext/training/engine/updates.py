@@ -1,4 +1,6 @@
-"""Updates of weights: an optimizer with its gradient scaler, learning rate and clipping, alone or several at once."""
+"""Updates of weights: an optimizer with its gradient scaler, learning rate and clipping, alone or
+several at once.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +21,13 @@ class Updater:
 
     Args:
         optimizer: holds parameters of one network, of part of one, or of several.
-        scaler: scales losses in half precision; one per optimizer, since each skips and grows on its own.
-        schedule: factor of the optimizer's initial learning rates per iteration; None keeps them constant.
+        scaler: scales losses in half precision; one per optimizer, since each skips and grows on
+            its own.
+        schedule: factor of the optimizer's initial learning rates per iteration; None keeps them
+            constant.
         max_norm: largest norm of the gradient; None does not clip.
-        clipped_groups: parameters whose gradient norm is limited together; all of them unless given.
+        clipped_groups: parameters whose gradient norm is limited together; all of them unless
+            given.
     """
 
     optimizer: torch.optim.Optimizer
@@ -59,14 +64,22 @@ class Updater:
     def clip_gradients(self) -> bool:
         """Limit the norm of each group's gradient; return whether every gradient is finite."""
         if self.max_norm is None:
-            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            gradients = [
+                parameter.grad for parameter in self.parameters() if parameter.grad is not None
+            ]
             norms = [] if self.scaler is not None else [nn.utils.get_total_norm(gradients)]
         else:
-            norms = [nn.utils.clip_grad_norm_(group, self.max_norm) for group in self.clipped_groups]
-        return self.scaler is not None or all(norm.isfinite() for norm in norms)  # a scaler skips such a step
+            norms = [
+                nn.utils.clip_grad_norm_(group, self.max_norm) for group in self.clipped_groups
+            ]
+        return self.scaler is not None or all(
+            norm.isfinite() for norm in norms
+        )  # a scaler skips such a step
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of optimizer and scaler; the learning rate follows from the iteration."""
+        """Return the state of optimizer and scaler; the learning rate follows from the
+        iteration.
+        """
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
@@ -103,7 +116,9 @@ def require_separate(updaters: Mapping[str, Updater]) -> set[int]:
         for parameter in updater.parameters():
             other = owners.setdefault(id(parameter), player)
             if other != player:
-                raise ValueError(f"{other} and {player} own the same parameter, of shape {list(parameter.shape)}")
+                raise ValueError(
+                    f"{other} and {player} own the same parameter, of shape {list(parameter.shape)}"
+                )
     return set(owners)
 
 
@@ -111,7 +126,8 @@ def require_separate(updaters: Mapping[str, Updater]) -> set[int]:
 class Update:
     """Losses that share one backward pass, and the optimizers that step along their gradients.
 
-    The first updater's scaler scales the losses, and grows or shrinks with the gradients of all of them.
+    The first updater's scaler scales the losses, and grows or shrinks with the gradients of all of
+    them.
     """
 
     updaters: Sequence[Updater]
@@ -125,7 +141,9 @@ class Update:
 
         scaler = self.updaters[0].scaler
         scaled = loss if scaler is None else scaler.scale(loss)
-        parameters = [parameter for updater in self.updaters for parameter in updater.trained_parameters()]
+        parameters = [
+            parameter for updater in self.updaters for parameter in updater.trained_parameters()
+        ]
         scaled.backward(inputs=parameters, retain_graph=keep_graph)
 
     def unscale_gradients(self) -> None:
@@ -154,12 +172,14 @@ def apply_updates(updates: Sequence[Update], iteration: int) -> None:
     """Average the gradients over all processes, unscale and clip them, then step every optimizer.
 
     Raises:
-        FloatingPointError: a gradient is NaN or infinite and there is no scaler to skip the step; the message names
-            the losses it comes from. Nothing moved.
+        FloatingPointError: a gradient is NaN or infinite and there is no scaler to skip the step;
+            the message names the losses it comes from. Nothing moved.
     """
     updaters = [updater for update in updates for updater in update.updaters]
     # before unscaling: an overflow of one process thus reaches all of them
-    average_gradients(parameter for updater in updaters for parameter in updater.trained_parameters())
+    average_gradients(
+        parameter for updater in updaters for parameter in updater.trained_parameters()
+    )
 
     for update in updates:
         update.unscale_gradients()

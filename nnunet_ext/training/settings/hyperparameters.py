@@ -1,6 +1,8 @@
-"""Hyperparameters are a trainer's annotated class attributes: typed, defaulted, overridden from the plans.
+"""Hyperparameters are a trainer's annotated class attributes: typed, defaulted, overridden from the
+plans.
 
-A trainer writes ``target_weight: Weight = 0.1  # lambda_T, eq. 5``; a ``ClassVar`` is no hyperparameter.
+A trainer writes ``target_weight: Weight = 0.1  # lambda_T, eq. 5``; a ``ClassVar`` is not a
+hyperparameter.
 """
 
 import difflib
@@ -19,7 +21,11 @@ class Range:
     high: float = math.inf
 
     def __str__(self) -> str:
-        return f"at least {self.low:g}" if math.isinf(self.high) else f"from {self.low:g} to {self.high:g}"
+        return (
+            f"at least {self.low:g}"
+            if math.isinf(self.high)
+            else f"from {self.low:g} to {self.high:g}"
+        )
 
 
 Weight = Annotated[float, Range(0)]
@@ -34,7 +40,11 @@ PRESETS = ("recommended", "paper", "code")
 def declared(trainer: type) -> dict[str, Any]:
     """Type hint of every hyperparameter of a trainer class, base classes first."""
     hints = get_type_hints(trainer, include_extras=True)
-    return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar and not name.startswith("_")}
+    return {
+        name: hint
+        for name, hint in hints.items()
+        if get_origin(hint) is not ClassVar and not name.startswith("_")
+    }
 
 
 def describe(hint: Any) -> str:
@@ -47,7 +57,8 @@ def describe(hint: Any) -> str:
 
 
 def parse(name: str, value: Any, hint: Any) -> Any:
-    """Convert ``value`` (text from the command line, or JSON from the plans) to the hinted type and check it.
+    """Convert ``value`` (text from the command line, or JSON from the plans) to the hinted type and
+    check it.
 
     Raises:
         InputError: naming the hyperparameter, the value and what is admitted.
@@ -55,7 +66,10 @@ def parse(name: str, value: Any, hint: Any) -> Any:
     base, *bounds = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     try:
         parsed = _convert(value, base)
-        possible = all(isinstance(b, Range) and b.low <= parsed <= b.high and math.isfinite(parsed) for b in bounds)
+        possible = all(
+            isinstance(b, Range) and b.low <= parsed <= b.high and math.isfinite(parsed)
+            for b in bounds
+        )
     except (ValueError, TypeError, KeyError):
         possible = False
     if not possible:
@@ -83,7 +97,8 @@ def unknown(name: str, valid: list[str]) -> InputError:
 
 
 def resolve(trainer: type, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Every hyperparameter of ``trainer``: its default, then the preset, then ``name`` and ``Trainer.name`` settings.
+    """Every hyperparameter of ``trainer``: its default, then the preset, then ``name`` and
+    ``Trainer.name`` settings.
 
     Settings that only other trainers declare are skipped: one plans file configures all of them.
 

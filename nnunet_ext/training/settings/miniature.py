@@ -1,4 +1,6 @@
-"""The smallest training that meets every part of a method, for the checks that all trainers share."""
+"""The smallest training that meets every part of a method, for the checks that all trainers
+share.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

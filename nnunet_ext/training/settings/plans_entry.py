@@ -16,7 +16,8 @@ PLANS_KEY = "nnunet_ext"
 MADE_BY = "made_by"  # name and version of the package that wrote the entry
 DAMAGED = f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset"
 ROLES = {
-    "general": "labelled data sets of other diseases, merged to lesion; 3=cancer takes only that label",
+    "general": "labelled data sets of other diseases, merged to lesion; 3=cancer takes only that "
+    "label",
     "unlabeled": "data sets with images of the same disease in imagesUn",
     "target_domain": "data sets with images of another domain in imagesUn",
 }
@@ -29,7 +30,9 @@ class PlansEntry:
     preset: str = "recommended"
     streams: dict[str, list[str]] = field(default_factory=dict)  # role -> data set names
     settings: dict[str, Any] = field(default_factory=dict)  # name or Trainer.name -> value
-    normalizations: dict[str, str] = field(default_factory=dict)  # role -> window(LOW,HIGH); others as in the plans
+    normalizations: dict[str, str] = field(
+        default_factory=dict
+    )  # role -> window(LOW,HIGH); others as in the plans
     regions: bool = False  # labels are regions, which overlap; see record_regions
 
     @classmethod
@@ -52,7 +55,9 @@ class PlansEntry:
             ) from error
         configuration._require_shape()
         if configuration.preset not in PRESETS:
-            raise InputError(f"the plans name a preset {configuration.preset}; there are {', '.join(PRESETS)}")
+            raise InputError(
+                f"the plans name a preset {configuration.preset}; there are {', '.join(PRESETS)}"
+            )
         return configuration
 
     def _require_shape(self) -> None:
@@ -61,7 +66,11 @@ class PlansEntry:
         lists = list(self.streams.values()) if shaped else []
         names = [name for listed in lists if isinstance(listed, list) for name in listed]
         texts = [*names, *(self.normalizations.values() if shaped else ())]
-        if not shaped or not all(isinstance(one, list) for one in lists) or not all(isinstance(t, str) for t in texts):
+        if (
+            not shaped
+            or not all(isinstance(one, list) for one in lists)
+            or not all(isinstance(t, str) for t in texts)
+        ):
             raise InputError(DAMAGED)
 
     def into_plans(self, plans: dict) -> dict:
@@ -75,7 +84,8 @@ def record_package(plans: dict) -> None:
 
 
 def record_regions(plans: dict, has_regions: bool) -> None:
-    """Tell networks, which are built from plans alone, that each output channel is a region and none the background.
+    """Tell networks, which are built from plans alone, that each output channel is a region and
+    none the background.
 
     nnU-Net copies the plans into the results when a training starts, so inference knows it, too.
     """

@@ -1,4 +1,6 @@
-"""One loader that joins every labelled batch with a batch of each further stream, and the workers that run it."""
+"""One loader that joins every labelled batch with a batch of each further stream, and the workers
+that run it.
+"""
 
 import random
 import signal
@@ -17,10 +19,12 @@ FAILURE = "failure"  # key of what a worker returns in place of a batch
 
 
 class MultiStreamLoader:
-    """Wraps nnU-Net's loaders: the labelled batch keeps nnU-Net's keys, each further stream is a dict under its role.
+    """Wraps nnU-Net's loaders: the labelled batch keeps nnU-Net's keys, each further stream is a
+    dict under its role.
 
-    All streams are drawn in the same worker processes, so nnU-Net starts, pins and stops a single pool. The random
-    numbers of a batch follow from its index, so that a resumed training goes on with the batches that would have come.
+    All streams are drawn in the same worker processes, so nnU-Net starts, pins and stops a single
+    pool. The random numbers of a batch follow from its index, so that a resumed training goes on
+    with the batches that would have come.
 
     Args:
         labelled: loader of the labelled stream.
@@ -28,8 +32,8 @@ class MultiStreamLoader:
         seed: what the batches' random numbers follow from, besides the index.
         first: index of the first batch.
         workers: number of processes that share the indices; 0 means this process.
-        matches: role -> key of a labelled case -> keys of that stream's cases, of which one is drawn at random to stand
-            at the same place of the batch.
+        matches: role -> key of a labelled case -> keys of that stream's cases, of which one is
+            drawn at random to stand at the same place of the batch.
     """
 
     def __init__(
@@ -59,7 +63,12 @@ class MultiStreamLoader:
         except Exception as error:
             if self.workers == 0:
                 raise
-            return {FAILURE: (str(error) if isinstance(error, InputError) else None, traceback.format_exc())}
+            return {
+                FAILURE: (
+                    str(error) if isinstance(error, InputError) else None,
+                    traceback.format_exc(),
+                )
+            }
 
     def _batch(self, index: int) -> dict:
         with seeded_random_numbers(*self.seed, index):
@@ -84,7 +93,9 @@ class MultiStreamLoader:
 
 
 class WorkerPool(NonDetMultiThreadedAugmenter):
-    """nnU-Net's workers; what went wrong in one of them is said by the exception in the main process."""
+    """nnU-Net's workers; what went wrong in one of them is said by the exception in the main
+    process.
+    """
 
     def __next__(self) -> Any:
         """The next batch of any worker.
@@ -99,7 +110,9 @@ class WorkerPool(NonDetMultiThreadedAugmenter):
         except RuntimeError as error:
             codes = sorted({process.exitcode for process in processes if process.exitcode})
             memory = (
-                ", mostly for want of memory (fewer workers: nnUNet_n_proc_DA=4)" if -signal.SIGKILL in codes else ""
+                ", mostly for want of memory (fewer workers: nnUNet_n_proc_DA=4)"
+                if -signal.SIGKILL in codes
+                else ""
             )
             raise InputError(
                 f"a data loading worker was killed (exit codes {codes}){memory}; continue with --c"

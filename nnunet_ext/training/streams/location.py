@@ -1,7 +1,8 @@
 """Where a stream's preprocessed cases lie, and whether they fit the plans.
 
 A stream is a further data set, preprocessed with the labelled data set's plans into
-``nnUNet_preprocessed/<labelled>/streams/<role>/<data set>/<data identifier>``, beside the labelled data's own folders.
+``nnUNet_preprocessed/<labelled>/streams/<role>/<data set>/<data identifier>``, beside the labelled
+data's own folders.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def preprocessing_fingerprint(
 ) -> dict:
     """Everything that decides how a case is preprocessed; plain JSON, compared for equality."""
     settings = configuration.configuration
-    own_normalization = {} if window is None else {"normalization": str(window), "cropped": "above the lower bound"}
+    own_normalization = (
+        {} if window is None else {"normalization": str(window), "cropped": "above the lower bound"}
+    )
     return {
         **own_normalization,
         "transpose_forward": plans.transpose_forward,
@@ -46,7 +49,9 @@ def preprocessing_fingerprint(
 
 @dataclass(frozen=True)
 class Stream:
-    """One data set in one role, preprocessed for one configuration of the labelled data set's plans."""
+    """One data set in one role, preprocessed for one configuration of the labelled data set's
+    plans.
+    """
 
     role: str
     dataset: str  # e.g. Dataset006_Lung
@@ -67,17 +72,21 @@ class Stream:
 
         Args:
             role: key of :data:`~nnunet_ext.training.settings.plans_entry.ROLES`.
-            recorded: data set as the plans record it, ``Dataset003_Liver`` or ``Dataset003_Liver=cancer``.
+            recorded: data set as the plans record it, ``Dataset003_Liver`` or
+                ``Dataset003_Liver=cancer``.
             labelled_folder: the labelled data set's preprocessed folder.
             configuration: gives the data identifier.
-            normalization: the role's own one as the plans record it, ``window(0,80)``; None is that of the plans.
+            normalization: the role's own one as the plans record it, ``window(0,80)``; None is that
+                of the plans.
 
         Raises:
             InputError: no role or no data set name of nnU-Net's, or an impossible normalisation.
         """
         dataset, _, lesions = recorded.partition("=")
         if role not in ROLES or not re.fullmatch(r"Dataset\d{3,}_[\w.-]+", dataset):
-            raise InputError(f"the plans name an impossible stream: {role} {recorded}; configure it again")
+            raise InputError(
+                f"the plans name an impossible stream: {role} {recorded}; configure it again"
+            )
         window = None if normalization is None else Window.parse(normalization)
         chosen = tuple(filter(None, lesions.split(",")))
         name = plain_name(configuration.data_identifier, "the plans: data_identifier")
@@ -87,11 +96,15 @@ class Stream:
         return cls(role, dataset, chosen, folder, window)
 
     def manifest(self) -> dict | None:
-        """The record of a finished preprocessing: plans fingerprint, source files and case names."""
+        """The record of a finished preprocessing: plans fingerprint, source files and case
+        names.
+        """
         path = self.folder / MANIFEST
         if not path.is_file():
             return None
-        return read_object(path, f"delete {self.folder} and configure again", {"plans": dict, "cases": list})
+        return read_object(
+            path, f"delete {self.folder} and configure again", {"plans": dict, "cases": list}
+        )
 
     def is_done(self, case: str) -> bool:
         """True where every file of the case is there; files appear only when they are complete."""
@@ -109,23 +122,39 @@ class Stream:
         )
         manifest = self.manifest()
         if manifest is None:
-            raise InputError(f"{self.folder}: the {self.role} stream {self.dataset} is not preprocessed; {mend}")
+            raise InputError(
+                f"{self.folder}: the {self.role} stream {self.dataset} is not preprocessed; {mend}"
+            )
         if manifest["plans"] != preprocessing_fingerprint(plans, configuration, self.window):
-            raise InputError(f"{self.folder}: preprocessed with other plans than those in use; {mend}")
+            raise InputError(
+                f"{self.folder}: preprocessed with other plans than those in use; {mend}"
+            )
         missing = [case for case in manifest["cases"] if not self.is_done(case)]
         if missing:
-            raise InputError(f"{self.folder}: {len(missing)} preprocessed cases are gone, e.g. {missing[0]}; {mend}")
+            raise InputError(
+                f"{self.folder}: {len(missing)} preprocessed cases are gone, e.g. {missing[0]}; "
+                f"{mend}"
+            )
         return manifest["cases"]
 
 
 def _name_of(configuration: ConfigurationManager, plans: PlansManager) -> str:
     """Return the first of the plans' configurations that reads the same preprocessed data."""
-    identifiers = {name: plans.get_configuration(name).data_identifier for name in plans.available_configurations}
-    return next(name for name, identifier in identifiers.items() if identifier == configuration.data_identifier)
+    identifiers = {
+        name: plans.get_configuration(name).data_identifier
+        for name in plans.available_configurations
+    }
+    return next(
+        name
+        for name, identifier in identifiers.items()
+        if identifier == configuration.data_identifier
+    )
 
 
 def _lesions_suffix(lesions: tuple[str, ...]) -> str:
-    """Return a part of the folder name that tells selections apart: a hash, because labels may hold any sign."""
+    """Return a part of the folder name that tells selections apart: a hash, because labels may hold
+    any sign.
+    """
     names = "\0".join(sorted(lesions))
     return f"lesions-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
@@ -136,16 +165,24 @@ def role_root(labelled_folder: str | Path, role: str) -> Path:
 
 
 def stream_keys(
-    role: str, datasets: list[str], labelled_folder: str, plans: PlansManager, configuration: ConfigurationManager
+    role: str,
+    datasets: list[str],
+    labelled_folder: str,
+    plans: PlansManager,
+    configuration: ConfigurationManager,
 ) -> list[str]:
-    """Keys of all cases of a role: paths below :func:`role_root` that nnU-Net's data set class reads.
+    """Keys of all cases of a role: paths below :func:`role_root` that nnU-Net's data set class
+    reads.
 
     Raises:
         InputError: see :meth:`Stream.locate` and :meth:`Stream.cases`.
     """
     root = role_root(labelled_folder, role)
     normalization = PlansEntry.from_plans(plans.plans).normalizations.get(role)
-    streams = [Stream.locate(role, dataset, labelled_folder, configuration, normalization) for dataset in datasets]
+    streams = [
+        Stream.locate(role, dataset, labelled_folder, configuration, normalization)
+        for dataset in datasets
+    ]
     return [
         (stream.folder / case).relative_to(root).as_posix()
         for stream in streams

@@ -1,7 +1,9 @@
-"""The normalisation of a stream whose intensities mean something else than those of the labelled data set.
+"""The normalisation of a stream whose intensities mean something else than those of the labelled
+data set.
 
-A stream usually follows the plans. A CT stream beside MR plans, or one whose plans would need foreground statistics,
-gets a window of its own: ``nnUNetv2_ext_configure --normalize "target_domain=window(0,80)"``.
+A stream usually follows the plans. A CT stream beside MR plans, or one whose plans would need
+foreground statistics, gets a window of its own: ``nnUNetv2_ext_configure --normalize
+"target_domain=window(0,80)"``.
 """
 
 from __future__ import annotations
@@ -44,15 +46,22 @@ class Window:
         """
         match = WINDOW.fullmatch(text.strip())
         if match is None:
-            raise InputError(f"unknown normalization {text}; valid are window(LOW,HIGH), e.g. window(0,80), and plans")
+            raise InputError(
+                f"unknown normalization {text}; valid are window(LOW,HIGH), e.g. window(0,80), "
+                f"and plans"
+            )
 
         try:
             low, high = float(match[1]), float(match[2])
         except ValueError:
-            raise InputError(f"{text}: {match[1]} and {match[2]} must be numbers, e.g. window(0,80)") from None
+            raise InputError(
+                f"{text}: {match[1]} and {match[2]} must be numbers, e.g. window(0,80)"
+            ) from None
 
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise InputError(f"{text}: the first bound must lie below the second, e.g. window(0,80)")
+            raise InputError(
+                f"{text}: the first bound must lie below the second, e.g. window(0,80)"
+            )
         return cls(low, high)
 
     def __str__(self) -> str:
@@ -73,11 +82,14 @@ class Window:
         return (normalized + 1) * ((self.high - self.low) / 2) + self.low
 
 
-def normalize_by(window: Window, preprocessor: DefaultPreprocessor, image: np.ndarray) -> np.ndarray:
-    """Let nnU-Net's preprocessor use ``window`` and crop what lies at its lower bound all around the image.
+def normalize_by(
+    window: Window, preprocessor: DefaultPreprocessor, image: np.ndarray
+) -> np.ndarray:
+    """Let nnU-Net's preprocessor use ``window`` and crop what lies at its lower bound all around
+    the image.
 
-    nnU-Net crops to where any channel is nonzero. In images of such a stream zero may be tissue, and their background
-    may be anything up to the lower bound.
+    nnU-Net crops to where any channel is nonzero. In images of such a stream zero may be tissue,
+    and their background may be anything up to the lower bound.
 
     Args:
         window: the stream's normalisation.
@@ -85,8 +97,8 @@ def normalize_by(window: Window, preprocessor: DefaultPreprocessor, image: np.nd
         image: ``[channels, *spatial]``.
 
     Returns:
-        The image for :meth:`run_case_npy`: normalised, and moved so that the lower bound is 0 until it is cropped. An
-        image that is nothing but background keeps its size.
+        The image for :meth:`run_case_npy`: normalised, and moved so that the lower bound is 0 until
+        it is cropped. An image that is nothing but background keeps its size.
     """
 
     def own_normalization(data: np.ndarray, *_: object) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Preprocess a stream's raw cases with the labelled data set's plans, resumably, by nnU-Net's own preprocessor."""
+"""Preprocess a stream's raw cases with the labelled data set's plans, resumably, by nnU-Net's own
+preprocessor.
+"""
 
 from __future__ import annotations
 
@@ -61,24 +63,35 @@ class CaseSettings:
 
 
 def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
-    """The cases of a raw data set that a role uses: imagesTr with labelsTr, or imagesUn for unlabelled ones.
+    """The cases of a raw data set that a role uses: imagesTr with labelsTr, or imagesUn for
+    unlabelled ones.
 
     A target domain without imagesUn gives its imagesTr, whose labels are not looked at.
 
     Raises:
-        InputError: the folder is missing or empty, a file has no channel number, or a label file is missing.
+        InputError: the folder is missing or empty, a file has no channel number, or a label file is
+            missing.
     """
     labelled = role not in UNLABELLED_ROLES
     if labelled and "ignore" in dataset_json["labels"]:
-        raise InputError(f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert without it")
+        raise InputError(
+            f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert "
+            f"without it"
+        )
     if labelled:
         return labelled_cases(raw_folder, dataset_json)
-    return unlabelled_cases(raw_folder, dataset_json, labels_ignored=ignores_labels(role, raw_folder))
+    return unlabelled_cases(
+        raw_folder, dataset_json, labels_ignored=ignores_labels(role, raw_folder)
+    )
 
 
 def ignores_labels(role: str, raw_folder: Path) -> bool:
-    """Whether a stream without labels takes the images of a labelled data set, which has no imagesUn."""
-    has_only_labelled = (raw_folder / "imagesTr").is_dir() and not (raw_folder / "imagesUn").is_dir()
+    """Whether a stream without labels takes the images of a labelled data set, which has no
+    imagesUn.
+    """
+    has_only_labelled = (raw_folder / "imagesTr").is_dir() and not (
+        raw_folder / "imagesUn"
+    ).is_dir()
     return role == "target_domain" and has_only_labelled
 
 
@@ -86,22 +99,29 @@ def labelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     """The training cases of a raw data set.
 
     Raises:
-        InputError: the folder is missing or empty, a file has no channel number, or a label file is missing.
+        InputError: the folder is missing or empty, a file has no channel number, or a label file is
+            missing.
     """
     if "dataset" in dataset_json:  # nnU-Net's list of files that lie elsewhere
         cases = _listed_cases(raw_folder, dataset_json)
     else:
         ending = dataset_json["file_ending"]
-        images = images_by_case(raw_folder / "imagesTr", ending, "labelled", "convert the data set with labels")
+        images = images_by_case(
+            raw_folder / "imagesTr", ending, "labelled", "convert the data set with labels"
+        )
         labels = {name: str(raw_folder / "labelsTr" / f"{name}{ending}") for name in images}
         cases = [RawCase(name, files, labels[name]) for name, files in images.items()]
     for case in cases:
         if not Path(str(case.label)).is_file():
-            raise InputError(f"{case.label}: label of case {case.name} is missing; convert the data set again")
+            raise InputError(
+                f"{case.label}: label of case {case.name} is missing; convert the data set again"
+            )
     return _named(cases, raw_folder)
 
 
-def unlabelled_cases(raw_folder: Path, dataset_json: dict, labels_ignored: bool = False) -> list[RawCase]:
+def unlabelled_cases(
+    raw_folder: Path, dataset_json: dict, labels_ignored: bool = False
+) -> list[RawCase]:
     """The cases of a raw data set's imagesUn, or those of imagesTr without their labels.
 
     Raises:
@@ -118,8 +138,12 @@ def _named(cases: list[RawCase], raw_folder: Path) -> list[RawCase]:
         plain_name(case.name, f"{raw_folder / 'dataset.json'}: case")
         gone = [image for image in case.images if not Path(image).is_file()]
         if gone:
-            what = "is a link that leads to no file" if Path(gone[0]).is_symlink() else "no such file"
-            raise InputError(f"{gone[0]}: {what}; bring back the image of case {case.name}, or remove it")
+            what = (
+                "is a link that leads to no file" if Path(gone[0]).is_symlink() else "no such file"
+            )
+            raise InputError(
+                f"{gone[0]}: {what}; bring back the image of case {case.name}, or remove it"
+            )
     if not cases:
         raise InputError(f"{raw_folder}: no images; convert the data set again")
     return cases
@@ -129,7 +153,10 @@ def _listed_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     """The cases of nnU-Net's list of files."""
     try:
         listed = get_filenames_of_train_images_and_targets(str(raw_folder), dataset_json)
-        return [RawCase(str(name), list(entry["images"]), str(entry["label"])) for name, entry in listed.items()]
+        return [
+            RawCase(str(name), list(entry["images"]), str(entry["label"]))
+            for name, entry in listed.items()
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{raw_folder / 'dataset.json'}: 'dataset' is no list of images and labels; mend it"
@@ -151,16 +178,21 @@ def images_by_case(folder: Path, ending: str, what: str, mend: str) -> dict[str,
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; {what} images live in {folder.name}, {mend}")
     images: dict[str, list[str]] = {}
-    for file in sorted(file for file in folder.iterdir() if file.name.endswith(ending) and file.name[0] != "."):
+    for file in sorted(
+        file for file in folder.iterdir() if file.name.endswith(ending) and file.name[0] != "."
+    ):
         match = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(ending)}", file.name)
         if match is None:
-            raise InputError(f"{file}: has no channel number; nnU-Net names images CASE_0000{ending}")
+            raise InputError(
+                f"{file}: has no channel number; nnU-Net names images CASE_0000{ending}"
+            )
         images.setdefault(match[1], []).append(str(file))
     return images
 
 
 def lesion_values(stream: Stream, dataset_json: dict) -> list[int] | None:
-    """The label values that count as lesion: those of the stream's named labels, or None for every value above 0.
+    """The label values that count as lesion: those of the stream's named labels, or None for every
+    value above 0.
 
     Raises:
         InputError: a named label does not exist.
@@ -170,8 +202,12 @@ def lesion_values(stream: Stream, dataset_json: dict) -> list[int] | None:
     known = {name: value for name, value in dataset_json["labels"].items() if name != "background"}
     unknown = [name for name in stream.lesions if name not in known]
     if unknown:
-        raise InputError(f"{stream.dataset} has no label {', '.join(unknown)}; it has {', '.join(known)}")
-    values = [known[name] if isinstance(known[name], list) else [known[name]] for name in stream.lesions]
+        raise InputError(
+            f"{stream.dataset} has no label {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    values = [
+        known[name] if isinstance(known[name], list) else [known[name]] for name in stream.lesions
+    ]
     return sorted({int(value) for group in values for value in group})
 
 
@@ -184,7 +220,8 @@ def preprocess_stream(
         One line for the user.
 
     Raises:
-        InputError: cases that cannot be read, the first of them named; the others are done and kept.
+        InputError: cases that cannot be read, the first of them named; the others are done and
+            kept.
     """
     configuration = plans.get_configuration(configuration_name)
     dataset_json = read_dataset_json(raw_folder / "dataset.json", "convert the data set again")
@@ -193,7 +230,11 @@ def preprocess_stream(
     record = {
         "plans": preprocessing_fingerprint(plans, configuration, stream.window),
         "lesion_values": values,
-        "sources": {file: _stamp(file) for case in cases for file in [*case.images, *filter(None, [case.label])]},
+        "sources": {
+            file: _stamp(file)
+            for case in cases
+            for file in [*case.images, *filter(None, [case.label])]
+        },
         "cases": [case.name for case in cases],
     }
     record = json.loads(json.dumps(record))  # as it reads back
@@ -202,13 +243,21 @@ def preprocess_stream(
     todo = [case for case in cases if not stream.is_done(case.name)]
     if not todo and stream.manifest() == record:
         return f"{title}: {len(cases)} cases, done before"
-    settings = CaseSettings(str(stream.folder), dataset_json, values, plans.plans, configuration_name, stream.window)
+    settings = CaseSettings(
+        str(stream.folder), dataset_json, values, plans.plans, configuration_name, stream.window
+    )
     outcomes = in_worker_processes(partial(_attempt, settings), todo, processes)
-    errors = [error for _, error in tqdm(outcomes, desc=title, total=len(todo), unit="case") if error is not None]
+    errors = [
+        error
+        for _, error in tqdm(outcomes, desc=title, total=len(todo), unit="case")
+        if error is not None
+    ]
     if errors:
         shown = "; ".join(sorted(errors)[:SHOWN_ERRORS])
         more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-        raise InputError(f"{len(errors)} of {len(cases)} cases failed, the others are done: {shown}{more}")
+        raise InputError(
+            f"{len(errors)} of {len(cases)} cases failed, the others are done: {shown}{more}"
+        )
     write_json(record, stream.folder / MANIFEST)
     return f"{title}: {len(cases)} cases, {len(todo)} new"
 
@@ -225,14 +274,18 @@ def _begin(folder: Path, record: dict) -> None:
     if begun.is_file():
         shutil.rmtree(folder)
     elif folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder}: holds files that no preprocessing of a stream wrote; move them elsewhere")
+        raise InputError(
+            f"{folder}: holds files that no preprocessing of a stream wrote; move them elsewhere"
+        )
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(record, begun)
 
 
 def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
-    """Preprocess one case; returns what went wrong, in one line. Every reader raises exceptions of its own."""
+    """Preprocess one case; returns what went wrong, in one line. Every reader raises exceptions of
+    its own.
+    """
     try:
         preprocess_case(case, settings)
     except InputError as error:
@@ -245,33 +298,46 @@ def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
 
 
 def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
-    """Read, normalise and resample one case and write nnU-Net's preprocessed files; all of them or none.
+    """Read, normalise and resample one case and write nnU-Net's preprocessed files; all of them or
+    none.
 
-    Labels become lesion (1) or background (0). An unlabelled case gets nnU-Net's nonzero mask (0 inside, -1 outside;
-    all 0 where the stream has a window of its own) and no foreground locations.
+    Labels become lesion (1) or background (0). An unlabelled case gets nnU-Net's nonzero mask (0
+    inside, -1 outside; all 0 where the stream has a window of its own) and no foreground locations.
 
     Raises:
         InputError: the case cannot be used with these plans.
     """
     plans = PlansManager(settings.plans)
     configuration = plans.get_configuration(settings.configuration)
-    reader = determine_reader_writer_from_dataset_json(settings.dataset_json, case.images[0], verbose=False)()
+    reader = determine_reader_writer_from_dataset_json(
+        settings.dataset_json, case.images[0], verbose=False
+    )()
     for file in (*case.images, *filter(None, [case.label])):
         with suppress(RuntimeError):  # of a format that another reader knows
             shape_in_header(Path(file))
     data, properties = reader.read_images(case.images)
     channels = len(settings.dataset_json["channel_names"])
     if len(data) != channels:
-        raise InputError(f"has {len(data)} channels, dataset.json names {channels}; convert it again")
+        raise InputError(
+            f"has {len(data)} channels, dataset.json names {channels}; convert it again"
+        )
     label = None
     if case.label is not None:
         label = reader.read_seg(case.label)[0]
-        label = label > 0 if settings.lesion_values is None else np.isin(label, settings.lesion_values)
+        label = (
+            label > 0 if settings.lesion_values is None else np.isin(label, settings.lesion_values)
+        )
         if label.shape[1:] != data.shape[1:]:
-            raise InputError(f"has shape {data.shape[1:]}, label {case.label} {label.shape[1:]}; convert it again")
+            raise InputError(
+                f"has shape {data.shape[1:]}, label {case.label} {label.shape[1:]}; convert it "
+                f"again"
+            )
         label = label.astype(np.int8)
     if data.shape[1] == 1 and (len(configuration.spacing) == 3 or plans.transpose_forward[0] != 0):
-        raise InputError("is a single slice, which fits only 2d plans of axial slices; configure those with -c 2d")
+        raise InputError(
+            "is a single slice, which fits only 2d plans of axial slices; configure those with -c "
+            "2d"
+        )
     properties["spacing"] = _usable_spacing(list(properties["spacing"]), plans, configuration)
     preprocessor: DefaultPreprocessor = configuration.preprocessor_class(verbose=False)
     if settings.window is not None:
@@ -285,11 +351,17 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
         _save(*arrays, properties, Path(settings.folder) / case.name, configuration)
     except (OSError, RuntimeError) as error:  # the second from blosc2, which leaves out the reason
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise InputError(f"{settings.folder}: cannot write case {case.name} ({reason}); is the disk full?") from error
+        raise InputError(
+            f"{settings.folder}: cannot write case {case.name} ({reason}); is the disk full?"
+        ) from error
 
 
-def _usable_spacing(spacing: list[float], plans: PlansManager, configuration: ConfigurationManager) -> list[float]:
-    """Where either data set has no spacing in mm (PNG), pixels are taken as they are: no resampling in the plane."""
+def _usable_spacing(
+    spacing: list[float], plans: PlansManager, configuration: ConfigurationManager
+) -> list[float]:
+    """Where either data set has no spacing in mm (PNG), pixels are taken as they are: no resampling
+    in the plane.
+    """
     labelled = plans.plans["original_median_spacing_after_transp"]
     if UNKNOWN_SPACING in (spacing[0], labelled[0]):
         for axis, target in zip(plans.transpose_forward[1:], configuration.spacing, strict=True):
@@ -298,17 +370,31 @@ def _usable_spacing(spacing: list[float], plans: PlansManager, configuration: Co
 
 
 def _save(
-    data: np.ndarray, label: np.ndarray, properties: dict, path: Path, configuration: ConfigurationManager
+    data: np.ndarray,
+    label: np.ndarray,
+    properties: dict,
+    path: Path,
+    configuration: ConfigurationManager,
 ) -> None:
-    """Write into a folder of its own, then move every file of the case to ``path`` plus its ending."""
+    """Write into a folder of its own, then move every file of the case to ``path`` plus its
+    ending.
+    """
     unfinished = path.parent / "unfinished" / path.name
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     (blocks, chunks), (blocks_label, chunks_label) = (
-        comp_blosc2_params(array.shape, tuple(configuration.patch_size), array.itemsize) for array in (data, label)
+        comp_blosc2_params(array.shape, tuple(configuration.patch_size), array.itemsize)
+        for array in (data, label)
     )
     nnUNetDatasetBlosc2.save_case(
-        data, label, properties, str(unfinished / path.name), chunks, blocks, chunks_label, blocks_label
+        data,
+        label,
+        properties,
+        str(unfinished / path.name),
+        chunks,
+        blocks,
+        chunks_label,
+        blocks_label,
     )
     for ending in CASE_FILES:
         (unfinished / f"{path.name}{ending}").replace(path.parent / f"{path.name}{ending}")

@@ -1,4 +1,6 @@
-"""nnU-Net's loader with three additions: cases on demand, no spatial augmentation, and which samples were forced."""
+"""nnU-Net's loader with three additions: cases on demand, no spatial augmentation, and which
+samples were forced.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ from nnunet_ext.training.streams.transforms import without_spatial_transforms
 class StreamDataLoader(nnUNetDataLoader):
     """Draws as nnU-Net's loader does, random number for random number, unless it is told otherwise.
 
-    A batch has one more key, ``forced``: bool ``[B]``, True where the patch was placed on a lesion on purpose. Such
-    samples show more lesion than those of a stream without labels, and a critic would learn to tell them apart by it.
+    A batch has one more key, ``forced``: bool ``[B]``, True where the patch was placed on a lesion
+    on purpose. Such samples show more lesion than those of a stream without labels, and a critic
+    would learn to tell them apart by it.
     """
 
     need_to_pad: np.ndarray
@@ -61,7 +64,12 @@ class StreamDataLoader(nnUNetDataLoader):
         return batch
 
     def get_bbox(
-        self, data_shape: Any, force_fg: bool, class_locations: Any, overwrite_class: Any = None, verbose: bool = False
+        self,
+        data_shape: Any,
+        force_fg: bool,
+        class_locations: Any,
+        overwrite_class: Any = None,
+        verbose: bool = False,
     ) -> tuple[list[int], list[int]]:
         """Place the patch in a case, as nnU-Net does or in the centre.
 
@@ -70,13 +78,16 @@ class StreamDataLoader(nnUNetDataLoader):
         """
         key = self._keys[len(self._forced)]
         self._forced.append(bool(force_fg))
-        lower, upper = super().get_bbox(data_shape, force_fg, class_locations, overwrite_class, verbose)
+        lower, upper = super().get_bbox(
+            data_shape, force_fg, class_locations, overwrite_class, verbose
+        )
         if not self.centred:
             return lower, upper
 
         if self.patch_size_was_2d and self.paired and data_shape[0] > 1:
             raise InputError(
-                f"{key} has {data_shape[0]} slices; pairs of slices need data sets with one slice per case"
+                f"{key} has {data_shape[0]} slices; pairs of slices need data sets with one slice "
+                f"per case"
             )
         first = 1 if self.patch_size_was_2d else 0
         for axis in range(first, len(data_shape)):
@@ -85,7 +96,9 @@ class StreamDataLoader(nnUNetDataLoader):
         return lower, upper
 
 
-def check_matches(role: str, matches: dict[str, list[str]], labelled_keys: list[str], stream_keys: list[str]) -> None:
+def check_matches(
+    role: str, matches: dict[str, list[str]], labelled_keys: list[str], stream_keys: list[str]
+) -> None:
     """Check that every labelled case has a match and that every match exists.
 
     Raises:
@@ -94,7 +107,8 @@ def check_matches(role: str, matches: dict[str, list[str]], labelled_keys: list[
     alone = [key for key in labelled_keys if not matches.get(key)]
     if alone:
         raise InputError(
-            f"{len(alone)} of {len(labelled_keys)} labelled cases have no match in the {role} stream, e.g. {alone[0]}; "
+            f"{len(alone)} of {len(labelled_keys)} labelled cases have no match in the {role} "
+            f"stream, e.g. {alone[0]}; "
             "match the cases again"
         )
 

@@ -15,7 +15,9 @@ def without_spatial_transforms(transforms: ComposeTransforms) -> ComposeTransfor
     from batchgeneratorsv2.transforms.spatial.transpose import TransposeAxesTransform
 
     spatial = (SpatialTransform, MirrorTransform, Rot90Transform, TransposeAxesTransform)
-    return ComposeTransforms([one for one in transforms.transforms if not isinstance(_inner(one), spatial)])
+    return ComposeTransforms(
+        [one for one in transforms.transforms if not isinstance(_inner(one), spatial)]
+    )
 
 
 def _inner(transform: BasicTransform) -> BasicTransform:
@@ -25,7 +27,8 @@ def _inner(transform: BasicTransform) -> BasicTransform:
 def fill_outside(transforms: ComposeTransforms, channels: int, value: float) -> None:
     """Set voxels beyond the image's border to ``value`` instead of 0, which may be any tissue.
 
-    nnU-Net marks them as -1 in the segmentation until :class:`RemoveLabelTransform` makes them background.
+    nnU-Net marks them as -1 in the segmentation until :class:`RemoveLabelTransform` makes them
+    background.
     """
     steps = transforms.transforms
     (position,) = [i for i, step in enumerate(steps) if isinstance(step, RemoveLabelTransform)]

@@ -1,4 +1,6 @@
-"""Weights of a checkpoint, read without executing code from it; those of one encoder into a network."""
+"""Weights of a checkpoint, read without executing code from it; those of one encoder into a
+network.
+"""
 
 import pickle
 import re
@@ -13,7 +15,10 @@ from torch import nn
 from nnunet_ext.errors import InputError
 
 # What nnU-Net's checkpoints hold besides tensors: numbers of its log. Nothing else is unpickled.
-_SCALAR, _ARRAY = np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0]  # how NumPy pickles a number, an array
+_SCALAR, _ARRAY = (
+    np.float64().__reduce__()[0],
+    np.zeros(0).__reduce__()[0],
+)  # how NumPy pickles a number, an array
 NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     np.ndarray,
@@ -24,16 +29,18 @@ NUMPY_NUMBERS: list[Any] = [
     *{type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")},
 ]
 
-# Where checkpoints keep their weights: nnU-Net, Lightning and most others, and what tutorials write.
+# Where checkpoints keep their weights: nnU-Net, Lightning and most others, and what tutorials
+# write.
 CONTAINERS = ("network_weights", "state_dict", "model_state_dict", "model", "net")
 
 
 def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
-    """The tensors by name that a ``.pth`` file holds under one of :data:`CONTAINERS`, or bare, on the CPU.
+    """The tensors by name that a ``.pth`` file holds under one of :data:`CONTAINERS`, or bare, on
+    the CPU.
 
     Args:
-        checkpoint: read with ``weights_only``, so nothing but tensors, plain Python and numbers is unpickled; a
-            ``.safetensors`` file holds nothing else anyway.
+        checkpoint: read with ``weights_only``, so nothing but tensors, plain Python and numbers is
+            unpickled; a ``.safetensors`` file holds nothing else anyway.
         advice: what the user should do if that fails.
 
     Raises:
@@ -41,8 +48,14 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
     """
     content = read_content(checkpoint, advice)
     content = content if isinstance(content, dict) else {}
-    held = next((content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), content)
-    weights = {name: value for name, value in held.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+    held = next(
+        (content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), content
+    )
+    weights = {
+        name: value
+        for name, value in held.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
     if not weights:
         keys = ", ".join(sorted(map(str, content))[:8])
         raise InputError(
@@ -68,7 +81,9 @@ def read_content(checkpoint: Path, advice: str, *, mapped: bool = False) -> Any:
     try:
         return _content(checkpoint, mapped and zipfile.is_zipfile(checkpoint))
     except Exception as error:  # a torn or hostile file may raise anything
-        raise InputError(f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}") from error
+        raise InputError(
+            f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}"
+        ) from error
 
 
 def _content(checkpoint: Path, mapped: bool) -> Any:
@@ -81,7 +96,9 @@ def _content(checkpoint: Path, mapped: bool) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without PyTorch's advice to trust the file, and printable even where a hostile file words it."""
+    """What is wrong, without PyTorch's advice to trust the file, and printable even where a hostile
+    file words it.
+    """
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign:
         reason = f"it holds {foreign[1]}, and nothing but tensors, numbers and plain Python is read"
@@ -93,7 +110,8 @@ def _reason(error: Exception) -> str:
 
 
 def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
-    """Copy ``encoder.*`` of an nnU-Net checkpoint into ``encoder``; the network must have the same shape.
+    """Copy ``encoder.*`` of an nnU-Net checkpoint into ``encoder``; the network must have the same
+    shape.
 
     Args:
         encoder: the encoder to fill, changed in place.
@@ -105,10 +123,15 @@ def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
     """
     weights = read_weights(checkpoint, advice)
     own = encoder.state_dict()
-    given = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+    given = {
+        name.removeprefix("encoder."): value
+        for name, value in weights.items()
+        if name.startswith("encoder.")
+    }
     misfits = [name for name in own if name not in given or given[name].shape != own[name].shape]
     if misfits:
         raise InputError(
-            f"{checkpoint}: {len(misfits)} of {len(own)} encoder weights do not fit, e.g. {misfits[0]}; {advice}"
+            f"{checkpoint}: {len(misfits)} of {len(own)} encoder weights do not fit, e.g. "
+            f"{misfits[0]}; {advice}"
         )
     encoder.load_state_dict({name: given[name] for name in own})

@@ -11,24 +11,29 @@ if TYPE_CHECKING:
 
 
 def fetch_weights(model: str) -> dict[str, torch.Tensor]:
-    """Return all tensors of a pretrained timm model by name, from timm's local cache or the Hugging Face Hub.
+    """Return all tensors of a pretrained timm model by name, from timm's local cache or the Hugging
+    Face Hub.
 
     Args:
         model: timm's name with the tag of its weights, such as ``resnet50.tv_in1k``.
 
     Raises:
-        InputError: timm knows no such model or weights, or they can neither be downloaded nor found in the cache.
+        InputError: timm knows no such model or weights, or they can neither be downloaded nor found
+            in the cache.
     """
     import timm
 
     if not timm.is_model_pretrained(model):
-        raise InputError(f"--timm {model}: timm {timm.__version__} has no such weights; {_similar(model)}")
+        raise InputError(
+            f"--timm {model}: timm {timm.__version__} has no such weights; {_similar(model)}"
+        )
     try:
         network = timm.create_model(model, pretrained=True)
     except Exception as error:  # of the network, the hub, a proxy or a torn file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(
-            f"--timm {model}: cannot be fetched ({reason}); connect to the internet, or fetch it on another machine "
+            f"--timm {model}: cannot be fetched ({reason}); connect to the internet, or fetch it "
+            f"on another machine "
             "and copy the file"
         ) from error
     return network.state_dict()

@@ -20,13 +20,19 @@ from nnunet_ext.training.settings.plans_entry import record_regions
 from nnunet_ext.training.weights.checkpoint_files import read_weights
 
 GENERAL, TARGET = "encoder_general.", "encoder."  # the two encoders of DualEncoderUNet
-FUSION = "decoder.transpconvs.0.weight"  # (general and target bottleneck, outputs, *kernel) in DualEncoderUNet
+# (general and target bottleneck, outputs, *kernel) in DualEncoderUNet
+FUSION = "decoder.transpconvs.0.weight"
 HEADS = ".seg_layers."  # nnU-Net's -pretrained_weights ignores what it finds under this name
 ENCODER_STAGE = re.compile(r"encoder\.stages\.(\d+)\.")
 COUNTED_CHILD = re.compile(r"(?:[A-Za-z_]\w*\.)*?(\d+)\.(.+)")
 
-READABLE = "give a checkpoint of nnU-Net, or write one: torch.save({'state_dict': network.state_dict()}, FILE)"
-SAME_PLANS = "plan with the source's architecture; nnUNetv2_move_plans_between_datasets takes over its plans"
+READABLE = (
+    "give a checkpoint of nnU-Net, or write one: torch.save({'state_dict': "
+    "network.state_dict()}, FILE)"
+)
+SAME_PLANS = (
+    "plan with the source's architecture; nnUNetv2_move_plans_between_datasets takes over its plans"
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,15 @@ class Origin:
 
     @property
     def part(self) -> str:
-        """``encoder_general``, ``encoder``, ``decoder``, ``heads``; in other networks the child that holds it."""
+        """``encoder_general``, ``encoder``, ``decoder``, ``heads``; in other networks the child
+        that holds it.
+        """
         return _part(self.name)
 
 
-def build_network(trainer: type, plans: PlansManager, configuration: str, dataset_json: dict[str, Any]) -> nn.Module:
+def build_network(
+    trainer: type, plans: PlansManager, configuration: str, dataset_json: dict[str, Any]
+) -> nn.Module:
     """The network that ``trainer`` trains, with the same random weights every time.
 
     Raises:
@@ -59,33 +69,42 @@ def build_network(trainer: type, plans: PlansManager, configuration: str, datase
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            # Without deep supervision, as the predictor does: same weights, and not every network has it.
+            # Without deep supervision, as the predictor does: same weights, and not every network
+            # has it.
             network: nn.Module = build(plans, manager, channels, heads, False)
         except InputError:
             raise
         except Exception as error:  # the trainer's author may raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise InputError(
-                f"{trainer.__name__} builds no network from configuration {configuration} of {plans.plans_name} "
+                f"{trainer.__name__} builds no network from configuration {configuration} of "
+                f"{plans.plans_name} "
                 f"({reason}); choose another -tr or -c"
             ) from error
     return network
 
 
-def fill_network(network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = ()) -> list[Origin]:
-    """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``; returns where each comes from.
+def fill_network(
+    network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = ()
+) -> list[Origin]:
+    """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``; returns
+    where each comes from.
 
-    A constant prefix of the checkpoint's names does not matter. A general encoder gets the source's encoder if the
-    source has no general one. Two kinds of weights are adapted where their shapes differ:
+    A constant prefix of the checkpoint's names does not matter. A general encoder gets the source's
+    encoder if the source has no general one. Two kinds of weights are adapted where their shapes
+    differ:
 
-    - The convolution that reads the image: for one input channel the sum over the source's, as in timm; else the
-      source's channels repeated in turn and scaled by source / target channels. An image of equal channels then gives
-      what it gave in the source, provided that the larger number of channels is a multiple of the smaller.
-    - The decoder's first upsampling, between one encoder and two: the half of the target encoder is copied; the half of
-      the general encoder starts at zero, so that two encoders compute at first what the one computed, or is dropped.
+    - The convolution that reads the image: for one input channel the sum over the source's, as in
+      timm; else the source's channels repeated in turn and scaled by source / target channels. An
+      image of equal channels then gives what it gave in the source, provided that the larger number
+      of channels is a multiple of the smaller.
+    - The decoder's first upsampling, between one encoder and two: the half of the target encoder is
+      copied; the half of the general encoder starts at zero, so that two encoders compute at first
+      what the one computed, or is dropped.
 
-    Segmentation heads of another shape, and whole parts that the source lacks (not encoders), keep their values; so do
-    weights with one of ``may_lack`` in their names if the source has none of that name.
+    Segmentation heads of another shape, and whole parts that the source lacks (not encoders), keep
+    their values; so do weights with one of ``may_lack`` in their names if the source has none of
+    that name.
 
     Raises:
         InputError: unreadable checkpoint, or one that does not fit; the network is then unchanged.
@@ -105,13 +124,22 @@ def fill_network(network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...]
             continue
         value, adaptation = fitted
         if not torch.isfinite(value).all():
-            raise InputError(f"{checkpoint}: {names[0]} is not finite, the training diverged; give another checkpoint")
+            raise InputError(
+                f"{checkpoint}: {names[0]} is not finite, the training diverged; give another "
+                f"checkpoint"
+            )
         values.append((own, value))
-        origins.append(Origin(names[0], own.numel(), "adapted" if adaptation else "copied", adaptation))
+        origins.append(
+            Origin(names[0], own.numel(), "adapted" if adaptation else "copied", adaptation)
+        )
     ours = set(network.state_dict())
     stages = _differing_stages(source, ours)
     _require_equal_shapes(misfits, len(origins), stages, checkpoint)
-    required = [origin for origin in origins if origin.how != "random" or not _names_one(origin.name, may_lack)]
+    required = [
+        origin
+        for origin in origins
+        if origin.how != "random" or not _names_one(origin.name, may_lack)
+    ]
     _require_whole_parts(required, source, ours, stages, checkpoint)
     with torch.no_grad():
         for own, value in values:
@@ -120,7 +148,8 @@ def fill_network(network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...]
 
 
 def adapted_to_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """A convolution's weight ``[outputs, inputs, *kernel]`` for other input channels; rule in :func:`fill_network`.
+    """A convolution's weight ``[outputs, inputs, *kernel]`` for other input channels; rule in
+    :func:`fill_network`.
 
     >>> adapted_to_channels(torch.tensor([[1.0, 2.0, 3.0]]), 1)
     tensor([[6.]])
@@ -133,7 +162,8 @@ def adapted_to_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
     return weight[:, [channel % given for channel in range(channels)]] * (given / channels)
 
 
-# --- names ----------------------------------------------------------------------------------------------------------
+# --- names
+# --------------------------------------------------------------------------------------------------
 
 
 def _names_one(name: str, fragments: tuple[str, ...]) -> bool:
@@ -145,7 +175,9 @@ def _part(name: str) -> str:
 
 
 def _tensors(network: nn.Module) -> Iterator[tuple[list[str], torch.Tensor]]:
-    """Each parameter and buffer once, with all its names: nnU-Net's networks list most of theirs several times."""
+    """Each parameter and buffer once, with all its names: nnU-Net's networks list most of theirs
+    several times.
+    """
     names: dict[int, list[str]] = {}
     tensors = network.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
@@ -157,7 +189,8 @@ def _tensors(network: nn.Module) -> Iterator[tuple[list[str], torch.Tensor]]:
 def _under_our_names(
     weights: Mapping[str, torch.Tensor], network: nn.Module, checkpoint: Path
 ) -> Mapping[str, torch.Tensor]:
-    """The weights without the constant prefix that gives most names a counterpart, e.g. ``module.`` or ``backbone.``.
+    """The weights without the constant prefix that gives most names a counterpart, e.g. ``module.``
+    or ``backbone.``.
 
     A file that holds nothing but an encoder may lack the prefix ``encoder.``.
 
@@ -169,20 +202,30 @@ def _under_our_names(
     matches = _prefix_matches(weights, ours)
     if not matches:
         raise InputError(
-            f"{checkpoint}: none of its {len(weights)} weights has a counterpart by name; it has for instance "
+            f"{checkpoint}: none of its {len(weights)} weights has a counterpart by name; it has "
+            f"for instance "
             f"{next(iter(weights))}, this network {next(iter(network.state_dict()))}; {SAME_PLANS}"
         )
     most = max(matches.values())
     best = [pair for pair, count in matches.items() if count == most]
     if len(best) > 1 and ("", "") not in best:
         prefixes = ", ".join(prefix or "no prefix" for prefix, _ in best)
-        raise InputError(f"{checkpoint}: holds several networks that fit ({prefixes}); save the one you want alone")
+        raise InputError(
+            f"{checkpoint}: holds several networks that fit ({prefixes}); save the one you want "
+            f"alone"
+        )
     theirs, instead = ("", "") if ("", "") in best else best[0]
-    return {instead + name[len(theirs) :]: value for name, value in weights.items() if name.startswith(theirs)}
+    return {
+        instead + name[len(theirs) :]: value
+        for name, value in weights.items()
+        if name.startswith(theirs)
+    }
 
 
 def _prefix_matches(weights: Iterable[str], ours: set[str]) -> Counter[tuple[str, str]]:
-    """How many names have a counterpart, by the prefix to remove and the one to put in its place."""
+    """How many names have a counterpart, by the prefix to remove and the one to put in its
+    place.
+    """
     matches: Counter[tuple[str, str]] = Counter()
     for name in weights:
         ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
@@ -195,11 +238,13 @@ def _prefix_matches(weights: Iterable[str], ours: set[str]) -> Counter[tuple[str
     return matches
 
 
-def _without_counted_children(weights: Mapping[str, torch.Tensor], network: nn.Module) -> Mapping[str, torch.Tensor]:
+def _without_counted_children(
+    weights: Mapping[str, torch.Tensor], network: nn.Module
+) -> Mapping[str, torch.Tensor]:
     """Name weights whose file counts the children of the network: ``backbone.4.0.conv1.weight``.
 
-    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of them fit
-    thereby, also behind a constant prefix.
+    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of
+    them fit thereby, also behind a constant prefix.
     """
     children = [name for name, _ in network.named_children()]
     named = {}
@@ -214,23 +259,36 @@ def _without_counted_children(weights: Mapping[str, torch.Tensor], network: nn.M
 
 
 def _counterpart(names: list[str], source: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-    """The source's tensor of one of these names; of its only encoder, if the names are the general encoder's."""
+    """The source's tensor of one of these names; of its only encoder, if the names are the general
+    encoder's.
+    """
     if names[0].startswith(GENERAL) and not any(name.startswith(GENERAL) for name in source):
         names = [TARGET + name.removeprefix(GENERAL) for name in names]
     return next((source[name] for name in names if name in source), None)
 
 
-# --- shapes ---------------------------------------------------------------------------------------------------------
+# --- shapes
+# --------------------------------------------------------------------------------------------------
 
 
 def _image_convolutions(network: nn.Module) -> set[int]:
-    """Identities of the weights of each encoder's first convolution, in other networks of the first one."""
-    encoders = [getattr(network, name.rstrip(".")) for name in (GENERAL, TARGET) if hasattr(network, name.rstrip("."))]
-    convolutions = ([m for m in part.modules() if isinstance(m, _ConvNd)] for part in encoders or [network])
+    """Identities of the weights of each encoder's first convolution, in other networks of the first
+    one.
+    """
+    encoders = [
+        getattr(network, name.rstrip("."))
+        for name in (GENERAL, TARGET)
+        if hasattr(network, name.rstrip("."))
+    ]
+    convolutions = (
+        [m for m in part.modules() if isinstance(m, _ConvNd)] for part in encoders or [network]
+    )
     return {id(found[0].weight) for found in convolutions if found}
 
 
-def _fitted(name: str, theirs: torch.Tensor, own: torch.Tensor, reads_image: bool) -> tuple[torch.Tensor, str] | None:
+def _fitted(
+    name: str, theirs: torch.Tensor, own: torch.Tensor, reads_image: bool
+) -> tuple[torch.Tensor, str] | None:
     """The source's tensor in the shape of ours and how it was adapted; None if it does not fit."""
     if theirs.shape == own.shape:
         return theirs, ""
@@ -239,12 +297,16 @@ def _fitted(name: str, theirs: torch.Tensor, own: torch.Tensor, reads_image: boo
     (their_first, *their_rest), (own_first, *own_rest) = theirs.shape, own.shape
     if reads_image and their_first == own_first and their_rest[1:] == own_rest[1:]:
         how = "summed to" if own_rest[0] == 1 else "repeated and rescaled to"
-        return adapted_to_channels(theirs, own_rest[0]), f"{their_rest[0]} input channels {how} {own_rest[0]}"
+        return adapted_to_channels(
+            theirs, own_rest[0]
+        ), f"{their_rest[0]} input channels {how} {own_rest[0]}"
     if name == FUSION and their_rest == own_rest and own_first == 2 * their_first:
         half = "the target encoder's half copied, the general encoder's half zero"
         return torch.cat((torch.zeros_like(theirs), theirs)), half
     if name == FUSION and their_rest == own_rest and their_first == 2 * own_first:
-        return theirs[own_first:], "the target encoder's half copied, the general encoder's half dropped"
+        return theirs[
+            own_first:
+        ], "the target encoder's half copied, the general encoder's half dropped"
     return None
 
 
@@ -261,16 +323,26 @@ def _require_equal_shapes(
     else:
         differing = stages or "features_per_stage"
     raise InputError(
-        f"{checkpoint}: {len(misfits)} of {total} weights have another shape ({differing}), first {name}: "
+        f"{checkpoint}: {len(misfits)} of {total} weights have another shape ({differing}), first "
+        f"{name}: "
         f"{list(theirs.shape)} in the file, {list(own.shape)} in the network; {SAME_PLANS}"
     )
 
 
 def _require_whole_parts(
-    origins: list[Origin], source: Mapping[str, torch.Tensor], ours: set[str], stages: str, checkpoint: Path
+    origins: list[Origin],
+    source: Mapping[str, torch.Tensor],
+    ours: set[str],
+    stages: str,
+    checkpoint: Path,
 ) -> None:
-    """Every part is filled whole or not at all, an encoder whole, and the source has no more layers there."""
-    differing = stages or "another network class, n_conv_per_stage or n_blocks_per_stage, or an incomplete file"
+    """Every part is filled whole or not at all, an encoder whole, and the source has no more layers
+    there.
+    """
+    differing = (
+        stages
+        or "another network class, n_conv_per_stage or n_blocks_per_stage, or an incomplete file"
+    )
     body = [origin for origin in origins if origin.part != "heads"]
     filled = {origin.part for origin in body if origin.how != "random"}
     for part in dict.fromkeys(origin.part for origin in body):
@@ -278,20 +350,24 @@ def _require_whole_parts(
         missing = [origin.name for origin in body if origin.part == part and origin.how == "random"]
         if missing and (part in filled or part.startswith("encoder") or not filled):
             raise InputError(
-                f"{checkpoint}: lacks {len(missing)} of {len(names)} weights of the {part} ({differing}), "
+                f"{checkpoint}: lacks {len(missing)} of {len(names)} weights of the {part} "
+                f"({differing}), "
                 f"first {missing[0]}; {SAME_PLANS}"
             )
     places = {_place(origin.name) for origin in body if origin.how != "random"}
     surplus = [name for name in source if _place(name) in places and name not in ours]
     if surplus:
         raise InputError(
-            f"{checkpoint}: has {len(surplus)} weights more than this network ({differing}), first {surplus[0]}; "
+            f"{checkpoint}: has {len(surplus)} weights more than this network ({differing}), "
+            f"first {surplus[0]}; "
             f"{SAME_PLANS}"
         )
 
 
 def _place(name: str) -> str:
-    """``encoder.stages`` of a weight in there: a foreign ``encoder.projection`` is no layer of this network."""
+    """``encoder.stages`` of a weight in there: a foreign ``encoder.projection`` is no layer of this
+    network.
+    """
     return ".".join(name.split(".")[:2])
 
 

@@ -48,7 +48,10 @@ def test_flipped_affine(folder: Path) -> None:
 
 
 def test_shifted_origin_of_a_label(folder: Path) -> None:
-    change(folder / "labelsTr/lung_001.nii.gz", affine=lambda a: a + np.array([[0, 0, 0, 3.0], *[[0] * 4] * 3]))
+    change(
+        folder / "labelsTr/lung_001.nii.gz",
+        affine=lambda a: a + np.array([[0, 0, 0, 3.0], *[[0] * 4] * 3]),
+    )
     assert "lies elsewhere" in only_problem(folder)
 
 
@@ -57,21 +60,29 @@ def test_empty_label_is_a_finding(folder: Path) -> None:
     verified = verify(folder)
     assert verified.problems == []
     assert "1 labels without foreground: lung_003" in verified.findings
-    assert any("1 files are no longer as converted: labelsTr/lung_003.nii.gz" in line for line in verified.findings)
+    assert any(
+        "1 files are no longer as converted: labelsTr/lung_003.nii.gz" in line
+        for line in verified.findings
+    )
 
 
 def test_changed_voxels_are_a_finding(folder: Path) -> None:
     """Also where size and header are as before."""
     change(folder / "labelsTr/lung_001.nii.gz", lambda v: np.roll(v, 1, axis=0))
     change(folder / "imagesTr/lung_003_0000.nii.gz", lambda v: v + np.int16(1))
-    names = "2 files are no longer as converted: labelsTr/lung_001.nii.gz, imagesTr/lung_003_0000.nii.gz"
+    names = (
+        "2 files are no longer as converted: labelsTr/lung_001.nii.gz, "
+        "imagesTr/lung_003_0000.nii.gz"
+    )
     assert any(names in line for line in verify(folder).findings)
     (folder / "labelsTr/lung_001.nii.gz").unlink()
     assert any(names in line for line in verify(folder).findings)
 
 
 def test_colour_pictures_hold_three_channels(tmp_path: Path) -> None:
-    """As nnU-Net's reader of natural images takes them; two that differ in blue alone are no copies."""
+    """As nnU-Net's reader of natural images takes them; two that differ in blue alone are no
+    copies.
+    """
     for case, blue in (("a", 10), ("b", 20)):
         colours = np.dstack([np.full((6, 8), value, np.uint8) for value in (200, 100, blue)])
         for name, values in (
@@ -89,10 +100,14 @@ def test_colour_pictures_hold_three_channels(tmp_path: Path) -> None:
 
 
 def test_mixed_units(folder: Path) -> None:
-    change(folder / "imagesTr/lung_003_0000.nii.gz", lambda v: np.clip(v / 10 + 100, 0, 255).astype(np.uint8))
+    change(
+        folder / "imagesTr/lung_003_0000.nii.gz",
+        lambda v: np.clip(v / 10 + 100, 0, 255).astype(np.uint8),
+    )
     problem = only_problem(folder)
     assert (
-        "channel CT mixes units: 3 cases look like HU, 1 cases look like grey values 0..255, e.g. lung_003" in problem
+        "channel CT mixes units: 3 cases look like HU, 1 cases look like grey values 0..255, e.g. "
+        "lung_003" in problem
     )
 
 
@@ -105,7 +120,10 @@ def test_undeclared_and_fractional_labels(folder: Path) -> None:
 
 
 def test_nan_other_shape_and_lost_files(folder: Path) -> None:
-    change(folder / "imagesTr/lung_001_0000.nii.gz", lambda v: np.where(v > 0, np.nan, v).astype(np.float32))
+    change(
+        folder / "imagesTr/lung_001_0000.nii.gz",
+        lambda v: np.where(v > 0, np.nan, v).astype(np.float32),
+    )
     change(folder / "labelsTr/lung_003.nii.gz", lambda v: v[1:])
     (folder / "labelsTr/lung_005.nii.gz").unlink()
     (folder / "imagesTr/notes.txt").touch()
@@ -123,14 +141,18 @@ def test_nan_other_shape_and_lost_files(folder: Path) -> None:
 def test_truncated_file_is_one_line(folder: Path) -> None:
     file = folder / "imagesTr/lung_001_0000.nii.gz"
     file.write_bytes(file.read_bytes()[:2000])
-    assert "lung_001_0000.nii.gz: cannot be read as NIfTI (Compressed file ended" in only_problem(folder)
+    assert "lung_001_0000.nii.gz: cannot be read as NIfTI (Compressed file ended" in only_problem(
+        folder
+    )
 
 
 def test_duplicates_counts_and_splits(folder: Path) -> None:
     for part, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
         shutil.copy(folder / part / f"lung_001{ending}", folder / part / f"copy{ending}")
     splits = folder / "splits_final.json"
-    splits.write_text(json.dumps([{"train": ["lung_001", "lung_003"], "val": ["lung_003", "lung_099"]}]))
+    splits.write_text(
+        json.dumps([{"train": ["lung_001", "lung_003"], "val": ["lung_003", "lung_099"]}])
+    )
     verified = verify(folder)
     text = "\n".join(verified.problems)
     assert "says numTraining 3, but there are 4" in text
@@ -147,7 +169,9 @@ def test_a_patient_on_both_sides(lung: Path, raw: Path) -> None:
     assert "has 1 patients on both sides" in only_problem(folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"labels": []}', '{"channel_names": {}, "labels": {}}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"labels": []}', '{"channel_names": {}, "labels": {}}']
+)
 def test_unusable_description(tmp_path: Path, content: str) -> None:
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(InputError, match=r"dataset\.json"):

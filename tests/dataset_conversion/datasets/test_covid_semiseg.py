@@ -31,7 +31,14 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 def test_binary_with_the_official_split(covid: Path, raw: Path) -> None:
     summary = convert(CovidSemiSeg(covid), raw / "Dataset120_X")
     assert summary.problems == []
-    assert summary.converted == ["slice_000", "slice_001", "slice_002", "slice_003", "slice_004", "slice_005"]
+    assert summary.converted == [
+        "slice_000",
+        "slice_001",
+        "slice_002",
+        "slice_003",
+        "slice_004",
+        "slice_005",
+    ]
     assert summary.count_by_part == {"Tr": 4, "Ts": 2}
     folder = raw / "Dataset120_X"
     for stem in ("0", "3"):
@@ -39,7 +46,9 @@ def test_binary_with_the_official_split(covid: Path, raw: Path) -> None:
         with Image.open(covid / TRAIN / f"Imgs/{stem}.jpg") as original:
             assert np.array_equal(image, np.asarray(original))
         with Image.open(covid / TRAIN / f"GT/{stem}.png") as original:
-            assert np.array_equal(pixels(folder / f"labelsTr/slice_00{stem}.png"), np.asarray(original) // 255)
+            assert np.array_equal(
+                pixels(folder / f"labelsTr/slice_00{stem}.png"), np.asarray(original) // 255
+            )
     assert (folder / "labelsTs/slice_004.png").is_file()
     content = json.loads((folder / "dataset.json").read_text())
     assert content["channel_names"] == {"0": "lung-window CT"}
@@ -66,10 +75,14 @@ def test_classes_in_every_encoding(covid: Path, raw: Path, encoding: str) -> Non
     summary = convert(CovidSemiSeg(covid, labels_wanted="ggo,consolidation"), raw / "Dataset121_X")
     assert summary.problems == []
     for stem, label in expected.items():
-        assert np.array_equal(pixels(raw / f"Dataset121_X/labelsTr/slice_{stem.zfill(3)}.png"), label)
+        assert np.array_equal(
+            pixels(raw / f"Dataset121_X/labelsTr/slice_{stem.zfill(3)}.png"), label
+        )
     assert json.loads((raw / "Dataset121_X/dataset.json").read_text())["labels"] == {
-        "background": 0, "ggo": 1, "consolidation": 2,
-    }  # fmt: skip
+        "background": 0,
+        "ggo": 1,
+        "consolidation": 2,
+    }
     assert any((label == 2).any() for label in expected.values()), CLASS_COLOURS
 
 
@@ -82,7 +95,9 @@ def test_classes_in_every_encoding(covid: Path, raw: Path, encoding: str) -> Non
         ("ggo+consolidation", [0, 1, 1]),
     ],
 )
-def test_any_choice_of_the_two_classes(covid: Path, raw: Path, wanted: str, new_value: list[int]) -> None:
+def test_any_choice_of_the_two_classes(
+    covid: Path, raw: Path, wanted: str, new_value: list[int]
+) -> None:
     assert convert(CovidSemiSeg(covid, labels_wanted=wanted), raw / "Dataset121_X").problems == []
     names = json.loads((raw / "Dataset121_X/dataset.json").read_text())["labels"]
     assert list(names) == ["background", *wanted.lower().split(",")]
@@ -97,7 +112,9 @@ def test_no_split_by_patients_that_are_not_known(covid: Path, raw: Path) -> None
         convert(CovidSemiSeg(covid, split="patient:2"), raw / "Dataset120_X")
 
 
-def test_unlabelled_slices_have_no_label_files_and_know_their_patient(covid: Path, raw: Path) -> None:
+def test_unlabelled_slices_have_no_label_files_and_know_their_patient(
+    covid: Path, raw: Path
+) -> None:
     folder = raw / "Dataset122_X"
     summary = convert(CovidSemiSeg(covid, unlabeled=True), folder)
     assert summary.count_by_part == {"Un": 7}
@@ -140,7 +157,9 @@ def test_each_bad_case_is_one_line_and_the_others_are_converted(covid: Path, raw
     Image.fromarray(np.full((20, 20, 3), (255, 0, 0), np.uint8)).save(covid / TRAIN / "Imgs/1.jpg")
     shutil.copy(covid / MULTI_TRAIN / "GT/2.png", covid / TRAIN / "GT/2.png")
     with Image.open(covid / TRAIN / "GT/2.png") as palette:
-        Image.fromarray(np.where(np.asarray(palette) > 0, 75, 0).astype(np.uint8)).save(covid / TRAIN / "GT/2.png")
+        Image.fromarray(np.where(np.asarray(palette) > 0, 75, 0).astype(np.uint8)).save(
+            covid / TRAIN / "GT/2.png"
+        )
     summary = convert(CovidSemiSeg(covid), raw / "Dataset120_X")
     assert [line.count("\n") for line in summary.problems] == [0, 0, 0]
     text = "\n".join(summary.problems)
@@ -174,7 +193,11 @@ def test_other_folders_are_refused(tmp_path: Path, relative: str) -> None:
 @pytest.mark.skipif(not REAL.is_dir(), reason="the published data are not here")
 @pytest.mark.parametrize(
     ("options", "count", "values"),
-    [({}, 50, {0, 1}), ({"labels_wanted": "ggo,consolidation"}, 50, {0, 1, 2}), ({"unlabeled": True}, 800, set())],
+    [
+        ({}, 50, {0, 1}),
+        ({"labels_wanted": "ggo,consolidation"}, 50, {0, 1, 2}),
+        ({"unlabeled": True}, 800, set()),
+    ],
 )
 def test_published_data(raw: Path, options: dict, count: int, values: set[int]) -> None:
     folder = raw / "Dataset120_X"
@@ -184,4 +207,6 @@ def test_published_data(raw: Path, options: dict, count: int, values: set[int]) 
     assert summary.duplicates == {}
     labels = list((folder / "labelsTr").glob("*.png"))
     assert {int(value) for label in labels for value in np.unique(pixels(label))} == values
-    assert len({row.get("patient") for row in rows(folder).values()}) == (20 if options.get("unlabeled") else 1)
+    assert len({row.get("patient") for row in rows(folder).values()}) == (
+        20 if options.get("unlabeled") else 1
+    )

@@ -17,7 +17,12 @@ from nnunet_ext.dicom.reading.series import acquisitions_of
 from nnunet_ext.dicom.reading.volume import read_volume, slices_on_grid
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
-from tests.dataset_conversion.labelled_export import mask_of, patient_of, write_labelled_export, write_objects
+from tests.dataset_conversion.labelled_export import (
+    mask_of,
+    patient_of,
+    write_labelled_export,
+    write_objects,
+)
 from tests.dicom.writing.geometries import GEOMETRIES, write_geometry
 
 Source = str
@@ -37,7 +42,9 @@ def number_of(row: dict[str, str], export: Path) -> int:
 
 
 @pytest.mark.parametrize("source", ["seg", "rtstruct"])
-def test_our_own_objects_come_back_voxel_for_voxel(dicom_original: Path, raw: Path, source: Source) -> None:
+def test_our_own_objects_come_back_voxel_for_voxel(
+    dicom_original: Path, raw: Path, source: Source
+) -> None:
     """Every geometry, and every kind of segmentation."""
     folder = raw / "Dataset120_CT"
     summary = convert(DicomSeries(dicom_original, label_source=source), folder)
@@ -88,11 +95,16 @@ def test_a_map_chooses_and_orders_labels(tmp_path: Path, raw: Path) -> None:
     export = write_labelled_export(tmp_path / "in", ("regular",))
     folder = raw / "Dataset120_CT"
     convert(DicomSeries(export, map=("LES*=focus",)), folder)
-    assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "focus": 1}
+    assert json.loads((folder / "dataset.json").read_text())["labels"] == {
+        "background": 0,
+        "focus": 1,
+    }
     (file,) = (folder / "labelsTr").iterdir()
     written = np.asarray(nibabel.load(file).dataobj)
     assert np.array_equal(written, (mask_of(0) == 2).transpose(2, 1, 0))
-    with pytest.raises(InputError, match=r"--map spleen: no region has that name; the export holds lesion, lung"):
+    with pytest.raises(
+        InputError, match=r"--map spleen: no region has that name; the export holds lesion, lung"
+    ):
         DicomSeries(export, map=("spleen=spleen",)).find_cases()
     with pytest.raises(InputError, match="write NAME=LABEL"):
         DicomSeries(export, map=("lesion",)).find_cases()
@@ -101,14 +113,18 @@ def test_a_map_chooses_and_orders_labels(tmp_path: Path, raw: Path) -> None:
 def test_overlapping_regions_need_a_decision(tmp_path: Path, raw: Path) -> None:
     """A second object of the series names a region that lies on the first's."""
     export = write_labelled_export(tmp_path / "in", ("regular",))
-    write_geometry(tmp_path / "copy/scan", "regular", patient="SECRET1", study="2.25.9.0", series="2.25.9.0.1")
+    write_geometry(
+        tmp_path / "copy/scan", "regular", patient="SECRET1", study="2.25.9.0", series="2.25.9.0.1"
+    )
     mask = np.zeros_like(mask_of(0))
     mask[3, 5:9, 5:9] = 1
     write_objects(tmp_path / "copy", mask)
     _rename_region(tmp_path / "copy/results/1", export / "0/results/3")
     (problem,) = problems_of(export, raw / "Dataset120_CT").problems
     assert "overlap in" in problem and "say with --map" in problem
-    summary = problems_of(export, raw / "Dataset121_CT", map=("lung=lung", "lesion=lesion", "other=other"))
+    summary = problems_of(
+        export, raw / "Dataset121_CT", map=("lung=lung", "lesion=lesion", "other=other")
+    )
     assert summary.problems == []
     (file,) = (raw / "Dataset121_CT/labelsTr").iterdir()
     expected = np.where(mask == 1, 3, mask_of(0)).transpose(2, 1, 0)
@@ -125,7 +141,9 @@ def _rename_region(file: Path, result: Path) -> None:
 
 def test_two_opinions_of_one_region_are_refused(tmp_path: Path, raw: Path) -> None:
     export = write_labelled_export(tmp_path / "in", ("regular",))
-    write_geometry(tmp_path / "copy/scan", "regular", patient="SECRET1", study="2.25.9.0", series="2.25.9.0.1")
+    write_geometry(
+        tmp_path / "copy/scan", "regular", patient="SECRET1", study="2.25.9.0", series="2.25.9.0.1"
+    )
     write_objects(tmp_path / "copy", mask_of(1))
     (tmp_path / "copy/results/1").rename(export / "0/results/3")
     (problem,) = problems_of(export, raw / "Dataset120_CT").problems
@@ -147,7 +165,10 @@ def test_objects_of_absent_series_are_named(tmp_path: Path, raw: Path) -> None:
     export = write_labelled_export(tmp_path / "in", ("regular", "uneven"))
     for file in (export / "1/scan").iterdir():
         file.unlink()
-    assert "1 label objects refer to no series that is taken" in problems_of(export, raw / "Dataset120_CT").notes
+    assert (
+        "1 label objects refer to no series that is taken"
+        in problems_of(export, raw / "Dataset120_CT").notes
+    )
 
 
 def test_damaged_objects_are_problems(tmp_path: Path, raw: Path) -> None:
@@ -156,7 +177,9 @@ def test_damaged_objects_are_problems(tmp_path: Path, raw: Path) -> None:
     file.write_bytes(file.read_bytes()[:-3000])
     summary = problems_of(export, raw / "Dataset120_CT")
     assert len(summary.converted) == 1
-    assert [problem for problem in summary.problems if str(file) in problem] == summary.problems != []
+    assert (
+        [problem for problem in summary.problems if str(file) in problem] == summary.problems != []
+    )
 
 
 def test_modalities_are_not_mixed(tmp_path: Path) -> None:
@@ -181,7 +204,19 @@ def test_absent_labels_are_said(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export = write_labelled_export(tmp_path / "in", ("regular",))
-    command = ["DICOM", "-i", str(export), "-d", "120", "--labels", "rtstruct", "--map", "les*=lesion", "-np", "1"]
+    command = [
+        "DICOM",
+        "-i",
+        str(export),
+        "-d",
+        "120",
+        "--labels",
+        "rtstruct",
+        "--map",
+        "les*=lesion",
+        "-np",
+        "1",
+    ]
     with pytest.raises(SystemExit) as ended:
         convert_entry(command)
     assert ended.value.code == 0

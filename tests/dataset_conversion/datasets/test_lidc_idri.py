@@ -10,9 +10,20 @@ import pytest
 from scipy import ndimage
 
 from dataset_conversion.datasets.lidc_idri import LidcIdri
-from dataset_conversion.phantoms.dicom_downloads import LIDC_SHAPE, lidc_reader_masks, lidc_xml, write_lidc
+from dataset_conversion.phantoms.dicom_downloads import (
+    LIDC_SHAPE,
+    lidc_reader_masks,
+    lidc_xml,
+    write_lidc,
+)
 from dataset_conversion.phantoms.dicom_series import uid, write_series
-from dataset_conversion.reading.lidc_annotations import Annotations, Outline, consensus, interior, read_annotations
+from dataset_conversion.reading.lidc_annotations import (
+    Annotations,
+    Outline,
+    consensus,
+    interior,
+    read_annotations,
+)
 from dataset_conversion.writing.conversion import convert
 from nnunet_ext.errors import InputError
 from tests.places import REAL_DATA
@@ -39,7 +50,11 @@ def label_of(folder: Path, case: str = "LIDC-IDRI-0001") -> np.ndarray:
 @pytest.mark.parametrize("layout", [1, 2, 3, 4])
 def test_all_layouts(tmp_path: Path, raw: Path, layout: int) -> None:
     found = LidcIdri(write_lidc(tmp_path / "download", layout=layout)).find_cases()
-    assert [case.id for case in found.cases] == ["LIDC-IDRI-0001", "LIDC-IDRI-0132-scan1", "LIDC-IDRI-0132-scan2"]
+    assert [case.id for case in found.cases] == [
+        "LIDC-IDRI-0001",
+        "LIDC-IDRI-0132-scan1",
+        "LIDC-IDRI-0132-scan2",
+    ]
     assert found.problems == []
     assert found.notes == [
         "1 series left out (1 images): is Digital X-Ray Image Storage - For Presentation, not CT",
@@ -60,7 +75,10 @@ def test_consensus_of_all_four(lidc: Path, raw: Path, percent: float) -> None:
     expected = np.zeros(LIDC_SHAPE, np.uint8)
     masks = lidc_reader_masks()
     for place in np.ndindex(*LIDC_SHAPE):
-        expected[place] = masks[(slice(None), *place)].sum() / 4 >= percent / 100 and masks[(slice(None), *place)].any()
+        expected[place] = (
+            masks[(slice(None), *place)].sum() / 4 >= percent / 100
+            and masks[(slice(None), *place)].any()
+        )
     assert np.array_equal(label_of(raw / "Dataset120_X"), expected)
     assert f"consensus {percent:g} % of all4" in (raw / "Dataset120_X/conversion.csv").read_text()
 
@@ -92,7 +110,9 @@ def test_outline_is_outside_and_holes_take_their_outline_with_them() -> None:
     def square(first: int, last: int, hole: bool = False) -> Outline:
         side = range(first, last)
         points = [(x, first) for x in side] + [(last, y) for y in side]
-        points += [(x, last) for x in range(last, first, -1)] + [(first, y) for y in range(last, first, -1)]
+        points += [(x, last) for x in range(last, first, -1)] + [
+            (first, y) for y in range(last, first, -1)
+        ]
         return Outline("a", 0.0, hole, tuple(points))
 
     inside = interior(square(2, 8).points, (12, 12))
@@ -124,7 +144,9 @@ def test_image_uid_comes_before_height(lidc: Path, raw: Path) -> None:
     path.write_text(shifted)
     assert convert(LidcIdri(lidc), raw / "Dataset120_X").problems == []
     assert np.array_equal(label_of(raw / "Dataset120_X"), lidc_reader_masks().sum(axis=0) >= 2)
-    path.write_text(text.replace(f"<imageSOP_UID>{uid(SERIES, 4)}<", "<imageSOP_UID><"))  # then the height
+    path.write_text(
+        text.replace(f"<imageSOP_UID>{uid(SERIES, 4)}<", "<imageSOP_UID><")
+    )  # then the height
     assert convert(LidcIdri(lidc), raw / "Dataset121_X").problems == []
     assert np.array_equal(label_of(raw / "Dataset121_X"), lidc_reader_masks().sum(axis=0) >= 2)
     path.write_text(shifted.replace(f"<imageSOP_UID>{uid(SERIES, 4)}<", "<imageSOP_UID><"))
@@ -139,7 +161,9 @@ def test_two_slices_at_one_place_and_two_acquisitions(lidc: Path, raw: Path) -> 
     data = pydicom.dcmread(folder / "1-004.dcm")
     data.PixelData, data.InstanceNumber, data.SOPInstanceUID = (hu + 1).tobytes(), 99, "2.25.99"
     data.save_as(folder / "extra.dcm")
-    for path in list(xml_of(lidc, "071.xml").parent.glob("*.dcm")):  # a second phase in the same series
+    for path in list(
+        xml_of(lidc, "071.xml").parent.glob("*.dcm")
+    ):  # a second phase in the same series
         data = pydicom.dcmread(path)
         data.AcquisitionNumber = 1
         data.save_as(path)
@@ -147,8 +171,13 @@ def test_two_slices_at_one_place_and_two_acquisitions(lidc: Path, raw: Path) -> 
         data.save_as(path.with_name(f"second-{path.name}"))
     summary = convert(LidcIdri(lidc), raw / "Dataset120_X")
     assert summary.problems == []
-    assert summary.converted == ["LIDC-IDRI-0001", *(f"LIDC-IDRI-0132-scan{number}" for number in (1, 2, 3))]
-    image = np.asarray(nibabel.load(raw / "Dataset120_X/imagesTr/LIDC-IDRI-0001_0000.nii.gz").dataobj)
+    assert summary.converted == [
+        "LIDC-IDRI-0001",
+        *(f"LIDC-IDRI-0132-scan{number}" for number in (1, 2, 3)),
+    ]
+    image = np.asarray(
+        nibabel.load(raw / "Dataset120_X/imagesTr/LIDC-IDRI-0001_0000.nii.gz").dataobj
+    )
     assert image.shape[2] == LIDC_SHAPE[0]
     assert np.array_equal(label_of(raw / "Dataset120_X"), lidc_reader_masks().sum(axis=0) >= 2)
     text = (raw / "Dataset120_X/conversion.csv").read_text()
@@ -160,7 +189,9 @@ def test_newest_of_different_files_counts(lidc: Path, raw: Path) -> None:
     path = xml_of(lidc, "158.xml")
     newer = path.read_text().replace("2008-08-18", "2009-01-01").replace("Nodule 1", "x")
     sessions = newer.split("<readingSession>")
-    path.write_text("<readingSession>".join([sessions[0], *sessions[1:4]]) + "</LidcReadMessage>")  # three readers
+    path.write_text(
+        "<readingSession>".join([sessions[0], *sessions[1:4]]) + "</LidcReadMessage>"
+    )  # three readers
     summary = convert(LidcIdri(lidc), raw / "Dataset120_X")
     assert summary.problems == []
     assert np.array_equal(label_of(raw / "Dataset120_X"), lidc_reader_masks()[:3].sum(axis=0) >= 2)
@@ -176,11 +207,15 @@ def test_scans_without_reading_and_readings_without_scan(lidc: Path) -> None:
     found = LidcIdri(lidc).find_cases()
     assert len(found.cases) == 2
     assert found.notes == [
-        "1 CT series have no XML file and are left out", "1 series with an XML file have no CT in the download"
-    ]  # fmt: skip
+        "1 CT series have no XML file and are left out",
+        "1 series with an XML file have no CT in the download",
+    ]
 
 
-BOMB = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><a>&b;</a>'
+BOMB = (
+    '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b '
+    '"&a;&a;&a;&a;&a;&a;&a;&a;">]><a>&b;</a>'
+)
 EXTERNAL = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>'
 
 
@@ -197,7 +232,9 @@ EXTERNAL = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/pas
         ("<a>" * 100_000, "cannot be read as XML"),
     ],
 )
-def test_hostile_and_damaged_xml_is_one_line(lidc: Path, raw: Path, text: str, message: str) -> None:
+def test_hostile_and_damaged_xml_is_one_line(
+    lidc: Path, raw: Path, text: str, message: str
+) -> None:
     (lidc / "bad.xml").write_text(text)
     summary = convert(LidcIdri(lidc), raw / "Dataset120_X")
     assert len(summary.problems) == 1
@@ -209,10 +246,13 @@ def test_hostile_and_damaged_xml_is_one_line(lidc: Path, raw: Path, text: str, m
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("<xCoord>14<", "<xCoord>fourteen<"), ("<xCoord>14<", "<xCoord>-1<"), ("<xCoord>14<", "<xCoord>999999<"),
-        ("<inclusion>FALSE<", "<inclusion>MAYBE<"), ("<imageZposition>-190.", "<imageZposition>x"),
+        ("<xCoord>14<", "<xCoord>fourteen<"),
+        ("<xCoord>14<", "<xCoord>-1<"),
+        ("<xCoord>14<", "<xCoord>999999<"),
+        ("<inclusion>FALSE<", "<inclusion>MAYBE<"),
+        ("<imageZposition>-190.", "<imageZposition>x"),
     ],
-)  # fmt: skip
+)
 def test_unreadable_outlines_are_one_line(lidc: Path, old: str, new: str) -> None:
     path = xml_of(lidc)
     assert old in path.read_text()
@@ -240,7 +280,9 @@ def test_download_without_xml_says_where_it_is(lidc: Path) -> None:
 def test_a_mended_or_completed_download_is_converted_anew(lidc: Path, raw: Path) -> None:
     folder = raw / "Dataset120_X"
     parent = xml_of(lidc).parent
-    heights_mm = {path: pydicom.dcmread(path).ImagePositionPatient[2] for path in parent.glob("*.dcm")}
+    heights_mm = {
+        path: pydicom.dcmread(path).ImagePositionPatient[2] for path in parent.glob("*.dcm")
+    }
     top = max(heights_mm, key=lambda path: heights_mm[path])
     content = top.read_bytes()
 
@@ -262,7 +304,11 @@ def test_a_mended_or_completed_download_is_converted_anew(lidc: Path, raw: Path)
 def test_cache_is_no_setting(lidc: Path, raw: Path, tmp_path: Path) -> None:
     assert LidcIdri(lidc, cache=tmp_path / "cache").settings == LidcIdri(lidc).settings
     first = LidcIdri(lidc, cache=tmp_path / "cache.sqlite").find_cases()
-    assert LidcIdri(lidc, cache=tmp_path / "cache.sqlite").find_cases() == first == LidcIdri(lidc).find_cases()
+    assert (
+        LidcIdri(lidc, cache=tmp_path / "cache.sqlite").find_cases()
+        == first
+        == LidcIdri(lidc).find_cases()
+    )
 
 
 # Real readings and published masks; see the folder's own description.
@@ -271,13 +317,19 @@ GOLDEN = [("0001_R_1", "069.xml"), ("0003_R_3", "072.xml"), ("0003_R_4", "072.xm
 
 
 def on_grid_of(mask: nibabel.Nifti1Image, annotations: Annotations, percent: float) -> np.ndarray:
-    """Consensus (x, y, z) on a mask's grid, matched by height: the slices themselves are not there."""
+    """Consensus (x, y, z) on a mask's grid, matched by height: the slices themselves are not
+    there.
+    """
     columns, rows, slices = mask.shape
     heights_mm = mask.affine[2, 3] + mask.affine[2, 2] * np.arange(slices)
-    outlines = [outline for nodules in annotations.readers for nodule in nodules for outline in nodule]
+    outlines = [
+        outline for nodules in annotations.readers for nodule in nodules for outline in nodule
+    ]
     places = {outline: int(np.abs(heights_mm - outline.z_mm).argmin()) for outline in outlines}
     assert max(abs(heights_mm[index] - outline.z_mm) for outline, index in places.items()) < 0.01
-    return consensus(annotations, places, (slices, rows, columns), percent, "all4").transpose(2, 1, 0)
+    return consensus(annotations, places, (slices, rows, columns), percent, "all4").transpose(
+        2, 1, 0
+    )
 
 
 @needs_real
@@ -311,7 +363,9 @@ def test_real_xray_readings_are_skipped() -> None:
 
 @needs_real
 def test_whole_conversion_equals_a_published_mask(tmp_path: Path, raw: Path) -> None:
-    """Generated images on the published grid, with the image UIDs of the real XML: from DICOM to the label file."""
+    """Generated images on the published grid, with the image UIDs of the real XML: from DICOM to
+    the label file.
+    """
     mask = nibabel.load(REAL / "masks/LIDC-IDRI-0003_R_4.nii.gz")
     published = np.asarray(mask.dataobj) > 0
     annotations = read_annotations(REAL / "xml/072.xml")
@@ -328,8 +382,15 @@ def test_whole_conversion_equals_a_published_mask(tmp_path: Path, raw: Path) -> 
         data.SOPInstanceUID = uids.get(slices[index], uid("other", index))
 
     hu = np.full((len(slices), *mask.shape[1::-1]), -800)
-    write_series(tmp_path / "download", hu, positions_mm, spacing_mm=(-affine_mm[1, 1], -affine_mm[0, 0]),
-                 patient="LIDC-IDRI-0003", series=annotations.series_uid, edit=edit)  # fmt: skip
+    write_series(
+        tmp_path / "download",
+        hu,
+        positions_mm,
+        spacing_mm=(-affine_mm[1, 1], -affine_mm[0, 0]),
+        patient="LIDC-IDRI-0003",
+        series=annotations.series_uid,
+        edit=edit,
+    )
     shutil.copy(REAL / "xml/072.xml", tmp_path / "download")
     summary = convert(LidcIdri(tmp_path / "download", consensus_percent=25), raw / "Dataset120_X")
     assert summary.problems == []

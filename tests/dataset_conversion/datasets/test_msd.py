@@ -36,8 +36,12 @@ def test_lung(lung: Path, raw: Path) -> None:
     assert np.array_equal(image.dataobj, original.dataobj)
     assert np.allclose(image.affine, original.affine)
     copied = (folder / "imagesTr/lung_001_0000.nii.gz").read_bytes()
-    assert (lung / "imagesTr/lung_001.nii.gz").read_bytes().endswith(copied[10:])  # nothing changes: it is copied
-    assert np.array_equal(voxels(folder / "labelsTr/lung_001.nii.gz"), voxels(lung / "labelsTr/lung_001.nii.gz"))
+    assert (
+        (lung / "imagesTr/lung_001.nii.gz").read_bytes().endswith(copied[10:])
+    )  # nothing changes: it is copied
+    assert np.array_equal(
+        voxels(folder / "labelsTr/lung_001.nii.gz"), voxels(lung / "labelsTr/lung_001.nii.gz")
+    )
     content = json.loads((folder / "dataset.json").read_text())
     assert content["channel_names"] == {"0": "CT"}
     assert content["labels"] == {"background": 0, "cancer": 1}
@@ -50,7 +54,9 @@ def test_lung(lung: Path, raw: Path) -> None:
     assert not (folder / "labelsTs").exists()
 
 
-def test_window_turns_hu_into_the_grey_values_of_pictures(lung: Path, brain: Path, raw: Path) -> None:
+def test_window_turns_hu_into_the_grey_values_of_pictures(
+    lung: Path, brain: Path, raw: Path
+) -> None:
     folder = raw / "Dataset006_X"
     assert convert(MSD(lung, window=(-1250.0, 250.0)), folder).problems == []
     hu = voxels(lung / "imagesTr/lung_001.nii.gz").astype(float)
@@ -59,7 +65,9 @@ def test_window_turns_hu_into_the_grey_values_of_pictures(lung: Path, brain: Pat
     assert set(grey[hu >= 250]) == {255} and (grey[hu == -500] == round(255 * 750 / 1500)).all()
     inside = (hu > -1250) & (hu < 250)
     assert np.abs(grey[inside] / 255 * 1500 - 1250 - hu[inside]).max() <= 1500 / 255 / 2 + 1e-6
-    assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {"0": "windowed CT"}
+    assert json.loads((folder / "dataset.json").read_text())["channel_names"] == {
+        "0": "windowed CT"
+    }
     assert "window -1250 to 250 HU" in (folder / "conversion.csv").read_text()
     with pytest.raises(InputError, match="the low end comes first"):
         convert(MSD(lung, window=(250.0, -1250.0)), folder)
@@ -134,9 +142,13 @@ def test_the_list_decides_and_differences_are_reported(lung: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("entry", ["../secret.nii.gz", "/etc/passwd", "imagesTr/../../x.nii.gz", "C:\\x.nii.gz"])
+@pytest.mark.parametrize(
+    "entry", ["../secret.nii.gz", "/etc/passwd", "imagesTr/../../x.nii.gz", "C:\\x.nii.gz"]
+)
 @pytest.mark.parametrize("place", ["image", "label", "test"])
-def test_hostile_lists_are_refused_as_a_whole(lung: Path, raw: Path, entry: str, place: str) -> None:
+def test_hostile_lists_are_refused_as_a_whole(
+    lung: Path, raw: Path, entry: str, place: str
+) -> None:
     content = json.loads((lung / "dataset.json").read_text())
     if place == "test":
         edit(lung, test=[entry])
@@ -164,7 +176,9 @@ def test_bad_volumes_are_one_line_each(lung: Path, raw: Path) -> None:
     image_file.write_bytes(image_file.read_bytes()[:3000])
     label_file = lung / "labelsTr/lung_005.nii.gz"
     label = nibabel.load(label_file)
-    nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj), label.affine + np.eye(4)), label_file)
+    nibabel.save(
+        nibabel.Nifti1Image(np.asarray(label.dataobj), label.affine + np.eye(4)), label_file
+    )
     summary = convert(MSD(lung), raw / "Dataset006_X")
     first, second, third = summary.problems
     assert "imagesTr/lung_003.nii.gz: cannot be read as NIfTI (Compressed file ended" in first
@@ -188,7 +202,9 @@ def test_flipped_label_is_turned_and_recorded(lung: Path, raw: Path) -> None:
 def test_float_labels_and_nan(lung: Path, raw: Path) -> None:
     file = lung / "labelsTr/lung_001.nii.gz"
     label = nibabel.load(file)
-    nibabel.save(nibabel.Nifti1Image(np.asarray(label.dataobj).astype(np.float64), label.affine), file)
+    nibabel.save(
+        nibabel.Nifti1Image(np.asarray(label.dataobj).astype(np.float64), label.affine), file
+    )
     file = lung / "imagesTr/lung_003.nii.gz"
     image = nibabel.load(file)
     values = np.asarray(image.dataobj).astype(np.float32)
@@ -203,12 +219,21 @@ def test_float_labels_and_nan(lung: Path, raw: Path) -> None:
 def test_values_that_are_no_hu_are_noticed(lung: Path, raw: Path) -> None:
     for file in (lung / "imagesTr").glob("lung*"):
         image = nibabel.load(file)
-        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj) + np.int16(1024), image.affine), file)
+        nibabel.save(
+            nibabel.Nifti1Image(np.asarray(image.dataobj) + np.int16(1024), image.affine), file
+        )
     assert convert(MSD(lung), raw / "Dataset006_X").warnings.total() == 3
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"modality": {}}', '{"modality": {"0": "CT"}, "labels": {"a": "b"}, "training": [1]}']
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"modality": {}}',
+        '{"modality": {"0": "CT"}, "labels": {"a": "b"}, "training": [1]}',
+    ],
 )
 def test_damaged_lists(lung: Path, text: str) -> None:
     (lung / "dataset.json").write_text(text)

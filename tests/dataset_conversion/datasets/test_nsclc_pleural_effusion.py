@@ -22,7 +22,9 @@ def nsclc(nsclc_original: Path, tmp_path: Path) -> Path:
 def written(folder: Path, patient: str, kind: str = "labelsTr") -> np.ndarray:
     """As (slice, row, column), foot to head."""
     ending = "_0000" if kind == "imagesTr" else ""
-    return np.asarray(nibabel.load(folder / f"{kind}/{patient}{ending}.nii.gz").dataobj).transpose(2, 1, 0)
+    return np.asarray(nibabel.load(folder / f"{kind}/{patient}{ending}.nii.gz").dataobj).transpose(
+        2, 1, 0
+    )
 
 
 def mask_of(folder: Path, patient: str, kind: str = "effusion_first") -> Path:
@@ -67,7 +69,12 @@ def test_reviewers(nsclc: Path, raw: Path, reviewer: str) -> None:
     first = effusion_chest(2)[2]
     second = first.copy()
     second[np.nonzero(first)[0].min()] = False
-    expected = {"first": first, "second": second, "union": first | second, "intersection": first & second}
+    expected = {
+        "first": first,
+        "second": second,
+        "union": first | second,
+        "intersection": first & second,
+    }
     assert first.sum() > second.sum()
     assert np.array_equal(written(raw / "Dataset120_X", "LUNG1-008"), expected[reviewer])
     text = (raw / "Dataset120_X/conversion.csv").read_text()
@@ -78,7 +85,10 @@ def test_reviewers(nsclc: Path, raw: Path, reviewer: str) -> None:
 def test_headers_that_contradict_the_ct_fail(nsclc: Path, raw: Path) -> None:
     """Flipped array under an unchanged header: the grid fits, what lies under the mask does not."""
     for kind in ("effusion_first", "thor_cav_primary"):
-        edit(mask_of(nsclc, "LUNG1-001", kind), lambda array, affine_mm: (array[::-1, ::-1], affine_mm))
+        edit(
+            mask_of(nsclc, "LUNG1-001", kind),
+            lambda array, affine_mm: (array[::-1, ::-1], affine_mm),
+        )
     (problem,) = convert(NsclcPleuralEffusion(nsclc), raw / "Dataset120_X").problems
     assert "its header contradicts the CT: flipped along (0, 1) it fits better" in problem
 
@@ -93,7 +103,12 @@ def test_masks_of_another_size_and_without_ct_are_one_line_each(nsclc: Path, raw
 
 def test_the_ct_that_fits_is_chosen_of_several(nsclc: Path, raw: Path) -> None:
     place = nsclc / "NSCLC-Radiomics/LUNG1-001/later"
-    write_series(place, np.full((20, 56, 56), -800), np.array([(0.0, 0, z) for z in range(20)]), patient="LUNG1-001")
+    write_series(
+        place,
+        np.full((20, 56, 56), -800),
+        np.array([(0.0, 0, z) for z in range(20)]),
+        patient="LUNG1-001",
+    )
     summary = convert(NsclcPleuralEffusion(nsclc), raw / "Dataset120_X")
     assert summary.problems == []
     assert np.array_equal(written(raw / "Dataset120_X", "LUNG1-001"), effusion_chest(0)[2])
@@ -103,7 +118,9 @@ def test_ct_with_a_gap_is_refused(nsclc: Path, raw: Path) -> None:
     folder = nsclc / "NSCLC-Radiomics/LUNG1-001/09-18-2008-StudyID-NA-69331/0.000000-NA-82046"
     (folder / "1-005.dcm").unlink()
     for kind in ("effusion_first", "thor_cav_primary"):
-        edit(mask_of(nsclc, "LUNG1-001", kind), lambda array, affine_mm: (array[:, :, 1:], affine_mm))
+        edit(
+            mask_of(nsclc, "LUNG1-001", kind), lambda array, affine_mm: (array[:, :, 1:], affine_mm)
+        )
     (problem,) = convert(NsclcPleuralEffusion(nsclc), raw / "Dataset120_X").problems
     assert "CT is no regular stack (1 slices missing, interpolated)" in problem
 
@@ -111,11 +128,16 @@ def test_ct_with_a_gap_is_refused(nsclc: Path, raw: Path) -> None:
 def test_download_without_masks_says_what_is_needed(nsclc: Path) -> None:
     shutil.rmtree(nsclc / "Effusions")
     shutil.rmtree(nsclc / "Thoracic_Cavities")
-    with pytest.raises(InputError, match="-i names a folder with the CT and the unpacked Effusions"):
+    with pytest.raises(
+        InputError, match="-i names a folder with the CT and the unpacked Effusions"
+    ):
         NsclcPleuralEffusion(nsclc).find_cases()
 
 
 def test_published_split(tmp_path: Path) -> None:
     ((train, test),) = NsclcPleuralEffusion(tmp_path).published_folds("paper", ())
     assert (len(train), len(test), len({*train, *test})) == (63, 15, 78)
-    assert {train[0], train[-1]} == {"LUNG1-001", "LUNG1-416"} and {test[0], test[-1]} == {"LUNG1-002", "LUNG1-420"}
+    assert {train[0], train[-1]} == {"LUNG1-001", "LUNG1-416"} and {test[0], test[-1]} == {
+        "LUNG1-002",
+        "LUNG1-420",
+    }

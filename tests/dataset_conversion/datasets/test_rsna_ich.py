@@ -12,7 +12,13 @@ from PIL import Image
 
 from dataset_conversion.converter import Case
 from dataset_conversion.datasets.rsna_ich import RsnaIch
-from dataset_conversion.phantoms.dicom_downloads import head, ich_id, write_bhsd, write_ct_ich, write_rsna
+from dataset_conversion.phantoms.dicom_downloads import (
+    head,
+    ich_id,
+    write_bhsd,
+    write_ct_ich,
+    write_rsna,
+)
 from dataset_conversion.phantoms.dicom_series import write_series
 from dataset_conversion.reading.haemorrhage_labels import read_slice_mask, slice_label
 from dataset_conversion.reading.haemorrhage_table import TYPES, read_table
@@ -49,7 +55,9 @@ def expected_hu(number: int) -> np.ndarray:
 
 
 def test_a_damaged_slice_leaves_out_its_series(tmp_path: Path, raw: Path) -> None:
-    """In a folder of its own; in the challenge's folder of all series each is converted, with a note."""
+    """In a folder of its own; in the challenge's folder of all series each is converted, with a
+    note.
+    """
     for place, series in (("alone", 1), ("together", 2)):
         for number in range(series):
             positions_mm = np.outer(np.arange(6), [0.0, 0.0, 5.0])
@@ -59,9 +67,13 @@ def test_a_damaged_slice_leaves_out_its_series(tmp_path: Path, raw: Path) -> Non
         first = min((tmp_path / place).rglob("*.dcm"))
         first.write_bytes(first.read_bytes()[:300])
     found = RsnaIch(tmp_path / "alone", dimension="3d").find_cases()
-    assert found.cases == [] and any("series left out: a file in this folder is damaged" in p for p in found.problems)
+    assert found.cases == [] and any(
+        "series left out: a file in this folder is damaged" in p for p in found.problems
+    )
     found = RsnaIch(tmp_path / "together", dimension="3d").find_cases()
-    assert len(found.cases) == 2 and any("each of its 2 series may lack a slice" in note for note in found.notes)
+    assert len(found.cases) == 2 and any(
+        "each of its 2 series may lack a slice" in note for note in found.notes
+    )
 
 
 def test_files_called_by_their_uid_without_an_ending(tmp_path: Path, raw: Path) -> None:
@@ -87,7 +99,9 @@ def test_slices(rsna: Path, raw: Path) -> None:
             assert volume.header.get_zooms()[:2] == (5, 5)
             step_mm = 5 * np.cos(np.radians(15)) if number == 1 else 5
             assert volume.header.get_zooms()[2] == pytest.approx(step_mm, abs=0.02)
-    rows = {row["case"]: row for row in csv.DictReader((raw / "Dataset120_X/conversion.csv").open())}
+    rows = {
+        row["case"]: row for row in csv.DictReader((raw / "Dataset120_X/conversion.csv").open())
+    }
     assert rows[ich_id(1, 0)]["transforms"] == "12-bit values without sign mended"
     assert rows[ich_id(0, 0)]["transforms"] == "padding set to air"
     assert rows[ich_id(0, 0)]["patient"] == ich_id("patient", 0)
@@ -102,7 +116,8 @@ def test_slices(rsna: Path, raw: Path) -> None:
 def test_series(rsna: Path, raw: Path) -> None:
     summary = convert(RsnaIch(rsna, dimension="3d"), raw / "Dataset120_X")
     reason = (
-        "holds several different slices at 3 positions; neither phase, acquisition, reconstruction, time nor order in "
+        "holds several different slices at 3 positions; neither phase, acquisition, "
+        "reconstruction, time nor order in "
         "the headers sorts them into whole stacks"
     )
     assert summary.problems == [f"{rsna / 'stage_2_train'}: series of 9 images left out: {reason}"]
@@ -112,7 +127,9 @@ def test_series(rsna: Path, raw: Path) -> None:
         assert np.array_equal(voxels.transpose(2, 1, 0), expected_hu(number))
     tilted = image(raw / "Dataset120_X", study(1))
     assert tilted.shape == (40, 40 + int(np.ceil(25 * np.sin(np.radians(15)) / 5)), 6)
-    assert "gantry tilt 15.0 degrees, resampled" in (raw / "Dataset120_X/conversion.csv").read_text()
+    assert (
+        "gantry tilt 15.0 degrees, resampled" in (raw / "Dataset120_X/conversion.csv").read_text()
+    )
 
 
 def test_choice_by_the_table(rsna: Path) -> None:
@@ -123,7 +140,9 @@ def test_choice_by_the_table(rsna: Path) -> None:
 
     expected = {ich_id(n, i) for n in range(3) for i in range(6) if masks[n][i].any()}
     assert cases(haemorrhage="any") == expected
-    assert cases(haemorrhage="none") == {ich_id(n, i) for n in range(3) for i in range(6)} - expected
+    assert (
+        cases(haemorrhage="none") == {ich_id(n, i) for n in range(3) for i in range(6)} - expected
+    )
     for value, name in enumerate(TYPES, start=1):
         chosen = {ich_id(n, i) for n in range(3) for i in range(6) if (masks[n][i] == value).any()}
         assert cases(haemorrhage=name) == chosen
@@ -143,13 +162,22 @@ def as_npy(mask: np.ndarray, path: Path) -> None:
 
 
 def as_dicom(mask: np.ndarray, path: Path) -> None:
-    write_series(path.parent, 2000 * (mask > 0)[None].astype(int), np.zeros((1, 3)), names=lambda _: f"{path.name}.dcm")
+    write_series(
+        path.parent,
+        2000 * (mask > 0)[None].astype(int),
+        np.zeros((1, 3)),
+        names=lambda _: f"{path.name}.dcm",
+    )
 
 
 def as_nifti(mask: np.ndarray, path: Path) -> None:
     """On the image's own grid, written upside down."""
     image_affine = np.diag([-5.0, -5.0, 5.0, 1.0])
-    image_affine[:3, 3] = (95, 95, 5.0 * int(np.flatnonzero([path.name == ich_id(0, i) for i in range(9)])[0]))
+    image_affine[:3, 3] = (
+        95,
+        95,
+        5.0 * int(np.flatnonzero([path.name == ich_id(0, i) for i in range(9)])[0]),
+    )
     volume = nibabel.Nifti1Image((mask.T[:, :, None] > 0).astype(np.uint8), image_affine)
     nibabel.save(volume.as_reoriented(np.array([[0, 1], [1, -1], [2, 1]])), f"{path}.nii.gz")
 
@@ -169,7 +197,9 @@ def test_masks_of_slices(
     assert summary.count_by_part == {"Tr": 4}
     assert "23 images have no mask and are left out" in summary.notes
     for index in range(4):
-        assert np.array_equal(label(raw / "Dataset120_X", ich_id(0, index))[:, :, 0].T, truth[index] > 0)
+        assert np.array_equal(
+            label(raw / "Dataset120_X", ich_id(0, index))[:, :, 0].T, truth[index] > 0
+        )
 
 
 @pytest.mark.parametrize("classes", ["any", "types"])
@@ -180,8 +210,12 @@ def test_masks_of_series(rsna: Path, raw: Path, tmp_path: Path, classes: str) ->
     truth = head(0, 6)[1]
     affine_mm = np.diag([-5.0, -5.0, 5.0, 1.0])
     affine_mm[:3, 3] = (95, 95, 0)
-    nibabel.save(nibabel.Nifti1Image(truth.transpose(2, 1, 0), affine_mm), masks / f"{study(0)}.nii.gz")
-    summary = convert(RsnaIch(rsna, dimension="3d", masks=masks, classes=classes), raw / "Dataset120_X")  # type: ignore[arg-type]
+    nibabel.save(
+        nibabel.Nifti1Image(truth.transpose(2, 1, 0), affine_mm), masks / f"{study(0)}.nii.gz"
+    )
+    summary = convert(
+        RsnaIch(rsna, dimension="3d", masks=masks, classes=classes), raw / "Dataset120_X"
+    )  # type: ignore[arg-type]
     assert len(summary.problems) == 1  # the series of two acquisitions
     assert summary.converted == [study(0)]
     expected = truth if classes == "types" else truth > 0
@@ -192,14 +226,23 @@ def test_masks_on_another_grid_fail(rsna: Path, raw: Path, tmp_path: Path) -> No
     masks = tmp_path / "own"
     masks.mkdir()
     as_npy(np.zeros((30, 40)), masks / ich_id(0, 0))
-    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 40, 1), np.uint8), np.eye(4)), masks / f"{ich_id(0, 1)}.nii.gz")
-    first, second = sorted(convert(RsnaIch(rsna, masks=masks), raw / "Dataset120_X").problems, key=len)
+    nibabel.save(
+        nibabel.Nifti1Image(np.zeros((40, 40, 1), np.uint8), np.eye(4)),
+        masks / f"{ich_id(0, 1)}.nii.gz",
+    )
+    first, second = sorted(
+        convert(RsnaIch(rsna, masks=masks), raw / "Dataset120_X").problems, key=len
+    )
     assert "image and mask have different sizes" in first
     assert "nor is it one with its axes flipped or swapped" in second
 
 
-@pytest.mark.parametrize(("write", "kinds"), [(write_bhsd, ("any", "types")), (write_ct_ich, ("any",))])
-def test_collections_with_masks(tmp_path: Path, raw: Path, write: Callable[[Path], Path], kinds: tuple) -> None:
+@pytest.mark.parametrize(
+    ("write", "kinds"), [(write_bhsd, ("any", "types")), (write_ct_ich, ("any",))]
+)
+def test_collections_with_masks(
+    tmp_path: Path, raw: Path, write: Callable[[Path], Path], kinds: tuple
+) -> None:
     for classes in kinds:
         folder = raw / f"Dataset{120 + len(classes)}_{classes}"
         summary = convert(RsnaIch(write(tmp_path / "download"), classes=classes), folder)
@@ -208,17 +251,23 @@ def test_collections_with_masks(tmp_path: Path, raw: Path, write: Callable[[Path
         assert set(summary.converted) == set(names)
         assert summary.empty == ([] if write is write_bhsd else ["ich_066"])
         hu, truth = head(0, 6)
-        assert np.array_equal(np.asarray(image(folder, names[0], "Tr").dataobj).transpose(2, 1, 0), hu)
+        assert np.array_equal(
+            np.asarray(image(folder, names[0], "Tr").dataobj).transpose(2, 1, 0), hu
+        )
         expected = truth if classes == "types" else truth > 0
         assert np.array_equal(label(folder, names[0]).transpose(2, 1, 0), expected)
 
 
 def test_official_split_of_bhsd(tmp_path: Path, raw: Path) -> None:
     download = write_bhsd(tmp_path / "download")
-    with pytest.raises(InputError, match=r"label_192: --split official needs BHSD's dataset\.json there"):
+    with pytest.raises(
+        InputError, match=r"label_192: --split official needs BHSD's dataset\.json there"
+    ):
         convert(RsnaIch(download, split="official"), raw / "Dataset120_X")
     content = {
-        "training": [{"image": f"./imagesTr/{study(1)}.nii.gz", "label": f"./labelsTr/{study(1)}.nii.gz"}],
+        "training": [
+            {"image": f"./imagesTr/{study(1)}.nii.gz", "label": f"./labelsTr/{study(1)}.nii.gz"}
+        ],
         "test": [f"./imagesTs/{study(0)}.nii.gz"],
     }
     (download / "dataset.json").write_text(json.dumps(content))
@@ -246,7 +295,12 @@ def test_a_hospitals_identifiers_leave_as_hashes(tmp_path: Path, raw: Path, dime
     def edit(_: int, data: Any) -> None:
         data.PatientID, data.StudyInstanceUID = "Mustermann 1961", "1.2.826.4711"
 
-    write_series(tmp_path / "download", head(0, 6)[0], np.array([(0, 0, 5.0 * z) for z in range(6)]), edit=edit)
+    write_series(
+        tmp_path / "download",
+        head(0, 6)[0],
+        np.array([(0, 0, 5.0 * z) for z in range(6)]),
+        edit=edit,
+    )
     folder = raw / "Dataset120_X"
     assert convert(RsnaIch(tmp_path / "download", dimension=dimension), folder).problems == []
     written = [path.name for path in folder.rglob("*")]
@@ -259,17 +313,27 @@ def test_a_series_without_any_identifier_has_a_name(tmp_path: Path, raw: Path) -
     def edit(_: int, data: Any) -> None:
         del data.PatientID, data.StudyInstanceUID, data.SeriesInstanceUID
 
-    write_series(tmp_path / "download", head(0, 6)[0], np.array([(0, 0, 5.0 * z) for z in range(6)]), edit=edit)
-    assert convert(RsnaIch(tmp_path / "download", dimension="3d"), raw / "Dataset120_X").converted == ["series"]
+    write_series(
+        tmp_path / "download",
+        head(0, 6)[0],
+        np.array([(0, 0, 5.0 * z) for z in range(6)]),
+        edit=edit,
+    )
+    assert convert(
+        RsnaIch(tmp_path / "download", dimension="3d"), raw / "Dataset120_X"
+    ).converted == ["series"]
 
 
 def test_what_is_no_scan_is_left_out(tmp_path: Path, raw: Path) -> None:
     positions_mm = np.array([(0, 0, 5.0 * z) for z in range(3)])
     write_series(tmp_path / "download/ct", head(0, 6)[0][:3], positions_mm)
     write_series(
-        tmp_path / "download/other", head(0, 6)[0][:3], positions_mm,
-        edit=lambda _, data: setattr(data, "Modality", "DX"), names=lambda index: f"x{index}.dcm",
-    )  # fmt: skip
+        tmp_path / "download/other",
+        head(0, 6)[0][:3],
+        positions_mm,
+        edit=lambda _, data: setattr(data, "Modality", "DX"),
+        names=lambda index: f"x{index}.dcm",
+    )
     summary = convert(RsnaIch(tmp_path / "download"), raw / "Dataset120_X")
     assert (len(summary.converted), summary.problems) == (3, [])
     assert "3 images left out: has modality DX, not CT" in summary.notes
@@ -285,7 +349,9 @@ def test_copies_of_collections_with_names_lost(tmp_path: Path, raw: Path) -> Non
     assert any("ground truths" in line and "has no image" in line for line in problems)
     with pytest.raises(InputError, match="--haemorrhage belongs to the challenge's DICOM files"):
         RsnaIch(download, haemorrhage="any").find_cases()
-    assert [case.id for case in RsnaIch(download).find_cases().cases] == [second.name.removesuffix(".nii.gz")]
+    assert [case.id for case in RsnaIch(download).find_cases().cases] == [
+        second.name.removesuffix(".nii.gz")
+    ]
 
 
 def test_truncated_and_constant_images(rsna: Path, raw: Path) -> None:
@@ -298,7 +364,12 @@ def test_truncated_and_constant_images(rsna: Path, raw: Path) -> None:
 
     hu = np.full((1, 40, 40), -1000)
     write_series(
-        rsna / "stage_2_train", hu, np.zeros((1, 3)), patient="ID_0", edit=edit, names=lambda _: "ID_f1a7f1a70.dcm"
+        rsna / "stage_2_train",
+        hu,
+        np.zeros((1, 3)),
+        patient="ID_0",
+        edit=edit,
+        names=lambda _: "ID_f1a7f1a70.dcm",
     )
     summary = convert(RsnaIch(rsna), raw / "Dataset120_X")
     (problem,) = summary.problems
@@ -322,7 +393,9 @@ def test_damaged_tables_are_one_line(tmp_path: Path, text: str, message: str) ->
 
 
 def test_contradictory_rows_count_as_positive(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("\ufeffID,Label\nID_a_b_any,1\nID_a_b_any,0\nID_a_b_any,1\nID_c_subdural,0\n")
+    (tmp_path / "table.csv").write_text(
+        "\ufeffID,Label\nID_a_b_any,1\nID_a_b_any,0\nID_a_b_any,1\nID_c_subdural,0\n"
+    )
     (tmp_path / "other.csv").write_text("Patient,Age\n1,2\n")
     table = read_table(sorted(tmp_path.glob("*.csv")))
     types, notes = table.types, table.notes
@@ -331,7 +404,12 @@ def test_contradictory_rows_count_as_positive(tmp_path: Path) -> None:
 
 
 def test_values_of_masks() -> None:
-    for values, expected in (([-32768, 32767], [0, 1]), ([0, 255], [0, 1]), ([0, 5], [0, 1]), ([3, 3], [1, 1])):
+    for values, expected in (
+        ([-32768, 32767], [0, 1]),
+        ([0, 255], [0, 1]),
+        ([0, 5], [0, 1]),
+        ([3, 3], [1, 1]),
+    ):
         assert slice_label(np.array([values]), types=False)[0].tolist() == [expected]
     assert slice_label(np.array([[0, 3, 5]]), types=True)[0].tolist() == [[0, 3, 5]]
     for values, types in (([1, 2, 900], False), ([0, 6], True), ([0.5, 1.5], True)):
@@ -371,7 +449,9 @@ def test_real_slices_of_ct_ich(raw: Path) -> None:
 
 @needs_real
 def test_real_slices_in_the_challenges_layout(tmp_path: Path, raw: Path) -> None:
-    """The nine NIfTI slices, wrapped as the challenge's DICOM: converted, they hold the same values."""
+    """The nine NIfTI slices, wrapped as the challenge's DICOM: converted, they hold the same
+    values.
+    """
     expected = {}
     rows = ["ID,Label"]
     for number, path in enumerate(sorted((REAL / "rsna_ich/raw").glob("*.nii"))):
@@ -384,8 +464,14 @@ def test_real_slices_in_the_challenges_layout(tmp_path: Path, raw: Path) -> None
             data.RescaleIntercept = "-4000"
             data.PixelData = (hu + 4000).astype("<u2").tobytes()
 
-        write_series(tmp_path / "download/stage_2_train", hu[None], np.array([(0.0, 0, number)]),
-                     patient=f"ID_{number}", edit=edit, names=lambda _, name=name: f"{name}.dcm")  # fmt: skip
+        write_series(
+            tmp_path / "download/stage_2_train",
+            hu[None],
+            np.array([(0.0, 0, number)]),
+            patient=f"ID_{number}",
+            edit=edit,
+            names=lambda _, name=name: f"{name}.dcm",
+        )
         rows += [f"{name}_{kind},0" for kind in (*TYPES, "any")]
     (tmp_path / "download/stage_2_train.csv").write_text("\n".join(rows))
     summary = convert(RsnaIch(tmp_path / "download"), raw / "Dataset120_X")

@@ -43,16 +43,25 @@ def test_five_data_sets_of_nnunet(tmp_path: Path) -> None:
         folder = file.parent.relative_to(tmp_path).as_posix()
         counts[folder] = counts.get(folder, 0) + 1
     assert counts == {
-        f"{MR}/imagesTr": 3, f"{MR}/labelsTr": 3, f"{MR_WITH_SKULL}/imagesTr": 3, f"{MR_WITH_SKULL}/labelsTr": 3,
-        f"{CT}/imagesTr": 2, f"{CT}/labelsTr": 2, f"{CT}/imagesTs": 4, f"{CT}/labelsTs": 4,
-        f"{UNLABELED_CT}/imagesUn": 2, f"{UNLABELED_CT_WITH_SKULL}/imagesUn": 2,
-    }  # fmt: skip
+        f"{MR}/imagesTr": 3,
+        f"{MR}/labelsTr": 3,
+        f"{MR_WITH_SKULL}/imagesTr": 3,
+        f"{MR_WITH_SKULL}/labelsTr": 3,
+        f"{CT}/imagesTr": 2,
+        f"{CT}/labelsTr": 2,
+        f"{CT}/imagesTs": 4,
+        f"{CT}/labelsTs": 4,
+        f"{UNLABELED_CT}/imagesUn": 2,
+        f"{UNLABELED_CT_WITH_SKULL}/imagesUn": 2,
+    }
     for name, channel, training in ((MR, "FLAIR", 3), (CT, "CT", 2), (UNLABELED_CT, "CT", 0)):
         content = json.loads((tmp_path / name / "dataset.json").read_text())
         assert content["channel_names"] == {"0": channel} and content["numTraining"] == training
 
     same = [tmp_path / name for name in (f"{UNLABELED_CT}/imagesUn", f"{CT}/imagesTr")]
-    assert (same[0] / "ct_001_0000.nii.gz").read_bytes() == (same[1] / "ct_001_0000.nii.gz").read_bytes()
+    assert (same[0] / "ct_001_0000.nii.gz").read_bytes() == (
+        same[1] / "ct_001_0000.nii.gz"
+    ).read_bytes()
 
 
 def test_files_hold_the_slices_without_skull(tmp_path: Path) -> None:
@@ -60,7 +69,9 @@ def test_files_hold_the_slices_without_skull(tmp_path: Path) -> None:
     item = mr_slice(4, 0, 64)
     stripped = voxels(tmp_path / MR / "imagesTr" / "mr_000_0000.nii.gz").T
     assert np.array_equal(stripped, np.where(item.brain, item.image, 0))
-    assert np.array_equal(voxels(tmp_path / MR_WITH_SKULL / "imagesTr" / "mr_000_0000.nii.gz").T, item.image)
+    assert np.array_equal(
+        voxels(tmp_path / MR_WITH_SKULL / "imagesTr" / "mr_000_0000.nii.gz").T, item.image
+    )
     assert np.array_equal(voxels(tmp_path / MR / "labelsTr" / "mr_000.nii.gz").T, item.label)
 
     shown = voxels(tmp_path / CT / "imagesTr" / "ct_000_0000.nii.gz").T
@@ -68,7 +79,9 @@ def test_files_hold_the_slices_without_skull(tmp_path: Path) -> None:
     assert (shown[shown != 0] == scanned[shown != 0]).all() and shown.max() < 200 < scanned.max()
 
 
-def test_equal_seeds_give_equal_files(tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]) -> None:
+def test_equal_seeds_give_equal_files(
+    tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_brain_sets(tmp_path / name, seed=seed, n_mr=1, n_ct=1, n_test=1, size=48)
     first, second, third = (contents(tmp_path / name) for name in "abc")
@@ -84,7 +97,9 @@ def test_a_head_has_its_layers_in_order() -> None:
 
 
 def test_slices_near_the_vertex_are_smaller() -> None:
-    areas = [head_slice(np.random.default_rng(1), 96, level).inside_skull.sum() for level in (0, 0.5, 1)]
+    areas = [
+        head_slice(np.random.default_rng(1), 96, level).inside_skull.sum() for level in (0, 0.5, 1)
+    ]
     assert areas == sorted(areas, reverse=True)
 
 
@@ -93,8 +108,12 @@ def test_the_skull_is_dark_in_mr_and_bright_in_ct() -> None:
     for make, sign in ((mr_slice, -1), (ct_slice, 1)):
         item = make(0, 0, 160)
         generator = np.random.default_rng([0, 0])
-        head = head_slice(generator, 160, generator.uniform(*((0, 1) if make is mr_slice else (0.1, 0.7))))
-        difference = np.median(item.image[head.tissue == BONE]) - np.median(item.image[head.tissue == GREY])
+        head = head_slice(
+            generator, 160, generator.uniform(*((0, 1) if make is mr_slice else (0.1, 0.7)))
+        )
+        difference = np.median(item.image[head.tissue == BONE]) - np.median(
+            item.image[head.tissue == GREY]
+        )
         assert sign * difference > 0
 
 
@@ -105,7 +124,9 @@ def test_blood_has_55_to_80_hu_and_tumours_are_brighter_than_grey_matter(
     assert min(blood) > 50 and max(blood) < 90
     for item in mr:
         healthy = item.brain & (item.label == 0)
-        assert np.percentile(item.image[item.label > 0], 75) > np.percentile(item.image[healthy], 75)
+        assert np.percentile(item.image[item.label > 0], 75) > np.percentile(
+            item.image[healthy], 75
+        )
 
 
 def test_lesions_lie_in_the_brain(mr: list[BrainSlice], ct: list[BrainSlice]) -> None:
@@ -113,7 +134,9 @@ def test_lesions_lie_in_the_brain(mr: list[BrainSlice], ct: list[BrainSlice]) ->
         assert item.label.any() and item.brain[item.label > 0].all()
 
 
-def test_sizes_of_lesions_overlap_and_those_of_mr_vary_more(mr: list[BrainSlice], ct: list[BrainSlice]) -> None:
+def test_sizes_of_lesions_overlap_and_those_of_mr_vary_more(
+    mr: list[BrainSlice], ct: list[BrainSlice]
+) -> None:
     sizes = [np.array([item.label.sum() for item in items]) for items in (mr, ct)]
     within = (sizes[0] >= sizes[1].min()) & (sizes[0] <= sizes[1].max())
     assert 0.4 < within.mean() < 1

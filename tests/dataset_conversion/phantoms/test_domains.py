@@ -36,21 +36,35 @@ def test_three_data_sets_of_nnunet(tmp_path: Path) -> None:
     for path in sorted(tmp_path.rglob("*.png")):
         files[path.relative_to(tmp_path).parent.as_posix()].append(path.name)
     expected = {
-        f"{SOURCE}/imagesTr": 3, f"{SOURCE}/labelsTr": 3, f"{TARGET}/imagesTr": 2, f"{TARGET}/labelsTr": 2,
-        f"{TARGET}/imagesTs": 4, f"{TARGET}/labelsTs": 4, f"{UNLABELED_TARGET}/imagesUn": 2,
-    }  # fmt: skip
+        f"{SOURCE}/imagesTr": 3,
+        f"{SOURCE}/labelsTr": 3,
+        f"{TARGET}/imagesTr": 2,
+        f"{TARGET}/labelsTr": 2,
+        f"{TARGET}/imagesTs": 4,
+        f"{TARGET}/labelsTs": 4,
+        f"{UNLABELED_TARGET}/imagesUn": 2,
+    }
     assert {folder: len(names) for folder, names in files.items()} == expected
-    for name in files[f"{UNLABELED_TARGET}/imagesUn"]:  # the labelled target's images, and nothing of their labels
-        images = [tmp_path / UNLABELED_TARGET / "imagesUn" / name, tmp_path / TARGET / "imagesTr" / name]
+    for name in files[
+        f"{UNLABELED_TARGET}/imagesUn"
+    ]:  # the labelled target's images, and nothing of their labels
+        images = [
+            tmp_path / UNLABELED_TARGET / "imagesUn" / name,
+            tmp_path / TARGET / "imagesTr" / name,
+        ]
         assert images[0].read_bytes() == images[1].read_bytes()
     for folder, count in ((SOURCE, 3), (TARGET, 2), (UNLABELED_TARGET, 0)):
         content = json.loads((tmp_path / folder / "dataset.json").read_text())
-        assert content["labels"] == {"background": 0, "lesion": 1} and content["numTraining"] == count
+        assert (
+            content["labels"] == {"background": 0, "lesion": 1} and content["numTraining"] == count
+        )
     with Image.open(tmp_path / TARGET / "labelsTs" / "test_000.png") as label:
         assert label.size == (48, 40) and set(np.unique(np.asarray(label))) <= {0, 1}
 
 
-def test_equal_seeds_give_equal_files(tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]) -> None:
+def test_equal_seeds_give_equal_files(
+    tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_domain_pair(tmp_path / name, seed=seed, n_source=1, n_target=1, n_test=1, size=48)
     first, second, third = (contents(tmp_path / name) for name in "abc")
@@ -58,18 +72,25 @@ def test_equal_seeds_give_equal_files(tmp_path: Path, contents: Callable[[Path],
 
 
 def test_lesions_are_brighter_than_the_lung_in_both_domains(domains: tuple[Slices, Slices]) -> None:
-    """What a network must learn is the same; a lesion at the chest wall has brighter tissue around it, too."""
+    """What a network must learn is the same; a lesion at the chest wall has brighter tissue around
+    it, too.
+    """
     for domain in domains:
         brighter = []
         for image, label in domain:
-            near = ndimage.binary_dilation(label, iterations=4) & ~ndimage.binary_dilation(label, iterations=1)
+            near = ndimage.binary_dilation(label, iterations=4) & ~ndimage.binary_dilation(
+                label, iterations=1
+            )
             brighter.append(np.median(image[label == 1]) > np.percentile(image[near], 20))
         assert np.mean(brighter) > 0.9
 
 
 def test_contrast_is_not_monotonic() -> None:
     """No change of grey values maps the source's tissues to the target's in their order."""
-    order = [np.argsort([grey for _, grey in domain.contrast]).tolist() for domain in (SOURCE_DOMAIN, TARGET_DOMAIN)]
+    order = [
+        np.argsort([grey for _, grey in domain.contrast]).tolist()
+        for domain in (SOURCE_DOMAIN, TARGET_DOMAIN)
+    ]
     assert order[0] == sorted(order[0]) and order[1] != sorted(order[1])
 
 
@@ -77,7 +98,9 @@ def test_domains_differ_in_noise_and_lesions(domains: tuple[Slices, Slices]) -> 
     noise, count, area = [], [], []
     for domain in domains:
         noise.append(np.mean([image[:6, :6].std() for image, _ in domain]))  # air in the corner
-        count.append(np.mean([ndimage.label(ndimage.binary_opening(label))[1] for _, label in domain]))
+        count.append(
+            np.mean([ndimage.label(ndimage.binary_opening(label))[1] for _, label in domain])
+        )
         area.append(np.mean([label.sum() for _, label in domain]) / count[-1])
     assert noise[1] > 1.5 * noise[0]
     assert count[1] > 1.3 * count[0]

@@ -23,10 +23,16 @@ def slices() -> list[tuple[np.ndarray, np.ndarray]]:
     return [infected_slice(0, index, 128) for index in range(12)]
 
 
-def test_equal_seeds_give_equal_files(tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]) -> None:
+def test_equal_seeds_give_equal_files(
+    tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_covid_semiseg(tmp_path / name, seed=seed, n_labelled=1, n_test=1, n_unlabeled=1, size=48)
-        write_msd_lung(tmp_path / name, seed=seed, n_train=1, n_test=0, shape=(32, 28, 6), spacing=(9, 9, 30))
+        write_covid_semiseg(
+            tmp_path / name, seed=seed, n_labelled=1, n_test=1, n_unlabeled=1, size=48
+        )
+        write_msd_lung(
+            tmp_path / name, seed=seed, n_train=1, n_test=0, shape=(32, 28, 6), spacing=(9, 9, 30)
+        )
     first, second, third = (contents(tmp_path / name) for name in "abc")
     assert first == second
     assert first.keys() == third.keys()
@@ -35,12 +41,18 @@ def test_equal_seeds_give_equal_files(tmp_path: Path, contents: Callable[[Path],
 
 def test_trees_are_the_publishers(covid_original: Path, lung_original: Path) -> None:
     training = covid_original / "Dataset/TrainingSet"
-    expected = ["LungInfection-Train/Doctor-label/Imgs/0.jpg", "LungInfection-Train/Doctor-label/GT/0.png",
-                "LungInfection-Train/Doctor-label/Edge/0.png", "MultiClassInfection-Train/Prior/0.png",
-                "LungInfection-Train/Pseudo-label/GT/Data-1_coronacases_org_001_1.png"]  # fmt: skip
+    expected = [
+        "LungInfection-Train/Doctor-label/Imgs/0.jpg",
+        "LungInfection-Train/Doctor-label/GT/0.png",
+        "LungInfection-Train/Doctor-label/Edge/0.png",
+        "MultiClassInfection-Train/Prior/0.png",
+        "LungInfection-Train/Pseudo-label/GT/Data-1_coronacases_org_001_1.png",
+    ]
     assert all((training / name).is_file() for name in expected)
     for kind in ("GT", "GT-1", "GT-2"):
-        assert (covid_original / "Dataset/TestingSet/MultiClassInfection-Test" / kind / "4.png").is_file()
+        assert (
+            covid_original / "Dataset/TestingSet/MultiClassInfection-Test" / kind / "4.png"
+        ).is_file()
     with Image.open(training / "MultiClassInfection-Train/GT/0.png") as picture:
         assert picture.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
     assert '"relase"' in (lung_original / "dataset.json").read_text()
@@ -61,7 +73,9 @@ def test_slices_look_like_a_chest(slices: list[tuple[np.ndarray, np.ndarray]]) -
         assert (image > 240).mean() > 0.01  # bone
 
 
-def test_lesions_are_neither_absent_nor_trivial(slices: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def test_lesions_are_neither_absent_nor_trivial(
+    slices: list[tuple[np.ndarray, np.ndarray]],
+) -> None:
     areas = [int((label > 0).sum()) for _, label in slices]
     assert min(areas) > 3
     assert min(areas) < 40  # tiny ones
@@ -70,8 +84,13 @@ def test_lesions_are_neither_absent_nor_trivial(slices: list[tuple[np.ndarray, n
     # No threshold finds them: the best one, chosen in hindsight, stays far from a good Dice score.
     truth = np.concatenate([label.ravel() > 0 for _, label in slices])
     grey = np.concatenate([image.ravel() for image, _ in slices])
-    dice = [2 * (truth & (low < grey) & (grey < high)).sum() / (truth.sum() + ((low < grey) & (grey < high)).sum())
-            for low in range(60, 200, 20) for high in range(low + 20, 255, 20)]  # fmt: skip
+    dice = [
+        2
+        * (truth & (low < grey) & (grey < high)).sum()
+        / (truth.sum() + ((low < grey) & (grey < high)).sum())
+        for low in range(60, 200, 20)
+        for high in range(low + 20, 255, 20)
+    ]
     assert max(dice) < 0.6
 
 
@@ -99,4 +118,7 @@ def test_brain_has_four_contrasts_and_black_surroundings() -> None:
     assert set(np.unique(label)) == {0, 1, 2, 3}
     assert (image[0] == 0).all()
     assert image[label == 3][:, 2].mean() > 1.3 * image[label == 1][:, 2].mean()  # gadolinium
-    assert image[label == 1][:, 0].mean() > 1.3 * image[(label == 0) & (image[..., 0] > 0)][:, 0].mean()  # FLAIR
+    assert (
+        image[label == 1][:, 0].mean()
+        > 1.3 * image[(label == 0) & (image[..., 0] > 0)][:, 0].mean()
+    )  # FLAIR

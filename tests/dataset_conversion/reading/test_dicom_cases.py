@@ -12,7 +12,9 @@ def test_missing_packages_are_one_line(lidc_original: Path) -> None:
         f"convert_entry(['LIDC-IDRI', '-i', {str(lidc_original)!r}, '-d', '60', '--dry-run'])\n"
     )
     environment = {**os.environ, "nnUNet_raw": str(lidc_original.parent)}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
     assert run.returncode == 1
     assert "pip install 'nnunetv2-ext[dicom]'" in run.stderr and "Traceback" not in run.stderr
 

@@ -41,7 +41,9 @@ def test_case_id_is_what_nnunet_takes(text: str) -> None:
     assert case_id(name) == name
 
 
-@pytest.mark.parametrize("name", ["._lung_001.nii.gz", ".DS_Store", "__MACOSX", "Thumbs.db", "desktop.ini"])
+@pytest.mark.parametrize(
+    "name", ["._lung_001.nii.gz", ".DS_Store", "__MACOSX", "Thumbs.db", "desktop.ini"]
+)
 def test_names_of_operating_systems_are_hidden(name: str) -> None:
     assert is_hidden(name)
 
@@ -75,7 +77,8 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "start", ["", "Dataset", "Dataset/TrainingSet", "Dataset/TrainingSet/A", "Dataset/TrainingSet/A/Imgs"]
+    "start",
+    ["", "Dataset", "Dataset/TrainingSet", "Dataset/TrainingSet/A", "Dataset/TrainingSet/A/Imgs"],
 )
 def test_any_folder_on_the_way_may_be_named(tmp_path: Path, start: str) -> None:
     wanted = tmp_path / "Dataset/TrainingSet/A/Imgs"
@@ -103,7 +106,19 @@ def test_links_are_followed_by_their_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    ["../x.nii.gz", "imagesTr/../../x", "/etc/passwd", "C:\\x", "C:x", "..\\x", "\\\\server\\x", "", 3, None, "a\0b"],
+    [
+        "../x.nii.gz",
+        "imagesTr/../../x",
+        "/etc/passwd",
+        "C:\\x",
+        "C:x",
+        "..\\x",
+        "\\\\server\\x",
+        "",
+        3,
+        None,
+        "a\0b",
+    ],
 )
 def test_hostile_entries_of_lists(tmp_path: Path, entry: object) -> None:
     with pytest.raises(InputError):

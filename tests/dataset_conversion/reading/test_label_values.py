@@ -4,7 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dataset_conversion.reading.label_values import binary_mask, colour_classes, integer_labels, label_map
+from dataset_conversion.reading.label_values import (
+    binary_mask,
+    colour_classes,
+    integer_labels,
+    label_map,
+)
 from nnunet_ext.errors import InputError
 
 COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
@@ -21,9 +26,13 @@ def declared_and_groups(draw: st.DrawFn) -> tuple[dict[int, str], list[list[int]
 
 
 @given(declared_and_groups(), st.randoms(use_true_random=False))
-def test_merging_keeps_who_is_with_whom(case: tuple[dict[int, str], list[list[int]]], random) -> None:
+def test_merging_keeps_who_is_with_whom(
+    case: tuple[dict[int, str], list[list[int]]], random
+) -> None:
     declared, groups = case
-    arguments = [",".join(map(str, group)) + f"=group {index}" for index, group in enumerate(groups)]
+    arguments = [
+        ",".join(map(str, group)) + f"=group {index}" for index, group in enumerate(groups)
+    ]
     result = label_map(declared, arguments)
     assert sorted(result.names.values()) == list(range(len(result.names)))  # consecutive from 0
     assert result.names["background"] == 0
@@ -37,7 +46,13 @@ def test_merging_keeps_who_is_with_whom(case: tuple[dict[int, str], list[list[in
 
 
 def test_several_groups_and_names() -> None:
-    declared = {0: "background", 1: "edema", 2: "non-enhancing tumor", 3: "enhancing tumour", 4: "x"}
+    declared = {
+        0: "background",
+        1: "edema",
+        2: "non-enhancing tumor",
+        3: "enhancing tumour",
+        4: "x",
+    }
     result = label_map(declared, ["Edema, 4=a", "2,3=b"])
     assert result.names == {"background": 0, "a": 1, "b": 2}
     assert result.new_value == {0: 0, 1: 1, 2: 2, 3: 2, 4: 1}

@@ -1,4 +1,6 @@
-"""Labels mirrored on their image under headers that agree: boxes of tissue whose shares can be counted by hand."""
+"""Labels mirrored on their image under headers that agree: boxes of tissue whose shares can be
+counted by hand.
+"""
 
 import json
 from pathlib import Path
@@ -23,14 +25,19 @@ from dataset_conversion.writing.conversion import convert
 
 SPACING_MM = np.diag([4.0, 4.0, 4.0, 1.0])
 SHAPE = (60, 50, 40)
-RIGHT, LEFT = np.s_[34:48, 10:34, 4:36], np.s_[10:22, 12:34, 4:28]  # the left lung ends above the other, by the heart
+RIGHT, LEFT = (
+    np.s_[34:48, 10:34, 4:36],
+    np.s_[10:22, 12:34, 4:28],
+)  # the left lung ends above the other, by the heart
 LESION = np.s_[36:44, 26:33, 6:14]  # at the back and base of the right lung
 FLIPS = [(0,), (1,), (2,), (0, 1), (0, 1, 2)]
 
 
 @pytest.fixture
 def chest() -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """HU of a block of tissue in air with two dark boxes and a denser one inside, and labels of them."""
+    """HU of a block of tissue in air with two dark boxes and a denser one inside, and labels of
+    them.
+    """
     hu = np.full(SHAPE, -1000, np.int16)
     hu[6:54, 5:45] = 40
     hu[RIGHT] = hu[LEFT] = -850
@@ -57,7 +64,9 @@ def test_the_lungs_are_found_without_the_air_around_and_with_what_they_enclose(c
 
 
 def test_shares_are_what_counting_gives() -> None:
-    """A bar of four voxels at x = 0..3 of 10, tissue at x = 6..8: mirrored to 6..9, three of four lie on it."""
+    """A bar of four voxels at x = 0..3 of 10, tissue at x = 6..8: mirrored to 6..9, three of four
+    lie on it.
+    """
     tissue = np.zeros((10, 4, 4), bool)
     tissue[6:9] = True
     bar = np.zeros_like(tissue)
@@ -113,7 +122,9 @@ def test_a_small_lesion_decides_nothing(chest) -> None:  # type: ignore[no-untyp
 
 
 def test_a_consolidated_lung_is_not_its_mirror_image(chest) -> None:  # type: ignore[no-untyped-def]
-    """The whole right lung is white: its label fits badly, and mirrored no better than by its share of the left one."""
+    """The whole right lung is white: its label fits badly, and mirrored no better than by its share
+    of the left one.
+    """
     hu, labels = chest
     hu[RIGHT] = 30
     assert found(hu, labels["lungs"], left_lung=1, right_lung=2) == ()
@@ -141,7 +152,9 @@ def test_livers_are_soft_tissue() -> None:
     hu, label = abdomen()
     affine_mm = np.diag([8.0, 8.0, 5.0, 1.0])
     labels = {"background": 0, "liver": 1, "tumour": 2}
-    shares = shares_by_mirroring(points_of(label == 1), label.shape, lambda at: hu[tuple(at.T)] > -50)
+    shares = shares_by_mirroring(
+        points_of(label == 1), label.shape, lambda at: hu[tuple(at.T)] > -50
+    )
     assert shares[()] > shares[(0,)] + CLEAR_LEAD
     assert mirrored_axes(hu, label, labels, affine_mm) == ()
     assert mirrored_axes(hu, np.flip(label, 0), labels, affine_mm) == (0,)
@@ -155,7 +168,9 @@ def test_lungs_on_the_wrong_sides(chest) -> None:  # type: ignore[no-untyped-def
     hu, labels = chest
     names = {"left lung": 1, "right lung": 2}
     assert wrong_side(hu, "HU", labels["lungs"], names, SPACING_MM) == ""
-    assert "left lung lies on" in wrong_side(hu, "HU", np.flip(labels["lungs"], 0), names, SPACING_MM)
+    assert "left lung lies on" in wrong_side(
+        hu, "HU", np.flip(labels["lungs"], 0), names, SPACING_MM
+    )
     assert wrong_side(hu, "HU", (labels["lungs"] == 1).astype(np.uint8), names, SPACING_MM) == ""
 
 
@@ -165,18 +180,36 @@ def test_directions_follow_the_header() -> None:
     assert in_words((1, 2), sideways) == "front-back and left-right"
 
 
-@pytest.mark.parametrize(("axis", "words"), [(0, "left-right"), (1, "front-back"), (2, "feet-head")])
+@pytest.mark.parametrize(
+    ("axis", "words"), [(0, "left-right"), (1, "front-back"), (2, "feet-head")]
+)
 def test_verification_names_the_file(chest, tmp_path: Path, axis: int, words: str) -> None:  # type: ignore[no-untyped-def]
-    """The label array mirrored, or the image with its header as it was: nnU-Net's own check sees neither."""
+    """The label array mirrored, or the image with its header as it was: nnU-Net's own check sees
+    neither.
+    """
     hu, labels = chest
     for case, image, label in (
         ("good", hu, labels["lesion"]),
         ("label", hu, np.flip(labels["lesion"], axis)),
         ("image", np.flip(hu, axis), labels["lesion"]),
     ):
-        save_nifti(tmp_path / f"imagesTr/{case}_0000.nii.gz", np.ascontiguousarray(image), (4.0, 4.0, 4.0), "LPS")
-        save_nifti(tmp_path / f"labelsTr/{case}.nii.gz", np.ascontiguousarray(label), (4.0, 4.0, 4.0), "LPS")
-    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "infection": 1}, "numTraining": 3}
+        save_nifti(
+            tmp_path / f"imagesTr/{case}_0000.nii.gz",
+            np.ascontiguousarray(image),
+            (4.0, 4.0, 4.0),
+            "LPS",
+        )
+        save_nifti(
+            tmp_path / f"labelsTr/{case}.nii.gz",
+            np.ascontiguousarray(label),
+            (4.0, 4.0, 4.0),
+            "LPS",
+        )
+    description = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "infection": 1},
+        "numTraining": 3,
+    }
     (tmp_path / "dataset.json").write_text(json.dumps({**description, "file_ending": ".nii.gz"}))
     image, label = verify(tmp_path).problems
     assert f"image.nii.gz: is mirrored {words}, although its header" in image
@@ -186,20 +219,31 @@ def test_verification_names_the_file(chest, tmp_path: Path, axis: int, words: st
 def test_verification_notes_a_body_mirrored_as_a_whole(raw: Path, tmp_path: Path) -> None:
     hu, label = abdomen()
     for stem, voxels in (("volume", hu), ("segmentation", label)):
-        save_nifti(tmp_path / f"{stem}-1.nii", np.ascontiguousarray(voxels[::-1]), (8.0, 8.0, 5.0), "LPS")
+        save_nifti(
+            tmp_path / f"{stem}-1.nii", np.ascontiguousarray(voxels[::-1]), (8.0, 8.0, 5.0), "LPS"
+        )
     folder = raw / "Dataset134_LiTS"
     assert convert(LiTS(tmp_path), folder).warnings.total() == 2  # padding, and the side
     verified = verify(folder)
     assert verified.problems == []
-    assert "volume_001: by the header the liver lies on the patient's left" in "\n".join(verified.findings)
+    assert "volume_001: by the header the liver lies on the patient's left" in "\n".join(
+        verified.findings
+    )
 
 
 def test_lits_is_refused_where_only_the_array_is_mirrored(raw: Path, tmp_path: Path) -> None:
     hu, label = abdomen()
     for number, turned in ((1, label), (2, label[::-1])):
-        save_nifti(tmp_path / f"volume-{number}.nii", hu, (8.0, 8.0, 5.0), "RAS" if number == 1 else "LPS")
+        save_nifti(
+            tmp_path / f"volume-{number}.nii", hu, (8.0, 8.0, 5.0), "RAS" if number == 1 else "LPS"
+        )
         codes = "LPS"  # stored otherwise than its image, as in mirrors of the data set
-        save_nifti(tmp_path / f"segmentation-{number}.nii", np.ascontiguousarray(turned), (8.0, 8.0, 5.0), codes)
+        save_nifti(
+            tmp_path / f"segmentation-{number}.nii",
+            np.ascontiguousarray(turned),
+            (8.0, 8.0, 5.0),
+            codes,
+        )
     summary = convert(LiTS(tmp_path), raw / "Dataset134_LiTS")
     (problem,) = summary.problems
     assert "segmentation-2.nii: label is mirrored left-right" in problem

@@ -1,4 +1,6 @@
-"""Headers that contradict themselves, say too little, or describe something else than a volume of numbers."""
+"""Headers that contradict themselves, say too little, or describe something else than a volume of
+numbers.
+"""
 
 import gzip
 import struct
@@ -25,7 +27,9 @@ QFORM_CODE, SFORM_CODE, PIXDIM, OFFSET, SFORM = 252, 254, 76, 108, 280  # bytes 
 Change = Callable[[bytearray], None]
 
 
-def header_with(voxels: np.ndarray = VOXELS, affine_mm: np.ndarray = LPS_MM, *changes: Change) -> bytes:
+def header_with(
+    voxels: np.ndarray = VOXELS, affine_mm: np.ndarray = LPS_MM, *changes: Change
+) -> bytes:
     """A file with both forms of one affine, then changed byte by byte."""
     image = nibabel.Nifti1Image(voxels, affine_mm)
     image.header.set_xyzt_units("mm")
@@ -67,16 +71,29 @@ def turned(degrees: float) -> np.ndarray:
 
 
 CONTRADICTIONS = {
-    "both forms": ([sform(np.diag([-1.0, -1, 1, 1]))], "qform and pixdim say voxels of 0.8x0.8x2.5 mm, its sform 1x"),
+    "both forms": (
+        [sform(np.diag([-1.0, -1, 1, 1]))],
+        "qform and pixdim say voxels of 0.8x0.8x2.5 mm, its sform 1x",
+    ),
     "one size": ([sform(np.diag([-0.8, -0.8, 5, 1]))], "its sform 0.8x0.8x5 mm"),
-    "sform alone against pixdim": ([codes(0, 2), sform(np.diag([-1.0, -1, 1, 1]))], "its pixdim says voxels of 0.8x"),
-    "pixdim left at 1": ([codes(0, 1), sizes(1, 1, 1)], "its pixdim says voxels of 1x1x1 mm, its sform 0.8x0.8x2.5"),
-    "one axis reversed": ([sform(np.diag([-0.8, 0.8, 2.5, 1]))], r"its qform \(LPS from .* and its sform \(LAS"),
+    "sform alone against pixdim": (
+        [codes(0, 2), sform(np.diag([-1.0, -1, 1, 1]))],
+        "its pixdim says voxels of 0.8x",
+    ),
+    "pixdim left at 1": (
+        [codes(0, 1), sizes(1, 1, 1)],
+        "its pixdim says voxels of 1x1x1 mm, its sform 0.8x0.8x2.5",
+    ),
+    "one axis reversed": (
+        [sform(np.diag([-0.8, 0.8, 2.5, 1]))],
+        r"its qform \(LPS from .* and "
+        r"its sform \(LAS",
+    ),
     "axes swapped": ([sform(LPS_MM[[1, 0, 2, 3]])], "at different places"),
     "turned by 3 degrees": ([sform(turned(3))], "at different places"),
     "another origin": ([sform(shifted(LPS_MM, 10, 0, 0))], r"LPS from 10, 0, 0 mm\)"),
     "sform of a template": ([codes(1, 4), sform(shifted(LPS_MM, 0, 0, 30))], "at different places"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("changes", "words"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
@@ -105,7 +122,9 @@ AGREEMENTS: dict[str, list[Change]] = {
 
 
 @pytest.mark.parametrize("changes", AGREEMENTS.values(), ids=AGREEMENTS)
-def test_statements_that_agree_within_rounding_are_read(changes: list[Change], tmp_path: Path) -> None:
+def test_statements_that_agree_within_rounding_are_read(
+    changes: list[Change], tmp_path: Path
+) -> None:
     path = tmp_path / "a.nii"
     path.write_bytes(header_with(VOXELS, LPS_MM, *changes))
     volume = open_volume(path)
@@ -122,22 +141,51 @@ def colours() -> np.ndarray:
 
 
 UNUSABLE = {
-    "no slice distance": (header_with(VOXELS, LPS_MM, codes(0, 0), sizes(0.8, 0.8, 0)), "gives no voxel size"),
-    "no sizes beside a qform": (header_with(VOXELS, LPS_MM, codes(1, 0), sizes(0, 0, 0)), "gives no voxel size"),
-    "sizes are NaN": (header_with(VOXELS, LPS_MM, codes(0, 0), sizes(np.nan, 1, 1)), "gives no voxel size"),
-    "unknown code": (header_with(VOXELS, LPS_MM, codes(1, 9)), "its sform_code is 9, which NIfTI does not know"),
-    "no rotation": (header_with(VOXELS, LPS_MM, put(256, "<3f", 0.9, 0.9, 0.9)), "its qform is no rotation"),
-    "unknown unit": (header_with(VOXELS, LPS_MM, put(123, "<b", 5)), "unit 5, which NIfTI does not know"),
-    "voxels in the header": (header_with(VOXELS, LPS_MM, put(OFFSET, "<f", 0)), "begin at byte 0, within its header"),
-    "compressed twice": (gzip.compress(gzip.compress(header_with())), "is compressed twice; unpack it once"),
+    "no slice distance": (
+        header_with(VOXELS, LPS_MM, codes(0, 0), sizes(0.8, 0.8, 0)),
+        "gives no voxel size",
+    ),
+    "no sizes beside a qform": (
+        header_with(VOXELS, LPS_MM, codes(1, 0), sizes(0, 0, 0)),
+        "gives no voxel size",
+    ),
+    "sizes are NaN": (
+        header_with(VOXELS, LPS_MM, codes(0, 0), sizes(np.nan, 1, 1)),
+        "gives no voxel size",
+    ),
+    "unknown code": (
+        header_with(VOXELS, LPS_MM, codes(1, 9)),
+        "its sform_code is 9, which NIfTI does not know",
+    ),
+    "no rotation": (
+        header_with(VOXELS, LPS_MM, put(256, "<3f", 0.9, 0.9, 0.9)),
+        "its qform is no rotation",
+    ),
+    "unknown unit": (
+        header_with(VOXELS, LPS_MM, put(123, "<b", 5)),
+        "unit 5, which NIfTI does not know",
+    ),
+    "voxels in the header": (
+        header_with(VOXELS, LPS_MM, put(OFFSET, "<f", 0)),
+        "begin at byte 0, within its header",
+    ),
+    "compressed twice": (
+        gzip.compress(gzip.compress(header_with())),
+        "is compressed twice; unpack it once",
+    ),
     "half of a pair": (as_pair(VOXELS), "is the header of a pair .hdr/.img; save both as one file"),
     "colours": (nibabel.Nifti1Image(colours(), LPS_MM).to_bytes(), "is a colour image"),
-    "complex": (nibabel.Nifti1Image(VOXELS.astype(np.complex64), LPS_MM).to_bytes(), "holds complex numbers"),
-}  # fmt: skip
+    "complex": (
+        nibabel.Nifti1Image(VOXELS.astype(np.complex64), LPS_MM).to_bytes(),
+        "holds complex numbers",
+    ),
+}
 
 
 @pytest.mark.parametrize(("content", "words"), UNUSABLE.values(), ids=UNUSABLE)
-def test_what_is_no_volume_of_numbers_is_called_what_it_is(content: bytes, words: str, tmp_path: Path) -> None:
+def test_what_is_no_volume_of_numbers_is_called_what_it_is(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(content)
     with pytest.raises(InputError, match=words) as caught:
@@ -177,7 +225,9 @@ def test_a_label_is_not_turned_on_what_no_header_states(mask: bytes, tmp_path: P
 
 
 def test_an_image_without_orientation_turns_no_label_either(tmp_path: Path) -> None:
-    converter = generic(tmp_path, header_with(LESION, LPS_MM), header_with(SCENE, LPS_MM, codes(0, 0)))
+    converter = generic(
+        tmp_path, header_with(LESION, LPS_MM), header_with(SCENE, LPS_MM, codes(0, 0))
+    )
     assert convert(converter, tmp_path / "Dataset120_X").problems == []
     written = np.asarray(nibabel.load(tmp_path / "Dataset120_X/labelsTr/a.nii.gz").dataobj)  # type: ignore[attr-defined]
     assert np.array_equal(written, LESION)
@@ -214,8 +264,14 @@ def test_a_raw_data_set_is_checked_as_both_readers_see_it(tmp_path: Path) -> Non
     convert(generic(tmp_path, header_with(LESION)), tmp_path / "Dataset120_X")
     assert verify(tmp_path / "Dataset120_X").problems == []
     for content, words in (
-        (header_with(SCENE, LPS_MM, sform(np.diag([-1.0, -1, 1, 1]))), "its qform and pixdim say voxels of"),
-        (header_with(SCENE, LPS_MM, codes(0, 1), sizes(0, 0, 0)), "is read differently by nnU-Net's readers"),
+        (
+            header_with(SCENE, LPS_MM, sform(np.diag([-1.0, -1, 1, 1]))),
+            "its qform and pixdim say voxels of",
+        ),
+        (
+            header_with(SCENE, LPS_MM, codes(0, 1), sizes(0, 0, 0)),
+            "is read differently by nnU-Net's readers",
+        ),
         (header_with(SCENE[None], LPS_MM), "has shape"),
     ):
         (tmp_path / "Dataset120_X/imagesTr/a_0000.nii.gz").write_bytes(gzip.compress(content))
@@ -238,12 +294,16 @@ def test_a_raw_label_without_orientation_lies_as_its_image(tmp_path: Path) -> No
     label.write_bytes(gzip.compress(header_with(LESION, LPS_MM, codes(0, 0))))
     assert verify(tmp_path / "Dataset120_X").problems == []
     label.write_bytes(gzip.compress(header_with(LESION, LPS_MM, codes(0, 0), sizes(1, 1, 1))))
-    assert any("of another voxel size" in problem for problem in verify(tmp_path / "Dataset120_X").problems)
+    assert any(
+        "of another voxel size" in problem for problem in verify(tmp_path / "Dataset120_X").problems
+    )
 
 
 def test_a_damaged_deflate_block_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.arange(1000, dtype=np.int16).reshape(10, 10, 10), np.eye(4)), path)
+    nibabel.save(
+        nibabel.Nifti1Image(np.arange(1000, dtype=np.int16).reshape(10, 10, 10), np.eye(4)), path
+    )
     content = path.read_bytes()
     for at in range(10, 60):
         path.write_bytes(content[:at] + b"\xff\xff\xff" + content[at + 3 :])

@@ -30,7 +30,9 @@ def rotation(angle: float) -> np.ndarray:
 
 @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("flips", list(itertools.product([1, -1], repeat=3)))
-def test_flips_and_permutations_are_resolved_by_the_affine(axes: tuple[int, ...], flips: tuple[int, ...]) -> None:
+def test_flips_and_permutations_are_resolved_by_the_affine(
+    axes: tuple[int, ...], flips: tuple[int, ...]
+) -> None:
     label = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
     affine_mm = rotation(0.3) @ AFFINE_MM
     orientation = np.array(list(zip(axes, flips, strict=True)))
@@ -48,7 +50,8 @@ def test_flips_and_permutations_are_resolved_by_the_affine(axes: tuple[int, ...]
         AFFINE_MM @ np.diag([2.0, 1, 1, 1]),
         rotation(0.05) @ AFFINE_MM,
         np.eye(4),
-        np.diag([-1.0, 1, 1, 1]) @ AFFINE_MM,  # mirrored about the world's origin, not about the volume
+        np.diag([-1.0, 1, 1, 1])
+        @ AFFINE_MM,  # mirrored about the world's origin, not about the volume
     ],
 )
 def test_other_grids_are_refused(other_mm: np.ndarray) -> None:
@@ -57,7 +60,9 @@ def test_other_grids_are_refused(other_mm: np.ndarray) -> None:
 
 
 def test_other_shape_is_refused() -> None:
-    with pytest.raises(InputError, match=r"4x5x7 voxels of 0\.8x0\.9x2\.5 mm, the first at 30, -20, 7 mm"):
+    with pytest.raises(
+        InputError, match=r"4x5x7 voxels of 0\.8x0\.9x2\.5 mm, the first at 30, -20, 7 mm"
+    ):
         label_on_image_grid(np.zeros((4, 5, 7)), AFFINE_MM, (4, 5, 6), AFFINE_MM)
 
 
@@ -97,7 +102,9 @@ def test_written_volumes_read_back_and_are_deterministic(tmp_path: Path, dtype: 
 
 def test_damaged_files(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
-    write_volume(path, np.random.default_rng(0).integers(0, 999, (20, 20, 20)).astype(np.int16), AFFINE_MM)
+    write_volume(
+        path, np.random.default_rng(0).integers(0, 999, (20, 20, 20)).astype(np.int16), AFFINE_MM
+    )
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"x\.nii\.gz: is truncated or damaged"):
@@ -110,7 +117,12 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 def test_64_bit_integers_and_scaled_values(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.arange(8, dtype=np.int64).reshape(2, 2, 2), AFFINE_MM, dtype="int64"), path)
+    nibabel.save(
+        nibabel.Nifti1Image(
+            np.arange(8, dtype=np.int64).reshape(2, 2, 2), AFFINE_MM, dtype="int64"
+        ),
+        path,
+    )
     assert read_voxels(path, open_volume(path)).dtype == np.int32
     image = nibabel.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), AFFINE_MM)
     image.header.set_slope_inter(2, -1024)
@@ -167,10 +179,16 @@ VALUES = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 def copied(folder: Path, content: bytes, **gzip_fields: bytes) -> bytes | None:
     """What becomes of a compressed file; None: it is not copied."""
     source, copy = folder / "source.nii.gz", folder / "copy.nii.gz"
-    with gzip.GzipFile(fileobj=source.open("wb"), mode="wb", **{"filename": "", **gzip_fields}) as stream:
+    with gzip.GzipFile(
+        fileobj=source.open("wb"), mode="wb", **{"filename": "", **gzip_fields}
+    ) as stream:
         stream.write(content)
     volume = open_volume(source)
-    return copy.read_bytes() if copy_volume(source, copy, read_voxels(source, volume), AFFINE_MM) else None
+    return (
+        copy.read_bytes()
+        if copy_volume(source, copy, read_voxels(source, volume), AFFINE_MM)
+        else None
+    )
 
 
 @pytest.mark.parametrize("change", [harmless, text, extension, gap, scaled, contradiction])
@@ -189,7 +207,11 @@ def test_a_file_is_copied_only_if_its_header_says_no_more_than_ours(
 def test_nothing_outside_header_and_voxels_is_copied(tmp_path: Path) -> None:
     content = nibabel.Nifti1Image(VALUES, AFFINE_MM).to_bytes()
     named = copied(tmp_path, content, filename=b"DOE^JANE.nii")  # type: ignore[arg-type]
-    assert named is not None and b"DOE" in (tmp_path / "source.nii.gz").read_bytes() and b"DOE" not in named
+    assert (
+        named is not None
+        and b"DOE" in (tmp_path / "source.nii.gz").read_bytes()
+        and b"DOE" not in named
+    )
     assert gzip.decompress(named) == content
     assert copied(tmp_path, content + b"DOE^JANE") is None
     commented = bytearray((tmp_path / "source.nii.gz").read_bytes())

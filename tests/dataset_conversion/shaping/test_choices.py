@@ -29,13 +29,20 @@ def voxels(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("wanted", "expected"),
-    [("", [0, 1, 2, 3]), ("infection", [0, 0, 1, 1]), ("consolidation,ggo", [0, 0, 2, 1]), ("Lung+GGO", [0, 1, 1, 0])],
+    [
+        ("", [0, 1, 2, 3]),
+        ("infection", [0, 0, 1, 1]),
+        ("consolidation,ggo", [0, 0, 2, 1]),
+        ("Lung+GGO", [0, 1, 1, 0]),
+    ],
 )
 def test_chosen_labels(wanted: str, expected: list[int]) -> None:
     assert choose_labels(PUBLISHED, wanted, GROUPS)(np.arange(4)).tolist() == expected
 
 
-@pytest.mark.parametrize("wanted", ["heart", "ggo,infection", "background", "ggo,ggo", ",", "ggo+ggo,ggo"])
+@pytest.mark.parametrize(
+    "wanted", ["heart", "ggo,infection", "background", "ggo,ggo", ",", "ggo+ggo,ggo"]
+)
 def test_labels_that_make_no_sense(wanted: str) -> None:
     with pytest.raises(InputError, match="--labels"):
         choose_labels(PUBLISHED, wanted, GROUPS)
@@ -62,7 +69,10 @@ def test_no_patient_is_on_two_sides(patients: list[int], count: int) -> None:
 def test_window_against_its_formula(value: int, low: int, high: int) -> None:
     grey = windowed(np.full((1, 1, 1, 1), value, np.int16), low, high)
     assert grey.dtype == np.uint8
-    assert abs(int(grey[0, 0, 0, 0]) - 255 * min(max((value - low) / (high - low), 0), 1)) <= 0.5 + 1e-9
+    assert (
+        abs(int(grey[0, 0, 0, 0]) - 255 * min(max((value - low) / (high - low), 0), 1))
+        <= 0.5 + 1e-9
+    )
 
 
 @pytest.mark.parametrize("wanted", ["lesion", "all", "every:3", "2:4", "8:99"])
@@ -71,9 +81,17 @@ def test_slices_are_those_of_the_volume(lung: Path, raw: Path, wanted: str) -> N
     summary = convert(MSD(lung, slices=wanted, split="patient:2"), folder)
     assert summary.problems == []
     for case in ("lung_001", "lung_003", "lung_005"):
-        image, label = voxels(lung / f"imagesTr/{case}.nii.gz"), voxels(lung / f"labelsTr/{case}.nii.gz")
+        image, label = (
+            voxels(lung / f"imagesTr/{case}.nii.gz"),
+            voxels(lung / f"labelsTr/{case}.nii.gz"),
+        )
         lesion = np.flatnonzero(label.any(axis=(0, 1)))
-        ranges = {"all": range(10), "every:3": range(0, 10, 3), "2:4": range(2, 5), "8:99": range(8, 10)}
+        ranges = {
+            "all": range(10),
+            "every:3": range(0, 10, 3),
+            "2:4": range(2, 5),
+            "8:99": range(8, 10),
+        }
         kept = {**ranges, "lesion": lesion}[wanted]
         names = sorted(path.name for path in (folder / "labelsTr").glob(f"{case}*"))
         assert names == [f"{case}_s{index:04d}.nii.gz" for index in kept]
@@ -81,7 +99,9 @@ def test_slices_are_those_of_the_volume(lung: Path, raw: Path, wanted: str) -> N
             piece = nibabel.load(folder / f"imagesTr/{case}_s{index:04d}_0000.nii.gz")
             assert np.array_equal(np.asarray(piece.dataobj), image[..., index])
             assert piece.header.get_zooms() == (8.0, 8.5)
-            assert np.array_equal(voxels(folder / f"labelsTr/{case}_s{index:04d}.nii.gz"), label[..., index])
+            assert np.array_equal(
+                voxels(folder / f"labelsTr/{case}_s{index:04d}.nii.gz"), label[..., index]
+            )
     # Slices of a volume stay on one side.
     for fold in json.loads((folder / "splits_final.json").read_text()):
         assert not {case[:8] for case in fold["train"]} & {case[:8] for case in fold["val"]}
@@ -89,11 +109,17 @@ def test_slices_are_those_of_the_volume(lung: Path, raw: Path, wanted: str) -> N
     again = convert(MSD(lung, slices=wanted), folder)
     assert again.converted == []
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*Tr/*")}
-    assert any("splits_final.json of an earlier run, or your own, is kept" in note for note in again.notes)
+    assert any(
+        "splits_final.json of an earlier run, or your own, is kept" in note for note in again.notes
+    )
     kept = (folder / "splits_final.json").read_bytes()
     third = convert(MSD(lung, slices=wanted, split="patient:3"), folder)
     assert any("is now called splits_before_1.json" in note for note in third.notes)
-    assert (folder / "splits_before_1.json").read_bytes() == kept != (folder / "splits_final.json").read_bytes()
+    assert (
+        (folder / "splits_before_1.json").read_bytes()
+        == kept
+        != (folder / "splits_final.json").read_bytes()
+    )
 
 
 def test_slices_are_axial_whatever_the_order_of_axes(lung: Path, raw: Path) -> None:
@@ -141,8 +167,12 @@ def test_pictures_are_slices_already(covid: Path, raw: Path) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.tuples(st.integers(1, 30), st.integers(1, 30)), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_resized_labels_take_the_label_at_the_centre(shape: tuple[int, int], size: int, seed: int) -> None:
+@given(
+    st.tuples(st.integers(1, 30), st.integers(1, 30)), st.integers(1, 40), st.integers(0, 2**32 - 1)
+)
+def test_resized_labels_take_the_label_at_the_centre(
+    shape: tuple[int, int], size: int, seed: int
+) -> None:
     label = np.random.default_rng(seed).integers(0, 3, shape).astype(np.uint8)
     resized = resized_label(label, (size, size))
     row, column = (int((size // 2 + 0.5) * old / size) for old in shape)
@@ -157,7 +187,9 @@ def test_resized_images_keep_type_mean_and_ramps() -> None:
     assert small.dtype == np.int16 and small.shape == (1, 10, 10)
     assert abs(float(small.mean()) - float(ramp.mean())) < 1
     assert np.allclose(small[0, 1:-1, 5], [15 + 40 * index for index in range(1, 9)], atol=2)
-    assert np.array_equal(resized_image(np.full((2, 7, 9), -1000, np.int16), 16), np.full((2, 16, 16), -1000))
+    assert np.array_equal(
+        resized_image(np.full((2, 7, 9), -1000, np.int16), 16), np.full((2, 16, 16), -1000)
+    )
 
 
 def test_resized_slices_note_their_shape_and_have_one_spacing(lung: Path, raw: Path) -> None:

@@ -1,4 +1,6 @@
-"""Finding the lungs of generated chests, cropping to them, and the way back to the original grid."""
+"""Finding the lungs of generated chests, cropping to them, and the way back to the original
+grid.
+"""
 
 import csv
 from itertools import permutations
@@ -11,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_conversion.datasets.generic import Generic
-from dataset_conversion.shaping.cropping import MARGIN_MM, box_from_text, box_text, lung_box, mask_box, with_margin
+from dataset_conversion.shaping.cropping import (
+    MARGIN_MM,
+    box_from_text,
+    box_text,
+    lung_box,
+    mask_box,
+    with_margin,
+)
 from dataset_conversion.writing.conversion import convert
 from dataset_conversion.writing.uncropping import uncrop
 from nnunet_ext.errors import InputError
@@ -21,7 +30,9 @@ AXES = list(permutations(range(3)))
 AIR, TISSUE, LUNG = -1000, 40, -800
 
 
-def ellipsoid(shape: tuple[int, ...], center: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
+def ellipsoid(
+    shape: tuple[int, ...], center: tuple[float, ...], radii: tuple[float, ...]
+) -> np.ndarray:
     """A mask; lengths in voxels."""
     grid = np.meshgrid(*map(np.arange, shape), indexing="ij")
     parts = ((axis - c) / r for axis, c, r in zip(grid, center, radii, strict=True))
@@ -29,12 +40,16 @@ def ellipsoid(shape: tuple[int, ...], center: tuple[float, ...], radii: tuple[fl
 
 
 def chest() -> tuple[np.ndarray, np.ndarray]:
-    """HU and lung mask (x, y, z): a body in air, two lungs, gas below them, and a table with air in it."""
+    """HU and lung mask (x, y, z): a body in air, two lungs, gas below them, and a table with air in
+    it.
+    """
     shape = (80, 60, 40)
     hu = np.full(shape, AIR, np.int16)
     body = np.broadcast_to(ellipsoid(shape[:2], (40, 30), (36, 25))[..., None], shape)
     hu[body] = TISSUE
-    lungs = ellipsoid(shape, (25, 30, 22), (9, 15, 12)) | ellipsoid(shape, (55, 30, 22), (9, 15, 12))
+    lungs = ellipsoid(shape, (25, 30, 22), (9, 15, 12)) | ellipsoid(
+        shape, (55, 30, 22), (9, 15, 12)
+    )
     hu[lungs] = LUNG
     hu[ellipsoid(shape, (45, 35, 5), (3, 3, 2))] = AIR  # bowel gas
     hu[ellipsoid(shape, (25, 30, 22), (3, 3, 3))] = TISSUE  # a consolidation
@@ -57,13 +72,18 @@ def turned(volume: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -
 
 @settings(deadline=None, max_examples=12)
 @given(st.sampled_from(AXES), st.tuples(*[st.booleans()] * 3))
-def test_the_lungs_are_found_in_every_orientation(axes: tuple[int, ...], flips: tuple[bool, ...]) -> None:
+def test_the_lungs_are_found_in_every_orientation(
+    axes: tuple[int, ...], flips: tuple[bool, ...]
+) -> None:
     hu, lungs = (turned(volume, axes, flips) for volume in chest())
     box = lung_box(hu, affine(axes, flips))
     spacing_mm = SPACING_MM[list(axes)]
     expected = with_margin(mask_box(lungs), hu.shape, spacing_mm, MARGIN_MM)
     assert np.abs(np.array(box) - np.array(expected)).max() <= 1  # the closing may fill a corner
-    assert all(low[0] <= high[0] and low[1] >= high[1] for low, high in zip(box, mask_box(lungs), strict=True))
+    assert all(
+        low[0] <= high[0] and low[1] >= high[1]
+        for low, high in zip(box, mask_box(lungs), strict=True)
+    )
 
 
 def test_a_fine_grid_gives_the_same_box_in_mm() -> None:
@@ -99,10 +119,13 @@ def test_boxes_as_text(box: list[tuple[int, int]]) -> None:
     assert box_from_text(box_text(tuple(box))) == tuple(box)
 
 
-# --- conversion and the way back --------------------------------------------------------------------------------------
+# --- conversion and the way back
+# --------------------------------------------------------------------------------------
 
 
-def download(root: Path, axes: tuple[int, ...] = (0, 1, 2), flips: tuple[bool, ...] = (False,) * 3) -> Path:
+def download(
+    root: Path, axes: tuple[int, ...] = (0, 1, 2), flips: tuple[bool, ...] = (False,) * 3
+) -> Path:
     """One chest with a lesion in a lung and one outside."""
     hu, lungs = (turned(volume, axes, flips) for volume in chest())
     label = np.zeros(hu.shape, np.uint8)
@@ -115,7 +138,9 @@ def download(root: Path, axes: tuple[int, ...] = (0, 1, 2), flips: tuple[bool, .
 
 
 def generic(source: Path, **options: object) -> Generic:
-    return Generic(source, images="scans", masks="masks", channel="CT", map=("1=lesion",), **options)
+    return Generic(
+        source, images="scans", masks="masks", channel="CT", map=("1=lesion",), **options
+    )
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -128,7 +153,12 @@ def original_label(source: Path) -> nibabel.Nifti1Image:
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.sampled_from(AXES), st.tuples(*[st.booleans()] * 3), st.sampled_from(["", "all"]), st.booleans())
+@given(
+    st.sampled_from(AXES),
+    st.tuples(*[st.booleans()] * 3),
+    st.sampled_from(["", "all"]),
+    st.booleans(),
+)
 def test_what_is_cropped_sliced_and_resized_comes_back(
     tmp_path_factory: pytest.TempPathFactory,
     axes: tuple[int, ...],
@@ -168,9 +198,14 @@ def test_lesions_outside_the_lungs_are_warned_about(tmp_path: Path) -> None:
     source, folder = download(tmp_path / "download"), tmp_path / "Dataset006_X"
     label = np.asarray(original_label(source).dataobj).copy()
     label[:3, :3, :2] = 1
-    nibabel.save(nibabel.Nifti1Image(label, affine((0, 1, 2), (False,) * 3)), source / "masks" / "a.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(label, affine((0, 1, 2), (False,) * 3)), source / "masks" / "a.nii.gz"
+    )
     convert(generic(source, crop="lungs"), folder)
-    assert f"18 of {label.sum()} label voxels lie outside the lung box" in rows_of(folder)[0]["warnings"]
+    assert (
+        f"18 of {label.sum()} label voxels lie outside the lung box"
+        in rows_of(folder)[0]["warnings"]
+    )
 
 
 def test_resized_pictures_come_back(covid: Path, raw: Path, tmp_path: Path) -> None:
@@ -183,7 +218,9 @@ def test_resized_pictures_come_back(covid: Path, raw: Path, tmp_path: Path) -> N
     convert(CovidSemiSeg(covid), whole)
     assert uncrop(folder / "labelsTr", folder, tmp_path / "back") == []
     for file in (tmp_path / "back").iterdir():
-        assert np.array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(whole / "labelsTr" / file.name)))
+        assert np.array_equal(
+            np.asarray(Image.open(file)), np.asarray(Image.open(whole / "labelsTr" / file.name))
+        )
     with pytest.raises(InputError, match="neither cropped nor resized"):
         uncrop(whole / "labelsTr", whole, tmp_path / "again")
 

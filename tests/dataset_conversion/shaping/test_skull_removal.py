@@ -23,7 +23,9 @@ PIXEL_MM = FIELD_OF_VIEW_MM / SIZE
 def head_volume() -> tuple[np.ndarray, np.ndarray]:
     """Two slices of one size as (x, y, z) in HU, and where the brain is."""
     slices = [ct_slice(5, patient, SIZE) for patient in range(2)]
-    return np.stack([item.image.T for item in slices], -1), np.stack([item.brain.T for item in slices], -1)
+    return np.stack([item.image.T for item in slices], -1), np.stack(
+        [item.brain.T for item in slices], -1
+    )
 
 
 def write_pair(folder: Path) -> np.ndarray:
@@ -56,7 +58,10 @@ def test_slices_are_axial_wherever_the_volume_keeps_them(axial: int) -> None:
     overlap = 2 * (found & np.transpose(brain, places)).sum() / (found.sum() + brain.sum())
     assert overlap > 0.95
     assert np.array_equal(stripped.image[0][found], turned[found])
-    assert stripped.as_read is None and stripped.transforms[-1] == "skull removed, -10 HU outside the brain"
+    assert (
+        stripped.as_read is None
+        and stripped.transforms[-1] == "skull removed, -10 HU outside the brain"
+    )
     assert stripped.warnings == ()
 
 
@@ -64,7 +69,9 @@ def test_slices_without_brain_are_reported() -> None:
     hu, _ = head_volume()
     hu = hu.copy()
     hu[..., 1] = -1000
-    stripped = reading_without_skull(Reading(hu[None], None, "HU", np.diag([PIXEL_MM, PIXEL_MM, 5, 1])), 0)
+    stripped = reading_without_skull(
+        Reading(hu[None], None, "HU", np.diag([PIXEL_MM, PIXEL_MM, 5, 1])), 0
+    )
     assert stripped.warnings == ("no brain found in 1 of 2 slices",)
     assert (stripped.image[..., 1] == 0).all()
 
@@ -80,15 +87,22 @@ def test_a_converted_scan_shows_the_brain_alone(tmp_path: Path, raw: Path) -> No
     summary = convert(RsnaIch(tmp_path / "download", strip_skull=True), raw / "Dataset120_X")
     assert summary.problems == []
     stripped = converted(raw / "Dataset120_X")
-    assert (stripped == 0).mean() > 0.5 and np.array_equal(stripped[stripped != 0], hu[stripped != 0])
-    assert "skull removed, 0 HU outside the brain" in (raw / "Dataset120_X" / "conversion.csv").read_text()
+    assert (stripped == 0).mean() > 0.5 and np.array_equal(
+        stripped[stripped != 0], hu[stripped != 0]
+    )
+    assert (
+        "skull removed, 0 HU outside the brain"
+        in (raw / "Dataset120_X" / "conversion.csv").read_text()
+    )
 
 
 @pytest.mark.parametrize("low", [-20.0, 4.5])
 def test_the_background_of_a_window_is_its_low_end(tmp_path: Path, raw: Path, low: float) -> None:
     hu = write_pair(tmp_path / "download")
     whole = convert(RsnaIch(tmp_path / "download", window=(low, 100.0)), raw / "Dataset120_X")
-    alone = convert(RsnaIch(tmp_path / "download", window=(low, 100.0), strip_skull=True), raw / "Dataset121_X")
+    alone = convert(
+        RsnaIch(tmp_path / "download", window=(low, 100.0), strip_skull=True), raw / "Dataset121_X"
+    )
     assert whole.problems == alone.problems == []
     grey, brain = converted(raw / "Dataset120_X"), converted(raw / "Dataset121_X")
     assert (brain[hu > 300] == 0).all() and grey.max() == 255
@@ -99,10 +113,15 @@ def test_the_background_of_a_window_is_its_low_end(tmp_path: Path, raw: Path, lo
     ("options", "message"),
     [
         ({"background_hu": 5}, "no effect without --strip-skull"),
-        ({"strip_skull": True, "background_hu": 5, "window": (0.0, 80.0)}, "its low end, 0; leave one of them out"),
+        (
+            {"strip_skull": True, "background_hu": 5, "window": (0.0, 80.0)},
+            "its low end, 0; leave one of them out",
+        ),
     ],
 )
-def test_backgrounds_that_contradict_each_other_are_refused(tmp_path: Path, options: dict, message: str) -> None:
+def test_backgrounds_that_contradict_each_other_are_refused(
+    tmp_path: Path, options: dict, message: str
+) -> None:
     write_bhsd(tmp_path)
     with pytest.raises(InputError, match=message):
         RsnaIch(tmp_path, **options).find_cases()

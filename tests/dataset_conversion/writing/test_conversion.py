@@ -157,8 +157,13 @@ def test_lost_and_mended_files_are_converted(converter: Converter, folder: Path)
 def test_changed_source_is_converted_anew(converter: Converter, folder: Path) -> None:
     convert(converter, folder)
     before = (folder / "imagesTr/slice_000_0000.png").read_bytes()
-    shutil.copy(converter.source / TRAIN_IMAGES / "1.jpg", converter.source / TRAIN_IMAGES / "0.jpg")
-    shutil.copy(converter.source / TRAIN_IMAGES / "../GT/1.png", converter.source / TRAIN_IMAGES / "../GT/0.png")
+    shutil.copy(
+        converter.source / TRAIN_IMAGES / "1.jpg", converter.source / TRAIN_IMAGES / "0.jpg"
+    )
+    shutil.copy(
+        converter.source / TRAIN_IMAGES / "../GT/1.png",
+        converter.source / TRAIN_IMAGES / "../GT/0.png",
+    )
     summary = convert(converter, folder)
     assert (summary.problems, summary.converted) == ([], ["slice_000"])
     assert "1 cases to convert anew: their files changed or more came (slice_000)" in summary.notes
@@ -171,7 +176,12 @@ def test_a_mended_mask_of_equal_size_is_converted_anew(folder: Path, tmp_path: P
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
         for case in "ab":
-            save_nifti(tmp_path / kind / f"{case}.nii", np.zeros((4, 5, 6), np.uint8), (1.0, 1.0, 2.0), "LPS")
+            save_nifti(
+                tmp_path / kind / f"{case}.nii",
+                np.zeros((4, 5, 6), np.uint8),
+                (1.0, 1.0, 2.0),
+                "LPS",
+            )
     converter = Generic(tmp_path, images="images", masks="masks")
     convert(converter, folder)
     os.utime(tmp_path / "masks/a.nii", ns=(0, 0))
@@ -188,14 +198,20 @@ def test_a_changed_source_that_is_damaged_costs_nothing(converter: Converter, fo
     before = (folder / "imagesTr/slice_000_0000.png").read_bytes()
     (converter.source / TRAIN_IMAGES / "0.jpg").write_bytes(b"damaged")
     (problem,) = convert(converter, folder).problems
-    assert "0.jpg: cannot be read" in problem and problem.endswith("; what an earlier run made of it is kept")
+    assert "0.jpg: cannot be read" in problem and problem.endswith(
+        "; what an earlier run made of it is kept"
+    )
     assert (folder / "imagesTr/slice_000_0000.png").read_bytes() == before
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 4
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_another_task_does_not_join(
-    lung: Path, brain: Path, folder: Path, overwrite: bool, contents: Callable[[Path], dict[str, bytes]]
+    lung: Path,
+    brain: Path,
+    folder: Path,
+    overwrite: bool,
+    contents: Callable[[Path], dict[str, bytes]],
 ) -> None:
     convert(MSD(lung), folder)
     before = contents(folder)
@@ -204,12 +220,16 @@ def test_another_task_does_not_join(
     assert contents(folder) == before
 
 
-def test_a_download_without_any_earlier_case_does_not_join(lung: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_download_without_any_earlier_case_does_not_join(
+    lung: Path, folder: Path, tmp_path: Path
+) -> None:
     convert(MSD(lung), folder)
     other = Path(shutil.copytree(lung, tmp_path / "other"))
     for file in other.rglob("*lung_*.nii.gz"):
         file.rename(file.with_name(file.name.replace("lung_", "chest_")))
-    (other / "dataset.json").write_text((other / "dataset.json").read_text().replace("lung_", "chest_"))
+    (other / "dataset.json").write_text(
+        (other / "dataset.json").read_text().replace("lung_", "chest_")
+    )
     with pytest.raises(InputError, match="holds 4 cases, and none of them is in"):
         convert(MSD(other), folder)
 
@@ -229,13 +249,18 @@ def test_the_download_is_no_place_for_the_result(lung: Path) -> None:
         convert(MSD(lung), lung / "Dataset120_X")
 
 
-def test_a_case_under_another_name_is_not_kept_beside_itself(converter: Converter, folder: Path) -> None:
+def test_a_case_under_another_name_is_not_kept_beside_itself(
+    converter: Converter, folder: Path
+) -> None:
     convert(converter, folder)
     journal = folder / JOURNAL_NAME
     journal.write_text(journal.read_text().replace("slice_000", "slice_900"))
     for file in folder.glob("*/slice_000*"):
         file.rename(file.with_name(file.name.replace("slice_000", "slice_900")))
-    with pytest.raises(InputError, match=r"what was converted as slice_900 is now called slice_000; add --overwrite"):
+    with pytest.raises(
+        InputError,
+        match=r"what was converted as slice_900 is now called slice_000; add --overwrite",
+    ):
         convert(converter, folder)
     summary = convert(converter, folder, overwrite=True)
     assert summary.problems == [] and not list(folder.glob("*/slice_900*"))
@@ -289,7 +314,11 @@ def test_overwrite_with_fewer_cases_leaves_none_behind(converter: Converter, fol
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_folders_of_others_are_left_alone(
-    converter: Converter, folder: Path, lung: Path, overwrite: bool, contents: Callable[[Path], dict[str, bytes]]
+    converter: Converter,
+    folder: Path,
+    lung: Path,
+    overwrite: bool,
+    contents: Callable[[Path], dict[str, bytes]],
 ) -> None:
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "imagesTr/a_0000.png").write_bytes(b"precious")
@@ -314,7 +343,9 @@ def test_foreign_case_in_our_folder(converter: Converter, folder: Path) -> None:
     assert (folder / "imagesTr/slice_000_0000.png").is_file()
 
 
-def test_doctored_journal_deletes_nothing_outside(converter: Converter, folder: Path, tmp_path: Path) -> None:
+def test_doctored_journal_deletes_nothing_outside(
+    converter: Converter, folder: Path, tmp_path: Path
+) -> None:
     convert(converter, folder)
     victim = tmp_path / "victim.png"
     victim.touch()
@@ -329,7 +360,10 @@ def test_doctored_journal_deletes_nothing_outside(converter: Converter, folder: 
 
 def test_one_writer_at_a_time(converter: Converter, folder: Path) -> None:
     folder.mkdir()
-    with another_process(folder), pytest.raises(InputError, match=r"another conversion is writing it \(process \d+ on"):
+    with (
+        another_process(folder),
+        pytest.raises(InputError, match=r"another conversion is writing it \(process \d+ on"),
+    ):
         convert(converter, folder)
     convert(converter, folder)
 
@@ -363,7 +397,11 @@ def test_ids_that_clash_on_other_file_systems(
 ) -> None:
     found = converter.find_cases()
     first, second, *_ = found.cases
-    twins = [first, Case(first.id.upper(), "Tr", second.image_files, second.label_files), *found.cases[2:]]
+    twins = [
+        first,
+        Case(first.id.upper(), "Tr", second.image_files, second.label_files),
+        *found.cases[2:],
+    ]
     monkeypatch.setattr(Converter, "find_cases", lambda self: Found(twins))
     summary = convert(converter, folder)
     assert len(summary.problems) == 2

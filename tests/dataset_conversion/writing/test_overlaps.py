@@ -24,7 +24,9 @@ def test_the_map_is_symmetric_and_names_each_pair_once() -> None:
     assert len(set(pairs)) == len(pairs)
     assert all(len(pair) == 2 for pair in pairs)
     for known in OVERLAPS:
-        assert overlap_of(known.first, known.second) is overlap_of(known.second, known.first) is known
+        assert (
+            overlap_of(known.first, known.second) is overlap_of(known.second, known.first) is known
+        )
     assert overlap_of("MosMed", "LiTS") is None
 
 
@@ -36,11 +38,15 @@ def test_our_data_sets_are_in_the_map_under_their_names(
     ours += [SIRM(sirm_original, wanted_part="volumes"), converters()["LiTS"](lits_original)]
     ours += [Covid19CTSeg(covid_19_ct_seg_original)]
     assert {converter.collection for converter in ours} <= names
-    labelled, unlabelled = (overlap_of(converter.collection, "COVID-19-CT-Seg") for converter in ours[:2])
+    labelled, unlabelled = (
+        overlap_of(converter.collection, "COVID-19-CT-Seg") for converter in ours[:2]
+    )
     assert labelled is None and unlabelled is not None
 
 
-def test_overlapping_sets_are_told_and_forbidden(covid: Path, covid_19_ct_seg_original: Path, raw: Path) -> None:
+def test_overlapping_sets_are_told_and_forbidden(
+    covid: Path, covid_19_ct_seg_original: Path, raw: Path
+) -> None:
     convert(CovidSemiSeg(covid, unlabeled=True), raw / "Dataset121_X")
     other = Covid19CTSeg(covid_19_ct_seg_original)
     with pytest.raises(InputError, match="Dataset121_X overlaps with COVID-19-CT-Seg"):
@@ -56,7 +62,10 @@ def test_liver_of_the_decathlon_is_lits(lits_original: Path, lung: Path, raw: Pa
     description.write_text(description.read_text().replace('"Lung"', '"Liver"'))
     convert(MSD(lung), raw / "Dataset003_X")
     kind = converters()["LiTS"]
-    assert "the same scans under another licence" in convert(kind(lits_original), raw / "Dataset004_X").notes[-1]
+    assert (
+        "the same scans under another licence"
+        in convert(kind(lits_original), raw / "Dataset004_X").notes[-1]
+    )
 
 
 def test_same_images_under_other_names_are_found(lung: Path, raw: Path, tmp_path: Path) -> None:
@@ -69,7 +78,8 @@ def test_same_images_under_other_names_are_found(lung: Path, raw: Path, tmp_path
     assert convert(generic, raw / "Dataset007_X").copies == {"a": "Dataset006_X/lung_003"}
     assert "Dataset006_X/lung_003" in (raw / "Dataset007_X/conversion.csv").read_text()
     assert (
-        shared_images(raw / "Dataset006_X", raw / "Dataset007_X") == "Dataset007_X has 1 images of Dataset006_X, e.g. a"
+        shared_images(raw / "Dataset006_X", raw / "Dataset007_X")
+        == "Dataset007_X has 1 images of Dataset006_X, e.g. a"
     )
     assert shared_images(raw / "Dataset006_X", raw) is None
     summary = convert(generic, raw / "Dataset007_X", forbid_overlap=True)
@@ -84,7 +94,10 @@ def test_data_sets_without_a_record_are_compared_by_content(tmp_path: Path) -> N
     (labelled / "imagesTs").mkdir()
     for name, folder in (("case_00_0000.png", "imagesTr"), ("case_02_0000.png", "imagesTs")):
         (labelled / folder / f"copy_{name}").write_bytes((target / "imagesUn" / name).read_bytes())
-    expected = "Dataset140_Target has 2 images of Dataset138_Source, 1 of them in its test set, e.g. case_00_0000.png"
+    expected = (
+        "Dataset140_Target has 2 images of Dataset138_Source, 1 of them in its test set, e.g. "
+        "case_00_0000.png"
+    )
     assert shared_images(labelled, target) == expected
     assert shared_images(labelled, labelled) is None
 
@@ -102,7 +115,9 @@ def test_data_sets_that_others_made_are_compared_by_their_files(lung: Path, raw:
         nibabel.save(nibabel.Nifti1Image(np.asanyarray(volume.dataobj), volume.affine), file)
     assert shared_images(raw / "Dataset006_X", foreign) is None
     shared = shared_images(raw / "Dataset006_X", foreign, read_files=True)
-    assert shared is not None and shared.startswith("Dataset007_Foreign has 4 images of Dataset006_X, e.g. ")
+    assert shared is not None and shared.startswith(
+        "Dataset007_Foreign has 4 images of Dataset006_X, e.g. "
+    )
     assert shared_images(foreign, raw / "Dataset006_X", read_files=True) is not None
 
     summary = convert(MSD(lung, slices="all"), raw / "Dataset008_Y", forbid_overlap=True)
@@ -113,7 +128,9 @@ def test_what_cannot_be_compared_is_refused(lung: Path, raw: Path) -> None:
     convert(MSD(lung), raw / "Dataset006_X")
     foreign = raw / "Dataset007_Foreign"
     (foreign / "imagesTr").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"Dataset007_Foreign: shared images are not checked, because .* no images"):
+    with pytest.raises(
+        InputError, match=r"Dataset007_Foreign: shared images are not checked, because .* no images"
+    ):
         shared_images(raw / "Dataset006_X", foreign, read_files=True)
     (foreign / "imagesTr/a_0000.nii.gz").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"a_0000\.nii\.gz: cannot be read"):

@@ -16,7 +16,9 @@ from dataset_conversion.writing.summary import SUMMARY_NAME, Summary, markdown
 
 
 def cells(text: str) -> dict[str, str]:
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")
+    ]
     assert {len(row) for row in rows} == {2}
     return {name.strip(): value.strip() for name, value in rows}
 
@@ -26,7 +28,11 @@ def test_counts_are_those_of_the_files(lits_original: Path, raw: Path) -> None:
     convert(LiTS(lits_original), folder)
     table = cells((folder / SUMMARY_NAME).read_text())
     labels = [np.asarray(nibabel.load(file).dataobj) for file in (folder / "labelsTr").iterdir()]
-    images = [nibabel.load(file) for name in ("imagesTr", "imagesTs") for file in (folder / name).iterdir()]
+    images = [
+        nibabel.load(file)
+        for name in ("imagesTr", "imagesTs")
+        for file in (folder / name).iterdir()
+    ]
     for value, name in enumerate(("background", "liver", "tumour")):
         voxels = sum(int((label == value).sum()) for label in labels)
         having = sum(bool((label == value).any()) for label in labels)
@@ -42,7 +48,11 @@ def test_a_second_run_finds_all_done(lung_original: Path, raw: Path) -> None:
     for converted, before in (("4", "0"), ("0", "4")):
         convert(MSD(lung_original), folder)
         table = cells((folder / SUMMARY_NAME).read_text())
-        assert (table["converted"], table["done before"], table["failed"]) == (converted, before, "0")
+        assert (table["converted"], table["done before"], table["failed"]) == (
+            converted,
+            before,
+            "0",
+        )
     assert verify(folder).problems == []
 
 
@@ -57,12 +67,31 @@ def test_the_last_part_of_a_job_array_writes_it(lung_original: Path, raw: Path) 
 
 
 def test_slices_and_kinds_of_warnings(tmp_path: Path) -> None:
-    def record(case: str, shape: list[int], voxels: dict[str, int], *warnings: str, unit: str = "HU") -> Record:
-        return Record(case, case, "Tr", {}, {}, {}, {}, case, "", unit, shape, [], voxels, warnings=list(warnings))
+    def record(
+        case: str, shape: list[int], voxels: dict[str, int], *warnings: str, unit: str = "HU"
+    ) -> Record:
+        return Record(
+            case,
+            case,
+            "Tr",
+            {},
+            {},
+            {},
+            {},
+            case,
+            "",
+            unit,
+            shape,
+            [],
+            voxels,
+            warnings=list(warnings),
+        )
 
     summary = Summary(tmp_path, [], [])
     records = [
-        record("a", [4, 5, 6], {"0": 100, "1": 20}, "values down to -2048 HU are padding", "odd | even"),
+        record(
+            "a", [4, 5, 6], {"0": 100, "1": 20}, "values down to -2048 HU are padding", "odd | even"
+        ),
         record("b", [4, 5], {"0": 20}, "values down to -1500.5 HU are padding", unit="0..1"),
         record("c", [4, 5], {}),
     ]

@@ -1,4 +1,6 @@
-"""What tells scans of one series apart: geometry first, then what headers say of phase and reconstruction."""
+"""What tells scans of one series apart: geometry first, then what headers say of phase and
+reconstruction.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +48,12 @@ THICK, THIN = stacked(7, 5.0), stacked(30, 1.0) + np.array((0, 0, 0.5))
         {"FilterType": ("HEAD", "BODY")},
         {"KVP": ("80", "140")},
         {"SeriesDescription": ("thick", "thin")},
-        {"ImageType": (["ORIGINAL", "PRIMARY", "AXIAL", "A"], ["ORIGINAL", "PRIMARY", "AXIAL", "B"])},
+        {
+            "ImageType": (
+                ["ORIGINAL", "PRIMARY", "AXIAL", "A"],
+                ["ORIGINAL", "PRIMARY", "AXIAL", "B"],
+            )
+        },
     ],
     ids=lambda fields: next(iter(fields)),
 )
@@ -61,8 +68,9 @@ def test_two_reconstructions_are_not_woven_into_one(
     accepted, rejected = found_in(tmp_path)
     assert rejected == []
     assert [(len(item.slices), item.stack.kind, item.stack.step_mm) for item in accepted] == [
-        (7, "regular", 5), (31, "regular", 1)
-    ]  # fmt: skip
+        (7, "regular", 5),
+        (31, "regular", 1),
+    ]
     hu = numbered(38)
     for acquisition, expected in zip(accepted, (hu[:7], hu[7:]), strict=True):
         assert np.array_equal(read_volume(acquisition).voxels, expected.transpose(2, 1, 0))
@@ -73,16 +81,23 @@ def test_two_reconstructions_are_not_woven_into_one(
     [
         {"NominalPercentageOfCardiacPhase": (30.0, 40.0, 50.0)},
         {"TriggerTime": ("300", "400", "500")},
-        {"NominalPercentageOfCardiacPhase": (30.0, 40.0, 50.0), "TriggerTime": ("300", "400", "500")},
+        {
+            "NominalPercentageOfCardiacPhase": (30.0, 40.0, 50.0),
+            "TriggerTime": ("300", "400", "500"),
+        },
     ],
 )
-def test_phases_of_the_heart_are_volumes(series: Write, tmp_path: Path, fields: dict[str, tuple[object, ...]]) -> None:
+def test_phases_of_the_heart_are_volumes(
+    series: Write, tmp_path: Path, fields: dict[str, tuple[object, ...]]
+) -> None:
     """InstanceNumber runs over the phases first, then along the body."""
     series(np.repeat(stacked(6), 3, axis=0), edit=by_part(lambda index: index % 3, **fields))
     accepted, rejected = found_in(tmp_path)
     assert rejected == []
     for phase, acquisition in enumerate(accepted):
-        assert np.array_equal(read_volume(acquisition).voxels, numbered(18)[phase::3].transpose(2, 1, 0))
+        assert np.array_equal(
+            read_volume(acquisition).voxels, numbered(18)[phase::3].transpose(2, 1, 0)
+        )
     assert len(accepted) == 3
 
 
@@ -100,24 +115,38 @@ def test_phases_and_kernels_together(series: Write, tmp_path: Path) -> None:
 def test_files_of_enhanced_images_are_volumes(series: Write, tmp_path: Path) -> None:
     """Two phases at the same places, an enhanced file each, and no field says which is which."""
     for name in "ab":
-        series(stacked(1), folder=name, edit=lambda _, data: enhanced(data, numbered(4), [0, 1, 2, 3]), series="2.25.1")
+        series(
+            stacked(1),
+            folder=name,
+            edit=lambda _, data: enhanced(data, numbered(4), [0, 1, 2, 3]),
+            series="2.25.1",
+        )
         (path,) = (tmp_path / name).iterdir()
         content = path.read_bytes()
         path.write_bytes(content[:-2] + bytes([ord(name), 0]))  # other pixels: these are no copies
     accepted, rejected = found_in(tmp_path)
     assert rejected == []
-    assert [{Path(item.path).parent.name for item in found.slices} for found in accepted] == [{"a"}, {"b"}]
+    assert [{Path(item.path).parent.name for item in found.slices} for found in accepted] == [
+        {"a"},
+        {"b"},
+    ]
 
 
 @pytest.mark.parametrize("period", [2, 3, 4])
-@pytest.mark.parametrize("field", ["AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime"])
+@pytest.mark.parametrize(
+    "field", ["AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime"]
+)
 def test_a_number_that_cycles_along_a_regular_stack_divides_nothing(
     series: Write, tmp_path: Path, period: int, field: str
 ) -> None:
     series(stacked(40, 3.0), edit=lambda index, data: setattr(data, field, 1 + index % period))
     (acquisition,), rejected = found_in(tmp_path)
     assert rejected == []
-    assert (acquisition.stack.kind, acquisition.stack.step_mm, len(acquisition.slices)) == ("regular", 3, 40)
+    assert (acquisition.stack.kind, acquisition.stack.step_mm, len(acquisition.slices)) == (
+        "regular",
+        3,
+        40,
+    )
 
 
 def test_a_cycle_with_a_missing_slice_is_one_stack(series: Write, tmp_path: Path) -> None:
@@ -161,7 +190,9 @@ def test_a_lone_slice_of_another_acquisition_costs_nothing_else(
     assert len(acquisition.slices) == 20
     assert "1 slices of another acquisition left out" in acquisition.remarks
     assert [(len(item.slices), item.defect) for item in rejected] == [(1, False)]
-    assert rejected[0].reason == "has 1 slices, needs 3; of another acquisition than the slices around"
+    assert (
+        rejected[0].reason == "has 1 slices, needs 3; of another acquisition than the slices around"
+    )
 
 
 def test_too_many_lone_slices_are_no_strangers(series: Write, tmp_path: Path) -> None:
@@ -173,7 +204,9 @@ def test_too_many_lone_slices_are_no_strangers(series: Write, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("positions", [1, 2])
-def test_the_watch_for_a_contrast_agent_is_no_defect(series: Write, tmp_path: Path, positions: int) -> None:
+def test_the_watch_for_a_contrast_agent_is_no_defect(
+    series: Write, tmp_path: Path, positions: int
+) -> None:
     def edit(index: int, data: Any) -> None:
         data.AcquisitionNumber, data.AcquisitionTime = index + 1, f"1200{index:02d}"
 
@@ -188,7 +221,8 @@ def test_a_refusal_names_what_was_asked(series: Write, tmp_path: Path) -> None:
     series(stacked(6)[[0, 1, 2, 2, 3, 4, 5]])
     _, (rejected,) = found_in(tmp_path)
     assert rejected.reason == (
-        "holds several different slices at 1 positions; neither phase, acquisition, reconstruction, time nor order in "
+        "holds several different slices at 1 positions; neither phase, acquisition, "
+        "reconstruction, time nor order in "
         "the headers sorts them into whole stacks"
     )
 
@@ -198,7 +232,8 @@ def rounded(step_mm: float, digits: int, count: int = 40) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("step_mm", "digits"), [(0.625, 1), (0.7, 1), (1.25, 1), (0.3125, 2), (2.5, 0), (3.75, 0), (0.625, 2)]
+    ("step_mm", "digits"),
+    [(0.625, 1), (0.7, 1), (1.25, 1), (0.3125, 2), (2.5, 0), (3.75, 0), (0.625, 2)],
 )
 def test_half_a_unit_of_the_last_digit_is_no_unevenness(
     series: Write, tmp_path: Path, step_mm: float, digits: int
@@ -211,10 +246,14 @@ def test_half_a_unit_of_the_last_digit_is_no_unevenness(
 
 
 @pytest.mark.parametrize("angle", [0.2, 0.7])
-def test_rounded_places_of_an_oblique_stack_are_even(series: Write, tmp_path: Path, angle: float) -> None:
+def test_rounded_places_of_an_oblique_stack_are_even(
+    series: Write, tmp_path: Path, angle: float
+) -> None:
     normal = np.cross((1, 0, 0), (0, np.cos(angle), np.sin(angle)))
     positions_mm = np.round(np.arange(40)[:, None] * 0.625 * normal + (3.0, -8.0, 5.0), 1)
-    series(positions_mm, orientation=(1, 0, 0, 0, np.cos(angle), np.sin(angle)), spacing_mm=(0.5, 0.5))
+    series(
+        positions_mm, orientation=(1, 0, 0, 0, np.cos(angle), np.sin(angle)), spacing_mm=(0.5, 0.5)
+    )
     (acquisition,), _ = found_in(tmp_path)
     assert acquisition.stack.is_grid
     assert np.array_equal(read_volume(acquisition).voxels, numbered(40).transpose(2, 1, 0))
@@ -228,7 +267,9 @@ def test_rounded_places_of_an_oblique_stack_are_even(series: Write, tmp_path: Pa
         (0, 1.08, 2.2, 9.2, 16.2, 23.2),
     ],
 )
-def test_real_unevenness_is_still_seen(series: Write, tmp_path: Path, heights_mm: tuple[float, ...]) -> None:
+def test_real_unevenness_is_still_seen(
+    series: Write, tmp_path: Path, heights_mm: tuple[float, ...]
+) -> None:
     series(np.array([(0, 0, height) for height in heights_mm]))
     (acquisition,), _ = found_in(tmp_path)
     assert acquisition.stack.kind != "regular"
@@ -256,7 +297,13 @@ def test_only_scans_are_judged_by_their_geometry(series: Write, tmp_path: Path) 
         data.ImageOrientationPatient, data.PixelSpacing = [1, 0, 0], ["0.5"]
 
     for name, edit in (("capture", capture), ("scout", scout)):
-        series(stacked(1), patient="A", series=f"2.25.{len(name)}", edit=edit, names=lambda _, name=name: f"{name}.dcm")
+        series(
+            stacked(1),
+            patient="A",
+            series=f"2.25.{len(name)}",
+            edit=edit,
+            names=lambda _, name=name: f"{name}.dcm",
+        )
     accepted, rejected = found_in(tmp_path)
     assert [len(item.slices) for item in accepted] == [6]
     assert sorted(item.defect for item in rejected) == [False, False]
@@ -264,9 +311,16 @@ def test_only_scans_are_judged_by_their_geometry(series: Write, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("SliceThickness", b"0,625 "), ("SliceThickness", b"REMOVED "), ("KVP", b"n/a "), ("TriggerTime", b"- ")],
+    [
+        ("SliceThickness", b"0,625 "),
+        ("SliceThickness", b"REMOVED "),
+        ("KVP", b"n/a "),
+        ("TriggerTime", b"- "),
+    ],
 )
-def test_text_in_a_field_that_decides_nothing(series: Write, tmp_path: Path, name: str, value: bytes) -> None:
+def test_text_in_a_field_that_decides_nothing(
+    series: Write, tmp_path: Path, name: str, value: bytes
+) -> None:
     series(stacked(6), edit=raw_text(name, value))
     (acquisition,), rejected = found_in(tmp_path)
     assert rejected == []
@@ -296,7 +350,9 @@ def test_no_frames_are_one_frame(series: Write, tmp_path: Path) -> None:
 
 def test_slices_beyond_a_stack_continue_it(series: Write, tmp_path: Path) -> None:
     """The base of a head, two slices of another thickness, below twenty of the vertex."""
-    positions_mm = np.array([(-8.0, -8.0, height) for height in (0, 4, *(8 + 7 * index for index in range(20)))])
+    positions_mm = np.array(
+        [(-8.0, -8.0, height) for height in (0, 4, *(8 + 7 * index for index in range(20)))]
+    )
     series(positions_mm, edit=by_part(lambda index: int(index >= 2), SliceThickness=("4", "7")))
     (acquisition,), rejected = found_in(tmp_path)
     assert rejected == []
@@ -304,7 +360,9 @@ def test_slices_beyond_a_stack_continue_it(series: Write, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["ConvolutionKernel", "SeriesNumber", "ImageType"])
-def test_a_field_that_every_second_slice_lost_divides_nothing(series: Write, tmp_path: Path, name: str) -> None:
+def test_a_field_that_every_second_slice_lost_divides_nothing(
+    series: Write, tmp_path: Path, name: str
+) -> None:
     values = {"ConvolutionKernel": "B30f", "SeriesNumber": 2, "ImageType": ["ORIGINAL", "PRIMARY"]}
 
     def edit(index: int, data: Any) -> None:
@@ -316,7 +374,12 @@ def test_a_field_that_every_second_slice_lost_divides_nothing(series: Write, tmp
     assert [len(item.slices) for item in found_in(tmp_path)[0]] == [12]
 
 
-def test_kernels_in_turn_are_two_volumes_although_their_places_are_regular(series: Write, tmp_path: Path) -> None:
+def test_kernels_in_turn_are_two_volumes_although_their_places_are_regular(
+    series: Write, tmp_path: Path
+) -> None:
     edit = by_part(lambda index: index % 2, ConvolutionKernel=("B30f", "B70f"))
     series(stacked(12), edit=edit)
-    assert [(len(item.slices), item.stack.step_mm) for item in found_in(tmp_path)[0]] == [(6, 4), (6, 4)]
+    assert [(len(item.slices), item.stack.step_mm) for item in found_in(tmp_path)[0]] == [
+        (6, 4),
+        (6, 4),
+    ]

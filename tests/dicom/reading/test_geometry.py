@@ -1,4 +1,6 @@
-"""Random stacks, written as files and read back: every voxel lies where the slices' own headers say."""
+"""Random stacks, written as files and read back: every voxel lies where the slices' own headers
+say.
+"""
 
 import tempfile
 from dataclasses import dataclass
@@ -32,7 +34,9 @@ class Drawn:
     step_mm: float
 
     def pixel_mm(self, index: int) -> np.ndarray:
-        """Patient coordinates (row, column, 3) of a slice's pixels, by DICOM's own formula (PS3.3 C.7.6.2.1.1)."""
+        """Patient coordinates (row, column, 3) of a slice's pixels, by DICOM's own formula (PS3.3
+        C.7.6.2.1.1).
+        """
         along_row, along_column = np.array(self.orientation[:3]), np.array(self.orientation[3:])
         rows, columns = np.meshgrid(np.arange(ROWS), np.arange(COLUMNS), indexing="ij")
         return (
@@ -58,24 +62,36 @@ def stacks(draw: st.DrawFn, kinds: tuple[str, ...] = ("regular", "missing", "une
         along_mm = np.cumsum(step_mm * np.array([1, 1.4, 0.7, 1.3, 0.6, 1.7, 1.2, 1, 1][:count]))
     drift = generator.uniform(0.1, 0.4, 2) * generator.choice([-1, 1], 2) if tilted else np.zeros(2)
     start_mm = generator.uniform(-200, 200, 3)
-    positions_mm = start_mm + along_mm[:, None] * (normal + drift[0] * along_row + drift[1] * along_column)
+    positions_mm = start_mm + along_mm[:, None] * (
+        normal + drift[0] * along_row + drift[1] * along_column
+    )
     spacing_mm = (draw(st.sampled_from([0.5, 0.7, 2.0])), draw(st.sampled_from([0.5, 0.9, 1.5])))
     shifts = np.abs(np.outer(along_mm, drift)).max(axis=0) / np.array(spacing_mm[::-1])
     order = tuple(int(index) for index in generator.permutation(len(along_mm)))
     orientation = tuple(np.round(np.concatenate([along_row, along_column]), 8).tolist())
-    return Drawn(positions_mm, orientation, spacing_mm, order, kind, bool(shifts.max() > 0.15), step_mm)
+    return Drawn(
+        positions_mm, orientation, spacing_mm, order, kind, bool(shifts.max() > 0.15), step_mm
+    )
 
 
 def written(drawn: Drawn, folder: Path, hu: np.ndarray) -> Acquisition:
-    write_series(folder, hu, drawn.positions_mm, orientation=drawn.orientation, spacing_mm=drawn.spacing_mm,
-                 order=drawn.order)  # fmt: skip
+    write_series(
+        folder,
+        hu,
+        drawn.positions_mm,
+        orientation=drawn.orientation,
+        spacing_mm=drawn.spacing_mm,
+        order=drawn.order,
+    )
     (acquisition,), rejected = acquisitions_of(scan(folder).slices)
     assert rejected == []
     return acquisition
 
 
 def linear_field(points_mm: np.ndarray, drawn: Drawn) -> np.ndarray:
-    """A linear function of the place, which linear interpolation reproduces; about 100 HU per 10 mm."""
+    """A linear function of the place, which linear interpolation reproduces; about 100 HU per 10
+    mm.
+    """
     return (points_mm - drawn.positions_mm.mean(axis=0)) @ np.array([9.0, -7.0, 11.0])
 
 
@@ -89,21 +105,29 @@ def test_voxels_lie_where_the_headers_say(drawn: Drawn) -> None:
     stack = acquisition.stack
     assert stack.kind == drawn.kind
     assert stack.shifted == drawn.tilted
-    assert stack.step_mm == pytest.approx(drawn.step_mm, rel=0.4 if drawn.kind == "uneven" else 1e-5)
+    assert stack.step_mm == pytest.approx(
+        drawn.step_mm, rel=0.4 if drawn.kind == "uneven" else 1e-5
+    )
     axes = volume.grid.affine_lps_mm[:3, :3]
     assert np.allclose(axes.T @ axes, np.diag(np.diag(axes.T @ axes)), atol=1e-9)  # right-angled
-    assert np.allclose(np.diag([-1, -1, 1, 1]) @ volume.grid.affine_lps_mm, volume.grid.affine_ras_mm)
+    assert np.allclose(
+        np.diag([-1, -1, 1, 1]) @ volume.grid.affine_lps_mm, volume.grid.affine_ras_mm
+    )
 
     index = np.stack(np.meshgrid(*map(np.arange, volume.voxels.shape), indexing="ij"), axis=-1)
     points_mm = index @ axes.T + volume.grid.affine_lps_mm[:3, 3]
     inside = covered(drawn, points_mm)
     assert inside.sum() > 20
     error = np.abs(volume.voxels - linear_field(points_mm, drawn))[inside]
-    assert error.max() <= 1.01 + 0.02 * np.abs(axes).sum() * 11  # rounding of pixels and of the result; grid tolerance
+    assert (
+        error.max() <= 1.01 + 0.02 * np.abs(axes).sum() * 11
+    )  # rounding of pixels and of the result; grid tolerance
 
 
 def covered(drawn: Drawn, points_mm: np.ndarray) -> np.ndarray:
-    """Which points (..., 3) lie between two slices, inside both: slow and independent of the reader."""
+    """Which points (..., 3) lie between two slices, inside both: slow and independent of the
+    reader.
+    """
     along_row, along_column = np.array(drawn.orientation[:3]), np.array(drawn.orientation[3:])
     normal = np.cross(along_row, along_column)
     heights_mm = drawn.positions_mm @ normal
@@ -118,8 +142,12 @@ def covered(drawn: Drawn, points_mm: np.ndarray) -> np.ndarray:
             near = {above - 1, above}
         inside = True
         for index in near:
-            column = (points_mm[place] - drawn.positions_mm[index]) @ along_row / drawn.spacing_mm[1]
-            row = (points_mm[place] - drawn.positions_mm[index]) @ along_column / drawn.spacing_mm[0]
+            column = (
+                (points_mm[place] - drawn.positions_mm[index]) @ along_row / drawn.spacing_mm[1]
+            )
+            row = (
+                (points_mm[place] - drawn.positions_mm[index]) @ along_column / drawn.spacing_mm[0]
+            )
             inside &= -1e-4 <= column <= COLUMNS - 1 + 1e-4 and -1e-4 <= row <= ROWS - 1 + 1e-4
         result[place] = inside
     return result
@@ -141,7 +169,9 @@ def test_regular_slices_are_kept_bit_by_bit(drawn: Drawn) -> None:
     for index in range(count):
         corner = volume.grid.affine_lps_mm @ (COLUMNS - 1, ROWS - 1, index, 1)
         # Half the tolerances of the classification, at most.
-        assert np.abs(corner[:3] - drawn.pixel_mm(index)[-1, -1]).max() <= 0.1 * max(drawn.spacing_mm)
+        assert np.abs(corner[:3] - drawn.pixel_mm(index)[-1, -1]).max() <= 0.1 * max(
+            drawn.spacing_mm
+        )
 
 
 @settings(max_examples=40, deadline=None)
@@ -153,7 +183,9 @@ def test_masks_come_back_to_the_slices(drawn: Drawn, seed: int) -> None:
     stack, grid = acquisition.stack, grid_of(acquisition.stack)
     drawn_mask = np.random.default_rng(seed).integers(0, 4, (count, ROWS, COLUMNS)).astype(np.uint8)
     if drawn.kind != "uneven":  # every slice is a layer of the grid, so nothing is lost on the way
-        assert np.array_equal(grid_on_slices(slices_on_grid(drawn_mask, acquisition), acquisition), drawn_mask)
+        assert np.array_equal(
+            grid_on_slices(slices_on_grid(drawn_mask, acquisition), acquisition), drawn_mask
+        )
 
     # A half-space on the grid: on the slices only pixels near its face may fall on the wrong side.
     index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)
@@ -179,7 +211,9 @@ def test_places_are_the_true_ones(drawn: Drawn) -> None:
     back_mm = places @ grid.affine_lps_mm[:3, :3].T + grid.affine_lps_mm[:3, 3]
     tolerance_mm = np.linalg.norm([0.1 * max(drawn.spacing_mm), 0.05 * stack.step_mm])
     assert np.linalg.norm(back_mm - drawn.positions_mm, axis=1).max() <= tolerance_mm
-    assert (places[:, :2].max(axis=0) + np.array((COLUMNS, ROWS)) <= np.array(grid.shape[:2]) + 1e-5).all()
+    assert (
+        places[:, :2].max(axis=0) + np.array((COLUMNS, ROWS)) <= np.array(grid.shape[:2]) + 1e-5
+    ).all()
 
 
 def stack_at(along_mm: list[float], thickness_mm: float | None = None) -> Stack:
@@ -207,7 +241,9 @@ def test_kinds(along_mm: list[float], kind: str, step_mm: float) -> None:
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), missing=st.booleans())
 def test_rounded_positions_keep_one_layer_per_slice(seed: int, missing: bool) -> None:
-    """Slices up to 1.5 % of their distance off the grid, the outermost ones 3.5 % outwards; the fit adds up to 1 %."""
+    """Slices up to 1.5 % of their distance off the grid, the outermost ones 3.5 % outwards; the fit
+    adds up to 1 %.
+    """
     generator = np.random.default_rng(seed)
     index = np.arange(int(generator.integers(20, 40)))
     if missing:
@@ -240,11 +276,23 @@ def test_single_slice_takes_its_thickness() -> None:
 
 
 def test_tilt_is_measured(tmp_path: Path) -> None:
-    """A gantry tilted by 18.5 degrees: the slices drift by tan(18.5) of their distance; the grid grows by the drift."""
+    """A gantry tilted by 18.5 degrees: the slices drift by tan(18.5) of their distance; the grid
+    grows by the drift.
+    """
     angle, count = np.radians(18.5), 10
     orientation = (1, 0, 0, 0, np.cos(angle), -np.sin(angle))
-    positions_mm = np.array([(0.0, 0.0, 5.0 * index) for index in range(count)])  # the table moves along the body
-    drawn = Drawn(positions_mm, orientation, (1.0, 1.0), tuple(range(count)), "regular", True, 5 * np.cos(angle))
+    positions_mm = np.array(
+        [(0.0, 0.0, 5.0 * index) for index in range(count)]
+    )  # the table moves along the body
+    drawn = Drawn(
+        positions_mm,
+        orientation,
+        (1.0, 1.0),
+        tuple(range(count)),
+        "regular",
+        True,
+        5 * np.cos(angle),
+    )
     hu = np.full((count, ROWS, COLUMNS), 40)
     hu[0] = -1000
     acquisition = written(drawn, tmp_path, hu)

@@ -25,14 +25,22 @@ Write = Callable[..., list[Path]]
 
 
 def place(item: Slice) -> tuple:
-    return item.rows, item.columns, item.position_mm, item.orientation, item.spacing_mm, item.instance_number
+    return (
+        item.rows,
+        item.columns,
+        item.position_mm,
+        item.orientation,
+        item.spacing_mm,
+        item.instance_number,
+    )
 
 
 EXPECTED = (6, 5, (-10.0, -20.0, 5.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 1.0), 1)
 
 
 @pytest.mark.parametrize(
-    "syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"]
+    "syntax",
+    ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"],
 )
 def test_encodings(series: Write, tmp_path: Path, syntax: str) -> None:
     (path,) = series(stacked(1))
@@ -40,7 +48,9 @@ def test_encodings(series: Write, tmp_path: Path, syntax: str) -> None:
     data.file_meta.TransferSyntaxUID = UID(syntax)
     if syntax.endswith(".2.2"):
         data["PixelData"].VR = "OW"
-        data.PixelData = b"".join(data.PixelData[i : i + 2][::-1] for i in range(0, len(data.PixelData), 2))
+        data.PixelData = b"".join(
+            data.PixelData[i : i + 2][::-1] for i in range(0, len(data.PixelData), 2)
+        )
     little, implicit = not syntax.endswith(".2.2"), syntax == "1.2.840.10008.1.2"
     pydicom.dcmwrite(path, data, implicit_vr=implicit, little_endian=little, force_encoding=True)
     (item,) = read_headers(path)
@@ -119,7 +129,9 @@ def test_directories_are_no_images(tmp_path: Path) -> None:
         ("a.dcm", b"\0" * 128 + b"DICM", None),
     ],
 )
-def test_damaged_files_are_one_line(tmp_path: Path, name: str, content: bytes, message: str | None) -> None:
+def test_damaged_files_are_one_line(
+    tmp_path: Path, name: str, content: bytes, message: str | None
+) -> None:
     (tmp_path / name).write_bytes(content)
     found = scan(tmp_path)
     assert [item for item in found.slices if item.rows] == []
@@ -138,7 +150,9 @@ def test_hostile_numbers_are_one_line(series: Write) -> None:
         path.write_bytes(content.replace(old, "\\".join(values).encode().ljust(len(old))))
         with pytest.raises(InputError, match="ImagePositionPatient is not 3 numbers"):
             read_headers(path)
-    (path,) = series(stacked(1), edit=lambda _, data: setattr(data, "NumberOfFrames", 2_000_000_000))
+    (path,) = series(
+        stacked(1), edit=lambda _, data: setattr(data, "NumberOfFrames", 2_000_000_000)
+    )
     with pytest.raises(InputError, match="2000000000 frames"):
         read_headers(path)
 
@@ -162,7 +176,9 @@ def test_inflation_bombs_are_refused(series: Write, monkeypatch: pytest.MonkeyPa
 @pytest.mark.filterwarnings("error::UserWarning")
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_damage_ends_in_one_line_or_a_header(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_any_damage_ends_in_one_line_or_a_header(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     (path,) = write_series(folder, numbered(1), stacked(1))
     content = bytearray(path.read_bytes())
@@ -177,7 +193,9 @@ def test_any_damage_ends_in_one_line_or_a_header(tmp_path_factory: pytest.TempPa
         assert "\n" not in str(error)
 
 
-def test_workers_and_cache_change_nothing(series: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_and_cache_change_nothing(
+    series: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nnunet_ext.dicom.reading.folder_scan.CHUNK", 5)
     for folder in "abc":
         series(stacked(4), folder=f"data/{folder}", patient=folder)
@@ -198,7 +216,8 @@ def test_cache_saves_reading_and_notices_changes(
     scan(tmp_path / "data", cache=cache)
     read: list[Path] = []
     monkeypatch.setattr(
-        "nnunet_ext.dicom.reading.folder_scan.read_headers", lambda path: read.append(path) or read_headers(path)
+        "nnunet_ext.dicom.reading.folder_scan.read_headers",
+        lambda path: read.append(path) or read_headers(path),
     )
     assert len(scan(tmp_path / "data", cache=cache).slices) == 3
     assert read == []

@@ -23,7 +23,12 @@ from tests.dicom.conftest import numbered, stacked
 
 Write = Callable[..., list[Path]]
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-SEQUENCES = ("ReferencedImageSequence", "ReferencedStudySequence", "ProcedureCodeSequence", "RequestAttributesSequence")
+SEQUENCES = (
+    "ReferencedImageSequence",
+    "ReferencedStudySequence",
+    "ProcedureCodeSequence",
+    "RequestAttributesSequence",
+)
 
 
 def nested(data: st.DataObject, depth: int) -> Dataset:
@@ -48,7 +53,9 @@ def add_sequence(target: Dataset, data: st.DataObject, depth: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), implicit=st.booleans())
-def test_header_equals_pydicoms(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, implicit: bool) -> None:
+def test_header_equals_pydicoms(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, implicit: bool
+) -> None:
     def edit(_: int, target: Any) -> None:
         for _ in range(data.draw(st.integers(0, 3))):
             add_sequence(target, data, 3)
@@ -63,7 +70,9 @@ def test_header_equals_pydicoms(tmp_path_factory: pytest.TempPathFactory, data: 
     start = path.read_bytes()
     fast = headers._elements_at(start)
     assert fast is not None
-    assert headers._plain_slice(path, fast) == headers._plain_slice(path, headers._elements_of(path, start))
+    assert headers._plain_slice(path, fast) == headers._plain_slice(
+        path, headers._elements_of(path, start)
+    )
     elements = {tag: start[begin:end] for tag, begin, end in ordinary_elements(start)}
     assert elements[0x7FE00010] == original.PixelData
     assert set(elements) >= {int(element.tag) for element in original if element.VR != "SQ"}
@@ -98,7 +107,9 @@ def test_damaged_headers_are_read_alike_or_left_alone(
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
 def test_pixels_equal_pydicoms(series: Write, bits: int, signed: bool, syntax: str) -> None:
-    stored = np.random.default_rng(bits).integers(0, 1 << 16, (6, 5))  # also in bits that are not stored
+    stored = np.random.default_rng(bits).integers(
+        0, 1 << 16, (6, 5)
+    )  # also in bits that are not stored
 
     def edit(_: int, data: Any) -> None:
         set_pixels(data, np.zeros((6, 5), int), bits, signed)
@@ -115,7 +126,13 @@ def test_pixels_equal_pydicoms(series: Write, bits: int, signed: bool, syntax: s
     assert (fast.dtype, fast.tolist()) == (slow.dtype, slow.tolist())
     value = stored[0, 0] & ((1 << bits) - 1)
     assert fast[0, 0] == value - ((1 << bits) if signed and value >= 1 << (bits - 1) else 0)
-    for name in ("BitsStored", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PhotometricInterpretation"):
+    for name in (
+        "BitsStored",
+        "PixelRepresentation",
+        "RescaleSlope",
+        "RescaleIntercept",
+        "PhotometricInterpretation",
+    ):
         assert header[name] == data.get(name)
     assert header["PixelPaddingValue"] % (1 << 16) == data.PixelPaddingValue % (1 << 16) == 63536
 
@@ -132,8 +149,10 @@ def test_pixels_equal_pydicoms(series: Write, bits: int, signed: bool, syntax: s
         lambda _, data: setattr(data, "RescaleSlope", ["1", "2"]),
         lambda _, data: delattr(data, "PixelRepresentation"),
     ],
-)  # fmt: skip
-def test_unusual_pixels_are_left_to_pydicom(series: Write, edit: Callable[[int, Any], None]) -> None:
+)
+def test_unusual_pixels_are_left_to_pydicom(
+    series: Write, edit: Callable[[int, Any], None]
+) -> None:
     (path,) = series(stacked(1), edit=edit)
     assert _decode_plain(read_headers(path)[0]._replace(frame=None)) is None
 

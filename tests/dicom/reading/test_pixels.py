@@ -30,8 +30,12 @@ def one(series: Write, edit: Callable[[int, Any], None]) -> Pixels:
     return read_pixels(read_headers(path)[0])
 
 
-def stored(values: list[int], bits: int = 16, signed: bool = False, **fields: Any) -> Callable[[int, Any], None]:
-    """An edit that gives a 1xN slice these stored values and header fields; None deletes a field."""
+def stored(
+    values: list[int], bits: int = 16, signed: bool = False, **fields: Any
+) -> Callable[[int, Any], None]:
+    """An edit that gives a 1xN slice these stored values and header fields; None deletes a
+    field.
+    """
 
     def edit(index: int, data: Any) -> None:
         data.Rows, data.Columns = 1, len(values)
@@ -46,23 +50,50 @@ def stored(values: list[int], bits: int = 16, signed: bool = False, **fields: An
 
 
 CASES = {
-    "integer rescale": (stored([0, 1000, 4095], 12, RescaleSlope="2", RescaleIntercept="-1024"), [-1024, 976, 7166]),
-    "fractional rescale": (stored([0, 10], RescaleSlope="0.5", RescaleIntercept="-0.25"), [-0.25, 4.75]),
+    "integer rescale": (
+        stored([0, 1000, 4095], 12, RescaleSlope="2", RescaleIntercept="-1024"),
+        [-1024, 976, 7166],
+    ),
+    "fractional rescale": (
+        stored([0, 10], RescaleSlope="0.5", RescaleIntercept="-0.25"),
+        [-0.25, 4.75],
+    ),
     "signed": (stored([-1024, 0, 300], 16, True, RescaleIntercept="0"), [-1024, 0, 300]),
     "signed 12 bits": (stored([-1024, 300], 12, True, RescaleIntercept="0"), [-1024, 300]),
-    "declared padding": (stored([0, -100, 40], 16, True, PixelPaddingValue=-100, RescaleIntercept="0"), [0, -1024, 40]),
+    "declared padding": (
+        stored([0, -100, 40], 16, True, PixelPaddingValue=-100, RescaleIntercept="0"),
+        [0, -1024, 40],
+    ),
     "padding inside the range": (stored([0, 5, 1064], PixelPaddingValue=5), [-1024, -1024, 40]),
     "range of padding": (
         stored([0, 7, 1064, 3000], PixelPaddingValue=2990, PixelPaddingRangeLimit=3010),
         [-1024, -1017, 40, -1024],
     ),
-    "undeclared padding": (stored([-2000, -400, 0], 16, True), [-1024, -1424, -1024]),  # intercept -1024
-    "12-bit wrap": (stored([3096, 4095, 0, 1000, 3095], 12, RescaleIntercept="-24"), [-1024, -25, -24, 976, 3071]),
-    "12-bit values that are no wrap: intercept": (stored([3096, 0], 12, RescaleIntercept="-1024"), [2072, -1024]),
-    "12-bit values that are no wrap: signed": (stored([2000, -1000], 12, True, RescaleIntercept="0"), [2000, -1000]),
+    "undeclared padding": (
+        stored([-2000, -400, 0], 16, True),
+        [-1024, -1424, -1024],
+    ),  # intercept -1024
+    "12-bit wrap": (
+        stored([3096, 4095, 0, 1000, 3095], 12, RescaleIntercept="-24"),
+        [-1024, -25, -24, 976, 3071],
+    ),
+    "12-bit values that are no wrap: intercept": (
+        stored([3096, 0], 12, RescaleIntercept="-1024"),
+        [2072, -1024],
+    ),
+    "12-bit values that are no wrap: signed": (
+        stored([2000, -1000], 12, True, RescaleIntercept="0"),
+        [2000, -1000],
+    ),
     "16-bit values that are no wrap": (stored([3096, 0], 16, RescaleIntercept="0"), [3096, 0]),
-    "HU in spite of MONOCHROME1": (stored([0, 1064], PhotometricInterpretation="MONOCHROME1"), [-1024, 40]),
-    "no rescale": (stored([-900, 40], 16, True, RescaleSlope=None, RescaleIntercept=None), [-900, 40]),
+    "HU in spite of MONOCHROME1": (
+        stored([0, 1064], PhotometricInterpretation="MONOCHROME1"),
+        [-1024, 40],
+    ),
+    "no rescale": (
+        stored([-900, 40], 16, True, RescaleSlope=None, RescaleIntercept=None),
+        [-900, 40],
+    ),
 }
 
 
@@ -86,7 +117,13 @@ def test_padding_declared_without_its_sign(series: Write) -> None:
 
 
 def test_grey_values_without_rescale_are_inverted(series: Write) -> None:
-    edit = stored([0, 100, 4095], 12, PhotometricInterpretation="MONOCHROME1", RescaleSlope=None, RescaleIntercept=None)
+    edit = stored(
+        [0, 100, 4095],
+        12,
+        PhotometricInterpretation="MONOCHROME1",
+        RescaleSlope=None,
+        RescaleIntercept=None,
+    )
     pixels = one(series, edit)
     assert pixels.values.tolist() == [[4095, 3995, 0]]
     assert (pixels.unit, pixels.remarks) == ("unknown", ("MONOCHROME1 inverted",))
@@ -194,7 +231,11 @@ def test_lossless_jpeg_of_older_scanners_is_exact(series: Write, tmp_path: Path,
         set_pixels(data, hu[0] + 1024, 12, False)
 
     (path,) = series(stacked(1), edit=edit)
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
     reader.SetFileName(str(path))
     assert reader.Read()
     change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, name)))
@@ -225,12 +266,17 @@ def test_truncated_pixels_are_one_line(series: Write, end: int) -> None:
         (lambda _, data: setattr(data, "RescaleSlope", "0"), "its values are lost"),
         (lambda _, data: setattr(data, "RescaleIntercept", "1e30"), "its values are lost"),
         (lambda _, data: setattr(data, "SamplesPerPixel", 3), "colour picture"),
-        (lambda _, data: (setattr(data, "Rows", 65535), setattr(data, "Columns", 65535)), "it is damaged"),
+        (
+            lambda _, data: (setattr(data, "Rows", 65535), setattr(data, "Columns", 65535)),
+            "it is damaged",
+        ),
         (lambda _, data: delattr(data, "PixelData"), "pixels cannot be read"),
         (lambda _, data: compressed_as(data, "1.2.840.10008.1.2.4.100"), "cannot be read"),  # MPEG2
     ],
-)  # fmt: skip
-def test_unreadable_pixels_are_one_line(series: Write, edit: Callable[[int, Any], None], message: str) -> None:
+)
+def test_unreadable_pixels_are_one_line(
+    series: Write, edit: Callable[[int, Any], None], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         one(series, edit)
     assert "\n" not in str(caught.value)
@@ -322,7 +368,9 @@ def enhanced(data: Any, hu: np.ndarray, order: list[int]) -> None:
     for index in order:
         frame = Dataset()
         frame.PlanePositionSequence = group(ImagePositionPatient=[-10, -20, 5 + 2 * index])
-        frame.PixelValueTransformationSequence = group(RescaleSlope=1, RescaleIntercept=-1100 - index, RescaleType="HU")
+        frame.PixelValueTransformationSequence = group(
+            RescaleSlope=1, RescaleIntercept=-1100 - index, RescaleType="HU"
+        )
         data.PerFrameFunctionalGroupsSequence.append(frame)
     frames = np.stack([hu[index] + 1100 + index for index in order])
     set_pixels(data, frames, 16, False)

@@ -33,7 +33,9 @@ def test_regular_series(series: Write, tmp_path: Path) -> None:
     assert acquisition.remarks == ()
     volume = read_volume(acquisition)
     assert np.array_equal(volume.voxels, numbered(5).transpose(2, 1, 0))
-    assert np.allclose(volume.grid.affine_ras_mm, [[-1, 0, 0, 10], [0, -1, 0, 20], [0, 0, 2, 5], [0, 0, 0, 1]])
+    assert np.allclose(
+        volume.grid.affine_ras_mm, [[-1, 0, 0, 10], [0, -1, 0, 20], [0, 0, 2, 5], [0, 0, 0, 1]]
+    )
     assert volume.unit == "HU"
 
 
@@ -86,7 +88,11 @@ def two_phases(field: str, first: object, second: object) -> Callable[[int, Any]
     [
         two_phases("AcquisitionNumber", 1, 2),
         two_phases("TemporalPositionIdentifier", 1, 2),
-        two_phases("ImageType", ["ORIGINAL", "PRIMARY", "AXIAL", "120KV"], ["ORIGINAL", "PRIMARY", "AXIAL", "80KV"]),
+        two_phases(
+            "ImageType",
+            ["ORIGINAL", "PRIMARY", "AXIAL", "120KV"],
+            ["ORIGINAL", "PRIMARY", "AXIAL", "80KV"],
+        ),
         None,  # only InstanceNumber runs twice along the body
     ],
     ids=["acquisition", "time", "image type", "runs"],
@@ -97,15 +103,18 @@ def test_two_phases_are_two_acquisitions(series: Write, tmp_path: Path, edit: ob
     assert rejected == []
     assert [item.index for item in accepted] == [1, 2]
     assert [item.remarks for item in accepted] == [
-        ("acquisition 1 of 2 in one series",), ("acquisition 2 of 2 in one series",)
-    ]  # fmt: skip
+        ("acquisition 1 of 2 in one series",),
+        ("acquisition 2 of 2 in one series",),
+    ]
     for part, acquisition in enumerate(accepted):
         expected = numbered(8)[4 * part : 4 * part + 4].transpose(2, 1, 0)
         assert np.array_equal(read_volume(acquisition).voxels, expected)
 
 
 def test_overlapping_phases_are_not_mixed(series: Write, tmp_path: Path) -> None:
-    """The second phase begins higher and ends higher: the lowest InstanceNumber per position would mix both."""
+    """The second phase begins higher and ends higher: the lowest InstanceNumber per position would
+    mix both.
+    """
     series(np.concatenate([stacked(6), stacked(6) + np.array((0, 0, 4.0))]))
     accepted, _ = found_in(tmp_path)
     assert [len(item.slices) for item in accepted] == [6, 6]
@@ -113,11 +122,15 @@ def test_overlapping_phases_are_not_mixed(series: Write, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("further_mm", [1.0, 0.05])
-def test_a_pass_between_the_slices_of_another_is_not_merged(series: Write, tmp_path: Path, further_mm: float) -> None:
+def test_a_pass_between_the_slices_of_another_is_not_merged(
+    series: Write, tmp_path: Path, further_mm: float
+) -> None:
     def edit(index: int, data: Any) -> None:
         data.AcquisitionNumber = 1 + index // 6
 
-    series(np.concatenate([stacked(6), stacked(6) + np.array((0, 0, further_mm))]), edit=edit)  # 2 mm apart
+    series(
+        np.concatenate([stacked(6), stacked(6) + np.array((0, 0, further_mm))]), edit=edit
+    )  # 2 mm apart
     accepted, rejected = found_in(tmp_path)
     assert rejected == []
     for part, acquisition in enumerate(accepted):
@@ -134,10 +147,14 @@ def test_blocks_of_rotations_are_one_stack(series: Write, tmp_path: Path) -> Non
 
 
 def test_a_volume_that_would_be_mostly_invented_is_refused(series: Write, tmp_path: Path) -> None:
-    series(np.concatenate([stacked(6), stacked(6) + np.array((0, 0, 0.05))]))  # nothing tells the passes apart
+    series(
+        np.concatenate([stacked(6), stacked(6) + np.array((0, 0, 0.05))])
+    )  # nothing tells the passes apart
     accepted, rejected = found_in(tmp_path)
     assert accepted == []
-    assert reasons(rejected) == [(12, "its 12 slices lie at few of 202 regular places; most would be invented")]
+    assert reasons(rejected) == [
+        (12, "its 12 slices lie at few of 202 regular places; most would be invented")
+    ]
     assert rejected[0].defect
 
 
@@ -149,7 +166,9 @@ def test_one_acquisition_number_per_slice_is_one_stack(series: Write, tmp_path: 
 
 
 def test_rotations_are_no_acquisitions(series: Write, tmp_path: Path) -> None:
-    """Two phases of a step-and-shoot scan: four slices per rotation share a time, which would divide it into pieces."""
+    """Two phases of a step-and-shoot scan: four slices per rotation share a time, which would
+    divide it into pieces.
+    """
 
     def edit(index: int, data: Any) -> None:
         data.AcquisitionTime = f"{100000 + index // 4}"
@@ -171,8 +190,9 @@ def test_defects_are_told_from_other_objects(series: Write, tmp_path: Path) -> N
     accepted, rejected = found_in(tmp_path)
     assert [len(item.slices) for item in accepted] == [3]
     assert [(item.reason, item.defect) for item in rejected] == [
-        ("is a localizer", False), ("has no position, orientation or pixel spacing", True)
-    ]  # fmt: skip
+        ("is a localizer", False),
+        ("has no position, orientation or pixel spacing", True),
+    ]
 
 
 def test_one_repeated_position_is_no_end_of_a_stack(series: Write, tmp_path: Path) -> None:
@@ -181,24 +201,37 @@ def test_one_repeated_position_is_no_end_of_a_stack(series: Write, tmp_path: Pat
     accepted, rejected = found_in(tmp_path)
     assert accepted == []
     assert reasons(rejected) == [
-        (7, "holds several different slices at 1 positions; neither phase, acquisition, reconstruction, time "
-        "nor order in the headers sorts them into whole stacks")
-    ]  # fmt: skip
+        (
+            7,
+            "holds several different slices at 1 positions; neither phase, acquisition, "
+            "reconstruction, time "
+            "nor order in the headers sorts them into whole stacks",
+        )
+    ]
     (acquisition,), rejected = found_in(tmp_path, Rules(repeats="first"))
     assert rejected == []
     assert acquisition.remarks == ("several slices at 1 positions, the lowest InstanceNumber kept",)
-    assert np.array_equal(read_volume(acquisition).voxels, numbered(7)[[0, 1, 2, 4, 5, 6]].transpose(2, 1, 0))
+    assert np.array_equal(
+        read_volume(acquisition).voxels, numbered(7)[[0, 1, 2, 4, 5, 6]].transpose(2, 1, 0)
+    )
 
 
 def test_repeats_without_instance_number_are_refused(series: Write, tmp_path: Path) -> None:
     """As in a series of the RSNA challenge: 42 slices at 32 positions."""
-    series(stacked(32)[[*range(32), *range(5, 15)]], edit=lambda index, data: delattr(data, "InstanceNumber"))
+    series(
+        stacked(32)[[*range(32), *range(5, 15)]],
+        edit=lambda index, data: delattr(data, "InstanceNumber"),
+    )
     accepted, rejected = found_in(tmp_path)
     assert accepted == []
     assert reasons(rejected) == [
-        (42, "holds several different slices at 10 positions; neither phase, acquisition, reconstruction, time "
-        "nor order in the headers sorts them into whole stacks")
-    ]  # fmt: skip
+        (
+            42,
+            "holds several different slices at 10 positions; neither phase, acquisition, "
+            "reconstruction, time "
+            "nor order in the headers sorts them into whole stacks",
+        )
+    ]
 
 
 def changed(index: int, **values: object) -> Callable[[int, Any], None]:
@@ -216,20 +249,40 @@ def changed(index: int, **values: object) -> Callable[[int, Any], None]:
     ("edit", "reason"),
     [
         (changed(3, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "is a localizer"),
-        (changed(3, ImageType=["DERIVED", "SECONDARY", "MPR"]), "is computed from another series (ImageType"),
-        (changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), "is Secondary Capture Image Storage, not CT"),
-        (changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.20"), "is Nuclear Medicine Image Storage, not CT"),
-        (changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.67"), "is X-Ray Radiation Dose SR Storage, not CT"),
+        (
+            changed(3, ImageType=["DERIVED", "SECONDARY", "MPR"]),
+            "is computed from another series (ImageType",
+        ),
+        (
+            changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),
+            "is Secondary Capture Image Storage, not CT",
+        ),
+        (
+            changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.20"),
+            "is Nuclear Medicine Image Storage, not CT",
+        ),
+        (
+            changed(3, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.67"),
+            "is X-Ray Radiation Dose SR Storage, not CT",
+        ),
         (changed(3, Modality="PT"), "has modality PT, not CT"),
         (changed(3, ImagePositionPatient=None), "has no position, orientation or pixel spacing"),
         (changed(3, PixelSpacing=None), "has no position, orientation or pixel spacing"),
-        (changed(3, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "its orientation is not two unit vectors"),
-        (changed(3, ImageOrientationPatient=[1, 0, 0, 0, 0, -1]), "has 1 slices, needs 3"),  # a scout across the stack
+        (
+            changed(3, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]),
+            "its orientation is not two unit vectors",
+        ),
+        (
+            changed(3, ImageOrientationPatient=[1, 0, 0, 0, 0, -1]),
+            "has 1 slices, needs 3",
+        ),  # a scout across the stack
         (changed(3, PixelSpacing=[2, 2]), "has 1 slices, needs 3"),
         (changed(3, SamplesPerPixel=3), "is a colour picture"),
     ],
 )
-def test_strangers_in_a_series_are_rejected(series: Write, tmp_path: Path, edit: object, reason: str) -> None:
+def test_strangers_in_a_series_are_rejected(
+    series: Write, tmp_path: Path, edit: object, reason: str
+) -> None:
     series(stacked(4), edit=edit)
     accepted, rejected = found_in(tmp_path)
     assert [len(item.slices) for item in accepted] == [3]
@@ -256,10 +309,18 @@ def test_rules(series: Write, tmp_path: Path) -> None:
         edit=lambda _, data: setattr(data, "ImageType", ["DERIVED", "SECONDARY"]),
     )
     series(
-        np.array([(0, y, 0) for y in (9.0, 6, 3, 0)]), folder="coronal", patient="C", orientation=(1, 0, 0, 0, 0, -1)
+        np.array([(0, y, 0) for y in (9.0, 6, 3, 0)]),
+        folder="coronal",
+        patient="C",
+        orientation=(1, 0, 0, 0, 0, -1),
     )
-    series(stacked(4), folder="mr", patient="D", modality="MR",
-           edit=lambda _, data: setattr(data, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.4"))  # fmt: skip
+    series(
+        stacked(4),
+        folder="mr",
+        patient="D",
+        modality="MR",
+        edit=lambda _, data: setattr(data, "SOPClassUID", "1.2.840.10008.5.1.4.1.1.4"),
+    )
 
     def patients(rules: Rules) -> str:
         return "".join(sorted(item.slices[0].patient_id for item in found_in(tmp_path, rules)[0]))
@@ -304,13 +365,19 @@ def test_highdicom_builds_the_same_volume(series: Write, tmp_path: Path) -> None
 
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
     normal = np.cross(turn[0], turn[1])
-    series(np.arange(5)[:, None] * 2.5 * normal, orientation=(*turn[0], *turn[1]), spacing_mm=(0.5, 0.75))
+    series(
+        np.arange(5)[:, None] * 2.5 * normal,
+        orientation=(*turn[0], *turn[1]),
+        spacing_mm=(0.5, 0.75),
+    )
     (acquisition,), _ = found_in(tmp_path)
     volume = read_volume(acquisition)
     datasets = [pydicom.dcmread(item.path) for item in acquisition.slices]
     assert spatial.get_series_volume_positions(datasets)[0] == pytest.approx(2.5, abs=1e-4)
     theirs = image.get_volume_from_series(datasets, apply_modality_transform=True)
     ours_in_theirs = np.linalg.inv(theirs.affine) @ volume.grid.affine_lps_mm  # index to index
-    index = np.stack(np.meshgrid(*map(np.arange, volume.voxels.shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    index = np.stack(
+        np.meshgrid(*map(np.arange, volume.voxels.shape), indexing="ij"), axis=-1
+    ).reshape(-1, 3)
     there = np.round(index @ ours_in_theirs[:3, :3].T + ours_in_theirs[:3, 3], 3).astype(int)
     assert np.array_equal(theirs.array[tuple(there.T)], volume.voxels.reshape(-1))

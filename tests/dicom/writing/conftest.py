@@ -37,7 +37,9 @@ def segments() -> tuple[Segment, ...]:
 
 @pytest.fixture
 def mask() -> np.ndarray:
-    """(n, row, column) label values: a large segment, and random voxels of another on all slices but the first."""
+    """(n, row, column) label values: a large segment, and random voxels of another on all slices
+    but the first.
+    """
     generator = np.random.default_rng(7)
     values = np.zeros((SLICES, ROWS, COLUMNS), np.uint8)
     values[2:7, 4:15, 3:12] = 1

@@ -37,11 +37,22 @@ def write_geometry(folder: Path, geometry: str, **options: object) -> None:
     order = [4, 2, 0, 6, 8, 1, 3, 5, 7]
     if geometry == "multi-frame":
         write_multi_frame(
-            folder / "enhanced.dcm", hu, places_mm(geometry), spacing_mm=SPACING_MM, order=order, **options
+            folder / "enhanced.dcm",
+            hu,
+            places_mm(geometry),
+            spacing_mm=SPACING_MM,
+            order=order,
+            **options,
         )  # type: ignore[arg-type]
     else:
         write_series(
-            folder, hu, places_mm(geometry), orientation=orientation, spacing_mm=SPACING_MM, order=order, **options
+            folder,
+            hu,
+            places_mm(geometry),
+            orientation=orientation,
+            spacing_mm=SPACING_MM,
+            order=order,
+            **options,
         )  # type: ignore[arg-type]
 
 

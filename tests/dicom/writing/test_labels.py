@@ -9,7 +9,11 @@ import pydicom
 import pytest
 
 from nnunet_ext.dicom.labels.contours import masks_of_contours
-from nnunet_ext.dicom.labels.segmentations import masks_of_segmentation, referenced_images, referenced_series
+from nnunet_ext.dicom.labels.segmentations import (
+    masks_of_segmentation,
+    referenced_images,
+    referenced_series,
+)
 from nnunet_ext.dicom.writing.contours import write_contours
 from nnunet_ext.dicom.writing.segmentation import SegmentationKind, write_segmentation
 from nnunet_ext.dicom.writing.segments import Segment
@@ -58,7 +62,8 @@ def shifted(data: Any, offset_mm: tuple[float, float, float]) -> None:
     for group in data.PerFrameFunctionalGroupsSequence:
         position = group.PlanePositionSequence[0]
         position.ImagePositionPatient = [
-            float(value) + step for value, step in zip(position.ImagePositionPatient, offset_mm, strict=True)
+            float(value) + step
+            for value, step in zip(position.ImagePositionPatient, offset_mm, strict=True)
         ]
 
 
@@ -91,7 +96,11 @@ def larger(data: Any) -> None:
 
 @pytest.mark.parametrize("edit", [mirrored, swapped, cropped, larger])
 def test_frames_of_other_programs_are_placed(
-    tmp_path: Path, regular: Source, mask: np.ndarray, segments: Segments, edit: Callable[[Any], None]
+    tmp_path: Path,
+    regular: Source,
+    mask: np.ndarray,
+    segments: Segments,
+    edit: Callable[[Any], None],
 ) -> None:
     mask[:, :3] = mask[:, :, :2] = 0  # what cropping leaves out
     file = edited_segmentation(tmp_path, regular, mask, segments, edit)
@@ -126,7 +135,10 @@ def placeless(data: Any) -> None:
         (finer, "has other pixels than the images"),
         (undescribed, "shows segment 2, which it does not describe"),
         (placeless, "has no place or no segment"),
-        (lambda data: data.PerFrameFunctionalGroupsSequence.pop(), "has 18 frames but describes 17"),
+        (
+            lambda data: data.PerFrameFunctionalGroupsSequence.pop(),
+            "has 18 frames but describes 17",
+        ),
     ],
 )
 def test_segmentations_of_other_images_are_refused(
@@ -143,7 +155,9 @@ def test_segmentations_of_other_images_are_refused(
     assert str(file) in str(caught.value)
 
 
-def test_half_counts_as_inside(tmp_path: Path, regular: Source, mask: np.ndarray, segments: Segments) -> None:
+def test_half_counts_as_inside(
+    tmp_path: Path, regular: Source, mask: np.ndarray, segments: Segments
+) -> None:
     def edit(data: Any) -> None:
         repixelled(data, lambda pixels: np.where(pixels > 0, 128, 127).astype(np.uint8))
 
@@ -152,7 +166,9 @@ def test_half_counts_as_inside(tmp_path: Path, regular: Source, mask: np.ndarray
     assert np.array_equal(masks["lung"], mask == 1)
 
 
-def contour_file(folder: Path, source: Source, segments: Segments, edit: Callable[[Any], None]) -> Path:
+def contour_file(
+    folder: Path, source: Source, segments: Segments, edit: Callable[[Any], None]
+) -> Path:
     mask = np.zeros((9, 24, 20), np.uint8)
     mask[4, 10:13, 5:11] = 2
     file = folder / "rt.dcm"
@@ -181,8 +197,14 @@ def twisted(contour: Any) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda contour: moved(contour, (0, 0, 1)), "a contour of 'lesion' lies 1.00 mm off the nearest image"),
-        (lambda contour: moved(contour, (0, 0, 2.5)), "names another image than the one at its place"),
+        (
+            lambda contour: moved(contour, (0, 0, 1)),
+            "a contour of 'lesion' lies 1.00 mm off the nearest image",
+        ),
+        (
+            lambda contour: moved(contour, (0, 0, 2.5)),
+            "names another image than the one at its place",
+        ),
         (twisted, "is inclined to the images"),
         (lambda contour: setattr(contour, "ContourData", ["1", "2"]), "holds no list of points"),
     ],
@@ -201,13 +223,17 @@ def test_open_contours_enclose_nothing(tmp_path: Path, regular: Source, segments
     assert masks_of_contours(file, regular.acquisition) == {}
 
 
-def test_contours_through_pixel_centres_hold_them(tmp_path: Path, regular: Source, segments: Segments) -> None:
+def test_contours_through_pixel_centres_hold_them(
+    tmp_path: Path, regular: Source, segments: Segments
+) -> None:
     """As programs write that take an outline from OpenCV."""
 
     def edit(contour: Any) -> None:
         _, _, z = np.array(contour.ContourData, float).reshape(-1, 3)[0]
         corners = [(5, 10), (10, 10), (10, 12), (5, 12)]
-        points_mm = [(-10.25 + COLUMN_MM * column, -20.5 + ROW_MM * row, z) for column, row in corners]
+        points_mm = [
+            (-10.25 + COLUMN_MM * column, -20.5 + ROW_MM * row, z) for column, row in corners
+        ]
         contour.ContourData = [f"{value:.2f}" for point in points_mm for value in point]
         contour.NumberOfContourPoints = 4
 

@@ -55,15 +55,21 @@ def test_two_boxes(regular: Source, segments: Segments) -> None:
     # between the middle of the first pixel's left side and that of the last pixel's right side
     assert first.diameter_mm == pytest.approx(np.hypot(10 * COLUMN_MM, 3 * ROW_MM))
     assert whole.diameter_mm == first.diameter_mm and first.slice_index in (2, 3, 4)
-    assert [item.tracking_id for item in (lung, whole, first, second)] == ["lung", "lesion", "lesion 1", "lesion 2"]
+    assert [item.tracking_id for item in (lung, whole, first, second)] == [
+        "lung",
+        "lesion",
+        "lesion 1",
+        "lesion 2",
+    ]
     assert len({item.tracking_uid for item in (lung, whole, first, second)}) == 4
 
 
 def test_an_organ_has_no_lesions(regular: Source, mask: np.ndarray) -> None:
     measurements = measure(mask, regular.acquisition, segments_of({"lung": 1, "liver": 2}))
     assert [(item.segment.label, item.lesion, item.mean) for item in measurements] == [
-        ("lung", 0, None), ("liver", 0, None)
-    ]  # fmt: skip
+        ("lung", 0, None),
+        ("liver", 0, None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -94,11 +100,15 @@ def test_heights_of_all_slices_add_up(source: Source) -> None:
 
 
 def test_lesions_of_a_tilted_stack_hang_together(tmp_path: Path) -> None:
-    """A column along the gantry's axis is one lesion, though its pixels wander from slice to slice."""
+    """A column along the gantry's axis is one lesion, though its pixels wander from slice to
+    slice.
+    """
     write_geometry(tmp_path, "tilted")
     acquisition = acquisition_below(tmp_path)
     mask = empty()
-    rows = np.round((places_mm("tilted")[0, 1] - places_mm("tilted")[:, 1]) / ROW_MM).astype(int) + 10
+    rows = (
+        np.round((places_mm("tilted")[0, 1] - places_mm("tilted")[:, 1]) / ROW_MM).astype(int) + 10
+    )
     mask[np.arange(SLICES), rows, 4] = 1
     assert rows[0] - rows[-1] == round(0.3 * STEP_MM * (SLICES - 1) / ROW_MM)
     assert lesions_of(mask > 0, acquisition).max() == 1
@@ -111,8 +121,10 @@ def test_lesions_are_ordered_by_volume(source: Source) -> None:
     mask = np.random.default_rng(1).random((SLICES, ROWS, COLUMNS)) < 0.008
     lesions = lesions_of(mask, source.acquisition)
     assert np.array_equal(lesions > 0, mask)
-    volumes = [heights_mm(source.acquisition.stack) @ (lesions == number).sum(axis=(1, 2)) for number in range(
-        1, int(lesions.max()) + 1)]  # fmt: skip
+    volumes = [
+        heights_mm(source.acquisition.stack) @ (lesions == number).sum(axis=(1, 2))
+        for number in range(1, int(lesions.max()) + 1)
+    ]
     assert volumes == sorted(volumes, reverse=True)
     parts = measure(mask.astype(np.uint8), source.acquisition, segments_of({"lesion": 1}))
     assert len(parts) == 1 + len(volumes) <= 1 + MOST_LESIONS
@@ -129,7 +141,9 @@ def test_diameter_is_that_of_all_pairs_of_points(seed: int) -> None:
         for row, column in np.argwhere(pixels)
         for x, y in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))
     ]
-    expected = max((np.hypot(a[0] - b[0], a[1] - b[1]) for a in points_mm for b in points_mm), default=0)
+    expected = max(
+        (np.hypot(a[0] - b[0], a[1] - b[1]) for a in points_mm for b in points_mm), default=0
+    )
     assert largest_diameter_mm(pixels, (0.7, 1.3)) == pytest.approx(expected)
 
 

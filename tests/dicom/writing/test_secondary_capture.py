@@ -1,4 +1,6 @@
-"""Pictures with the result drawn on them: right slices, right places, right colours, nothing of the patient."""
+"""Pictures with the result drawn on them: right slices, right places, right colours, nothing of the
+patient.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,12 @@ import pytest
 
 from nnunet_ext.dicom.reading.volume import read_slices
 from nnunet_ext.dicom.writing.measurements import measure
-from nnunet_ext.dicom.writing.secondary_capture import FILL, SMALLEST_SIDE_PX, orientation_letters, write_captures
+from nnunet_ext.dicom.writing.secondary_capture import (
+    FILL,
+    SMALLEST_SIDE_PX,
+    orientation_letters,
+    write_captures,
+)
 from nnunet_ext.dicom.writing.segments import Model, Segment, segments_of
 from nnunet_ext.dicom.writing.source import Source, read_source
 from nnunet_ext.errors import InputError
@@ -36,10 +43,14 @@ def boxes() -> np.ndarray:
     return values
 
 
-def written(folder: Path, mask: np.ndarray, source: Source, segments: Segments, **options: Any) -> list[Path]:
+def written(
+    folder: Path, mask: np.ndarray, source: Source, segments: Segments, **options: Any
+) -> list[Path]:
     values, _ = read_slices(source.acquisition)
     measurements = measure(mask, source.acquisition, segments, values)
-    return write_captures(folder, mask, values, source, segments, measurements, MODEL, series_number=1003, **options)
+    return write_captures(
+        folder, mask, values, source, segments, measurements, MODEL, series_number=1003, **options
+    )
 
 
 def pixel(picture: np.ndarray, row: int, column: int) -> np.ndarray:
@@ -48,17 +59,23 @@ def pixel(picture: np.ndarray, row: int, column: int) -> np.ndarray:
     return picture[int((row + 0.5) * ENLARGED), int((column + 0.5) * wide)].astype(float)
 
 
-def test_segments_are_drawn_where_they_lie(tmp_path: Path, source: Source, segments: Segments) -> None:
+def test_segments_are_drawn_where_they_lie(
+    tmp_path: Path, source: Source, segments: Segments
+) -> None:
     window = ((LOW + HIGH) / 2, HIGH - LOW)
     files = written(tmp_path / "sc", boxes(), source, segments, window=window)
-    assert [file.name for file in files] == [f"{number:04d}.dcm" for number in range(1, 6)]  # a page, slices 2 to 5
+    assert [file.name for file in files] == [
+        f"{number:04d}.dcm" for number in range(1, 6)
+    ]  # a page, slices 2 to 5
     values, _ = read_slices(source.acquisition)
     for index, file in zip(range(2, 6), files[1:], strict=True):
         data = pydicom.dcmread(file)
         item = source.acquisition.slices[index]
         reference = data.SourceImageSequence[0]
         assert reference.ReferencedSOPInstanceUID == item.sop_uid
-        assert reference.get("ReferencedFrameNumber") == (None if item.frame is None else item.frame + 1)
+        assert reference.get("ReferencedFrameNumber") == (
+            None if item.frame is None else item.frame + 1
+        )
         picture = data.pixel_array
         for row, column in ((10, 7), (19, 9), (1, 1), (10, 16)):
             grey = 255 * (values[index, row, column] - LOW) / (HIGH - LOW)
@@ -80,7 +97,9 @@ def test_volumes_are_burnt_in(tmp_path: Path, regular: Source, segments: Segment
     large = small.copy()
     large[6:8] = 2  # changes the volume of the second segment, not the slice that is compared
     pictures = [
-        pydicom.dcmread(written(tmp_path / name, mask, regular, segments)[1]).pixel_array.astype(int)
+        pydicom.dcmread(written(tmp_path / name, mask, regular, segments)[1]).pixel_array.astype(
+            int
+        )
         for name, mask in (("a", small), ("b", large))
     ]
     different = np.argwhere((pictures[0] != pictures[1]).any(axis=2))
@@ -91,12 +110,21 @@ def test_volumes_are_burnt_in(tmp_path: Path, regular: Source, segments: Segment
 
 
 def test_a_series_of_the_same_study(tmp_path: Path, regular: Source, segments: Segments) -> None:
-    objects = [pydicom.dcmread(file) for file in written(tmp_path / "sc", boxes(), regular, segments)]
+    objects = [
+        pydicom.dcmread(file) for file in written(tmp_path / "sc", boxes(), regular, segments)
+    ]
     assert len({item.SOPInstanceUID for item in objects}) == len(objects)
     assert [item.InstanceNumber for item in objects] == list(range(1, len(objects) + 1))
     for item in objects:
-        assert item.SeriesInstanceUID == objects[0].SeriesInstanceUID != regular.first.SeriesInstanceUID
-        assert (item.StudyInstanceUID, item.PatientID) == (regular.first.StudyInstanceUID, "PHANTOM-1")
+        assert (
+            item.SeriesInstanceUID
+            == objects[0].SeriesInstanceUID
+            != regular.first.SeriesInstanceUID
+        )
+        assert (item.StudyInstanceUID, item.PatientID) == (
+            regular.first.StudyInstanceUID,
+            "PHANTOM-1",
+        )
         assert (item.SeriesNumber, item.BurnedInAnnotation, item.Modality) == (1003, "YES", "OT")
         assert item.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
 
@@ -127,7 +155,9 @@ def test_the_images_window_is_used(tmp_path: Path, segments: Segments) -> None:
     write_geometry(tmp_path / "scan", "regular", edit=edit)
     source = read_source(acquisition_below(tmp_path / "scan"))
     windowed, given = (
-        pydicom.dcmread(written(tmp_path / name, boxes(), source, segments, **options)[1]).pixel_array
+        pydicom.dcmread(
+            written(tmp_path / name, boxes(), source, segments, **options)[1]
+        ).pixel_array
         for name, options in (("a", {}), ("b", {"window": (500.0, 3000.0)}))
     )
     assert np.array_equal(windowed, given)
@@ -139,11 +169,20 @@ def test_many_segments_find_room(tmp_path: Path, regular: Source) -> None:
     assert pydicom.dcmread(files[0]).pixel_array.shape[0] == SMALLEST_SIDE_PX
 
 
-def test_values_of_other_slices_are_refused(tmp_path: Path, regular: Source, segments: Segments) -> None:
+def test_values_of_other_slices_are_refused(
+    tmp_path: Path, regular: Source, segments: Segments
+) -> None:
     with pytest.raises(InputError, match="the values have shape"):
         write_captures(
-            tmp_path / "sc", boxes(), np.zeros((2, 2, 2)), regular, segments, [], Model("a", "1"), series_number=1
-        )  # fmt: skip
+            tmp_path / "sc",
+            boxes(),
+            np.zeros((2, 2, 2)),
+            regular,
+            segments,
+            [],
+            Model("a", "1"),
+            series_number=1,
+        )
 
 
 def test_dciodvfy_finds_no_error(tmp_path: Path, source: Source, segments: Segments) -> None:

@@ -14,7 +14,13 @@ from nnunet_ext.dicom.writing.segmentation import SegmentationKind, write_segmen
 from nnunet_ext.dicom.writing.segments import Segment, segments_of
 from nnunet_ext.dicom.writing.source import Source, new_series_numbers, read_source
 from nnunet_ext.errors import InputError
-from tests.dicom.writing.geometries import MODEL, SPACING_MM, STEP_MM, acquisition_below, write_geometry
+from tests.dicom.writing.geometries import (
+    MODEL,
+    SPACING_MM,
+    STEP_MM,
+    acquisition_below,
+    write_geometry,
+)
 from tests.dicom.writing.validators import dciodvfy_errors, program
 
 KINDS = get_args(SegmentationKind)
@@ -27,7 +33,9 @@ def frames_of(file: Path) -> list[tuple[int, np.ndarray, np.ndarray]]:
     frames = []
     for group, pixels in zip(data.PerFrameFunctionalGroupsSequence, data.pixel_array, strict=True):
         shared = data.SharedFunctionalGroupsSequence[0]
-        names = group.get("SegmentIdentificationSequence") or shared.get("SegmentIdentificationSequence")
+        names = group.get("SegmentIdentificationSequence") or shared.get(
+            "SegmentIdentificationSequence"
+        )
         number = names[0].ReferencedSegmentNumber if names else 0
         position_mm = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
         frames.append((number, position_mm, pixels))
@@ -71,24 +79,40 @@ def test_highdicom_reads_the_mask(
         numbers = [(item.frame or 0) + 1 for item in slices]
         pixels = read.get_pixels_by_source_frame(slices[0].sop_uid, numbers)
     assert np.array_equal(pixels, np.stack([segment.of(mask) for segment in segments], axis=-1))
-    assert [item.segment_label for item in map(read.get_segment_description, read.segment_numbers)] == [
-        "lung", "lesion"
-    ]  # fmt: skip
+    assert [
+        item.segment_label for item in map(read.get_segment_description, read.segment_numbers)
+    ] == ["lung", "lesion"]
 
 
-def test_probabilities_are_kept(tmp_path: Path, regular: Source, mask: np.ndarray, segments: Segments) -> None:
+def test_probabilities_are_kept(
+    tmp_path: Path, regular: Source, mask: np.ndarray, segments: Segments
+) -> None:
     probabilities = np.random.default_rng(0).random((2, *mask.shape))
     file = tmp_path / "seg.dcm"
     write_segmentation(
-        file, mask, regular, segments, MODEL, series_number=1, kind="fractional", probabilities=probabilities
-    )  # fmt: skip
+        file,
+        mask,
+        regular,
+        segments,
+        MODEL,
+        series_number=1,
+        kind="fractional",
+        probabilities=probabilities,
+    )
     for number, position_mm, pixels in frames_of(file):
         index = round((position_mm[2] - 5) / STEP_MM)
         assert np.array_equal(pixels, np.round(255 * probabilities[number - 1, index]))
     with pytest.raises(InputError, match=r"have shape \(1, .*expected \(2, "):
         write_segmentation(
-            file, mask, regular, segments, MODEL, series_number=1, kind="fractional", probabilities=probabilities[:1]
-        )  # fmt: skip
+            file,
+            mask,
+            regular,
+            segments,
+            MODEL,
+            series_number=1,
+            kind="fractional",
+            probabilities=probabilities[:1],
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,7 +143,9 @@ def test_masks_of_other_images_are_refused(
     with pytest.raises(InputError, match=r"the mask has shape \(8, .*the slices \(9, "):
         write_segmentation(file, mask[1:], regular, segments, MODEL, series_number=1)
     with pytest.raises(InputError, match="holds the value 3, which"):
-        write_segmentation(file, np.where(mask == 2, 3, mask), regular, segments, MODEL, series_number=1)
+        write_segmentation(
+            file, np.where(mask == 2, 3, mask), regular, segments, MODEL, series_number=1
+        )
     with pytest.raises(InputError, match="valid are binary, labelmap, fractional"):
         write_segmentation(file, mask, regular, segments, MODEL, series_number=1, kind="surface")  # type: ignore[arg-type]
     assert not file.exists()
@@ -131,10 +157,13 @@ def test_patient_and_study_stay_byte_for_byte(
 ) -> None:
     """Also texts that do not fit their character set, impossible dates and unknown sexes."""
     texts = {
-        "PatientName": ("PN", b"M\xfcller^J\xf6rg "), "PatientBirthDate": ("DA", b"01.02.1950"),
-        "PatientSex": ("CS", b"male"), "StudyDescription": ("LO", b"Sch\xe4del "), "PatientAge": ("AS", b"076Y"),
+        "PatientName": ("PN", b"M\xfcller^J\xf6rg "),
+        "PatientBirthDate": ("DA", b"01.02.1950"),
+        "PatientSex": ("CS", b"male"),
+        "StudyDescription": ("LO", b"Sch\xe4del "),
+        "PatientAge": ("AS", b"076Y"),
         "ReferringPhysicianName": ("PN", b"\xb4\xb5\xb6\xb7"),
-    }  # fmt: skip
+    }
 
     def edit(_: int, data: Any) -> None:
         data.SpecificCharacterSet = character_set
@@ -159,10 +188,14 @@ def test_patient_and_study_stay_byte_for_byte(
     assert (data.StudyID, data.AccessionNumber) == ("", "")
 
 
-def test_a_series_of_its_own(tmp_path: Path, regular: Source, mask: np.ndarray, segments: Segments) -> None:
+def test_a_series_of_its_own(
+    tmp_path: Path, regular: Source, mask: np.ndarray, segments: Segments
+) -> None:
     uids = set()
     for name in ("a", "b"):
-        result = write_segmentation(tmp_path / name, mask, regular, segments, MODEL, series_number=1003)
+        result = write_segmentation(
+            tmp_path / name, mask, regular, segments, MODEL, series_number=1003
+        )
         uids |= {result.SeriesInstanceUID, result.SOPInstanceUID}
         assert (result.SeriesNumber, result.Modality) == (1003, "SEG")
     assert len(uids) == 4 and regular.first.SeriesInstanceUID not in uids
@@ -170,7 +203,9 @@ def test_a_series_of_its_own(tmp_path: Path, regular: Source, mask: np.ndarray, 
     assert new_series_numbers([1001, 1, 99999], 3) == [1002, 1003, 1004]
 
 
-def test_every_image_is_referred_to_once(tmp_path: Path, source: Source, mask: np.ndarray, segments: Segments) -> None:
+def test_every_image_is_referred_to_once(
+    tmp_path: Path, source: Source, mask: np.ndarray, segments: Segments
+) -> None:
     result = write_segmentation(tmp_path / "a", mask, source, segments, MODEL, series_number=1)
     uids = [header.SOPInstanceUID for header in source.headers]
     assert [item.ReferencedSOPInstanceUID for item in result.SourceImageSequence] == uids
@@ -180,7 +215,9 @@ def test_every_image_is_referred_to_once(tmp_path: Path, source: Source, mask: n
 
 
 def test_images_without_identifiers_are_refused(tmp_path: Path) -> None:
-    write_geometry(tmp_path / "scan", "regular", edit=lambda _, data: delattr(data, "SOPInstanceUID"))
+    write_geometry(
+        tmp_path / "scan", "regular", edit=lambda _, data: delattr(data, "SOPInstanceUID")
+    )
     with pytest.raises(InputError, match="has no SOPInstanceUID"):
         read_source(acquisition_below(tmp_path / "scan"))
 
@@ -201,10 +238,19 @@ def test_dcmqi_reads_the_right_grid(
     file = tmp_path / "seg.dcm"
     write_segmentation(file, mask, regular, segments, MODEL, series_number=1, kind=kind)
     subprocess.run(
-        [program("segimage2itkimage"), "--mergeSegments", "--inputDICOM", file, "--outputDirectory", tmp_path,
-         "--outputType", "nii"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            program("segimage2itkimage"),
+            "--mergeSegments",
+            "--inputDICOM",
+            file,
+            "--outputDirectory",
+            tmp_path,
+            "--outputType",
+            "nii",
+        ],
+        check=True,
+        capture_output=True,
+    )
     (written,) = tmp_path.glob("*.nii.gz")
     image = nibabel.load(written)
     affine_mm = np.diag([-SPACING_MM[1], -SPACING_MM[0], STEP_MM, 1])

@@ -12,8 +12,13 @@ from nnunet_ext.errors import InputError
 
 def test_segments_follow_the_label_values() -> None:
     segments = segments_of({"background": 0, "b": 2, "a": 1, "ignore": 3})
-    assert [(item.number, item.label, item.values) for item in segments] == [(1, "a", (1,)), (2, "b", (2,))]
-    assert {(item.category, item.type, item.lesions) for item in segments} == {(TISSUE, TISSUE, False)}
+    assert [(item.number, item.label, item.values) for item in segments] == [
+        (1, "a", (1,)),
+        (2, "b", (2,)),
+    ]
+    assert {(item.category, item.type, item.lesions) for item in segments} == {
+        (TISSUE, TISSUE, False)
+    }
     assert segments[0].colour_rgb != segments[1].colour_rgb
 
 
@@ -42,12 +47,16 @@ def test_every_known_code_is_dicoms() -> None:
         value, scheme, meaning = entry["type"]
         table = getattr(codes, scheme)
         words = "".join(word.capitalize() for word in meaning.split())
-        code = getattr(table, next(name for name in table.dir(words) if name.casefold() == words.casefold()))
+        code = getattr(
+            table, next(name for name in table.dir(words) if name.casefold() == words.casefold())
+        )
         assert (code.value, code.scheme_designator) == (value, scheme)
 
 
 def test_regions_are_unions() -> None:
-    segments = segments_of({"background": 0, "whole tumor": [1, 2, 3], "core": [2, 3], "enhancing": 3})
+    segments = segments_of(
+        {"background": 0, "whole tumor": [1, 2, 3], "core": [2, 3], "enhancing": 3}
+    )
     mask = np.arange(4)
     found = {item.label: item.of(mask).tolist() for item in segments}
     assert found["whole tumor"] == [False, True, True, True]
@@ -62,11 +71,20 @@ def test_labels_are_ascii_and_short() -> None:
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     file = tmp_path / "segments.json"
-    entry = {"label": "Opacity", "category": ["1", "SCT", "C"], "type": ["2", "99X", "T"], "colour": [1, 2, 3]}
+    entry = {
+        "label": "Opacity",
+        "category": ["1", "SCT", "C"],
+        "type": ["2", "99X", "T"],
+        "colour": [1, 2, 3],
+    }
     file.write_text(json.dumps({"segments": {"lesion": {**entry, "lesions": False}}}))
     lung, lesion = segments_of({"lung": 1, "lesion": 2}, file)
     assert lung.type.meaning == "Lung"
-    assert (lesion.label, lesion.category, lesion.type) == ("Opacity", ("1", "SCT", "C"), ("2", "99X", "T"))
+    assert (lesion.label, lesion.category, lesion.type) == (
+        "Opacity",
+        ("1", "SCT", "C"),
+        ("2", "99X", "T"),
+    )
     assert (lesion.colour_rgb, lesion.lesions) == ((1, 2, 3), False)
 
 
@@ -75,9 +93,15 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     [
         ("{", "is not a JSON file"),
         ("[]", "holds no"),
-        ('{"segments": {"lesions": {}}}', "names the segment 'lesions', but the model's labels are lesion"),
+        (
+            '{"segments": {"lesions": {}}}',
+            "names the segment 'lesions', but the model's labels are lesion",
+        ),
         ('{"segments": {"lesion": {"color": 1}}}', "has the key 'color'"),
-        ('{"segments": {"lesion": {"type": ["1", "SCT"]}}}', "type is not \\[value, scheme, meaning\\]"),
+        (
+            '{"segments": {"lesion": {"type": ["1", "SCT"]}}}',
+            "type is not \\[value, scheme, meaning\\]",
+        ),
         ('{"segments": {"lesion": {"colour": [0, 0, 256]}}}', "from 0 to 255"),
         ('{"segments": {"lesion": {"lesions": 1}}}', "lesions is true or false"),
     ],

@@ -1,4 +1,6 @@
-"""Programs of others that judge DICOM files; tests that need one are skipped where it is not installed."""
+"""Programs of others that judge DICOM files; tests that need one are skipped where it is not
+installed.
+"""
 
 import shutil
 import subprocess
@@ -19,5 +21,9 @@ def program(name: str) -> str:
 
 def dciodvfy_errors(file: Path) -> list[str]:
     """What David Clunie's validator (Debian: dicom3tools) calls an error."""
-    result = subprocess.run([program("dciodvfy"), str(file)], capture_output=True, text=True, check=False)
-    return [line for line in (result.stdout + result.stderr).splitlines() if line.startswith("Error")]
+    result = subprocess.run(
+        [program("dciodvfy"), str(file)], capture_output=True, text=True, check=False
+    )
+    return [
+        line for line in (result.stdout + result.stderr).splitlines() if line.startswith("Error")
+    ]

@@ -13,10 +13,14 @@ label_arrays = hnp.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 3))
 
 @settings(deadline=None, max_examples=60)
 @given(label_arrays, label_arrays, st.sampled_from([(1,), (2,), (1, 3), (1, 2, 3)]))
-def test_counts_from_pairs_equal_counts_of_masks(g: np.ndarray, p: np.ndarray, values: tuple[int, ...]) -> None:
+def test_counts_from_pairs_equal_counts_of_masks(
+    g: np.ndarray, p: np.ndarray, values: tuple[int, ...]
+) -> None:
     pairs = count_value_pairs(g, p)
     assert sum(pairs.values()) == g.size
-    assert counts_of_label(pairs, values) == confusion_counts(np.isin(p, values), np.isin(g, values))
+    assert counts_of_label(pairs, values) == confusion_counts(
+        np.isin(p, values), np.isin(g, values)
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -34,5 +38,9 @@ def test_chunks_and_large_values(monkeypatch: pytest.MonkeyPatch, dtype: type) -
     largest = min(np.iinfo(dtype).max, 10**9)
     g, p = (rng.choice([0, 1, largest], size=(5, 5, 5)).astype(dtype) for _ in range(2))
     pairs = count_value_pairs(g, p)
-    expected = {(int(i), int(j)): int(((g == i) & (p == j)).sum()) for i in np.unique(g) for j in np.unique(p)}
+    expected = {
+        (int(i), int(j)): int(((g == i) & (p == j)).sum())
+        for i in np.unique(g)
+        for j in np.unique(p)
+    }
     assert pairs == {key: n for key, n in expected.items() if n}

@@ -53,7 +53,9 @@ def test_a_truncated_tiff_is_refused_or_shows_by_its_shape(tmp_path: Path, endin
             read = read_label_file(path).array
         except InputError:
             continue
-        assert read.shape != VOLUME.shape or np.array_equal(read, VOLUME)  # the last bytes are a comment
+        assert read.shape != VOLUME.shape or np.array_equal(
+            read, VOLUME
+        )  # the last bytes are a comment
 
 
 def test_damaged_bytes_in_a_compressed_file_are_refused(tmp_path: Path) -> None:
@@ -66,10 +68,14 @@ def test_damaged_bytes_in_a_compressed_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_compressed_file_that_ends_early_is_refused(tmp_path: Path) -> None:
-    """A valid gzip stream whose voxels are incomplete: SimpleITK fills the rest with whatever lies in memory."""
+    """A valid gzip stream whose voxels are incomplete: SimpleITK fills the rest with whatever lies
+    in memory.
+    """
     path = write(tmp_path / "case.nii.gz")
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-100]))
-    with pytest.raises(InputError, match="truncated, 3852 of 3952 bytes"):  # 352 header + 6 * 20 * 30
+    with pytest.raises(
+        InputError, match="truncated, 3852 of 3952 bytes"
+    ):  # 352 header + 6 * 20 * 30
         read_label_file(path)
 
 
@@ -82,7 +88,9 @@ def test_geometry_is_that_of_the_file_and_missing_for_photographs(tmp_path: Path
 
 
 def test_float_files_with_whole_numbers_are_labels(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_label_file(write(tmp_path / "a.nii.gz", VOLUME.astype(float))).array, VOLUME)
+    np.testing.assert_array_equal(
+        read_label_file(write(tmp_path / "a.nii.gz", VOLUME.astype(float))).array, VOLUME
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,11 @@ def test_grey_in_colour_channels_is_read_and_colour_refused(tmp_path: Path, mode
         read_label_file(path)
 
 
-GEOMETRY = {"spacing": (0.7, 0.7, 5.0), "origin": (1.0, 2.0, 3.0), "direction": (1.0, 0.0, 0.0, 1.0)}
+GEOMETRY = {
+    "spacing": (0.7, 0.7, 5.0),
+    "origin": (1.0, 2.0, 3.0),
+    "direction": (1.0, 0.0, 0.0, 1.0),
+}
 
 
 @pytest.mark.parametrize(
@@ -120,13 +132,17 @@ GEOMETRY = {"spacing": (0.7, 0.7, 5.0), "origin": (1.0, 2.0, 3.0), "direction": 
         ({"direction": (-1.0, 0.0, 0.0, 1.0)}, "direction"),
     ],
 )
-def test_grid_difference_names_what_differs(changed: dict[str, tuple[float, ...]], word: str) -> None:
+def test_grid_difference_names_what_differs(
+    changed: dict[str, tuple[float, ...]], word: str
+) -> None:
     difference = grid_difference(LabelMap(VOLUME, GEOMETRY), LabelMap(VOLUME, GEOMETRY | changed))
     assert difference is not None and difference.startswith(word)
 
 
 def test_grids_equal_up_to_rounding_or_without_geometry() -> None:
-    rounded = {name: tuple(float(np.float32(v)) for v in values) for name, values in GEOMETRY.items()}
+    rounded = {
+        name: tuple(float(np.float32(v)) for v in values) for name, values in GEOMETRY.items()
+    }
     assert grid_difference(LabelMap(VOLUME, GEOMETRY), LabelMap(VOLUME, rounded)) is None
     assert grid_difference(LabelMap(VOLUME, GEOMETRY), LabelMap(VOLUME, None)) is None
     assert (
@@ -156,9 +172,12 @@ def test_by_products_are_passed_over_and_other_files_reported(tmp_path: Path) ->
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
 @pytest.mark.parametrize(
-    ("value", "message"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0.99999994, "such as 0.99999994")]
+    ("value", "message"),
+    [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0.99999994, "such as 0.99999994")],
 )
-def test_fractions_and_nan_are_called_what_they_are(tmp_path: Path, ending: str, value: float, message: str) -> None:
+def test_fractions_and_nan_are_called_what_they_are(
+    tmp_path: Path, ending: str, value: float, message: str
+) -> None:
     """ITK reads NaN in NIfTI as 0, so that a failed prediction would be an empty one."""
     array = np.zeros((4, 5, 6), np.float32)
     array[1:3] = value
@@ -168,7 +187,9 @@ def test_fractions_and_nan_are_called_what_they_are(tmp_path: Path, ending: str,
 
 
 def test_complex_predictions_are_refused(tmp_path: Path) -> None:
-    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.complex64), np.eye(4)), tmp_path / "a.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.ones((4, 5, 6), np.complex64), np.eye(4)), tmp_path / "a.nii.gz"
+    )
     with pytest.raises(InputError, match="complex numbers"):
         read_label_file(tmp_path / "a.nii.gz")
 
@@ -177,7 +198,9 @@ def test_transparent_masks_are_refused_and_opaque_ones_read(tmp_path: Path) -> N
     grey = np.zeros((6, 7), np.uint8)
     grey[2:4] = 1
     for alpha, name in ((255, "opaque.png"), (0, "clear.png")):
-        Image.fromarray(np.dstack([grey, grey, grey, np.full_like(grey, alpha)])).save(tmp_path / name)
+        Image.fromarray(np.dstack([grey, grey, grey, np.full_like(grey, alpha)])).save(
+            tmp_path / name
+        )
     assert np.array_equal(read_label_file(tmp_path / "opaque.png").array, grey)
     with pytest.raises(InputError, match="transparent pixels"):
         read_label_file(tmp_path / "clear.png")

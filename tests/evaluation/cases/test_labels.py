@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.cases.labels import LabelSet, inferred_labels, labels_beside, labels_from_arguments
+from nnunet_ext.evaluation.cases.labels import (
+    LabelSet,
+    inferred_labels,
+    labels_beside,
+    labels_from_arguments,
+)
 
 
 def declare(folder: Path, labels: Any) -> Path:
@@ -28,7 +33,9 @@ def test_foreground_is_the_union() -> None:
         LabelSet({"foreground": (1,), "b": (3,)}).with_foreground()
 
 
-@pytest.mark.parametrize("wrong", ["infection", "infection=", "=1", "infection=one", "infection=0", "a=-1", "ignore=1"])
+@pytest.mark.parametrize(
+    "wrong", ["infection", "infection=", "=1", "infection=one", "infection=0", "a=-1", "ignore=1"]
+)
 def test_wrong_arguments(wrong: str) -> None:
     with pytest.raises(InputError, match="-l"):
         labels_from_arguments([wrong])
@@ -43,18 +50,26 @@ def test_contradicting_arguments(wrong: list[str]) -> None:
 def test_dataset_json_is_found_and_regions_are_read(tmp_path: Path) -> None:
     assert labels_beside([tmp_path, tmp_path / "none"]) is None
     folder = declare(tmp_path / "p", {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3})
-    assert labels_beside([tmp_path, folder, folder]) == LabelSet({"whole": (1, 2), "core": (2,)}, ignore=3)
+    assert labels_beside([tmp_path, folder, folder]) == LabelSet(
+        {"whole": (1, 2), "core": (2,)}, ignore=3
+    )
 
 
 def test_contradicting_dataset_json(tmp_path: Path) -> None:
-    first, second = declare(tmp_path / "a", {"background": 0, "x": 1}), declare(tmp_path / "b", {"y": 1})
+    first, second = (
+        declare(tmp_path / "a", {"background": 0, "x": 1}),
+        declare(tmp_path / "b", {"y": 1}),
+    )
     with pytest.raises(InputError, match="declare different labels"):
         labels_beside([first, second])
 
 
 def test_an_ignore_label_may_be_declared_by_one_side_only(tmp_path: Path) -> None:
     """A network that was trained on incomplete labels predicts complete ones."""
-    whole, incomplete = declare(tmp_path / "a", {"x": 1}), declare(tmp_path / "b", {"x": 1, "ignore": 2})
+    whole, incomplete = (
+        declare(tmp_path / "a", {"x": 1}),
+        declare(tmp_path / "b", {"x": 1, "ignore": 2}),
+    )
     assert labels_beside([whole, incomplete]) == LabelSet({"x": (1,)})
     assert labels_beside([incomplete, whole]) == LabelSet({"x": (1,)}, ignore=2)
     other = declare(tmp_path / "c", {"x": 1, "ignore": 3})

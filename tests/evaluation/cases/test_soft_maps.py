@@ -19,7 +19,9 @@ LABELS = LabelSet({"ggo": (1,), "consolidation": (2,)})
 REGIONS = LabelSet({"infection": (1, 2), "consolidation": (2,)})
 
 
-def read_soft_map(path: Path, values: tuple[int, ...], channels: LabelSet, shape: tuple[int, ...]) -> np.ndarray:
+def read_soft_map(
+    path: Path, values: tuple[int, ...], channels: LabelSet, shape: tuple[int, ...]
+) -> np.ndarray:
     return soft_map_of(read_probabilities(path, channels, shape), values, channels, path)
 
 
@@ -38,7 +40,9 @@ def softmax() -> np.ndarray:
 def test_a_region_is_the_sum_of_its_labels(tmp_path: Path, softmax: np.ndarray) -> None:
     path = written(tmp_path / "a.npz", softmax)
     np.testing.assert_array_equal(read_soft_map(path, (2,), LABELS, (2, 4, 5)), softmax[2])
-    np.testing.assert_allclose(read_soft_map(path, (1, 2), LABELS, (2, 4, 5)), softmax[1] + softmax[2])
+    np.testing.assert_allclose(
+        read_soft_map(path, (1, 2), LABELS, (2, 4, 5)), softmax[1] + softmax[2]
+    )
 
 
 def test_a_network_with_regions_has_a_channel_for_each(tmp_path: Path, softmax: np.ndarray) -> None:
@@ -55,7 +59,10 @@ def test_a_union_of_regions_is_their_maximum(tmp_path: Path, softmax: np.ndarray
     union = read_soft_map(path, (1, 2, 3), disjoint, (2, 4, 5))
     np.testing.assert_array_equal(union, np.maximum(softmax[0], softmax[1]))
     assert merges_regions((1, 2, 3), disjoint) and not merges_regions((3,), disjoint)
-    with pytest.raises(InputError, match=r"no channel for the values \[2, 3\]; the network has the regions \[1, 2\]"):
+    with pytest.raises(
+        InputError,
+        match=r"no channel for the values \[2, 3\]; the network has the regions \[1, 2\]",
+    ):
         read_soft_map(path, (2, 3), disjoint, (2, 4, 5))
 
 
@@ -74,7 +81,9 @@ def test_a_picture_has_one_slice(tmp_path: Path, softmax: np.ndarray) -> None:
         ((3, 2, 4, 5), 0.1, "features", "no readable array"),
     ],
 )
-def test_refusals(tmp_path: Path, shape: tuple[int, ...], scale: float, key: str, message: str) -> None:
+def test_refusals(
+    tmp_path: Path, shape: tuple[int, ...], scale: float, key: str, message: str
+) -> None:
     path = written(tmp_path / "a.npz", np.full(shape, scale), key)
     with pytest.raises(InputError, match=f"a.npz: {message}"):
         read_soft_map(path, (1,), LABELS, (2, 4, 5))
@@ -88,7 +97,9 @@ def test_no_pickles_and_no_rubbish(tmp_path: Path) -> None:
     written(path, np.array(["a", "b"]))
     with pytest.raises(InputError, match="no readable array"):
         read_soft_map(path, (1,), LABELS, (4, 5))
-    content = bytearray(written(path, np.random.default_rng(0).uniform(size=(3, 40, 40))).read_bytes())
+    content = bytearray(
+        written(path, np.random.default_rng(0).uniform(size=(3, 40, 40))).read_bytes()
+    )
     content[2000:2100] = bytes(byte ^ 0xFF for byte in content[2000:2100])
     path.write_bytes(content)
     with pytest.raises(InputError, match="no readable array"):
@@ -112,7 +123,9 @@ def test_channels_of_a_prediction_folder_and_of_a_fold(tmp_path: Path) -> None:
     fold.mkdir(parents=True)
     with pytest.raises(InputError, match=r"soft maps, but no dataset\.json"):
         channels_declared(fold)
-    (tmp_path / "model" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "lesion": 1}}))
+    (tmp_path / "model" / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "lesion": 1}})
+    )
     assert channels_declared(fold).values == {"lesion": (1,)}
     (fold / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "other": 1}}))
     assert channels_declared(fold).values == {"other": (1,)}
@@ -121,7 +134,9 @@ def test_channels_of_a_prediction_folder_and_of_a_fold(tmp_path: Path) -> None:
 def test_soft_maps_must_belong_to_the_labels(softmax: np.ndarray) -> None:
     labels, path = softmax.argmax(axis=0), Path("a.npz")
     require_agreement(softmax, labels, LABELS, path)
-    require_agreement(softmax, np.where(labels == 2, 0, labels), LABELS, path)  # postprocessing removed something
+    require_agreement(
+        softmax, np.where(labels == 2, 0, labels), LABELS, path
+    )  # postprocessing removed something
     with pytest.raises(InputError, match=r"a\.npz: does not match the predicted labels"):
         require_agreement(softmax[..., ::-1], labels, LABELS, path)  # one axis flipped
     infection = np.zeros((2, 4, 5))

@@ -6,11 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnunet_ext.evaluation.metrics.infnet import e_measure, infnet_metrics, s_measure, threshold_averages
+from nnunet_ext.evaluation.metrics.infnet import (
+    e_measure,
+    infnet_metrics,
+    s_measure,
+    threshold_averages,
+)
 from nnunet_ext.evaluation.metrics.overlap import mae
 
-# From py_sod_metrics 1.6.2 (PyPI ``pysodmetrics``; Smeasure, mean of Emeasure's curve, MAE), a port of the MATLAB code
-# by the measures' authors, on the images of `pair` below; the order of operations differs, hence the last digits.
+# From py_sod_metrics 1.6.2 (PyPI ``pysodmetrics``; Smeasure, mean of Emeasure's curve, MAE), a port
+# of the MATLAB code by the measures' authors, on the images of `pair` below; the order of
+# operations differs, hence the last digits.
 GOLDEN = {
     "disc": (0.7362821471318571, 0.6838391945431941, 0.16183849884039636),
     "corner": (0.3962965881499344, 0.5567474435017821, 0.2566308243727598),
@@ -42,10 +48,16 @@ def pair(name: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_values_of_the_reference_implementation(name: str) -> None:
     prediction, reference = pair(name)
-    found = s_measure(prediction, reference), e_measure(prediction, reference), mae(prediction, reference)
+    found = (
+        s_measure(prediction, reference),
+        e_measure(prediction, reference),
+        mae(prediction, reference),
+    )
     assert found == pytest.approx(GOLDEN[name], rel=1e-12, abs=1e-15)
     whole = infnet_metrics(prediction, reference)
-    assert (whole["s_measure"], whole["e_measure"], whole["mae"]) == pytest.approx(found, rel=1e-12, abs=1e-15)
+    assert (whole["s_measure"], whole["e_measure"], whole["mae"]) == pytest.approx(
+        found, rel=1e-12, abs=1e-15
+    )
 
 
 def averages_by_loop(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
@@ -84,8 +96,12 @@ def e_measure_by_image(prediction: np.ndarray, reference: np.ndarray) -> float:
 @given(hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 255)), hnp.arrays(bool, (4, 5)))
 def test_counts_give_what_images_give(levels: np.ndarray, reference: np.ndarray) -> None:
     prediction = levels / 255
-    assert threshold_averages(prediction, reference) == pytest.approx(averages_by_loop(prediction, reference))
-    assert e_measure(prediction, reference) == pytest.approx(e_measure_by_image(prediction, reference))
+    assert threshold_averages(prediction, reference) == pytest.approx(
+        averages_by_loop(prediction, reference)
+    )
+    assert e_measure(prediction, reference) == pytest.approx(
+        e_measure_by_image(prediction, reference)
+    )
 
 
 def test_a_perfect_binary_mask_has_the_specificity_255_of_256() -> None:
@@ -96,7 +112,9 @@ def test_a_perfect_binary_mask_has_the_specificity_255_of_256() -> None:
     at_zero = 2 * reference.mean() / (1 + reference.mean())  # everything positive
     assert metrics["dice"] == pytest.approx((255 + at_zero) / 256)
     assert metrics["s_measure"] == pytest.approx(1)
-    assert metrics["e_measure"] == pytest.approx((255 + 0.25) / 256 * reference.size / (reference.size - 1))
+    assert metrics["e_measure"] == pytest.approx(
+        (255 + 0.25) / 256 * reference.size / (reference.size - 1)
+    )
 
 
 def test_a_missed_lesion_scores_zero() -> None:
@@ -122,7 +140,9 @@ def test_one_pixel_lesion_and_one_pixel_image() -> None:
     reference = np.zeros((5, 7), bool)
     reference[0, 6] = True
     assert infnet_metrics(reference, reference)["s_measure"] == pytest.approx(1)
-    assert math.isfinite(s_measure([[0.4]], [[1]])) and math.isfinite(s_measure(np.eye(2), np.eye(2)))
+    assert math.isfinite(s_measure([[0.4]], [[1]])) and math.isfinite(
+        s_measure(np.eye(2), np.eye(2))
+    )
 
 
 @pytest.mark.parametrize(

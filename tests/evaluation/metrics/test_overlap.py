@@ -81,9 +81,17 @@ def test_one_voxel_in_a_volume() -> None:
 @pytest.mark.parametrize("empty", EMPTY_POLICIES)
 @pytest.mark.parametrize(
     ("name", "prediction", "reference"),
-    [("dice", 0, 0), ("sensitivity", 0, 0), ("sensitivity", 1, 0), ("precision", 0, 1), ("specificity", 0, 1)],
+    [
+        ("dice", 0, 0),
+        ("sensitivity", 0, 0),
+        ("sensitivity", 1, 0),
+        ("precision", 0, 1),
+        ("specificity", 0, 1),
+    ],
 )
-def test_the_policy_decides_about_a_zero_denominator(name: str, prediction: int, reference: int, empty: str) -> None:
+def test_the_policy_decides_about_a_zero_denominator(
+    name: str, prediction: int, reference: int, empty: str
+) -> None:
     value = FRACTIONS[name](np.full((2, 2), prediction), np.full((2, 2), reference), empty=empty)
     assert math.isnan(value) if empty == "nan" else value == {"one": 1, "zero": 0}[empty]
 
@@ -116,12 +124,20 @@ def test_counts_equal_a_loop_and_nnunet(masks: tuple[np.ndarray, np.ndarray]) ->
 @given(mask_pairs())
 def test_fractions_equal_sklearn(masks: tuple[np.ndarray, np.ndarray]) -> None:
     p, g = (m.ravel() for m in masks)
-    assert dice(p, g, empty="zero") == pytest.approx(sklearn.metrics.f1_score(g, p, zero_division=0))
-    assert sensitivity(p, g, empty="one") == pytest.approx(sklearn.metrics.recall_score(g, p, zero_division=1))
-    assert precision(p, g, empty="zero") == pytest.approx(sklearn.metrics.precision_score(g, p, zero_division=0))
+    assert dice(p, g, empty="zero") == pytest.approx(
+        sklearn.metrics.f1_score(g, p, zero_division=0)
+    )
+    assert sensitivity(p, g, empty="one") == pytest.approx(
+        sklearn.metrics.recall_score(g, p, zero_division=1)
+    )
+    assert precision(p, g, empty="zero") == pytest.approx(
+        sklearn.metrics.precision_score(g, p, zero_division=0)
+    )
     specificity_expected = sklearn.metrics.recall_score(~g, ~p, zero_division=0)
     assert specificity(p, g, empty="zero") == pytest.approx(specificity_expected)
-    assert mae(p, g) == pytest.approx(sklearn.metrics.mean_absolute_error(g.astype(float), p.astype(float)))
+    assert mae(p, g) == pytest.approx(
+        sklearn.metrics.mean_absolute_error(g.astype(float), p.astype(float))
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -139,7 +155,9 @@ def test_symmetries_and_ranges(masks: tuple[np.ndarray, np.ndarray], empty: str)
 
 @settings(deadline=None, max_examples=60)
 @given(mask_pairs(), st.sampled_from(EMPTY_POLICIES))
-def test_metrics_from_counts_equal_the_functions(masks: tuple[np.ndarray, np.ndarray], empty: str) -> None:
+def test_metrics_from_counts_equal_the_functions(
+    masks: tuple[np.ndarray, np.ndarray], empty: str
+) -> None:
     values = metrics_from_counts(confusion_counts(*masks), empty=empty)
     assert tuple(values) == COUNT_METRICS
     for name, metric in FRACTIONS.items():
@@ -153,10 +171,13 @@ def test_dice_is_the_harmonic_mean_of_sensitivity_and_precision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"), [((0, 0, 0, 9), 0), ((0, 3, 0, 6), 0), ((0, 0, 3, 6), 0), ((2, 1, 3, 4), 4 / 8)]
+    ("counts", "expected"),
+    [((0, 0, 0, 9), 0), ((0, 3, 0, 6), 0), ((0, 0, 3, 6), 0), ((2, 1, 3, 4), 4 / 8)],
 )
 @pytest.mark.parametrize("empty", EMPTY_POLICIES)
-def test_dice_of_hits_counts_every_case(counts: tuple[int, int, int, int], expected: float, empty: str) -> None:
+def test_dice_of_hits_counts_every_case(
+    counts: tuple[int, int, int, int], expected: float, empty: str
+) -> None:
     assert metrics_from_counts(ConfusionCounts(*counts), empty=empty)["dice_hits"] == expected
 
 
@@ -194,7 +215,9 @@ def test_mae_refuses_empty_arrays() -> None:
 @settings(deadline=None, max_examples=60)
 @given(mask_pairs(), st.sampled_from(EMPTY_POLICIES))
 def test_identities_of_overlap(masks: tuple[np.ndarray, np.ndarray], empty: str) -> None:
-    """VOE = 1 - Jaccard, Jaccard = Dice / (2 - Dice), and RVD from the volumes; under every policy."""
+    """VOE = 1 - Jaccard, Jaccard = Dice / (2 - Dice), and RVD from the volumes; under every
+    policy.
+    """
     j = jaccard(*masks, empty=empty)
     np.testing.assert_allclose(voe(*masks, empty=empty), 1 - j, atol=1e-12)
     d = dice(*masks, empty=empty)
@@ -204,8 +227,12 @@ def test_identities_of_overlap(masks: tuple[np.ndarray, np.ndarray], empty: str)
         assert rvd(*masks, empty=empty) == pytest.approx(prediction / reference - 1)
 
 
-@pytest.mark.parametrize(("empty", "overlap", "volume"), [("nan", math.nan, math.nan), ("one", 0, 0), ("zero", 1, 1)])
-def test_errors_of_empty_masks_are_perfect_or_failed(empty: str, overlap: float, volume: float) -> None:
+@pytest.mark.parametrize(
+    ("empty", "overlap", "volume"), [("nan", math.nan, math.nan), ("one", 0, 0), ("zero", 1, 1)]
+)
+def test_errors_of_empty_masks_are_perfect_or_failed(
+    empty: str, overlap: float, volume: float
+) -> None:
     nothing = np.zeros((2, 2))
     np.testing.assert_equal(voe(nothing, nothing, empty=empty), overlap)
     np.testing.assert_equal(rvd(nothing, nothing, empty=empty), volume)
@@ -218,4 +245,6 @@ def test_volume_against_an_empty_reference_has_no_relative_difference(empty: str
 
 def test_smoothed_dice() -> None:
     assert metrics_from_counts(ConfusionCounts(0, 0, 0, 9))["dice_smooth1"] == 1
-    assert metrics_from_counts(ConfusionCounts(2, 1, 3, 9))["dice_smooth1"] == (2 * 2 + 1) / (2 * 2 + 1 + 3 + 1)
+    assert metrics_from_counts(ConfusionCounts(2, 1, 3, 9))["dice_smooth1"] == (2 * 2 + 1) / (
+        2 * 2 + 1 + 3 + 1
+    )

@@ -20,7 +20,9 @@ def cases() -> pd.DataFrame:
         for case, volume in enumerate((10, 30, 0)):
             dice = 2 / (1 + factor) if volume else float("nan")
             counts = {"tp": volume, "fp": volume * (factor - 1), "fn": 0, "tn": 100}
-            rows.append({"method": method, "case": f"case{case}", "label": "lesion", **counts, "dice": dice})
+            rows.append(
+                {"method": method, "case": f"case{case}", "label": "lesion", **counts, "dice": dice}
+            )
     return pd.DataFrame(rows).assign(voxel_ml=2.0)
 
 
@@ -43,7 +45,9 @@ def test_slices_of_a_case_add_up_to_its_volume(cases: pd.DataFrame, tmp_path: Pa
     np.testing.assert_allclose(points.get_ydata(), [60, 180, 0])
 
 
-def test_score_over_volume_leaves_out_cases_without_lesion(cases: pd.DataFrame, tmp_path: Path) -> None:
+def test_score_over_volume_leaves_out_cases_without_lesion(
+    cases: pd.DataFrame, tmp_path: Path
+) -> None:
     (ax,) = score_over_volume_figure(cases, "dice", tmp_path / "figure.png").axes
     first, second = ax.lines
     np.testing.assert_allclose(first.get_xdata(), [20, 60])
@@ -52,7 +56,9 @@ def test_score_over_volume_leaves_out_cases_without_lesion(cases: pd.DataFrame, 
 
 
 def test_pixels_where_files_have_no_spacing(cases: pd.DataFrame, tmp_path: Path) -> None:
-    (ax,) = score_over_volume_figure(cases.assign(voxel_ml=float("nan")), "dice", tmp_path / "figure.png").axes
+    (ax,) = score_over_volume_figure(
+        cases.assign(voxel_ml=float("nan")), "dice", tmp_path / "figure.png"
+    ).axes
     assert ax.get_xlabel() == "reference volume [pixels]"
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [10, 30])
 
@@ -67,9 +73,13 @@ def test_box_plots_show_every_defined_case(cases: pd.DataFrame, tmp_path: Path) 
 
 
 def test_names_are_drawn_as_they_are_and_titles_fit(cases: pd.DataFrame, tmp_path: Path) -> None:
-    """Matplotlib hides legend entries that begin with an underscore, and sets text between dollar signs as formula."""
+    """Matplotlib hides legend entries that begin with an underscore, and sets text between dollar
+    signs as formula.
+    """
     cases["method"] = cases["method"].replace({"a": "_a", "b": "$x_{$"})
-    figure = score_over_volume_figure(cases, "dice", tmp_path / "figure.png", "a profile with a remark " * 4)
+    figure = score_over_volume_figure(
+        cases, "dice", tmp_path / "figure.png", "a profile with a remark " * 4
+    )
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [" _a", r"\$x_{\$"]
     assert figure.get_suptitle().count("\n") >= 2

@@ -19,7 +19,9 @@ def overlay_case(name: str = "case") -> OverlayCase:
     reference, shifted = np.zeros((24, 32), bool), np.zeros((24, 32), bool)
     reference[4:12, 4:12] = True
     shifted[4:12, 8:16] = True
-    return OverlayCase(name, image, reference, {"shifted": shifted, "silent": np.zeros_like(reference)})
+    return OverlayCase(
+        name, image, reference, {"shifted": shifted, "silent": np.zeros_like(reference)}
+    )
 
 
 def assert_written(path: Path) -> None:
@@ -29,9 +31,17 @@ def assert_written(path: Path) -> None:
 
 
 def test_overlay_layout_and_scores(tmp_path: Path) -> None:
-    figure = overlay_figure([overlay_case("a"), overlay_case("b")], tmp_path / "deep" / "overlay.png")
+    figure = overlay_figure(
+        [overlay_case("a"), overlay_case("b")], tmp_path / "deep" / "overlay.png"
+    )
     assert_written(tmp_path / "deep" / "overlay.png")
-    assert [ax.get_title() for ax in figure.axes] == ["image", "reference", "shifted", "silent", *[""] * 4]
+    assert [ax.get_title() for ax in figure.axes] == [
+        "image",
+        "reference",
+        "shifted",
+        "silent",
+        *[""] * 4,
+    ]
     assert [ax.get_xlabel() for ax in figure.axes[:4]] == ["", "", "Dice 0.500", "Dice 0.000"]
     assert [figure.axes[i].get_ylabel() for i in (0, 4)] == ["a", "b"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["reference", *ERROR_COLORS]
@@ -40,7 +50,10 @@ def test_overlay_layout_and_scores(tmp_path: Path) -> None:
 def test_overlay_colours_hits_misses_and_false_alarms(tmp_path: Path) -> None:
     figure = overlay_figure([overlay_case()], tmp_path / "overlay.png")
     overlay = np.asarray(figure.axes[2].images[1].get_array())
-    found = {name: to_hex(overlay[5, column, :3]) for name, column in (("missed", 5), ("true positive", 9))}
+    found = {
+        name: to_hex(overlay[5, column, :3])
+        for name, column in (("missed", 5), ("true positive", 9))
+    }
     found["false alarm"] = to_hex(overlay[5, 13, :3])
     assert {k: v.upper() for k, v in found.items()} == ERROR_COLORS
     assert overlay[20, 20, 3] == 0  # the image shows through elsewhere
@@ -48,7 +61,9 @@ def test_overlay_colours_hits_misses_and_false_alarms(tmp_path: Path) -> None:
 
 def test_overlay_of_empty_masks(tmp_path: Path) -> None:
     empty = np.zeros((24, 32), bool)
-    figure = overlay_figure([OverlayCase("e", np.zeros((24, 32)), empty, {"m": empty})], tmp_path / "e.png")
+    figure = overlay_figure(
+        [OverlayCase("e", np.zeros((24, 32)), empty, {"m": empty})], tmp_path / "e.png"
+    )
     assert figure.axes[2].get_xlabel() == "both empty"
 
 
@@ -60,7 +75,9 @@ def test_overlay_refuses_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="other: methods"):
         overlay_figure([good, other], tmp_path / "x.png")
     with pytest.raises(ValueError, match="2D and of one shape"):
-        overlay_figure([OverlayCase("c", good.image[:5], good.reference, good.predictions)], tmp_path / "x.png")
+        overlay_figure(
+            [OverlayCase("c", good.image[:5], good.reference, good.predictions)], tmp_path / "x.png"
+        )
 
 
 def test_largest_lesion_slice() -> None:

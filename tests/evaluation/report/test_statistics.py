@@ -30,7 +30,9 @@ def test_interval_holds_the_mean_and_is_reproducible() -> None:
 
 def test_interval_is_close_to_the_t_interval_for_normal_values() -> None:
     values = np.random.default_rng(0).normal(0.8, 0.1, size=200)
-    half = 1.972 * values.std(ddof=1) / math.sqrt(200)  # 97.5 % quantile of Student's t with 199 degrees of freedom
+    half = (
+        1.972 * values.std(ddof=1) / math.sqrt(200)
+    )  # 97.5 % quantile of Student's t with 199 degrees of freedom
     result = mean_with_interval(values)
     assert result.low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert result.high == pytest.approx(values.mean() + half, abs=0.1 * half)
@@ -61,7 +63,9 @@ def test_undefined_cases_are_left_out_and_counted() -> None:
         ([0.7, 0.7, 0.7], 0.7, 3, CONSTANT),
     ],
 )
-def test_no_interval_where_resampling_says_nothing(values: list[float], mean: float, n: int, reason: str) -> None:
+def test_no_interval_where_resampling_says_nothing(
+    values: list[float], mean: float, n: int, reason: str
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = mean_with_interval(values)
@@ -86,12 +90,16 @@ def test_standard_deviation_is_of_the_sample() -> None:
 
 
 def test_paired_t_test_by_hand() -> None:
-    """Differences 1, 2, 3: t = 2 / (1 / sqrt(3)); two-sided p for 2 degrees of freedom is 1 - t / sqrt(t^2 + 2)."""
+    """Differences 1, 2, 3: t = 2 / (1 / sqrt(3)); two-sided p for 2 degrees of freedom is 1 - t /
+    sqrt(t^2 + 2).
+    """
     result = compare_paired([1, 2, 3, 5], [0, 0, 0, math.nan])
     t = 2 * math.sqrt(3)
     assert (result.n, result.mean_difference, result.cohen_dz) == (3, 2.0, 2.0)
     assert result.t_p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
-    assert result.wilcoxon_p == pytest.approx(2 / 2**3)  # of the 8 patterns of signs, + + + and - - - are as extreme
+    assert result.wilcoxon_p == pytest.approx(
+        2 / 2**3
+    )  # of the 8 patterns of signs, + + + and - - - are as extreme
 
 
 def test_tests_between_methods_agree_with_scipy() -> None:
@@ -102,7 +110,10 @@ def test_tests_between_methods_agree_with_scipy() -> None:
     assert result.t_p == pytest.approx(scipy.stats.ttest_rel(a, b).pvalue)
     assert result.wilcoxon_p == pytest.approx(scipy.stats.wilcoxon(a, b).pvalue)
     turned = compare_paired(b, a)
-    assert (turned.t_p, turned.cohen_dz) == (pytest.approx(result.t_p), pytest.approx(-result.cohen_dz))
+    assert (turned.t_p, turned.cohen_dz) == (
+        pytest.approx(result.t_p),
+        pytest.approx(-result.cohen_dz),
+    )
 
 
 def test_differences_without_spread() -> None:
@@ -121,7 +132,9 @@ def test_differences_without_spread() -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_equals_the_sequential_procedure(p: list[float]) -> None:
-    """Rejected at level alpha iff all with smaller p are, and p * (number not yet rejected) <= alpha."""
+    """Rejected at level alpha iff all with smaller p are, and p * (number not yet rejected) <=
+    alpha.
+    """
     corrected = holm(p)
     order = sorted(range(len(p)), key=lambda i: p[i])
     for alpha in (0.01, 0.05, 0.3, 0.9):

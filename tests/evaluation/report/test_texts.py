@@ -15,7 +15,11 @@ from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wid
     [
         ("dice", {"a": 0.5, "b": 0.7}, {"b"}),
         ("hd95", {"a": 5.0, "b": 7.0}, {"a"}),
-        ("rvd", {"a": -0.1, "b": 0.3, "c": -0.6}, {"a"}),  # the smallest difference, whatever its sign
+        (
+            "rvd",
+            {"a": -0.1, "b": 0.3, "c": -0.6},
+            {"a"},
+        ),  # the smallest difference, whatever its sign
         ("dice", {"a": 0.70001, "b": 0.70002, "c": 0.5}, {"a", "b"}),  # printed alike
         ("dice", {"a": 0.7, "b": 0.7}, set()),
         ("dice", {"a": 0.7}, set()),
@@ -31,7 +35,12 @@ def test_every_metric_has_a_name() -> None:
 
 
 def test_signed_differences_are_best_at_0() -> None:
-    assert [arrow(metric) for metric in ("dice", "hd95", "rvd", "abs_rvd")] == ["↑", "↓", "→ 0", "↓"]
+    assert [arrow(metric) for metric in ("dice", "hd95", "rvd", "abs_rvd")] == [
+        "↑",
+        "↓",
+        "→ 0",
+        "↓",
+    ]
     assert badness("rvd", pd.Series([-0.6, 0.5, 0.0])).tolist() == [0.6, 0.5, 0.0]
 
 
@@ -52,7 +61,17 @@ def cases() -> pd.DataFrame:
         for case, dice in zip("xyz", (0.5, 0.6, 0.8), strict=True):
             for label, value in (("lesion_1", dice + shift), ("lesion_2", math.nan)):
                 metrics = dict.fromkeys(PROFILES["plain"].metrics, value)
-                rows.append({"method": method, "case": case, "label": label, "tp": 1, "fn": 0, "fp": 0, **metrics})
+                rows.append(
+                    {
+                        "method": method,
+                        "case": case,
+                        "label": label,
+                        "tp": 1,
+                        "fn": 0,
+                        "fp": 0,
+                        **metrics,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -81,7 +100,9 @@ def test_markdown_marks_the_best_and_what_is_undefined(cases: pd.DataFrame) -> N
     profile = PROFILES["plain"]
     summary, tests = summary_table(cases, profile), paired_tests_table(cases, profile)
     text = markdown_report(summary, tests, profile, "nan", ["A note"])
-    row = next(line for line in text.splitlines() if line.startswith(r"| c\|d") and r"lesion\_1" in line)
+    row = next(
+        line for line in text.splitlines() if line.startswith(r"| c\|d") and r"lesion\_1" in line
+    )
     assert "**0.733** ± 0.153" in row
     assert "undefined in all 3" in text and "- A note." in text
     assert r"| lesion\_1 | Dice        | a\_b & 50% - c\|d | 3     | -0.100" in text
@@ -90,14 +111,24 @@ def test_markdown_marks_the_best_and_what_is_undefined(cases: pd.DataFrame) -> N
 def test_wide_table_has_the_number_of_values_beside_each_mean(cases: pd.DataFrame) -> None:
     table = wide_table(summary_table(cases, PROFILES["plain"]))
     assert list(table.columns[:6]) == [
-        "method", "profile", "lesion_1 cases", "lesion_2 cases", "lesion_1 dice mean", "lesion_1 dice sd"
-    ]  # fmt: skip
-    assert table["lesion_1 dice n"].tolist() == [3, 3] and table["lesion_2 dice n"].tolist() == [0, 0]
+        "method",
+        "profile",
+        "lesion_1 cases",
+        "lesion_2 cases",
+        "lesion_1 dice mean",
+        "lesion_1 dice sd",
+    ]
+    assert table["lesion_1 dice n"].tolist() == [3, 3] and table["lesion_2 dice n"].tolist() == [
+        0,
+        0,
+    ]
     assert table["lesion_2 dice mean"].isna().all()
 
 
 def test_holm_is_over_pairs_of_methods(cases: pd.DataFrame) -> None:
-    third = cases[cases["method"] == "c|d"].assign(method="e", dice=[0.1, math.nan, 0.5, math.nan, 0.4, math.nan])
+    third = cases[cases["method"] == "c|d"].assign(
+        method="e", dice=[0.1, math.nan, 0.5, math.nan, 0.4, math.nan]
+    )
     tests = paired_tests_table(pd.concat([cases, third]), PROFILES["plain"])
     dice = tests[(tests["label"] == "lesion_1") & (tests["metric"] == "dice")]
     assert len(dice) == 3

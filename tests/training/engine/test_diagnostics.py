@@ -5,17 +5,28 @@ import math
 import pytest
 import torch
 
-from nnunet_ext.training.engine.diagnostics import case_names, codebook_use, discriminator_balance, not_finite
+from nnunet_ext.training.engine.diagnostics import (
+    case_names,
+    codebook_use,
+    discriminator_balance,
+    not_finite,
+)
 
 
 def test_not_finite_names_each_loss() -> None:
     assert not_finite({"a": 1.0, "b": math.nan, "c": math.inf, "d": -math.inf}) == [
-        "b is nan", "c is inf", "d is -inf"
-    ]  # fmt: skip
+        "b is nan",
+        "c is inf",
+        "d is -inf",
+    ]
 
 
 def test_case_names_of_all_streams() -> None:
-    batch = {"keys": ["x", "y"], "data": torch.zeros(1), "general": {"keys": ["z"], "data": torch.zeros(1)}}
+    batch = {
+        "keys": ["x", "y"],
+        "data": torch.zeros(1),
+        "general": {"keys": ["z"], "data": torch.zeros(1)},
+    }
     assert case_names(batch) == "x, y; general: z"
 
 

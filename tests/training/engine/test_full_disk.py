@@ -1,4 +1,6 @@
-"""What a training says on a full disk: no file may grow beyond a limit here, as on a disk that has no more room."""
+"""What a training says on a full disk: no file may grow beyond a limit here, as on a disk that has
+no more room.
+"""
 
 import subprocess
 import sys
@@ -28,19 +30,31 @@ with write_errors_in_one_line(root, lambda: print("stopped")):
 def test_a_checkpoint_that_does_not_fit_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "checkpoint_latest.pth").write_text("the earlier one")
     ended = subprocess.run(
-        [sys.executable, "-c", CODE, str(tmp_path)], capture_output=True, text=True, check=False, cwd=REPOSITORY
+        [sys.executable, "-c", CODE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
     )
     last = ended.stderr.strip().splitlines()[-1]
     assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
-    assert last.startswith(f"error: {tmp_path}: cannot be written to (File too large); what was saved before is kept")
+    assert last.startswith(
+        f"error: {tmp_path}: cannot be written to (File too large); what was saved before is kept"
+    )
     assert ended.stdout.splitlines()[-1] == "stopped"
     files = [path.name for path in tmp_path.iterdir() if path.is_file()]
-    assert files == ["checkpoint_latest.pth"] and (tmp_path / files[0]).read_text() == "the earlier one"
+    assert (
+        files == ["checkpoint_latest.pth"]
+        and (tmp_path / files[0]).read_text() == "the earlier one"
+    )
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), FileNotFoundError(2, "no such file")])
 def test_other_errors_pass(error: Exception, tmp_path: Path) -> None:
-    with pytest.raises(type(error)), write_errors_in_one_line(tmp_path, lambda: pytest.fail("nothing to stop")):
+    with (
+        pytest.raises(type(error)),
+        write_errors_in_one_line(tmp_path, lambda: pytest.fail("nothing to stop")),
+    ):
         raise error
     with pytest.raises(InputError), write_errors_in_one_line(tmp_path, lambda: None):
         try:

@@ -6,7 +6,13 @@ import math
 import pytest
 import torch
 
-from nnunet_ext.training.engine.label_free import agreement, augmented_view, combined_score, is_best, lesion_entropy
+from nnunet_ext.training.engine.label_free import (
+    agreement,
+    augmented_view,
+    combined_score,
+    is_best,
+    lesion_entropy,
+)
 
 
 def softmax_of(foreground: torch.Tensor) -> torch.Tensor:
@@ -53,7 +59,11 @@ def test_a_flip_at_the_returned_dimensions_undoes_the_view(dimension: int) -> No
         back = view.flip(flipped)
         correlation = torch.corrcoef(torch.stack((back.flatten(), images.flatten())))[0, 1]
         assert correlation > 0.98 and not torch.equal(back, images)
-    every = {subset for n in range(dimension + 1) for subset in itertools.combinations(range(2, 2 + dimension), n)}
+    every = {
+        subset
+        for n in range(dimension + 1)
+        for subset in itertools.combinations(range(2, 2 + dimension), n)
+    }
     assert seen == every
     assert augmented_view(images, ())[1] == []
 

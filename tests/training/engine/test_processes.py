@@ -26,7 +26,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("case", "batch_dice"), CASES)
 def test_two_processes_equal_one(case: str, batch_dice: bool, two: Path, tmp_path: Path) -> None:
-    first, second = (torch.load(two / f"{case}_{batch_dice}_{rank}.pth", weights_only=False) for rank in (0, 1))
+    first, second = (
+        torch.load(two / f"{case}_{batch_dice}_{rank}.pth", weights_only=False) for rank in (0, 1)
+    )
     one = two_processes.train(case, tmp_path, batch_dice=batch_dice)
     start = two_processes.weights(trainer(type(one), tmp_path / "start", one.plans_manager.plans))
     expected = two_processes.weights(one)
@@ -48,7 +50,9 @@ def test_all_processes_start_from_the_first_ones_weights(two: Path) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_cannot_be_shared_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = trainer(PlainTrainer, tmp_path, plans(batch_size=3))
     made.was_initialized, made.is_ddp = False, True
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
@@ -57,13 +61,22 @@ def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, monkeypatch: 
         made.initialize()
 
 
-def test_batch_normalisation_is_refused_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_normalisation_is_refused_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = plans()
     architecture = content["configurations"]["2d"]["architecture"]["arch_kwargs"]
     architecture["norm_op"] = "torch.nn.modules.batchnorm.BatchNorm2d"
     made = trainer(PlainTrainer, tmp_path, content)
     made.was_initialized, made.is_ddp = False, True
-    for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": 0, "get_backend": "gloo"}.items():
+    for name, value in {
+        "is_initialized": True,
+        "get_world_size": 2,
+        "get_rank": 0,
+        "get_backend": "gloo",
+    }.items():
         monkeypatch.setattr(f"torch.distributed.{name}", lambda value=value: value)
-    with pytest.raises(InputError, match="batch normalisation is not shared by processes on the CPU"):
+    with pytest.raises(
+        InputError, match="batch normalisation is not shared by processes on the CPU"
+    ):
         made.initialize()

@@ -5,7 +5,11 @@ import random
 import numpy as np
 import torch
 
-from nnunet_ext.training.engine.random_numbers import seed_random_numbers, seeded_random_numbers, shared_generator
+from nnunet_ext.training.engine.random_numbers import (
+    seed_random_numbers,
+    seeded_random_numbers,
+    shared_generator,
+)
 
 
 def draw() -> tuple[float, float, float]:

@@ -1,4 +1,6 @@
-"""Steps of optimizers: their own weights only, clipped, scheduled, restored, alone, jointly and at once."""
+"""Steps of optimizers: their own weights only, clipped, scheduled, restored, alone, jointly and at
+once.
+"""
 
 import copy
 
@@ -87,7 +89,10 @@ def test_scaled_losses_give_the_same_joint_step_and_an_overflow_gives_none() -> 
     def joint(scale: float | None) -> tuple[nn.Linear, nn.Linear, torch.amp.GradScaler | None]:
         networks = linear(), linear(1)
         scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
-        updaters = [Updater(torch.optim.SGD(network.parameters(), 0.1), scaler, max_norm=1.0) for network in networks]
+        updaters = [
+            Updater(torch.optim.SGD(network.parameters(), 0.1), scaler, max_norm=1.0)
+            for network in networks
+        ]
         step(100 * (networks[0](ONES) * networks[1](ONES)).sum(), *updaters)
         return *networks, scaler
 
@@ -101,9 +106,13 @@ def test_scaled_losses_give_the_same_joint_step_and_an_overflow_gives_none() -> 
 
 @pytest.mark.parametrize("scale", [None, 1024.0])
 def test_a_player_that_no_loss_reaches_stays(scale: float | None) -> None:
-    """As the decoder of a phase without reconstruction; a scaler refuses to step an optimizer without gradients."""
+    """As the decoder of a phase without reconstruction; a scaler refuses to step an optimizer
+    without gradients.
+    """
     first, second = linear(), linear(1)
-    scalers = [None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale) for _ in range(2)]
+    scalers = [
+        None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale) for _ in range(2)
+    ]
     updaters = [
         Updater(torch.optim.SGD(network.parameters(), 0.1), scaler, max_norm=limit)
         for network, scaler, limit in zip((first, second), scalers, (None, 12.0), strict=True)
@@ -117,7 +126,9 @@ def test_a_player_that_no_loss_reaches_stays(scale: float | None) -> None:
 def test_gradient_norms_are_limited_group_by_group() -> None:
     first, second = linear(), linear(1)
     weights = [first.weight, second.weight]
-    updater = Updater(torch.optim.SGD(weights, 1.0), clipped_groups=[[first.weight], [second.weight]])
+    updater = Updater(
+        torch.optim.SGD(weights, 1.0), clipped_groups=[[first.weight], [second.weight]]
+    )
     start = [weight.detach().clone() for weight in weights]
     step(1000 * first.weight.sum() + 0.5 * second.weight.sum(), updater)
     moved = [(weight - old).norm().item() for weight, old in zip(weights, start, strict=True)]
@@ -127,7 +138,10 @@ def test_gradient_norms_are_limited_group_by_group() -> None:
 def test_no_largest_norm_leaves_the_gradient_as_it_is() -> None:
     network = linear()
     start = network.weight.detach().clone()
-    step(1000 * network.weight.sum(), Updater(torch.optim.SGD(network.parameters(), 1.0), max_norm=None))
+    step(
+        1000 * network.weight.sum(),
+        Updater(torch.optim.SGD(network.parameters(), 1.0), max_norm=None),
+    )
     assert (network.weight - start).norm().item() == pytest.approx(1000 * 3**0.5, rel=1e-5)
 
 
@@ -141,7 +155,9 @@ def test_frozen_weights_stay() -> None:
 
 def test_the_learning_rate_follows_the_iteration_not_the_history() -> None:
     network = linear()
-    updater = Updater(torch.optim.SGD(network.parameters(), 0.5), schedule=polynomial(10, exponent=1.0))
+    updater = Updater(
+        torch.optim.SGD(network.parameters(), 0.5), schedule=polynomial(10, exponent=1.0)
+    )
     rates = []
     for iteration in (0, 5, 5, 10):
         step(network(ONES).sum(), updater, iteration=iteration)
@@ -153,7 +169,10 @@ def test_the_learning_rate_follows_the_iteration_not_the_history() -> None:
 
 def test_two_owners_of_one_parameter_are_refused() -> None:
     first, second = linear(), linear(1)
-    assert require_separate({"a": sgd(first), "b": sgd(second)}) == {id(first.weight), id(second.weight)}
+    assert require_separate({"a": sgd(first), "b": sgd(second)}) == {
+        id(first.weight),
+        id(second.weight),
+    }
     with pytest.raises(ValueError, match=r"a and b own the same parameter, of shape \[1, 3\]"):
         require_separate({"a": sgd(first), "b": sgd(first, second)})
 
@@ -161,11 +180,15 @@ def test_two_owners_of_one_parameter_are_refused() -> None:
 def test_a_restored_updater_takes_the_same_steps() -> None:
     def made(seed: int) -> tuple[nn.Linear, Updater]:
         network = linear(seed)
-        return network, Updater(torch.optim.Adam(network.parameters(), 0.1), schedule=polynomial(10))
+        return network, Updater(
+            torch.optim.Adam(network.parameters(), 0.1), schedule=polynomial(10)
+        )
 
     def steps(network: nn.Linear, updater: Updater, iterations: range) -> None:
         for iteration in iterations:
-            step(network(torch.arange(3.0) + iteration).square().sum(), updater, iteration=iteration)
+            step(
+                network(torch.arange(3.0) + iteration).square().sum(), updater, iteration=iteration
+            )
 
     whole, continued = made(0), made(1)
     steps(*whole, range(3))

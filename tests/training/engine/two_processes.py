@@ -14,7 +14,11 @@ from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.trainers.vq_semi_supervised import VQSemiSupervisedTrainer
 from tests.miniature_plans import batch, plans, trainer
-from tests.training.adversarial_trainer import AdversarialTrainer, AlternatingTrainer, ReconstructingTrainer
+from tests.training.adversarial_trainer import (
+    AdversarialTrainer,
+    AlternatingTrainer,
+    ReconstructingTrainer,
+)
 
 CASES: dict[str, tuple[type, tuple[str, ...]]] = {
     "plain": (PlainTrainer, ()),
@@ -47,7 +51,9 @@ def train(case: str, root: Path, rank: int = 0, size: int = 1, batch_dice: bool 
     """The trainer after some steps, each on this rank's share of the same global batches."""
     cls, roles = CASES[case]
     streams = {role: ["Dataset998_Other"] for role in roles}
-    content = plans(batch_size=BATCH_SIZE, streams=streams, settings={**SETTINGS, **SETTINGS_OF.get(case, {})})
+    content = plans(
+        batch_size=BATCH_SIZE, streams=streams, settings={**SETTINGS, **SETTINGS_OF.get(case, {})}
+    )
     content["configurations"]["2d"]["batch_dice"] = batch_dice
     made = trainer(cls, root / str(rank), content)
     made.on_train_epoch_start()
@@ -72,7 +78,11 @@ def share(item: Any, rank: int, size: int) -> Any:
 
 def weights(made: Any) -> dict[str, torch.Tensor]:
     """Every weight of every network."""
-    networks = {"network": made.network, **made.auxiliary_networks, "averaged": made.averaged_network}
+    networks = {
+        "network": made.network,
+        **made.auxiliary_networks,
+        "averaged": made.averaged_network,
+    }
     return {
         f"{name}.{key}": value.clone()
         for name, network in networks.items()

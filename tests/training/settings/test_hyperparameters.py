@@ -38,9 +38,17 @@ def test_declared_are_the_annotated_attributes_of_all_bases() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("epochs", "5", 5), ("weight", "0", 0.0), ("weight", "1e-3", 0.001), ("kind", "sum", "sum"), ("share", "1", 1.0),
-     ("flag", "False", False), ("flag", "1", True), ("path", "a=b", "a=b")],
-)  # fmt: skip
+    [
+        ("epochs", "5", 5),
+        ("weight", "0", 0.0),
+        ("weight", "1e-3", 0.001),
+        ("kind", "sum", "sum"),
+        ("share", "1", 1.0),
+        ("flag", "False", False),
+        ("flag", "1", True),
+        ("path", "a=b", "a=b"),
+    ],
+)
 def test_text_becomes_its_type(name: str, text: str, value: Any) -> None:
     parsed = parse(name, text, declared(Method)[name])
     assert parsed == value and type(parsed) is type(value)
@@ -49,9 +57,20 @@ def test_text_becomes_its_type(name: str, text: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("epochs", "0"), ("epochs", "2.5"), ("epochs", "many"), ("weight", "-1"), ("weight", "nan"), ("weight", "inf"),
-     ("kind", "max"), ("share", "1.01"), ("flag", "yes"), ("epochs", 2.5), ("weight", None)],
-)  # fmt: skip
+    [
+        ("epochs", "0"),
+        ("epochs", "2.5"),
+        ("epochs", "many"),
+        ("weight", "-1"),
+        ("weight", "nan"),
+        ("weight", "inf"),
+        ("kind", "max"),
+        ("share", "1.01"),
+        ("flag", "yes"),
+        ("epochs", 2.5),
+        ("weight", None),
+    ],
+)
 def test_impossible_values_are_refused_with_what_is_admitted(name: str, text: Any) -> None:
     hint = declared(Method)[name]
     with pytest.raises(InputError) as error:

@@ -20,17 +20,33 @@ def test_plans_that_were_never_configured_name_the_package_once_they_are_trained
     content = plans()
     del content[PLANS_KEY]
     record_package(content)
-    assert content[PLANS_KEY] == {"made_by": made_by()} and PlansEntry.from_plans(content) == PlansEntry()
+    assert (
+        content[PLANS_KEY] == {"made_by": made_by()}
+        and PlansEntry.from_plans(content) == PlansEntry()
+    )
 
 
 def test_an_entry_of_a_later_version_names_it() -> None:
     content = {PLANS_KEY: {"made_by": "nnunetv2-ext 9.1", "novelty": 1}}
-    with pytest.raises(InputError, match=r"not one of nnunetv2-ext .*, but of nnunetv2-ext 9\.1: .*novelty"):
+    with pytest.raises(
+        InputError, match=r"not one of nnunetv2-ext .*, but of nnunetv2-ext 9\.1: .*novelty"
+    ):
         PlansEntry.from_plans(content)
 
 
-@pytest.mark.parametrize("entry", [[], 7, "x", {"streams": []}, {"streams": {"general": "x"}}, {"settings": 1},
-                                   {"preset": ["paper"]}, {"normalizations": {"general": 1}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [],
+        7,
+        "x",
+        {"streams": []},
+        {"streams": {"general": "x"}},
+        {"settings": 1},
+        {"preset": ["paper"]},
+        {"normalizations": {"general": 1}},
+    ],
+)
 def test_a_damaged_entry_is_one_line(entry: object) -> None:
     with pytest.raises(InputError, match="entry nnunet_ext is "):
         PlansEntry.from_plans({PLANS_KEY: entry})

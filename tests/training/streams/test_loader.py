@@ -1,4 +1,6 @@
-"""The joined loader: one draw per stream, random numbers by index, failures that reach the main process."""
+"""The joined loader: one draw per stream, random numbers by index, failures that reach the main
+process.
+"""
 
 import os
 import signal
@@ -62,7 +64,9 @@ def test_joined_loader_draws_every_stream_once_and_passes_the_thread_on() -> Non
 
 
 def test_streams_without_labels_bring_none() -> None:
-    joined = MultiStreamLoader(Loader("labelled"), {"unlabeled": Loader("u"), "target_domain": Loader("t")})
+    joined = MultiStreamLoader(
+        Loader("labelled"), {"unlabeled": Loader("u"), "target_domain": Loader("t")}
+    )
     drawn = next(joined)
     assert drawn["unlabeled"] == {"data": "u 1"} and drawn["target_domain"] == {"data": "t 1"}
 

@@ -1,4 +1,6 @@
-"""A stream's own normalisation: its values, how it is written, and what nnU-Net's preprocessor makes of it."""
+"""A stream's own normalisation: its values, how it is written, and what nnU-Net's preprocessor
+makes of it.
+"""
 
 from pathlib import Path
 
@@ -51,7 +53,9 @@ def test_impossible_normalizations_are_refused(text: str, message: str) -> None:
 
 
 def write_ct(root: Path) -> tuple[Path, np.ndarray]:
-    """One unlabelled volume in HU: a head of 10 to 70 HU in a frame of 0 HU, which nnU-Net would crop away."""
+    """One unlabelled volume in HU: a head of 10 to 70 HU in a frame of 0 HU, which nnU-Net would
+    crop away.
+    """
     raw = write_raw(root, CT, 1, (4, 24, 20), labelled=False)
     hounsfield = np.zeros((4, 24, 20), np.float32)
     hounsfield[:, 6:18, 5:15] = np.random.default_rng(0).integers(10, 71, (4, 12, 10))
@@ -66,16 +70,22 @@ def preprocessed(root: Path, raw: Path, manager: PlansManager, normalization: st
     configuration = manager.get_configuration("2d")
     stream = Stream.locate(ROLE, CT, root / "pre", configuration, normalization)
     preprocess_stream(stream, raw, manager, "2d", 1)
-    data, segmentation, _, properties = nnUNetDatasetBlosc2(str(stream.folder), ["case_00"]).load_case("case_00")
+    data, segmentation, _, properties = nnUNetDatasetBlosc2(
+        str(stream.folder), ["case_00"]
+    ).load_case("case_00")
     return data[0], segmentation[0], properties
 
 
-def test_a_windowed_stream_is_cropped_at_its_lower_bound_and_needs_no_other_statistics(tmp_path: Path) -> None:
+def test_a_windowed_stream_is_cropped_at_its_lower_bound_and_needs_no_other_statistics(
+    tmp_path: Path,
+) -> None:
     raw, hounsfield = write_ct(tmp_path)
     manager = PlansManager(plans())
     as_planned, *_ = preprocessed(tmp_path, raw, manager, None)
     whole, segmentation, properties = preprocessed(tmp_path, raw, manager, "window(-10,80)")
-    np.testing.assert_allclose(whole, (hounsfield.clip(-10, 80) + 10) / 45 - 1, atol=1e-6)  # 0 HU is tissue
+    np.testing.assert_allclose(
+        whole, (hounsfield.clip(-10, 80) + 10) / 45 - 1, atol=1e-6
+    )  # 0 HU is tissue
     assert not segmentation[:].any()  # nothing lies outside
     assert properties["class_locations"] == {}
 
@@ -90,7 +100,9 @@ def test_an_image_of_nothing_but_background_keeps_its_size(tmp_path: Path) -> No
     assert data.shape == hounsfield.shape and (data[:] == -1).all()
 
 
-def test_both_normalizations_lie_side_by_side_and_each_plans_entry_finds_its_own(tmp_path: Path) -> None:
+def test_both_normalizations_lie_side_by_side_and_each_plans_entry_finds_its_own(
+    tmp_path: Path,
+) -> None:
     raw, _ = write_ct(tmp_path)
     keys = {}
     for normalization in (None, "window(0,80)", "window(-20,100)"):

@@ -45,19 +45,25 @@ class Place:
         return preprocess_stream(self.stream, raw, self.manager, self.name, processes)
 
     def load(self, case: str) -> tuple[np.ndarray, np.ndarray, dict]:
-        data, label, _, properties = nnUNetDatasetBlosc2(str(self.stream.folder), [case]).load_case(case)
+        data, label, _, properties = nnUNetDatasetBlosc2(str(self.stream.folder), [case]).load_case(
+            case
+        )
         return data[:], label[:], properties
 
 
 def test_labels_are_merged_to_lesion(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    raw = write_raw(tmp_path, "Dataset998_Other", 2, labels={"background": 0, "first": 1, "second": 2})
+    raw = write_raw(
+        tmp_path, "Dataset998_Other", 2, labels={"background": 0, "first": 1, "second": 2}
+    )
     assert place.run(raw).endswith("2 cases, 2 new")
     for case in ("case_00", "case_01"):
         data, label, properties = place.load(case)
         assert data.shape == label.shape == (1, 1, 32, 32)
         assert set(np.unique(label)) == {0, 1} and len(properties["class_locations"][1]) > 0
-        assert abs(data.mean()) < 1e-5 and data.std() == pytest.approx(1, abs=1e-4)  # the plans' z-score
+        assert abs(data.mean()) < 1e-5 and data.std() == pytest.approx(
+            1, abs=1e-4
+        )  # the plans' z-score
 
 
 def test_unlabelled_cases_need_no_label_and_have_no_foreground(tmp_path: Path) -> None:
@@ -82,7 +88,9 @@ def test_volumes_beside_images_without_spacing_keep_their_pixels(tmp_path: Path)
 
 def test_images_cannot_feed_volumes(tmp_path: Path) -> None:
     place = Place(tmp_path, dimension=3, spacing_mm=2.0)
-    with pytest.raises(InputError, match=r"case_00_0000\.png: is a single slice, which fits only 2d plans"):
+    with pytest.raises(
+        InputError, match=r"case_00_0000\.png: is a single slice, which fits only 2d plans"
+    ):
         place.run(write_raw(tmp_path, "Dataset998_Other", 1))
 
 
@@ -117,9 +125,13 @@ def test_a_bad_case_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
     raw = write_raw(tmp_path, "Dataset998_Other", 3)
     good = (raw / "imagesTr" / "case_01_0000.png").read_bytes()
     (raw / "imagesTr" / "case_01_0000.png").write_bytes(good[:40])
-    with pytest.raises(InputError, match=r"1 of 3 cases failed, the others are done: .*case_01_0000\.png"):
+    with pytest.raises(
+        InputError, match=r"1 of 3 cases failed, the others are done: .*case_01_0000\.png"
+    ):
         place.run(raw, processes=2)
-    assert (place.stream.folder / "case_02.pkl").is_file() and not (place.stream.folder / "case_01.pkl").exists()
+    assert (place.stream.folder / "case_02.pkl").is_file() and not (
+        place.stream.folder / "case_01.pkl"
+    ).exists()
     assert not (place.stream.folder / "stream.json").exists()
 
 
@@ -129,7 +141,10 @@ def test_changed_plans_and_lost_files_are_noticed_at_training(tmp_path: Path) ->
     place.run(raw)
     arguments = ("general", ["Dataset998_Other"], str(tmp_path / "pre"))
     keys = stream_keys(*arguments, place.manager, place.configuration)
-    assert keys == ["Dataset998_Other/nnUNetPlans_2d/case_00", "Dataset998_Other/nnUNetPlans_2d/case_01"]
+    assert keys == [
+        "Dataset998_Other/nnUNetPlans_2d/case_00",
+        "Dataset998_Other/nnUNetPlans_2d/case_01",
+    ]
     other = Place(tmp_path, spacing_mm=3.0)
     with pytest.raises(InputError, match="preprocessed with other plans"):
         stream_keys(*arguments, other.manager, other.configuration)
@@ -153,18 +168,24 @@ def test_volumes_follow_the_plans_axes(tmp_path: Path) -> None:
     data, label, _ = place.load("case_00")
     assert data.shape == label.shape == (1, 24, 16, 20)
     source = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / "case_00.nii.gz")))
-    assert np.argwhere(label[0]).mean(0) == pytest.approx(np.argwhere(source).mean(0)[[1, 0, 2]] * [1, 2, 1], abs=1.0)
+    assert np.argwhere(label[0]).mean(0) == pytest.approx(
+        np.argwhere(source).mean(0)[[1, 0, 2]] * [1, 2, 1], abs=1.0
+    )
 
 
 def test_only_named_labels_become_lesion(tmp_path: Path) -> None:
-    raw = write_raw(tmp_path, "Dataset998_Other", 2, labels={"background": 0, "organ": 1, "cancer": 2})
+    raw = write_raw(
+        tmp_path, "Dataset998_Other", 2, labels={"background": 0, "organ": 1, "cancer": 2}
+    )
     place = Place(tmp_path, recorded="Dataset998_Other=cancer")
     place.run(raw)
     assert not place.load("case_00")[1].any() and place.load("case_01")[1].any()  # organ, cancer
     all_labels = Place(tmp_path)
     assert all_labels.run(raw).endswith("2 new")
     assert all_labels.load("case_00")[1].any()
-    with pytest.raises(InputError, match="Dataset998_Other has no label tumour; it has organ, cancer"):
+    with pytest.raises(
+        InputError, match="Dataset998_Other has no label tumour; it has organ, cancer"
+    ):
         Place(tmp_path, recorded="Dataset998_Other=tumour").run(raw)
 
 
@@ -184,7 +205,9 @@ def test_lost_files_are_made_again(tmp_path: Path) -> None:
     assert len(place.stream.cases(place.manager, place.configuration)) == 2
 
 
-def test_an_error_without_a_message_is_named_by_its_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_a_message_is_named_by_its_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def out_of_memory(*_: object) -> None:
         raise MemoryError
 
@@ -201,13 +224,23 @@ def test_an_error_without_a_message_is_named_by_its_type(tmp_path: Path, monkeyp
             lambda raw: (raw / "labelsTr" / "case_01.png").unlink(),
             "case_01.png: label of case case_01 is missing",
         ),
-        ("unlabeled", lambda raw: None, "imagesUn: no such folder; unlabelled images live in imagesUn"),
+        (
+            "unlabeled",
+            lambda raw: None,
+            "imagesUn: no such folder; unlabelled images live in imagesUn",
+        ),
         ("general", lambda raw: _add_ignore_label(raw), "has an ignore label"),
         ("general", lambda raw: _rename(raw, "scan1.png"), "scan1.png: has no channel number"),
-        ("general", lambda raw: _rename(raw, "case_01_0001.png"), "case_00|has 2 channels|label of case"),
+        (
+            "general",
+            lambda raw: _rename(raw, "case_01_0001.png"),
+            "case_00|has 2 channels|label of case",
+        ),
     ],
 )
-def test_raw_data_that_cannot_serve_are_refused(tmp_path: Path, role: str, break_it, message: str) -> None:
+def test_raw_data_that_cannot_serve_are_refused(
+    tmp_path: Path, role: str, break_it, message: str
+) -> None:
     raw = write_raw(tmp_path, "Dataset998_Other", 2)
     break_it(raw)
     with pytest.raises(InputError, match=message):
@@ -225,7 +258,9 @@ def _rename(raw: Path, name: str) -> None:
 
 
 def test_two_choices_of_lesions_do_not_share_a_folder(tmp_path: Path) -> None:
-    raw = write_raw(tmp_path, "Dataset998_Other", 2, labels={"background": 0, "first": 1, "second": 2})
+    raw = write_raw(
+        tmp_path, "Dataset998_Other", 2, labels={"background": 0, "first": 1, "second": 2}
+    )
     first = Place(tmp_path, recorded="Dataset998_Other=first")
     first.run(raw)
     lesion_voxels = first.load("case_00")[1].sum()
@@ -236,7 +271,9 @@ def test_two_choices_of_lesions_do_not_share_a_folder(tmp_path: Path) -> None:
     assert len({place.stream.folder for place in (first, second, Place(tmp_path))}) == 3
 
 
-@pytest.mark.parametrize("identifier", ["../../victim", "/victim", "..", ".hidden", "a\\b", "a\x1b[2J", ""])
+@pytest.mark.parametrize(
+    "identifier", ["../../victim", "/victim", "..", ".hidden", "a\\b", "a\x1b[2J", ""]
+)
 def test_plans_cannot_lead_out_of_the_preprocessed_folder(tmp_path: Path, identifier: str) -> None:
     content = plans(2)
     (configuration,) = content["configurations"].values()
@@ -281,11 +318,16 @@ from nnunet_ext.training.streams.location import Stream
 from nnunet_ext.training.streams.preprocessing import preprocess_stream
 from tests.miniature_plans import plans
 manager = PlansManager(plans())
-stream = Stream.locate("general", "Dataset998_Other", {str(tmp_path)!r}, manager.get_configuration("2d"))
+configuration = manager.get_configuration("2d")
+stream = Stream.locate("general", "Dataset998_Other", {str(tmp_path)!r}, configuration)
 stream.folder.mkdir(parents=True)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 preprocess_stream(stream, Path({str(raw)!r}), manager, "2d", 1)
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
     last = ended.stderr.splitlines()[-1]
-    assert ended.returncode == 1 and "cannot write" in last and "Traceback" not in ended.stderr, ended.stderr
+    assert ended.returncode == 1 and "cannot write" in last and "Traceback" not in ended.stderr, (
+        ended.stderr
+    )

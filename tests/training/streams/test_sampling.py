@@ -1,4 +1,6 @@
-"""Pairs, samples without spatial augmentation, and no leak of the domain by the sampling, on real preprocessed data."""
+"""Pairs, samples without spatial augmentation, and no leak of the domain by the sampling, on real
+preprocessed data.
+"""
 
 import os
 import shutil
@@ -23,7 +25,9 @@ CASES = 5
 
 
 # batches that lie ready when the pool is stopped are lost, and its thread says so
-workers_stop_amid_batches = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+workers_stop_amid_batches = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
 
 
 class CriticTrainer(MultiStreamTrainer):
@@ -41,7 +45,10 @@ class MovedPairsTrainer(MultiStreamTrainer):
     def matches(self, role: str) -> dict[str, list[str]]:
         """Two target cases for each labelled one: case_01 fits case_02 and case_03."""
         folder = f"{TARGET}/{self.configuration_manager.data_identifier}"
-        return {f"case_{i:02d}": [f"{folder}/case_{2 * i + j:02d}" for j in range(2)] for i in range(CASES)}
+        return {
+            f"case_{i:02d}": [f"{folder}/case_{2 * i + j:02d}" for j in range(2)]
+            for i in range(CASES)
+        }
 
 
 class PairedTrainer(MovedPairsTrainer):
@@ -70,7 +77,9 @@ def fitting_data(root: Path, shape: tuple[int, int]) -> tuple[Path, Path]:
     return labelled, target
 
 
-def paired_batches(cls: type, root: Path, workers: int, shape: tuple[int, int] = (24, 28), count: int = 25) -> list:
+def paired_batches(
+    cls: type, root: Path, workers: int, shape: tuple[int, int] = (24, 28), count: int = 25
+) -> list:
     os.environ[WORKERS_VARIABLE] = str(workers)  # conftest restores the environment
     labelled, target = fitting_data(root, shape)
     made = trainer_with_data(cls, root, content(), labelled, **{ROLE: target})
@@ -85,9 +94,13 @@ def fits(labelled_key: str, target_key: str) -> bool:
 
 @workers_stop_amid_batches
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_keys_of_every_batch_are_pairs_and_both_matches_are_drawn(workers: int, tmp_path: Path) -> None:
+def test_the_keys_of_every_batch_are_pairs_and_both_matches_are_drawn(
+    workers: int, tmp_path: Path
+) -> None:
     batches = paired_batches(PairedTrainer, tmp_path, workers)
-    pairs = [pair for batch in batches for pair in zip(batch["keys"], batch[ROLE]["keys"], strict=True)]
+    pairs = [
+        pair for batch in batches for pair in zip(batch["keys"], batch[ROLE]["keys"], strict=True)
+    ]
     assert len(pairs) == 100 and all(fits(*pair) for pair in pairs)
     assert len({labelled for labelled, _ in pairs}) == CASES
     second = sum(int(target[-2:]) % 2 for _, target in pairs)
@@ -98,8 +111,13 @@ def test_the_keys_of_every_batch_are_pairs_and_both_matches_are_drawn(workers: i
 def test_a_worker_draws_the_same_pairs(tmp_path: Path) -> None:
     here, in_worker = (paired_batches(PairedTrainer, tmp_path / str(n), n, count=4) for n in (0, 1))
     for ours, theirs in zip(here, in_worker, strict=True):
-        assert list(ours["keys"]) == list(theirs["keys"]) and ours[ROLE]["keys"] == theirs[ROLE]["keys"]
-        assert torch.equal(ours["data"], theirs["data"]) and torch.equal(ours[ROLE]["data"], theirs[ROLE]["data"])
+        assert (
+            list(ours["keys"]) == list(theirs["keys"])
+            and ours[ROLE]["keys"] == theirs[ROLE]["keys"]
+        )
+        assert torch.equal(ours["data"], theirs["data"]) and torch.equal(
+            ours[ROLE]["data"], theirs[ROLE]["data"]
+        )
 
 
 def correlations(batches: list[dict[str, Any]]) -> np.ndarray:
@@ -115,7 +133,9 @@ def correlations(batches: list[dict[str, Any]]) -> np.ndarray:
 def test_the_label_of_a_sample_lies_on_the_lesion_of_its_partner(tmp_path: Path) -> None:
     fitted = correlations(paired_batches(PairedTrainer, tmp_path / "fitted", 0))
     assert fitted.min() > 0.7  # blur, noise and low resolution are left
-    assert np.nanmin(correlations(paired_batches(MovedPairsTrainer, tmp_path / "augmented", 0))) < 0.3
+    assert (
+        np.nanmin(correlations(paired_batches(MovedPairsTrainer, tmp_path / "augmented", 0))) < 0.3
+    )
 
 
 @pytest.mark.parametrize("shape", [(24, 28), (20, 12)])
@@ -144,7 +164,9 @@ def test_volumes_cannot_be_paired_slice_by_slice(tmp_path: Path) -> None:
     made = trainer_with_data(PairedTrainer, tmp_path, content(), labelled, **{ROLE: target})
     os.environ[WORKERS_VARIABLE] = "0"
     training, _ = made.get_dataloaders()
-    with pytest.raises(InputError, match=r"case_\d\d has 3 slices; pairs of slices need data sets with one slice"):
+    with pytest.raises(
+        InputError, match=r"case_\d\d has 3 slices; pairs of slices need data sets with one slice"
+    ):
         next(training)
 
 
@@ -152,19 +174,29 @@ def test_matches_are_checked_before_the_first_batch(tmp_path: Path) -> None:
     labelled, target = fitting_data(tmp_path, (20, 20))
     (target / "imagesUn" / "case_07_0000.png").unlink()
     made = trainer_with_data(PairedTrainer, tmp_path, content(), labelled, **{ROLE: target})
-    with pytest.raises(InputError, match=r"the match .*/case_07 of the labelled case case_03 is not in the target_dom"):
+    with pytest.raises(
+        InputError,
+        match=r"the match .*/case_07 of the labelled case case_03 is not in the target_dom",
+    ):
         made.get_dataloaders()
 
 
 def test_wrong_matches_are_named() -> None:
-    with pytest.raises(InputError, match=r"1 of 2 labelled cases have no match in the unlabeled stream, e\.g\. b"):
+    with pytest.raises(
+        InputError, match=r"1 of 2 labelled cases have no match in the unlabeled stream, e\.g\. b"
+    ):
         check_matches("unlabeled", {"a": ["x"], "b": []}, ["a", "b"], ["x"])
-    with pytest.raises(InputError, match="the match y of the labelled case b is not in the unlabeled stream"):
+    with pytest.raises(
+        InputError, match="the match y of the labelled case b is not in the unlabeled stream"
+    ):
         check_matches("unlabeled", {"a": ["x"], "b": ["x", "y"]}, ["a", "b"], ["x"])
-    check_matches("unlabeled", {"a": ["x"], "b": ["y"], "not trained on": ["z"]}, ["a", "b"], ["x", "y"])
+    check_matches(
+        "unlabeled", {"a": ["x"], "b": ["y"], "not trained on": ["z"]}, ["a", "b"], ["x", "y"]
+    )
 
 
-# --- no leak by sampling ----------------------------------------------------------------------------------------------
+# --- no leak by sampling
+# ----------------------------------------------------------------------------------------------
 
 
 def same_images_in_both_domains(root: Path) -> tuple[Path, Path]:
@@ -176,7 +208,9 @@ def same_images_in_both_domains(root: Path) -> tuple[Path, Path]:
 
 
 def lesion_shares(images: torch.Tensor) -> list[float]:
-    """Fraction of every sample that is as bright as a lesion: background is at -0.4, lesion at 2.4 (z-scores)."""
+    """Fraction of every sample that is as bright as a lesion: background is at -0.4, lesion at 2.4
+    (z-scores).
+    """
     return (images > 1).flatten(1).float().mean(1).tolist()
 
 
@@ -187,7 +221,9 @@ def standard_errors(first: list[float], second: list[float]) -> float:
 
 
 def test_unforced_samples_show_as_much_lesion_as_the_other_domain(tmp_path: Path) -> None:
-    """Both domains hold the same images, so whatever a critic can tell them apart by is the sampling's doing."""
+    """Both domains hold the same images, so whatever a critic can tell them apart by is the
+    sampling's doing.
+    """
     labelled, target = same_images_in_both_domains(tmp_path)
     made = trainer_with_data(CriticTrainer, tmp_path, content(), labelled, **{ROLE: target})
     os.environ[WORKERS_VARIABLE] = "0"
@@ -218,15 +254,21 @@ def test_a_batch_without_unforced_samples_is_refused_to_critics(tmp_path: Path) 
     labelled, target = same_images_in_both_domains(tmp_path)
     settings = content(oversample_foreground_percent=1.0)
     made = trainer_with_data(CriticTrainer, tmp_path, settings, labelled, **{ROLE: target})
-    with pytest.raises(InputError, match="every sample of a batch of 4 is forced to show a lesion; lower oversample"):
+    with pytest.raises(
+        InputError,
+        match="every sample of a batch of 4 is forced to show a lesion; lower oversample",
+    ):
         made.get_dataloaders()
 
 
-# --- a window of its own ----------------------------------------------------------------------------------------------
+# --- a window of its own
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("augmented", [False, True])
-def test_beyond_the_border_of_a_windowed_image_lies_the_windows_low_end(augmented: bool, tmp_path: Path) -> None:
+def test_beyond_the_border_of_a_windowed_image_lies_the_windows_low_end(
+    augmented: bool, tmp_path: Path
+) -> None:
     labelled = write_raw(tmp_path, LABELLED, CASES, (24, 24))
     target = write_raw(tmp_path, TARGET, 1, (8, 8), labelled=False)  # half a patch
     Image.fromarray(np.full((8, 8), 200, np.uint8)).save(target / "imagesUn" / "case_00_0000.png")

@@ -1,4 +1,6 @@
-"""``augmentation=strong``: nnU-Net's DA5 for labelled and further streams, in every kind of training."""
+"""``augmentation=strong``: nnU-Net's DA5 for labelled and further streams, in every kind of
+training.
+"""
 
 import os
 from pathlib import Path
@@ -9,7 +11,9 @@ import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.blank_rectangle import BlankRectangleTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import (
+    nnUNetTrainerDA5,
+)
 
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.training.engine.random_numbers import seeded_random_numbers
@@ -22,7 +26,10 @@ STRONG = {"augmentation": "strong"}
 PATCHES = [(16, 16), (16, 32), (16, 16, 16), (4, 16, 16)]  # the last is augmented slice by slice
 LABELS = {
     "plain": {},
-    "regions": {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]},
+    "regions": {
+        "labels": {"background": 0, "whole": [1, 2], "core": 2},
+        "regions_class_order": [1, 2],
+    },
     "ignore": {"labels": {"background": 0, "infection": 1, "ignore": 2}},
 }
 
@@ -40,8 +47,12 @@ class UnmovedTrainer(TwoStreamTrainer):
 
 
 def augmented(made: Any, deep_supervision: bool) -> tuple[torch.Tensor, Any, list[int]]:
-    """A random sample of nnU-Net's initial size, transformed as nnU-Net's loader does it; and that size."""
-    rotation, dummy_2d, size, axes = made.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    """A random sample of nnU-Net's initial size, transformed as nnU-Net's loader does it; and that
+    size.
+    """
+    rotation, dummy_2d, size, axes = (
+        made.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    )
     labels = made.label_manager
     transforms = made.get_training_transforms(
         made.configuration_manager.patch_size,
@@ -71,7 +82,11 @@ def test_samples_are_those_of_nnunets_strong_trainer(
     content = plans(len(patch), patch, settings=STRONG)
     made = trainer(PlainTrainer, tmp_path, content, dataset_json=dataset_json)
     theirs = nnUNetTrainerDA5(
-        {**content, "continue_training": False}, made.configuration_name, 0, dataset_json, torch.device("cpu")
+        {**content, "continue_training": False},
+        made.configuration_name,
+        0,
+        dataset_json,
+        torch.device("cpu"),
     )
 
     image, segmentation, size = augmented(made, deep_supervision)
@@ -79,7 +94,9 @@ def test_samples_are_those_of_nnunets_strong_trainer(
 
     assert size == size_theirs and image.shape == (1, *patch)
     assert torch.equal(image, image_theirs)
-    levels, levels_theirs = (s if deep_supervision else [s] for s in (segmentation, segmentation_theirs))
+    levels, levels_theirs = (
+        s if deep_supervision else [s] for s in (segmentation, segmentation_theirs)
+    )
     assert all(torch.equal(ours, other) for ours, other in zip(levels, levels_theirs, strict=True))
     assert made.inference_allowed_mirroring_axes == tuple(range(len(patch)))
 
@@ -103,7 +120,9 @@ def loaders(cls: type, root: Path) -> Any:
 
 
 def blanks(loader: Any) -> list[bool]:
-    inner = [step.transform for step in loader.transforms.transforms if isinstance(step, RandomTransform)]
+    inner = [
+        step.transform for step in loader.transforms.transforms if isinstance(step, RandomTransform)
+    ]
     return [isinstance(step, BlankRectangleTransform) for step in inner]
 
 
@@ -118,7 +137,9 @@ def test_labelled_and_further_streams_are_augmented_alike(cls: type, tmp_path: P
             assert images.shape == (4, 1, 16, 16) and images.isfinite().all()
 
 
-def test_strong_augmentation_without_its_spatial_part_leaves_every_label_in_place(tmp_path: Path) -> None:
+def test_strong_augmentation_without_its_spatial_part_leaves_every_label_in_place(
+    tmp_path: Path,
+) -> None:
     training = loaders(UnmovedTrainer, tmp_path)
     labels: dict[str, np.ndarray] = {}
     for batch in drawn(training, 20):

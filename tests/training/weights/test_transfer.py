@@ -1,4 +1,6 @@
-"""Any checkpoint into any trainer's network: names, shapes, adaptations, and nnU-Net's own loader as the judge."""
+"""Any checkpoint into any trainer's network: names, shapes, adaptations, and nnU-Net's own loader
+as the judge.
+"""
 
 import copy
 import re
@@ -17,13 +19,22 @@ from torch import nn
 from nnunet_ext.errors import InputError
 from nnunet_ext.trainers.feature_space_da import FeatureSpaceDATrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
-from nnunet_ext.training.weights.transfer import Origin, adapted_to_channels, build_network, fill_network
+from nnunet_ext.training.weights.transfer import (
+    Origin,
+    adapted_to_channels,
+    build_network,
+    fill_network,
+)
 from tests.miniature_plans import DATASET_JSON, plans, trainer
 from tests.trainers.test_relation_driven import Trap
 
 # One trainer of each network with nnU-Net's encoder and decoder; the others train one of these.
 EVERY_NETWORK = [nnUNetTrainer, RelationDrivenTrainer, FeatureSpaceDATrainer]
-SEVERAL = {**DATASET_JSON, "channel_names": {"0": "CT", "1": "lung"}, "labels": {"background": 0, "a": 1, "b": 2}}
+SEVERAL = {
+    **DATASET_JSON,
+    "channel_names": {"0": "CT", "1": "lung"},
+    "labels": {"background": 0, "a": 1, "b": 2},
+}
 FIRST = "encoder.stages.0.0.convs.0.conv.weight"
 FUSION = "decoder.transpconvs.0.weight"
 
@@ -54,14 +65,20 @@ def how(origins: list[Origin], part: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("dimension", "residual"), [(2, False), (3, True)])
-@pytest.mark.parametrize(("source", "target"), product(EVERY_NETWORK, repeat=2), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    ("source", "target"), product(EVERY_NETWORK, repeat=2), ids=lambda cls: cls.__name__
+)
 def test_nnunet_accepts_every_networks_checkpoint_for_every_other(
     source: type, target: type, dimension: int, residual: bool, tmp_path: Path
 ) -> None:
-    """Through other classes and channels; the trained network then holds exactly what was written."""
+    """Through other classes and channels; the trained network then holds exactly what was
+    written.
+    """
     other = network_of(source, SEVERAL, seed=1, dimension=dimension, residual=residual)
     start = network_of(target, dimension=dimension, residual=residual)
-    origins = fill_network(start, saved({"network_weights": other.state_dict()}, tmp_path / "source.pth"))
+    origins = fill_network(
+        start, saved({"network_weights": other.state_dict()}, tmp_path / "source.pth")
+    )
     file = saved({"network_weights": start.state_dict()}, tmp_path / "start.pth")
 
     streams = {role: ["Dataset998_Other"] for role in getattr(target, "required_streams", ())}
@@ -86,16 +103,22 @@ def test_every_tensor_is_reported_once(tmp_path: Path) -> None:
     """Against PyTorch's own count of parameters, without the repeated names of the state dict."""
     source, start = network_of(nnUNetTrainer, seed=1), network_of(RelationDrivenTrainer)
     origins = fill_network(start, saved(source.state_dict(), tmp_path / "source.pth"))
-    assert sum(origin.parameters for origin in origins) == sum(p.numel() for p in start.parameters())
+    assert sum(origin.parameters for origin in origins) == sum(
+        p.numel() for p in start.parameters()
+    )
     assert len({origin.name for origin in origins}) == len(origins) == len(list(start.parameters()))
     assert [origin.name for origin in origins if origin.adaptation] == [FUSION]
 
 
 @pytest.mark.parametrize(("dimension", "residual"), [(2, False), (3, True)])
-def test_two_encoders_compute_at_first_what_the_one_computed(dimension: int, residual: bool, tmp_path: Path) -> None:
+def test_two_encoders_compute_at_first_what_the_one_computed(
+    dimension: int, residual: bool, tmp_path: Path
+) -> None:
     source = network_of(nnUNetTrainer, seed=1, dimension=dimension, residual=residual)
     start = network_of(RelationDrivenTrainer, dimension=dimension, residual=residual)
-    origins = fill_network(start, saved({"network_weights": source.state_dict()}, tmp_path / "source.pth"))
+    origins = fill_network(
+        start, saved({"network_weights": source.state_dict()}, tmp_path / "source.pth")
+    )
     assert how(origins, "heads") == how(origins, "encoder_general") == {"copied"}
     x = torch.randn(2, 1, *(16,) * dimension, generator=torch.Generator().manual_seed(2))
     source, start, x = source.double(), start.double(), x.double()
@@ -122,13 +145,18 @@ def test_two_general_encoders_stay_apart(tmp_path: Path) -> None:
     fill_network(start, saved({"network_weights": source.state_dict()}, tmp_path / "source.pth"))
     for name, value in source.state_dict().items():
         assert torch.equal(start.state_dict()[name], value)
-    assert not torch.equal(start.state_dict()[FIRST], start.state_dict()[FIRST.replace("encoder", "encoder_general")])
+    assert not torch.equal(
+        start.state_dict()[FIRST], start.state_dict()[FIRST.replace("encoder", "encoder_general")]
+    )
 
 
-# --- the first convolution ------------------------------------------------------------------------------------------
+# --- the first convolution
+# ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("given", "wanted"), [(3, 1), (5, 1), (1, 3), (2, 4), (3, 3), (3, 2), (2, 3)])
+@pytest.mark.parametrize(
+    ("given", "wanted"), [(3, 1), (5, 1), (1, 3), (2, 4), (3, 3), (3, 2), (2, 3)]
+)
 def test_channel_adaptation_against_loops(given: int, wanted: int) -> None:
     weight = torch.randn(4, given, 3, 3, generator=torch.Generator().manual_seed(0))
     expected = torch.zeros(4, wanted, 3, 3)
@@ -141,10 +169,14 @@ def test_channel_adaptation_against_loops(given: int, wanted: int) -> None:
     torch.testing.assert_close(adapted_to_channels(weight, wanted), expected)
 
 
-@pytest.mark.parametrize("cls", [nnUNetTrainer, RelationDrivenTrainer], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [nnUNetTrainer, RelationDrivenTrainer], ids=lambda cls: cls.__name__
+)
 @pytest.mark.parametrize(("given", "wanted"), [(3, 1), (1, 3), (2, 4)])
 @pytest.mark.parametrize("residual", [False, True])
-def test_equal_channels_give_what_they_gave(cls: type, given: int, wanted: int, residual: bool, tmp_path: Path) -> None:
+def test_equal_channels_give_what_they_gave(
+    cls: type, given: int, wanted: int, residual: bool, tmp_path: Path
+) -> None:
     def channels(number: int) -> dict[str, Any]:
         return {**DATASET_JSON, "channel_names": {str(c): "CT" for c in range(number)}}
 
@@ -152,42 +184,73 @@ def test_equal_channels_give_what_they_gave(cls: type, given: int, wanted: int, 
     start = network_of(cls, channels(wanted), residual=residual)
     origins = fill_network(start, saved(source.state_dict(), tmp_path / "source.pth"))
     adapted = [origin for origin in origins if origin.adaptation]
-    assert {origin.part for origin in adapted} == {origin.part for origin in origins} - {"decoder", "heads"}
+    assert {origin.part for origin in adapted} == {origin.part for origin in origins} - {
+        "decoder",
+        "heads",
+    }
     verb = "summed" if wanted == 1 else "repeated and rescaled"
-    assert {origin.adaptation for origin in adapted} == {f"{given} input channels {verb} to {wanted}"}
+    assert {origin.adaptation for origin in adapted} == {
+        f"{given} input channels {verb} to {wanted}"
+    }
     grey = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(
-        start(grey.expand(-1, wanted, -1, -1)), source(grey.expand(-1, given, -1, -1)), rtol=1e-4, atol=1e-5
+        start(grey.expand(-1, wanted, -1, -1)),
+        source(grey.expand(-1, given, -1, -1)),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
-# --- names ----------------------------------------------------------------------------------------------------------
+# --- names
+# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("container", [None, "network_weights", "state_dict", "model", "model_state_dict", "net"])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "a.backbone."])
+@pytest.mark.parametrize(
+    "container", [None, "network_weights", "state_dict", "model", "model_state_dict", "net"]
+)
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "a.backbone."]
+)
 def test_containers_and_prefixes(container: str | None, prefix: str, tmp_path: Path) -> None:
     source, start = network_of(nnUNetTrainer, seed=1), network_of(nnUNetTrainer)
     weights = {prefix + name: value for name, value in source.state_dict().items()}
     reversed_order = dict(reversed(weights.items()))
-    content = {container: reversed_order, "epoch": 3} if container else {**reversed_order, "epoch": 3}
+    content = (
+        {container: reversed_order, "epoch": 3} if container else {**reversed_order, "epoch": 3}
+    )
     origins = fill_network(start, saved(content, tmp_path / "foreign.pth"))
     assert {origin.how for origin in origins} == {"copied"}
     for name, value in start.state_dict().items():
         assert torch.equal(value, source.state_dict()[name])
 
 
-@pytest.mark.parametrize("cls", [nnUNetTrainer, RelationDrivenTrainer], ids=lambda cls: cls.__name__)
-@pytest.mark.parametrize("prefix", ["", "encoder.", "backbone.", "backbone.encoder.", "my_encoder."])
-def test_an_encoder_alone_leaves_the_decoder_at_random(cls: type, prefix: str, tmp_path: Path) -> None:
-    """Without the repeated names that nnU-Net's state dicts have, and beside a foreign head and decoder."""
+@pytest.mark.parametrize(
+    "cls", [nnUNetTrainer, RelationDrivenTrainer], ids=lambda cls: cls.__name__
+)
+@pytest.mark.parametrize(
+    "prefix", ["", "encoder.", "backbone.", "backbone.encoder.", "my_encoder."]
+)
+def test_an_encoder_alone_leaves_the_decoder_at_random(
+    cls: type, prefix: str, tmp_path: Path
+) -> None:
+    """Without the repeated names that nnU-Net's state dicts have, and beside a foreign head and
+    decoder.
+    """
     source, start = network_of(nnUNetTrainer, seed=1), network_of(cls)
     before = copy.deepcopy(start.decoder.stages.state_dict())
     weights = {prefix + name: value for name, value in source.encoder.named_parameters()}
     foreign = {"projection.weight": torch.zeros(3), "decoder.blocks.0.weight": torch.zeros(3)}
-    origins = fill_network(start, saved({"state_dict": weights | foreign}, tmp_path / "foreign.pth"))
-    assert how(origins, "encoder") == {"copied"} and how(origins, "decoder") == how(origins, "heads") == {"random"}
-    for encoder in (start.encoder, getattr(start, "encoder_general", start.encoder), start.decoder.encoder):
+    origins = fill_network(
+        start, saved({"state_dict": weights | foreign}, tmp_path / "foreign.pth")
+    )
+    assert how(origins, "encoder") == {"copied"} and how(origins, "decoder") == how(
+        origins, "heads"
+    ) == {"random"}
+    for encoder in (
+        start.encoder,
+        getattr(start, "encoder_general", start.encoder),
+        start.decoder.encoder,
+    ):
         for name, value in encoder.state_dict().items():
             assert torch.equal(value, source.encoder.state_dict()[name])
     for name, value in start.decoder.stages.state_dict().items():
@@ -196,8 +259,12 @@ def test_an_encoder_alone_leaves_the_decoder_at_random(cls: type, prefix: str, t
 
 def test_two_equally_good_networks_are_not_guessed_from(tmp_path: Path) -> None:
     weights = network_of(nnUNetTrainer, seed=1).state_dict()
-    both = {f"{who}.{name}": value for who in ("student", "teacher") for name, value in weights.items()}
-    with pytest.raises(InputError, match=r"several networks that fit \(student\., teacher\.\); save the one"):
+    both = {
+        f"{who}.{name}": value for who in ("student", "teacher") for name, value in weights.items()
+    }
+    with pytest.raises(
+        InputError, match=r"several networks that fit \(student\., teacher\.\); save the one"
+    ):
         fill_network(network_of(nnUNetTrainer), saved(both, tmp_path / "both.pth"))
 
 
@@ -215,7 +282,8 @@ def test_half_precision_becomes_the_networks(tmp_path: Path) -> None:
     assert torch.equal(start.state_dict()[FIRST], half[FIRST].float())
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
+# --- refusals
+# --------------------------------------------------------------------------------------------------
 
 
 def other_kind(**kind: Any) -> dict[str, torch.Tensor]:
@@ -237,32 +305,63 @@ REFUSED = {
     "wider": (
         lambda: other_kind(features=(4, 8, 32)),
         r"\d+ of \d+ weights have another shape \(features_per_stage\), first "
-        r"encoder_general\.stages\.2\.0\.convs\.0\.conv\.weight: \[32, 8, 3, 3\] in the file, \[16, 8, 3, 3\] in",
+        r"encoder_general\.stages\.2\.0\.convs\.0\.conv\.weight: \[32, 8, 3, 3\] in the file, "
+        r"\[16, 8, 3, 3\] in",
     ),
     "wider everywhere": (
         lambda: other_kind(features=(8, 16, 32)),
         r"first .*\[8, 1, 3, 3\] in the file, \[4, 1, 3, 3\]",
     ),
-    "3d": (lambda: other_kind(dimension=3), r"\(3d against 2d\), first .*\[4, 1, 3, 3, 3\] in the file"),
-    "kernels": (lambda: other_architecture(kernel_sizes=[[1, 3], [3, 3], [3, 3]]), r"another shape \(kernel_sizes\)"),
+    "3d": (
+        lambda: other_kind(dimension=3),
+        r"\(3d against 2d\), first .*\[4, 1, 3, 3, 3\] in the file",
+    ),
+    "kernels": (
+        lambda: other_architecture(kernel_sizes=[[1, 3], [3, 3], [3, 3]]),
+        r"another shape \(kernel_sizes\)",
+    ),
     "strides": (
         lambda: other_architecture(strides=[[1, 1], [2, 2], [2, 1]]),
         r"another shape \(strides\), first decoder",
     ),
-    "deeper": (lambda: other_kind(features=(4, 8, 16, 16)), r"another shape \(n_stages, 4 against 3\)"),
+    "deeper": (
+        lambda: other_kind(features=(4, 8, 16, 16)),
+        r"another shape \(n_stages, 4 against 3\)",
+    ),
     "shallower": (lambda: other_kind(features=(4, 8)), r"another shape \(n_stages, 2 against 3\)"),
-    "more convolutions": (lambda: other_architecture(n_conv_per_stage=[2, 2, 3]), "weights more than this network"),
-    "fewer convolutions": (lambda: other_architecture(n_conv_per_stage=[2, 2, 1]), "lacks 4 of 24 weights of the enc"),
+    "more convolutions": (
+        lambda: other_architecture(n_conv_per_stage=[2, 2, 3]),
+        "weights more than this network",
+    ),
+    "fewer convolutions": (
+        lambda: other_architecture(n_conv_per_stage=[2, 2, 1]),
+        "lacks 4 of 24 weights of the enc",
+    ),
     "a stage missing": (
         lambda: without("encoder.stages.1."),
         r"lacks 8 of 24 weights .* first encoder_general\.stages\.1",
     ),
-    "residual": (lambda: other_kind(residual=True), r"lacks 24 of 24 weights of the encoder_general .*"),
-    "part of the decoder": (lambda: without("decoder.stages.1."), r"lacks 8 of \d+ weights of the decoder"),
+    "residual": (
+        lambda: other_kind(residual=True),
+        r"lacks 24 of 24 weights of the encoder_general .*",
+    ),
+    "part of the decoder": (
+        lambda: without("decoder.stages.1."),
+        r"lacks 8 of \d+ weights of the decoder",
+    ),
     "decoder only": (lambda: without("encoder."), "lacks 24 of 24 weights of the encoder_general"),
-    "nothing alike": (lambda: {"fc.weight": torch.zeros(2)}, r"none of its 1 weights .* for instance fc\.weight, this"),
-    "not finite": (lambda: other_kind() | {FIRST: torch.full((4, 1, 3, 3), torch.nan)}, "is not finite"),
-    "no weights": (lambda: {"epoch": 3, "optimizer": {}}, "no weights in it, .* only: epoch, optimizer; give"),
+    "nothing alike": (
+        lambda: {"fc.weight": torch.zeros(2)},
+        r"none of its 1 weights .* for instance fc\.weight, this",
+    ),
+    "not finite": (
+        lambda: other_kind() | {FIRST: torch.full((4, 1, 3, 3), torch.nan)},
+        "is not finite",
+    ),
+    "no weights": (
+        lambda: {"epoch": 3, "optimizer": {}},
+        "no weights in it, .* only: epoch, optimizer; give",
+    ),
     "a tensor": (lambda: torch.zeros(3), "no weights in it, .* only: nothing; give"),
 }
 
@@ -293,7 +392,9 @@ def test_torn_and_hostile_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"hostile\.pth: not a readable checkpoint"):
             fill_network(start, saved(content, tmp_path / "hostile.pth"))
     assert not (tmp_path / "sprung").exists()
-    foreign = saved({"state_dict": start.state_dict(), "args": Namespace(lr=1)}, tmp_path / "foreign.pth")
+    foreign = saved(
+        {"state_dict": start.state_dict(), "args": Namespace(lr=1)}, tmp_path / "foreign.pth"
+    )
     with pytest.raises(InputError, match=r"foreign\.pth: .*argparse\.Namespace") as refusal:
         fill_network(start, foreign)
     assert str(refusal.value).isprintable() and "\n" not in str(refusal.value)
@@ -304,5 +405,7 @@ def test_torn_and_hostile_files_are_refused(tmp_path: Path) -> None:
 def test_a_trainer_without_network_is_named() -> None:
     from nnunetv2.training.nnUNetTrainer.primus.primus_trainers import AbstractPrimus
 
-    with pytest.raises(InputError, match=r"AbstractPrimus builds no network from configuration 2d of nnUNetPlans"):
+    with pytest.raises(
+        InputError, match=r"AbstractPrimus builds no network from configuration 2d of nnUNetPlans"
+    ):
         network_of(AbstractPrimus)
