@@ -1,14 +1,15 @@
-"""What a header declares against what its file can hold: nothing is reserved for a file that
-lies.
-"""
+"""Whether a file holds what its header declares, checked before anything is reserved for it."""
 
+import gzip
 import math
+import zlib
 from pathlib import Path
 
 from nnunet_ext.errors import InputError
 
 DEFLATE_RATIO = 1032  # a byte of gzip, PNG or zlib holds no more (zlib's technical details)
 SLACK_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 20
 
 
 def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
@@ -30,6 +31,27 @@ def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
             f"than its {size} bytes "
             "can hold); download it again"
         )
+
+
+def require_intact(path: Path) -> None:
+    """Refuse a gzip file that is cut off or damaged. ITK fills what is missing and says nothing.
+
+    Args:
+        path: any file; those not called ``.gz`` are not looked at.
+
+    Raises:
+        InputError: the end is missing, or the checksum does not fit.
+    """
+    if path.suffix != ".gz":
+        return
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(CHUNK_BYTES):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(
+            f"{path}: is truncated or damaged ({error}); copy or convert it again"
+        ) from error
 
 
 def shape_in_header(path: Path) -> tuple[int, ...]:

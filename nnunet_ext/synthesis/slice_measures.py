@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.json_files import read_object
+from nnunet_ext.stock.readers import reader_class
 from nnunet_ext.synthesis.fingerprints import fingerprint
 from nnunet_ext.synthesis.matching import Slices, pixels_at_scale
 from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases
@@ -115,8 +116,6 @@ def slices_without_labels(dataset: str, raw: Path) -> SliceFiles:
 
 
 def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
     folder = raw / dataset
     if not (folder / "dataset.json").is_file():
         raise InputError(f"{folder}: has no dataset.json; convert the data set first")
@@ -130,9 +129,7 @@ def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
         )
 
     cases = tuple(raw_cases(role, folder, dataset_json))
-    reader = determine_reader_writer_from_dataset_json(
-        dataset_json, cases[0].images[0], verbose=False
-    )
+    reader = reader_class(dataset_json, cases[0].images[0])
     return SliceFiles(dataset, cases, reader, channels[0].casefold() == "ct")
 
 

@@ -14,7 +14,7 @@ from dataset_conversion.reading.nifti_headers import open_volume
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.cases.counting import Case, compare_case, count_value_pairs
 from nnunet_ext.evaluation.cases.label_files import read_label_file
-from nnunet_ext.files.declared_size import DEFLATE_RATIO, require_size
+from nnunet_ext.files.declared_size import DEFLATE_RATIO, require_intact, require_size
 
 
 def _lying(path: Path, shape: tuple[int, int, int]) -> Path:
@@ -46,6 +46,27 @@ def test_the_most_that_deflate_can_hold(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"declares {len(zeros) * 2} bytes"):
         require_size(path, len(zeros) * 2, compressed=True)
     assert len(zeros) / path.stat().st_size < DEFLATE_RATIO
+
+
+@pytest.mark.parametrize("kept", [1, 100, -9, -1])
+def test_gzip_without_its_end(kept: int, tmp_path: Path) -> None:
+    whole = gzip.compress(np.random.default_rng(0).bytes(5000))
+    path = tmp_path / "image.nii.gz"
+    path.write_bytes(whole)
+    require_intact(path)
+    path.write_bytes(whole[:kept])
+    with pytest.raises(InputError, match=r"image\.nii\.gz: is truncated or damaged"):
+        require_intact(path)
+
+
+def test_gzip_with_a_changed_byte(tmp_path: Path) -> None:
+    content = bytearray(gzip.compress(bytes(range(256)) * 20))
+    content[-8] ^= 1  # of the checksum
+    path = tmp_path / "image.nii.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        require_intact(path)
+    require_intact(path.rename(tmp_path / "image.nii"))  # other formats have checks of their own
 
 
 def test_shapes_are_compared_before_voxels_are_read(tmp_path: Path) -> None:

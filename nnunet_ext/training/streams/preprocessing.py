@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -22,10 +21,11 @@ from tqdm import tqdm
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.atomic_json import write_json
-from nnunet_ext.files.declared_size import shape_in_header
+from nnunet_ext.files.declared_size import require_intact, shape_in_header
 from nnunet_ext.files.json_files import read_object
 from nnunet_ext.stock.files import read_dataset_json
 from nnunet_ext.stock.folders import plain_name
+from nnunet_ext.stock.readers import reader_class
 from nnunet_ext.training.streams.location import (
     CASE_FILES,
     LESION_LABELS,
@@ -309,12 +309,11 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     """
     plans = PlansManager(settings.plans)
     configuration = plans.get_configuration(settings.configuration)
-    reader = determine_reader_writer_from_dataset_json(
-        settings.dataset_json, case.images[0], verbose=False
-    )()
     for file in (*case.images, *filter(None, [case.label])):
+        require_intact(Path(file))
         with suppress(RuntimeError):  # of a format that another reader knows
             shape_in_header(Path(file))
+    reader = reader_class(settings.dataset_json, case.images[0])()
     data, properties = reader.read_images(case.images)
     channels = len(settings.dataset_json["channel_names"])
     if len(data) != channels:
