@@ -58,8 +58,10 @@ def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndar
                 _draw(contour, stack, index_of, inside)
             except InputError as error:
                 raise InputError(f"{file}: a contour of '{name}' {error}") from error
+
         if inside is not None:
             masks[name] = masks[name] | inside if name in masks else inside
+
     return masks
 
 
@@ -75,6 +77,7 @@ def region_names(data: Dataset) -> list[str]:
         if kinds & set(CLOSED):
             number = int(region.ReferencedROINumber)
             found.append(names.get(number) or f"ROI {number}")
+
     return list(dict.fromkeys(found))
 
 
@@ -110,6 +113,7 @@ def _draw(contour: Any, stack: Stack, index_of: Mapping[str, int], inside: np.nd
         points_mm = np.array(contour.ContourData, float).reshape(-1, 3)
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError("holds no list of points; export it again") from error
+
     if len(points_mm) < 3:
         return  # a mark, which encloses nothing
     if not np.isfinite(points_mm).all():
@@ -126,6 +130,7 @@ def _draw(contour: Any, stack: Stack, index_of: Mapping[str, int], inside: np.nd
             raise InputError(
                 "names another image than the one at its place; one of the two is wrong"
             )
+
     if index is None:
         return
     points = (local_mm[:, :2] - stack.offsets_mm[index, :2]) / np.array(stack.spacing_mm)

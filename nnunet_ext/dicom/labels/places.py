@@ -40,10 +40,12 @@ def read_object(file: Path, classes: Collection[str], *, with_pixels: bool = Tru
         raise InputError(
             f"{file}: DICOM object is damaged ({first_line(error)}); copy it again"
         ) from error
+
     if sop_class not in classes:
         raise InputError(
             f"{file}: is damaged or no object that holds labels; copy it again or remove it"
         )
+
     return data
 
 

@@ -53,14 +53,17 @@ def masks_of_segmentation(file: Path, acquisition: Acquisition) -> dict[str, np.
             placed = _on_image(frame, stack, index)
         except InputError as error:
             raise InputError(f"{file}: a frame with a segment {error}") from error
+
         if frame.number is not None:
             masks[_name(file, names, frame.number)][index] |= (
                 (placed >= limit) if fractional else (placed > 0)
             )
             continue
+
         for value in np.unique(placed):  # a label map: the values are the segments
             if value and (value in names or not is_background(data, int(value))):
                 masks[_name(file, names, int(value))][index] |= placed == value
+
     return masks
 
 
@@ -92,6 +95,7 @@ def referenced_images(data: Dataset) -> set[str]:
     for group in _groups(data):
         for derivation in group.get("DerivationImageSequence") or ():
             items += derivation.get("SourceImageSequence") or ()
+
     return {
         str(item.ReferencedSOPInstanceUID) for item in items if item.get("ReferencedSOPInstanceUID")
     }
@@ -131,10 +135,12 @@ def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
         raise InputError(
             f"{file}: its pixels cannot be read ({first_line(error)}); copy it again"
         ) from error
+
     if len(groups) != len(pixels):
         raise InputError(
             f"{file}: has {len(pixels)} frames but describes {len(groups)}; copy it again"
         )
+
     for group, frame in zip(groups, pixels, strict=True):
         try:
             yield _frame(group, shared, frame, str(data.get("SegmentationType")) == "LABELMAP")
@@ -184,6 +190,7 @@ def _on_image(frame: _Frame, stack: Stack, index: int) -> np.ndarray:
         or not turned[2, 2]
     ):
         raise InputError("is inclined to the images; it was made on other images")
+
     swapped = bool(turned[0, 1])
     pixels = frame.pixels.T if swapped else frame.pixels
     spacing_mm = frame.spacing_mm[::-1] if swapped else frame.spacing_mm

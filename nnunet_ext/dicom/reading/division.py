@@ -79,6 +79,7 @@ def divide(items: Sequence[Slice], rules: Rules) -> list[tuple[Part, tuple[str, 
     if max(map(len, layers)) == 1:
         parts = _interleaved(items, rules) or _without_lone(items, rules)
         return _numbered(parts, (), rules) if parts else [(items, ())]
+
     if parts := _first_whole(_ways(items), layers, rules) or _without_lone(items, rules):
         return _numbered(parts, (), rules)
 
@@ -93,6 +94,7 @@ def divide(items: Sequence[Slice], rules: Rules) -> list[tuple[Part, tuple[str, 
         raise NoVolume(
             f"shows {positions} again and again, as the watch for a contrast agent does: no volume"
         )
+
     if parts := _first_whole([*_ways(kept), _by_runs(kept)], layers, rules) or _without_lone(
         kept, rules
     ):
@@ -105,6 +107,7 @@ def divide(items: Sequence[Slice], rules: Rules) -> list[tuple[Part, tuple[str, 
             f"reconstruction, time "
             "nor order in the headers sorts them into whole stacks"
         )
+
     first = [
         min(layer, key=lambda item: (item.instance_number or 0, item.path)) for layer in layers
     ]
@@ -140,6 +143,7 @@ def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
             _is_stack(part, rules) for part in parts
         ):
             continue
+
         if fits_one_grid and name in TIME_FIELDS and not _follow_each_other(parts):
             continue
 
@@ -147,6 +151,7 @@ def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
         beside = all(_beside(*pair) for pair in itertools.pairwise(sorted(ends_mm)))
         if beside and all(_is_regular(part) for part in parts):
             return parts
+
     return []
 
 
@@ -168,8 +173,10 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
             or not all(_is_stack(part, rules) and _is_regular(part) for part in whole)
         ):
             continue
+
         if _lies_among(itertools.chain(*lone), itertools.chain(*whole)):
             return [*whole, *lone]
+
     return []
 
 
@@ -246,6 +253,7 @@ def _numbered(
     for number, part in enumerate(whole, start=1):
         which = (f"acquisition {number} of {len(whole)} in one series",) if len(whole) > 1 else ()
         numbered.append((in_order(part), (*remarks, *which)))
+
     return [*numbered, *((part, (LONE,)) for part in lone)]
 
 
@@ -269,6 +277,7 @@ def layers_of(items: Sequence[Slice]) -> list[Part]:
             layers[-1].append(item)
         else:
             layers.append([item])
+
     return layers
 
 
@@ -290,6 +299,7 @@ def _without_copies(layer: Sequence[Slice]) -> Part:
             np.ascontiguousarray(values, dtype=np.float64).tobytes()
         ).hexdigest()
         first_with.setdefault((digest, *np.round(item.position_mm, 2)), item)
+
     return list(first_with.values())
 
 
@@ -318,6 +328,7 @@ def _by_runs(items: Sequence[Slice]) -> list[Part]:
             runs.append([index])
         else:
             run.append(index)
+
     ranges = [(along_mm[run].min(), along_mm[run].max()) for run in runs]
     if not all(_beside(*pair) for pair in itertools.pairwise(ranges)):
         return []

@@ -135,12 +135,14 @@ def vector(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[fl
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError):
         numbers = (math.nan,)
+
     if not numbers:
         return ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise InputError(
             f"{path}: {name} is not {count} numbers; its place is unknown, remove the file"
         )
+
     return numbers
 
 
@@ -180,4 +182,5 @@ def _in_character_set(value: bytes, character_sets: str) -> str:
         text = decode_bytes(value, convert_encodings(character_sets.split("\\")), {ord("\\")})
     except (LookupError, ValueError):
         text = value.decode("latin-1")
+
     return text.strip(" \0\n")

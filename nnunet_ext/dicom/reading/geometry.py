@@ -70,15 +70,18 @@ class Stack:
         if self.kind == "missing":
             missing = int(np.round(steps_mm / self.step_mm).sum()) - len(steps_mm)
             words.append(f"{missing} slices missing, interpolated")
+
         if self.kind == "uneven":
             words.append(
                 f"slices {steps_mm.min():.3g} to {steps_mm.max():.3g} mm apart, resampled to "
                 f"{self.step_mm:.3g} mm"
             )
+
         if self.tilt_degrees > TILT_DEGREES:
             words.append(f"gantry tilt {self.tilt_degrees:.1f} degrees, resampled")
         elif self.shifted:
             words.append("slices shifted in their plane, resampled")
+
         return tuple(words)
 
 
@@ -151,6 +154,7 @@ def stack_of(
         return Stack(
             directions, spacing_mm, offsets_mm, columns, rows, "single", step_mm, 0.0, False
         )
+
     if steps_mm.min() <= SAME_POSITION_MM:
         raise InputError("several slices have the same position")
     kind, step_mm = step_of(offsets_mm[:, 2], rounding_mm[2])
@@ -165,6 +169,7 @@ def stack_of(
             f"its {len(offsets_mm)} slices lie at few of {layers} regular places; most would be "
             f"invented"
         )
+
     in_plane_mm = offsets_mm[:, :2]
     drift_mm = in_plane_mm[-1] - in_plane_mm[0]
     tilt_degrees = float(
@@ -202,6 +207,7 @@ def step_of(along_mm: np.ndarray, rounding_mm: float = 0.0) -> tuple[Kind, float
         )
         if np.abs(first_mm + step_mm * layers - along_mm).max() <= allowed_mm:
             return ("regular" if layers[-1] == len(along_mm) - 1 else "missing"), step_mm
+
     return "uneven", typical_mm
 
 
@@ -227,17 +233,20 @@ def grid_of(stack: Stack) -> Grid:
         ]
     else:
         begin_mm = np.append(stack.offsets_mm[:, :2].mean(axis=0), begin_mm[2])
+
     if stack.kind in (
         "regular",
         "missing",
     ):  # the layers fit all slices best, not the first one exactly
         layer_of_slice = np.round((stack.offsets_mm[:, 2] - begin_mm[2]) / stack.step_mm)
         begin_mm[2] = float(np.mean(stack.offsets_mm[:, 2] - layer_of_slice * stack.step_mm))
+
     shape = (stack.columns + wider[0], stack.rows + wider[1], layers)
     if int(np.prod(np.array(shape, float))) > LARGEST_VOXELS:
         raise InputError(
             f"its slices span {'x'.join(map(str, shape))} voxels, too many for one image"
         )
+
     affine = np.eye(4)
     affine[:3, :3] = stack.directions.T * np.array([*stack.spacing_mm, stack.step_mm])
     affine[:3, 3] = begin_mm @ stack.directions

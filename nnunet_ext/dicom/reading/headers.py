@@ -110,6 +110,7 @@ def read_headers(path: Path) -> list[Slice]:
             start = stream.read(PREFIX_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
     if path.name.lower().endswith(ARCHIVE_ENDINGS):
         raise InputError(f"{path}: is an archive; unpack it and run again")
     if not _looks_like_dicom(start):
@@ -119,6 +120,7 @@ def read_headers(path: Path) -> list[Slice]:
                 f"remove it"
             )
         return []
+
     try:
         return _slices(path, start)
     except InputError:
@@ -148,6 +150,7 @@ def _slices(path: Path, start: bytes) -> list[Slice]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's remarks on values that are checked here
             elements = _elements_of(path, start)
+
     plain = _plain_slice(path, elements)
     if not may_be_scan(plain):
         return [plain]
@@ -190,6 +193,7 @@ def _elements_at(start: bytes) -> Elements | None:
                 found[tag] = Element(start[begin:end])
     except ValueError:  # the slow way will say what is wrong
         pass
+
     return None
 
 
@@ -291,6 +295,7 @@ def _frames(path: Path, plain: Slice, frames: int) -> list[Slice]:
         raise InputError(
             f"{path}: has {frames} frames but describes {len(groups)}; it is damaged, copy it again"
         )
+
     return [_frame(path, plain, index, group, shared) for index, group in enumerate(groups)]
 
 

@@ -46,6 +46,7 @@ def ordinary_elements(content: bytes) -> Iterator[tuple[int, int, int]]:
         or content[META_BEGIN : META_BEGIN + 8] != b"\2\0\0\0UL\4\0"
     ):
         raise ValueError("no file meta information")
+
     (length,) = _LENGTH(content, META_BEGIN + 8)
     end_of_meta = META_BEGIN + 12 + length
     syntax, end = "", META_BEGIN
@@ -57,6 +58,7 @@ def ordinary_elements(content: bytes) -> Iterator[tuple[int, int, int]]:
         yield tag, begin, end
         if end == end_of_meta:
             break
+
     if end != end_of_meta:
         raise ValueError("wrong length of the file meta information")
     if syntax not in PLAIN_SYNTAXES and not syntax.startswith(COMPRESSED_SYNTAXES):
@@ -82,6 +84,7 @@ def _elements(content: bytes, position: int, implicit: bool) -> Iterator[tuple[i
                     raise ValueError("value of undefined length")
             elif vr not in _SHORT_VRS:
                 raise ValueError("unknown value representation")
+
         tag = group << 16 | element
         if group == 0xFFFE:
             if depth == 0 or tag not in (_ITEM, _ITEM_END, _SEQUENCE_END):

@@ -91,6 +91,7 @@ def read_pixels(item: Slice) -> Pixels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             decoded = _decode(item)
+
     data, stored = decoded
     try:
         return _interpreted(data, item, stored)
@@ -113,6 +114,7 @@ def _interpreted(data: Header, item: Slice, stored: np.ndarray) -> Pixels:
     if unit == "HU":
         padding |= values < PADDING_HU
         values[padding] = AIR_HU
+
     if padding.any():
         remarks.append("padding set to air" if unit == "HU" else "holds padding")
     return Pixels(values, unit, tuple(remarks))
@@ -147,6 +149,7 @@ def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
             header[name] = None if header.get(name) is None else float(header[name])
     except (OSError, KeyError, ValueError):  # pydicom will say what is wrong
         return None
+
     size = rows * columns
     usual = form in ([1, 16, 0, bits - 1], [1, 16, 1, bits - 1]) and header.get(
         "NumberOfFrames"
@@ -194,10 +197,12 @@ def _decode(item: Slice) -> tuple[Header, np.ndarray]:
         raise InputError(
             f"{path}: its pixels cannot be read ({first_line(error)}); copy it again"
         ) from error
+
     if stored.shape != (data.Rows, data.Columns):
         raise InputError(
             f"{path}: its pixels have shape {stored.shape}, not what its header says; copy it again"
         )
+
     return data, stored.astype(np.float64 if stored.dtype.kind == "f" else np.int32)
 
 
@@ -294,10 +299,12 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
                 1 << 16
             )  # tables are read without sign, Hounsfield units have one
         return values, kind or "unknown", ["modality table applied"]
+
     if slope is None and intercept is None:
         if data.get("PhotometricInterpretation") == "MONOCHROME1":
             return _as_inverted(data, stored), "unknown", ["MONOCHROME1 inverted"]
         return stored, "HU" if item.modality == "CT" else "unknown", []
+
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     largest = LARGEST_INTERCEPT_HU if item.modality == "CT" else LARGEST_RESCALE
     if not (0 < slope <= LARGEST_RESCALE and abs(intercept) <= largest):  # NaN, too
@@ -305,9 +312,11 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
             f"{item.path}: rescales by {slope:g}, {intercept:g}; its values are lost, remove the "
             f"file"
         )
+
     if item.modality == "CT" and _wrapped(data, intercept) and (stored >= WRAP_LIMIT).any():
         stored = np.where(stored >= WRAP_LIMIT, stored - WRAP, stored)
         remarks.append("12-bit values without sign mended")
+
     kind = _unit_name(group.get("RescaleType"))
     unit = (
         "HU"
@@ -319,6 +328,7 @@ def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray
         stored *= int(slope)  # in place: new arrays of this size are slow
         stored += int(intercept)
         return stored, unit, remarks
+
     return stored * slope + intercept, unit, remarks
 
 
@@ -356,6 +366,7 @@ def _transformation(data: Header, frame: int | None) -> Header:
         ):
             if groups.get("PixelValueTransformationSequence"):
                 return groups.PixelValueTransformationSequence[0]
+
     return data
 
 

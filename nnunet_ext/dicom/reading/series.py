@@ -75,6 +75,7 @@ def acquisitions_of(
         found, refused = _of_one_series(members, rules)
         accepted += found
         rejected += refused
+
     return accepted, rejected
 
 
@@ -90,6 +91,7 @@ def series_of(slices: Iterable[Slice]) -> list[list[Slice]]:
         series[
             item.series_uid, item.patient_id, item.study_uid, item.frame_of_reference_uid
         ].append(item)
+
     by_uid: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for key in series:
         by_uid[key[0]].append(key)
@@ -101,6 +103,7 @@ def series_of(slices: Iterable[Slice]) -> list[list[Slice]]:
             fuller = [other for other in keys if other in series and _completes(other, key)]
             if len(fuller) == 1:
                 series[fuller[0]] += series.pop(key)
+
     return list(series.values())
 
 
@@ -122,6 +125,7 @@ def _of_one_series(
             unfit[kind or defect, not kind].append(item)
         else:
             usable.append(item)
+
     rejected = [Rejected(tuple(items), reason, defect) for (reason, defect), items in unfit.items()]
     accepted: list[Acquisition] = []
     for alike in _alike(usable):
@@ -133,15 +137,18 @@ def _of_one_series(
         except InputError as error:
             rejected.append(Rejected(tuple(alike), str(error), defect=True))
             continue
+
         for part, remarks in parts:
             if len(part) < rules.minimum_slices:
                 few = f"has {len(part)} slices, needs {rules.minimum_slices}"
                 rejected.append(Rejected(tuple(part), f"{few}; {LONE}" if LONE in remarks else few))
                 continue
+
             try:
                 accepted.append(_acquisition(part, remarks, len(accepted) + 1))
             except InputError as error:
                 rejected.append(Rejected(tuple(part), str(error), defect=True))
+
     return accepted, rejected
 
 
@@ -153,6 +160,7 @@ def other_kind(item: Slice, rules: Rules) -> str:
         is_kind_of(item.sop_class, CLASS_OF_MODALITY[name]) for name in rules.modalities
     ):
         return f"is {sop_class_name(item.sop_class)}, not {' or '.join(rules.modalities)}"
+
     if item.modality not in rules.modalities:
         return f"has modality {item.modality or 'unknown'}, not {' or '.join(rules.modalities)}"
     kinds = item.image_type.split("\\")
@@ -165,6 +173,7 @@ def other_kind(item: Slice, rules: Rules) -> str:
     if rules.axial_only and item.orientation:
         normal = np.cross(item.orientation[:3], item.orientation[3:])
         return "is not axial" if abs(normal[2]) < AXIAL_COSINE else ""
+
     return ""
 
 
@@ -178,6 +187,7 @@ def _defect(item: Slice) -> str:
         directions_of(item.orientation)
     except InputError as error:
         return str(error)
+
     return ""
 
 
@@ -193,6 +203,7 @@ def _alike(items: Sequence[Slice]) -> list[list[Slice]]:
                 break
         else:
             groups.append([item])
+
     return groups
 
 
@@ -204,6 +215,7 @@ def _is_like(item: Slice, first: Slice) -> bool:
         first.spacing_mm,
     ):  # nearly always, and fast
         return True
+
     same_orientation = np.allclose(
         item.orientation, first.orientation, rtol=0, atol=ORIENTATION_TOLERANCE
     )

@@ -49,9 +49,11 @@ def read_volume(acquisition: Acquisition) -> Volume:
     if _lacks_air(slices, unit):
         warnings.append(f"no value lies below {NO_AIR_HU}: perhaps not HU")
         unit = "unknown"
+
     if not acquisition.stack.is_grid:
         fill = AIR_HU if unit == "HU" else slices.min()
         slices = _resampled(slices, slice_places(acquisition.stack, grid), grid.shape, float(fill))
+
     voxels = slices.transpose(2, 1, 0)
     return Volume(
         acquisition, voxels, grid, unit, (*acquisition.remarks, *remarks), tuple(warnings)
@@ -90,6 +92,7 @@ def slices_on_grid(arrays: np.ndarray, acquisition: Acquisition) -> np.ndarray:
         result[x : x + width, y : y + height, layer] = arrays[nearest].T[
             : grid.shape[0] - x, : grid.shape[1] - y
         ]
+
     return result
 
 
@@ -111,6 +114,7 @@ def grid_on_slices(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
         raise InputError(
             f"mask has shape {mask.shape}, the volume {grid.shape}; predict on the exported image"
         )
+
     if stack.is_grid:
         return np.ascontiguousarray(mask.transpose(2, 1, 0))
     places = np.round(slice_places(stack, grid)).astype(int)
@@ -120,6 +124,7 @@ def grid_on_slices(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
         columns = np.clip(x + np.arange(stack.columns), 0, last[0])
         rows = np.clip(y + np.arange(stack.rows), 0, last[1])
         result[index] = mask[:, :, min(max(z, 0), last[2])][np.ix_(columns, rows)].T
+
     return result
 
 
@@ -164,12 +169,14 @@ def _read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str, list[str]]:
         result[index] = pixels.values
         units[pixels.unit] += 1
         remarks.update(pixels.remarks)
+
     if len(units) > 1:
         file = acquisition.slices[0].path
         raise InputError(
             f"{file}: slices of its series have different units ({', '.join(units)}); remove the "
             f"series"
         )
+
     total = len(acquisition.slices)
     words = [
         text if count == total else f"{text} ({count} of {total} slices)"
@@ -196,7 +203,9 @@ def _resampled(
         for index, share in ((below, 1 - weight), (above, weight)):
             if share > 1e-9:
                 values += share * _shifted(slices[index], places[index, :2], shape, fill)
+
         result[layer] = np.round(values) if slices.dtype.kind == "i" else values
+
     return result
 
 

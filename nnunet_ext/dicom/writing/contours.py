@@ -109,6 +109,7 @@ def outlines(pixels: np.ndarray) -> list[np.ndarray]:
     for contour in find_contours(padded, 0.5):
         points = _without_straight_points(contour[:-1, ::-1] + corner)
         (outer if _signed_area(points) > 0 else holes).append(points)
+
     return _joined(outer, holes)
 
 
@@ -123,6 +124,7 @@ def _joined(outer: list[np.ndarray], holes: list[np.ndarray]) -> list[np.ndarray
             index for index, points in enumerate(ordered) if points_in_poly(hole[:1], points)[0]
         )
         joined[around] = _with_keyhole(joined[around], hole)
+
     return joined
 
 
@@ -198,6 +200,7 @@ def _contours(segment: Segment, mask: np.ndarray, source: Source) -> Dataset:
             points_mm = _in_patient_mm(points, source.acquisition.stack, index)
             contour.add(_contour_data(points_mm))
             contours.append(contour)
+
     if contours:
         result.ContourSequence = contours
     return result

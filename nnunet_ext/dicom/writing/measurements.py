@@ -74,6 +74,7 @@ def measure(
         if segment.lesions:
             largest = enumerate(parts[:MOST_LESIONS], start=1)
             result += [_measurement(segment, number, part) for number, part in largest]
+
     return result
 
 
@@ -199,6 +200,7 @@ def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> I
             widest = int(np.argmax(diameters_mm))
             diameter_mm, slice_index = diameters_mm[widest], box[0].start + widest
             widest_mm = max(widest_mm, diameter_mm)
+
         weighted = None if values is None else float(sums[number])
         yield _Part(float(volumes_mm3[number]), weighted, diameter_mm, slice_index)
 
@@ -216,6 +218,7 @@ def _totals(
         if values is not None:
             weights = values[index].ravel()
             sums += voxels_mm3[index] * np.bincount(numbers, weights=weights, minlength=count)
+
     return volumes_mm3, sums
 
 

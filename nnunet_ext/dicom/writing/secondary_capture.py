@@ -100,6 +100,7 @@ def write_captures(
         place: Lines = [("", TEXT_RGB), (f"Slice {index + 1} of {len(mask)}", TEXT_RGB)]
         files.append(folder / f"{number:04d}.dcm")
         series.write(files[-1], _with_panel(picture, [*lines, *volumes, *place]), number, index)
+
     return files
 
 
@@ -185,6 +186,7 @@ def _grey_range(
     if window is not None and window[1] > 0:
         centre, width = window
         return centre - width / 2, centre + width / 2
+
     low, high = np.percentile(values[:: max(1, len(values) // 20)], USUAL_PERCENTILES)
     return float(low), float(max(high, low + 1))
 
@@ -198,6 +200,7 @@ def _window_of(source: Source) -> tuple[float, float] | None:
             numbers.append(float(text))
         except ValueError:
             return None
+
     return numbers[0], numbers[1]
 
 
@@ -240,6 +243,7 @@ def _picture(
         colour = np.array(segment.colour_rgb, np.float32)
         colours[area] = (1 - FILL) * colours[area] + FILL * colour
         colours[outline] = colour
+
     return np.round(colours).astype(np.uint8)
 
 
@@ -284,6 +288,7 @@ def _details(measurements: Sequence[Measurement]) -> Lines:
         mean = "" if item.mean is None else f", mean {item.mean:.0f} HU"
         if item.volume_ml:
             lines.append((f"   diameter {item.diameter_mm:.1f} mm{mean}", TEXT_RGB))
+
     return lines
 
 
@@ -304,4 +309,5 @@ def _with_panel(picture: np.ndarray, lines: Lines) -> Image:
         draw.text(
             (width + LINE_PX // 2, LINE_PX // 2 + number * LINE_PX), text, fill=colour, font=font
         )
+
     return canvas

@@ -73,11 +73,13 @@ def write_segmentation(
             f"'{kind}' is no kind of segmentation; valid are "
             f"{', '.join(get_args(SegmentationKind))}"
         )
+
     require_mask(mask, source.acquisition, segments)
     if kind == "labelmap" and _overlap(segments):
         raise InputError(
             "regions that share label values cannot be written as a label map; choose another kind"
         )
+
     pixels = _pixels(mask, segments, kind, probabilities)
     result = _segmentation(
         pixels, source, segments, model, kind, series_number, ascii_text(description)
@@ -108,6 +110,7 @@ def _pixels(
             )
         fractions = np.clip(np.moveaxis(probabilities, 0, -1), 0, 1)
         return np.nan_to_num(fractions).astype(np.float32)
+
     if _overlap(segments):
         return np.stack([segment.of(mask) for segment in segments], axis=-1).astype(np.uint8)
 

@@ -121,6 +121,7 @@ def segments_of(
     for number, name in enumerate(ordered, start=1):
         segment = _default_segment(number, name, wanted[name])
         segments.append(_with_choice(segment, choices.get(name, {}), f"{file}: segment '{name}'"))
+
     return tuple(segments)
 
 
@@ -152,6 +153,7 @@ def _default_segment(number: int, name: str, values: tuple[int, ...]) -> Segment
             return _with_choice(
                 plain, {key: known[key] for key in KEYS if key in known}, str(KNOWN_FILE)
             )
+
     return plain
 
 
@@ -168,11 +170,13 @@ def _choices_in(file: Path) -> dict[str, dict[str, Any]]:
         raise InputError(
             f"{file}: is not a JSON file that can be read ({type(error).__name__})"
         ) from error
+
     segments = content.get("segments") if isinstance(content, dict) else None
     if not isinstance(segments, dict) or not all(
         isinstance(value, dict) for value in segments.values()
     ):
         raise InputError(f'{file}: holds no {{"segments": {{NAME: {{...}}}}}}')
+
     return segments
 
 
@@ -186,12 +190,14 @@ def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Seg
     for key in ("category", "type"):
         if key in choice:
             changes[key] = _code_of(choice[key], f"{where}: {key}")
+
     if "colour" in choice:
         changes["colour_rgb"] = _colour_of(choice["colour"], where)
     if "lesions" in choice:
         if not isinstance(choice["lesions"], bool):
             raise InputError(f"{where}: lesions is true or false, not {choice['lesions']!r}")
         changes["lesions"] = choice["lesions"]
+
     return replace(segment, **changes)
 
 
@@ -205,6 +211,7 @@ def _code_of(value: object, where: str) -> CodedText:
         raise InputError(
             f'{where} is not [value, scheme, meaning], such as ["10200004", "SCT", "Liver"]'
         )
+
     code = CodedText(*value)  # type: ignore[misc]
     if len(code.value) > LONGEST_CODE or len(code.scheme) > LONGEST_CODE:
         raise InputError(f"{where} has a value or scheme of more than {LONGEST_CODE} characters")

@@ -161,20 +161,24 @@ def read_source(acquisition: Acquisition) -> Source:
             raise InputError(
                 f"{path}: DICOM header cannot be read ({first_line(error)}); copy it again"
             ) from error
+
         for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
             if not text_of(header, name):
                 raise InputError(
                     f"{path}: has no {name}, so no result can refer to it; export the study again"
                 )
+
         for name in TYPE_2:
             if name not in header:
                 setattr(header, name, "")
+
         headers.append(header)
 
     if len({text_of(header, "StudyInstanceUID") for header in headers}) > 1:
         raise InputError(
             f"{acquisition.slices[0].path}: the images of its series name several studies"
         )
+
     return Source(acquisition, tuple(headers))
 
 
@@ -217,6 +221,7 @@ def require_mask(
         raise InputError(
             f"the mask has shape {mask.shape}, the slices {shape}; predict on the exported image"
         )
+
     described = {0, *(value for segment in segments for value in segment.values)}
     found = set(np.unique(mask).tolist()) if segments else set()
     if found - described:
@@ -263,6 +268,7 @@ def proxies(source: Source) -> list[Dataset]:
         lossy = text_of(header, "LossyImageCompression")
         proxy.LossyImageCompression = lossy if lossy in ("00", "01") else "00"
         result.append(proxy)
+
     return result
 
 
@@ -338,6 +344,7 @@ def reference_to(source: Source, index: int) -> Dataset:
     with quietly():
         reference.ReferencedSOPClassUID = text_of(header, "SOPClassUID") or CT_STORAGE
         reference.ReferencedSOPInstanceUID = text_of(header, "SOPInstanceUID")
+
     if frame is not None:
         reference.ReferencedFrameNumber = frame + 1
     return reference
@@ -370,6 +377,7 @@ def _repeat_patient_and_study(result: Dataset, header: Dataset) -> None:
             if name in result:
                 delattr(result, name)
             continue
+
         element = header.get_item(Tag(name))
         result[element.tag] = _as_explicit(element, header)
 

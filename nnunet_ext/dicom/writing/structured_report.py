@@ -74,6 +74,7 @@ def write_report(
             is_complete=True,
             series_description="Automatic measurements, research use only",
         )
+
     write_object(file, result, source)
     return result
 
