@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_ext.dicom.reading.geometry import Grid, grid_of
-from nnunet_ext.dicom.reading.pixels import AIR_HU
+from nnunet_ext.dicom.reading.pixels import FILL_HU
 from nnunet_ext.dicom.reading.volume import Volume, read_volume
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.whole_file import whole_file
@@ -177,7 +177,7 @@ def _on_grid(volume: Volume, grid: Grid) -> np.ndarray:
     """
     import SimpleITK
 
-    fill = AIR_HU if volume.unit == "HU" else float(volume.voxels.min())
+    fill = FILL_HU if volume.unit == "HU" else float(volume.voxels.min())
     image = _image(volume.voxels, volume.grid)
     like = _image(np.zeros(grid.shape, np.uint8), grid)
     resampled = SimpleITK.Resample(
