@@ -105,7 +105,10 @@ IMPOSSIBLE = {
         raw_text("RescaleIntercept", b"-1024\\-1024 "),
         r"RescaleIntercept is '-1024\\-1024', not a number",
     ),
-    "word": (raw_text("RescaleIntercept", b"Amadeus "), "RescaleIntercept is 'Amadeus', not a number"),
+    "word": (
+        raw_text("RescaleIntercept", b"Amadeus "),
+        "RescaleIntercept is 'Amadeus', not a number",
+    ),
     "slope": (raw_text("RescaleSlope", b"1.0.0 "), "RescaleSlope is '1.0.0', not a number"),
     "NaN": (raw_text("RescaleSlope", b"nan "), "its values are lost"),
     "table without descriptor": (

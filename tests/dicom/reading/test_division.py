@@ -191,7 +191,8 @@ def test_a_lone_slice_of_another_acquisition_costs_nothing_else(
     assert "1 slice of another acquisition left out" in acquisition.remarks
     assert [(len(item.slices), item.defect) for item in rejected] == [(1, False)]
     assert (
-        rejected[0].reason == "has only 1 slice, at least 3 needed; of another acquisition than the slices around"
+        rejected[0].reason
+        == "has only 1 slice, at least 3 needed; of another acquisition than the slices around"
     )
 
 
