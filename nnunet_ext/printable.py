@@ -37,3 +37,12 @@ class PrintableStream:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun in the singular or plural.
+
+    >>> counted(1, "slice"), counted(3, "slice")
+    ('1 slice', '3 slices')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

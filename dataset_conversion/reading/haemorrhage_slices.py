@@ -66,17 +66,17 @@ def as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, .
     """Values said to be Hounsfield units, with padding as air; what was done, and a warning if they
     seem not to be.
     """
-    from nnunet_ext.dicom.reading.pixels import AIR_HU, PADDING_HU
-    from nnunet_ext.dicom.reading.volume import NO_AIR_HU
+    from nnunet_ext.dicom.reading.pixels import FILL_HU, PADDING_BELOW_HU
+    from nnunet_ext.dicom.reading.volume import AIR_SHOWS_BELOW_HU
 
-    padding = values < PADDING_HU
+    padding = values < PADDING_BELOW_HU
     transforms = ("padding set to air",) if padding.any() else ()
-    values = np.where(padding, AIR_HU, values)
+    values = np.where(padding, FILL_HU, values)
     whole = values.dtype.kind == "i" and np.abs(values).max(initial=0) < 1 << 15
     warnings = (
         ()
-        if values.min(initial=0) < NO_AIR_HU
-        else (f"no value lies below {NO_AIR_HU}: perhaps not HU",)
+        if values.min(initial=0) < AIR_SHOWS_BELOW_HU
+        else (f"no value lies below {AIR_SHOWS_BELOW_HU}: perhaps not HU",)
     )
     return values.astype(np.int16 if whole else np.float32), transforms, warnings
 

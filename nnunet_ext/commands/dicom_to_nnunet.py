@@ -40,6 +40,7 @@ def _write(arguments: argparse.Namespace) -> int:
             ) as model,
         ):
             channels, ending = model.channel_names, model.file_ending
+
     selection, found = options.survey_of(arguments, channels)
     print(found.table())
     if arguments.dry_run:

@@ -89,6 +89,7 @@ def match_entry(argv: list[str] | None = None) -> int:
         raise InputError(
             f"-o {arguments.o}: call the file .json; the figure beside it becomes .png"
         )
+
     figure = arguments.o.with_suffix(".png")
     existing = [path for path in (arguments.o, figure) if path.exists()]
     if existing and not arguments.overwrite:
@@ -152,6 +153,7 @@ def _window(arguments: argparse.Namespace, target: SliceFiles) -> tuple[float, f
             f"--window is for CT in HU, whose channel is called CT; {target.dataset} has another "
             f"one"
         )
+
     if not low < high:
         raise InputError(f"--window {low:g} {high:g}: the low end comes first")
     return low, high

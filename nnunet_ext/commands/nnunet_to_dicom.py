@@ -64,6 +64,7 @@ def _described(arguments: argparse.Namespace) -> tuple[dict[str, Any], str, list
         dataset_json = read_object(arguments.i / "dataset.json", advice)
         plans = read_object(arguments.i / "plans.json", advice)
         return dataset_json, str(plans.get("dataset_name", "nnU-Net")), []
+
     with (
         tempfile.TemporaryDirectory() as temporary,
         opened_model(

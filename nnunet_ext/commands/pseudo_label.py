@@ -92,6 +92,7 @@ def trained_model(args: argparse.Namespace) -> TrainedModel:
             raise InputError(
                 f"{name}: no name of a trainer, plans, configuration, fold or checkpoint"
             )
+
     if len(set(args.folds)) < len(args.folds):
         raise InputError("-f: a fold is named twice")
     model = Model(dataset_name(args.dataset), args.trainer, args.plans, args.configuration)
@@ -219,7 +220,9 @@ def pseudo_label_entry(argv: list[str] | None = None) -> int:
             predicted = predict_cases(model, cases, new.work / "predicted")
             criteria = Criteria(args.keep_cases, args.keep_voxels, args.background, args.keep_empty)
             _write(Round(model, predicted, criteria, source), new.begin()[0])
+
         new.publish()
+
     print(
         f"{raw / new.names[0]}\nnext: nnUNetv2_plan_and_preprocess -d {args.number} "
         f"--verify_dataset_integrity"

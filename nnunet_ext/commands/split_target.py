@@ -67,7 +67,9 @@ def split_target_entry(argv: list[str] | None = None) -> int:
             predicted = predict_cases(model, cases, new.work / "predicted")
             easy, hard = write_split(model, predicted, args.easy, *new.begin())
             print(f"{easy} easy cases with pseudo-labels, {hard} hard ones without")
+
         new.publish()
+
     for name in names:
         print(raw / name)
     print("note: the labels of the easy cases are predictions, also those that validate")

@@ -96,6 +96,7 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
         raise InputError(
             f"--subset {arguments.subset} needs --matches FILE, which says what belongs to it"
         )
+
     source, results, folder = _folders(arguments)
 
     import torch
@@ -164,6 +165,7 @@ def _matches(arguments: argparse.Namespace, source: str) -> Matches | None:
             f"{file}: matches of {matches.source}, not of {source}; run nnUNetv2_ext_match -d "
             f"{source}"
         )
+
     return matches
 
 
@@ -195,6 +197,7 @@ def _chosen(
     if missing or not wanted:
         what = f"names {missing[0]}, which {matches.source} lacks" if missing else "is empty"
         raise InputError(f"the subset {subset} {what}; run nnUNetv2_ext_match again")
+
     return tuple(sorted(wanted))
 
 
@@ -236,6 +239,7 @@ def _matched_files(matches: Matches, cases: list[RawCase]) -> dict[str, str]:
         )
         if found:
             files[case.name] = str(found[0])
+
     return files
 
 
@@ -250,5 +254,6 @@ def _summary(folder: Path, differences: list[float], window: str) -> str:
             f"lesions: {np.mean(known):+.1f} against their rim on average, brighter in {brighter} "
             f"of {len(known)} cases"
         )
+
     lines.append("see lesion_contrast.csv, provenance.csv and examples.png there")
     return "\n".join(lines)

@@ -64,9 +64,11 @@ def _header(original: Dataset, key: bytes) -> Dataset:
     for name in UIDS:
         if uid := text_of(original, name):
             setattr(header, name, keyed_uid(uid, key))
+
     for name in WINDOW:
         if (number := _number(original, name)) is not None:
             setattr(header, name, f"{number:g}")
+
     lossy = text_of(original, "LossyImageCompression")
     if lossy in ("00", "01"):
         header.LossyImageCompression = lossy

@@ -47,6 +47,7 @@ def for_each(
                 whole = f"{type(error).__name__}: {error}"
                 done.failed[case.name] = whole if keep_names else shown_reason(error, *paths)
                 tqdm.write(f"{case.name}: {done.failed[case.name]}", file=sys.stderr)
+
     return done
 
 

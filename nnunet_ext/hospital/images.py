@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_ext.dicom.reading.geometry import Grid, grid_of
-from nnunet_ext.dicom.reading.pixels import AIR_HU
+from nnunet_ext.dicom.reading.pixels import FILL_HU
 from nnunet_ext.dicom.reading.volume import Volume, read_volume
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.whole_file import whole_file
@@ -69,6 +69,7 @@ def write_images(
         if not same_grid(volume.grid, grid):
             voxels = _on_grid(volume, grid)
             transforms.append("resampled to the grid of the first channel")
+
         turned, written = oriented(voxels, grid, orientation)
         file = f"{case.name}_{index:04d}{ending}"
         write_volume(turned, written, folder / file)
@@ -84,6 +85,7 @@ def write_images(
                 "warnings": list(volume.warnings),
             }
         )
+
     return WrittenCase(written.shape, written.affine_lps_mm, tuple(channels))
 
 
@@ -114,6 +116,7 @@ def oriented(voxels: np.ndarray, grid: Grid, orientation: str) -> tuple[np.ndarr
         raise InputError(
             f"--orientation {orientation}: is no orientation; give {AS_SCANNED}, LPS, RAS ..."
         ) from error
+
     turned = orientations.apply_orientation(voxels, change)
     affine_ras_mm = grid.affine_ras_mm @ orientations.inv_ornt_aff(change, voxels.shape)
     return turned, Grid(turned.shape, LPS_TO_RAS @ affine_ras_mm)
@@ -153,6 +156,7 @@ def on_reference(voxels: np.ndarray, grid: Grid, reference: Grid, path: Path) ->
             f"{_size(reference.shape)}); predict the images that dicom_to_nnunet wrote from this "
             f"export"
         )
+
     return np.ascontiguousarray(turned)
 
 
@@ -173,7 +177,7 @@ def _on_grid(volume: Volume, grid: Grid) -> np.ndarray:
     """
     import SimpleITK
 
-    fill = AIR_HU if volume.unit == "HU" else float(volume.voxels.min())
+    fill = FILL_HU if volume.unit == "HU" else float(volume.voxels.min())
     image = _image(volume.voxels, volume.grid)
     like = _image(np.zeros(grid.shape, np.uint8), grid)
     resampled = SimpleITK.Resample(
@@ -228,6 +232,7 @@ def _read(path: Path) -> tuple[np.ndarray, Grid]:
         image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(f"{path}: is not a readable image; predict it again") from error
+
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path}: is not a volume of labels; give predicted segmentations")
     directions = np.array(image.GetDirection()).reshape(3, 3)

@@ -89,6 +89,7 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON; nnUNetv2_ext_dicom_to_nnunet writes it") from error
+
     try:
         if content["version"] != VERSION:
             raise InputError(
@@ -125,7 +126,9 @@ def cases_in(manifest: Manifest, export: Export) -> tuple[dict[str, Case], dict[
         if not wanted or len(channels) < len(wanted):
             missing[name] = "its series is not in the export, or was read with another key"
             continue
+
         first = channels[0].slices[0]
         taken = frozenset(export.series_numbers.get((first.patient_id, first.study_uid), ()))
         cases[name] = Case(name, str(entry.get("study", "")), channels, taken)
+
     return cases, missing

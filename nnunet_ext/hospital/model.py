@@ -68,6 +68,7 @@ class ModelFolder:
             raise InputError(
                 f"{self.folder}: lacks {checkpoint} of {which} ({having}); choose with -f and -chk"
             )
+
         return {fold: self.folder / f"fold_{fold}" / checkpoint for fold in wanted}
 
 
@@ -132,6 +133,7 @@ def read_model(folder: Path) -> ModelFolder:
         raise InputError(
             f"{folder / 'dataset.json'}: lacks channel_names or file_ending; {ADVICE}"
         ) from error
+
     if not names:
         raise InputError(f"{folder / 'dataset.json'}: names no channel; {ADVICE}")
     if ending not in VOLUME_ENDINGS:
@@ -139,6 +141,7 @@ def read_model(folder: Path) -> ModelFolder:
         raise InputError(
             f"{folder}: its images end in {ending}; series of slices need one of {known}"
         )
+
     return model
 
 
@@ -159,9 +162,11 @@ def _unpacked(archive: Path, temporary: Path) -> Path:
                     f"{archive}: holds {len(models)} models ({found}); unpack it and give -m the "
                     f"folder"
                 )
+
             file.extractall(temporary, [entry.filename for entry in entries])
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise InputError(f"{archive}: is not a readable zip ({error}); {ADVICE}") from error
+
     return temporary / models[0]
 
 
@@ -174,6 +179,7 @@ def _require_plain(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
         raise InputError(
             f"{archive}: unpacks to {total >> 30} GiB, more than a model; do not use this file"
         )
+
     for entry in entries:
         path = PurePosixPath(entry.filename.replace("\\", "/"))
         is_link = stat.S_ISLNK(entry.external_attr >> 16)
@@ -205,6 +211,7 @@ def read_object(path: Path, advice: str = ADVICE) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON; {advice}") from error
+
     if not isinstance(content, dict):
         raise InputError(f"{path}: is not a JSON object; {advice}")
     return content

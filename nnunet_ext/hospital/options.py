@@ -162,6 +162,7 @@ def names_file(chosen: Path | None, *outputs: Path) -> Path:
                 f"{file}: lies in the output; what case names stand for must stay outside, choose "
                 f"--names"
             )
+
     return file
 
 
@@ -175,6 +176,7 @@ def require_output(output: Path, export: Path) -> None:
         raise InputError(
             "-o lies in the export; choose a folder outside, so that results are not read as input"
         )
+
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

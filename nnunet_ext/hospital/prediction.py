@@ -62,6 +62,7 @@ class Predictor:
                 raise InputError(
                     f"{model.folder}: model cannot be loaded ({reason}); is its trainer known?"
                 ) from error
+
         if self.predictor.configuration_manager.previous_stage_name is not None:
             raise InputError(
                 f"{model.folder}: is the second stage of a cascade; use a model of one stage"

@@ -52,6 +52,7 @@ def _without_brackets(text: str) -> str:
             kept.append(character)
         if character == ")":
             depth = max(depth - 1, 0)
+
     return "".join(kept).replace(" ;", ";").replace(" ,", ",").strip()
 
 

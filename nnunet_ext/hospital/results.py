@@ -73,6 +73,7 @@ def outputs_of(
         raise InputError(
             "dataset.json of the model has no labels; give -m with the folder of the model"
         )
+
     serial = digest_of(checkpoints) if checkpoints else "unknown"
     model = Model(model_name, version("nnunetv2-ext"), serial=serial)
     segments = segments_of(labels, arguments.segments)
@@ -116,6 +117,7 @@ def write_results(
         unfinished.replace(final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
     return measurements
 
 
@@ -161,6 +163,7 @@ def _write_all(
         write_contours(
             folder / CONTOURS, on_slices, source, segments, model, series_number=numbers[3]
         )
+
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
     write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)
@@ -210,6 +213,7 @@ def fractions_of(
         raise InputError(
             f"{file}: holds no probabilities; predict with --save_probabilities"
         ) from error
+
     channels = _channels_of(dataset_json["labels"])
     if len(probabilities) != len(channels):
         raise InputError(
@@ -224,6 +228,7 @@ def fractions_of(
         if voxels.shape != tuple(grid.shape):
             raise InputError(f"{file}: has another shape than {prediction.name}; predict again")
         result.append(on_reference(voxels, grid, reference, file))
+
     return np.stack(result)
 
 
@@ -234,6 +239,7 @@ def _channels_of(labels: dict[str, Any]) -> list[tuple[int, ...]]:
         values = tuple(value) if isinstance(value, list | tuple) else (int(value),)
         if name != "ignore":
             channels.append(values)
+
     if any(len(values) > 1 for values in channels):  # regions: no channel for the background
         return [values for values in channels if set(values) != {0}]
     return sorted(channels)

@@ -106,14 +106,17 @@ class Conditions:
         for name, pattern in self.wanted:
             if not pattern.search(_text(acquisition, name)):
                 return f"{name} does not match the rules"
+
         for name, pattern in self.unwanted:
             if pattern.search(_text(acquisition, name)):
                 return f"{name} is one that the rules exclude"
+
         for name, (least, largest) in self.ranges:
             value = _number(acquisition, name)
             if value is None or not least <= value <= largest:
                 shown = "not stated" if value is None else f"{value:g}"
                 return f"{name} is {shown}, not {least:g} to {largest:g}"
+
         return ""
 
 
@@ -186,6 +189,7 @@ def read_selection(rules: str | None, channel_names: Sequence[str]) -> Selection
         content: dict[str, Any] = {"channels": {channel_names[0]: conditions}}
     else:
         content = _read_json(Path(rules))
+
     return _selection(content, channel_names, rules or "any")
 
 
@@ -207,9 +211,11 @@ def choose(acquisitions: Sequence[Acquisition], selection: Selection) -> Choice:
                 reasons[id(acquisition)] = reason
             else:
                 acceptable.append(acquisition)
+
         if not acceptable:
             missing = missing or f"no series meets the rules for channel {channel.name}"
             continue
+
         best = min(acceptable, key=channel.rank)
         for acquisition in acceptable:
             reasons[id(acquisition)] = f"another series is preferred for channel {channel.name}"
@@ -221,6 +227,7 @@ def choose(acquisitions: Sequence[Acquisition], selection: Selection) -> Choice:
         for acquisition in chosen:
             reasons[id(acquisition)] = missing
         chosen = []
+
     return Choice(tuple(chosen), missing, reasons)
 
 
@@ -257,6 +264,7 @@ def _selection(content: dict[str, Any], channel_names: Sequence[str], source: st
         raise InputError(
             f'{source}: has no "channels", an object with rules for {", ".join(channel_names)}'
         )
+
     known = {name: index for index, name in enumerate(channel_names)}
     known |= {str(index): index for index in range(len(channel_names))}
     _require_known(named, tuple(known), source)
@@ -276,6 +284,7 @@ def _selection(content: dict[str, Any], channel_names: Sequence[str], source: st
         or not isinstance(derived, bool)
     ):
         raise InputError(f"{source}: minimum_slices is a number from 1, derived is true or false")
+
     modalities = tuple(dict.fromkeys(channel.required.modality or "CT" for channel in channels))
     return Selection(
         tuple(channels), Rules(modalities=modalities, minimum_slices=minimum, derived=derived)
@@ -340,6 +349,7 @@ def _range(value: Any, source: str) -> tuple[float, float]:
         isinstance(part, int | float) and not isinstance(part, bool) for part in value
     ):
         raise InputError(f"{source}: is not [least, largest]")
+
     least, largest = float(value[0]), float(value[1])
     if not least <= largest:
         raise InputError(f"{source}: {least:g} is larger than {largest:g}")
@@ -363,6 +373,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: is not a JSON file of rules ({reason})") from error
+
     if not isinstance(content, dict):
         raise InputError(f"{path}: is not a JSON object of rules")
     return content

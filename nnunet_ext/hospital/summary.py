@@ -32,6 +32,7 @@ def write_summary(
             else "done before"
         )
         entries[case.name] = {"study": case.study, "state": state}
+
     for name, reason in done.failed.items():
         entries.setdefault(name, {"state": "failed"})["reason"] = reason
     content = {

@@ -91,11 +91,13 @@ class Survey:
         for row in self.rows:
             step = "" if row.step_mm is None else f"{row.step_mm:.3g} mm"
             lines.append((row.study, row.series, row.modality, str(row.slices), step, row.verdict))
+
         widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
         texts = []
         for line in lines:
             cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
             texts.append("  ".join(cells).rstrip())
+
         for reason, count in sorted(self.damaged.items()):
             texts.append(f"{count} file{'s' if count > 1 else ''} left out: {reason}")
         return "\n".join(texts)
@@ -132,10 +134,12 @@ def read_export(export: Path, rules: Rules, *, processes: int = 1) -> Export:
     for item in content.slices:
         if item.series_number is not None:
             found.series_numbers[item.patient_id, item.study_uid].add(item.series_number)
+
     for members in series_of(content.slices):
         accepted, rejected = _sorted_out(members, rules)
         found.acquisitions += accepted
         found.rejected += rejected
+
     return found
 
 
@@ -162,6 +166,7 @@ def survey(export: Export, selection: Selection, *, keep_names: bool = False) ->
     for key, acquisitions in studies.items():
         taken = frozenset(export.series_numbers.get(key, ()))
         _add_study(found, study_name(*key), acquisitions, selection, taken)
+
     found.rows += [_rejected_row(item, selection.rules, keep_names) for item in export.rejected]
     found.rows.sort(key=lambda row: row.study)
     return found
@@ -200,6 +205,7 @@ def _add_study(
             if chosen is acquisition:
                 remarks = "".join(f"; {remark}" for remark in acquisition.remarks)
                 verdict = f"taken as {channel.name}{remarks}"
+
         modality, step_mm = acquisition.slices[0].modality, acquisition.stack.step_mm
         row = Row(
             study, series_name(acquisition), modality, len(acquisition.slices), step_mm, verdict

@@ -55,6 +55,7 @@ def target_cases(
         raise InputError(
             f"{file}: no such file; convert the data set first (nnUNetv2_ext_convert --list)"
         )
+
     content = load_json(str(file))
     notes = _require_readable(file, content, model_json, trained_on)
 
@@ -64,10 +65,12 @@ def target_cases(
             f"{raw_folder}: is the labelled data set itself and has no imagesUn; name a target "
             f"data set"
         )
+
     if labels_ignored:
         notes.append(
             f"{raw_folder.name} has no imagesUn: its imagesTr are used, its labels are ignored"
         )
+
     cases = unlabelled_cases(raw_folder, content, labels_ignored)
     _require_channels(cases, len(content["channel_names"]), raw_folder)
     return cases, notes
@@ -82,6 +85,7 @@ def _require_readable(
             f"{model['file_ending']}; "
             "convert both to the same format"
         )
+
     names, wanted = (list(one["channel_names"].values()) for one in (content, model))
     if len(names) != len(wanted):
         raise InputError(
@@ -89,6 +93,7 @@ def _require_readable(
             f"{len(wanted)} "
             f"({', '.join(wanted)}); convert it with the matching --channel"
         )
+
     if names == wanted:
         return []
     return [
@@ -118,6 +123,7 @@ def labelled_source(raw_folder: Path, preprocessed_folder: Path) -> Source:
         raise InputError(
             f"{file}: no such file; bring the model's raw data set back, or take --pseudo-only"
         )
+
     earlier = _pseudo_labelled(raw_folder)
     cases = [
         case
@@ -129,6 +135,7 @@ def labelled_source(raw_folder: Path, preprocessed_folder: Path) -> Source:
             f"{raw_folder}: has only pseudo-labels; give the model of the first round, or "
             f"--pseudo-only"
         )
+
     names = [case.name for case in cases]
     return Source(cases, _folds(names, preprocessed_folder, raw_folder))
 
@@ -157,6 +164,7 @@ def _folds(names: list[str], preprocessed_folder: Path, raw_folder: Path) -> lis
             if len(ordered) > 1
             else []
         )
+
     try:
         folds: list[Fold] = json.loads(files[0].read_text(encoding="utf-8"))
         return [

@@ -126,6 +126,7 @@ def write_round(plan: Round, folder: Path) -> tuple[list[Judged], dict[str, floa
     for case in judged:
         if case.kept:
             _write_case(plan, case, thresholds, folder)
+
     pseudo = [case.name for case in judged if case.kept]
     if not pseudo:
         raise InputError(
@@ -159,6 +160,7 @@ def _judge_cases(plan: Round) -> list[Judged]:
             case.outcome = "not among the most confident"
         if case.name not in ranked and not plan.criteria.keep_empty:
             case.outcome = "no foreground"
+
     return judged
 
 
@@ -170,6 +172,7 @@ def _thresholds(plan: Round, judged: Sequence[Judged]) -> npt.NDArray[np.int64]:
         if case.kept:
             labels, _ = case.predicted.labels(plan.reader)
             counts += confidence_counts(labels, case.predicted.confidence, classes)
+
     return class_thresholds(counts, plan.criteria.keep_voxels, plan.criteria.background)
 
 
@@ -209,6 +212,7 @@ def _write_source(plan: Round, folder: Path, pseudo: Sequence[str]) -> int:
             raise InputError(f"{case.label}: is called as a pseudo-labelled case; rename it")
         link_images(case.images, folder / "imagesTr", case.name, ending)
         link_files([str(case.label)], [folder / "labelsTr" / f"{case.name}{ending}"])
+
     if plan.source.folds:
         write_json(folds_with(plan.source.folds, pseudo), folder / SPLITS)
     return len(plan.source.cases)
@@ -246,6 +250,7 @@ def write_provenance(judged: Sequence[Judged], classes: Sequence[str], path: Pat
         lines.append(
             line | {f"kept_{name}": case.kept_shares.get(name, math.nan) for name in classes}
         )
+
     with whole_file(path) as unfinished:
         plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.5f")
 

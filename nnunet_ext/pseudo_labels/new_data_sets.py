@@ -50,6 +50,7 @@ class NewDataSets:
         if not self.whole:
             for name in self.names:
                 require_unused(name)
+
         self.work.mkdir(exist_ok=True)
         with taken(self.work / "lock") as ours:
             if not ours:
@@ -57,6 +58,7 @@ class NewDataSets:
                     f"{self.names[0]}: another process is writing it; wait for it, or choose "
                     f"another -o"
                 )
+
             yield
 
     def begin(self) -> list[Path]:

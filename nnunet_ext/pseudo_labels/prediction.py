@@ -59,6 +59,7 @@ class TrainedModel:
             raise InputError(
                 f"{self.folder}: no such model; train it first, or correct -d, -c, -tr, -p"
             )
+
         content: dict[str, Any] = load_json(str(file))
         if any(isinstance(value, list) and len(value) > 1 for value in content["labels"].values()):
             raise InputError(f"{file}: has regions, which overlap; pseudo-labels need plain labels")
@@ -86,6 +87,7 @@ class TrainedModel:
                 raise InputError(
                     f"{file}: no such checkpoint; train the fold first, or correct -f, -chk"
                 )
+
         return files
 
     def load(self) -> nnUNetPredictor:
@@ -104,12 +106,14 @@ class TrainedModel:
             predictor.initialize_from_trained_model_folder(
                 str(self.folder), self.folds, self.checkpoint
             )
+
         predictor.allow_tqdm = False
         if predictor.configuration_manager.previous_stage_name is not None:
             raise InputError(
                 f"-c {self.model.configuration}: a cascade's second stage; use the first, or "
                 f"another one"
             )
+
         return predictor
 
 
@@ -174,6 +178,7 @@ def predict_cases(
             raise InputError(
                 f"{case.case.images[0]}: cannot be predicted ({first_line(error)})"
             ) from error
+
     return predicted
 
 

@@ -73,6 +73,7 @@ def class_thresholds(
         wanted = math.ceil(round(keep * int(of_class[0]), 6))
         highest = int(np.flatnonzero(of_class >= wanted)[-1]) if wanted else 0
         thresholds.append(highest)
+
     return np.array(thresholds)
 
 

@@ -64,6 +64,7 @@ def write_split(
     for name in easy_names:
         link_images(cases[name].case.images, easy_folder / "imagesTr", name, ending)
         link_files([cases[name].label_file], [easy_folder / "labelsTr" / f"{name}{ending}"])
+
     for name in hard_names:
         link_images(cases[name].case.images, hard_folder / "imagesUn", name, ending)
 
@@ -71,10 +72,12 @@ def write_split(
         content = {key: value for key, value in model.dataset_json.items() if key != "dataset"}
         content |= {"name": folder.name, "labels": model.classes, "numTraining": count}
         write_json(content, folder / "dataset.json")
+
     for folder in (easy_folder, hard_folder):
         _write_ranking(
             [cases[name] for name in (*easy_names, *hard_names)], len(easy_names), folder / RANKING
         )
+
     return len(easy_names), len(hard_names)
 
 

@@ -100,6 +100,7 @@ def begin(job: Export) -> None:
         and not (job.folder / "dataset.json").exists()
     ):
         return
+
     if job.folder.exists():
         raise InputError(
             f"{job.folder}: exists already; choose another number with -o, or remove it"
@@ -139,7 +140,9 @@ def _write_case(model: SynthesisModel, case: RawCase, folder: Path) -> None:
             raise InputError(
                 f"{case.images[0]}: has shape {own_shape}, its translation {pixels.shape}"
             )
+
         _write(np.rint(pixels).astype(np.int16), reference, path)
+
     _copy_label(case, reference, label)
 
 
@@ -157,11 +160,13 @@ def _copy_label(case: RawCase, reference: sitk.Image, path: Path) -> None:
         with whole_file(path) as unfinished:
             shutil.copyfile(case.label, unfinished)
         return
+
     pixels = sitk.GetArrayFromImage(sitk.ReadImage(case.label))
     if pixels.shape != reference.GetSize()[::-1]:
         raise InputError(
             f"{case.label}: has another shape than {case.images[0]}; convert the data set again"
         )
+
     _write(pixels, reference, path)
 
 

@@ -57,10 +57,12 @@ def export_figure(
             row[2].contour(
                 (label > 0).astype(float), levels=[0.5], colors=[COLORS[4]], linewidths=0.8
             )
+
         if matched and case.name in matched:
             row[3].imshow(
                 read_slices(matched[case.name])[0], cmap="gray", vmin=window[0], vmax=window[1]
             )
+
         row[0].set_title(literal(case.name), fontsize=6)
 
     for axis, title in zip(axes[0][1:], columns[1:], strict=True):

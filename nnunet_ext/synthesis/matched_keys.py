@@ -26,6 +26,7 @@ def target_keys(matches: Matches, stream_keys: Sequence[str]) -> dict[str, str]:
             f"configure that data "
             "set, or match again"
         )
+
     return {key.split("/")[-1]: key for key in keys}
 
 
@@ -60,6 +61,7 @@ def nearest_pairs(matches: Matches, stream_keys: Sequence[str]) -> dict[str, lis
     for case, similar in matches.source_cases.items():
         if not pairs[case]:
             pairs[case].append(_key_of(similar.targets[0], keys))
+
     return pairs
 
 

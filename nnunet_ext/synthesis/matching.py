@@ -116,6 +116,7 @@ def rank(source: Slices, target: Slices, n_similar: int, weights: Weights) -> Ra
             sources[is_nearer] = begin + nearest[is_nearer]
             source_distances[is_nearer] = nearest_distance[is_nearer]
             progress.update(rows.stop - rows.start)
+
     return Ranking(targets, target_distances, sources, source_distances)
 
 
@@ -130,6 +131,7 @@ def _require_possible(source: Slices, target: Slices, n_similar: int, weights: W
     ):
         if not 0 <= weight < np.inf:
             raise InputError(f"{name} {weight:g}: use a number from 0")
+
     if weights.fingerprint == weights.lesion == 0:
         raise InputError(
             "--fingerprint-weight and --lesion-weight are both 0, so all slices are equally similar"
@@ -146,6 +148,7 @@ def _lowest_of_rows(block: np.ndarray, count: int) -> np.ndarray:
         candidates = np.flatnonzero(block[row] <= limit)
         order = np.argsort(block[row, candidates], kind="stable")
         lowest[row] = candidates[order[:count]]
+
     return lowest
 
 

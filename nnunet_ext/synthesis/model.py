@@ -77,6 +77,7 @@ class SynthesisModel:
                 f"{file}: is of a trainer that does not synthesise images; use "
                 f"PseudoCTSynthesisTrainer"
             )
+
         network.load_state_dict(predictor.list_of_parameters[0])
         plans = predictor.plans_manager
         return cls(
@@ -154,10 +155,12 @@ def _window_of(plans: PlansManager, file: Path) -> Window:
             f'nnUNetv2_ext_configure -d {plans.dataset_name} --normalize "{ROLE}=window(0,80)" '
             f"and train again"
         )
+
     reader = plans.image_reader_writer_class.__name__
     if reader not in READERS:
         raise InputError(
             f"{file}: its images are read by {reader}; plan the data set with "
             f"{' or '.join(READERS)}"
         )
+
     return Window.parse(normalization)

@@ -39,6 +39,7 @@ def brain_mask(hu: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     if head.any():
         box = ndimage.find_objects(head.astype(np.uint8))[0]  # most of a slice is air
         brain[box] = _brain_in_head(hu[box], ndimage.binary_fill_holes(head[box]), spacing_mm)
+
     return brain
 
 

@@ -150,6 +150,7 @@ def _single_slice(values: np.ndarray, path: str) -> np.ndarray:
             f"{path}: has {values.shape[1]} slices; convert the data set with --slices all or "
             f"lesion"
         )
+
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are not finite; repair the file")
     return np.asarray(values[0, 0])
@@ -176,6 +177,7 @@ def parse_target_lesion(text: str, target: SliceFiles) -> LesionBand:
         raise InputError(
             f"--target-lesion {text}: write LOW:HIGH with the lower value first, e.g. 50:100, or P%"
         )
+
     return LesionBand(low, high)
 
 
@@ -236,6 +238,7 @@ def measure_slices(measuring: Measuring, processes: int) -> Slices:
             errors.append(outcome)
         else:
             measured[case.name] = outcome
+
     _require_no_errors(errors, len(cases))
 
     names = tuple(case.name for case in cases)
@@ -265,5 +268,6 @@ def _attempt(measuring: Measuring, case: RawCase) -> tuple[int, float] | str:
             f"{case.label}: shape {lesion.shape}, its image has {image.shape}; convert the data "
             f"set again"
         )
+
     print_of_image = int(fingerprint(above_background(image, measuring.window)))
     return print_of_image, pixels_at_scale(int(lesion.sum()), *image.shape)

@@ -192,7 +192,7 @@ def test_series_are_described_without_their_patient(
         "acquisition, recon",
         "left out: 1 (1 images): is a localizer",
         "left out: 1 (1 images): is Secondary Capture Image Storage, not CT or MR",
-        "odd: 1 series: 1 slices missing, interpolated",
+        "odd: 1 series: 1 slice missing, interpolated",
         "odd: 1 series: slices 1.8 to 4.2 mm apart, resampled to 3 mm",
         "odd: 1 series: gantry tilt 11.5 degrees, resampled",
         "odd: 1 series: 2 exact copies left out",

@@ -99,14 +99,17 @@ def empty_table(_: int, data: Any) -> None:
 IMPOSSIBLE = {
     "comma": (
         raw_text("RescaleIntercept", b"-1024,0 "),
-        "RescaleIntercept is '-1024,0', no number",
+        "RescaleIntercept is '-1024,0', not a number",
     ),
     "two values": (
         raw_text("RescaleIntercept", b"-1024\\-1024 "),
-        r"RescaleIntercept is '-1024\\-1024', no number",
+        r"RescaleIntercept is '-1024\\-1024', not a number",
     ),
-    "word": (raw_text("RescaleIntercept", b"Amadeus "), "RescaleIntercept is 'Amadeus', no number"),
-    "slope": (raw_text("RescaleSlope", b"1.0.0 "), "RescaleSlope is '1.0.0', no number"),
+    "word": (
+        raw_text("RescaleIntercept", b"Amadeus "),
+        "RescaleIntercept is 'Amadeus', not a number",
+    ),
+    "slope": (raw_text("RescaleSlope", b"1.0.0 "), "RescaleSlope is '1.0.0', not a number"),
     "NaN": (raw_text("RescaleSlope", b"nan "), "its values are lost"),
     "table without descriptor": (
         table_without_descriptor,

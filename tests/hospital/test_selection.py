@@ -73,7 +73,7 @@ def test_what_is_no_scan_is_left_out_with_a_reason(export: Export) -> None:
     found = surveyed(folder)
     assert verdicts(found) == [
         "description is one that the rules exclude",
-        "left out: has 2 slices, needs 3",
+        "left out: has only 2 slices, at least 3 needed",
         "left out: is a localizer",
         "taken as CT",
     ]

@@ -22,8 +22,7 @@ SUBPIXELS = 64
 
 
 def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndarray]:
-    """Masks (n, row, column) of all regions, by their names; regions without closed contours are
-    left out.
+    """Return the masks (n, row, column) of all regions with closed contours, by their names.
 
     A pixel belongs to a region where an odd number of its contours enclose the pixel's centre, or
     one runs through it: holes may be contours of their own or joined to the outline. Regions of one
@@ -34,86 +33,94 @@ def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndar
             contour that names another image than the one at its place.
     """
     data = read_object(file, STRUCTURE_SETS)
-    names = {
-        int(item.ROINumber): str(item.get("ROIName") or "").strip()
-        for item in _items(data, "StructureSetROI")
-    }
-    stack = acquisition.stack
-    index_of = {
-        item.sop_uid: index for index, item in enumerate(acquisition.slices) if item.frame is None
-    }
-    shape = (len(acquisition.slices), stack.rows, stack.columns)
-    masks: dict[str, np.ndarray] = {}
+    names = _names(data)
+    index_of = {}
+    for index, item in enumerate(acquisition.slices):
+        if item.frame is None:
+            index_of[item.sop_uid] = index
 
+    masks: dict[str, np.ndarray] = {}
     for region in _items(data, "ROIContour"):
-        number = int(region.ReferencedROINumber)
-        name = names.get(number) or f"ROI {number}"
-        inside: np.ndarray | None = None
-        for contour in _items(region, "Contour"):
-            if str(contour.get("ContourGeometricType")) not in CLOSED:
-                continue
-            if inside is None:
-                inside = np.zeros(shape, bool)
+        name = _name_of(region, names)
+        contours = _closed(region)
+        if not contours:
+            continue
+
+        inside = np.zeros((len(acquisition.slices), *_size(acquisition.stack)), bool)
+        for contour in contours:
             try:
-                _draw(contour, stack, index_of, inside)
+                _draw(contour, acquisition.stack, index_of, inside)
             except InputError as error:
                 raise InputError(f"{file}: a contour of '{name}' {error}") from error
-        if inside is not None:
-            masks[name] = masks[name] | inside if name in masks else inside
+        masks[name] = masks[name] | inside if name in masks else inside
+
     return masks
 
 
 def region_names(data: Dataset) -> list[str]:
-    """Names of the regions that have closed contours, in their order."""
-    names = {
-        int(item.ROINumber): str(item.get("ROIName") or "").strip()
-        for item in _items(data, "StructureSetROI")
-    }
-    found = []
-    for region in _items(data, "ROIContour"):
-        kinds = {str(contour.get("ContourGeometricType")) for contour in _items(region, "Contour")}
-        if kinds & set(CLOSED):
-            number = int(region.ReferencedROINumber)
-            found.append(names.get(number) or f"ROI {number}")
+    """Return the names of the regions that have closed contours, in their order."""
+    names = _names(data)
+    found = [_name_of(region, names) for region in _items(data, "ROIContour") if _closed(region)]
     return list(dict.fromkeys(found))
 
 
+def _names(data: Dataset) -> dict[int, str]:
+    """Return the names of the regions by their numbers."""
+    names = {}
+    for item in _items(data, "StructureSetROI"):
+        names[int(item.ROINumber)] = str(item.get("ROIName") or "").strip()
+    return names
+
+
+def _name_of(region: Any, names: Mapping[int, str]) -> str:
+    number = int(region.ReferencedROINumber)
+    return names.get(number) or f"ROI {number}"
+
+
+def _closed(region: Any) -> list[Any]:
+    """Return the contours of a region that enclose something."""
+    contours = _items(region, "Contour")
+    return [item for item in contours if str(item.get("ContourGeometricType")) in CLOSED]
+
+
 def referenced_series(data: Dataset) -> set[str]:
-    """Series that a structure set says it was drawn on."""
-    return {
-        str(series.SeriesInstanceUID)
-        for frame in _items(data, "ReferencedFrameOfReference")
-        for study in _items(frame, "RTReferencedStudy")
-        for series in _items(study, "RTReferencedSeries")
-        if series.get("SeriesInstanceUID")
-    }
+    """Return the series that a structure set says it was drawn on."""
+    found = set()
+    for frame in _items(data, "ReferencedFrameOfReference"):
+        for study in _items(frame, "RTReferencedStudy"):
+            for series in _items(study, "RTReferencedSeries"):
+                if series.get("SeriesInstanceUID"):
+                    found.add(str(series.SeriesInstanceUID))
+    return found
 
 
 def referenced_images(data: Dataset) -> set[str]:
-    """Images that contours name."""
-    return {
-        str(image.ReferencedSOPInstanceUID)
-        for region in _items(data, "ROIContour")
-        for contour in _items(region, "Contour")
-        for image in _items(contour, "ContourImage")
-        if image.get("ReferencedSOPInstanceUID")
-    }
+    """Return the images that contours name."""
+    found = set()
+    for region in _items(data, "ROIContour"):
+        for contour in _items(region, "Contour"):
+            for image in _items(contour, "ContourImage"):
+                if image.get("ReferencedSOPInstanceUID"):
+                    found.add(str(image.ReferencedSOPInstanceUID))
+    return found
 
 
 def _items(data: Any, name: str) -> Iterator[Any]:
     yield from data.get(f"{name}Sequence") or ()
 
 
+def _size(stack: Stack) -> tuple[int, int]:
+    return stack.rows, stack.columns
+
+
 def _draw(contour: Any, stack: Stack, index_of: Mapping[str, int], inside: np.ndarray) -> None:
     """Invert what a contour encloses."""
-    try:
-        points_mm = np.array(contour.ContourData, float).reshape(-1, 3)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError("holds no list of points; export it again") from error
+    points_mm = _points_mm(contour)
     if len(points_mm) < 3:
         return  # a mark, which encloses nothing
     if not np.isfinite(points_mm).all():
-        raise InputError("holds points that are no numbers; export it again")
+        raise InputError("holds points that are not numbers; export it again")
+
     local_mm = points_mm @ stack.directions.T
     along_mm = local_mm[:, 2]
     if along_mm.max() - along_mm.min() > 2 * tolerance_mm(stack):
@@ -126,14 +133,26 @@ def _draw(contour: Any, stack: Stack, index_of: Mapping[str, int], inside: np.nd
             raise InputError(
                 "names another image than the one at its place; one of the two is wrong"
             )
+
     if index is None:
         return
-    points = (local_mm[:, :2] - stack.offsets_mm[index, :2]) / np.array(stack.spacing_mm)
-    inside[index] ^= filled(points, (stack.rows, stack.columns))
+    in_plane_mm = local_mm[:, :2] - stack.offsets_mm[index, :2]
+    points = in_plane_mm / np.array(stack.spacing_mm)
+    inside[index] ^= filled(points, _size(stack))
+
+
+def _points_mm(contour: Any) -> np.ndarray:
+    """Return the points (k, 3) of a contour in patient coordinates."""
+    try:
+        return np.array(contour.ContourData, float).reshape(-1, 3)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError("holds no list of points; export it again") from error
 
 
 def filled(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Pixels (row, column) whose centres a closed outline encloses or meets, by the even-odd rule.
+    """Return the pixels (row, column) whose centres a closed outline encloses or meets.
+
+    The even-odd rule decides.
 
     Args:
         points: (k, 2) columns and rows.
@@ -143,8 +162,11 @@ def filled(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     points = np.round(points * SUBPIXELS) / SUBPIXELS
     result = np.zeros(shape, bool)
-    low = np.maximum(np.floor(points.min(axis=0)).astype(int), 0)
-    high = np.minimum(np.ceil(points.max(axis=0)).astype(int), np.array(shape[::-1]) - 1)
+    lowest = np.floor(points.min(axis=0)).astype(int)
+    highest = np.ceil(points.max(axis=0)).astype(int)
+    low = np.maximum(lowest, 0)
+    high = np.minimum(highest, np.array(shape[::-1]) - 1)
+
     width, height = high - low + 1
     if width <= 0 or height <= 0:
         return result

@@ -24,7 +24,7 @@ ROUNDING_MM = 0.05  # of coordinates that other programs write
 
 
 def read_object(file: Path, classes: Collection[str], *, with_pixels: bool = True) -> Dataset:
-    """A DICOM object of one of these SOP classes.
+    """Read a DICOM object of one of these SOP classes.
 
     Raises:
         InputError: it cannot be read, or is another kind of object.
@@ -40,22 +40,23 @@ def read_object(file: Path, classes: Collection[str], *, with_pixels: bool = Tru
         raise InputError(
             f"{file}: DICOM object is damaged ({first_line(error)}); copy it again"
         ) from error
+
     if sop_class not in classes:
-        raise InputError(
-            f"{file}: is damaged or no object that holds labels; copy it again or remove it"
-        )
+        raise InputError(f"{file}: is damaged or does not hold labels; copy it again or remove it")
     return data
 
 
 def tolerance_mm(stack: Stack) -> float:
-    """How far a plane may lie off a slice along the normal."""
+    """Return how far a plane may lie off a slice along the normal."""
     steps_mm = np.diff(stack.offsets_mm[:, 2])
     smallest_mm = float(steps_mm.min()) if len(steps_mm) else stack.step_mm
     return OFF_SLICE * smallest_mm + ROUNDING_MM
 
 
 def slice_at(along_mm: float, stack: Stack) -> int | None:
-    """Index of the slice at a position along the normal; None beyond the first and the last slice.
+    """Return the index of the slice at a position along the normal.
+
+    None beyond the first and the last slice.
 
     Raises:
         InputError: the position lies between two slices.
@@ -64,10 +65,11 @@ def slice_at(along_mm: float, stack: Stack) -> int | None:
     nearest = int(distances_mm.argmin())
     if distances_mm[nearest] <= tolerance_mm(stack):
         return nearest
+
     first_mm, last_mm = stack.offsets_mm[[0, -1], 2]
     if not first_mm < along_mm < last_mm:
         return None
     raise InputError(
         f"lies {distances_mm[nearest]:.2f} mm off the nearest image of the series; it was drawn "
-        f"on other images"
+        "on other images"
     )

@@ -25,12 +25,12 @@ PRESENT = 0.5  # of the largest value from which a fraction counts as inside
 
 
 def masks_of_segmentation(file: Path, acquisition: Acquisition) -> dict[str, np.ndarray]:
-    """Masks (n, row, column) of all segments, by their labels; of binary, fractional and label-map
-    segmentations.
+    """Return the masks (n, row, column) of all segments, by their labels.
 
-    Frames are placed by their own position and orientation; rows and columns may run the other way
-    or be swapped, and a frame may show a part of the image or more. A fraction of at least a half
-    counts as inside. Segments of one label are united.
+    Binary, fractional and label-map segmentations are read. Frames are placed by their own position
+    and orientation; rows and columns may run the other way or be swapped, and a frame may show a
+    part of the image or more. A fraction of at least a half counts as inside. Segments of one label
+    are united.
 
     Raises:
         InputError: damaged, or frames that do not lie on the images.
@@ -40,8 +40,6 @@ def masks_of_segmentation(file: Path, acquisition: Acquisition) -> dict[str, np.
     shape = (len(acquisition.slices), stack.rows, stack.columns)
     names = segment_names(data)
     masks = {name: np.zeros(shape, bool) for name in names.values()}
-    limit = PRESENT * int(data.get("MaximumFractionalValue") or 1)
-    fractional = str(data.get("SegmentationType")) == "FRACTIONAL"
 
     for frame in _frames(file, data):
         if not frame.pixels.any():
@@ -53,19 +51,39 @@ def masks_of_segmentation(file: Path, acquisition: Acquisition) -> dict[str, np.
             placed = _on_image(frame, stack, index)
         except InputError as error:
             raise InputError(f"{file}: a frame with a segment {error}") from error
-        if frame.number is not None:
-            masks[_name(file, names, frame.number)][index] |= (
-                (placed >= limit) if fractional else (placed > 0)
-            )
-            continue
-        for value in np.unique(placed):  # a label map: the values are the segments
-            if value and (value in names or not is_background(data, int(value))):
-                masks[_name(file, names, int(value))][index] |= placed == value
+
+        for number, inside in _segments_in(frame, placed, data, names):
+            masks[_name(file, names, number)][index] |= inside
+
     return masks
 
 
+def _segments_in(
+    frame: _Frame, placed: np.ndarray, data: Dataset, names: dict[int, str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each segment that a frame shows, and where it shows it.
+
+    Args:
+        frame: of the segmentation.
+        placed: its values on the slice.
+        data: the segmentation.
+        names: of its segments.
+    """
+    if frame.number is not None:
+        if str(data.get("SegmentationType")) == "FRACTIONAL":
+            limit = PRESENT * int(data.get("MaximumFractionalValue") or 1)
+            yield frame.number, placed >= limit
+        else:
+            yield frame.number, placed > 0
+        return
+
+    for value in np.unique(placed):  # a label map: the values are the segments
+        if value and (value in names or not is_background(data, int(value))):
+            yield int(value), placed == value
+
+
 def segment_names(data: Dataset) -> dict[int, str]:
-    """Label by segment number; the background of a label map is no segment."""
+    """Return labels by segment number; the background of a label map is not a segment."""
     names = {}
     for segment in data.get("SegmentSequence") or ():
         number = int(segment.SegmentNumber)
@@ -75,26 +93,26 @@ def segment_names(data: Dataset) -> dict[int, str]:
 
 
 def is_background(data: Dataset, number: int) -> bool:
-    """Whether a value of a label map stands for what is no segment."""
+    """Return whether a value of a label map stands for the background."""
     return number == 0 and str(data.get("SegmentationType")) == "LABELMAP"
 
 
 def referenced_series(data: Dataset) -> set[str]:
-    """Series that a segmentation says it was made from."""
+    """Return the series that a segmentation says it was made from."""
     return {str(item.SeriesInstanceUID) for item in data.get("ReferencedSeriesSequence") or ()}
 
 
 def referenced_images(data: Dataset) -> set[str]:
-    """Images that the segmentation, or one of its frames, names."""
+    """Return the images that the segmentation, or one of its frames, names."""
     items = [*(data.get("SourceImageSequence") or ())]
     for series in data.get("ReferencedSeriesSequence") or ():
         items += series.get("ReferencedInstanceSequence") or ()
     for group in _groups(data):
         for derivation in group.get("DerivationImageSequence") or ():
             items += derivation.get("SourceImageSequence") or ()
-    return {
-        str(item.ReferencedSOPInstanceUID) for item in items if item.get("ReferencedSOPInstanceUID")
-    }
+
+    uids = [item.get("ReferencedSOPInstanceUID") for item in items]
+    return {str(uid) for uid in uids if uid}
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,7 @@ def _groups(data: Dataset) -> list[Any]:
 
 
 def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
-    """All frames of a segmentation.
+    """Yield all frames of a segmentation.
 
     Raises:
         InputError: the pixels or the place of a frame cannot be read.
@@ -124,6 +142,7 @@ def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
     groups = list(data.get("PerFrameFunctionalGroupsSequence") or ())
     shared_groups: list[Any] = list(data.get("SharedFunctionalGroupsSequence") or [])
     shared = shared_groups[0] if shared_groups else {}
+    is_label_map = str(data.get("SegmentationType")) == "LABELMAP"
     try:
         pixels = np.asarray(data.pixel_array)
         pixels = pixels[None] if pixels.ndim == 2 else pixels
@@ -131,13 +150,14 @@ def _frames(file: Path, data: Dataset) -> Iterator[_Frame]:
         raise InputError(
             f"{file}: its pixels cannot be read ({first_line(error)}); copy it again"
         ) from error
+
     if len(groups) != len(pixels):
         raise InputError(
             f"{file}: has {len(pixels)} frames but describes {len(groups)}; copy it again"
         )
     for group, frame in zip(groups, pixels, strict=True):
         try:
-            yield _frame(group, shared, frame, str(data.get("SegmentationType")) == "LABELMAP")
+            yield _frame(group, shared, frame, is_label_map)
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise InputError(
                 f"{file}: a frame has no place or no segment; export it again"
@@ -149,16 +169,14 @@ def _frame(group: Any, shared: Any, pixels: np.ndarray, label_map: bool) -> _Fra
         items = group.get(name) or shared.get(name) or []
         return items[0]
 
-    number = (
-        None if label_map else int(item("SegmentIdentificationSequence").ReferencedSegmentNumber)
-    )
-    row_mm, column_mm = (float(value) for value in item("PixelMeasuresSequence").PixelSpacing)
-    orientation = [
-        float(value) for value in item("PlaneOrientationSequence").ImageOrientationPatient
-    ]
+    number = None
+    if not label_map:
+        number = int(item("SegmentIdentificationSequence").ReferencedSegmentNumber)
+    row_mm, column_mm = map(float, item("PixelMeasuresSequence").PixelSpacing)
+    orientation = [*map(float, item("PlaneOrientationSequence").ImageOrientationPatient)]
     position_mm = np.array(item("PlanePositionSequence").ImagePositionPatient, float)
     if position_mm.shape != (3,):
-        raise ValueError("a position of three coordinates")
+        raise ValueError("a position without three coordinates")
     return _Frame(pixels, number, position_mm, directions_of(orientation), (column_mm, row_mm))
 
 
@@ -171,28 +189,24 @@ def _name(file: Path, names: dict[int, str], number: int) -> str:
 
 
 def _on_image(frame: _Frame, stack: Stack, index: int) -> np.ndarray:
-    """The frame's pixels at the pixels of a slice, zero where it shows none.
+    """Return the frame's pixels at the pixels of a slice, zero where it shows none.
 
     Raises:
-        InputError: its pixels are others than those of the slice.
+        InputError: the frame's pixels do not match those of the slice.
     """
-    turned = np.round(
-        stack.directions @ frame.directions.T
-    )  # of image axes (x, y, normal) by frame axes
-    if (
-        np.abs(stack.directions @ frame.directions.T - turned).max() > DIRECTION_TOLERANCE
-        or not turned[2, 2]
-    ):
+    cosines = stack.directions @ frame.directions.T  # of image axes by frame axes
+    turned = np.round(cosines)
+    if np.abs(cosines - turned).max() > DIRECTION_TOLERANCE or not turned[2, 2]:
         raise InputError("is inclined to the images; it was made on other images")
+
     swapped = bool(turned[0, 1])
     pixels = frame.pixels.T if swapped else frame.pixels
     spacing_mm = frame.spacing_mm[::-1] if swapped else frame.spacing_mm
     if not np.allclose(spacing_mm, stack.spacing_mm, rtol=SPACING_TOLERANCE):
         raise InputError("has other pixels than the images; it was made on other images")
 
-    signs = turned[:2, :2].sum(
-        axis=1
-    )  # of the image's columns and rows: 1, or -1 where the frame runs against them
+    # of the image's columns and rows: 1, or -1 where the frame runs against them
+    signs = turned[:2, :2].sum(axis=1)
     corner_mm = (frame.position_mm @ stack.directions.T)[:2] - stack.offsets_mm[index, :2]
     first = corner_mm / np.array(stack.spacing_mm)
     lengths = np.array(pixels.shape[::-1])
@@ -200,17 +214,19 @@ def _on_image(frame: _Frame, stack: Stack, index: int) -> np.ndarray:
     begin = np.round(first).astype(int)
     if np.abs(first - begin).max() > SHIFT_TOLERANCE:
         raise InputError("lies between the pixels of the images; it was made on other images")
+
     pixels = pixels[:: int(signs[1]), :: int(signs[0])]
     return _window(pixels, begin, (stack.rows, stack.columns))
 
 
 def _window(pixels: np.ndarray, begin: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Pixels whose first lies at ``begin`` (column, row) of a picture of that shape."""
+    """Return the part of a picture of that shape; its pixels begin at ``begin`` (column, row)."""
     result = np.zeros(shape, pixels.dtype)
     x, y = int(begin[0]), int(begin[1])
     height, width = pixels.shape
     rows = slice(max(y, 0), max(0, min(y + height, shape[0])))
     columns = slice(max(x, 0), max(0, min(x + width, shape[1])))
+
     part = pixels[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
     if part.size and rows.stop > rows.start and columns.stop > columns.start:
         result[rows, columns] = part

@@ -1,5 +1,6 @@
-"""A series divided into stacks: by geometry first, then by what its header says of acquisition and
-reconstruction.
+"""Divide a series into stacks: by geometry, then by what its header says.
+
+The header tells acquisitions and reconstructions apart.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from nnunet_ext.dicom.reading.headers import Slice
 from nnunet_ext.dicom.reading.pixels import read_pixels
 from nnunet_ext.dicom.reading.rules import Rules
 from nnunet_ext.errors import InputError
+from nnunet_ext.printable import counted
 
-SHARED_RANGE = (
-    0.5  # of the shorter of two runs must lie beside the other, or they are halves of one stack
-)
-LONE_SHARE = 0.1  # of a series that slices of another acquisition may make up to be left out
+# of the shorter of two runs that must lie beside the other; otherwise they are halves of one stack
+SHARED_RANGE = 0.5
+# of a series: the largest share that slices of another acquisition may make up to be left out
+LONE_SHARE = 0.1
 MOST_PARTS = 1 / 3  # of the slices: more parts would be pieces
 
 LONE = "of another acquisition than the slices around"
@@ -52,16 +54,18 @@ LAST_FIELDS: dict[str, Field] = {"AcquisitionTime": lambda item: item.acquisitio
 
 Part = list[Slice]
 Ways = list[list[Part]]
+Range = tuple[float, float]
 
 
 class NoVolume(Exception):
-    """Slices that never were a volume, such as those that wait for a contrast agent; the message
-    says what they are.
+    """Slices that never were a volume, such as those of a watch for a contrast agent.
+
+    The message says what they are.
     """
 
 
 def divide(items: Sequence[Slice], rules: Rules) -> list[tuple[Part, tuple[str, ...]]]:
-    """Stacks without repeated positions, each sorted along the normal, with remarks.
+    """Return stacks without repeated positions, each sorted along the normal, with remarks.
 
     Slices whose places form one regular stack are one, unless fields that describe the
     reconstruction sort them into regular stacks between each other. Where positions repeat, a field
@@ -71,204 +75,258 @@ def divide(items: Sequence[Slice], rules: Rules) -> list[tuple[Part, tuple[str, 
     small for a stack comes last, beside the others.
 
     Raises:
-        InputError: nothing that was asked tells the slices at one position apart.
+        InputError: no field tells the slices at one position apart.
         NoVolume: all slices lie at fewer positions than a stack needs, which repeat.
     """
     items = in_order(items)
     layers = layers_of(items)
-    if max(map(len, layers)) == 1:
+    if _largest(layers) == 1:
         parts = _interleaved(items, rules) or _without_lone(items, rules)
         return _numbered(parts, (), rules) if parts else [(items, ())]
-    if parts := _first_whole(_ways(items), layers, rules) or _without_lone(items, rules):
+
+    parts = _first_whole(_ways(items), layers, rules) or _without_lone(items, rules)
+    if parts:
         return _numbered(parts, (), rules)
 
-    kept = [item for layer in layers for item in _without_copies(layer)]
+    return _divided_without_copies(items, layers, rules)
+
+
+def _divided_without_copies(
+    items: Sequence[Slice], layers: Sequence[Part], rules: Rules
+) -> list[tuple[Part, tuple[str, ...]]]:
+    """Return the stacks of a series in which an exact copy of a slice is ignored."""
+    kept: Part = []
+    for layer in layers:
+        kept += _without_copies(layer)
+
     copies = len(items) - len(kept)
-    remarks = (f"{copies} exact copies left out",) if copies else ()
+    remarks = (f"{copies} exact {'copy' if copies == 1 else 'copies'} left out",) if copies else ()
     layers = layers_of(kept)
-    if max(map(len, layers)) == 1:
+    if _largest(layers) == 1:
         return [(kept, remarks)]
+
     if len(layers) < rules.minimum_slices:
         positions = "one position" if len(layers) == 1 else f"{len(layers)} positions"
         raise NoVolume(
-            f"shows {positions} again and again, as the watch for a contrast agent does: no volume"
+            f"shows {positions} again and again, as the watch for a contrast agent does; it is "
+            "not a volume"
         )
-    if parts := _first_whole([*_ways(kept), _by_runs(kept)], layers, rules) or _without_lone(
-        kept, rules
-    ):
+
+    ways = [*_ways(kept), _by_runs(kept)]
+    parts = _first_whole(ways, layers, rules) or _without_lone(kept, rules)
+    if parts:
         return _numbered(parts, remarks, rules)
 
     repeated = sum(len(layer) > 1 for layer in layers)
+    positions = counted(repeated, "position")
     if rules.repeats == "reject":
         raise InputError(
-            f"holds several different slices at {repeated} positions; neither phase, acquisition, "
-            f"reconstruction, time "
-            "nor order in the headers sorts them into whole stacks"
+            f"holds several different slices at {positions}; neither phase, acquisition, "
+            "reconstruction, time nor order in the headers sorts them into whole stacks"
         )
-    first = [
-        min(layer, key=lambda item: (item.instance_number or 0, item.path)) for layer in layers
-    ]
-    return [
-        (
-            first,
-            (*remarks, f"several slices at {repeated} positions, the lowest InstanceNumber kept"),
-        )
-    ]
+
+    thinned = [min(layer, key=_order_of) for layer in layers]
+    remark = f"several slices at {positions}, the lowest InstanceNumber kept"
+    return [(thinned, (*remarks, remark))]
+
+
+def _order_of(item: Slice) -> tuple[int, str, int]:
+    return item.instance_number or 0, item.path, item.frame or 0
+
+
+def _largest(layers: Sequence[Part]) -> int:
+    """Return how many slices share a position, at most."""
+    return max(map(len, layers))
 
 
 def _ways(items: Sequence[Slice]) -> Ways:
-    """Ways of dividing slices, the likeliest first: by each field, then by several together."""
-    reconstruction, times = tuple(RECONSTRUCTION_FIELDS.values()), tuple(TIME_FIELDS.values())
-    single = [(field,) for field in (*times, *reconstruction, *LAST_FIELDS.values())]
-    joint = [reconstruction, *((*reconstruction, time) for time in times)]
-    return [_by_fields(items, fields) for fields in (*single, *joint)]
+    """Return ways of dividing slices, the likeliest first: by each field, then by several."""
+    times = tuple(TIME_FIELDS.values())
+    reconstruction = tuple(RECONSTRUCTION_FIELDS.values())
+
+    ways = []
+    for field in (*times, *reconstruction, *LAST_FIELDS.values()):
+        ways.append(_by_fields(items, (field,)))
+
+    ways.append(_by_fields(items, reconstruction))
+    for time in times:
+        ways.append(_by_fields(items, (*reconstruction, time)))
+
+    return ways
 
 
 def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
-    """Regular stacks between each other's slices, as a field tells them apart; empty where there
-    are none.
+    """Return regular stacks between each other's slices, as a field tells them apart; or none.
 
     A second pass that begins half a step further repeats no position. But a number that alternates
     from slice to slice of one regular stack tells no second pass.
     """
     fits_one_grid = _kind(items) in ("regular", "missing")
     for name, field in {**TIME_FIELDS, **RECONSTRUCTION_FIELDS}.items():
-        if any(field(item) in (None, "") for item in items):
+        values = {field(item) for item in items}
+        if values & {None, ""}:
             continue  # a field that some slices lack was lost, and tells nothing
+
         parts = _by_fields(items, (field,))
-        if not 1 < len(parts) <= len(items) * MOST_PARTS or not all(
-            _is_stack(part, rules) for part in parts
-        ):
+        if not 1 < len(parts) <= len(items) * MOST_PARTS or not _are_stacks(parts, rules):
             continue
+
         if fits_one_grid and name in TIME_FIELDS and not _follow_each_other(parts):
             continue
 
-        ends_mm = [(along.min(), along.max()) for along in map(_along_mm, parts)]
-        beside = all(_beside(*pair) for pair in itertools.pairwise(sorted(ends_mm)))
-        if beside and all(_is_regular(part) for part in parts):
+        if _share_ranges(sorted(map(_range_mm, parts))) and _are_regular(parts):
             return parts
+
     return []
 
 
 def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
-    """Whole stacks, and last the few slices of other acquisitions among them, as a field tells;
-    empty if none does.
-    """
+    """Return whole stacks, and last the few slices of other acquisitions among them; or none."""
     if _kind(items) in ("regular", "missing"):
         return []
-    for fields in [(field,) for field in (*TIME_FIELDS.values(), *RECONSTRUCTION_FIELDS.values())]:
-        parts = _by_fields(items, fields)
-        lone = [part for part in parts if len(part) < rules.smallest_stack]
-        whole = [part for part in parts if len(part) >= rules.smallest_stack]
+
+    for field in (*TIME_FIELDS.values(), *RECONSTRUCTION_FIELDS.values()):
+        parts = _by_fields(items, (field,))
+        whole, lone = _by_size(parts, rules)
 
         few = 0 < sum(map(len, lone)) <= max(1, LONE_SHARE * len(items))
-        if (
-            not few
-            or not whole
-            or not all(_is_stack(part, rules) and _is_regular(part) for part in whole)
-        ):
+        if not few or not whole:
             continue
+
+        if not _are_stacks(whole, rules) or not _are_regular(whole):
+            continue
+
         if _lies_among(itertools.chain(*lone), itertools.chain(*whole)):
             return [*whole, *lone]
+
     return []
 
 
+def _by_size(parts: Sequence[Part], rules: Rules) -> tuple[list[Part], list[Part]]:
+    """Return the parts that are large enough for a stack, and the others."""
+    whole = [part for part in parts if len(part) >= rules.smallest_stack]
+    lone = [part for part in parts if len(part) < rules.smallest_stack]
+    return whole, lone
+
+
 def _lies_among(few: Iterable[Slice], many: Iterable[Slice]) -> bool:
-    """Whether slices lie between the first and the last of others; beyond these they would continue
-    the stack.
+    """Return whether slices lie between the first and the last of others.
+
+    Beyond these they would continue the stack.
+
+    Beyond these they would continue the stack.
     """
-    few_mm, many_mm = _along_mm(list(few)), _along_mm(list(many))
-    above = few_mm.min() >= many_mm.min() - SAME_POSITION_MM
-    return bool(above and few_mm.max() <= many_mm.max() + SAME_POSITION_MM)
+    few_first_mm, few_last_mm = _range_mm(list(few))
+    first_mm, last_mm = _range_mm(list(many))
+    after_first = few_first_mm >= first_mm - SAME_POSITION_MM
+    before_last = few_last_mm <= last_mm + SAME_POSITION_MM
+    return bool(after_first and before_last)
 
 
-def _is_regular(items: Sequence[Slice]) -> bool:
-    return _kind(items) == "regular"
+def _are_regular(parts: Iterable[Part]) -> bool:
+    return all(_kind(part) == "regular" for part in parts)
 
 
 def _kind(items: Sequence[Slice]) -> Kind | None:
-    """How slices lie, as far as their positions are written; None where positions repeat."""
+    """Return how slices lie, as far as their positions are written; None if positions repeat."""
     along_mm = np.sort(_along_mm(items))
     if len(along_mm) < 2 or np.diff(along_mm).min() <= SAME_POSITION_MM:
         return None
-    return step_of(along_mm, rounding_mm(items)[2])[0]
+
+    kind, _ = step_of(along_mm, rounding_mm(items)[2])
+    return kind
 
 
 def rounding_mm(items: Sequence[Slice]) -> np.ndarray:
-    """Half a unit of the last digit of the positions, (3,), along rows, columns and the normal.
+    """Return half a unit of the last digit of the positions, (3,), along rows, columns and normal.
 
     Digits are counted over all slices, because a writer leaves out trailing zeros.
     """
     decimals = [item.position_decimals for item in items if item.position_decimals]
     if not decimals:
         return np.zeros(3)
+
     halves_mm = 0.5 * 10.0 ** -np.max(decimals, axis=0)
-    return np.asarray(np.abs(directions_of(items[0].orientation)) @ halves_mm)
+    directions = directions_of(items[0].orientation)
+    return np.asarray(np.abs(directions) @ halves_mm)
 
 
 def _follow_each_other(parts: Sequence[Part]) -> bool:
-    """Whether InstanceNumber says that one part was made after the other."""
-    numbers = [[item.instance_number for item in part] for part in parts]
-    if any(None in part for part in numbers):
-        return False
-    ranges = sorted((min(part), max(part)) for part in numbers)  # type: ignore[type-var]
-    return all(first[1] < second[0] for first, second in itertools.pairwise(ranges))  # type: ignore[operator]
+    """Return whether InstanceNumber says that one part was made after the other."""
+    ranges = []
+    for part in parts:
+        numbers = []
+        for item in part:
+            if item.instance_number is None:
+                return False
+            numbers.append(item.instance_number)
+        ranges.append((min(numbers), max(numbers)))
+
+    pairs = itertools.pairwise(sorted(ranges))
+    return all(first[1] < second[0] for first, second in pairs)
 
 
-def _beside(first_mm: tuple[float, float], second_mm: tuple[float, float]) -> bool:
-    """Whether two runs, each from its begin to its end, share a good part of their range."""
-    shared_mm = min(first_mm[1], second_mm[1]) - max(first_mm[0], second_mm[0])
-    return shared_mm >= SHARED_RANGE * min(first_mm[1] - first_mm[0], second_mm[1] - second_mm[0])
+def _share_ranges(ranges_mm: Iterable[Range]) -> bool:
+    """Return whether each of these runs shares a good part of its range with the next one."""
+    for first_mm, second_mm in itertools.pairwise(ranges_mm):
+        shared_mm = min(first_mm[1], second_mm[1]) - max(first_mm[0], second_mm[0])
+        shorter_mm = min(first_mm[1] - first_mm[0], second_mm[1] - second_mm[0])
+        if not shared_mm >= SHARED_RANGE * shorter_mm:
+            return False
+
+    return True
 
 
 def _first_whole(ways: Ways, layers: Sequence[Part], rules: Rules) -> list[Part]:
-    """The first way of dividing a series into as many stacks as slices share a position; empty
-    where there is none.
+    """Return the first way with as many stacks as slices share a position; or none.
 
     More parts would be pieces, such as the rotations of a step-and-shoot scan.
     """
-    count = max(map(len, layers))
+    count = _largest(layers)
     for parts in ways:
-        if len(parts) == count and all(_is_stack(part, rules) for part in parts):
+        if len(parts) == count and _are_stacks(parts, rules):
             return parts
+
     return []
 
 
 def _numbered(
     parts: list[Part], remarks: tuple[str, ...], rules: Rules
 ) -> list[tuple[Part, tuple[str, ...]]]:
-    whole = [part for part in parts if len(part) >= rules.smallest_stack]
-    lone = [part for part in parts if len(part) < rules.smallest_stack]
+    """Return the parts in order, each with its remarks."""
+    whole, lone = _by_size(parts, rules)
     if lone:
-        remarks = (*remarks, f"{sum(map(len, lone))} slices of another acquisition left out")
+        slices = counted(sum(map(len, lone)), "slice")
+        remarks = (*remarks, f"{slices} of another acquisition left out")
 
     numbered = []
     for number, part in enumerate(whole, start=1):
         which = (f"acquisition {number} of {len(whole)} in one series",) if len(whole) > 1 else ()
         numbered.append((in_order(part), (*remarks, *which)))
-    return [*numbered, *((part, (LONE,)) for part in lone)]
+
+    for part in lone:
+        numbered.append((part, (LONE,)))
+
+    return numbered
 
 
 def in_order(items: Sequence[Slice]) -> Part:
-    """Along the normal; slices at one position in the order of InstanceNumber and path."""
-    ordered = sorted(
-        items, key=lambda item: (item.instance_number or 0, item.path, item.frame or 0)
-    )
-    directions = directions_of(ordered[0].orientation)
-    places = np.array([item.position_mm for item in ordered]) @ directions[2]
-    return [
-        ordered[index] for index in np.argsort(np.round(places / SAME_POSITION_MM), kind="stable")
-    ]
+    """Return slices along the normal; at one position in the order of InstanceNumber and path."""
+    ordered = sorted(items, key=_order_of)
+    places = np.round(_along_mm(ordered) / SAME_POSITION_MM)
+    return [ordered[index] for index in np.argsort(places, kind="stable")]
 
 
 def layers_of(items: Sequence[Slice]) -> list[Part]:
-    """Sorted slices, those at one position together."""
+    """Return sorted slices, those at one position together."""
+    steps_mm = np.diff(_along_mm(items))
     layers = [[items[0]]]
-    for item, step_mm in zip(items[1:], np.diff(_along_mm(items)), strict=True):
+    for item, step_mm in zip(items[1:], steps_mm, strict=True):
         if step_mm <= SAME_POSITION_MM:
             layers[-1].append(item)
         else:
             layers.append([item])
+
     return layers
 
 
@@ -277,38 +335,53 @@ def _along_mm(items: Sequence[Slice]) -> np.ndarray:
     return np.array([item.position_mm for item in items]) @ normal
 
 
+def _range_mm(items: Sequence[Slice]) -> Range:
+    along_mm = _along_mm(items)
+    return along_mm.min(), along_mm.max()
+
+
 def _without_copies(layer: Sequence[Slice]) -> Part:
-    """Slices at one position without those that hold the same values at the same place as an
-    earlier one.
+    """Return the slices at one position without those that repeat an earlier one.
+
+    A copy holds the same values at the same place.
     """
     if len(layer) == 1:
         return list(layer)
+
     first_with: dict[tuple, Slice] = {}
     for item in layer:
-        values = read_pixels(item).values
-        digest = hashlib.sha256(
-            np.ascontiguousarray(values, dtype=np.float64).tobytes()
-        ).hexdigest()
+        values = np.ascontiguousarray(read_pixels(item).values, dtype=np.float64)
+        digest = hashlib.sha256(values.tobytes()).hexdigest()
         first_with.setdefault((digest, *np.round(item.position_mm, 2)), item)
+
     return list(first_with.values())
 
 
 def _by_fields(items: Sequence[Slice], fields: Sequence[Field]) -> list[Part]:
+    """Return slices by what these fields say, the lowest InstanceNumber first."""
     parts: dict[tuple, Part] = defaultdict(list)
     for item in items:
-        parts[tuple(field(item) for field in fields)].append(item)
-    return sorted(parts.values(), key=lambda part: min(item.instance_number or 0 for item in part))
+        values = tuple(field(item) for field in fields)
+        parts[values].append(item)
+
+    return sorted(parts.values(), key=_lowest_number)
+
+
+def _lowest_number(part: Part) -> int:
+    return min(item.instance_number or 0 for item in part)
 
 
 def _by_runs(items: Sequence[Slice]) -> list[Part]:
-    """Runs of InstanceNumber along which the position moves one way; none where they do not lie
-    beside each other.
+    """Return runs of InstanceNumber along which the position moves one way.
+
+    There are none where they do not lie beside each other.
     """
     numbers = Counter(item.instance_number for item in items)
     if None in numbers or max(numbers.values()) > 1:
         return []
     ordered = sorted(items, key=lambda item: item.instance_number or 0)
     along_mm = _along_mm(ordered)
+
     runs = [[0]]
     for index in range(1, len(ordered)):
         step_mm = along_mm[index] - along_mm[index - 1]
@@ -318,11 +391,24 @@ def _by_runs(items: Sequence[Slice]) -> list[Part]:
             runs.append([index])
         else:
             run.append(index)
-    ranges = [(along_mm[run].min(), along_mm[run].max()) for run in runs]
-    if not all(_beside(*pair) for pair in itertools.pairwise(ranges)):
+
+    ranges_mm = [(along_mm[run].min(), along_mm[run].max()) for run in runs]
+    if not _share_ranges(ranges_mm):
         return []
-    return [[ordered[index] for index in run] for run in runs]
+
+    parts = []
+    for run in runs:
+        parts.append([ordered[index] for index in run])
+    return parts
+
+
+def _are_stacks(parts: Iterable[Part], rules: Rules) -> bool:
+    return all(_is_stack(part, rules) for part in parts)
 
 
 def _is_stack(items: Sequence[Slice], rules: Rules) -> bool:
-    return len(items) >= rules.smallest_stack and max(map(len, layers_of(in_order(items)))) == 1
+    """Return whether there are enough slices for a stack, each at another position."""
+    if len(items) < rules.smallest_stack:
+        return False
+
+    return _largest(layers_of(in_order(items))) == 1

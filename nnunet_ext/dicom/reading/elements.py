@@ -55,7 +55,7 @@ LAST = max(WANTED)
 
 
 class Element(NamedTuple):
-    """An undecoded element, as pydicom has them."""
+    """One undecoded element, in the shape that pydicom gives it."""
 
     value: bytes
     is_little_endian: bool = True
@@ -66,17 +66,20 @@ Elements = dict[int, Any]
 
 
 def text_of(data: Elements, name: str) -> str:
-    """Value as text without padding; empty where it is absent."""
+    """Return a value as text without padding; empty where it is absent."""
     value = _raw(data, name)
     if value is None:
         return ""
-    return (
-        value.decode("latin-1").strip(" \0\n") if isinstance(value, bytes) else str(value).strip()
-    )
+    if isinstance(value, bytes):
+        return value.decode("latin-1").strip(" \0\n")
+    return str(value).strip()
 
 
 def decoded_text_of(data: Elements, name: str) -> str:
-    """Text in the file's character set; only its equality and the series choice depend on it."""
+    """Return a text in the file's character set.
+
+    Only its equality and the choice of series depend on it.
+    """
     value = _raw(data, name)
     if not isinstance(value, bytes):
         return str(value or "").strip()
@@ -84,7 +87,7 @@ def decoded_text_of(data: Elements, name: str) -> str:
 
 
 def whole_of(data: Elements, name: str) -> int | None:
-    """The first number of a value; None where it is absent or no whole number."""
+    """Return the first number of a value; None where it is absent or not a whole number."""
     try:
         return int(text_of(data, name).partition("\\")[0])
     except ValueError:
@@ -92,51 +95,58 @@ def whole_of(data: Elements, name: str) -> int | None:
 
 
 def number_of(data: Elements, name: str) -> float | None:
-    """A finite number that decides nothing alone, so that None stands for any other text, too."""
+    """Return a finite number; None for any other text, because it decides nothing alone."""
     return finite_or_none(text_of(data, name))
 
 
 def float_of(data: Elements, name: str) -> float | None:
-    """A binary floating point number (VR FL or FD); None where it is absent or none."""
+    """Return a binary floating point number (VR FL or FD); None where it is absent or none."""
     element = data.get(TAGS[name])
-    if element is None or not isinstance(element.value, bytes):
-        return finite_or_none(None if element is None else element.value)
+    if element is None:
+        return None
+    if not isinstance(element.value, bytes):
+        return finite_or_none(element.value)
+
     form = {4: "f", 8: "d"}.get(len(element.value))
     if form is None:
         return None
-    return finite_or_none(
-        struct.unpack(("<" if element.is_little_endian else ">") + form, element.value)[0]
-    )
+    order = "<" if element.is_little_endian else ">"
+    (number,) = struct.unpack(order + form, element.value)
+    return finite_or_none(number)
 
 
 def short_of(data: Elements, name: str) -> int:
-    """A 16-bit number; 0 where it is absent."""
+    """Return a 16-bit number; 0 where it is absent."""
     element = data.get(TAGS[name])
     if element is None or not element.value:
         return 0
-    if isinstance(element.value, bytes):
-        return int(struct.unpack_from("<H" if element.is_little_endian else ">H", element.value)[0])
-    return int(element.value)
+    if not isinstance(element.value, bytes):
+        return int(element.value)
+
+    form = "<H" if element.is_little_endian else ">H"
+    (number,) = struct.unpack_from(form, element.value)
+    return int(number)
 
 
 def vector_of(path: Path, data: Elements, name: str, count: int) -> tuple[float, ...]:
-    """``count`` finite numbers, or none where the file gives none.
+    """Return ``count`` finite numbers, or none where the file gives none.
 
     Raises:
-        InputError: other than that.
+        InputError: the file gives anything else.
     """
     text = text_of(data, name)
     return vector(path, name, text.split("\\") if text else [], count)
 
 
 def vector(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[float, ...]:
-    """As :func:`vector_of`, of decoded values."""
+    """Return the same as :func:`vector_of`, of decoded values."""
     try:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError):
         numbers = (math.nan,)
     if not numbers:
         return ()
+
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise InputError(
             f"{path}: {name} is not {count} numbers; its place is unknown, remove the file"
@@ -145,7 +155,7 @@ def vector(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[fl
 
 
 def finite_or_none(value: Any) -> float | None:
-    """A finite number, or None."""
+    """Return a finite number, or None."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -155,8 +165,9 @@ def finite_or_none(value: Any) -> float | None:
 
 @lru_cache(maxsize=4096)
 def decimals(text: str) -> int:
-    """Digits behind the point that a decimal string needs, up to five: what follows is noise of the
-    writer.
+    """Return how many digits behind the point a decimal string needs, up to five.
+
+    What follows is noise of the writer.
 
     >>> decimals("-8"), decimals("0.60"), decimals("8.800000000000001"), decimals("1.25e1")
     (0, 1, 1, 1)
@@ -180,4 +191,5 @@ def _in_character_set(value: bytes, character_sets: str) -> str:
         text = decode_bytes(value, convert_encodings(character_sets.split("\\")), {ord("\\")})
     except (LookupError, ValueError):
         text = value.decode("latin-1")
+
     return text.strip(" \0\n")

@@ -1,5 +1,4 @@
-"""Where the slices of a stack lie, what kind of stack they form, and the right-angled grid that
-holds them.
+"""Where the slices of a stack lie, what kind of stack they form, and the grid that holds them.
 
 All coordinates are DICOM's patient coordinates in mm (left, posterior, head). Arrays of a volume
 are (x, y, z): column, row, and position along the normal of the slices, which is the cross product
@@ -15,20 +14,19 @@ from typing import Literal
 import numpy as np
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.printable import counted
 
-UNIT_TOLERANCE = (
-    1e-2  # of the orientation vectors' lengths and right angle; texts in the header are rounded
-)
+# of the orientation vectors' lengths and right angle; texts in the header are rounded
+UNIT_TOLERANCE = 1e-2
 ALONG_TOLERANCE = 0.05  # of the distance between slices: how far a slice may lie off a regular grid
 IN_PLANE_TOLERANCE = 0.1  # of a pixel: how far a slice may be shifted in its plane
-LARGEST_ROUNDING = (
-    0.2  # of the distance between slices or pixels: beyond, rounded positions prove nothing
-)
+# of the distance between slices or pixels: beyond, rounded positions prove nothing
+LARGEST_ROUNDING = 0.2
 # of half the last digit: how far rounded positions may lie off the line that fits them best
 FIT_OF_ROUNDED = 1.5
 SAME_POSITION_MM = 1e-3
 TILT_DEGREES = 0.5  # from here on a drift of the slices in their plane is called a tilt
-GAP_STEPS, GAP_MM = 4.5, 20.0  # a gap beyond both is no gap but another stack
+GAP_STEPS, GAP_MM = 4.5, 20.0  # a gap beyond both divides a series into two stacks
 MOST_LAYERS_PER_SLICE = 2
 MOST_UNEVEN_LAYERS_PER_SLICE = 10  # real heads have slices 1 to 7 mm apart in one series
 LARGEST_VOXELS = 1 << 31
@@ -58,23 +56,26 @@ class Stack:
 
     @property
     def is_grid(self) -> bool:
-        """Whether the slices themselves are the layers of a right-angled grid, so that nothing is
-        resampled.
+        """Return whether the slices themselves are the layers of a right-angled grid.
+
+        Then nothing is resampled.
         """
         return self.kind in ("single", "regular") and not self.shifted
 
     def describe(self) -> tuple[str, ...]:
-        """What is unusual, in words."""
+        """Return what is unusual, in words."""
         steps_mm = np.diff(self.offsets_mm[:, 2])
         words = []
         if self.kind == "missing":
             missing = int(np.round(steps_mm / self.step_mm).sum()) - len(steps_mm)
-            words.append(f"{missing} slices missing, interpolated")
+            words.append(f"{counted(missing, 'slice')} missing, interpolated")
+
         if self.kind == "uneven":
             words.append(
                 f"slices {steps_mm.min():.3g} to {steps_mm.max():.3g} mm apart, resampled to "
                 f"{self.step_mm:.3g} mm"
             )
+
         if self.tilt_degrees > TILT_DEGREES:
             words.append(f"gantry tilt {self.tilt_degrees:.1f} degrees, resampled")
         elif self.shifted:
@@ -84,7 +85,9 @@ class Stack:
 
 @dataclass(frozen=True)
 class Grid:
-    """A right-angled grid: ``shape`` (x, y, z) and ``affine_lps_mm`` (4, 4), voxel index to patient
+    """A right-angled grid.
+
+    ``shape`` is (x, y, z); ``affine_lps_mm`` (4, 4) leads from voxel indices to patient
     coordinates.
     """
 
@@ -93,21 +96,24 @@ class Grid:
 
     @property
     def affine_ras_mm(self) -> np.ndarray:
-        """The affine in NIfTI's world (right, anterior, head)."""
+        """Return the affine in NIfTI's world (right, anterior, head)."""
         return np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.affine_lps_mm
 
 
 def directions_of(orientation: Sequence[float]) -> np.ndarray:
-    """Row direction, column direction and normal, (3, 3) exactly orthonormal, of
-    ImageOrientationPatient.
+    """Return row direction, column direction and normal of ImageOrientationPatient.
+
+    They are (3, 3), exactly orthonormal.
 
     Raises:
         InputError: not two unit vectors at a right angle.
     """
-    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    row = np.array(orientation[:3])
+    column = np.array(orientation[3:])
     products = np.array([row @ row - 1, column @ column - 1, row @ column])
     if np.abs(products).max() > UNIT_TOLERANCE:
         raise InputError("its orientation is not two unit vectors at a right angle")
+
     row = row / np.linalg.norm(row)
     column = column - (column @ row) * row
     column = column / np.linalg.norm(column)
@@ -135,8 +141,8 @@ def stack_of(
         columns: pixels per row.
         rows: pixels per column.
         thickness_mm: of a slice, for a stack of one.
-        rounding_mm: how far positions may be rounded along rows, columns and the normal; no
-            unevenness.
+        rounding_mm: how far positions may be rounded along rows, columns and the normal; this much
+            is not unevenness.
 
     Raises:
         InputError: impossible pixel size, repeated positions, a gap that only two stacks explain,
@@ -144,69 +150,85 @@ def stack_of(
     """
     if min(spacing_mm) <= 0:
         raise InputError("its pixel spacing is not positive")
+
     offsets_mm = positions_mm @ directions.T
-    steps_mm = np.diff(offsets_mm[:, 2])
-    if not len(steps_mm):
+    if len(offsets_mm) == 1:
         step_mm = thickness_mm if thickness_mm and thickness_mm > 0 else 1.0
         return Stack(
             directions, spacing_mm, offsets_mm, columns, rows, "single", step_mm, 0.0, False
         )
+
+    steps_mm = np.diff(offsets_mm[:, 2])
     if steps_mm.min() <= SAME_POSITION_MM:
         raise InputError("several slices have the same position")
     kind, step_mm = step_of(offsets_mm[:, 2], rounding_mm[2])
-    largest_mm = float(steps_mm.max())
-    if largest_mm > GAP_STEPS * step_mm and largest_mm > GAP_MM:
-        raise InputError(f"a gap of {largest_mm:.0f} mm divides it into two stacks")
-    layers = 1 + round(float(steps_mm.sum()) / step_mm)
-    if layers > (
-        MOST_LAYERS_PER_SLICE if kind == "missing" else MOST_UNEVEN_LAYERS_PER_SLICE
-    ) * len(offsets_mm):
-        raise InputError(
-            f"its {len(offsets_mm)} slices lie at few of {layers} regular places; most would be "
-            f"invented"
-        )
+    _require_one_stack(steps_mm, kind, step_mm)
+
     in_plane_mm = offsets_mm[:, :2]
-    drift_mm = in_plane_mm[-1] - in_plane_mm[0]
-    tilt_degrees = float(
-        np.degrees(np.arctan2(np.linalg.norm(drift_mm), offsets_mm[-1, 2] - offsets_mm[0, 2]))
-    )
-    rounded_mm = [
-        2 * _believable(rounding_mm[axis], spacing_mm[axis]) for axis in (0, 1)
-    ]  # of both slices
+    drift_mm = np.linalg.norm(in_plane_mm[-1] - in_plane_mm[0])
+    length_mm = offsets_mm[-1, 2] - offsets_mm[0, 2]
+    tilt_degrees = float(np.degrees(np.arctan2(drift_mm, length_mm)))
+
+    rounded_mm = [_believable(rounding_mm[axis], spacing_mm[axis]) for axis in (0, 1)]
+    both_rounded_mm = 2 * np.array(rounded_mm)  # this slice and the first one
     shifts_mm = np.abs(in_plane_mm - in_plane_mm[0])
-    shifted = bool((shifts_mm > IN_PLANE_TOLERANCE * np.array(spacing_mm) + rounded_mm).any())
+    allowed_mm = IN_PLANE_TOLERANCE * np.array(spacing_mm) + both_rounded_mm
+    shifted = bool((shifts_mm > allowed_mm).any())
     return Stack(
         directions, spacing_mm, offsets_mm, columns, rows, kind, step_mm, tilt_degrees, shifted
     )
 
 
+def _require_one_stack(steps_mm: np.ndarray, kind: Kind, step_mm: float) -> None:
+    """Refuse slices that are two stacks, or too few for the grid that suits them."""
+    largest_mm = float(steps_mm.max())
+    if largest_mm > GAP_STEPS * step_mm and largest_mm > GAP_MM:
+        raise InputError(f"a gap of {largest_mm:.0f} mm divides it into two stacks")
+
+    slices = len(steps_mm) + 1
+    layers = 1 + round(float(steps_mm.sum()) / step_mm)
+    most_per_slice = MOST_UNEVEN_LAYERS_PER_SLICE
+    if kind == "missing":
+        most_per_slice = MOST_LAYERS_PER_SLICE
+    if layers > most_per_slice * slices:
+        raise InputError(
+            f"its {slices} slices fill only a part of {layers} regular places; most of them would "
+            "be invented"
+        )
+
+
 def _believable(rounding_mm: float, size_mm: float) -> float:
-    """The rounding, unless it is so large beside the size that unevenness could hide in it."""
+    """Return the rounding, or 0 if it is so large beside the size that it could hide unevenness."""
     return rounding_mm if rounding_mm <= LARGEST_ROUNDING * size_mm else 0.0
 
 
 def step_of(along_mm: np.ndarray, rounding_mm: float = 0.0) -> tuple[Kind, float]:
-    """Kind of a stack, and the distance between the layers of the grid that suits it.
+    """Return the kind of a stack, and the distance between the layers of the grid that suits it.
 
     Args:
         along_mm: (n,) sorted positions along the normal, all different.
         rounding_mm: half a unit of their last written digit.
     """
-    typical_mm = float(np.median(np.diff(along_mm)))
-    layers = np.concatenate([[0], np.cumsum(np.round(np.diff(along_mm) / typical_mm))])
-    if np.diff(layers).min() > 0:
-        slope_mm, first_mm = np.polyfit(layers, along_mm, 1)
-        step_mm = round(float(slope_mm), 6)
-        allowed_mm = max(
-            ALONG_TOLERANCE * step_mm, FIT_OF_ROUNDED * _believable(rounding_mm, step_mm)
-        )
-        if np.abs(first_mm + step_mm * layers - along_mm).max() <= allowed_mm:
-            return ("regular" if layers[-1] == len(along_mm) - 1 else "missing"), step_mm
-    return "uneven", typical_mm
+    steps_mm = np.diff(along_mm)
+    typical_mm = float(np.median(steps_mm))
+    layers = np.concatenate([[0], np.cumsum(np.round(steps_mm / typical_mm))])
+    if np.diff(layers).min() <= 0:
+        return "uneven", typical_mm
+
+    slope_mm, first_mm = np.polyfit(layers, along_mm, 1)
+    step_mm = round(float(slope_mm), 6)
+    rounded_mm = FIT_OF_ROUNDED * _believable(rounding_mm, step_mm)
+    allowed_mm = max(ALONG_TOLERANCE * step_mm, rounded_mm)
+    deviations_mm = np.abs(first_mm + step_mm * layers - along_mm)
+    if deviations_mm.max() > allowed_mm:
+        return "uneven", typical_mm
+
+    kind: Kind = "regular" if layers[-1] == len(along_mm) - 1 else "missing"
+    return kind, step_mm
 
 
 def grid_of(stack: Stack) -> Grid:
-    """The right-angled grid that holds all slices; for a regular stack its layers are the slices.
+    """Return the right-angled grid that holds all slices; a regular stack's layers are its slices.
 
     Its axes are those of the slices, its pixels theirs. Where slices are shifted (a tilted gantry),
     it is wider.
@@ -214,30 +236,29 @@ def grid_of(stack: Stack) -> Grid:
     Raises:
         InputError: too large to be an image.
     """
-    begin_mm, end_mm = stack.offsets_mm.min(axis=0), stack.offsets_mm.max(axis=0)
+    begin_mm = stack.offsets_mm.min(axis=0)
+    end_mm = stack.offsets_mm.max(axis=0)
     steps = (end_mm[2] - begin_mm[2]) / stack.step_mm
-    layers = 1 + int(
-        np.ceil(steps - ALONG_TOLERANCE) if stack.kind == "uneven" else np.round(steps)
-    )
-    wider = [0, 0]
+    whole_steps = np.ceil(steps - ALONG_TOLERANCE) if stack.kind == "uneven" else np.round(steps)
+    layers = 1 + int(whole_steps)
+
+    wider = np.zeros(2, int)
     if stack.shifted:
-        wider = [
-            int(np.ceil(length - 1e-6))
-            for length in (end_mm - begin_mm)[:2] / np.array(stack.spacing_mm)
-        ]
+        shifts = (end_mm - begin_mm)[:2] / np.array(stack.spacing_mm)
+        wider = np.ceil(shifts - 1e-6).astype(int)
     else:
         begin_mm = np.append(stack.offsets_mm[:, :2].mean(axis=0), begin_mm[2])
-    if stack.kind in (
-        "regular",
-        "missing",
-    ):  # the layers fit all slices best, not the first one exactly
+
+    # the layers fit all slices best, not the first one exactly
+    if stack.kind in ("regular", "missing"):
         layer_of_slice = np.round((stack.offsets_mm[:, 2] - begin_mm[2]) / stack.step_mm)
         begin_mm[2] = float(np.mean(stack.offsets_mm[:, 2] - layer_of_slice * stack.step_mm))
-    shape = (stack.columns + wider[0], stack.rows + wider[1], layers)
+
+    shape = (stack.columns + int(wider[0]), stack.rows + int(wider[1]), layers)
     if int(np.prod(np.array(shape, float))) > LARGEST_VOXELS:
-        raise InputError(
-            f"its slices span {'x'.join(map(str, shape))} voxels, too many for one image"
-        )
+        size = "x".join(map(str, shape))
+        raise InputError(f"its slices span {size} voxels, too many for one image")
+
     affine = np.eye(4)
     affine[:3, :3] = stack.directions.T * np.array([*stack.spacing_mm, stack.step_mm])
     affine[:3, 3] = begin_mm @ stack.directions
@@ -245,8 +266,9 @@ def grid_of(stack: Stack) -> Grid:
 
 
 def slice_places(stack: Stack, grid: Grid) -> np.ndarray:
-    """Grid indices (n, 3) of the first pixel of each slice, fractional where slice and grid differ
-    noticeably.
+    """Return the grid indices (n, 3) of the first pixel of each slice.
+
+    They are fractional where slice and grid differ noticeably.
     """
     origin_mm = grid.affine_lps_mm[:3, 3] @ stack.directions.T
     places = (stack.offsets_mm - origin_mm) / np.array([*stack.spacing_mm, stack.step_mm])

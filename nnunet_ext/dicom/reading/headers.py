@@ -1,5 +1,6 @@
-"""DICOM headers without pixels: one :class:`Slice` per image or frame, as plain values that travel
-and are cached.
+"""DICOM headers without pixels: one :class:`Slice` per image or frame.
+
+Slices are plain values that travel between processes.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"  # enhanced kinds continue it
 MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 SCAN_STORAGE = (CT_STORAGE, MR_STORAGE)
-PREFIX_BYTES = (
-    1 << 15
-)  # holds the header of nearly every CT slice, so that one read per file is enough
+# holds the header of nearly every CT slice, so that one read per file is enough
+PREFIX_BYTES = 1 << 15
 INFLATED_LIMIT = 1 << 29  # bytes that a deflated file may unpack to
 LARGEST_FRAME_COUNT = 20_000
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -96,8 +96,7 @@ class Slice(NamedTuple):
 
 
 def read_headers(path: Path) -> list[Slice]:
-    """Headers of a DICOM file: one slice, or one per frame; an empty list for any other kind of
-    file.
+    """Return the headers of a DICOM file: one slice, or one per frame; none for any other file.
 
     The start of the file decides, not its name. A file without the 128-byte preamble is read if it
     begins like DICOM.
@@ -110,15 +109,15 @@ def read_headers(path: Path) -> list[Slice]:
             start = stream.read(PREFIX_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
     if path.name.lower().endswith(ARCHIVE_ENDINGS):
         raise InputError(f"{path}: is an archive; unpack it and run again")
     if not _looks_like_dicom(start):
         if path.suffix.lower() in (".dcm", ".dicom"):
-            raise InputError(
-                f"{path}: {'is empty' if not start else 'is no DICOM file'}; copy it again or "
-                f"remove it"
-            )
+            defect = "is not a DICOM file" if start else "is empty"
+            raise InputError(f"{path}: {defect}; copy it again or remove it")
         return []
+
     try:
         return _slices(path, start)
     except InputError:
@@ -135,27 +134,27 @@ def _looks_like_dicom(start: bytes) -> bool:
     # Without preamble: an element of group 2 or 8 with a small element number, in either byte
     # order.
     group, element, rest = start[:2], start[2:4], start[4:8]
-    return (
-        group in (b"\2\0", b"\x08\0", b"\0\x08")
-        and b"\0" in element
-        and len(start) >= 16
-        and any(rest)
-    )
+    known_group = group in (b"\2\0", b"\x08\0", b"\0\x08")
+    return known_group and b"\0" in element and len(start) >= 16 and any(rest)
 
 
 def _slices(path: Path, start: bytes) -> list[Slice]:
-    if (elements := _elements_at(start)) is None:
+    elements = _elements_at(start)
+    if elements is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's remarks on values that are checked here
             elements = _elements_of(path, start)
+
     plain = _plain_slice(path, elements)
     if not may_be_scan(plain):
         return [plain]
+
     frames = whole_of(elements, "NumberOfFrames") or 1  # some writers say 0 of a plain image
     if not 1 <= frames <= LARGEST_FRAME_COUNT:
         raise InputError(f"{path}: says it has {frames} frames; it is damaged, copy it again")
     if is_kind_of(plain.sop_class, CT_STORAGE) and not (plain.rows and plain.columns):
         raise InputError(f"{path}: ends before its pixels; it is truncated, copy it again")
+
     enhanced = plain.sop_class.startswith(f"{CT_STORAGE}.")
     if frames == 1 and not enhanced:
         return [plain]
@@ -165,21 +164,22 @@ def _slices(path: Path, start: bytes) -> list[Slice]:
 
 
 def may_be_scan(item: Slice) -> bool:
-    """Whether an image may be a slice of a scan; of any other object no field is judged."""
-    scan = not item.sop_class or any(
-        is_kind_of(item.sop_class, storage) for storage in SCAN_STORAGE
-    )
-    return scan and "LOCALIZER" not in item.image_type.split("\\")
+    """Return whether an image may be a slice of a scan; of other objects no field is judged."""
+    sop_class = item.sop_class
+    if sop_class and not any(is_kind_of(sop_class, storage) for storage in SCAN_STORAGE):
+        return False
+    return "LOCALIZER" not in item.image_type.split("\\")
 
 
 def is_kind_of(sop_class: str, storage: str) -> bool:
-    """Whether an object is of a storage class, in its plain or in one of its enhanced forms."""
+    """Return whether an object is of a storage class, plain or in one of its enhanced forms."""
     return sop_class == storage or sop_class.startswith(f"{storage}.")
 
 
 def _elements_at(start: bytes) -> Elements | None:
-    """Elements of an ordinary file from its first bytes; ``None`` where that is not enough or
-    anything is unusual.
+    """Return the elements of an ordinary file from its first bytes.
+
+    None where these are not enough or anything is unusual.
     """
     found: Elements = {}
     try:
@@ -194,23 +194,25 @@ def _elements_at(start: bytes) -> Elements | None:
 
 
 def _elements_of(path: Path, start: bytes) -> Elements:
-    """Elements of any file that pydicom reads."""
+    """Return the elements of any file that pydicom reads."""
     from pydicom import dcmread
 
     if DEFLATED.encode() in start[132:1024]:
         refuse_inflation_bomb(path)
+
     data = dcmread(path, stop_before_pixels=True, specific_tags=[*WANTED], force=True)
-    return {
-        int(tag): part.get_item(tag)
-        for part in (data.file_meta, data)
-        for tag in WANTED
-        if tag in part
-    }
+    elements: Elements = {}
+    for part in (data.file_meta, data):
+        for tag in WANTED:
+            if tag in part:
+                elements[int(tag)] = part.get_item(tag)
+    return elements
 
 
 def refuse_inflation_bomb(path: Path) -> None:
-    """Refuse a deflated file that unpacks to more than any image needs; pydicom would unpack it in
-    one piece.
+    """Refuse a deflated file that unpacks to more than any image needs.
+
+    pydicom would unpack it in one piece.
 
     Raises:
         InputError: it does.
@@ -220,8 +222,11 @@ def refuse_inflation_bomb(path: Path) -> None:
     position = content.find(struct.pack("<HH", 2, 0), 132)
     if position < 0 or len(content) < position + 12:
         raise InputError(f"{path}: DICOM header is damaged (no group length); copy it again")
-    begin = position + 12 + struct.unpack_from("<I", content, position + 8)[0]
-    engine, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, content[begin:]
+
+    (length,) = struct.unpack_from("<I", content, position + 8)
+    rest = content[position + 12 + length :]
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    total = 0
     while rest and not engine.eof:
         total += len(engine.decompress(rest, 1 << 24))
         rest = engine.unconsumed_tail
@@ -232,7 +237,7 @@ def refuse_inflation_bomb(path: Path) -> None:
 
 
 def _plain_slice(path: Path, data: Elements) -> Slice:
-    """What the top level of the header says."""
+    """Return what the top level of the header says."""
     sop_class = text_of(data, "SOPClassUID") or text_of(data, "MediaStorageSOPClassUID")
     settings = [text_of(data, name) for name in SETTINGS]
     item = Slice(
@@ -269,29 +274,33 @@ def _plain_slice(path: Path, data: Elements) -> Slice:
 
 def _with_place(path: Path, item: Slice, data: Elements) -> Slice:
     position = text_of(data, "ImagePositionPatient")
+    position_decimals = tuple(map(decimals, position.split("\\"))) if position else ()
     return item._replace(
         position_mm=vector_of(path, data, "ImagePositionPatient", 3),
-        position_decimals=tuple(map(decimals, position.split("\\"))) if position else (),
+        position_decimals=position_decimals,
         orientation=vector_of(path, data, "ImageOrientationPatient", 6),
         spacing_mm=vector_of(path, data, "PixelSpacing", 2),
     )
 
 
 def _frames(path: Path, plain: Slice, frames: int) -> list[Slice]:
-    """Slices of an enhanced image; the file itself where it has no per-frame geometry."""
+    """Return the slices of an enhanced image; the file itself if its frames have no geometry."""
     from pydicom import dcmread
     from pydicom.dataset import Dataset
 
     data = dcmread(path, stop_before_pixels=True, force=True)
     if "PerFrameFunctionalGroupsSequence" not in data:
         return [plain] if frames == 1 else [plain._replace(position_mm=(), orientation=())]
+
     groups = data.PerFrameFunctionalGroupsSequence
-    shared = (data.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    shared_groups = data.get("SharedFunctionalGroupsSequence") or [Dataset()]
     if len(groups) != frames:
         raise InputError(
             f"{path}: has {frames} frames but describes {len(groups)}; it is damaged, copy it again"
         )
-    return [_frame(path, plain, index, group, shared) for index, group in enumerate(groups)]
+    return [
+        _frame(path, plain, index, group, shared_groups[0]) for index, group in enumerate(groups)
+    ]
 
 
 def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset) -> Slice:
@@ -329,13 +338,14 @@ def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset
 
 
 def sop_class_name(uid: str) -> str:
-    """Name of a kind of DICOM object, e.g. ``CT Image Storage``."""
+    """Return the name of a kind of DICOM object, e.g. ``CT Image Storage``."""
     return uid_name(uid) if uid else "an object without SOP class"
 
 
 def uid_name(uid: str) -> str:
-    """Name of a UID, or itself where it has none; pydicom's remarks on impossible ones are left
-    out.
+    """Return the name of a UID, or the UID itself where it has none.
+
+    pydicom's remarks on impossible UIDs are left out.
     """
     from pydicom.config import IGNORE
     from pydicom.uid import UID

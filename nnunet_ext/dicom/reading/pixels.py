@@ -23,15 +23,11 @@ from nnunet_ext.worker_processes import first_line
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-AIR_HU = -1024
-PADDING_HU = (
-    -1500
-)  # nothing scanned lies below; scanners fill what they did not scan with -2000, -3024 and the like
-WRAP_LIMIT, WRAP, WRAP_INTERCEPT = (
-    3096,
-    4096,
-    -100,
-)  # 12-bit values stored without their sign; air reads 3096
+FILL_HU = -1024  # air, which stands where nothing was scanned
+# nothing scanned lies below; scanners fill what they did not scan with -2000, -3024 and the like
+PADDING_BELOW_HU = -1500
+# 12-bit values stored without their sign; air reads 3096
+WRAP_LIMIT, WRAP, WRAP_INTERCEPT = 3096, 4096, -100
 LARGEST_RESCALE = 1e6  # of slope and intercept; beyond, voxels would not fit their type
 LARGEST_INTERCEPT_HU = 1 << 15  # no scanner stores Hounsfield units so far from 0
 SPELLINGS_OF_HU = frozenset({"hu", "hounsfield", "hounsfield unit", "hounsfield units"})
@@ -58,16 +54,14 @@ _TEXTS = {
     0x00281054: "RescaleType",
 }
 Header = Any
-"""What is asked by ``get`` and an element's name: pydicom's data set, or a dictionary of an
-ordinary file.
-"""
+"""Pydicom's data set, or a dictionary of an ordinary file; asked by ``get`` and element names."""
 
 
 @dataclass(frozen=True)
 class Pixels:
     """Values (row, column) of a slice, integers where they are whole.
 
-    ``unit`` is ``HU``, or what else is known; ``remarks`` say what was mended.
+    ``unit`` is ``HU``, or what else is known; ``remarks`` say what was corrected.
     """
 
     values: np.ndarray
@@ -76,12 +70,11 @@ class Pixels:
 
 
 def read_pixels(item: Slice) -> Pixels:
-    """Decode one slice and apply what its own header says: rescaling, modality table, padding,
-    inverted grey values.
+    """Decode one slice and apply its own rescaling, modality table, padding and inversion.
 
-    Padding, declared or below ``PADDING_HU``, becomes ``AIR_HU`` in CT. Grey values of MONOCHROME1
-    are inverted unless a rescaling makes them Hounsfield units, which no display convention
-    changes.
+    Padding, declared or below ``PADDING_BELOW_HU``, becomes ``FILL_HU`` in CT. Grey values of
+    MONOCHROME1 are inverted unless a rescaling makes them Hounsfield units, which no display
+    convention changes.
 
     Raises:
         InputError: truncated, damaged, colours, or compressed in a way no installed decoder reads.
@@ -91,6 +84,7 @@ def read_pixels(item: Slice) -> Pixels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             decoded = _decode(item)
+
     data, stored = decoded
     try:
         return _interpreted(data, item, stored)
@@ -99,92 +93,110 @@ def read_pixels(item: Slice) -> Pixels:
     except Exception as error:  # fields that decide about the values may hold anything
         raise InputError(
             f"{item.path}: its rescaling, table or padding cannot be read ({first_line(error)}); "
-            f"mend or remove it"
+            "fix or remove it"
         ) from error
 
 
 def _interpreted(data: Header, item: Slice, stored: np.ndarray) -> Pixels:
-    """Stored values as physical ones."""
+    """Return stored values as physical ones."""
     colours = str(data.get("PhotometricInterpretation") or "")
     if colours not in GREY:
-        raise InputError(f"{item.path}: is a colour picture ({colours}), no scan; remove it")
+        raise InputError(f"{item.path}: is a colour picture ({colours}), not a scan; remove it")
+
     padding = _declared_padding(data, stored)
     values, unit, remarks = _rescaled(data, item, stored)
     if unit == "HU":
-        padding |= values < PADDING_HU
-        values[padding] = AIR_HU
+        padding |= values < PADDING_BELOW_HU
+        values[padding] = FILL_HU
+
     if padding.any():
         remarks.append("padding set to air" if unit == "HU" else "holds padding")
     return Pixels(values, unit, tuple(remarks))
 
 
 def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
-    """As :func:`_decode`, of an uncompressed file of one 16-bit image; ``None`` where anything is
-    unusual.
+    """Do the same as :func:`_decode` for an uncompressed file of one 16-bit image.
+
+    None where anything is unusual: pydicom will read it or say what is wrong.
     """
     if item.frame is not None or item.transfer_syntax not in PLAIN_SYNTAXES:
         return None
-    header: dict[str, Any] = {}
+
     try:
         content = Path(item.path).read_bytes()
-        for tag, begin, end in ordinary_elements(content):
-            if tag in _SHORTS and end - begin == 2:
-                header[_SHORTS[tag]] = int.from_bytes(content[begin:end], "little")
-            elif tag in _TEXTS:
-                header[_TEXTS[tag]] = content[begin:end].decode("latin-1").strip(" \0") or None
-            elif tag in _SHORTS or tag == _MODALITY_TABLE:
-                return None
-            elif tag == _PIXEL_DATA:
-                break
-        else:
+        header, begin, end = _plain_header(content)
+        if not _is_one_image(header):
             return None
         rows, columns, bits = header["Rows"], header["Columns"], header["BitsStored"]
-        form = [
-            header[name]
-            for name in ("SamplesPerPixel", "BitsAllocated", "PixelRepresentation", "HighBit")
-        ]
-        for name in ("RescaleSlope", "RescaleIntercept"):
-            header[name] = None if header.get(name) is None else float(header[name])
-    except (OSError, KeyError, ValueError):  # pydicom will say what is wrong
+    except (OSError, KeyError, ValueError):
         return None
+
     size = rows * columns
-    usual = form in ([1, 16, 0, bits - 1], [1, 16, 1, bits - 1]) and header.get(
-        "NumberOfFrames"
-    ) in (None, "1")
-    if not usual or not 1 <= bits <= 16 or not 0 < 2 * size == end - begin or end > len(content):
+    if not 0 < 2 * size == end - begin:
         return None
+
     stored = np.frombuffer(content, "<i2" if header["PixelRepresentation"] else "<u2", size, begin)
     stored = stored.reshape(rows, columns)
-    if bits < 16:  # what stands in the other bits is no part of the value
+    if bits < 16:  # what stands in the other bits is not part of the value
         stored = (stored << (16 - bits)) >> (16 - bits)
     return header, stored.astype(np.int32)
 
 
-def _decode(item: Slice) -> tuple[Header, np.ndarray]:
-    """The header and the stored values, widened to int32."""
-    from pydicom import dcmread
-    from pydicom.uid import UID
+def _plain_header(content: bytes) -> tuple[dict[str, Any], int, int]:
+    """Return what decides about the values of an ordinary file, and where its pixels lie.
 
-    path, frame = Path(item.path), item.frame
+    Raises:
+        ValueError: anything is unusual.
+    """
+    header: dict[str, Any] = {}
+    for tag, begin, end in ordinary_elements(content):
+        if tag == _PIXEL_DATA:
+            if end > len(content):
+                raise ValueError("pixels that end too early")
+            break
+        if tag == _MODALITY_TABLE:
+            raise ValueError("values by a table")
+        if tag in _SHORTS:
+            if end - begin != 2:
+                raise ValueError("several numbers instead of one")
+            header[_SHORTS[tag]] = int.from_bytes(content[begin:end], "little")
+        elif tag in _TEXTS:
+            header[_TEXTS[tag]] = content[begin:end].decode("latin-1").strip(" \0") or None
+    else:
+        raise ValueError("no pixels")
+
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if header.get(name) is not None:
+            header[name] = float(header[name])
+    return header, begin, end
+
+
+def _is_one_image(header: Header) -> bool:
+    """Return whether a file holds one grey image whose values lie at the bottom of 16 bits.
+
+    Raises:
+        KeyError: a field is absent.
+    """
+    bits = header["BitsStored"]
+    form = (header["SamplesPerPixel"], header["BitsAllocated"], header["HighBit"])
+    if form != (1, 16, bits - 1) or not 1 <= bits <= 16:
+        return False
+
+    one_frame = header.get("NumberOfFrames") in (None, "1")
+    return one_frame and header["PixelRepresentation"] in (0, 1)
+
+
+def _decode(item: Slice) -> tuple[Header, np.ndarray]:
+    """Return the header and the stored values, widened to int32."""
+    path = Path(item.path)
     try:
-        if item.transfer_syntax == DEFLATED:
-            refuse_inflation_bomb(path)
-        data = (
-            dcmread(path, force=True)
-            if frame is None
-            else _multi_frame(path, path.stat().st_mtime_ns)
-        )
-        if (
-            "TransferSyntaxUID" not in data.file_meta
-        ):  # no preamble: pydicom has found out the encoding
-            implicit, _ = data.original_encoding
-            data.file_meta.TransferSyntaxUID = UID(IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE)
+        data = _data_set(item)
         if data.get("SamplesPerPixel", 1) != 1:
-            raise InputError(f"{path}: is a colour picture, no scan; remove it")
+            raise InputError(f"{path}: is a colour picture, not a scan; remove it")
         if not 0 < data.Rows * data.Columns <= LARGEST_PIXELS:
             raise InputError(
                 f"{path}: says it has {data.Columns}x{data.Rows} pixels; it is damaged, copy it "
-                f"again"
+                "again"
             )
         _require_decoder(item)
         stored = _stored_values(data, item)
@@ -194,11 +206,32 @@ def _decode(item: Slice) -> tuple[Header, np.ndarray]:
         raise InputError(
             f"{path}: its pixels cannot be read ({first_line(error)}); copy it again"
         ) from error
+
     if stored.shape != (data.Rows, data.Columns):
         raise InputError(
             f"{path}: its pixels have shape {stored.shape}, not what its header says; copy it again"
         )
     return data, stored.astype(np.float64 if stored.dtype.kind == "f" else np.int32)
+
+
+def _data_set(item: Slice) -> Dataset:
+    """Return pydicom's data set of the file, with its encoding."""
+    from pydicom import dcmread
+    from pydicom.uid import UID
+
+    path = Path(item.path)
+    if item.transfer_syntax == DEFLATED:
+        refuse_inflation_bomb(path)
+    if item.frame is None:
+        data = dcmread(path, force=True)
+    else:
+        data = _multi_frame(path, path.stat().st_mtime_ns)
+
+    # no preamble: pydicom has found out the encoding
+    if "TransferSyntaxUID" not in data.file_meta:
+        implicit, _ = data.original_encoding
+        data.file_meta.TransferSyntaxUID = UID(IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE)
+    return data
 
 
 def _require_decoder(item: Slice) -> None:
@@ -214,29 +247,30 @@ def _require_decoder(item: Slice) -> None:
         name = "" if uid_name(syntax) == syntax else f" ({uid_name(syntax)})"
         raise InputError(
             f"{item.path}: its pixels cannot be read: no decoder is known for transfer syntax "
-            f"{syntax}{name}; convert "
-            "the file first, e.g. with gdcmconv --raw"
+            f"{syntax}{name}; convert the file first, e.g. with gdcmconv --raw"
         ) from None
 
 
 def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
-    """Stored values of an image; where their highest bit is not the one below BitsStored, they are
-    moved to it.
+    """Return the stored values of an image, whichever bits they lie in.
 
     Raises:
         InputError: such values are compressed, or the bits are impossible.
     """
     from pydicom.pixels import pixel_array
 
-    frame, bits, high = item.frame or 0, data.get("BitsStored"), data.get("HighBit")
+    frame = item.frame or 0
+    bits = data.get("BitsStored")
+    high = data.get("HighBit")
     if bits is None or high is None or high == bits - 1:
         return pixel_array(data, index=frame, raw=True)
-    allocated, below = int(data.BitsAllocated), int(high) + 1 - int(bits)
+
+    allocated = int(data.BitsAllocated)
+    below = int(high) + 1 - int(bits)
     if below < 0 or high >= allocated or item.transfer_syntax not in (*PLAIN_SYNTAXES, DEFLATED):
         raise InputError(
             f"{item.path}: stores {bits} bits up to bit {high}, which is not read; convert the "
-            f"file first, e.g. with "
-            "gdcmconv --raw"
+            "file first, e.g. with gdcmconv --raw"
         )
 
     data.BitsStored = allocated  # or pydicom would cut the upper bits off
@@ -256,74 +290,100 @@ def _multi_frame(path: Path, changed_ns: int) -> Dataset:
 
 
 def _declared_padding(data: Header, stored: np.ndarray) -> np.ndarray:
-    """Mask of PixelPaddingValue, or of the range up to PixelPaddingRangeLimit."""
-    first, last = data.get("PixelPaddingValue"), data.get("PixelPaddingRangeLimit")
+    """Return the mask of PixelPaddingValue, or of the range up to PixelPaddingRangeLimit."""
+    first = data.get("PixelPaddingValue")
+    last = data.get("PixelPaddingRangeLimit")
     if not isinstance(first, int):
         return np.zeros(stored.shape, bool)
+
     last = last if isinstance(last, int) else first
-    low, high = sorted(_as_stored(value, data) for value in (first, last))
+    low, high = sorted([_as_stored(first, data), _as_stored(last, data)])
     return (stored >= low) & (stored <= high)
 
 
 def _as_stored(value: int, data: Header) -> int:
-    """A value of the header in the sign of the pixels: 63536 means -2000 among signed 16-bit
-    values.
+    """Return a value of the header in the sign of the pixels.
+
+    63536 means -2000 among signed 16-bit values.
     """
     bits = int(data.get("BitsAllocated"))
     value %= 1 << bits
-    return (
-        value - (1 << bits)
-        if data.get("PixelRepresentation") == 1 and value >= 1 << (bits - 1)
-        else value
-    )
+    is_negative = data.get("PixelRepresentation") == 1 and value >= 1 << (bits - 1)
+    return value - (1 << bits) if is_negative else value
 
 
 def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
-    """Values in the unit that the header gives, that unit, and what was mended."""
-    remarks: list[str] = []
+    """Return values in the unit that the header gives, that unit, and what was corrected."""
     group = _transformation(data, item.frame)
-    table = data.get("ModalityLUTSequence")
-    slope, intercept = (_number(group, name, item) for name in ("RescaleSlope", "RescaleIntercept"))
-    if table and slope is None:
-        from pydicom.pixels import apply_modality_lut
+    slope = _number(group, "RescaleSlope", item)
+    intercept = _number(group, "RescaleIntercept", item)
 
-        values = np.asarray(apply_modality_lut(stored, data)).astype(np.int32)
-        kind = _unit_name(table[0].get("ModalityLUTType"))
-        if kind == "HU":
-            values[values >= 1 << 15] -= (
-                1 << 16
-            )  # tables are read without sign, Hounsfield units have one
-        return values, kind or "unknown", ["modality table applied"]
+    if slope is None and data.get("ModalityLUTSequence"):
+        return _by_table(data, stored)
     if slope is None and intercept is None:
-        if data.get("PhotometricInterpretation") == "MONOCHROME1":
-            return _as_inverted(data, stored), "unknown", ["MONOCHROME1 inverted"]
-        return stored, "HU" if item.modality == "CT" else "unknown", []
-    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+        return _as_they_are(data, item, stored)
+
+    slope = 1.0 if slope is None else slope
+    intercept = intercept or 0.0
+    _require_possible_rescaling(item, slope, intercept)
+
+    remarks = []
+    if item.modality == "CT" and _wrapped(data, intercept) and (stored >= WRAP_LIMIT).any():
+        stored = np.where(stored >= WRAP_LIMIT, stored - WRAP, stored)
+        remarks.append("12-bit values without sign corrected")
+    return _linear(stored, slope, intercept), _rescaled_unit(group, item), remarks
+
+
+def _rescaled_unit(group: Header, item: Slice) -> str:
+    """Return the unit of values that the header rescales."""
+    unit = _unit_name(group.get("RescaleType"))
+    if item.modality == "CT" and unit in ("", "HU_MOD", "US"):
+        return "HU"
+    return unit or "arbitrary"
+
+
+def _by_table(data: Header, stored: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
+    """Return what :func:`_rescaled` does where a table gives the values."""
+    from pydicom.pixels import apply_modality_lut
+
+    values = np.asarray(apply_modality_lut(stored, data)).astype(np.int32)
+    unit = _unit_name(data.get("ModalityLUTSequence")[0].get("ModalityLUTType"))
+    if unit == "HU":  # tables are read without sign, Hounsfield units have one
+        values[values >= 1 << 15] -= 1 << 16
+    return values, unit or "unknown", ["modality table applied"]
+
+
+def _as_they_are(
+    data: Header, item: Slice, stored: np.ndarray
+) -> tuple[np.ndarray, str, list[str]]:
+    """Return what :func:`_rescaled` does where the header gives no rescaling."""
+    if data.get("PhotometricInterpretation") == "MONOCHROME1":
+        return _as_inverted(data, stored), "unknown", ["MONOCHROME1 inverted"]
+    return stored, "HU" if item.modality == "CT" else "unknown", []
+
+
+def _require_possible_rescaling(item: Slice, slope: float, intercept: float) -> None:
+    """Refuse numbers that lose the values."""
     largest = LARGEST_INTERCEPT_HU if item.modality == "CT" else LARGEST_RESCALE
     if not (0 < slope <= LARGEST_RESCALE and abs(intercept) <= largest):  # NaN, too
         raise InputError(
             f"{item.path}: rescales by {slope:g}, {intercept:g}; its values are lost, remove the "
-            f"file"
+            "file"
         )
-    if item.modality == "CT" and _wrapped(data, intercept) and (stored >= WRAP_LIMIT).any():
-        stored = np.where(stored >= WRAP_LIMIT, stored - WRAP, stored)
-        remarks.append("12-bit values without sign mended")
-    kind = _unit_name(group.get("RescaleType"))
-    unit = (
-        "HU"
-        if item.modality == "CT" and kind in ("", "HU", "HU_MOD", "US")
-        else kind or "arbitrary"
-    )
+
+
+def _linear(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Return the values times the slope plus the intercept, integers where these are whole."""
     whole = slope.is_integer() and intercept.is_integer() and abs(slope) < LARGEST_SLOPE
     if whole and stored.dtype.kind == "i":
         stored *= int(slope)  # in place: new arrays of this size are slow
         stored += int(intercept)
-        return stored, unit, remarks
-    return stored * slope + intercept, unit, remarks
+        return stored
+    return stored * slope + intercept
 
 
 def _number(group: Header, name: str, item: Slice) -> float | None:
-    """A number of the header; None where it is absent or empty.
+    """Return a number of the header; None where it is absent or empty.
 
     Raises:
         InputError: the field holds something else.
@@ -334,46 +394,43 @@ def _number(group: Header, name: str, item: Slice) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):
-        shown = "\\".join(map(str, value)) if not isinstance(value, str) else value
+        shown = value if isinstance(value, str) else "\\".join(map(str, value))
         raise InputError(
-            f"{item.path}: {name} is '{shown[:40]}', no number; its values are unknown, mend or "
-            f"remove the file"
+            f"{item.path}: {name} is '{shown[:40]}', not a number; its values are unknown, fix or "
+            "remove the file"
         ) from None
 
 
 def _unit_name(value: object) -> str:
-    """A unit of the header; Hounsfield units in whatever spelling are ``HU``."""
+    """Return a unit of the header; Hounsfield units in whatever spelling are ``HU``."""
     name = str(value or "").strip()
     return "HU" if name.casefold() in SPELLINGS_OF_HU else name
 
 
 def _transformation(data: Header, frame: int | None) -> Header:
-    """Where slope and intercept stand: the frame's group of an enhanced image, or the top level."""
-    if frame is not None:
-        for groups in (
-            data.PerFrameFunctionalGroupsSequence[frame],
-            *data.get("SharedFunctionalGroupsSequence", []),
-        ):
-            if groups.get("PixelValueTransformationSequence"):
-                return groups.PixelValueTransformationSequence[0]
+    """Return where slope and intercept stand: the frame's group, or the top level."""
+    if frame is None:
+        return data
+
+    shared = data.get("SharedFunctionalGroupsSequence", [])
+    for groups in (data.PerFrameFunctionalGroupsSequence[frame], *shared):
+        if groups.get("PixelValueTransformationSequence"):
+            return groups.PixelValueTransformationSequence[0]
     return data
 
 
 def _wrapped(data: Header, intercept: float) -> bool:
-    """Whether values from 3096 on are negative ones: unsigned 12 bits cannot hold air with so high
-    an intercept.
+    """Return whether values from 3096 on are negative ones.
 
-    The two known populations of the RSNA challenge differ in all three fields, so all three are
-    asked.
+    Unsigned 12 bits cannot hold air with so high an intercept. The two known populations of the
+    RSNA challenge differ in all three fields, so all three are asked.
     """
-    return (
-        data.get("BitsStored") == 12
-        and data.get("PixelRepresentation") == 0
-        and intercept > WRAP_INTERCEPT
-    )
+    is_unsigned = data.get("PixelRepresentation") == 0
+    return data.get("BitsStored") == 12 and is_unsigned and intercept > WRAP_INTERCEPT
 
 
 def _as_inverted(data: Header, stored: np.ndarray) -> np.ndarray:
-    """Grey values mirrored within the range that their bits can hold."""
+    """Return grey values mirrored within the range that their bits can hold."""
     bits = int(data.get("BitsStored"))
-    return (-1 if data.get("PixelRepresentation") == 1 else (1 << bits) - 1) - stored
+    sum_of_ends = -1 if data.get("PixelRepresentation") == 1 else (1 << bits) - 1
+    return sum_of_ends - stored

@@ -17,10 +17,9 @@ class Rules:
     modalities: tuple[str, ...] = ("CT",)
     minimum_slices: int = 3
     derived: bool = False
-    axial_only: bool = False
     repeats: Literal["reject", "first"] = "reject"
 
     @property
     def smallest_stack(self) -> int:
-        """Slices of the smallest stack that a series is divided into."""
+        """Return how many slices the smallest stack has that a series is divided into."""
         return max(2, self.minimum_slices)

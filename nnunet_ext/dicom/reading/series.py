@@ -1,6 +1,4 @@
-"""Slices sorted into series and acquisitions, each accepted as a stack or rejected with a
-reason.
-"""
+"""Sort slices into series and acquisitions; accept each as a stack or reject it with a reason."""
 
 from __future__ import annotations
 
@@ -22,11 +20,13 @@ from nnunet_ext.dicom.reading.headers import (
 from nnunet_ext.dicom.reading.pixels import GREY
 from nnunet_ext.dicom.reading.rules import Rules
 from nnunet_ext.errors import InputError
+from nnunet_ext.printable import counted
 
 ORIENTATION_TOLERANCE = 1e-3  # per component; scanners round each slice's vectors on their own
 PIXEL_TOLERANCE = 1e-3  # of the pixel spacing: some programs write three digits of it
-AXIAL_COSINE = 0.7  # between the normal and the body's axis
 CLASS_OF_MODALITY = {"CT": CT_STORAGE, "MR": MR_STORAGE}
+
+SeriesKey = tuple[str, str, str, str]  # series, patient, study, frame of reference
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Acquisition:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Slices of a series that form no stack, and why, in words that hold nothing of the patient.
+    """Slices of a series that form no stack, and why, in words without any text of the patient.
 
     ``defect`` tells a scan that cannot be used from what never was one (a scout, a report, a
     secondary capture).
@@ -60,7 +60,7 @@ def acquisitions_of(
 ) -> tuple[list[Acquisition], list[Rejected]]:
     """Sort slices into acquisitions, whatever folders they came from.
 
-    A series is what shares patient, study, series and frame of reference, where a slice names them.
+    Slices of one series share patient, study, series and frame of reference, where they name them.
     Within it, slices of one size, pixel spacing and orientation form a stack, or several
     (:func:`nnunet_ext.dicom.reading.division.divide`). Pixels are read only of slices that share a
     position, to find copies.
@@ -79,51 +79,52 @@ def acquisitions_of(
 
 
 def series_of(slices: Iterable[Slice]) -> list[list[Slice]]:
-    """Slices by patient, study, series and frame of reference, in the order in which series first
-    appear.
+    """Return slices by patient, study, series and frame of reference, in order of appearance.
 
     A slice that lacks some of these joins the one series of its SeriesInstanceUID that says nothing
     else.
     """
-    series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+    series: dict[SeriesKey, list[Slice]] = defaultdict(list)
     for item in slices:
-        series[
-            item.series_uid, item.patient_id, item.study_uid, item.frame_of_reference_uid
-        ].append(item)
-    by_uid: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for key in series:
-        by_uid[key[0]].append(key)
+        key = (item.series_uid, item.patient_id, item.study_uid, item.frame_of_reference_uid)
+        series[key].append(item)
 
-    for uid, keys in by_uid.items():
-        for key in (
-            sorted(keys, key=lambda key: sum(map(bool, key))) if uid and len(keys) > 1 else ()
-        ):
-            fuller = [other for other in keys if other in series and _completes(other, key)]
-            if len(fuller) == 1:
-                series[fuller[0]] += series.pop(key)
+    keys_of: dict[str, list[SeriesKey]] = defaultdict(list)
+    for key in series:
+        keys_of[key[0]].append(key)
+
+    for uid, keys in keys_of.items():
+        if uid and len(keys) > 1:
+            _join_incomplete(series, keys)
     return list(series.values())
 
 
-def _completes(other: tuple[str, ...], key: tuple[str, ...]) -> bool:
-    """Whether another key says all that a key says, and more."""
-    return other != key and all(
-        not mine or mine == theirs for mine, theirs in zip(key, other, strict=True)
-    )
+def _join_incomplete(series: dict[SeriesKey, list[Slice]], keys: Sequence[SeriesKey]) -> None:
+    """Move slices to the one series that says all that theirs says; the emptiest key first."""
+    for key in sorted(keys, key=_said):
+        fuller = [other for other in keys if other in series and _completes(other, key)]
+        if len(fuller) == 1:
+            series[fuller[0]] += series.pop(key)
+
+
+def _said(key: SeriesKey) -> int:
+    return sum(map(bool, key))
+
+
+def _completes(other: SeriesKey, key: SeriesKey) -> bool:
+    """Return whether another key says all that a key says, and more."""
+    if other == key:
+        return False
+    return all(not mine or mine == theirs for mine, theirs in zip(key, other, strict=True))
 
 
 def _of_one_series(
     members: Sequence[Slice], rules: Rules
 ) -> tuple[list[Acquisition], list[Rejected]]:
-    unfit: dict[tuple[str, bool], list[Slice]] = defaultdict(list)
-    usable: list[Slice] = []
-    for item in members:
-        kind, defect = other_kind(item, rules), _defect(item)
-        if kind or defect:
-            unfit[kind or defect, not kind].append(item)
-        else:
-            usable.append(item)
-    rejected = [Rejected(tuple(items), reason, defect) for (reason, defect), items in unfit.items()]
+    """Return the acquisitions of a series, and its slices that form none."""
+    usable, rejected = _usable(members, rules)
     accepted: list[Acquisition] = []
+
     for alike in _alike(usable):
         try:
             parts = divide(alike, rules)
@@ -133,28 +134,51 @@ def _of_one_series(
         except InputError as error:
             rejected.append(Rejected(tuple(alike), str(error), defect=True))
             continue
+
         for part, remarks in parts:
             if len(part) < rules.minimum_slices:
-                few = f"has {len(part)} slices, needs {rules.minimum_slices}"
-                rejected.append(Rejected(tuple(part), f"{few}; {LONE}" if LONE in remarks else few))
+                rejected.append(Rejected(tuple(part), _too_few(part, remarks, rules)))
                 continue
             try:
                 accepted.append(_acquisition(part, remarks, len(accepted) + 1))
             except InputError as error:
                 rejected.append(Rejected(tuple(part), str(error), defect=True))
+
     return accepted, rejected
 
 
+def _usable(members: Sequence[Slice], rules: Rules) -> tuple[list[Slice], list[Rejected]]:
+    """Return the slices whose place in a scan is known, and the others by the reason."""
+    unfit: dict[tuple[str, bool], list[Slice]] = defaultdict(list)
+    usable: list[Slice] = []
+    for item in members:
+        kind = other_kind(item, rules)
+        defect = _defect(item)
+        if kind or defect:
+            unfit[kind or defect, not kind].append(item)
+        else:
+            usable.append(item)
+
+    rejected = [Rejected(tuple(items), reason, defect) for (reason, defect), items in unfit.items()]
+    return usable, rejected
+
+
+def _too_few(part: Sequence[Slice], remarks: tuple[str, ...], rules: Rules) -> str:
+    reason = f"has only {counted(len(part), 'slice')}, at least {rules.minimum_slices} needed"
+    return f"{reason}; {LONE}" if LONE in remarks else reason
+
+
 def other_kind(item: Slice, rules: Rules) -> str:
-    """What an image is that is no part of a scan, in words that hold nothing of the patient; empty
-    where it may be.
+    """Return what an image is that does not belong to a scan; empty where it may belong to one.
+
+    The words hold no text of the patient.
     """
-    if item.sop_class and not any(
-        is_kind_of(item.sop_class, CLASS_OF_MODALITY[name]) for name in rules.modalities
-    ):
-        return f"is {sop_class_name(item.sop_class)}, not {' or '.join(rules.modalities)}"
+    modalities = " or ".join(rules.modalities)
+    if item.sop_class and not _has_accepted_class(item, rules):
+        return f"is {sop_class_name(item.sop_class)}, not {modalities}"
     if item.modality not in rules.modalities:
-        return f"has modality {item.modality or 'unknown'}, not {' or '.join(rules.modalities)}"
+        return f"has modality {item.modality or 'unknown'}, not {modalities}"
+
     kinds = item.image_type.split("\\")
     if "LOCALIZER" in kinds:
         return "is a localizer"
@@ -162,18 +186,21 @@ def other_kind(item: Slice, rules: Rules) -> str:
         return "is computed from another series (ImageType DERIVED, SECONDARY)"
     if item.samples != 1 or item.photometric not in GREY:
         return "is a colour picture"
-    if rules.axial_only and item.orientation:
-        normal = np.cross(item.orientation[:3], item.orientation[3:])
-        return "is not axial" if abs(normal[2]) < AXIAL_COSINE else ""
     return ""
 
 
+def _has_accepted_class(item: Slice, rules: Rules) -> bool:
+    classes = [CLASS_OF_MODALITY[name] for name in rules.modalities]
+    return any(is_kind_of(item.sop_class, storage) for storage in classes)
+
+
 def _defect(item: Slice) -> str:
-    """Why the place of a slice is not known; empty where it is."""
+    """Return why the place of a slice is not known; empty where it is."""
     if not item.rows or not item.columns:
         return "has no pixels"
     if not (item.position_mm and item.orientation and item.spacing_mm):
         return "has no position, orientation or pixel spacing"
+
     try:
         directions_of(item.orientation)
     except InputError as error:
@@ -182,9 +209,7 @@ def _defect(item: Slice) -> str:
 
 
 def _alike(items: Sequence[Slice]) -> list[list[Slice]]:
-    """Groups of equal size, and of orientation and pixel spacing that are equal but for
-    rounding.
-    """
+    """Return groups of equal size, orientation and pixel spacing, these two but for rounding."""
     groups: list[list[Slice]] = []
     for item in items:
         for group in groups:
@@ -199,11 +224,10 @@ def _alike(items: Sequence[Slice]) -> list[list[Slice]]:
 def _is_like(item: Slice, first: Slice) -> bool:
     if (item.rows, item.columns) != (first.rows, first.columns):
         return False
-    if (item.orientation, item.spacing_mm) == (
-        first.orientation,
-        first.spacing_mm,
-    ):  # nearly always, and fast
+    # nearly always, and fast
+    if item.orientation == first.orientation and item.spacing_mm == first.spacing_mm:
         return True
+
     same_orientation = np.allclose(
         item.orientation, first.orientation, rtol=0, atol=ORIENTATION_TOLERANCE
     )
@@ -230,14 +254,11 @@ def _acquisition(items: Sequence[Slice], remarks: tuple[str, ...], index: int) -
 
 
 def _require_one_rescaling(items: Sequence[Slice]) -> None:
-    """Refuse a stack in which some slices state how their values become Hounsfield units, and
-    others do not.
-    """
+    """Refuse a stack in which only some slices state how they become Hounsfield units."""
     stated = Counter(item.rescaling for item in items)
     if len(stated) > 1:
-        counts = ", ".join(
-            f"{count} state {names or 'none'}" for names, count in stated.most_common()
-        )
+        counts = [f"{count} state {names or 'none'}" for names, count in stated.most_common()]
         raise InputError(
-            f"its slices contradict each other about the rescaling ({counts}); values would be off"
+            f"its slices contradict each other about the rescaling ({', '.join(counts)}); values "
+            "would be off"
         )

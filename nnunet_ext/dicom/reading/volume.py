@@ -10,11 +10,11 @@ import numpy as np
 
 from nnunet_ext.dicom.reading.geometry import Grid, grid_of, slice_places
 from nnunet_ext.dicom.reading.headers import Slice
-from nnunet_ext.dicom.reading.pixels import AIR_HU, read_pixels
+from nnunet_ext.dicom.reading.pixels import FILL_HU, read_pixels
 from nnunet_ext.dicom.reading.series import Acquisition, Rules, acquisitions_of
 from nnunet_ext.errors import InputError
 
-NO_AIR_HU = -200  # any CT of a patient shows air below this
+AIR_SHOWS_BELOW_HU = -200  # in any CT of a patient
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Volume:
     """An acquisition in memory.
 
     ``voxels`` is (x, y, z), int16 or float32, in ``unit`` (``HU`` for CT); ``grid`` places it.
-    ``transforms`` say what was done to it, ``warnings`` what is odd.
+    ``transforms`` say what was done to it, ``warnings`` what is unusual.
     """
 
     acquisition: Acquisition
@@ -44,23 +44,27 @@ def read_volume(acquisition: Acquisition) -> Volume:
         InputError: a slice cannot be read, or slices have different units.
     """
     slices, unit, remarks = _read_slices(acquisition)
-    grid = grid_of(acquisition.stack)
-    warnings = list(acquisition.stack.describe()) if acquisition.stack.kind == "missing" else []
+    stack = acquisition.stack
+    grid = grid_of(stack)
+
+    warnings = list(stack.describe()) if stack.kind == "missing" else []
     if _lacks_air(slices, unit):
-        warnings.append(f"no value lies below {NO_AIR_HU}: perhaps not HU")
+        warnings.append(f"no value lies below {AIR_SHOWS_BELOW_HU}: perhaps not HU")
         unit = "unknown"
-    if not acquisition.stack.is_grid:
-        fill = AIR_HU if unit == "HU" else slices.min()
-        slices = _resampled(slices, slice_places(acquisition.stack, grid), grid.shape, float(fill))
+
+    if not stack.is_grid:
+        fill = FILL_HU if unit == "HU" else slices.min()
+        slices = _resampled(slices, slice_places(stack, grid), grid.shape, float(fill))
+
+    transforms = (*acquisition.remarks, *remarks)
     voxels = slices.transpose(2, 1, 0)
-    return Volume(
-        acquisition, voxels, grid, unit, (*acquisition.remarks, *remarks), tuple(warnings)
-    )
+    return Volume(acquisition, voxels, grid, unit, transforms, tuple(warnings))
 
 
 def read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str]:
-    """Values (n, row, column) of the slices themselves, never resampled, and their unit as
-    :func:`read_volume` says.
+    """Return the values (n, row, column) of the slices, never resampled, and their unit.
+
+    The unit is that of :func:`read_volume`.
 
     Raises:
         InputError: as :func:`read_volume`.
@@ -70,7 +74,7 @@ def read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str]:
 
 
 def slices_on_grid(arrays: np.ndarray, acquisition: Acquisition) -> np.ndarray:
-    """A mask drawn on the slices, as a mask on the volume's grid; nearest slice and pixel.
+    """Return a mask drawn on the slices as a mask on the volume's grid; nearest slice and pixel.
 
     Args:
         arrays: (n, row, column) integers, in the order of ``acquisition.slices``.
@@ -81,21 +85,22 @@ def slices_on_grid(arrays: np.ndarray, acquisition: Acquisition) -> np.ndarray:
     grid = grid_of(acquisition.stack)
     if acquisition.stack.is_grid:
         return np.ascontiguousarray(arrays.transpose(2, 1, 0))
+
     places = slice_places(acquisition.stack, grid)
     result = np.zeros(grid.shape, arrays.dtype)
+    height, width = arrays.shape[1:]
     for layer in range(grid.shape[2]):
         nearest = int(np.abs(places[:, 2] - layer).argmin())
         x, y = np.round(places[nearest, :2]).astype(int)
-        height, width = arrays.shape[1:]
-        result[x : x + width, y : y + height, layer] = arrays[nearest].T[
-            : grid.shape[0] - x, : grid.shape[1] - y
-        ]
+        covered = arrays[nearest].T[: grid.shape[0] - x, : grid.shape[1] - y]
+        result[x : x + width, y : y + height, layer] = covered
     return result
 
 
 def grid_on_slices(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
-    """The way back: a mask on the volume's grid, sampled at the true place of every original pixel
-    (nearest voxel).
+    """Return a mask on the volume's grid as a mask on the original slices: the way back.
+
+    It is sampled at the true place of every original pixel (nearest voxel).
 
     Args:
         mask: (x, y, z) on the grid of the volume.
@@ -106,28 +111,30 @@ def grid_on_slices(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
     Raises:
         InputError: the mask has another shape than the volume.
     """
-    stack, grid = acquisition.stack, grid_of(acquisition.stack)
+    stack = acquisition.stack
+    grid = grid_of(stack)
     if mask.shape != grid.shape:
         raise InputError(
             f"mask has shape {mask.shape}, the volume {grid.shape}; predict on the exported image"
         )
     if stack.is_grid:
         return np.ascontiguousarray(mask.transpose(2, 1, 0))
+
     places = np.round(slice_places(stack, grid)).astype(int)
     last = np.array(grid.shape) - 1
     result = np.empty((len(places), stack.rows, stack.columns), mask.dtype)
     for index, (x, y, z) in enumerate(places):
         columns = np.clip(x + np.arange(stack.columns), 0, last[0])
         rows = np.clip(y + np.arange(stack.rows), 0, last[1])
-        result[index] = mask[:, :, min(max(z, 0), last[2])][np.ix_(columns, rows)].T
+        layer = mask[:, :, min(max(z, 0), last[2])]
+        result[index] = layer[np.ix_(columns, rows)].T
     return result
 
 
 def acquisition_in(
     slices: Sequence[Slice], rules: Rules | None = None, index: int = 1
 ) -> Acquisition:
-    """The acquisition that the slices form; the one of that index where a multi-frame file holds
-    several.
+    """Return the acquisition that the slices form; of several the one of that index.
 
     Raises:
         InputError: there is none, with the reason.
@@ -136,62 +143,74 @@ def acquisition_in(
     for acquisition in accepted:
         if len(accepted) == 1 or acquisition.index == index:
             return acquisition
+
     reasons = "; ".join(sorted({item.reason for item in rejected})) or "no such acquisition"
     raise InputError(f"the series {reasons}")
 
 
 def _lacks_air(slices: np.ndarray, unit: str) -> bool:
-    """Whether values that should be Hounsfield units cannot be those of a patient."""
-    return unit == "HU" and bool(slices.min() >= NO_AIR_HU)
+    """Return whether values that should be Hounsfield units cannot be those of a patient."""
+    return unit == "HU" and bool(slices.min() >= AIR_SHOWS_BELOW_HU)
 
 
 def _read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str, list[str]]:
-    """Values (n, row, column) of all slices in one unit, int16 where they are whole numbers of that
-    range.
+    """Return the values (n, row, column) of all slices, their one unit, and remarks.
+
+    The values are int16 where they are whole numbers of that range.
     """
     stack = acquisition.stack
-    result = np.empty((len(acquisition.slices), stack.rows, stack.columns), np.int16)
+    total = len(acquisition.slices)
+    result = np.empty((total, stack.rows, stack.columns), np.int16)
     units: Counter[str] = Counter()
     remarks: Counter[str] = Counter()
+
     for index, item in enumerate(acquisition.slices):
         pixels = read_pixels(item)
-        whole = (
-            pixels.values.dtype.kind == "i"
-            and -(1 << 15) <= pixels.values.min() <= pixels.values.max() < 1 << 15
-        )
-        if not whole and result.dtype == np.int16:
+        if result.dtype == np.int16 and not _fits_int16(pixels.values):
             result = result.astype(np.float32)
         result[index] = pixels.values
         units[pixels.unit] += 1
         remarks.update(pixels.remarks)
+
     if len(units) > 1:
         file = acquisition.slices[0].path
         raise InputError(
             f"{file}: slices of its series have different units ({', '.join(units)}); remove the "
-            f"series"
+            "series"
         )
-    total = len(acquisition.slices)
-    words = [
-        text if count == total else f"{text} ({count} of {total} slices)"
-        for text, count in remarks.items()
-    ]
+
+    words = []
+    for text, count in remarks.items():
+        words.append(text if count == total else f"{text} ({count} of {total} slices)")
     return result, next(iter(units)), words
+
+
+def _fits_int16(values: np.ndarray) -> bool:
+    if values.dtype.kind != "i":
+        return False
+    return bool(values.min() >= -(1 << 15) and values.max() < 1 << 15)
 
 
 def _resampled(
     slices: np.ndarray, places: np.ndarray, shape: tuple[int, int, int], fill: float
 ) -> np.ndarray:
-    """Layers (z, row, column) of the grid, linear between slices at fractional grid indices
-    ``places`` (n, 3).
+    """Return layers (z, row, column) of the grid, linear between the slices.
+
+    Args:
+        slices: (n, row, column).
+        places: (n, 3) fractional grid indices of the slices.
+        shape: of the grid.
+        fill: what stands where no slice is.
     """
     result = np.empty(shape[::-1], slices.dtype)
     for layer in range(shape[2]):
         above = min(int(np.searchsorted(places[:, 2], layer)), len(places) - 1)
         below = max(above - 1, 0)
         distance = places[above, 2] - places[below, 2]
-        weight = (
-            1.0 if distance == 0 else float(np.clip((layer - places[below, 2]) / distance, 0, 1))
-        )
+        weight = 1.0
+        if distance != 0:
+            weight = float(np.clip((layer - places[below, 2]) / distance, 0, 1))
+
         values = np.zeros(shape[1::-1])
         for index, share in ((below, 1 - weight), (above, weight)):
             if share > 1e-9:
@@ -203,12 +222,11 @@ def _resampled(
 def _shifted(
     values: np.ndarray, place: np.ndarray, shape: tuple[int, int, int], fill: float
 ) -> np.ndarray:
-    """A slice (row, column) at a fractional place of the grid's plane."""
+    """Return a slice (row, column) at a fractional place of the grid's plane."""
     from scipy import ndimage
 
-    offset = -np.round(
-        place[::-1], 3
-    )  # or noise of the last digit would put a slice's border outside of it
+    # rounded, or noise of the last digit would put a slice's border outside of it
+    offset = -np.round(place[::-1], 3)
     return ndimage.affine_transform(
         values.astype(np.float64), np.ones(2), offset, output_shape=shape[1::-1], order=1, cval=fill
     )

@@ -41,12 +41,11 @@ def write_contours(
     *,
     series_number: int,
 ) -> Dataset:
-    """Write the outlines of a mask as RTSTRUCT: one ROI per segment, closed contours on every slice
-    that shows it.
+    """Write the outlines of a mask as RTSTRUCT: one ROI per segment.
 
-    A contour runs halfway between the last pixel inside and the first outside, so that pixels whose
-    centre it encloses are the mask again. A hole is joined to the contour around it by a line that
-    runs there and back (a keyhole).
+    Every slice that shows a segment has closed contours of it. A contour runs halfway between the
+    last pixel inside and the first outside, so that pixels whose centre it encloses are the mask
+    again. A hole is joined to the contour around it by a line that runs there and back (a keyhole).
 
     Args:
         file: to write.
@@ -74,12 +73,11 @@ def write_contours(
     data.SeriesDescription = "Automatic contours, research use only"
     data.OperatorsName = ""
     data.StructureSetLabel = "AUTOMATIC"
-    data.StructureSetDate, data.StructureSetTime = (
-        data.InstanceCreationDate,
-        data.InstanceCreationTime,
-    )
+    data.StructureSetDate = data.InstanceCreationDate
+    data.StructureSetTime = data.InstanceCreationTime
     data.ApprovalStatus = "UNAPPROVED"
-    data.FrameOfReferenceUID, data.PositionReferenceIndicator = source.frame_of_reference_uid, ""
+    data.FrameOfReferenceUID = source.frame_of_reference_uid
+    data.PositionReferenceIndicator = ""
     data.ReferencedFrameOfReferenceSequence = [_frame_of_reference(source)]
     data.StructureSetROISequence = [_region(segment, source) for segment in segments]
     data.ROIContourSequence = [_contours(segment, mask, source) for segment in segments]
@@ -89,17 +87,18 @@ def write_contours(
 
 
 def outlines(pixels: np.ndarray) -> list[np.ndarray]:
-    """Closed outlines of a boolean picture (row, column), each (k, 2) of columns and rows without a
-    repeated end.
+    """Return the closed outlines of a boolean picture (row, column).
 
-    Holes are joined to the outline around them. The even-odd rule gives the picture back at the
-    pixels' centres.
+    Each is (k, 2), columns and rows without a repeated end. Holes are joined to the outline around
+    them. The even-odd rule gives the picture back at the pixels' centres.
     """
     from skimage.measure import find_contours
 
-    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    rows = np.flatnonzero(pixels.any(axis=1))
+    columns = np.flatnonzero(pixels.any(axis=0))
     if not len(rows):
         return []
+
     cropped = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     padded = np.pad(cropped.astype(np.float32), 1)
     corner = np.array([columns[0], rows[0]]) - 1
@@ -108,26 +107,29 @@ def outlines(pixels: np.ndarray) -> list[np.ndarray]:
     holes: list[np.ndarray] = []
     for contour in find_contours(padded, 0.5):
         points = _without_straight_points(contour[:-1, ::-1] + corner)
-        (outer if _signed_area(points) > 0 else holes).append(points)
+        if _signed_area(points) > 0:
+            outer.append(points)
+        else:
+            holes.append(points)
     return _joined(outer, holes)
 
 
 def _joined(outer: list[np.ndarray], holes: list[np.ndarray]) -> list[np.ndarray]:
-    """Outlines with each hole joined to the smallest outline that holds it."""
+    """Return outlines with each hole joined to the smallest outline that holds it."""
     from skimage.measure import points_in_poly
 
     ordered = sorted(outer, key=_signed_area)
     joined = list(ordered)
     for hole in holes:
-        around = next(
-            index for index, points in enumerate(ordered) if points_in_poly(hole[:1], points)[0]
-        )
+        around = 0
+        while not points_in_poly(hole[:1], ordered[around])[0]:
+            around += 1
         joined[around] = _with_keyhole(joined[around], hole)
     return joined
 
 
 def _with_keyhole(points: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """One outline that runs around, over to the hole, around it, and back on the same line."""
+    """Return one outline that runs around, over to the hole, around it, and back on that line."""
     distances = np.linalg.norm(points[:, None] - hole[None], axis=2)
     here, there = np.unravel_index(int(distances.argmin()), distances.shape)
     turned = np.roll(hole, -there, axis=0)
@@ -140,21 +142,23 @@ def _signed_area(points: np.ndarray) -> float:
 
 
 def _without_straight_points(points: np.ndarray) -> np.ndarray:
-    """Points at which an outline turns."""
-    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    """Return the points at which an outline turns."""
+    before = points - np.roll(points, 1, axis=0)
+    after = np.roll(points, -1, axis=0) - points
     turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
     return points[turns]
 
 
 def _in_patient_mm(points: np.ndarray, stack: Stack, index: int) -> np.ndarray:
-    """Columns and rows (k, 2) of a slice as patient coordinates (k, 3)."""
+    """Return columns and rows (k, 2) of a slice as patient coordinates (k, 3)."""
     in_plane_mm = points * np.array(stack.spacing_mm) + stack.offsets_mm[index, :2]
     along_mm = np.full((len(points), 1), stack.offsets_mm[index, 2])
-    return np.asarray(np.concatenate([in_plane_mm, along_mm], axis=1) @ stack.directions)
+    local_mm = np.concatenate([in_plane_mm, along_mm], axis=1)
+    return np.asarray(local_mm @ stack.directions)
 
 
 def _frame_of_reference(source: Source) -> Dataset:
-    """The images to which the contours belong."""
+    """Return the images to which the contours belong."""
     from pydicom.dataset import Dataset
 
     series = Dataset()
@@ -188,6 +192,7 @@ def _contours(segment: Segment, mask: np.ndarray, source: Source) -> Dataset:
     result = Dataset()
     result.ROIDisplayColor = list(segment.colour_rgb)
     result.ReferencedROINumber = segment.number
+
     contours = []
     for index, layer in enumerate(mask):
         for points in outlines(segment.of(layer)):
@@ -198,14 +203,16 @@ def _contours(segment: Segment, mask: np.ndarray, source: Source) -> Dataset:
             points_mm = _in_patient_mm(points, source.acquisition.stack, index)
             contour.add(_contour_data(points_mm))
             contours.append(contour)
+
     if contours:
         result.ContourSequence = contours
     return result
 
 
 def _contour_data(points_mm: np.ndarray) -> Any:
-    """Points (k, 3) as ContourData, in one text: pydicom would look at each of a million
-    numbers.
+    """Return points (k, 3) as ContourData, in one text.
+
+    Given numbers, pydicom would look at each of a million.
     """
     from pydicom.dataelem import DataElement
 

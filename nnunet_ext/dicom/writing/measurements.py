@@ -1,5 +1,6 @@
-"""Volume, mean and largest diameter of the segments of a mask on the original slices, and of their
-lesions.
+"""Measure the segments of a mask on the original slices, and their lesions.
+
+Volume, mean and largest diameter are measured.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from nnunet_ext.dicom.writing.source import require_mask
 
 MM3_PER_ML = 1000.0
 MOST_LESIONS = 50  # of a segment that are measured on their own; a scattered mask has thousands
-EDGES = np.array(
-    [(0.0, 0.5), (0.0, -0.5), (0.5, 0.0), (-0.5, 0.0)]
-)  # of a pixel: the middles of its sides
+# of a pixel: the middles of its sides
+EDGES = np.array([(0.0, 0.5), (0.0, -0.5), (0.5, 0.0), (-0.5, 0.0)])
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is measured of a segment (``lesion`` 0) or of one of its lesions (1, 2, ..., the largest
-    first).
+    """What is measured of a segment or of one of its lesions.
 
-    ``mean`` is in the unit of the values that were given, None without values or without voxels.
+    ``lesion`` is 0 for the segment, and counts its lesions from 1, the largest first. ``mean`` is
+    in the unit of the values that were given, None without values or without voxels.
     ``diameter_mm`` is the largest distance within one slice between two points of the outline of
     one connected component, found on slice ``slice_index``; the outline runs through the middles of
     pixel sides, so that a row of k pixels of s mm measures k * s mm.
@@ -72,27 +72,28 @@ def measure(
         parts = list(_parts(components, acquisition.stack, values))
         result.append(_whole(segment, parts))
         if segment.lesions:
-            largest = enumerate(parts[:MOST_LESIONS], start=1)
-            result += [_measurement(segment, number, part) for number, part in largest]
+            for number, part in enumerate(parts[:MOST_LESIONS], start=1):
+                result.append(_measurement(segment, number, part))
     return result
 
 
 def lesions_of(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
-    """Connected components of a boolean mask (n, row, column), numbered from 1 by volume, the
-    largest first.
+    """Return the connected components of a boolean mask (n, row, column), numbered from 1.
 
-    Voxels are connected by faces, edges and corners (26 neighbours). Slices that are shifted in
-    their plane, as by a tilted gantry, are moved by whole pixels to where they lie before
-    neighbours are sought.
+    The largest volume comes first. Voxels are connected by faces, edges and corners (26
+    neighbours). Slices that are shifted in their plane, as by a tilted gantry, are moved by whole
+    pixels to where they lie before neighbours are sought.
     """
     import cc3d
 
     result = np.zeros(mask.shape, np.uint32)
     if not mask.any():
         return result
+
     stack = acquisition.stack
     box = _bounding_box(mask)
-    inside, shifts = mask[box], _shifts_px(stack)[box[0]]
+    inside = mask[box]
+    shifts = _shifts_px(stack)[box[0]]
     _, rows, columns = inside.shape
     width, height = shifts.max(axis=0)
     aligned = np.zeros((len(inside), rows + height, columns + width), np.uint8)
@@ -107,20 +108,20 @@ def lesions_of(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box that holds a boolean mask with voxels."""
+    """Return the smallest box that holds a boolean mask with voxels."""
     bounds = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
+    for others in ((1, 2), (0, 2), (0, 1)):
         found = np.flatnonzero(mask.any(axis=others))
         bounds.append(slice(int(found[0]), int(found[-1]) + 1))
     return bounds[0], bounds[1], bounds[2]
 
 
 def _numbers_by_volume(components: np.ndarray, layer_heights_mm: np.ndarray) -> np.ndarray:
-    """New number of each component (0 stays), the largest volume first."""
+    """Return the new number of each component (0 stays), the largest volume first."""
     volumes = np.zeros(int(components.max()) + 1)
     for layer, height_mm in zip(components, layer_heights_mm, strict=True):
         volumes += height_mm * np.bincount(layer.ravel(), minlength=len(volumes))
+
     order = 1 + np.argsort(-volumes[1:], kind="stable")
     numbers = np.zeros(len(volumes), np.uint32)
     numbers[order] = np.arange(1, len(volumes))
@@ -128,22 +129,23 @@ def _numbers_by_volume(components: np.ndarray, layer_heights_mm: np.ndarray) -> 
 
 
 def heights_mm(stack: Stack) -> np.ndarray:
-    """What each slice stands for along the normal, (n,): half the way to each neighbour, half a
-    step at the ends.
+    """Return how much of the normal each slice stands for, (n,).
+
+    It is half the way to each neighbour, and half a step at the ends.
     """
     along_mm = stack.offsets_mm[:, 2]
     if len(along_mm) == 1:
         return np.array([stack.step_mm])
+
     half_steps_mm = np.diff(along_mm) / 2
-    end_mm = stack.step_mm / 2
-    return np.concatenate([[end_mm], half_steps_mm]) + np.concatenate([half_steps_mm, [end_mm]])
+    end_mm = [stack.step_mm / 2]
+    return np.concatenate([end_mm, half_steps_mm]) + np.concatenate([half_steps_mm, end_mm])
 
 
 def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> float:
-    """Largest distance between two points of the outline of a boolean picture (row, column); 0
-    where it is empty.
+    """Return the largest distance between two outline points of a picture (row, column).
 
-    The outline runs through the middles of pixel sides.
+    It is 0 for an empty picture. The outline runs through the middles of pixel sides.
 
     Args:
         pixels: boolean.
@@ -158,10 +160,14 @@ def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> 
     rows = np.flatnonzero(pixels.any(axis=1))
     if not len(rows):
         return 0.0
+
     lines = pixels[rows]
     first = lines.argmax(axis=1)
     last = lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)
-    centres = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])
+    left = np.stack([first, rows], axis=1)
+    right = np.stack([last, rows], axis=1)
+    centres = np.concatenate([left, right])
+
     points_mm = (centres[:, None] + EDGES).reshape(-1, 2) * spacing_mm
     corners_mm = points_mm[ConvexHull(points_mm).vertices]
     return float(pdist(corners_mm).max())
@@ -169,9 +175,7 @@ def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> 
 
 @dataclass(frozen=True)
 class _Part:
-    """A connected component: its volume, the sum of its values times volume, and its largest
-    diameter.
-    """
+    """A connected component; ``weighted`` is the sum of its values times volume."""
 
     volume_mm3: float
     weighted: float | None
@@ -180,7 +184,7 @@ class _Part:
 
 
 def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> Iterator[_Part]:
-    """Each component in the order of its number.
+    """Yield each component in the order of its number.
 
     The diameter is sought of those that are reported, and of others only where their box could hold
     a larger one.
@@ -188,27 +192,33 @@ def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> I
     from scipy import ndimage
 
     volumes_mm3, sums = _totals(components, stack, values)
+    boxes = ndimage.find_objects(components.astype(np.int32))
     widest_mm = 0.0
-    for number, box in enumerate(ndimage.find_objects(components.astype(np.int32)), start=1):
+    for number, box in enumerate(boxes, start=1):
         diameter_mm, slice_index = 0.0, box[0].start
         if number <= MOST_LESIONS or _diagonal_mm(box, stack) > widest_mm:
-            diameters_mm = [
-                largest_diameter_mm(pixels, stack.spacing_mm)
-                for pixels in components[box] == number
-            ]
-            widest = int(np.argmax(diameters_mm))
-            diameter_mm, slice_index = diameters_mm[widest], box[0].start + widest
+            diameter_mm, layer = _widest_layer(components[box] == number, stack)
+            slice_index += layer
             widest_mm = max(widest_mm, diameter_mm)
+
         weighted = None if values is None else float(sums[number])
         yield _Part(float(volumes_mm3[number]), weighted, diameter_mm, slice_index)
+
+
+def _widest_layer(inside: np.ndarray, stack: Stack) -> tuple[float, int]:
+    """Return the largest diameter of a component within one layer, and the layer's index."""
+    diameters_mm = [largest_diameter_mm(pixels, stack.spacing_mm) for pixels in inside]
+    widest = int(np.argmax(diameters_mm))
+    return diameters_mm[widest], widest
 
 
 def _totals(
     components: np.ndarray, stack: Stack, values: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Volume in mm3, and the sum of values times volume, of each component by its number."""
+    """Return volume in mm3, and sum of values times volume, of each component by its number."""
     count = int(components.max()) + 1
-    volumes_mm3, sums = np.zeros(count), np.zeros(count)
+    volumes_mm3 = np.zeros(count)
+    sums = np.zeros(count)
     voxels_mm3 = heights_mm(stack) * stack.spacing_mm[0] * stack.spacing_mm[1]
     for index, layer in enumerate(components):
         numbers = layer.ravel()
@@ -220,39 +230,47 @@ def _totals(
 
 
 def _diagonal_mm(box: tuple[slice, ...], stack: Stack) -> float:
-    """Of a box (slice, row, column) within its slices."""
-    rows, columns = (part.stop - part.start for part in box[1:])
+    """Return the diagonal of a box (slice, row, column) within its slices."""
+    rows = box[1].stop - box[1].start
+    columns = box[2].stop - box[2].start
     return float(np.hypot(columns * stack.spacing_mm[0], rows * stack.spacing_mm[1]))
 
 
 def _whole(segment: Segment, parts: Sequence[_Part]) -> Measurement:
+    """Return the measurement of a segment, of which the parts are the components."""
     volume_mm3 = sum(part.volume_mm3 for part in parts)
     sums = [part.weighted for part in parts if part.weighted is not None]
-    widest = max(parts, key=lambda part: part.diameter_mm, default=_Part(0.0, None, 0.0, None))
-    whole = _Part(volume_mm3, sum(sums) if sums else None, widest.diameter_mm, widest.slice_index)
+    weighted = sum(sums) if sums else None
+
+    widest = _Part(0.0, None, 0.0, None)
+    if parts:
+        widest = max(parts, key=lambda part: part.diameter_mm)
+    whole = _Part(volume_mm3, weighted, widest.diameter_mm, widest.slice_index)
     return _measurement(segment, 0, whole)
 
 
 def _measurement(segment: Segment, lesion: int, part: _Part) -> Measurement:
     from pydicom.uid import generate_uid
 
-    mean = None if part.weighted is None or not part.volume_mm3 else part.weighted / part.volume_mm3
-    name = f"{segment.label} {lesion}" if lesion else segment.label
-    volume_ml = part.volume_mm3 / MM3_PER_ML
+    mean = None
+    if part.weighted is not None and part.volume_mm3:
+        mean = part.weighted / part.volume_mm3
+
     return Measurement(
-        segment,
-        lesion,
-        volume_ml,
-        mean,
-        part.diameter_mm,
-        part.slice_index,
-        name,
-        str(generate_uid()),
+        segment=segment,
+        lesion=lesion,
+        volume_ml=part.volume_mm3 / MM3_PER_ML,
+        mean=mean,
+        diameter_mm=part.diameter_mm,
+        slice_index=part.slice_index,
+        tracking_id=f"{segment.label} {lesion}" if lesion else segment.label,
+        tracking_uid=str(generate_uid()),
     )
 
 
 def _shifts_px(stack: Stack) -> np.ndarray:
-    """How far each slice lies from the corner of all, (n, 2) whole columns and rows."""
+    """Return how far each slice lies from the corner of all, (n, 2) whole columns and rows."""
     if not stack.shifted:
         return np.zeros((len(stack.offsets_mm), 2), int)
-    return np.round(slice_places(stack, grid_of(stack))[:, :2]).astype(int)
+    places = slice_places(stack, grid_of(stack))
+    return np.round(places[:, :2]).astype(int)

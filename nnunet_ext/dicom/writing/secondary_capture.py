@@ -1,6 +1,4 @@
-"""Colour pictures of the slices with the result drawn and written on them, for viewers that show
-nothing else.
-"""
+"""Colour pictures of the slices with the result on them, for viewers that show nothing else."""
 
 from __future__ import annotations
 
@@ -55,8 +53,7 @@ def write_captures(
     window: tuple[float, float] | None = None,
     every_slice: bool = False,
 ) -> list[Path]:
-    """Write a secondary-capture series: a page with the measurements, then the slices that show a
-    segment.
+    """Write a secondary-capture series: a page with the measurements, then slices with segments.
 
     Volumes, the notice :data:`NOTICE`, the model and the date are burnt into every picture; nothing
     of the patient is.
@@ -80,27 +77,37 @@ def write_captures(
     require_mask(mask, source.acquisition, segments)
     if values.shape != mask.shape:
         raise InputError(f"the values have shape {values.shape}, the mask {mask.shape}")
-    low, high = _grey_range(values, source, window)
-    lines = _lines(model)
-    volumes = _volumes(segments, measurements)
-    shown = [index for index in range(len(mask)) if every_slice or mask[index].any()]
-    series = _Series(source, model, series_number)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
 
-    files = [folder / "0001.dcm"]
-    middle = int(np.argmax([(layer > 0).sum() for layer in mask])) if mask.any() else len(mask) // 2
+    grey_range = _grey_range(values, source, window)
     size = _size_px(source)
-    first = _picture(values[middle], mask[middle], segments, (low, high), size)
-    series.write(files[0], _with_panel(first, [*lines, *_details(measurements)]), 1, middle)
+    heading = _heading(model)
+    series = _Series(source, model, series_number)
+
+    middle = _fullest_slice(mask)
+    picture = _picture(values[middle], mask[middle], segments, grey_range, size)
+    files = [folder / "0001.dcm"]
+    series.write(files[0], _with_panel(picture, [*heading, *_details(measurements)]), 1, middle)
+
+    volumes = _volumes(segments, measurements)
+    shown = [index for index in range(len(mask)) if every_slice or mask[index].any()]
     for number, index in enumerate(shown, start=2):
-        picture = _picture(values[index], mask[index], segments, (low, high), size)
+        picture = _picture(values[index], mask[index], segments, grey_range, size)
         place: Lines = [("", TEXT_RGB), (f"Slice {index + 1} of {len(mask)}", TEXT_RGB)]
         files.append(folder / f"{number:04d}.dcm")
-        series.write(files[-1], _with_panel(picture, [*lines, *volumes, *place]), number, index)
+        series.write(files[-1], _with_panel(picture, [*heading, *volumes, *place]), number, index)
     return files
+
+
+def _fullest_slice(mask: np.ndarray) -> int:
+    """Return the index of the slice with most labelled pixels; the middle one without any."""
+    if not mask.any():
+        return len(mask) // 2
+    labelled = [(layer > 0).sum() for layer in mask]
+    return int(np.argmax(labelled))
 
 
 @dataclass
@@ -123,17 +130,19 @@ class _Series:
         write_object(file, data, self.source)
 
     def _object(self, number: int, index: int) -> Dataset:
-        """Everything but the pixels (PS3.3 A.8.1)."""
+        """Return everything but the pixels (PS3.3 A.8.1)."""
         from pydicom.uid import RLELossless
 
         data = new_object(
             SECONDARY_CAPTURE, RLELossless, "OT", self.model, self.uid, self.series_number
         )
-        data.ConversionType, data.InstanceNumber = "WSD", number
+        data.ConversionType = "WSD"
+        data.InstanceNumber = number
         data.SeriesDescription = "Automatic segmentation, research use only"
         data.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
         data.BurnedInAnnotation = "YES"
-        data.PatientOrientation, data.Laterality = orientation_letters(self.source), ""
+        data.PatientOrientation = orientation_letters(self.source)
+        data.Laterality = ""
         data.ContentDate = data.DateOfSecondaryCapture = data.InstanceCreationDate
         data.ContentTime = data.TimeOfSecondaryCapture = data.InstanceCreationTime
         data.SourceImageSequence = [reference_to(self.source, index)]
@@ -141,8 +150,9 @@ class _Series:
 
 
 def orientation_letters(source: Source) -> list[str]:
-    """Where rows and columns of the pictures run to, as DICOM's PatientOrientation, e.g. ``["L",
-    "P"]``.
+    """Return where rows and columns of the pictures run to.
+
+    As in DICOM's PatientOrientation, e.g. ``["L", "P"]``.
     """
     letters = []
     for direction in source.acquisition.stack.directions[:2]:
@@ -157,8 +167,12 @@ def _set_pixels(data: Dataset, pixels: np.ndarray) -> None:
     from pydicom.pixels import get_encoder
 
     data.Rows, data.Columns = pixels.shape[:2]
-    data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+    data.SamplesPerPixel = 3
+    data.PhotometricInterpretation = "RGB"
+    data.PlanarConfiguration = 0
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit = 7
+    data.PixelRepresentation = 0
     encoder = get_encoder(data.file_meta.TransferSyntaxUID)
     frame = encoder.encode(
         np.ascontiguousarray(pixels),
@@ -179,18 +193,20 @@ def _set_pixels(data: Dataset, pixels: np.ndarray) -> None:
 def _grey_range(
     values: np.ndarray, source: Source, window: tuple[float, float] | None
 ) -> tuple[float, float]:
-    """Values shown as black and as white."""
+    """Return the values shown as black and as white."""
     if window is None:
         window = _window_of(source)
     if window is not None and window[1] > 0:
         centre, width = window
         return centre - width / 2, centre + width / 2
-    low, high = np.percentile(values[:: max(1, len(values) // 20)], USUAL_PERCENTILES)
+
+    some_slices = values[:: max(1, len(values) // 20)]
+    low, high = np.percentile(some_slices, USUAL_PERCENTILES)
     return float(low), float(max(high, low + 1))
 
 
 def _window_of(source: Source) -> tuple[float, float] | None:
-    """Centre and width as the first image says."""
+    """Return centre and width as the first image says."""
     numbers = []
     for name in ("WindowCenter", "WindowWidth"):
         text = text_of(source.first, name).strip("[]").partition(",")[0]
@@ -202,7 +218,7 @@ def _window_of(source: Source) -> tuple[float, float] | None:
 
 
 def _size_px(source: Source) -> tuple[int, int]:
-    """Width and height of the pictures: square pixels, and large enough for letters."""
+    """Return width and height of the pictures: square pixels, and large enough for letters."""
     stack = source.acquisition.stack
     extent_mm = np.array([stack.columns * stack.spacing_mm[0], stack.rows * stack.spacing_mm[1]])
     wanted = extent_mm / min(stack.spacing_mm)
@@ -218,33 +234,32 @@ def _picture(
     grey_range: tuple[float, float],
     size_px: tuple[int, int],
 ) -> np.ndarray:
-    """A slice in grey with its segments in colour, (row, column, 3) uint8."""
+    """Return a slice in grey with its segments in colour, (row, column, 3) uint8."""
     from PIL import Image
     from scipy import ndimage
 
     low, high = grey_range
-    grey = np.clip((values.astype(np.float32) - low) / (high - low), 0, 1)
-    picture = Image.fromarray(np.round(255 * grey).astype(np.uint8)).resize(
-        size_px, Image.Resampling.BILINEAR
-    )
-    colours = np.repeat(np.asarray(picture, np.float32)[..., None], 3, axis=2)
+    shares = np.clip((values.astype(np.float32) - low) / (high - low), 0, 1)
+    grey = Image.fromarray(np.round(255 * shares).astype(np.uint8))
+    enlarged = grey.resize(size_px, Image.Resampling.BILINEAR)
+    colours = np.repeat(np.asarray(enlarged, np.float32)[..., None], 3, axis=2)
+
     for segment in segments:
         inside = segment.of(mask)
         if not inside.any():
             continue
-        enlarged = Image.fromarray(inside.astype(np.uint8)).resize(
-            size_px, Image.Resampling.NEAREST
-        )
-        area = np.asarray(enlarged) > 0
+        shown = Image.fromarray(inside.astype(np.uint8)).resize(size_px, Image.Resampling.NEAREST)
+        area = np.asarray(shown) > 0
         outline = area & ~ndimage.binary_erosion(area)
         colour = np.array(segment.colour_rgb, np.float32)
         colours[area] = (1 - FILL) * colours[area] + FILL * colour
         colours[outline] = colour
+
     return np.round(colours).astype(np.uint8)
 
 
-def _lines(model: Model) -> Lines:
-    """The first lines of every picture: notice, model, date."""
+def _heading(model: Model) -> Lines:
+    """Return the first lines of every picture: notice, model, date."""
     today = datetime.datetime.now().date().isoformat()
     name = ascii_text(f"{model.name} {model.version}", longest=4 * LINE_LETTERS)
     texts = ["Automatic segmentation", *textwrap.wrap(name, LINE_LETTERS), today, ""]
@@ -252,7 +267,7 @@ def _lines(model: Model) -> Lines:
 
 
 def _volumes(segments: Sequence[Segment], measurements: Sequence[Measurement]) -> Lines:
-    """The volume of every segment in its colour."""
+    """Return the volume of every segment in its colour."""
     volumes_ml = {item.segment.number: item.volume_ml for item in measurements if item.lesion == 0}
     lines: Lines = []
     for segment in segments:
@@ -262,7 +277,7 @@ def _volumes(segments: Sequence[Segment], measurements: Sequence[Measurement]) -
 
 
 def volume_text(volume_ml: float) -> str:
-    """A volume with as many digits as a reader needs.
+    """Return a volume with as many digits as a reader needs.
 
     >>> volume_text(0.0), volume_text(0.0317), volume_text(2.34), volume_text(1234.5)
     ('0 ml', '0.032 ml', '2.3 ml', '1234 ml')
@@ -275,12 +290,11 @@ def volume_text(volume_ml: float) -> str:
 
 
 def _details(measurements: Sequence[Measurement]) -> Lines:
-    """What is measured of every segment and lesion."""
+    """Return what is measured of every segment and lesion."""
     lines: Lines = []
     for item in measurements:
-        lines.append(
-            (f"{item.tracking_id[:22]}: {volume_text(item.volume_ml)}", item.segment.colour_rgb)
-        )
+        volume = volume_text(item.volume_ml)
+        lines.append((f"{item.tracking_id[:22]}: {volume}", item.segment.colour_rgb))
         mean = "" if item.mean is None else f", mean {item.mean:.0f} HU"
         if item.volume_ml:
             lines.append((f"   diameter {item.diameter_mm:.1f} mm{mean}", TEXT_RGB))
@@ -288,20 +302,21 @@ def _details(measurements: Sequence[Measurement]) -> Lines:
 
 
 def _with_panel(picture: np.ndarray, lines: Lines) -> Image:
-    """A picture with text at its right; lines that find no room are counted in the last one."""
+    """Return a picture with text at its right; the last line counts those that find no room."""
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = picture.shape[:2]
     height = max(height, SMALLEST_SIDE_PX)
     canvas = Image.new("RGB", (width + PANEL_PX, height))
     canvas.paste(Image.fromarray(picture), (0, 0))
-    font: Any = ImageFont.load_default(FONT_PX)
+
     room = (height - LINE_PX) // LINE_PX
     if len(lines) > room:
         lines = [*lines[: room - 1], (f"and {len(lines) - room + 1} more lines", TEXT_RGB)]
+
+    font: Any = ImageFont.load_default(FONT_PX)
     draw = ImageDraw.Draw(canvas)
+    margin = LINE_PX // 2
     for number, (text, colour) in enumerate(lines):
-        draw.text(
-            (width + LINE_PX // 2, LINE_PX // 2 + number * LINE_PX), text, fill=colour, font=font
-        )
+        draw.text((width + margin, margin + number * LINE_PX), text, fill=colour, font=font)
     return canvas

@@ -40,10 +40,10 @@ def write_segmentation(
     probabilities: np.ndarray | None = None,
     description: str = "Automatic segmentation",
 ) -> Dataset:
-    """Write a mask as DICOM SEG: a frame for every slice, at its place, whether it shows a segment
-    or not.
+    """Write a mask as DICOM SEG: a frame for every slice, at its place.
 
-    Viewers have misplaced segments of files that leave empty frames out.
+    Slices without a segment have a frame, too: viewers have misplaced segments of files that leave
+    empty frames out.
 
     Args:
         file: to write.
@@ -69,15 +69,15 @@ def write_segmentation(
     Reference: DICOM PS3.3 A.51 and C.8.20.
     """
     if kind not in get_args(SegmentationKind):
-        raise InputError(
-            f"'{kind}' is no kind of segmentation; valid are "
-            f"{', '.join(get_args(SegmentationKind))}"
-        )
+        kinds = ", ".join(get_args(SegmentationKind))
+        raise InputError(f"'{kind}' is not a kind of segmentation; valid are {kinds}")
+
     require_mask(mask, source.acquisition, segments)
     if kind == "labelmap" and _overlap(segments):
         raise InputError(
             "regions that share label values cannot be written as a label map; choose another kind"
         )
+
     pixels = _pixels(mask, segments, kind, probabilities)
     result = _segmentation(
         pixels, source, segments, model, kind, series_number, ascii_text(description)
@@ -88,7 +88,9 @@ def write_segmentation(
 
 
 def _overlap(segments: Sequence[Segment]) -> bool:
-    values = [value for segment in segments for value in segment.values]
+    values: list[int] = []
+    for segment in segments:
+        values += segment.values
     return len(values) > len(set(values))
 
 
@@ -98,18 +100,23 @@ def _pixels(
     kind: SegmentationKind,
     probabilities: np.ndarray | None,
 ) -> np.ndarray:
-    """What highdicom takes: (n, row, column) of segment numbers, or (n, row, column, segment)."""
+    """Return what highdicom takes.
+
+    These are segment numbers (n, row, column), or values (n, row, column, segment).
+    """
     if kind == "fractional" and probabilities is not None:
-        if probabilities.shape != (len(segments), *mask.shape):
+        expected = (len(segments), *mask.shape)
+        if probabilities.shape != expected:
             raise InputError(
-                f"probabilities have shape {probabilities.shape}, expected "
-                f"{(len(segments), *mask.shape)}; "
+                f"probabilities have shape {probabilities.shape}, expected {expected}; "
                 "predict with --save_probabilities on the exported image"
             )
         fractions = np.clip(np.moveaxis(probabilities, 0, -1), 0, 1)
         return np.nan_to_num(fractions).astype(np.float32)
+
     if _overlap(segments):
-        return np.stack([segment.of(mask) for segment in segments], axis=-1).astype(np.uint8)
+        masks = [segment.of(mask) for segment in segments]
+        return np.stack(masks, axis=-1).astype(np.uint8)
 
     numbers = np.zeros(mask.shape, np.uint8 if len(segments) < 256 else np.uint16)
     for segment in segments:
@@ -171,21 +178,23 @@ def _description(segment: Segment, algorithm: Any) -> Any:
 
 
 def _refer_to_files(result: Dataset, source: Source) -> None:
-    """Refer to the files as they are: by their own class, each once, and to the frames of a
-    multi-frame file.
+    """Refer to the files as they are.
+
+    Each file is named once, by its own class, and a multi-frame file by its frames.
     """
     slices = source.acquisition.slices
     if all(item.frame is None and item.sop_class in (CT_STORAGE, MR_STORAGE) for item in slices):
         return
+
     result.SourceImageSequence = _each_once(result.SourceImageSequence)
     for series in result.ReferencedSeriesSequence:
         series.ReferencedInstanceSequence = _each_once(series.ReferencedInstanceSequence)
-
-    frame_at = {_place(item.position_mm): item.frame for item in slices}
     references = [
         *result.SourceImageSequence,
         *result.ReferencedSeriesSequence[0].ReferencedInstanceSequence,
     ]
+
+    frame_at = {_place(item.position_mm): item.frame for item in slices}
     for group in result.PerFrameFunctionalGroupsSequence:
         reference = group.DerivationImageSequence[0].SourceImageSequence[0]
         references.append(reference)
@@ -193,17 +202,16 @@ def _refer_to_files(result: Dataset, source: Source) -> None:
         if frame is not None:
             reference.ReferencedFrameNumber = frame + 1
 
-    class_of = {
-        text_of(header, "SOPInstanceUID"): text_of(header, "SOPClassUID")
-        for header in source.headers
-    }
+    class_of = {}
+    for header in source.headers:
+        class_of[text_of(header, "SOPInstanceUID")] = text_of(header, "SOPClassUID")
     for reference in references:
         uid = str(reference.ReferencedSOPInstanceUID)
         reference.ReferencedSOPClassUID = class_of[uid] or reference.ReferencedSOPClassUID
 
 
 def _place(position_mm: Iterable[Any]) -> tuple[float, ...]:
-    """A position as the key of a dictionary."""
+    """Return a position as the key of a dictionary."""
     return tuple(round(float(value), 4) for value in position_mm)
 
 

@@ -1,5 +1,4 @@
-"""What the labels of a mask are called in DICOM: coded categories and types, colours, what made
-them.
+"""What the labels of a mask are called in DICOM: coded categories and types, and colours.
 
 A JSON file of the user may change any of it; :data:`KNOWN_FILE` holds what usual names of labels
 mean.
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -67,7 +66,7 @@ class Segment:
     lesions: bool = False
 
     def of(self, mask: np.ndarray) -> np.ndarray:
-        """Where a mask of label values shows this segment, boolean."""
+        """Return where a mask of label values shows this segment, boolean."""
         if len(self.values) == 1:
             return np.asarray(mask == self.values[0])
         return np.isin(mask, self.values)
@@ -75,8 +74,9 @@ class Segment:
 
 @dataclass(frozen=True)
 class Model:
-    """What made a mask, as every result names it. ``serial`` tells two trainings apart, e.g. a
-    checkpoint's digest.
+    """What made a mask, as every result names it.
+
+    ``serial`` tells two trainings apart, e.g. a checkpoint's digest.
     """
 
     name: str
@@ -88,8 +88,9 @@ class Model:
 def segments_of(
     labels: Mapping[str, int | Sequence[int]], file: Path | None = None
 ) -> tuple[Segment, ...]:
-    """Segments of the labels of a ``dataset.json``, in the order of their values; background and
-    ignore are left out.
+    """Return the segments of the labels of a ``dataset.json``, in the order of their values.
+
+    Background and ignore are left out.
 
     Args:
         labels: name to value, or to the values of a region.
@@ -99,13 +100,13 @@ def segments_of(
     Raises:
         InputError: the file is damaged, or names a label that the model does not have.
     """
-    wanted = {
-        name: _values_of(value)
-        for name, value in labels.items()
-        if name.casefold() not in NO_SEGMENTS
-    }
+    wanted = {}
+    for name, value in labels.items():
+        if name.casefold() not in NO_SEGMENTS:
+            wanted[name] = _values_of(value)
     if not wanted:
         raise InputError("the labels name no segment beside the background; nothing can be written")
+
     choices = {} if file is None else _choices_in(file)
     unknown = sorted(choices.keys() - wanted.keys())
     if unknown:
@@ -115,9 +116,7 @@ def segments_of(
         )
 
     segments = []
-    ordered = sorted(
-        wanted, key=lambda name: wanted[name] if len(wanted[name]) == 1 else (0, *wanted[name])
-    )
+    ordered = sorted(wanted, key=lambda name: _order_of(wanted[name]))
     for number, name in enumerate(ordered, start=1):
         segment = _default_segment(number, name, wanted[name])
         segments.append(_with_choice(segment, choices.get(name, {}), f"{file}: segment '{name}'"))
@@ -125,7 +124,7 @@ def segments_of(
 
 
 def ascii_text(text: str, otherwise: str = "unnamed", longest: int = LONGEST_LABEL) -> str:
-    r"""A text that every character set of DICOM holds.
+    r"""Return a text that every character set of DICOM holds.
 
     >>> ascii_text("Läsion\\1"), ascii_text("病灶", "Segment 1")
     ('Lasion 1', 'Segment 1')
@@ -137,22 +136,30 @@ def ascii_text(text: str, otherwise: str = "unnamed", longest: int = LONGEST_LAB
 
 
 def _values_of(value: int | Sequence[int]) -> tuple[int, ...]:
-    return (
-        (int(value),) if isinstance(value, int | np.integer) else tuple(int(part) for part in value)
-    )
+    if isinstance(value, int | np.integer):
+        return (int(value),)
+    return tuple(int(part) for part in value)
+
+
+def _order_of(values: tuple[int, ...]) -> tuple[int, ...]:
+    """Return by what segments are sorted; regions come first."""
+    return values if len(values) == 1 else (0, *values)
 
 
 def _default_segment(number: int, name: str, values: tuple[int, ...]) -> Segment:
-    """The segment as its name says."""
+    """Return the segment as its name says."""
     colour = COLOURS_RGB[(number - 1) % len(COLOURS_RGB)]
     plain = Segment(number, ascii_text(name, f"Segment {number}"), values, colour_rgb=colour)
-    words = {word.removesuffix("s") for word in re.split(r"[^a-z]+", name.casefold())}
+    words = _singulars(re.split(r"[^a-z]+", name.casefold()))
     for known in _known().values():
-        if words & {word.removesuffix("s") for word in known["words"]}:
-            return _with_choice(
-                plain, {key: known[key] for key in KEYS if key in known}, str(KNOWN_FILE)
-            )
+        if words & _singulars(known["words"]):
+            choice = {key: known[key] for key in KEYS if key in known}
+            return _with_choice(plain, choice, str(KNOWN_FILE))
     return plain
+
+
+def _singulars(words: Iterable[str]) -> set[str]:
+    return {word.removesuffix("s") for word in words}
 
 
 @cache
@@ -168,18 +175,20 @@ def _choices_in(file: Path) -> dict[str, dict[str, Any]]:
         raise InputError(
             f"{file}: is not a JSON file that can be read ({type(error).__name__})"
         ) from error
+
     segments = content.get("segments") if isinstance(content, dict) else None
-    if not isinstance(segments, dict) or not all(
-        isinstance(value, dict) for value in segments.values()
-    ):
+    values = segments.values() if isinstance(segments, dict) else [None]
+    if not all(isinstance(value, dict) for value in values):
         raise InputError(f'{file}: holds no {{"segments": {{NAME: {{...}}}}}}')
     return segments
 
 
 def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Segment:
-    """The segment with what a JSON entry says of it."""
-    if unknown := sorted(choice.keys() - set(KEYS)):
+    """Return the segment with what a JSON entry says of it."""
+    unknown = sorted(choice.keys() - set(KEYS))
+    if unknown:
         raise InputError(f"{where}: has the key '{unknown[0]}'; valid are {', '.join(KEYS)}")
+
     changes: dict[str, Any] = {}
     if "label" in choice:
         changes["label"] = ascii_text(str(choice["label"]), segment.label)
@@ -196,15 +205,12 @@ def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Seg
 
 
 def _code_of(value: object, where: str) -> CodedText:
-    texts = (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(isinstance(part, str) and part for part in value)
-    )
-    if not texts:
+    texts = isinstance(value, list) and all(isinstance(part, str) and part for part in value)
+    if not texts or len(value) != 3:  # type: ignore[arg-type]
         raise InputError(
             f'{where} is not [value, scheme, meaning], such as ["10200004", "SCT", "Liver"]'
         )
+
     code = CodedText(*value)  # type: ignore[misc]
     if len(code.value) > LONGEST_CODE or len(code.scheme) > LONGEST_CODE:
         raise InputError(f"{where} has a value or scheme of more than {LONGEST_CODE} characters")
@@ -212,7 +218,7 @@ def _code_of(value: object, where: str) -> CodedText:
 
 
 def _colour_of(value: object, where: str) -> tuple[int, int, int]:
-    whole = isinstance(value, list) and len(value) == 3 and all(type(part) is int for part in value)
-    if not whole or not all(0 <= part <= 255 for part in value):  # type: ignore[attr-defined]
+    parts = value if isinstance(value, list) and len(value) == 3 else [None]
+    if not all(type(part) is int and 0 <= part <= 255 for part in parts):
         raise InputError(f"{where}: colour is three whole numbers from 0 to 255, not {value!r}")
-    return tuple(value)  # type: ignore[arg-type,return-value]
+    return parts[0], parts[1], parts[2]

@@ -39,75 +39,33 @@ TYPE_2 = (
     "AccessionNumber",
 )
 """What every object has, empty where nothing is known (PS3.3 C.7.1.1 and C.7.2.1)."""
-PATIENT_AND_STUDY = (
-    "SpecificCharacterSet",
-    *TYPE_2,
-    # Patient module and Clinical Trial Subject module, PS3.3 C.7.1.1 and C.7.1.3
-    "IssuerOfPatientID",
-    "IssuerOfPatientIDQualifiersSequence",
-    "TypeOfPatientID",
-    "OtherPatientIDs",
-    "OtherPatientIDsSequence",
-    "PatientBirthTime",
-    "OtherPatientNames",
-    "EthnicGroup",
-    "PatientComments",
-    "ReferencedPatientSequence",
-    "QualityControlSubject",
-    "PatientSpeciesDescription",
-    "PatientSpeciesCodeSequence",
-    "PatientBreedDescription",
-    "PatientBreedCodeSequence",
-    "BreedRegistrationSequence",
-    "ResponsiblePerson",
-    "ResponsiblePersonRole",
-    "ResponsibleOrganization",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "ClinicalTrialSponsorName",
-    "ClinicalTrialProtocolID",
-    "ClinicalTrialProtocolName",
-    "ClinicalTrialSiteID",
-    "ClinicalTrialSiteName",
-    "ClinicalTrialSubjectID",
-    "ClinicalTrialSubjectReadingID",
-    # General Study, Patient Study and Clinical Trial Study modules, PS3.3 C.7.2
-    "StudyInstanceUID",
-    "StudyDescription",
-    "ReferringPhysicianIdentificationSequence",
-    "ConsultingPhysicianName",
-    "IssuerOfAccessionNumberSequence",
-    "PhysiciansOfRecord",
-    "PhysiciansOfRecordIdentificationSequence",
-    "NameOfPhysiciansReadingStudy",
-    "PhysiciansReadingStudyIdentificationSequence",
-    "RequestingServiceCodeSequence",
-    "ReferencedStudySequence",
-    "ProcedureCodeSequence",
-    "AdmittingDiagnosesDescription",
-    "AdmittingDiagnosesCodeSequence",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "MedicalAlerts",
-    "Allergies",
-    "SmokingStatus",
-    "PregnancyStatus",
-    "LastMenstrualDate",
-    "PatientState",
-    "Occupation",
-    "AdditionalPatientHistory",
-    "AdmissionID",
-    "IssuerOfAdmissionIDSequence",
-    "ServiceEpisodeID",
-    "ServiceEpisodeDescription",
-    "PatientSexNeutered",
-    "ClinicalTrialTimePointID",
-    "ClinicalTrialTimePointDescription",
-)
-"""What belongs to the patient and the study, and is therefore the same in all objects of the study.
+# Patient module and Clinical Trial Subject module, PS3.3 C.7.1.1 and C.7.1.3
+_PATIENT = """
+    IssuerOfPatientID IssuerOfPatientIDQualifiersSequence TypeOfPatientID OtherPatientIDs
+    OtherPatientIDsSequence PatientBirthTime OtherPatientNames EthnicGroup PatientComments
+    ReferencedPatientSequence QualityControlSubject PatientSpeciesDescription
+    PatientSpeciesCodeSequence PatientBreedDescription PatientBreedCodeSequence
+    BreedRegistrationSequence ResponsiblePerson ResponsiblePersonRole ResponsibleOrganization
+    PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence
+    ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName
+    ClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialSubjectID
+    ClinicalTrialSubjectReadingID
 """
+# General Study, Patient Study and Clinical Trial Study modules, PS3.3 C.7.2
+_STUDY = """
+    StudyInstanceUID StudyDescription ReferringPhysicianIdentificationSequence
+    ConsultingPhysicianName IssuerOfAccessionNumberSequence PhysiciansOfRecord
+    PhysiciansOfRecordIdentificationSequence NameOfPhysiciansReadingStudy
+    PhysiciansReadingStudyIdentificationSequence RequestingServiceCodeSequence
+    ReferencedStudySequence ProcedureCodeSequence AdmittingDiagnosesDescription
+    AdmittingDiagnosesCodeSequence PatientAge PatientSize PatientWeight MedicalAlerts Allergies
+    SmokingStatus PregnancyStatus LastMenstrualDate PatientState Occupation
+    AdditionalPatientHistory AdmissionID IssuerOfAdmissionIDSequence ServiceEpisodeID
+    ServiceEpisodeDescription PatientSexNeutered ClinicalTrialTimePointID
+    ClinicalTrialTimePointDescription
+"""
+PATIENT_AND_STUDY = ("SpecificCharacterSet", *TYPE_2, *_PATIENT.split(), *_STUDY.split())
+"""What belongs to the patient and the study, the same in all objects of the study."""
 
 
 @dataclass(frozen=True)
@@ -124,22 +82,21 @@ class Source:
 
     @property
     def first(self) -> Dataset:
-        """The header whose patient and study every result repeats."""
+        """Return the header whose patient and study every result repeats."""
         return self.headers[0]
 
     @cached_property
     def of_slices(self) -> tuple[Dataset, ...]:
-        """The header of each slice's file."""
+        """Return the header of each slice's file."""
         paths = dict.fromkeys(item.path for item in self.acquisition.slices)
         by_path = dict(zip(paths, self.headers, strict=True))
         return tuple(by_path[item.path] for item in self.acquisition.slices)
 
     @property
     def frame_of_reference_uid(self) -> str:
-        """Of the images, or one that depends on the series alone."""
-        return text_of(self.first, "FrameOfReferenceUID") or derived_uid(
-            text_of(self.first, "SeriesInstanceUID")
-        )
+        """Return the images' frame of reference, or one that depends on the series alone."""
+        written = text_of(self.first, "FrameOfReferenceUID")
+        return written or derived_uid(text_of(self.first, "SeriesInstanceUID"))
 
 
 def read_source(acquisition: Acquisition) -> Source:
@@ -149,48 +106,55 @@ def read_source(acquisition: Acquisition) -> Source:
         InputError: a file cannot be read, has no UIDs to refer to, or belongs to another study than
             the others.
     """
-    from pydicom import dcmread
+    paths = dict.fromkeys(item.path for item in acquisition.slices)
+    headers = [_read_header(path) for path in paths]
 
-    headers = []
-    for path in dict.fromkeys(item.path for item in acquisition.slices):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                header = dcmread(path, stop_before_pixels=True, force=True)
-        except Exception as error:  # pydicom raises a dozen kinds
-            raise InputError(
-                f"{path}: DICOM header cannot be read ({first_line(error)}); copy it again"
-            ) from error
-        for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-            if not text_of(header, name):
-                raise InputError(
-                    f"{path}: has no {name}, so no result can refer to it; export the study again"
-                )
-        for name in TYPE_2:
-            if name not in header:
-                setattr(header, name, "")
-        headers.append(header)
-
-    if len({text_of(header, "StudyInstanceUID") for header in headers}) > 1:
+    studies = {text_of(header, "StudyInstanceUID") for header in headers}
+    if len(studies) > 1:
         raise InputError(
             f"{acquisition.slices[0].path}: the images of its series name several studies"
         )
     return Source(acquisition, tuple(headers))
 
 
+def _read_header(path: str) -> Dataset:
+    """Read the header of a file; absent attributes of :data:`TYPE_2` become empty ones."""
+    from pydicom import dcmread
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = dcmread(path, stop_before_pixels=True, force=True)
+    except Exception as error:  # pydicom raises a dozen kinds
+        raise InputError(
+            f"{path}: DICOM header cannot be read ({first_line(error)}); copy it again"
+        ) from error
+
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        if not text_of(header, name):
+            raise InputError(
+                f"{path}: has no {name}, so no result can refer to it; export the study again"
+            )
+
+    for name in TYPE_2:
+        if name not in header:
+            setattr(header, name, "")
+    return header
+
+
 def new_series_numbers(taken: Iterable[int | None], count: int) -> list[int]:
-    """So many numbers that no series of the study has."""
-    used = {number for number in taken if number is not None}
-    first = max(
-        [FIRST_NEW_NUMBER, *(number + 1 for number in used if number <= LARGEST_SERIES_NUMBER)]
-    )
+    """Return so many numbers that no series of the study has."""
+    first = FIRST_NEW_NUMBER
+    for number in taken:
+        if number is not None and number <= LARGEST_SERIES_NUMBER:
+            first = max(first, number + 1)
     return list(range(first, first + count))
 
 
 def text_of(header: Dataset, name: str) -> str:
-    """A text of a header, empty where absent or not readable."""
+    """Return a text of a header, empty where absent or not readable."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about identifiers that are no UIDs
+        warnings.simplefilter("ignore")  # about identifiers that are not UIDs
         try:
             return str(header.get(name) or "").strip()
         except Exception:  # a damaged element
@@ -198,7 +162,7 @@ def text_of(header: Dataset, name: str) -> str:
 
 
 def derived_uid(text: str) -> str:
-    """A UID that depends only on a text."""
+    """Return a UID that depends only on a text."""
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
     return f"2.25.{number}"
 
@@ -217,60 +181,65 @@ def require_mask(
         raise InputError(
             f"the mask has shape {mask.shape}, the slices {shape}; predict on the exported image"
         )
-    described = {0, *(value for segment in segments for value in segment.values)}
-    found = set(np.unique(mask).tolist()) if segments else set()
-    if found - described:
+    if not segments:
+        return
+
+    unknown = set(np.unique(mask).tolist()) - {0}
+    for segment in segments:
+        unknown -= set(segment.values)
+    if unknown:
         raise InputError(
-            f"the mask holds the value {min(found - described)}, which the model's labels do not "
-            f"name"
+            f"the mask holds the value {min(unknown)}, which the model's labels do not name"
         )
 
 
 def proxies(source: Source) -> list[Dataset]:
-    """A plain image per slice for highdicom: UIDs and place, none of the texts that real headers
-    garble.
+    """Return a plain image per slice for highdicom, without texts that real headers garble.
 
     Highdicom takes several plain images or one multi-frame image, and orientations only where they
-    are exactly equal.
+    are exactly equal. So a proxy holds UIDs and the place, and is plain even for a frame of many.
     """
     from pydicom.dataset import Dataset
-    from pydicom.valuerep import format_number_as_ds
 
     acquisition = source.acquisition
     stack = acquisition.stack
-    orientation = [format_number_as_ds(float(value)) for value in stack.directions[:2].ravel()]
+    orientation = _decimal_strings(stack.directions[:2].ravel())
+    spacing = _decimal_strings(stack.spacing_mm[::-1])
+    (step,) = _decimal_strings([stack.step_mm])
+
     result = []
     for item, header in zip(acquisition.slices, source.of_slices, strict=True):
         proxy = Dataset()
         for name in TYPE_2:
             setattr(proxy, name, "")
-        proxy.SOPClassUID = (
-            MR_STORAGE if item.modality == "MR" else CT_STORAGE
-        )  # plain even for a frame of many
+        proxy.SOPClassUID = MR_STORAGE if item.modality == "MR" else CT_STORAGE
         for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
             setattr(proxy, name, text_of(header, name))
         proxy.FrameOfReferenceUID = source.frame_of_reference_uid
         proxy.Modality = item.modality or "CT"
         proxy.Rows, proxy.Columns = stack.rows, stack.columns
         proxy.ImageOrientationPatient = orientation
-        proxy.ImagePositionPatient = [
-            format_number_as_ds(float(value)) for value in item.position_mm
-        ]
-        proxy.PixelSpacing = [format_number_as_ds(float(value)) for value in stack.spacing_mm[::-1]]
+        proxy.ImagePositionPatient = _decimal_strings(item.position_mm)
+        proxy.PixelSpacing = spacing
         # the part of the body that a frame stands for; dcmqi takes it for the distance between
         # frames
-        proxy.SliceThickness = format_number_as_ds(float(stack.step_mm))
+        proxy.SliceThickness = step
         lossy = text_of(header, "LossyImageCompression")
         proxy.LossyImageCompression = lossy if lossy in ("00", "01") else "00"
         result.append(proxy)
     return result
 
 
+def _decimal_strings(numbers: Iterable[float]) -> list[str]:
+    """Return numbers as DICOM writes them, of at most 16 characters."""
+    from pydicom.valuerep import format_number_as_ds
+
+    return [format_number_as_ds(float(number)) for number in numbers]
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Run highdicom without its remarks on identifiers that are no UIDs, and on frames of one
-    file.
-    """
+    """Run highdicom without its remarks on impossible identifiers and on frames of one file."""
     logger = logging.getLogger("highdicom")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -283,7 +252,7 @@ def quietly() -> Iterator[None]:
 
 
 def equipment_of(model: Model) -> dict[str, Any]:
-    """The arguments of highdicom that say what made an object."""
+    """Return the arguments of highdicom that say what made an object."""
     return {
         "manufacturer": ascii_text(model.manufacturer),
         "manufacturer_model_name": ascii_text(model.name),
@@ -300,44 +269,45 @@ def new_object(
     series_uid: str,
     series_number: int,
 ) -> Dataset:
-    """A data set with what concerns the object, its series and what made it, to be written by
-    :func:`write_object`.
+    """Return a data set that names the object, its series and what made it.
+
+    :func:`write_object` writes it.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, generate_uid
 
-    now = datetime.datetime.now()
-    equipment = equipment_of(model)
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = UID(transfer_syntax)
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = UID(sop_class)
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
-    data.InstanceCreationDate, data.InstanceCreationTime = (
-        now.strftime("%Y%m%d"),
-        now.strftime("%H%M%S"),
-    )
-    data.Modality, data.SeriesInstanceUID, data.SeriesNumber = modality, series_uid, series_number
-    data.Manufacturer, data.ManufacturerModelName = (
-        equipment["manufacturer"],
-        equipment["manufacturer_model_name"],
-    )
-    data.SoftwareVersions, data.DeviceSerialNumber = (
-        equipment["software_versions"],
-        equipment["device_serial_number"],
-    )
+
+    now = datetime.datetime.now()
+    data.InstanceCreationDate = now.strftime("%Y%m%d")
+    data.InstanceCreationTime = now.strftime("%H%M%S")
+    data.Modality = modality
+    data.SeriesInstanceUID = series_uid
+    data.SeriesNumber = series_number
+
+    equipment = equipment_of(model)
+    data.Manufacturer = equipment["manufacturer"]
+    data.ManufacturerModelName = equipment["manufacturer_model_name"]
+    data.SoftwareVersions = equipment["software_versions"]
+    data.DeviceSerialNumber = equipment["device_serial_number"]
     return data
 
 
 def reference_to(source: Source, index: int) -> Dataset:
-    """A reference to the image, or the frame, of a slice."""
+    """Return a reference to the image, or the frame, of a slice."""
     from pydicom.dataset import Dataset
 
-    header, frame = source.of_slices[index], source.acquisition.slices[index].frame
+    header = source.of_slices[index]
+    frame = source.acquisition.slices[index].frame
     reference = Dataset()
     with quietly():
         reference.ReferencedSOPClassUID = text_of(header, "SOPClassUID") or CT_STORAGE
         reference.ReferencedSOPInstanceUID = text_of(header, "SOPInstanceUID")
+
     if frame is not None:
         reference.ReferencedFrameNumber = frame + 1
     return reference
@@ -370,14 +340,13 @@ def _repeat_patient_and_study(result: Dataset, header: Dataset) -> None:
             if name in result:
                 delattr(result, name)
             continue
+
         element = header.get_item(Tag(name))
         result[element.tag] = _as_explicit(element, header)
 
 
 def _as_explicit(element: Any, header: Dataset) -> Any:
-    """An element for a file of explicit VR and little endian, still undecoded where it is a
-    text.
-    """
+    """Return an element for a file of explicit VR and little endian; texts stay undecoded."""
     from pydicom.datadict import dictionary_VR
 
     if not getattr(element, "is_raw", False):

@@ -51,16 +51,16 @@ def write_report(
     from pydicom.uid import generate_uid
 
     modality = str(source.acquisition.slices[0].modality)
-    procedure = (
-        codes.LN.MRIUnspecifiedBodyRegion if modality == "MR" else codes.LN.CTUnspecifiedBodyRegion
-    )
+    procedure = codes.LN.CTUnspecifiedBodyRegion
+    if modality == "MR":
+        procedure = codes.LN.MRIUnspecifiedBodyRegion
+
     with quietly():
+        groups = [_group(item, source, segmentation, model) for item in measurements]
         content = MeasurementReport(
             observation_context=_observation_context(model),
             procedure_reported=procedure,
-            imaging_measurements=[
-                _group(item, source, segmentation, model) for item in measurements
-            ],
+            imaging_measurements=groups,
             title=codes.DCM.ImagingMeasurementReport,
         )
         result = EnhancedSR(
@@ -74,12 +74,13 @@ def write_report(
             is_complete=True,
             series_description="Automatic measurements, research use only",
         )
+
     write_object(file, result, source)
     return result
 
 
 def _observation_context(model: Model) -> Any:
-    """Who observed: a device, by the name of the model."""
+    """Return who observed: a device, by the name of the model."""
     from highdicom.sr import (
         DeviceObserverIdentifyingAttributes,
         ObservationContext,
@@ -101,7 +102,7 @@ def _observation_context(model: Model) -> Any:
 
 
 def _group(item: Measurement, source: Source, segmentation: Dataset, model: Model) -> Any:
-    """One measurement group (TID 1411)."""
+    """Return one measurement group (TID 1411)."""
     from highdicom.sr import (
         AlgorithmIdentification,
         ReferencedSegment,

@@ -181,7 +181,7 @@ def test_two_slices_at_one_place_and_two_acquisitions(lidc: Path, raw: Path) -> 
     assert image.shape[2] == LIDC_SHAPE[0]
     assert np.array_equal(label_of(raw / "Dataset120_X"), lidc_reader_masks().sum(axis=0) >= 2)
     text = (raw / "Dataset120_X/conversion.csv").read_text()
-    assert "several slices at 1 positions, the lowest InstanceNumber kept" in text
+    assert "several slices at 1 position, the lowest InstanceNumber kept" in text
     assert "acquisition 2 of 2 in one series" in text
 
 

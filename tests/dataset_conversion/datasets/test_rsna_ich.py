@@ -102,7 +102,7 @@ def test_slices(rsna: Path, raw: Path) -> None:
     rows = {
         row["case"]: row for row in csv.DictReader((raw / "Dataset120_X/conversion.csv").open())
     }
-    assert rows[ich_id(1, 0)]["transforms"] == "12-bit values without sign mended"
+    assert rows[ich_id(1, 0)]["transforms"] == "12-bit values without sign corrected"
     assert rows[ich_id(0, 0)]["transforms"] == "padding set to air"
     assert rows[ich_id(0, 0)]["patient"] == ich_id("patient", 0)
     assert rows[ich_id(3, 0)]["haemorrhage"] == "unknown"

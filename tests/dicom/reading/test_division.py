@@ -153,7 +153,7 @@ def test_a_cycle_with_a_missing_slice_is_one_stack(series: Write, tmp_path: Path
     edit = by_part(lambda index: index % 2, AcquisitionNumber=(1, 2))
     series(np.delete(stacked(21), 10, axis=0), edit=edit)
     (acquisition,), _ = found_in(tmp_path)
-    assert acquisition.remarks == ("1 slices missing, interpolated",)
+    assert acquisition.remarks == ("1 slice missing, interpolated",)
 
 
 @pytest.mark.parametrize("name", ["FrameOfReferenceUID", "StudyInstanceUID", "PatientID"])
@@ -188,10 +188,11 @@ def test_a_lone_slice_of_another_acquisition_costs_nothing_else(
     series(positions_mm, orientation=orientation, edit=edit)
     (acquisition,), rejected = found_in(tmp_path)
     assert len(acquisition.slices) == 20
-    assert "1 slices of another acquisition left out" in acquisition.remarks
+    assert "1 slice of another acquisition left out" in acquisition.remarks
     assert [(len(item.slices), item.defect) for item in rejected] == [(1, False)]
     assert (
-        rejected[0].reason == "has 1 slices, needs 3; of another acquisition than the slices around"
+        rejected[0].reason
+        == "has only 1 slice, at least 3 needed; of another acquisition than the slices around"
     )
 
 
@@ -221,7 +222,7 @@ def test_a_refusal_names_what_was_asked(series: Write, tmp_path: Path) -> None:
     series(stacked(6)[[0, 1, 2, 2, 3, 4, 5]])
     _, (rejected,) = found_in(tmp_path)
     assert rejected.reason == (
-        "holds several different slices at 1 positions; neither phase, acquisition, "
+        "holds several different slices at 1 position; neither phase, acquisition, "
         "reconstruction, time nor order in "
         "the headers sorts them into whole stacks"
     )

@@ -124,7 +124,7 @@ def test_directories_are_no_images(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.dcm", b"", "is empty"),
-        ("a.dcm", b"no dicom at all, but called so", "is no DICOM file"),
+        ("a.dcm", b"no dicom at all, but called so", "is not a DICOM file"),
         ("export.zip", b"PK\3\4 a whole disc", "is an archive; unpack it"),
         ("a.dcm", b"\0" * 128 + b"DICM", None),
     ],
