@@ -262,7 +262,7 @@ def _require_trainers(names: Sequence[str]) -> None:
     """Look them up as nnUNetv2_train will."""
     for name in names:
         trainer = _trainer_class(name)
-        if not getattr(trainer, "segments_target", True):
+        if not getattr(trainer, "segments_labelled_data", True):
             raise InputError(
                 f"-tr {name}: is a first stage, which predicts no target labels to compare; leave "
                 f"it out"

@@ -107,11 +107,13 @@ def _convert(arguments: argparse.Namespace) -> int:
         f"-tr {arguments.tr} "
         f"-p {arguments.p} -pretrained_weights {arguments.o}"
     )
-    if any(origin.part == "encoder_general" for origin in origins):
+    instead = getattr(trainer, "without_first_stage", {})
+    if instead:
+        settings = " ".join(f"{name}={value}" for name, value in instead.items())
         print(
-            "It brings the general encoder; so that none is looked for before, first\n  "
-            "nnUNetv2_ext_configure "
-            f"-d {arguments.d} -p {arguments.p} --set general_checkpoint=random"
+            "It takes the place of the result of a first stage. So that the training does not "
+            "look for that, first run\n  "
+            f"nnUNetv2_ext_configure -d {arguments.d} -p {arguments.p} --set {settings}"
         )
     return 0
 

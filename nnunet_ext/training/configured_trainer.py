@@ -38,24 +38,35 @@ def plans_identity(plans: PlansManager, configuration: ConfigurationManager) -> 
 class ConfiguredTrainer(nnUNetTrainer):
     """nnU-Net's trainer with hyperparameters from ``nnUNetv2_ext_configure``.
 
-    Annotated class attributes are hyperparameters (see ``hyperparameters.py``); ``presets`` maps a
-    preset's name to the values in which it differs. ``required_streams`` must be configured.
-    ``loss_terms`` and ``diagnostics`` name what is logged besides nnU-Net's own: one value per
-    epoch each, in ``training_terms.csv`` and ``.png`` of the fold's folder. ``configurations`` are
-    those that the method is made for; ``miniature`` is its smallest training. ``file_settings`` are
-    hyperparameters that name a file, with the words that they admit instead. ``use_when`` is one
-    line of advice for ``nnUNetv2_ext_list``.
+    Annotated class attributes are hyperparameters (see ``hyperparameters.py``). The ``ClassVar``
+    attributes are what a method declares:
+
+    - ``use_when``: one line of advice for ``nnUNetv2_ext_list``.
+    - ``configurations``: the dimensions that the method is made for.
+    - ``required_streams``: roles that must be configured.
+    - ``presets``: the values in which a preset differs from the defaults, by the preset's name.
+    - ``changeable``: hyperparameters that may change when a training is continued.
+    - ``file_settings``: hyperparameters that name a file, with the words that they admit instead.
+    - ``loss_terms`` and ``diagnostics``: what is logged besides nnU-Net's own, one value per epoch
+      each, in ``training_terms.csv`` and ``.png`` of the fold's folder.
+    - ``segments_labelled_data``: False for a first stage whose validation is not of the labelled
+      data set, so that no comparison includes it.
+    - ``without_first_stage``: hyperparameters of a training that needs no result of an earlier one,
+      because ``-pretrained_weights`` takes its place.
+    - ``miniature``: its smallest training.
     """
 
     use_when: ClassVar[str] = ""
     configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    changeable: ClassVar[tuple[str, ...]] = (  # even when continuing
+    changeable: ClassVar[tuple[str, ...]] = (
         "save_every",
         "keep_checkpoints",
         "num_val_iterations_per_epoch",
     )
+    segments_labelled_data: ClassVar[bool] = True
+    without_first_stage: ClassVar[dict[str, Any]] = {}
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {}
     loss_terms: ClassVar[tuple[str, ...]] = ()
     diagnostics: ClassVar[tuple[str, ...]] = ()

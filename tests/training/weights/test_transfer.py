@@ -19,9 +19,9 @@ from torch import nn
 from nnunet_ext.errors import InputError
 from nnunet_ext.trainers.feature_space_da import FeatureSpaceDATrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
+from nnunet_ext.training.weights.fitting_shapes import adapted_to_channels
 from nnunet_ext.training.weights.transfer import (
     Origin,
-    adapted_to_channels,
     build_network,
     fill_network,
 )
