@@ -150,7 +150,7 @@ def test_an_existing_file_is_kept_unless_told(
             "other.json: no such file; run nnUNetv2_plan_and_preprocess -d 999 first",
         ),
         (["-c", "3d_fullres"], "has no configuration 3d_fullres; it has 2d"),
-        (["-tr", "NobodysTrainer"], "-tr NobodysTrainer: nnU-Net finds no such trainer"),
+        (["-tr", "NobodysTrainer"], "-tr NobodysTrainer: no such trainer; there are AMDDASTrainer"),
         (["-tr", "nnUNetTrainerMRCT"], "no such trainer"),
     ],
 )
