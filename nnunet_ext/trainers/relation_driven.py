@@ -153,7 +153,6 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         ]
 
     # --- the general encoder's start
-    # --------------------------------------------------------------------------------
 
     def initialize(self) -> None:
         """Build the networks and give the general encoder its weights.
@@ -231,7 +230,6 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         )
 
     # --- the relation matrices, for the figures
-    # ---------------------------------------------------------------------
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log the terms and keep the relation matrices of the first and the latest epoch's last
