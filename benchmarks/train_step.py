@@ -83,7 +83,7 @@ def build(
     streams = {role: ["Dataset998_Other"] for role in roles}
     size = {**SIZES[configuration], "streams": streams}
     if cls is not nnUNetTrainer:
-        size["settings"] = cls.miniature.without_first_stage
+        size["settings"] = cls.without_first_stage
     made = trainer(cls, Path(tempfile.mkdtemp()), plans(**size), device)
     made.current_epoch = made.num_epochs - 1
     made.network.train()

@@ -1,8 +1,9 @@
-"""How stock nnU-Net commands find the trainers: ``nnUNet_extTrainer`` gains one folder at
-interpreter start.
+"""How stock nnU-Net commands find the trainers: ``nnUNet_extTrainer`` gains one folder.
 
-The start-up file ``nnunet_ext.pth`` calls :func:`activate`. It runs in every Python process of the
-environment, so this module imports nothing but the standard library's cheapest.
+The start-up file ``nnunet_ext.pth`` runs this file at the start of every Python process of the
+environment, and calls :func:`activate`. It does so without importing the package: in a clone, an
+installed package would otherwise be imported before the one that the clone holds. For the same
+reason this file imports nothing but ``os``.
 """
 
 import os
@@ -13,18 +14,21 @@ OPT_OUT_VARIABLE = "nnUNet_ext_disable"
 
 
 def is_disabled() -> bool:
-    """True when the user opted out of automatic discovery (``nnUNet_ext_disable=1``)."""
+    """Return whether the user switched automatic discovery off (``nnUNet_ext_disable=1``)."""
     return os.environ.get(OPT_OUT_VARIABLE, "").lower() in ("1", "true", "t")
 
 
+def search_folders() -> list[str]:
+    """Return the folders in which nnU-Net looks for trainers, in its order."""
+    listed = os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep)
+    return [folder for folder in listed if folder.strip()]
+
+
 def activate() -> None:
-    """Append our re-export folder to ``nnUNet_extTrainer``; what the user put there stays and is
-    searched first.
-    """
+    """Add our folder behind those of ``nnUNet_extTrainer``, which are searched first."""
     if is_disabled():
         return
-    folders = [
-        folder for folder in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if folder.strip()
-    ]
+
+    folders = search_folders()
     if TRAINER_FOLDER not in folders:
         os.environ[SEARCH_VARIABLE] = os.pathsep.join([*folders, TRAINER_FOLDER])

@@ -2,53 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import os
+import io
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from nnunet_ext.discovery import SEARCH_VARIABLE, TRAINER_FOLDER
+from nnunet_ext.discovery import TRAINER_FOLDER, search_folders
+from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
     from nnunet_ext.training.configured_trainer import ConfiguredTrainer
 
-USERS_MODULES = (
-    "nnunet_ext_users_trainers"  # before their names, which may be those of other modules
-)
+# before the names of users' modules, which may be those of other modules
+USERS_MODULES = "nnunet_ext_users_trainers"
+
+
+def find_trainer(name: str) -> type:
+    """Return the class that nnU-Net's commands find under this name, as their ``-tr``.
+
+    Raises:
+        InputError: nnU-Net finds none; names the trainers there are.
+    """
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it says where it looks
+            found: type = recursive_find_trainer_class_by_name(name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        own = ", ".join(sorted(known_trainers()))
+        raise InputError(
+            f"-tr {name}: no such trainer; there are {own}, nnUNetTrainer and its variants"
+        ) from error
+    return found
 
 
 def trainers() -> dict[str, type[ConfiguredTrainer]]:
-    """Every trainer of the package by name, as the re-export module lists them."""
-    from nnunet_ext.training.configured_trainer import ConfiguredTrainer
-
+    """Return every trainer of the package by name, as the re-export module lists them."""
     (module_file,) = Path(TRAINER_FOLDER).glob("*.py")
     spec = importlib.util.spec_from_file_location(module_file.stem, module_file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{module_file}: not a module")
+
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
-    return {name: value for name, value in classes.items() if issubclass(value, ConfiguredTrainer)}
+    return _trainers_of(module)
 
 
 def known_trainers() -> dict[str, type[ConfiguredTrainer]]:
-    """The trainers of the package, then those on its bases in the user's own folders of
-    ``nnUNet_extTrainer``.
-    """
+    """Return the trainers of the package, then those of :func:`users_trainers`, by name."""
     return {**trainers(), **users_trainers()}
 
 
 def users_trainers() -> dict[str, type[ConfiguredTrainer]]:
-    """Trainers that a user has built on the package's bases, by name; modules that fail are named
-    on stderr.
+    """Return trainers that a user has built on the package's bases, by name.
+
+    They are searched in the user's own folders of ``nnUNet_extTrainer``. A module that cannot be
+    imported is named on stderr.
     """
-    folders = [
-        Path(text) for text in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if text.strip()
-    ]
     found: dict[str, type[ConfiguredTrainer]] = {}
-    for folder in folders:
+    for folder in map(Path, search_folders()):
         if not folder.is_dir() or folder.resolve() == Path(TRAINER_FOLDER).resolve():
             continue
         for file in sorted(folder.rglob("*.py")):
@@ -58,17 +73,13 @@ def users_trainers() -> dict[str, type[ConfiguredTrainer]]:
 
 
 def _trainers_in(file: Path, folder: Path) -> dict[str, type[ConfiguredTrainer]]:
-    from nnunet_ext.training.configured_trainer import ConfiguredTrainer
-
+    """Return the trainers that a user's file defines."""
+    name = f"{USERS_MODULES}.{file.relative_to(folder).with_suffix('').as_posix()}"
     before = list(sys.path)
     sys.path.insert(0, str(folder))  # where nnU-Net lets its modules find each other
     try:
-        content = _module(
-            file, f"{USERS_MODULES}.{file.relative_to(folder).with_suffix('').as_posix()}"
-        )
-    except (
-        Exception
-    ) as error:  # the user's own code, of which nnU-Net would name the error when it comes to it
+        module = _imported(file, name)
+    except Exception as error:  # nnU-Net would name it when it comes to this file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         sys.stderr.write(
             f"note: {file}: its trainers are left out, it cannot be imported ({reason})\n"
@@ -77,17 +88,28 @@ def _trainers_in(file: Path, folder: Path) -> dict[str, type[ConfiguredTrainer]]
     finally:
         sys.path[:] = before
 
-    classes = {name: value for name, value in vars(content).items() if isinstance(value, type)}
+    found = _trainers_of(module)
     return {
-        name: value
-        for name, value in classes.items()
-        if issubclass(value, ConfiguredTrainer) and value.__module__ == content.__name__
+        name: trainer for name, trainer in found.items() if trainer.__module__ == module.__name__
     }
 
 
-def _module(file: Path, name: str) -> ModuleType:
+def _trainers_of(module: ModuleType) -> dict[str, type[ConfiguredTrainer]]:
+    """Return the classes on the package's bases that a module holds, imported ones included."""
+    from nnunet_ext.training.configured_trainer import ConfiguredTrainer
+
+    found = {}
+    for name, value in vars(module).items():
+        if isinstance(value, type) and issubclass(value, ConfiguredTrainer):
+            found[name] = value
+    return found
+
+
+def _imported(file: Path, name: str) -> ModuleType:
+    """Import a file under this name, or return the module where that was done before."""
     if name in sys.modules:
         return sys.modules[name]
+
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file}: not a module")

@@ -1,6 +1,4 @@
-"""What all tests share: the environment, which each gets back as it was, and a folder for those of
-all workers.
-"""
+"""What all tests share: the environment, restored after each, and a folder of all workers."""
 
 import getpass
 import os
@@ -12,6 +10,9 @@ import pytest
 
 from nnunet_ext.keyed_names import KEY_VARIABLE
 from nnunet_ext.stock.commands import command_environment
+from tests.places import require_no_other_copy
+
+require_no_other_copy()
 
 # Tests run beside each other, so each gets one thread; torch and the like read this when they are
 # imported.

@@ -150,18 +150,40 @@ def test_the_users_own_folder_stays_in_force_beside_ours(fresh: Path, tmp_path: 
     assert json.loads(run.stdout.splitlines()[-1])["MyTrainer"][0] == "mine"
 
 
-def test_a_left_over_startup_file_is_harmless(tmp_path: Path) -> None:
-    """As after deleting the package by hand: the interpreter starts, silently."""
-    (tmp_path / "nnunet_ext.pth").write_text((ROOT / "nnunet_ext" / "nnunet_ext.pth").read_text())
-    code = f"import site; site.addsitedir({str(tmp_path)!r}); print('started')"
+def search_variable_of_startup_file(folder: Path) -> str:
+    """Return ``nnUNet_extTrainer`` as a fresh interpreter has it after the folder's .pth files."""
+    code = (
+        "import os, site, sys\n"
+        f"site.addsitedir({str(folder)!r})\n"
+        "assert not [name for name in sys.modules if name.startswith('nnunet_ext')]\n"
+        "print(os.environ.get('nnUNet_extTrainer', ''))"
+    )
     run = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code],
+        [sys.executable, "-I", "-S", "-X", "dev", "-c", code],
         capture_output=True,
         text=True,
         check=True,
-        cwd=tmp_path,
+        cwd=folder,
+        env=bare_environment(),
     )
-    assert run.stdout == "started\n" and run.stderr == ""
+    assert run.stderr == ""
+    return run.stdout.removesuffix("\n")
+
+
+def test_the_startup_file_imports_nothing_of_the_package(tmp_path: Path) -> None:
+    """Otherwise an installed package would hide that of a clone in which tests run."""
+    package = tmp_path / "nnunet_ext"
+    package.mkdir()
+    for source in ("nnunet_ext.pth", "discovery.py"):
+        folder = tmp_path if source.endswith(".pth") else package
+        (folder / source).write_text((ROOT / "nnunet_ext" / source).read_text())
+    assert search_variable_of_startup_file(tmp_path) == str(package / "nnunetv2_trainers")
+
+
+def test_a_left_over_startup_file_is_harmless(tmp_path: Path) -> None:
+    """As after deleting the package by hand: the interpreter starts, silently."""
+    (tmp_path / "nnunet_ext.pth").write_text((ROOT / "nnunet_ext" / "nnunet_ext.pth").read_text())
+    assert search_variable_of_startup_file(tmp_path) == ""
 
 
 @pytest.mark.parametrize("given", [None, "", "/a", f"/a{os.pathsep}/b"])
@@ -205,7 +227,7 @@ def test_enable_lists_the_startup_file_for_uninstall(
     for _ in range(2):
         assert enable() == tmp_path / "nnunet_ext.pth"
     assert record.read_text() == "nnunet_ext/__init__.py,,\nnnunet_ext.pth,,\n"
-    assert "activate()" in (tmp_path / "nnunet_ext.pth").read_text()
+    assert search_variable_of_startup_file(tmp_path) == discovery.TRAINER_FOLDER
 
 
 class TestDoctor:

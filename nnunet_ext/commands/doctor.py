@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -17,7 +16,13 @@ from pathlib import Path
 
 import nnunet_ext
 from nnunet_ext.commands.entry import command
-from nnunet_ext.discovery import OPT_OUT_VARIABLE, SEARCH_VARIABLE, TRAINER_FOLDER, is_disabled
+from nnunet_ext.discovery import (
+    OPT_OUT_VARIABLE,
+    SEARCH_VARIABLE,
+    TRAINER_FOLDER,
+    is_disabled,
+    search_folders,
+)
 from nnunet_ext.errors import InputError
 
 DISTRIBUTION = "nnunetv2-ext"
@@ -30,7 +35,9 @@ PACKAGES = (
     "acvl-utils",
 )
 FOLDER_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-STARTUP_FILE = Path(nnunet_ext.__file__).parent / "nnunet_ext.pth"
+PACKAGE_FOLDER = Path(nnunet_ext.__file__).parent
+STARTUP_FILE = PACKAGE_FOLDER / "nnunet_ext.pth"
+BESIDE_STARTUP_FILE = "os.path.join(sitedir, 'nnunet_ext', 'discovery.py')"  # as written in it
 
 # Runs in a fresh interpreter, as nnU-Net's own commands do: prints one JSON line after nnU-Net's
 # search messages.
@@ -83,15 +90,20 @@ def doctor_entry(argv: list[str] | None = None) -> int:
 
 
 def enable() -> Path:
-    """Copy the start-up file into site-packages and list it among the distribution's files.
+    """Write the start-up file into site-packages and list it among the distribution's files.
+
+    It names the place of this package, which after an editable install is not beside it.
 
     Raises:
         InputError: nnunet_ext is not installed, or site-packages cannot be written.
     """
     target = Path(sysconfig.get_path("purelib")) / STARTUP_FILE.name
+    here = repr(str(PACKAGE_FOLDER / "discovery.py"))
+    quoted = here.replace("\\", r"\\").replace('"', r"\"")  # the file holds its code in quotes
+    line = STARTUP_FILE.read_text().replace(BESIDE_STARTUP_FILE, quoted)
     try:
         files = importlib.metadata.files(DISTRIBUTION) or []
-        shutil.copyfile(STARTUP_FILE, target)
+        target.write_text(line)
         for file in files:
             record = Path(str(file.locate()))
             if record.name == "RECORD" and f"{target.name},," not in record.read_text():
@@ -167,9 +179,7 @@ def _report_folders() -> Iterator[Problem]:
 
 
 def _report_trainers() -> Iterator[Problem]:
-    folders = [
-        folder for folder in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if folder.strip()
-    ]
+    folders = search_folders()
     print(f"{SEARCH_VARIABLE}={os.pathsep.join(folders)}")
     for folder in folders:
         if not Path(folder).is_dir():

@@ -43,23 +43,20 @@ def list_entry(argv: list[str] | None = None) -> int:
 
 def _print_overview(known: dict[str, type[ConfiguredTrainer]]) -> None:
     for name, trainer in known.items():
+        configurations = ", ".join(trainer.configurations)
         print(f"{name}\n    {_advice(trainer)}")
-        print(
-            f"    streams: {_streams(trainer)}; configurations: {', '.join(trainer.configurations)}"
-        )
+        print(f"    streams: {_streams(trainer)}; configurations: {configurations}")
     print("\nnnUNetv2_ext_list TRAINER shows its paper, presets and hyperparameters.")
 
 
 def _advice(trainer: type[ConfiguredTrainer]) -> str:
-    return (
-        f"use it when {trainer.use_when}" if trainer.use_when else "no advice (use_when) is given"
-    )
+    if not trainer.use_when:
+        return "no advice (use_when) is given"
+    return f"use it when {trainer.use_when}"
 
 
 def _streams(trainer: type[ConfiguredTrainer]) -> str:
-    """The data sets that a trainer takes besides the labelled one, as options of
-    nnUNetv2_ext_configure.
-    """
+    """Return the data sets beside the labelled one, as options of nnUNetv2_ext_configure."""
     required = [f"--{role}" for role in trainer.required_streams]
     optional = [f"[--{role}]" for role in getattr(trainer, "optional_streams", ())]
     return " ".join([*required, *optional]) or "none"

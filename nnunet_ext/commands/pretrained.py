@@ -1,18 +1,15 @@
-"""``nnUNetv2_ext_pretrained``: any checkpoint as one that ``nnUNetv2_train -pretrained_weights``
-accepts.
-"""
+"""``nnUNetv2_ext_pretrained``: make any checkpoint fit ``nnUNetv2_train -pretrained_weights``."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.own_trainers import find_trainer
 from nnunet_ext.stock.files import read_dataset_json, read_plans
 from nnunet_ext.stock.folders import dataset_name, environment_folder
 
@@ -26,29 +23,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_pretrained",
         description="Turn a checkpoint of another trainer, data set or program into one that "
-        "nnUNetv2_train "
-        "-pretrained_weights accepts for this trainer. Prints what was copied, adapted and left "
-        "at random. With --timm "
-        "instead, fetch a backbone's weights from timm.",
+        "nnUNetv2_train -pretrained_weights accepts for this trainer. Prints what was copied, "
+        "adapted and left at random. With --timm instead, fetch a backbone's weights from timm.",
         epilog="Example: nnUNetv2_ext_pretrained -i lesions/checkpoint_final.pth -d 120 -c 2d "
         "-tr RelationDrivenTrainer -o start.pth",
     )
-    parser.add_argument("-i", type=Path, metavar="CHECKPOINT", help="weights to start from, .pth")
-    parser.add_argument(
-        "-d", metavar="ID", help="data set to train on, id or name; planned already"
-    )
-    parser.add_argument("-c", metavar="CONFIG", help="configuration, e.g. 2d or 3d_fullres")
-    parser.add_argument("-tr", metavar="TRAINER", help="trainer, any that nnU-Net finds")
-    parser.add_argument(
+    add = parser.add_argument
+    add("-i", type=Path, metavar="CHECKPOINT", help="weights to start from, .pth")
+    add("-d", metavar="ID", help="data set to train on, id or name; planned already")
+    add("-c", metavar="CONFIG", help="configuration, e.g. 2d or 3d_fullres")
+    add("-tr", metavar="TRAINER", help="trainer, any that nnU-Net finds")
+    add(
         "--timm",
         metavar="MODEL",
         help="write the weights of this timm model, e.g. resnet50.tv_in1k; no -i -d -c -tr",
     )
-    parser.add_argument(
-        "-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans"
-    )
-    parser.add_argument("-o", required=True, type=Path, metavar="FILE", help="checkpoint to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    add("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
+    add("-o", required=True, type=Path, metavar="FILE", help="checkpoint to write")
+    add("--overwrite", action="store_true", help="replace FILE")
     return parser
 
 
@@ -57,15 +49,17 @@ def pretrained_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_pretrained``."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    given = {f"-{name}": getattr(arguments, name) is not None for name in ("i", "d", "c", "tr")}
-    if arguments.timm and any(given.values()):
+    needed = ("i", "d", "c", "tr")
+    missing = [f"-{name}" for name in needed if getattr(arguments, name) is None]
+    if arguments.timm and len(missing) < len(needed):
         parser.error("--timm needs -o and nothing else")
-    if not arguments.timm and not all(given.values()):
-        missing = ", ".join(option for option, is_given in given.items() if not is_given)
-        parser.error(f"the following arguments are required: {missing}")
+    if not arguments.timm and missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
 
     _require_free(arguments.o, arguments.i, arguments.overwrite)
-    return _fetch(arguments.timm, arguments.o) if arguments.timm else _convert(arguments)
+    if arguments.timm:
+        return _fetch(arguments.timm, arguments.o)
+    return _convert(arguments)
 
 
 def _fetch(model: str, file: Path) -> int:
@@ -85,67 +79,68 @@ def _convert(arguments: argparse.Namespace) -> int:
     from dataset_conversion.reading.download_folder import sha256_of_file
     from nnunet_ext.training.weights.transfer import build_network, fill_network
 
-    trainer, planned = _trainer(arguments.tr), _planned(folder, arguments)
+    trainer = find_trainer(arguments.tr)
+    plans, dataset_json = _planned(folder, arguments)
     if hasattr(trainer, "require_single_stage"):
-        trainer.require_single_stage(planned[0], arguments.c)
-    network = build_network(trainer, *planned)
+        trainer.require_single_stage(plans, arguments.c)
+    network = build_network(trainer, plans, arguments.c, dataset_json)
     origins = fill_network(network, arguments.i)
     origin = {
         "file": arguments.i.name,
         "sha256": sha256_of_file(arguments.i),
-        **{
-            "dataset": folder.name,
-            "configuration": arguments.c,
-            "plans": arguments.p,
-            "trainer": arguments.tr,
-        },
+        "dataset": folder.name,
+        "configuration": arguments.c,
+        "plans": arguments.p,
+        "trainer": arguments.tr,
     }
     _save({"network_weights": network.state_dict(), "nnunet_ext_pretrained": origin}, arguments.o)
     print(report(origins))
     print(
         f"\nwrote {arguments.o}; train with\n  nnUNetv2_train {arguments.d} {arguments.c} FOLD "
-        f"-tr {arguments.tr} "
-        f"-p {arguments.p} -pretrained_weights {arguments.o}"
+        f"-tr {arguments.tr} -p {arguments.p} -pretrained_weights {arguments.o}"
     )
-    if any(origin.part == "encoder_general" for origin in origins):
+    instead = getattr(trainer, "without_first_stage", {})
+    if instead:
+        settings = " ".join(f"{name}={value}" for name, value in instead.items())
         print(
-            "It brings the general encoder; so that none is looked for before, first\n  "
-            "nnUNetv2_ext_configure "
-            f"-d {arguments.d} -p {arguments.p} --set general_checkpoint=random"
+            "It takes the place of the result of a first stage. So that the training does not "
+            "look for that, first run\n  "
+            f"nnUNetv2_ext_configure -d {arguments.d} -p {arguments.p} --set {settings}"
         )
     return 0
 
 
 def report(origins: list[Origin]) -> str:
-    """A Markdown table, part of the network by tensors (and parameters) copied, adapted, random;
-    then both in words.
+    """Return a Markdown table of what was copied, adapted and left at random, by part.
+
+    Lines below it name the adapted weights and the parts at random.
     """
-    tensors, parameters = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    tensors = Counter[tuple[str, str]]()
+    parameters = Counter[tuple[str, str]]()
     for origin in origins:
         tensors[origin.part, origin.how] += 1
         parameters[origin.part, origin.how] += origin.parameters
+
     lines = [f"| part | {' | '.join(HOW)} |", "|---|---|---|---|"]
-    for part in sorted(
-        {origin.part for origin in origins}, key=[origin.part for origin in origins].index
-    ):
-        cells = (
-            f"{tensors[part, how]} ({parameters[part, how]:,})" if tensors[part, how] else "-"
-            for how in HOW
-        )
+    for part in dict.fromkeys(origin.part for origin in origins):
+        cells = [_cell(tensors[part, how], parameters[part, how]) for how in HOW]
         lines.append(f"| {part} | {' | '.join(cells)} |")
     lines.append(
         "\nTensors, and numbers in them in brackets. Heads: -pretrained_weights always starts "
         "them at random."
     )
-    lines += [
-        f"adapted: {origin.name}: {origin.adaptation}" for origin in origins if origin.adaptation
-    ]
-    lines += [
-        f"random: {part}: the checkpoint has nothing for it"
-        for part, how in tensors
-        if how == "random" and part != "heads"  # any other part is filled whole or not at all
-    ]
+
+    for origin in origins:
+        if origin.adaptation:
+            lines.append(f"adapted: {origin.name}: {origin.adaptation}")
+    for part, how in tensors:
+        if how == "random" and part != "heads":  # any other part is filled whole or not at all
+            lines.append(f"random: {part}: the checkpoint has nothing for it")
     return "\n".join(lines)
+
+
+def _cell(tensors: int, parameters: int) -> str:
+    return f"{tensors} ({parameters:,})" if tensors else "-"
 
 
 def _require_free(file: Path, source: Path | None, overwrite: bool) -> None:
@@ -159,22 +154,8 @@ def _require_free(file: Path, source: Path | None, overwrite: bool) -> None:
         raise InputError(f"{file}: exists; give another -o, or --overwrite")
 
 
-def _trainer(name: str) -> type:
-    """The class that nnU-Net's commands find under this name."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            found: type = recursive_find_trainer_class_by_name(name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"-tr {name}: nnU-Net finds no such trainer; nnUNetv2_ext_doctor lists ours"
-        ) from error
-    return found
-
-
-def _planned(folder: Path, arguments: argparse.Namespace) -> tuple[Any, str, dict[str, Any]]:
-    """Plans, configuration and dataset.json of the data set.
+def _planned(folder: Path, arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """Return plans and dataset.json of the data set.
 
     Raises:
         InputError: not planned, or no such configuration.
@@ -182,7 +163,8 @@ def _planned(folder: Path, arguments: argparse.Namespace) -> tuple[Any, str, dic
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     again = f"run nnUNetv2_plan_and_preprocess -d {arguments.d} again"
-    plans_file, dataset_file = folder / f"{arguments.p}.json", folder / "dataset.json"
+    plans_file = folder / f"{arguments.p}.json"
+    dataset_file = folder / "dataset.json"
     for file in (plans_file, dataset_file):
         if not file.is_file():
             raise InputError(
@@ -194,7 +176,7 @@ def _planned(folder: Path, arguments: argparse.Namespace) -> tuple[Any, str, dic
             f"{plans_file}: has no configuration {arguments.c}; it has "
             f"{', '.join(plans.available_configurations)}"
         )
-    return plans, arguments.c, read_dataset_json(dataset_file, again)
+    return plans, read_dataset_json(dataset_file, again)
 
 
 def _save(checkpoint: dict[str, Any], file: Path) -> None:

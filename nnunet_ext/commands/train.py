@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.own_trainers import find_trainer
 
 HELP = """nnUNetv2_ext_train takes the arguments of nnUNetv2_train.
 
@@ -36,7 +37,7 @@ def train_entry(argv: list[str] | None = None) -> int:
 
 
 def _train_together(run_training: Any) -> None:
-    """One process of the group: nnU-Net's own command inside a process group."""
+    """Run nnU-Net's own command as one process of a group."""
     import torch
     from torch import distributed
 
@@ -48,30 +49,30 @@ def _train_together(run_training: Any) -> None:
     if arguments.num_gpus != 1:
         raise InputError("torchrun starts the processes (--nproc_per_node); leave -num_gpus out")
     _require_own_trainer(arguments.tr)
+
+    backend = "gloo"
     if arguments.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    run_training.load_pretrained_weights = (
-        load_pretrained_weights  # nnU-Net's takes the rank for the GPU's number
-    )
-    distributed.init_process_group("nccl" if arguments.device == "cuda" else "gloo")
+        backend = "nccl"
+    # nnU-Net's takes the rank for the GPU's number
+    run_training.load_pretrained_weights = load_pretrained_weights
+    distributed.init_process_group(backend)
     run_training.run_training_entry()
     # not after an error, when others may still wait for this process
     distributed.destroy_process_group()
 
 
 def _require_own_trainer(name: str) -> None:
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
     from nnunet_ext.training.multi_network_trainer import MultiNetworkTrainer
 
-    if not issubclass(recursive_find_trainer_class_by_name(name), MultiNetworkTrainer):
+    if not issubclass(find_trainer(name), MultiNetworkTrainer):
         raise InputError(
-            f"-tr {name}: nnU-Net's trainers run on one node; take nnUNetv2_train, or PlainTrainer"
+            f"-tr {name}: nnU-Net's trainers run on one node; use nnUNetv2_train, or PlainTrainer"
         )
 
 
 def load_pretrained_weights(network: Any, file: str, verbose: bool = False) -> None:
-    """As nnU-Net's function: every weight but the segmentation layers, from a checkpoint that fits.
+    """Load every weight but the segmentation layers, as nnU-Net's function of this name.
 
     Raises:
         InputError: unreadable file, a weight is missing or of another shape.
@@ -82,12 +83,15 @@ def load_pretrained_weights(network: Any, file: str, verbose: bool = False) -> N
     network = getattr(network, "_orig_mod", network)
     weights = network.state_dict()
     wanted = [name for name in weights if ".seg_layers." not in name]
-    misfits = [
-        name for name in wanted if name not in given or given[name].shape != weights[name].shape
-    ]
+
+    misfits = []
+    for name in wanted:
+        if name not in given or given[name].shape != weights[name].shape:
+            misfits.append(name)
     if misfits:
         raise InputError(
             f"{file}: {len(misfits)} of {len(wanted)} weights do not fit, e.g. {misfits[0]}; "
             "make it fit with nnUNetv2_ext_pretrained"
         )
-    network.load_state_dict({**weights, **{name: given[name] for name in wanted}})
+    weights |= {name: given[name] for name in wanted}
+    network.load_state_dict(weights)

@@ -4,7 +4,7 @@ tables I-II).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
@@ -46,6 +46,8 @@ class DualEncoderUNet(nn.Module):
         decoder: θ_D, nnU-Net's decoder whose first upsampling takes twice the bottleneck's
             channels.
     """
+
+    further_encoders: ClassVar[tuple[str, ...]] = ("encoder_general",)
 
     def __init__(self, encoder_general: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()

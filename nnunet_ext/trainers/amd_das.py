@@ -118,7 +118,6 @@ class AMDDASTrainer(DomainCriticTrainer):
         return nearest_pairs(read_matches(Path(self.matches_file)), self.stream_keys(role))
 
     # --- the judged map
-    # ----------------------------------------------------------------------------------------------
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
         """Segmentation and the hidden map, at full size."""

@@ -29,9 +29,7 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
 
     use_when: ClassVar[str] = "you train RelationDrivenTrainer: its first stage"
     required_streams: ClassVar[tuple[str, ...]] = ("general",)
-    segments_target: ClassVar[bool] = (
-        False  # so that no comparison takes its validation for one of the labelled data
-    )
+    segments_labelled_data: ClassVar[bool] = False  # its validation is of the general stream
 
     def initialize(self) -> None:
         """Replace the labelled data set's labels by lesion, then build as nnU-Net does."""

@@ -231,7 +231,6 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         self.update("network", segmentation=segmentation, adversarial=adversarial)
 
     # --- the losses
-    # ----------------------------------------------------------------------------------------------
 
     def discriminator_loss(self, real: ByDomain, fake: ByDomain) -> torch.Tensor:
         """Eq. 5 from the critic's logits of images and rebuilt images: each patch in its own
@@ -273,7 +272,6 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         return weight * torch.stack(swapped).sum()
 
     # --- the players
-    # ----------------------------------------------------------------------------------------------
 
     def _levels(self) -> list[int]:
         """Indices of the encoder's maps that the generator reads, finest first."""

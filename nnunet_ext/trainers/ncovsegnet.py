@@ -181,7 +181,6 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         return RATES[index : index + 1]
 
     # --- stage one of the transfer
-    # ------------------------------------------------------------------------------------
 
     def initialize(self) -> None:
         """Build everything, then give the backbone its weights.

@@ -164,7 +164,6 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     feature_critic_beta2: Fraction = 0.99
 
     # --- networks and optimizers
-    # --------------------------------------------------------------------------------------
 
     @staticmethod
     def build_network_architecture(
@@ -294,7 +293,6 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         return super().max_gradient_norm(player) if as_nnunet else None
 
     # --- data
-    # ----------------------------------------------------------------------------------------------
 
     def configure(self) -> None:
         """As every trainer, and say what is missing for pseudo-CT in Hounsfield units."""
@@ -354,7 +352,6 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         )
 
     # --- the step
-    # ----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any]) -> None:
         """Five updates on one graph, before anybody moves: translators, three critics,
@@ -416,7 +413,6 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         )
 
     # --- the losses
-    # ----------------------------------------------------------------------------------------------
 
     def translation_losses(
         self, images: Translations, judged: dict[str, torch.Tensor]
@@ -470,7 +466,6 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         return source_target(on_source, source=True) + source_target(on_target, source=False)
 
     # --- the state
-    # ----------------------------------------------------------------------------------------------
 
     def auxiliary_state(self) -> dict[str, Any]:
         """The pools of translated images."""

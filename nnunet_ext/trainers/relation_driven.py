@@ -17,7 +17,6 @@ from nnunet_ext.training.engine.checkpoints import differences
 from nnunet_ext.training.engine.schedules import gaussian_rampup
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Weight
-from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content
 
@@ -57,7 +56,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {
         "general_checkpoint": ("pretrained", "random")
     }
-    miniature: ClassVar[Miniature] = Miniature(without_first_stage={"general_checkpoint": "random"})
+    without_first_stage: ClassVar[dict[str, Any]] = {"general_checkpoint": "random"}
 
     general_relation_weight: Weight = (
         0.1  # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder
@@ -154,7 +153,6 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         ]
 
     # --- the general encoder's start
-    # --------------------------------------------------------------------------------
 
     def initialize(self) -> None:
         """Build the networks and give the general encoder its weights.
@@ -232,7 +230,6 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         )
 
     # --- the relation matrices, for the figures
-    # ---------------------------------------------------------------------
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log the terms and keep the relation matrices of the first and the latest epoch's last

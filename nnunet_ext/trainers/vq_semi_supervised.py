@@ -170,7 +170,6 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         return super().roles_in_use() if self.semi_supervised else []
 
     # --- the step
-    # ----------------------------------------------------------------------------------------------
 
     @property
     def in_second_phase(self) -> bool:
@@ -205,7 +204,6 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         self.maintain_codebooks([output for _, output in outputs])
 
     # --- the losses
-    # ----------------------------------------------------------------------------------------------
 
     def semi_supervised_losses(
         self, labelled: VQOutput, target: Segmentation, unlabelled: VQOutput, images: torch.Tensor
@@ -298,7 +296,6 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         return torch.where(ignored[:, None], predicted, one_hot)
 
     # --- the log
-    # ----------------------------------------------------------------------------------------------
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Log the terms; warn where the discriminator keeps all pseudo-labels, or none."""

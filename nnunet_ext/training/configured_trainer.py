@@ -38,24 +38,35 @@ def plans_identity(plans: PlansManager, configuration: ConfigurationManager) -> 
 class ConfiguredTrainer(nnUNetTrainer):
     """nnU-Net's trainer with hyperparameters from ``nnUNetv2_ext_configure``.
 
-    Annotated class attributes are hyperparameters (see ``hyperparameters.py``); ``presets`` maps a
-    preset's name to the values in which it differs. ``required_streams`` must be configured.
-    ``loss_terms`` and ``diagnostics`` name what is logged besides nnU-Net's own: one value per
-    epoch each, in ``training_terms.csv`` and ``.png`` of the fold's folder. ``configurations`` are
-    those that the method is made for; ``miniature`` is its smallest training. ``file_settings`` are
-    hyperparameters that name a file, with the words that they admit instead. ``use_when`` is one
-    line of advice for ``nnUNetv2_ext_list``.
+    Annotated class attributes are hyperparameters (see ``hyperparameters.py``). The ``ClassVar``
+    attributes are what a method declares:
+
+    - ``use_when``: one line of advice for ``nnUNetv2_ext_list``.
+    - ``configurations``: the dimensions that the method is made for.
+    - ``required_streams``: roles that must be configured.
+    - ``presets``: the values in which a preset differs from the defaults, by the preset's name.
+    - ``changeable``: hyperparameters that may change when a training is continued.
+    - ``file_settings``: hyperparameters that name a file, with the words that they admit instead.
+    - ``loss_terms`` and ``diagnostics``: what is logged besides nnU-Net's own, one value per epoch
+      each, in ``training_terms.csv`` and ``.png`` of the fold's folder.
+    - ``segments_labelled_data``: False for a first stage whose validation is not of the labelled
+      data set, so that no comparison includes it.
+    - ``without_first_stage``: hyperparameters of a training that needs no result of an earlier one,
+      because ``-pretrained_weights`` takes its place.
+    - ``miniature``: its smallest training.
     """
 
     use_when: ClassVar[str] = ""
     configurations: ClassVar[tuple[str, ...]] = ("2d", "3d")
     required_streams: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    changeable: ClassVar[tuple[str, ...]] = (  # even when continuing
+    changeable: ClassVar[tuple[str, ...]] = (
         "save_every",
         "keep_checkpoints",
         "num_val_iterations_per_epoch",
     )
+    segments_labelled_data: ClassVar[bool] = True
+    without_first_stage: ClassVar[dict[str, Any]] = {}
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {}
     loss_terms: ClassVar[tuple[str, ...]] = ()
     diagnostics: ClassVar[tuple[str, ...]] = ()
@@ -70,14 +81,11 @@ class ConfiguredTrainer(nnUNetTrainer):
     oversample_foreground_percent: Fraction = 0.33
     enable_deep_supervision: bool = True
     segmentation_loss: Literal["ce_dice", "ce"] = "ce_dice"  # nnU-Net's, or cross entropy alone
-    proportion_weight: Weight = (
-        0.0  # of the loss of class shares (losses/proportion.py) that is added to it; 0: none
-    )
+    # of the loss of class shares (losses/proportion.py) that is added to it; 0: none
+    proportion_weight: Weight = 0.0
     proportion_norm: Norm = "l2"
     save_every: Count = 50
-    keep_checkpoints: bool = (
-        False  # every save_every epochs another file, checkpoint_epoch_0050.pth
-    )
+    keep_checkpoints: bool = False  # another file every save_every epochs: checkpoint_epoch_0050
     seed: Seed = 0  # of weights, batches and augmentation; exact on the CPU with one loader worker
 
     @property
@@ -98,15 +106,15 @@ class ConfiguredTrainer(nnUNetTrainer):
         Raises:
             InputError: it is one; names the configurations that can be trained.
         """
-        stages = {name: plans.get_configuration(name) for name in plans.available_configurations}
-        if stages[configuration].previous_stage_name is None:
+        if plans.get_configuration(configuration).previous_stage_name is None:
             return
-        dimensions = {name: f"{len(stage.patch_size)}d" for name, stage in stages.items()}
-        usable = [
-            name
-            for name, stage in stages.items()
-            if stage.previous_stage_name is None and dimensions[name] in cls.configurations
-        ]
+
+        usable = []
+        for name in plans.available_configurations:
+            other = plans.get_configuration(name)
+            is_single_stage = other.previous_stage_name is None
+            if is_single_stage and f"{len(other.patch_size)}d" in cls.configurations:
+                usable.append(name)
         raise InputError(
             f"{cls.__name__} does not train {configuration}, a cascade's second stage; use "
             f"{' or '.join(usable)}"
@@ -114,15 +122,16 @@ class ConfiguredTrainer(nnUNetTrainer):
 
     @classmethod
     def unchangeable(cls, hyperparameters: dict[str, Any]) -> dict[str, Any]:
-        """Return those of a training that its continuation must share; a setting may be newer than
-        the training.
+        """Return the hyperparameters of a training that its continuation must share.
+
+        A setting that is newer than the training has its default.
         """
-        defaults = {name: getattr(cls, name) for name in declared(cls)}
-        known = {**defaults, **hyperparameters}
+        known = {name: getattr(cls, name) for name in declared(cls)}
+        known |= hyperparameters
         return {name: value for name, value in known.items() if name not in cls.changeable}
 
     def _build_loss(self) -> nn.Module:
-        """As nnU-Net, or its variant without Dice, with a weighted proportion loss on request.
+        """Return nnU-Net's loss, or its variant without Dice, and the proportion loss on request.
 
         Raises:
             InputError: cross entropy for labels that are regions, which overlap.
@@ -130,6 +139,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         loss = self._build_loss_without_proportions()
         if not self.proportion_weight:
             return loss
+
         labels = self.label_manager
         return LossWithProportions(
             loss,
@@ -145,7 +155,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         if self.label_manager.has_regions:
             raise InputError(
                 f"{type(self).__name__}: segmentation_loss=ce needs plain labels, this data set "
-                f"has regions"
+                "has regions"
             )
         from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerCELoss import (
             nnUNetTrainerCELoss,
@@ -166,27 +176,32 @@ class ConfiguredTrainer(nnUNetTrainer):
                 f"{type(self).__name__} trains {' and '.join(self.configurations)}, not "
                 f"{self.configuration_name}"
             )
-        configuration = self.plans_entry
-        missing = [role for role in self.required_streams if role not in configuration.streams]
-        if missing:
-            plans = self.plans_manager
-            options = " ".join(f"--{role} DATASET_ID" for role in missing)
-            raise InputError(
-                f"{type(self).__name__} needs a {' and a '.join(missing)} stream, plans "
-                f"{plans.plans_name} have none; "
-                f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} "
-                f"{options}"
-            )
-        self.hyperparameters = resolve(type(self), configuration.preset, configuration.settings)
+        entry = self.plans_entry
+        self._require_streams(entry)
+
+        self.hyperparameters = resolve(type(self), entry.preset, entry.settings)
         for name, value in self.hyperparameters.items():
             setattr(self, name, value)
         record_regions(self.plans_manager.plans, self.label_manager.has_regions)
         record_package(self.plans_manager.plans)
-        self.print_to_log_file(
-            f"{type(self).__name__} ({configuration.preset}): {self.hyperparameters}"
-        )
+        self.print_to_log_file(f"{type(self).__name__} ({entry.preset}): {self.hyperparameters}")
+
+        log = self.logger.local_logger.my_fantastic_logging
         for term in self.logged_terms:
-            self.logger.local_logger.my_fantastic_logging.setdefault(term, [])
+            log.setdefault(term, [])
+
+    def _require_streams(self, entry: PlansEntry) -> None:
+        missing = [role for role in self.required_streams if role not in entry.streams]
+        if not missing:
+            return
+
+        plans = self.plans_manager
+        options = " ".join(f"--{role} DATASET_ID" for role in missing)
+        raise InputError(
+            f"{type(self).__name__} needs a {' and a '.join(missing)} stream, plans "
+            f"{plans.plans_name} have none; run nnUNetv2_ext_configure -d {plans.dataset_name} "
+            f"-p {plans.plans_name} {options}"
+        )
 
     @property
     def logged_terms(self) -> tuple[str, ...]:
@@ -195,18 +210,21 @@ class ConfiguredTrainer(nnUNetTrainer):
 
     @property
     def step_terms(self) -> tuple[str, ...]:
-        """What a step may note; the proportion loss is part of ``segmentation`` and has its own
-        curve.
+        """What a step may note.
+
+        The proportion loss is part of ``segmentation`` and also has a curve of its own.
         """
-        proportion = (PROPORTION,) if self.proportion_weight else ()
-        return self.loss_terms + self.diagnostics + proportion
+        terms = self.loss_terms + self.diagnostics
+        return (*terms, PROPORTION) if self.proportion_weight else terms
 
     def log_terms(self, means: dict[str, float]) -> None:
         """Log one value per epoch of each term."""
         for term, mean in means.items():
             self.logger.log(term, mean, self.current_epoch)
+
         if means:
-            self.print_to_log_file(", ".join(f"{term} {mean:.5g}" for term, mean in means.items()))
+            texts = [f"{term} {mean:.5g}" for term, mean in means.items()]
+            self.print_to_log_file(", ".join(texts))
 
     def on_epoch_end(self) -> None:
         """Write and draw the terms, then go on as nnU-Net."""
@@ -222,22 +240,24 @@ class ConfiguredTrainer(nnUNetTrainer):
         log = self.logger.local_logger.my_fantastic_logging
         table = pd.DataFrame({term: log[term] for term in self.logged_terms})
         table.index.name = "epoch"
-        table.to_csv(Path(self.output_folder, "training_terms.csv"))
-        loss_curves_figure(
-            table, Path(self.output_folder, "training_terms.png"), type(self).__name__
-        )
+
+        folder = Path(self.output_folder)
+        table.to_csv(folder / "training_terms.csv")
+        loss_curves_figure(table, folder / "training_terms.png", type(self).__name__)
 
     def stream_dataset(self, role: str, keys: list[str] | None = None) -> nnUNetDatasetBlosc2:
-        """The cases of a stream (all of them, or ``keys``), read by the class that wrote them.
+        """Return the cases of a stream (all of them, or ``keys``), read by what wrote them.
 
         Raises:
             InputError: the stream is not preprocessed for these plans.
         """
+        if keys is None:
+            keys = self.stream_keys(role)
         root = role_root(self.preprocessed_dataset_folder_base, role)
-        return nnUNetDatasetBlosc2(str(root), self.stream_keys(role) if keys is None else keys)
+        return nnUNetDatasetBlosc2(str(root), keys)
 
     def stream_keys(self, role: str) -> list[str]:
-        """Names of all cases of a stream, all its data sets together."""
+        """Return the names of all cases of a stream, all its data sets together."""
         return stream_keys(
             role,
             self.plans_entry.streams[role],

@@ -16,8 +16,7 @@ from nnunet_ext.training.settings.hyperparameters import Count, Weight
 
 
 class DomainCriticTrainer(MultiStreamTrainer):
-    """Abstract: a critic tells the domains by some map; the network makes the target's map look
-    like the source's.
+    """Abstract: a critic tells the domains by some map, and the network makes the maps look alike.
 
     A method states which map it is: :meth:`judged_map`, :meth:`judged_channels` and, if it is
     smaller than the patch, :meth:`judged_size`. The critic does not judge patches that nnU-Net
@@ -37,8 +36,13 @@ class DomainCriticTrainer(MultiStreamTrainer):
     critic_width: Count = 64  # channels of the critic's first layer
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
-        """Return the segmentation of ``[B, channels, *spatial]`` images and the map ``[B, C,
-        *spatial]`` to judge.
+        """Return the segmentation of images, and the map to judge.
+
+        Args:
+            images: ``[B, channels, *spatial]``.
+
+        Returns:
+            Segmentation, and map ``[B, C, *spatial]``.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say which map its critic judges")
 
@@ -55,7 +59,7 @@ class DomainCriticTrainer(MultiStreamTrainer):
         return list(self.configuration_manager.patch_size)
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """The critic, as deep as the size of the map allows."""
+        """Build the critic, as deep as the size of the map allows."""
         conv_op = self.convolution
         critic = PatchCritic(conv_op, self.judged_channels(), self.judged_size(), self.critic_width)
         return {"critic": critic.apply(initialize_normal)}
@@ -63,19 +67,18 @@ class DomainCriticTrainer(MultiStreamTrainer):
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """nnU-Net's optimizer; Adam for the critic, as ADVENT."""
+        """Return nnU-Net's optimizer for the network; Adam for the critic, as in ADVENT."""
         if player == "network":
             return super().configure_optimizer(player, module)
-        return torch.optim.Adam(module.parameters(), self.critic_lr, (0.9, 0.99)), polynomial(
-            self.total_iterations
-        )
+
+        optimizer = torch.optim.Adam(module.parameters(), self.critic_lr, (0.9, 0.99))
+        return optimizer, polynomial(self.total_iterations)
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Both players on one graph: the critic learns the domains, the network hides the
-        target's.
-        """
+        """Update both players on one graph: the critic tells domains, the network hides them."""
         source, source_map = self.judged_map(batch["data"])
         target_map = self.judged_map_of_target(batch["target_domain"]["data"])
+
         critic = self.auxiliary_networks["critic"]
         judged = ~batch["forced"]
         on_source = critic(source_map[judged])

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -43,7 +43,6 @@ class MultiNetworkTrainer(ResumableTrainer):
     _pictures: Mapping[str, list[np.ndarray]] = MappingProxyType({})  # of this epoch, by row
 
     # --- what a method states
-    # ---------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any]) -> None:
         """Run the method's forward passes, :meth:`update` and :meth:`note`. Under autocast on CUDA.
@@ -53,7 +52,6 @@ class MultiNetworkTrainer(ResumableTrainer):
         self.update("network", segmentation=self.loss(self.network(batch["data"]), batch["target"]))
 
     # --- what a step may call
-    # ---------------------------------------------------------------------------------------
 
     def update(self, *players: str, **losses: torch.Tensor) -> None:
         """Sum the named losses, step the players' optimizers along its gradient and log each loss.
@@ -73,10 +71,11 @@ class MultiNetworkTrainer(ResumableTrainer):
                 f"no optimizer belongs to {', '.join(unknown)}; there are "
                 f"{', '.join(self.updaters)}"
             )
+
         self.note(**losses)
         self._losses |= set(losses)
-        update = Update([self.updaters[player] for player in players], losses)
-
+        updaters = [self.updaters[player] for player in players]
+        update = Update(updaters, losses)
         with self._autocast(enabled=False):
             update.compute_gradients(keep_graph=self._simultaneous is not None)
         if self._simultaneous is None:
@@ -86,8 +85,9 @@ class MultiNetworkTrainer(ResumableTrainer):
 
     @contextmanager
     def simultaneous(self) -> Iterator[None]:
-        """Let every :meth:`update` of the block see the same weights: nobody moves before the block
-        ends.
+        """Let every :meth:`update` of the block see the same weights.
+
+        Nobody moves before the block ends.
 
         All losses may share one graph. A player takes part in one update of the block.
 
@@ -110,9 +110,13 @@ class MultiNetworkTrainer(ResumableTrainer):
             self._simultaneous = None
 
     def _apply(self, updates: list[Update]) -> None:
-        losses = {name: loss for update in updates for name, loss in update.losses.items()}
-        values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+        losses: dict[str, torch.Tensor] = {}
+        for update in updates:
+            losses |= update.losses
+        detached = [loss.detach().float() for loss in losses.values()]
+        values = torch.stack(detached).tolist()  # waits for the device once
         self._stop_where_not_finite(dict(zip(losses, values, strict=True)))
+
         with self._autocast(enabled=False):
             try:
                 apply_updates(updates, self.iteration)
@@ -121,8 +125,9 @@ class MultiNetworkTrainer(ResumableTrainer):
         torch.clear_autocast_cache()  # it holds the weights from before the step, in half precision
 
     def follow(self, follower: str, leader: str, decay: float, since: int = 0) -> None:
-        """Move an auxiliary network without optimizer towards another network of its kind, by a
-        moving average.
+        """Move an auxiliary network without optimizer towards another one, by a moving average.
+
+        Both have the same architecture.
 
         Args:
             follower: name of the network that moves, such as ``teacher``.
@@ -155,12 +160,16 @@ class MultiNetworkTrainer(ResumableTrainer):
             raise ValueError(
                 f"{type(self).__name__} declares no loss term or diagnostic {', '.join(undeclared)}"
             )
+
         for name, value in values.items():
-            self._noted[name].append(value.detach() if isinstance(value, torch.Tensor) else value)
+            if isinstance(value, torch.Tensor):
+                value = value.detach()
+            self._noted[name].append(value)
 
     def note_gradient_ratio(self, name: str, loss: torch.Tensor, other: torch.Tensor) -> None:
-        """Log, once an epoch because it costs time, the norm of a loss's gradient on the encoder
-        over another's.
+        """Log the norm of a loss's gradient on the encoder over another's.
+
+        This costs time, so it is done once an epoch.
 
         Args:
             name: a declared diagnostic.
@@ -170,8 +179,7 @@ class MultiNetworkTrainer(ResumableTrainer):
             self.note(**{name: gradient_ratio(loss, other, self.encoder.parameters())})
 
     def draw(self, **rows: tuple[torch.Tensor, ...]) -> None:
-        """Draw the first item of each tensor, a row per name, into ``pictures/`` of the fold's
-        folder.
+        """Draw the first item of each tensor into ``pictures/`` of the fold, a row per name.
 
         One figure every ``draw_every`` epochs and of the last one, by the first process. Values
         within [0, 1] are drawn in colour; the other pictures of a row share one grey scale.
@@ -180,25 +188,25 @@ class MultiNetworkTrainer(ResumableTrainer):
             rows: tensors ``[B, C, *spatial]``, of which the first channel is drawn; of a volume the
                 middle slice.
         """
-        if self._draws_now():
-            drawable = {
-                name: row for name, row in rows.items() if all(len(tensor) for tensor in row)
-            }
-            pictures = {
-                name: [_first_picture(tensor) for tensor in row] for name, row in drawable.items()
-            }
-            self._pictures = {**self._pictures, **pictures}
+        if not self._draws_now():
+            return
+
+        pictures = dict(self._pictures)
+        for name, row in rows.items():
+            is_drawable = all(len(tensor) > 0 for tensor in row)
+            if is_drawable:
+                pictures[name] = [_first_picture(tensor) for tensor in row]
+        self._pictures = pictures
 
     def batch_mean(self, features: torch.Tensor) -> torch.Tensor:
-        """Mean of ``[B, ...]`` over the whole batch, that of all processes: ``[1, ...]``, float32,
-        with gradient.
+        """Return the mean of ``[B, ...]`` over the whole batch, that of all processes.
+
+        It is ``[1, ...]`` in float32, with gradient.
         """
         return processes.global_batch_mean(features)
 
     def share_of_mean(self, count: int | torch.Tensor) -> float | torch.Tensor:
-        """Return the factor of a mean over ``count`` own items that makes it part of the mean over
-        all processes.
-        """
+        """Return the factor of a mean over ``count`` own items in the mean over all processes."""
         return processes.share_of_mean(torch.as_tensor(count, device=self.device))
 
     def shared_generator(self, purpose: int = 0) -> torch.Generator:
@@ -210,11 +218,11 @@ class MultiNetworkTrainer(ResumableTrainer):
         return shared_generator(self.seed, self.iteration, purpose)
 
     # --- the step
-    # ----------------------------------------------------------------------------------------------
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Run one :meth:`training_step`; ``loss`` is the segmentation loss, comparable to plain
-        nnU-Net's.
+        """Run one :meth:`training_step`.
+
+        The entry ``loss`` is the segmentation loss, comparable to plain nnU-Net's.
 
         Raises:
             NonFiniteLoss: a loss or gradient is NaN or infinite; the weights are saved as before
@@ -226,6 +234,7 @@ class MultiNetworkTrainer(ResumableTrainer):
         batch = to_device(batch, self.device)
         with self._autocast():
             self.training_step(batch)
+
         if self.proportion_weight:
             self.note(**{PROPORTION: self.loss.latest})
         if self.averaged_network is not None:
@@ -235,56 +244,48 @@ class MultiNetworkTrainer(ResumableTrainer):
         terms = self._means_of_step()
         self._stop_where_not_finite({name: terms[name] for name in self._losses})
         self._iteration_in_epoch += 1
-        return {
-            "loss": terms.get("segmentation", math.nan),
-            **{n: terms.get(n, math.nan) for n in self.step_terms},
-        }
+        output = {name: terms.get(name, math.nan) for name in self.step_terms}
+        return {"loss": terms.get("segmentation", math.nan), **output}
 
     def _means_of_step(self) -> dict[str, float]:
-        """Mean of what the step noted under each name; waits for the device once."""
-        flat = [(name, value) for name, values in self._noted.items() for value in values]
-        tensors = [value.float() for _, value in flat if isinstance(value, torch.Tensor)]
-        on_host = iter(torch.stack(tensors).tolist() if tensors else ())
+        """Return the mean of what the step noted under each name."""
+        noted = [value for values in self._noted.values() for value in values]
+        numbers = iter(_on_host(noted))
 
-        values: dict[str, list[float]] = defaultdict(list)
-        for name, value in flat:
-            values[name].append(next(on_host) if isinstance(value, torch.Tensor) else value)
-        return {name: sum(column) / len(column) for name, column in values.items()}
+        means = {}
+        for name, values in self._noted.items():
+            own = [next(numbers) for _ in values]
+            means[name] = sum(own) / len(own)
+        return means
 
     def _autocast(self, enabled: bool = True) -> AbstractContextManager:
-        return (
-            torch.autocast("cuda", enabled=enabled)
-            if self.device.type == "cuda"
-            else dummy_context()
-        )
+        if self.device.type != "cuda":
+            return dummy_context()
+        return torch.autocast("cuda", enabled=enabled)
 
     def _stop_where_not_finite(self, losses: Mapping[str, float]) -> None:
         wrong = not_finite(losses)
         if not wrong:
             return
+
         which = f"_rank{self.local_rank}" if self.is_ddp else ""
-        state, data = (
-            Path(self.output_folder, f"{what}_nonfinite{which}.pth")
-            for what in ("checkpoint", "batch")
-        )
-        with self._as_if(
-            local_rank=0, current_epoch=self.current_epoch - 1
-        ):  # any rank; the epoch is not finished
-            self.save_checkpoint(str(state))
-        torch.save(to_device(self._batch, torch.device("cpu")), data)
+        folder = Path(self.output_folder)
+        # any rank saves; the epoch is not finished
+        with self._as_if(local_rank=0, current_epoch=self.current_epoch - 1):
+            self.save_checkpoint(str(folder / f"checkpoint_nonfinite{which}.pth"))
+        batch = to_device(self._batch, torch.device("cpu"))
+        torch.save(batch, folder / f"batch_nonfinite{which}.pth")
         raise NonFiniteLoss(
             f"{', '.join(wrong)} in epoch {self.current_epoch}, iteration {self.iteration}, cases "
             f"{case_names(self._batch)}; networks and batch are saved as "
-            f"{self.output_folder}/*_nonfinite{which}.pth; "
-            "look at these cases, or train again with a lower initial_lr (nnUNetv2_ext_configure "
-            "--set initial_lr=...)"
+            f"{self.output_folder}/*_nonfinite{which}.pth; look at these cases, or train again "
+            "with a lower initial_lr (nnUNetv2_ext_configure --set initial_lr=...)"
         )
 
     # --- the log and the pictures
-    # -----------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        """As every trainer, without pictures of the epoch before."""
+        """Start as every trainer does, without pictures of the epoch before."""
         super().on_train_epoch_start()
         self._pictures = {}
 
@@ -292,23 +293,28 @@ class MultiNetworkTrainer(ResumableTrainer):
         """Log nnU-Net's training loss and the mean of every term; write the pictures."""
         segmenting = [output for output in train_outputs if not math.isnan(output["loss"])]
         super().on_train_epoch_end(segmenting or train_outputs)
-        self.log_terms(
-            self._epoch_means({n: [output[n] for output in train_outputs] for n in self.step_terms})
-        )
-        if self._pictures:
-            from nnunet_ext.training.figures import picture_rows_figure
 
-            path = Path(self.output_folder, "pictures", f"epoch_{self.current_epoch:04d}.png")
-            try:
-                picture_rows_figure(
-                    self._pictures, path, f"{type(self).__name__}, epoch {self.current_epoch}"
-                )
-            except ValueError as error:  # such as NaN: no reason to lose a training
-                self.print_to_log_file(f"{path.name} is not drawn: {error}")
+        columns = {}
+        for name in self.step_terms:
+            columns[name] = [output[name] for output in train_outputs]
+        self.log_terms(self._epoch_means(columns))
+        if self._pictures:
+            self._write_pictures()
+
+    def _write_pictures(self) -> None:
+        from nnunet_ext.training.figures import picture_rows_figure
+
+        path = Path(self.output_folder, "pictures", f"epoch_{self.current_epoch:04d}.png")
+        title = f"{type(self).__name__}, epoch {self.current_epoch}"
+        try:
+            picture_rows_figure(self._pictures, path, title)
+        except ValueError as error:  # such as NaN: no reason to lose a training
+            self.print_to_log_file(f"{path.name} is not drawn: {error}")
 
     def _draws_now(self) -> bool:
-        """In the last step of an epoch whose turn it is, in the first process."""
-        due = self.current_epoch % self.draw_every == 0 or self.current_epoch == self.num_epochs - 1
+        """Return whether this is the last step of an epoch to draw, in the first process."""
+        is_last_epoch = self.current_epoch == self.num_epochs - 1
+        due = self.current_epoch % self.draw_every == 0 or is_last_epoch
         last = self._iteration_in_epoch == self.num_iterations_per_epoch - 1
         return due and last and self.local_rank == 0
 
@@ -318,15 +324,36 @@ class MultiNetworkTrainer(ResumableTrainer):
         return self._iteration_in_epoch == 0
 
     def _epoch_means(self, values: Mapping[str, list[float]]) -> dict[str, float]:
-        """Means over an epoch and all processes, of what is not NaN; of nothing: NaN."""
-        columns = [np.asarray(column)[~np.isnan(column)] for column in values.values()]
-        own = torch.tensor([[column.sum(), len(column)] for column in columns], dtype=torch.float32)
+        """Return the means over an epoch and all processes of what is not NaN; NaN of nothing."""
+        rows = []
+        for column in values.values():
+            known = np.asarray(column)[~np.isnan(column)]
+            rows.append([known.sum(), len(known)])
+
+        own = torch.tensor(rows, dtype=torch.float32)
         sums, counts = processes.mean_over_ranks(own.to(self.device)).cpu().T
-        return dict(zip(values, (sums / counts).tolist(), strict=True))
+        means = (sums / counts).tolist()
+        return dict(zip(values, means, strict=True))
+
+
+def _on_host(values: Sequence[torch.Tensor | float]) -> list[float]:
+    """Return the values as numbers; waits for the device once."""
+    tensors = [value.float() for value in values if isinstance(value, torch.Tensor)]
+    if not tensors:
+        return [float(value) for value in values]
+
+    from_device = iter(torch.stack(tensors).tolist())
+    numbers = []
+    for value in values:
+        numbers.append(next(from_device) if isinstance(value, torch.Tensor) else value)
+    return numbers
 
 
 def _first_picture(tensor: torch.Tensor) -> np.ndarray:
-    """The first item's first channel of ``[B, C, *spatial]``; of a volume its middle slice."""
+    """Return the first channel of the first item of ``[B, C, *spatial]``.
+
+    Of a volume it is the middle slice.
+    """
     picture = tensor[0, 0].detach().float().cpu()
     while picture.ndim > 2:
         picture = picture[len(picture) // 2]

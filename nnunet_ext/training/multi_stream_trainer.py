@@ -1,6 +1,4 @@
-"""Training on further streams beside the labelled one: their loaders, and the scores of a stream
-without labels.
-"""
+"""Training on further streams beside the labelled one, and scores of one without labels."""
 
 import math
 import os
@@ -32,8 +30,7 @@ TRAINING, VALIDATION, SCORING = 0, 1, 2  # what batches are for: their random nu
 
 
 class MultiStreamTrainer(MultiNetworkTrainer):
-    """The base of every trainer: a method states the streams it needs beside its networks and its
-    step.
+    """The base of every trainer: a method states its streams, its networks and its step.
 
     ``optional_streams`` are joined to the batch where they are configured, beside the required
     ones. A batch is nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further
@@ -54,21 +51,19 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     """
 
     optional_streams: ClassVar[tuple[str, ...]] = ()
-    without_spatial_augmentation: ClassVar[
-        tuple[str, ...]
-    ] = ()  # roles; "labelled" is nnU-Net's own data set
+    # roles; "labelled" is nnU-Net's own data set
+    without_spatial_augmentation: ClassVar[tuple[str, ...]] = ()
     judges_unforced_samples: ClassVar[bool] = False
-    scores_without_labels: ClassVar[bool] = (
-        True  # False where the network does not segment images of such a stream
-    )
+    # False where the network does not segment images of a stream without labels
+    scores_without_labels: ClassVar[bool] = True
 
-    augmentation: Literal["nnunet", "strong"] = (
-        "nnunet"  # of all streams; strong is that of nnUNetTrainerDA5
-    )
+    # of all streams; strong is that of nnUNetTrainerDA5
+    augmentation: Literal["nnunet", "strong"] = "nnunet"
 
     def matches(self, role: str) -> dict[str, list[str]]:
-        """Which cases of a stream fit each labelled case: key of a labelled case -> keys of that
-        stream's cases.
+        """Return the cases of a stream that fit each labelled case.
+
+        Key of a labelled case -> keys of that stream's cases.
 
         One of them is drawn at random for each labelled sample and stands at the same place of the
         stream's batch. Empty: the stream is drawn by itself.
@@ -76,48 +71,48 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return {}
 
     # --- loaders
-    # ----------------------------------------------------------------------------------------------
 
     def roles_in_use(self) -> list[str]:
-        """Required streams, then the optional ones that are configured."""
+        """Return the required streams, then the optional ones that are configured."""
         configured = self.plans_entry.streams
-        return [
-            role for role in (*self.required_streams, *self.optional_streams) if role in configured
-        ]
+        possible = (*self.required_streams, *self.optional_streams)
+        return [role for role in possible if role in configured]
 
     def identity(self) -> dict[str, Any]:
-        """As every trainer's, with the streams that it reads."""
-        roles = {*self.roles_in_use(), *([self.scored_role] if self.scored_role else [])}
-        identity = {
-            **super().identity(),
-            "streams": {role: self.plans_entry.streams[role] for role in roles},
-        }
-        normalizations = {
-            role: kind for role, kind in self.plans_entry.normalizations.items() if role in roles
-        }
-        if normalizations:
-            identity["normalizations"] = normalizations
+        """Return the identity of every trainer, with the streams that it reads."""
+        entry = self.plans_entry
+        roles = set(self.roles_in_use())
+        if self.scored_role:
+            roles.add(self.scored_role)
+
+        identity = super().identity()
+        identity["streams"] = {role: entry.streams[role] for role in roles}
+        normalized = [role for role in entry.normalizations if role in roles]
+        if normalized:
+            identity["normalizations"] = {role: entry.normalizations[role] for role in normalized}
         return identity
 
     def get_dataloaders(self) -> tuple:
-        """nnU-Net's loaders, the training one joined with a loader of each further stream, in one
-        worker pool.
+        """Build nnU-Net's loaders, the training one joined with one of each further stream.
+
+        All share one worker pool.
         """
         workers = get_allowed_n_proc_DA()
         with without_workers():
             training, validation = super().get_dataloaders()
         if self.scored_role:
             self._scored_images = self.stream_loader(self.scored_role, augmented=False)
+
         # numbers of processes and cached batches as in nnUNetTrainer.get_dataloaders
-        return (
-            self._in_workers(
-                self._training_loader(training.data_loader, workers), max(6, workers // 2)
-            ),
-            self._in_workers(
-                self._validation_loader(validation.data_loader, workers and max(1, workers // 2)),
-                max(3, workers // 4),
-            ),
+        training_pool = self._in_workers(
+            self._training_loader(training.data_loader, workers), max(6, workers // 2)
         )
+        validation_workers = workers and max(1, workers // 2)
+        validation_pool = self._in_workers(
+            self._validation_loader(validation.data_loader, validation_workers),
+            max(3, workers // 4),
+        )
+        return training_pool, validation_pool
 
     def _training_loader(self, nnunet_loader: Any, workers: int) -> MultiStreamLoader:
         """Join nnU-Net's loader of the labelled stream with those of the further ones."""
@@ -127,18 +122,18 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         if self.judges_unforced_samples and labelled.forces_every_sample():
             raise InputError(
                 f"{type(self).__name__} compares labelled samples at random positions, but every "
-                f"sample of a batch of "
-                f"{self.batch_size} is forced to show a lesion; lower "
-                f"oversample_foreground_percent, raise the batch "
-                "size, or use fewer processes"
+                f"sample of a batch of {self.batch_size} is forced to show a lesion; lower "
+                "oversample_foreground_percent, raise the batch size, or use fewer processes"
             )
 
         streams = {role: self.stream_loader(role) for role in self.roles_in_use()}
-        every_match = {role: self.matches(role) for role in streams}
-        matches = {role: of_role for role, of_role in every_match.items() if of_role}
-        for role in matches:
-            check_matches(role, matches[role], list(labelled.indices), list(streams[role].indices))
-            labelled.paired = streams[role].paired = True
+        matches = {}
+        for role, stream in streams.items():
+            of_role = self.matches(role)
+            if of_role:
+                check_matches(role, of_role, list(labelled.indices), list(stream.indices))
+                labelled.paired = stream.paired = True
+                matches[role] = of_role
 
         return MultiStreamLoader(
             labelled,
@@ -161,18 +156,20 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     def _in_workers(
         self, joined: MultiStreamLoader, cached: int
     ) -> SingleThreadedAugmenter | WorkerPool:
-        workers = joined.workers
-        if workers == 0:
+        if joined.workers == 0:
             return SingleThreadedAugmenter(joined, None)
+
+        pin_memory = self.device.type == "cuda"
         pool = WorkerPool(
-            joined, None, workers, cached, pin_memory=self.device.type == "cuda", wait_time=0.002
+            joined, None, joined.workers, cached, pin_memory=pin_memory, wait_time=0.002
         )
         pool._start()  # now, as nnU-Net does
         return pool
 
     def stream_loader(self, role: str, augmented: bool = True) -> StreamDataLoader:
-        """Batches of one further stream: nnU-Net's loader with the labelled stream's patch size and
-        augmentation.
+        """Build the loader of one further stream.
+
+        Patch size and augmentation are those of the labelled stream.
 
         Args:
             role: the stream's.
@@ -206,15 +203,14 @@ class MultiStreamTrainer(MultiNetworkTrainer):
 
         dataset = self.stream_dataset(role)
         self.print_to_log_file(f"stream {role}: {len(dataset.identifiers)} cases")
+        has_labels = role not in UNLABELLED_ROLES
         loader = StreamDataLoader(
             dataset,
             self.batch_size,
             initial_patch_size if augmented else patch_size,
             patch_size,
             labels,
-            oversample_foreground_percent=0.0
-            if role in UNLABELLED_ROLES
-            else self.oversample_foreground_percent,
+            oversample_foreground_percent=self.oversample_foreground_percent if has_labels else 0.0,
             transforms=transforms,
         )
         if augmented and role in self.without_spatial_augmentation:
@@ -222,16 +218,15 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return loader
 
     # --- augmentation
-    # ----------------------------------------------------------------------------------------------
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
-        """As nnU-Net or its strong variant; a network that never saw mirrored images is not tested
-        on any.
+        """Configure augmentation as nnU-Net or its strong variant does.
+
+        A network that never saw mirrored images is not tested on any.
         """
         if self.augmentation == "strong":
-            settings = strong_variant().configure_rotation_dummyDA_mirroring_and_inital_patch_size(
-                self
-            )
+            variant = strong_variant()
+            settings = variant.configure_rotation_dummyDA_mirroring_and_inital_patch_size(self)
         else:
             settings = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         if LABELLED in self.without_spatial_augmentation:
@@ -245,7 +240,6 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return super().get_training_transforms(*arguments, **named)
 
     # --- judging without labels
-    # -------------------------------------------------------------------------------------
 
     @property
     def scored_role(self) -> str | None:
@@ -253,49 +247,58 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         if not self.scores_without_labels:
             return None
         configured = self.plans_entry.streams
-        return next((role for role in ("target_domain", "unlabeled") if role in configured), None)
+        for role in ("target_domain", "unlabeled"):
+            if role in configured:
+                return role
+        return None
 
     @property
     def logged_terms(self) -> tuple[str, ...]:
         """Losses, diagnostics, and the label-free scores where a stream allows them."""
-        return super().logged_terms + (label_free.TERMS if self.scored_role else ())
+        terms = super().logged_terms
+        return terms + label_free.TERMS if self.scored_role else terms
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """Log nnU-Net's pseudo Dice and the label-free scores."""
         super().on_validation_epoch_end(val_outputs)
         if not self.scored_role:
             return
+
         means = self._epoch_means(self._label_free_scores())
         means["source_dice"] = float(self.logger.get_value("mean_fg_dice", step=-1))
         means["score"] = label_free.combined_score(**means)
         self.log_terms({term: means[term.removeprefix("labelfree_")] for term in label_free.TERMS})
 
     def _label_free_scores(self) -> dict[str, list[float]]:
-        """Scores of some batches of the stream without labels, shared by all processes."""
+        """Return scores of some batches of the stream without labels, shared by all processes."""
         scores: dict[str, list[float]] = {"entropy": [], "agreement": []}
+        batches = math.ceil(LABEL_FREE_BATCHES / processes.world_size())
         with seeded_random_numbers(self.seed, self.local_rank, SCORING, self.current_epoch):
-            for _ in range(math.ceil(LABEL_FREE_BATCHES / processes.world_size())):
+            for _ in range(batches):
                 images = next(self._scored_images)["data"]
-                first, second = (self._prediction_of_a_view(images) for _ in range(2))
+                first = self._prediction_of_a_view(images)
+                second = self._prediction_of_a_view(images)
+
                 entropy = (label_free.lesion_entropy(first) + label_free.lesion_entropy(second)) / 2
                 scores["entropy"].append(entropy.item())
                 scores["agreement"].append(label_free.agreement(first, second).item())
         return scores
 
     def _prediction_of_a_view(self, images: torch.Tensor) -> torch.Tensor:
-        """Prediction of a random view, turned back: ``[B, classes, *spatial]`` softmax; regions
-        become one class.
+        """Return the prediction of a random view, turned back.
+
+        It is a softmax ``[B, classes, *spatial]``; regions become one class.
         """
-        view, flipped = label_free.augmented_view(
-            images, self.inference_allowed_mirroring_axes or ()
-        )
+        axes = self.inference_allowed_mirroring_axes or ()
+        view, flipped = label_free.augmented_view(images, axes)
         with self._autocast():
             logits = finest(self.evaluated_network(view.to(self.device)))
         return self.class_logits(logits).float().flip(flipped).softmax(1)
 
     def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits whose softmax are probabilities of classes that exclude each other; regions become
-        one class.
+        """Return logits whose softmax are probabilities of classes that exclude each other.
+
+        Regions become one class.
 
         Args:
             logits: ``[B, heads, *spatial]`` of the segmentation network.
@@ -311,22 +314,25 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return 2 if self.label_manager.has_regions else self.label_manager.num_segmentation_heads
 
     def on_epoch_end(self) -> None:
-        """As nnU-Net, and keep the checkpoint that the label-free scores prefer, and others on
-        request.
+        """End the epoch as nnU-Net does, and keep further checkpoints.
+
+        These are the one that the label-free scores prefer, and others on request.
         """
         super().on_epoch_end()
         epochs = self.current_epoch  # the one that ends is counted already
         if self.keep_checkpoints and epochs % self.save_every == 0:
-            with self._as_if(current_epoch=epochs - 1):
-                self.save_checkpoint(
-                    str(Path(self.output_folder, f"checkpoint_epoch_{epochs:04d}.pth"))
-                )
-        if self.scored_role and label_free.is_best(
-            self.logger.get_value("labelfree_score", step=None)
-        ):
-            self.print_to_log_file("New best label-free score")
-            with self._as_if(current_epoch=epochs - 1):
-                self.save_checkpoint(str(Path(self.output_folder, label_free.CHECKPOINT)))
+            self._save_ended_epoch(f"checkpoint_epoch_{epochs:04d}.pth")
+
+        if self.scored_role:
+            scores = self.logger.get_value("labelfree_score", step=None)
+            if label_free.is_best(scores):
+                self.print_to_log_file("New best label-free score")
+                self._save_ended_epoch(label_free.CHECKPOINT)
+
+    def _save_ended_epoch(self, name: str) -> None:
+        """Save a checkpoint of the epoch that nnU-Net has counted as ended."""
+        with self._as_if(current_epoch=self.current_epoch - 1):
+            self.save_checkpoint(str(Path(self.output_folder, name)))
 
 
 def strong_variant() -> Any:
@@ -340,8 +346,9 @@ def strong_variant() -> Any:
 
 @contextmanager
 def without_workers() -> Iterator[None]:
-    """Let nnU-Net build its loaders without starting worker processes: ``nnUNet_n_proc_DA=0`` for
-    the while.
+    """Let nnU-Net build its loaders without starting worker processes.
+
+    ``nnUNet_n_proc_DA`` is 0 temporarily.
     """
     before = os.environ.get(WORKERS_VARIABLE)
     os.environ[WORKERS_VARIABLE] = "0"

@@ -1,9 +1,6 @@
-"""Networks, optimizers and processes of a training, and the checkpoints from which it continues
-exactly.
-"""
+"""Networks, optimizers and processes of a training, and checkpoints that continue it exactly."""
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -39,34 +36,31 @@ UNUSED_OPTIMIZER = SimpleNamespace(load_state_dict=lambda state: None)
 
 
 class ResumableTrainer(ConfiguredTrainer):
-    """A method states its networks and their optimizers; this builds, shares, averages, saves and
-    restores them.
+    """Build, share, average, save and restore the networks and optimizers that a method states.
 
     ``network`` segments: nnU-Net builds, saves and predicts with it. Auxiliary networks are what
     inference does not need. A *player* is a name whose optimizer owns parameters: usually those of
     the network of that name, but also part of it, or of several.
     """
 
-    average_weights: Fraction = (
-        0  # decay of the averaged network that is evaluated and saved, e.g. 0.999; 0: none
-    )
+    # decay of the averaged network that is evaluated and saved, e.g. 0.999; 0: none
+    average_weights: Fraction = 0
 
     _iteration_in_epoch = 0
 
     # --- what a method states
-    # ---------------------------------------------------------------------------------------
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """Return networks that only training needs, by name; ``network`` is the segmenting
-        one's.
+        """Return networks that only training needs, by name.
+
+        The name ``network`` belongs to the network that segments.
         """
         return {}
 
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """Return a player's optimizer and the factor of its learning rate per iteration (None:
-        constant).
+        """Return a player's optimizer, and the factor of its learning rate (None: constant).
 
         Called for ``network`` and every auxiliary network. Without an optimizer, ``(None, None)``,
         the player takes no steps; a network of which no optimizer holds a parameter is frozen and
@@ -79,20 +73,22 @@ class ResumableTrainer(ConfiguredTrainer):
         """
         if player != "network":
             raise NotImplementedError(f"{type(self).__name__} gives {player} no optimizer")
+
         optimizer, _ = super().configure_optimizers()
-        return optimizer, per_epoch(
-            polynomial(self.total_iterations), self.num_iterations_per_epoch
-        )
+        schedule = per_epoch(polynomial(self.total_iterations), self.num_iterations_per_epoch)
+        return optimizer, schedule
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """Return the norm to which a player's gradient is limited, nnU-Net's by default; None does
-        not clip.
+        """Return the norm to which a player's gradient is limited; None does not clip.
+
+        By default it is nnU-Net's.
         """
         return MAX_GRADIENT_NORM
 
     def clipped_groups(self, player: str) -> list[list[nn.Parameter]]:
-        """Return the parameters whose gradient norm is limited together; an empty list stands for
-        all of a player.
+        """Return the parameters whose gradient norm is limited together.
+
+        An empty list stands for all parameters of the player.
         """
         return []
 
@@ -104,7 +100,6 @@ class ResumableTrainer(ConfiguredTrainer):
         """Take over what :meth:`auxiliary_state` returned."""
 
     # --- networks
-    # ----------------------------------------------------------------------------------------------
 
     def module_of(self, name: str) -> nn.Module:
         """Return ``network`` or an auxiliary network, without the wrapper of ``torch.compile``."""
@@ -113,15 +108,17 @@ class ResumableTrainer(ConfiguredTrainer):
 
     @property
     def encoder(self) -> Any:
-        """The encoder of nnU-Net's networks and ours, with ``strides`` and ``output_channels``;
-        None in others.
+        """The encoder of the segmentation network; None where it has none.
+
+        Those of nnU-Net and ours have ``strides`` and ``output_channels``.
         """
         return getattr(self.module_of("network"), "encoder", None)
 
     @property
     def convolution(self) -> type[Any]:
         """The convolution of the plans' dimension, for auxiliary networks."""
-        return nn.Conv2d if len(self.configuration_manager.patch_size) == 2 else nn.Conv3d
+        is_2d = len(self.configuration_manager.patch_size) == 2
+        return nn.Conv2d if is_2d else nn.Conv3d
 
     @property
     def evaluated_network(self) -> nn.Module:
@@ -130,8 +127,9 @@ class ResumableTrainer(ConfiguredTrainer):
 
     @property
     def iteration(self) -> int:
-        """Steps done since the start of the training; follows from the epoch, so a resumed run
-        continues it.
+        """Steps done since the start of the training.
+
+        The number follows from the epoch, so that a resumed run continues it.
         """
         return self.current_epoch * self.num_iterations_per_epoch + self._iteration_in_epoch
 
@@ -149,16 +147,16 @@ class ResumableTrainer(ConfiguredTrainer):
         """
         self.require_single_stage(self.plans_manager, self.configuration_name)
         if self.local_rank == 0:
-            hold_until_the_end(
-                Path(self.output_folder, TRAINING_LOCK), "another training of this fold is running"
-            )
+            lock = Path(self.output_folder, TRAINING_LOCK)
+            hold_until_the_end(lock, "another training of this fold is running")
+
         self.configure()
         self.averaged_network: nn.Module | None = None
         if self.is_ddp:
             self._join_processes()
         if self._do_i_compile():
-            # compiled graphs must outlive a backward pass, since several losses of a step may share
-            # one
+            # Several losses of a step may share a compiled graph, which must outlive a backward
+            # pass.
             torch._functorch.config.donated_buffer = False
         seed_random_numbers(self.seed)
         with self._as_if(is_ddp=False):
@@ -179,10 +177,10 @@ class ResumableTrainer(ConfiguredTrainer):
             has one; and what it calls at the start of an epoch, which sets the learning rates of
             all players.
         """
-        self.auxiliary_networks = {
-            name: self._on_device(network)
-            for name, network in self.build_auxiliary_networks().items()
-        }
+        self.auxiliary_networks: dict[str, nn.Module] = {}
+        for name, network in self.build_auxiliary_networks().items():
+            self.auxiliary_networks[name] = self._on_device(network)
+
         self.updaters: dict[str, Updater] = {}
         for player in ("network", *self.auxiliary_networks):
             optimizer, schedule = self.configure_optimizer(player, self.module_of(player))
@@ -195,18 +193,25 @@ class ResumableTrainer(ConfiguredTrainer):
             self.updaters[player] = Updater(optimizer, scaler, schedule, max_norm, groups)
 
         owned = require_separate(self.updaters)
-        networks = {name: self.module_of(name) for name in ("network", *self.auxiliary_networks)}
-        self.frozen_networks = {
-            name for name, network in networks.items() if _nobody_owns(network, owned)
-        }
-        for name in self.frozen_networks:
-            networks[name].requires_grad_(False).eval()
+        self._freeze_others(owned)
         if not self.updaters:
             raise ValueError(f"{type(self).__name__} gives no network an optimizer")
-        first = next(iter(self.updaters.values()))
-        return first.optimizer, RatesOfEpoch(
-            list(self.updaters.values()), self.num_iterations_per_epoch
-        )
+
+        updaters = list(self.updaters.values())
+        return updaters[0].optimizer, RatesOfEpoch(updaters, self.num_iterations_per_epoch)
+
+    def _freeze_others(self, owned: set[int]) -> None:
+        """Freeze the networks of which no optimizer holds a parameter.
+
+        Args:
+            owned: identities of the parameters that an optimizer holds.
+        """
+        self.frozen_networks: set[str] = set()
+        for name in ("network", *self.auxiliary_networks):
+            network = self.module_of(name)
+            if _nobody_owns(network, owned):
+                network.requires_grad_(False).eval()
+                self.frozen_networks.add(name)
 
     def _on_device(self, network: nn.Module) -> nn.Module:
         network = network.to(self.device)
@@ -223,13 +228,14 @@ class ResumableTrainer(ConfiguredTrainer):
         seed_random_numbers(self.seed, self.local_rank, self.current_epoch)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """As nnU-Net, also for networks without its decoder; never on where the setting says
-        off.
+        """Switch deep supervision as nnU-Net does; never on where the setting says off.
+
+        Networks without nnU-Net's decoder are left alone.
         """
         for network in (self.module_of("network"), self.averaged_network):
-            decoder = getattr(network, "decoder", None)
+            decoder: Any = getattr(network, "decoder", None)
             if hasattr(decoder, "deep_supervision"):
-                decoder.deep_supervision = enabled and self.enable_deep_supervision  # type: ignore[union-attr]
+                decoder.deep_supervision = enabled and self.enable_deep_supervision
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """As nnU-Net, with the evaluated network."""
@@ -261,7 +267,6 @@ class ResumableTrainer(ConfiguredTrainer):
             super().perform_actual_validation(save_probabilities)
 
     # --- several processes
-    # ------------------------------------------------------------------------------------------
 
     @contextmanager
     def _as_if(self, **attributes: Any) -> Iterator[None]:
@@ -277,22 +282,20 @@ class ResumableTrainer(ConfiguredTrainer):
             self.__dict__.update(before)
 
     def _join_processes(self) -> None:
-        size, batch_size = processes.world_size(), self.configuration_manager.batch_size
+        size = processes.world_size()
+        batch_size = self.configuration_manager.batch_size
         if batch_size % size:
             raise InputError(
                 f"{size} processes cannot share batches of {batch_size} evenly; use as many as "
-                f"divide {batch_size}, or "
-                f"change batch_size in {self.plans_manager.plans_name}.json"
+                f"divide {batch_size}, or change batch_size in "
+                f"{self.plans_manager.plans_name}.json"
             )
+
         self.device = processes.process_device()
         if self.device.type == "cpu":
             self.grad_scaler = None
-            cores = (
-                len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else os.cpu_count() or 1
-            )
-            torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", size))))
+            cores_per_process = cpu.usable_cores() // processes.processes_on_this_machine()
+            torch.set_num_threads(max(1, cores_per_process))
 
     def _share_batch(self) -> None:
         self._set_batch_size_and_oversample()
@@ -307,14 +310,14 @@ class ResumableTrainer(ConfiguredTrainer):
             )
 
     def on_train_start(self) -> None:
-        """As nnU-Net; all processes start from the first one's weights, and the average from those
-        of the network.
+        """Start as nnU-Net does; all processes get the first one's weights.
+
+        The averaged network starts from the network's weights.
         """
         super().on_train_start()
         if self.averaged_network is not None and self.iteration == 0:
-            self.averaged_network.load_state_dict(
-                self.module_of("network").state_dict()
-            )  # -pretrained_weights
+            weights = self.module_of("network").state_dict()  # perhaps of -pretrained_weights
+            self.averaged_network.load_state_dict(weights)
         if self.is_ddp:
             for network in (self.network, self.averaged_network, *self.auxiliary_networks.values()):
                 if network is not None:
@@ -329,7 +332,6 @@ class ResumableTrainer(ConfiguredTrainer):
             cpu.keep_freed_memory(False)
 
     # --- checkpoints
-    # ----------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, filename: str) -> None:
         """As nnU-Net, with the whole state of the training under one more key.
@@ -341,27 +343,28 @@ class ResumableTrainer(ConfiguredTrainer):
             super().save_checkpoint(buffer)
         if buffer.tell() == 0:
             return  # not the first process, or checkpoints are disabled
+
         buffer.seek(0)
         checkpoint = torch.load(buffer, map_location="cpu", weights_only=False)
         del buffer
+
+        networks = {}
+        for name in self._networks_nnunet_does_not_save():
+            networks[name] = self.module_of(name).state_dict()
+        updaters = {}
+        for name, updater in self._updaters_nnunet_does_not_save():
+            updaters[name] = updater.state_dict()
         checkpoint[PLANS_KEY] = {
             MADE_BY: made_by(),
             "identity": self.identity(),
-            "networks": {
-                name: self.module_of(name).state_dict()
-                for name in self._networks_nnunet_does_not_save()
-            },
-            "updaters": {
-                name: updater.state_dict()
-                for name, updater in self._updaters_nnunet_does_not_save()
-            },
+            "networks": networks,
+            "updaters": updaters,
             "auxiliary": self.auxiliary_state(),
         }
         write_checkpoint(checkpoint, Path(filename))
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Continue a training (``--c``), every network and schedule of it, or load it for
-        validation.
+        """Continue a training (``--c``) exactly, or load its network for validation.
 
         Raises:
             InputError: the checkpoint was written for another network or data set, or, when
@@ -369,55 +372,66 @@ class ResumableTrainer(ConfiguredTrainer):
         """
         if not self.was_initialized:
             self.initialize()
-        checkpoint = filename_or_checkpoint
-        if not isinstance(checkpoint, dict):
-            checkpoint = read_content(Path(filename_or_checkpoint), "train from the start")
-        if PLANS_KEY not in checkpoint:
-            raise InputError(
-                f"{filename_or_checkpoint} has no state of a training by {type(self).__name__}; "
-                f"train from the start"
-            )
-        state = checkpoint[PLANS_KEY]
-        found = differences(self._compared(state["identity"]), self._compared(self.identity()))
-        if found:
-            raise InputError(
-                f"{filename_or_checkpoint} was written by another training: {'; '.join(found)}. "
-                f"Set this back, or "
-                "train under plans of another name (nnUNetv2_ext_configure -o NAME)"
-            )
+        state = self._own_state(filename_or_checkpoint)
+
         optimizer = self.optimizer if self.logger.resume else UNUSED_OPTIMIZER
         with self._as_if(is_ddp=False, network=self.evaluated_network, optimizer=optimizer):
-            super().load_checkpoint(
-                filename_or_checkpoint
-            )  # unpickles: by now the file holds nothing foreign
+            # unpickles: by now the file holds nothing foreign
+            super().load_checkpoint(filename_or_checkpoint)
         if not self.logger.resume:
             return  # validation needs nothing else, and may come with other settings
+
         for name in self._networks_nnunet_does_not_save():
             self.module_of(name).load_state_dict(state["networks"][name])
         for name, updater in self._updaters_nnunet_does_not_save():
             updater.load_state_dict(state["updaters"][name])
         self.load_auxiliary_state(state["auxiliary"])
 
+    def _own_state(self, filename_or_checkpoint: Any) -> dict[str, Any]:
+        """Return what :meth:`save_checkpoint` added.
+
+        Raises:
+            InputError: the checkpoint holds no such state, or that of another training.
+        """
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = read_content(Path(filename_or_checkpoint), "train from the start")
+        if PLANS_KEY not in checkpoint:
+            raise InputError(
+                f"{filename_or_checkpoint} has no state of a training by {type(self).__name__}; "
+                "train from the start"
+            )
+
+        state: dict[str, Any] = checkpoint[PLANS_KEY]
+        found = differences(self._compared(state["identity"]), self._compared(self.identity()))
+        if found:
+            raise InputError(
+                f"{filename_or_checkpoint} was written by another training: {'; '.join(found)}. "
+                "Set this back, or train under plans of another name "
+                "(nnUNetv2_ext_configure -o NAME)"
+            )
+        return state
+
     def _networks_nnunet_does_not_save(self) -> list[str]:
-        """Networks that nnU-Net does not save: it saves the evaluated one."""
+        """Return the networks that nnU-Net does not save: it saves the evaluated one."""
         trained = [] if self.averaged_network is None else ["network"]
         return [*trained, *self.auxiliary_networks]
 
     def _updaters_nnunet_does_not_save(self) -> list[tuple[str, Updater]]:
-        return [
-            (name, updater)
-            for name, updater in self.updaters.items()
-            if updater.optimizer is not self.optimizer
-        ]
+        others = []
+        for name, updater in self.updaters.items():
+            if updater.optimizer is not self.optimizer:
+                others.append((name, updater))
+        return others
 
     def _compared(self, identity: dict[str, Any]) -> dict[str, Any]:
-        """The part of an identity that matters now: validation only needs the network."""
+        """Return the part of an identity that matters now: validation only needs the network."""
         if not self.logger.resume:
             return {name: identity[name] for name in ("trainer", "dataset", "labels", "plans")}
         return {**identity, "hyperparameters": self.unchangeable(identity["hyperparameters"])}
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be continued."""
+        """Return what must be equal for a checkpoint to be continued."""
         plans = self.plans_manager
         return {
             "trainer": type(self).__name__,
@@ -429,8 +443,9 @@ class ResumableTrainer(ConfiguredTrainer):
 
 
 def _nobody_owns(network: nn.Module, owned: set[int]) -> bool:
-    """True of a network whose parameters no optimizer holds; one without parameters may learn
-    otherwise.
+    """Return whether no optimizer holds a parameter of the network.
+
+    A network without parameters may learn in another way, so it does not count.
     """
-    parameters = list(network.parameters())
-    return bool(parameters) and not any(id(parameter) in owned for parameter in parameters)
+    own = {id(parameter) for parameter in network.parameters()}
+    return bool(own) and own.isdisjoint(owned)

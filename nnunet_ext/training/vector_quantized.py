@@ -169,7 +169,6 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
         return losses
 
     # --- the codebooks
-    # ----------------------------------------------------------------------------------------------
 
     @property
     def vq_network(self) -> VQUNet:

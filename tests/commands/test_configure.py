@@ -375,4 +375,4 @@ def test_streams_that_share_images_are_told_or_refused(
     )
     assert configure("--general", "996", "998") == 0
     (note,) = [line for line in capsys.readouterr().out.splitlines() if "overlaps" in line]
-    assert note.endswith("what is measured on Dataset999_Miniature may be too good")
+    assert note.endswith("results on Dataset999_Miniature may be optimistic")

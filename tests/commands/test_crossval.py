@@ -193,9 +193,18 @@ def test_of_nnunets_own_trainers_the_plans_are_compared(
 Spoil = Callable[[Workplace], object]
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "no output": (("-c", "2d", "-tr", "A"), "-o: say where"),
-    "fold all": (("-c", "2d", "-tr", "A", "-f", "all", "--jobs"), "-f all: no number of a fold"),
-    "fold 00": (("-c", "2d", "-tr", "A", "-f", "00", "--jobs"), "-f 00: no number of a fold"),
-    "fold squared": (("-c", "2d", "-tr", "A", "-f", "²", "--jobs"), "-f ²: no number of a fold"),
+    "fold all": (
+        ("-c", "2d", "-tr", "A", "-f", "all", "--jobs"),
+        "-f all: is not the number of a fold",
+    ),
+    "fold 00": (
+        ("-c", "2d", "-tr", "A", "-f", "00", "--jobs"),
+        "-f 00: is not the number of a fold",
+    ),
+    "fold squared": (
+        ("-c", "2d", "-tr", "A", "-f", "²", "--jobs"),
+        "-f ²: is not the number of a fold",
+    ),
     "metric": (("-c", "2d", "-tr", "A", "--metrics", "dize", "--jobs"), "--metrics dize: "),
     "labels": (("-c", "2d", "-tr", "A", "-l", "a", "--jobs"), "-l a: write NAME=VALUE"),
     "patients": (
@@ -209,7 +218,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "images": (("-c", "2d", "-tr", "A", "-i", ".", "--jobs"), "-i: images are drawn behind"),
     "fold twice": (("-c", "2d", "-tr", "A", "-f", "1", "1", "--jobs"), "a fold is named twice"),
     "trainer twice": (("-c", "2d", "-tr", "A", "A", "--jobs"), "named twice"),
-    "path": (("-c", "2d", "-tr", "../A", "--jobs"), "../A: no name"),
+    "path": (("-c", "2d", "-tr", "../A", "--jobs"), "../A: is not the name"),
     "plans": (
         ("-c", "2d", "-tr", "A", "-p", "absent", "--jobs"),
         "absent.json: no readable plans; there are nnUNetPlans, otherPlans",

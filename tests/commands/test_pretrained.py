@@ -86,8 +86,8 @@ def test_table_file_and_nnunets_loader(place: Path, capsys: pytest.CaptureFixtur
         "adapted: encoder.stages.0.0.convs.0.conv.weight: 3 input channels summed to 1" in printed
     )
     assert (
-        "adapted: decoder.transpconvs.0.weight: the target encoder's half copied, the general "
-        "encoder's" in printed
+        "adapted: decoder.transpconvs.0.weight: the half of encoder copied, that of the other "
+        "encoder zero" in printed
     )
     assert "-tr RelationDrivenTrainer -p nnUNetPlans -pretrained_weights" in printed
     assert "nnUNetv2_ext_configure -d 999 -p nnUNetPlans --set general_checkpoint=random" in printed
@@ -150,7 +150,7 @@ def test_an_existing_file_is_kept_unless_told(
             "other.json: no such file; run nnUNetv2_plan_and_preprocess -d 999 first",
         ),
         (["-c", "3d_fullres"], "has no configuration 3d_fullres; it has 2d"),
-        (["-tr", "NobodysTrainer"], "-tr NobodysTrainer: nnU-Net finds no such trainer"),
+        (["-tr", "NobodysTrainer"], "-tr NobodysTrainer: no such trainer; there are AMDDASTrainer"),
         (["-tr", "nnUNetTrainerMRCT"], "no such trainer"),
     ],
 )

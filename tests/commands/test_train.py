@@ -38,8 +38,7 @@ def torchrun(*arguments: str) -> str:
 def test_what_torchrun_cannot_start_is_refused() -> None:
     stock = torchrun("1", "2d", "0", "-tr", "nnUNetTrainer", "-device", "cpu")
     assert stock.endswith(
-        "-tr nnUNetTrainer: nnU-Net's trainers run on one node; take nnUNetv2_train, or "
-        "PlainTrainer"
+        "-tr nnUNetTrainer: nnU-Net's trainers run on one node; use nnUNetv2_train, or PlainTrainer"
     )
 
 

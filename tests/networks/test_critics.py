@@ -161,7 +161,6 @@ def test_patch_critic_learns_on_a_bottleneck() -> None:
 
 
 # --- the critic of translated images
-# ----------------------------------------------------------------------------------
 
 
 def test_240_pixels_give_the_papers_28_by_28_patches() -> None:

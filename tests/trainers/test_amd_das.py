@@ -199,7 +199,6 @@ def test_printed_presets(tmp_path: Path, preset: str) -> None:
 
 
 # --- pairs
-# --------------------------------------------------------------------------------------------------
 
 
 def written_matches(path: Path) -> Path:

@@ -54,7 +54,6 @@ def nnunets_step(network: nn.Module, loss: torch.Tensor, made: Any) -> None:
 
 
 # --- MinEnt, AdvEnt, feature space
-# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dataset_json", [None, FOUR_CLASSES])
@@ -113,7 +112,6 @@ def test_a_judged_stride_that_the_network_lacks_is_refused(tmp_path: Path) -> No
 
 
 # --- mean teacher
-# --------------------------------------------------------------------------------------------------
 
 
 def test_the_teacher_is_the_moving_average_of_the_student(tmp_path: Path) -> None:
@@ -189,7 +187,6 @@ def test_the_consistency_weight_grows_and_stays(tmp_path: Path) -> None:
 
 
 # --- rare-class sampling
-# ----------------------------------------------------------------------------------------------
 
 
 def test_a_class_is_drawn_first_and_then_a_case_that_shows_it() -> None:

@@ -42,7 +42,7 @@ def miniature_of(cls: type, dimension: int | None = None, **settings: Any) -> di
         patch_size=(cls.miniature.edge,) * dimension,
         features=cls.miniature.features,
         streams={role: ["Dataset998_Other"] for role in cls.required_streams},
-        settings={**cls.miniature.settings, **cls.miniature.without_first_stage, **settings},
+        settings={**cls.miniature.settings, **cls.without_first_stage, **settings},
     )
 
 

@@ -101,7 +101,6 @@ def weights_after_a_step(root: Path, **settings: Any) -> dict[str, torch.Tensor]
 
 
 # --- who learns from which loss
-# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("patch_size", [(32, 32), (16, 16, 32)])
@@ -188,7 +187,6 @@ def test_samples_with_forced_lesion_are_not_judged(tmp_path: Path, order: str) -
 
 
 # --- the losses
-# --------------------------------------------------------------------------------------------------
 
 
 def test_which_class_each_loss_asks_for(tmp_path: Path) -> None:
@@ -272,7 +270,6 @@ def test_losses_are_the_printed_sums_up_to_one_factor(tmp_path: Path) -> None:
 
 
 # --- whole steps against plain PyTorch
-# --------------------------------------------------------------------------------
 
 
 class PlainStep:
@@ -447,7 +444,6 @@ def test_images_and_their_reconstructions_are_drawn(tmp_path: Path) -> None:
 
 
 # --- alpha = 0
-# --------------------------------------------------------------------------------------------------
 
 
 def test_without_adversary_the_weights_are_those_of_plain_and_of_stock_nnunet(
@@ -506,7 +502,6 @@ def test_without_adversary_nothing_is_built_or_computed(tmp_path: Path) -> None:
 
 
 # --- settings
-# --------------------------------------------------------------------------------------------------
 
 
 def test_preset_paper(tmp_path: Path) -> None:

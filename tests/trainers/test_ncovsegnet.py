@@ -40,7 +40,6 @@ def log_of(one: Any) -> str:
 
 
 # --- the step
-# --------------------------------------------------------------------------------------------------
 
 
 def reference_loss(logits: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -170,7 +169,6 @@ CHOSEN = ("num_epochs", "decay_after", "decay_every_epoch", "clip_gradients")
 
 
 # --- labels
-# --------------------------------------------------------------------------------------------------
 
 
 def test_several_classes_are_each_against_the_rest(tmp_path: Path) -> None:
@@ -214,7 +212,6 @@ def test_the_plans_tell_inference_that_labels_are_regions(tmp_path: Path) -> Non
 
 
 # --- what is refused
-# --------------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_train_is_refused(tmp_path: Path) -> None:
@@ -232,7 +229,6 @@ def test_what_cannot_train_is_refused(tmp_path: Path) -> None:
 
 
 # --- stage one of the transfer
-# ----------------------------------------------------------------------------------------
 
 
 def imagenet_like(channels: tuple[int, ...] = SMALL_CHANNELS) -> torch.nn.Module:

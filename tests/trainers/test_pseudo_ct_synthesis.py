@@ -86,7 +86,6 @@ def reached(loss: torch.Tensor, made: Any) -> set[str]:
 
 
 # --- who learns from which loss
-# ---------------------------------------------------------------------------------------
 
 
 def test_every_weight_has_one_owner(tmp_path: Path) -> None:
@@ -191,7 +190,6 @@ def test_critics_and_segmenters_do_not_follow_the_translators(tmp_path: Path) ->
 
 
 # --- whole steps against plain PyTorch
-# --------------------------------------------------------------------------------
 
 
 class PlainStep:
@@ -290,7 +288,6 @@ def test_two_steps_equal_plain_pytorch(tmp_path: Path) -> None:
 
 
 # --- settings
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", ["paper", "code"])
@@ -357,7 +354,6 @@ def test_translations_are_drawn(tmp_path: Path) -> None:
 
 
 # --- resuming
-# --------------------------------------------------------------------------------------------------
 
 
 def test_a_resumed_training_has_every_network_and_the_pools(tmp_path: Path) -> None:
@@ -381,7 +377,6 @@ def test_a_resumed_training_has_every_network_and_the_pools(tmp_path: Path) -> N
 
 
 # --- data
-# --------------------------------------------------------------------------------------------------
 
 
 def written_matches(

@@ -63,7 +63,6 @@ def parts(made: Any) -> dict[str, list[torch.nn.Parameter]]:
 
 
 # --- who learns from what
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -133,7 +132,6 @@ def test_no_weight_decay_on_codes(tmp_path: Path) -> None:
 
 
 # --- the losses
-# --------------------------------------------------------------------------------------------------
 
 
 def test_second_phase_in_plain_pytorch(tmp_path: Path) -> None:
@@ -249,7 +247,6 @@ def test_true_maps_show_the_prediction_where_labels_say_ignore(tmp_path: Path) -
 
 
 # --- the switch
-# --------------------------------------------------------------------------------------------------
 
 
 def epoch(made: Any, number: int) -> list[dict[str, Any]]:
@@ -304,7 +301,6 @@ def test_the_discriminator_waits_for_the_second_phase(tmp_path: Path) -> None:
 
 
 # --- the codebooks
-# --------------------------------------------------------------------------------------------------
 
 
 def test_codes_start_as_features_of_the_first_batch(tmp_path: Path) -> None:
@@ -353,7 +349,6 @@ def test_dead_codes_restart_and_are_counted(tmp_path: Path) -> None:
 
 
 # --- settings and log
-# -------------------------------------------------------------------------------------------------
 
 
 def test_every_row_of_the_ablation_is_a_setting(tmp_path: Path) -> None:

@@ -127,7 +127,6 @@ def test_plain_steps_are_nnunets(tmp_path: Path) -> None:
 
 
 # --- several networks
-# -------------------------------------------------------------------------------------------------
 
 TARGET = {"target_domain": ["Dataset998_Other"]}
 
@@ -290,7 +289,6 @@ def test_validation_only_asks_for_the_same_network_and_data(tmp_path: Path) -> N
 
 
 # --- one backward for two players, frozen and following networks, the averaged network
-# ------------------------------
 
 
 def reconstructing(root: Path, **settings: Any) -> Any:
@@ -584,7 +582,6 @@ def test_a_picture_that_cannot_be_drawn_costs_no_training(tmp_path: Path) -> Non
 
 
 # --- health
-# --------------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_hurt(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Moving averages of a network's weights: teachers, and the network that is evaluated in place of
-the trained one.
-"""
+"""Moving averages of a network's weights, for teachers and for evaluation."""
 
 import copy
 
@@ -22,8 +20,9 @@ def decay_at(decay: float, iteration: int) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Set every parameter to ``decay * average + (1 - decay) * network``; buffers, such as
-    statistics, are copied.
+    """Set every parameter to ``decay * average + (1 - decay) * network``.
+
+    Buffers, such as statistics, are copied.
 
     Args:
         average, network: modules of one architecture.

@@ -11,9 +11,7 @@ from nnunet_ext.files.whole_file import whole_file
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write beside ``path``, then rename: a kill while writing leaves the previous checkpoint
-    readable.
-    """
+    """Write a checkpoint whole: a kill while writing leaves the previous one readable."""
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()
@@ -21,12 +19,15 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:
-    """List every entry in which two nested settings differ, as ``hyperparameters.seed is 1, was
-    0``.
+    """List every entry in which two nested settings differ.
+
+    A line is ``hyperparameters.seed is 1, was 0``.
     """
     found = []
     for name in sorted({*saved, *now}):
-        old, new, path = saved.get(name, "absent"), now.get(name, "absent"), f"{above}{name}"
+        path = f"{above}{name}"
+        old = saved.get(name, "absent")
+        new = now.get(name, "absent")
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{path}.")
         elif old != new:

@@ -1,9 +1,10 @@
-"""Codebooks over a training: their start from data, their moving averages, the restart of dead
-codes.
+"""Codebooks over a training: their start, their moving averages, the restart of dead codes.
 
 Every process ends with the same codes: statistics are averaged over the processes, and positions
 are drawn from the batches of all of them with one generator.
 """
+
+import math
 
 import torch
 
@@ -58,10 +59,12 @@ def maintain_codebook(
 
 
 def drawn_features(rows: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Return ``[count, D]`` features of all processes at random positions, none twice unless there
-    are too few.
+    """Return ``[count, D]`` features of all processes at random positions.
+
+    No position is drawn twice, unless there are too few.
     """
     total = len(rows) * processes.world_size()
-    rounds = [torch.randperm(total, generator=generator) for _ in range(-(-count // total))]
+    needed = math.ceil(count / total)
+    rounds = [torch.randperm(total, generator=generator) for _ in range(needed)]
     positions = torch.cat(rounds)[:count].to(rows.device)
     return processes.rows_of_all_ranks(rows, positions)

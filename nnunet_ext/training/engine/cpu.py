@@ -1,8 +1,10 @@
-"""What makes a step on the CPU faster without changing what it computes (measured:
-benchmarks/train_step.py).
+"""What makes a step on the CPU faster without changing what it computes.
+
+Measured by ``benchmarks/train_step.py``.
 """
 
 import ctypes
+import os
 
 from torch import nn
 
@@ -10,9 +12,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc, and its defaults
 _TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def keep_freed_memory(keep: bool = True) -> None:
-    """Let glibc keep freed memory for the next step instead of giving it back and faulting it in
-    again.
+    """Let glibc keep freed memory for the next step instead of giving it back.
 
     Steps ask for the same sizes again and again, other code does not: undo it (``keep=False``)
     after the training.
@@ -28,8 +36,9 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 
 def activate_out_of_place(network: nn.Module) -> None:
-    """Let activations return a new tensor: autograd copies the gradient of an in-place one after
-    instance norm.
+    """Let activations return a new tensor.
+
+    After instance normalisation, autograd copies the gradient of an in-place one.
     """
     for module in network.modules():
         if getattr(module, "inplace", False):

@@ -1,6 +1,4 @@
-"""Training diagnostics: non-finite losses, discriminator balance, gradient ratios, codebook
-usage.
-"""
+"""Training diagnostics: non-finite losses, discriminator balance, codebook usage."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -16,22 +14,24 @@ class NonFiniteLoss(InputError):
 
 
 def not_finite(values: Mapping[str, float]) -> list[str]:
-    """``name is nan`` of every value that is no finite number."""
-    return [f"{name} is {float(v):g}" for name, v in values.items() if not math.isfinite(v)]
+    """Return ``name is nan`` for every value that is not finite."""
+    wrong = {name: value for name, value in values.items() if not math.isfinite(value)}
+    return [f"{name} is {float(value):g}" for name, value in wrong.items()]
 
 
 def case_names(batch: Mapping) -> str:
-    """The cases of a batch, those of further streams behind their role."""
-    own = ", ".join(map(str, batch.get("keys", ())))
-    further = [
-        f"{role}: {case_names(part)}" for role, part in batch.items() if isinstance(part, Mapping)
-    ]
-    return "; ".join([own, *further])
+    """Return the cases of a batch, those of further streams behind their role."""
+    names = [", ".join(map(str, batch.get("keys", ())))]
+    for role, part in batch.items():
+        if isinstance(part, Mapping):
+            names.append(f"{role}: {case_names(part)}")
+    return "; ".join(names)
 
 
 def discriminator_balance(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-    """Fraction of a discriminator's judgements that are right: 0.5 is balance, 1 a discriminator
-    that has won.
+    """Return the fraction of a discriminator's judgements that are right.
+
+    A fraction of 0.5 is balance; at 1 the discriminator has won.
 
     Args:
         real_logits, fake_logits: any shape; above 0 means real.
@@ -44,7 +44,7 @@ def discriminator_balance(real_logits: torch.Tensor, fake_logits: torch.Tensor) 
 
 
 def codebook_use(indices: torch.Tensor, size: int) -> torch.Tensor:
-    """How evenly the codes of a codebook are used: perplexity of their frequencies over its size.
+    """Return how evenly codes are used: perplexity of their frequencies over the codebook's size.
 
     Args:
         indices: chosen codes, integers in [0, size), any shape.
@@ -61,8 +61,9 @@ def codebook_use(indices: torch.Tensor, size: int) -> torch.Tensor:
 def gradient_ratio(
     loss: torch.Tensor, other: torch.Tensor, parameters: Iterable[nn.Parameter]
 ) -> torch.Tensor:
-    """Norm of a loss's gradient over that of another's: which of two losses rules the parameters
-    they share.
+    """Return the norm of a loss's gradient over that of another's.
+
+    It tells which of two losses rules the parameters that they share.
 
     Args:
         loss, other: scalars whose graphs stay usable.
@@ -75,7 +76,6 @@ def gradient_ratio(
     norms = []
     for one in (loss, other):
         gradients = torch.autograd.grad(one, shared, retain_graph=True, allow_unused=True)
-        norms.append(
-            torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
-        )
+        per_parameter = [gradient.norm() for gradient in gradients if gradient is not None]
+        norms.append(torch.stack(per_parameter).norm())
     return norms[0] / norms[1]

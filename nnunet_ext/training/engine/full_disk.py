@@ -1,4 +1,4 @@
-"""A disk that takes no more, as the one reason that it is."""
+"""A full disk, as one line that says so."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @contextmanager
 def write_errors_in_one_line(folder: Path, before: Callable[[], None]) -> Iterator[None]:
-    """Turn an error of writing into one line that says how to go on.
+    """Turn an error of writing into one line that says how to continue.
 
     Args:
         folder: of the training.
@@ -33,8 +33,7 @@ def write_errors_in_one_line(folder: Path, before: Callable[[], None]) -> Iterat
         before()
         raise InputError(
             f"{folder}: cannot be written to ({os.strerror(reason)}); what was saved before is "
-            f"kept. Make room, then "
-            "go on with the same nnUNetv2_train command and --c"
+            "kept. Make room, then continue with the same nnUNetv2_train command and --c"
         ) from None
 
 
@@ -47,7 +46,7 @@ def stop_workers(*loaders: Any) -> None:
 
 
 def _write_error(error: BaseException | None) -> int | None:
-    """The error number of a write that failed, also where PyTorch has made another error of it."""
+    """Return the error number of a failed write, also below an error that PyTorch made of it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
             return error.errno

@@ -32,7 +32,8 @@ class ImagePool:
             ``[B, channels, *spatial]`` float32: each image itself, or an older one whose place it
             takes.
         """
-        return torch.stack([self._exchange_one(image) for image in batch.detach().float()])
+        images = batch.detach().float()
+        return torch.stack([self._exchange_one(image) for image in images])
 
     def _exchange_one(self, image: torch.Tensor) -> torch.Tensor:
         if len(self.images) < self.size:
@@ -41,6 +42,7 @@ class ImagePool:
 
         if torch.rand(()).item() >= CHANCE:
             return image
+
         place = int(torch.randint(self.size, ()))
         older = self.images[place]
         self.images[place] = image

@@ -5,6 +5,8 @@ the two collapses that look good without labels: a network sure of nothing but b
 that ignores its input.
 """
 
+import math
+
 import torch
 
 CHECKPOINT = "checkpoint_labelfree.pth"
@@ -12,8 +14,9 @@ TERMS = ("labelfree_entropy", "labelfree_agreement", "labelfree_source_dice", "l
 
 
 def lesion_entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    """How unsure a network is about what it calls foreground: entropy averaged with the foreground
-    probability.
+    """Return how unsure a network is about what it calls foreground.
+
+    It is the entropy averaged with the foreground probability.
 
     The plain mean would measure background, which fills most of a CT.
 
@@ -24,16 +27,15 @@ def lesion_entropy(probabilities: torch.Tensor) -> torch.Tensor:
         Scalar in [0, 1]; 1 is complete indecision.
     """
     foreground = 1 - probabilities[:, 0]
-    entropy = torch.special.entr(probabilities).sum(1) / torch.log(
-        torch.tensor(float(probabilities.shape[1]))
-    )
-    return (foreground * entropy).sum() / foreground.sum().clamp_min(
-        torch.finfo(foreground.dtype).tiny
-    )
+    classes = torch.tensor(float(probabilities.shape[1]))
+    entropy = torch.special.entr(probabilities).sum(1) / torch.log(classes)
+
+    smallest = torch.finfo(foreground.dtype).tiny
+    return (foreground * entropy).sum() / foreground.sum().clamp_min(smallest)
 
 
 def agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Soft Dice of the foreground in two predictions of the same images: 2 Σ pq / (Σ p² + Σ q²).
+    """Return the foreground's soft Dice of two predictions, 2 Σ pq / (Σ p² + Σ q²).
 
     Args:
         first, second: ``[B, classes, *spatial]`` softmax, background first.
@@ -47,8 +49,9 @@ def agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def combined_score(source_dice: float, entropy: float, agreement: float) -> float:
-    """Source Dice x agreement x (1 - entropy), in [0, 1]: one of the three at its worst is enough
-    to reject.
+    """Return source Dice x agreement x (1 - entropy), in [0, 1].
+
+    One of the three at its worst is enough to reject.
     """
     return source_dice * agreement * (1 - entropy)
 
@@ -56,8 +59,10 @@ def combined_score(source_dice: float, entropy: float, agreement: float) -> floa
 def augmented_view(
     images: torch.Tensor, mirror_axes: tuple[int, ...]
 ) -> tuple[torch.Tensor, list[int]]:
-    """Images mirrored at random, with other contrast (factor 0.75 to 1.25) and noise (sd up to 0.1,
-    in z-scores).
+    """Return images mirrored at random, with other contrast and noise.
+
+    The factor of contrast is 0.75 to 1.25, the standard deviation of the noise up to 0.1 (in
+    z-scores).
 
     Args:
         images: ``[B, channels, *spatial]``.
@@ -66,27 +71,31 @@ def augmented_view(
     Returns:
         The view and the dimensions that were flipped; flip a prediction of it there to undo them.
     """
-    coins, contrast, noise = (
-        torch.rand(len(mirror_axes)),
-        float(torch.empty(1).uniform_(0.75, 1.25)),
-        float(torch.rand(1)),
-    )
+    coins = torch.rand(len(mirror_axes))
+    contrast = float(torch.empty(1).uniform_(0.75, 1.25))
+    noise = float(torch.rand(1))
     flipped = [axis + 2 for axis, coin in zip(mirror_axes, coins, strict=True) if coin < 0.5]
-    mean = images.mean(dim=tuple(range(2, images.ndim)), keepdim=True)
+
+    spatial = tuple(range(2, images.ndim))
+    mean = images.mean(dim=spatial, keepdim=True)
     view = (images - mean) * contrast + mean + 0.1 * noise * torch.randn_like(images)
     return view.flip(flipped), flipped
 
 
 def is_best(scores: list[float]) -> bool:
-    """Whether the latest epoch's score, smoothed as nnU-Net smooths its pseudo Dice (0.9 of the
-    past), is the highest.
+    """Return whether the latest epoch's smoothed score is the highest.
+
+    Scores are smoothed as nnU-Net smooths its pseudo Dice, with 0.9 of the past.
 
     Args:
-        scores: one per epoch; NaN where it could not be told, which never is the best.
+        scores: one per epoch; NaN where it is unknown, which is never the best.
     """
-    smoothed, best, before = float("nan"), float("-inf"), float("-inf")
-    for score in scores:
-        if score == score:
-            smoothed = score if smoothed != smoothed else 0.9 * smoothed + 0.1 * score
-        before, best = best, max(best, smoothed) if score == score else best
-    return bool(scores) and scores[-1] == scores[-1] and smoothed > before
+    if not scores or math.isnan(scores[-1]):
+        return False
+
+    known = [score for score in scores if not math.isnan(score)]
+    smoothed = [known[0]]
+    for score in known[1:]:
+        smoothed.append(0.9 * smoothed[-1] + 0.1 * score)
+    *earlier, latest = smoothed
+    return latest > max(earlier, default=-math.inf)

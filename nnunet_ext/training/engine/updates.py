@@ -1,6 +1,4 @@
-"""Updates of weights: an optimizer with its gradient scaler, learning rate and clipping, alone or
-several at once.
-"""
+"""Updates of weights by one optimizer, or by several at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +40,10 @@ class Updater:
 
     def parameters(self) -> list[nn.Parameter]:
         """Return what the optimizer holds."""
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        held: list[nn.Parameter] = []
+        for group in self.optimizer.param_groups:
+            held += group["params"]
+        return held
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return what the optimizer holds, without what is frozen."""
@@ -63,22 +64,23 @@ class Updater:
 
     def clip_gradients(self) -> bool:
         """Limit the norm of each group's gradient; return whether every gradient is finite."""
-        if self.max_norm is None:
-            gradients = [
-                parameter.grad for parameter in self.parameters() if parameter.grad is not None
-            ]
-            norms = [] if self.scaler is not None else [nn.utils.get_total_norm(gradients)]
-        else:
-            norms = [
-                nn.utils.clip_grad_norm_(group, self.max_norm) for group in self.clipped_groups
-            ]
-        return self.scaler is not None or all(
-            norm.isfinite() for norm in norms
-        )  # a scaler skips such a step
+        norms = []
+        if self.max_norm is not None:
+            for group in self.clipped_groups:
+                norms.append(nn.utils.clip_grad_norm_(group, self.max_norm))
+        elif self.scaler is None:
+            gradients = [parameter.grad for parameter in self.parameters()]
+            present = [gradient for gradient in gradients if gradient is not None]
+            norms.append(nn.utils.get_total_norm(present))
+
+        if self.scaler is not None:
+            return True  # it skips a step whose gradients are not finite
+        return all(norm.isfinite() for norm in norms)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of optimizer and scaler; the learning rate follows from the
-        iteration.
+        """Return the state of optimizer and scaler.
+
+        The learning rate follows from the iteration.
         """
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -135,15 +137,14 @@ class Update:
 
     def compute_gradients(self, keep_graph: bool = False) -> None:
         """Give the updaters' parameters, and no others, the gradients of the summed losses."""
-        loss = torch.stack([loss.float() for loss in self.losses.values()]).sum()
+        terms = [loss.float() for loss in self.losses.values()]
+        total = torch.stack(terms).sum()
         for updater in self.updaters:
             updater.optimizer.zero_grad(set_to_none=True)
 
         scaler = self.updaters[0].scaler
-        scaled = loss if scaler is None else scaler.scale(loss)
-        parameters = [
-            parameter for updater in self.updaters for parameter in updater.trained_parameters()
-        ]
+        scaled = total if scaler is None else scaler.scale(total)
+        parameters = trained_parameters(self.updaters)
         scaled.backward(inputs=parameters, retain_graph=keep_graph)
 
     def unscale_gradients(self) -> None:
@@ -168,6 +169,14 @@ class Update:
             scaler.update()
 
 
+def trained_parameters(updaters: Sequence[Updater]) -> list[nn.Parameter]:
+    """Return what the optimizers hold together, without what is frozen."""
+    parameters: list[nn.Parameter] = []
+    for updater in updaters:
+        parameters += updater.trained_parameters()
+    return parameters
+
+
 def apply_updates(updates: Sequence[Update], iteration: int) -> None:
     """Average the gradients over all processes, unscale and clip them, then step every optimizer.
 
@@ -177,9 +186,7 @@ def apply_updates(updates: Sequence[Update], iteration: int) -> None:
     """
     updaters = [updater for update in updates for updater in update.updaters]
     # before unscaling: an overflow of one process thus reaches all of them
-    average_gradients(
-        parameter for updater in updaters for parameter in updater.trained_parameters()
-    )
+    average_gradients(trained_parameters(updaters))
 
     for update in updates:
         update.unscale_gradients()

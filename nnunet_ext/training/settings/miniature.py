@@ -1,6 +1,4 @@
-"""The smallest training that meets every part of a method, for the checks that all trainers
-share.
-"""
+"""The smallest training that meets every part of a method, for checks that trainers share."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +12,8 @@ class Miniature:
         edge: length of each axis of the patch, in pixels.
         features: channels of the planned network's stages.
         settings: hyperparameters, such as a phase that begins with the second iteration.
-        without_first_stage: further ones for a training without the results of an earlier one.
     """
 
     edge: int = 16
     features: tuple[int, ...] = (4, 8, 16)
     settings: dict[str, Any] = field(default_factory=dict)
-    without_first_stage: dict[str, Any] = field(default_factory=dict)

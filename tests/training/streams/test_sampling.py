@@ -196,7 +196,6 @@ def test_wrong_matches_are_named() -> None:
 
 
 # --- no leak by sampling
-# ----------------------------------------------------------------------------------------------
 
 
 def same_images_in_both_domains(root: Path) -> tuple[Path, Path]:
@@ -262,7 +261,6 @@ def test_a_batch_without_unforced_samples_is_refused_to_critics(tmp_path: Path) 
 
 
 # --- a window of its own
-# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("augmented", [False, True])

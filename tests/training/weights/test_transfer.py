@@ -19,9 +19,9 @@ from torch import nn
 from nnunet_ext.errors import InputError
 from nnunet_ext.trainers.feature_space_da import FeatureSpaceDATrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
+from nnunet_ext.training.weights.fitting_shapes import adapted_to_channels
 from nnunet_ext.training.weights.transfer import (
     Origin,
-    adapted_to_channels,
     build_network,
     fill_network,
 )
@@ -151,7 +151,6 @@ def test_two_general_encoders_stay_apart(tmp_path: Path) -> None:
 
 
 # --- the first convolution
-# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,6 @@ def test_equal_channels_give_what_they_gave(
 
 
 # --- names
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -283,7 +281,6 @@ def test_half_precision_becomes_the_networks(tmp_path: Path) -> None:
 
 
 # --- refusals
-# --------------------------------------------------------------------------------------------------
 
 
 def other_kind(**kind: Any) -> dict[str, torch.Tensor]:

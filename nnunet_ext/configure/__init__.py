@@ -1,0 +1,1 @@
+"""Streams and hyperparameters inside a data set's plans: changed, checked and preprocessed."""

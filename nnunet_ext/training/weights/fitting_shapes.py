@@ -1,0 +1,91 @@
+"""Weights of a checkpoint in the shapes of a network."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from nnunet_ext.training.weights.matching_names import further_encoders
+
+# The decoder's first upsampling, (bottleneck, outputs, *kernel), as nnU-Net calls it. Where a
+# network has further encoders, it reads the bottlenecks of all, that of `encoder` last.
+FIRST_UPSAMPLING = "decoder.transpconvs.0.weight"
+
+
+class Fitted(NamedTuple):
+    """A weight in the shape that the network needs."""
+
+    value: torch.Tensor
+    adaptation: str = ""  # what was changed; empty: copied
+
+
+def adapted_to_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
+    """Adapt a convolution's weight ``[outputs, inputs, *kernel]`` to other input channels.
+
+    To one channel it is the sum over the inputs. To several the inputs are repeated in turn, and
+    scaled by given / wanted channels.
+
+    >>> adapted_to_channels(torch.tensor([[1.0, 2.0, 3.0]]), 1)
+    tensor([[6.]])
+    >>> adapted_to_channels(torch.tensor([[6.0]]), 3)
+    tensor([[2., 2., 2.]])
+    """
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+
+    given = weight.shape[1]
+    in_turn = [channel % given for channel in range(channels)]
+    return weight[:, in_turn] * (given / channels)
+
+
+def image_convolutions(network: nn.Module) -> set[int]:
+    """Return the identities of the weights that read the image: the first one of each encoder.
+
+    In networks without an encoder it is the first convolution of all.
+    """
+    names = [*further_encoders(network), "encoder"]
+    encoders = [getattr(network, name) for name in names if hasattr(network, name)]
+    weights = set()
+    for part in encoders or [network]:
+        convolutions = [module for module in part.modules() if isinstance(module, _ConvNd)]
+        if convolutions:
+            weights.add(id(convolutions[0].weight))
+    return weights
+
+
+def fitted(name: str, theirs: torch.Tensor, own: torch.Tensor, reads_image: bool) -> Fitted | None:
+    """Return the source's tensor in the shape of ours; None if it does not fit."""
+    if theirs.shape == own.shape:
+        return Fitted(theirs)
+    if theirs.ndim != own.ndim:
+        return None
+    if reads_image:
+        return _image_convolution(theirs, own)
+    if name == FIRST_UPSAMPLING and theirs.shape[1:] == own.shape[1:]:
+        return _first_upsampling(theirs, len(own))
+    return None
+
+
+def _image_convolution(theirs: torch.Tensor, own: torch.Tensor) -> Fitted | None:
+    """Return their weight for our number of input channels; outputs and kernel must be equal."""
+    if theirs.shape[0] != own.shape[0] or theirs.shape[2:] != own.shape[2:]:
+        return None
+
+    given, wanted = theirs.shape[1], own.shape[1]
+    how = "summed to" if wanted == 1 else "repeated and rescaled to"
+    adaptation = f"{given} input channels {how} {wanted}"
+    return Fitted(adapted_to_channels(theirs, wanted), adaptation)
+
+
+def _first_upsampling(theirs: torch.Tensor, wanted: int) -> Fitted | None:
+    """Return their weight for one encoder more or less: the half of ``encoder`` is kept."""
+    given = len(theirs)
+    if wanted == 2 * given:
+        both = torch.cat((torch.zeros_like(theirs), theirs))
+        return Fitted(both, "the half of encoder copied, that of the other encoder zero")
+    if given == 2 * wanted:
+        return Fitted(theirs[wanted:], "the half of encoder copied, that of the other one dropped")
+    return None
