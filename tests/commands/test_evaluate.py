@@ -13,6 +13,7 @@ import SimpleITK
 
 from nnunet_ext.commands.evaluate import PROFILE_NAMES, RESULTS, evaluate_entry
 from nnunet_ext.evaluation.profiles import PROFILES
+from nnunet_ext.evaluation.report import files
 
 Arrays = dict[str, np.ndarray]
 
@@ -308,6 +309,7 @@ def summary_of(out: Path) -> pd.DataFrame:
 
 def test_profiles_are_those_of_the_evaluation() -> None:
     assert tuple(PROFILES) == PROFILE_NAMES
+    assert files.RESULTS == RESULTS
 
 
 @pytest.mark.parametrize("profile", PROFILE_NAMES)
@@ -792,7 +794,7 @@ def test_infnet_on_disjoint_regions(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (
         run("-r", reference, "-p", prediction, "--profile", "infnet", "-o", tmp_path / "out") == 0
     )
-    assert "soft map of foreground: maximum over the regions" in capsys.readouterr().out
+    assert "the soft map of foreground is the maximum over" in capsys.readouterr().out
     mean = pd.read_csv(tmp_path / "out" / "summary.csv").set_index(["label", "metric"])["mean"]
     assert [
         mean[label, "mae"] for label in ("infection", "effusion", "foreground")

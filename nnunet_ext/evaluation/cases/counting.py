@@ -19,7 +19,7 @@ from nnunet_ext.evaluation.cases.label_files import (
     read_label_file,
 )
 from nnunet_ext.evaluation.cases.labels import LabelSet
-from nnunet_ext.evaluation.metrics.overlap import ConfusionCounts
+from nnunet_ext.evaluation.metrics.metric import ConfusionCounts
 from nnunet_ext.evaluation.profiles import Profile
 from nnunet_ext.stock.files import MOST_LABELS
 

@@ -27,6 +27,12 @@ class LabelSet:
         """Every value a prediction may hold."""
         return {0}.union(*self.values.values())
 
+    @property
+    def merged(self) -> str:
+        """Name of the label that holds every foreground value; see `with_foreground`."""
+        foreground = self.known - {0}
+        return next(name for name, given in self.values.items() if set(given) == foreground)
+
     def with_foreground(self) -> "LabelSet":
         """Add all labels merged as ``foreground``, unless one label already is the union.
 
