@@ -232,7 +232,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     ),
     "background": (
         lambda r, p: [write_folder(f, {k: bars(0, 0) for k in REFERENCE}) for f in (r, p)],
-        "nothing but background",
+        "hold only background",
     ),
     "broken json": (
         lambda r, p: (p / "dataset.json").write_text("{"),
@@ -535,7 +535,7 @@ def test_figures_on_volumes_with_images(folders: tuple[Path, Path], tmp_path: Pa
         (("--patients", "{r}/p.csv"), "--patients: for a profile on patients only"),
         (
             ("--profile", "ncovsegnet", "--patients", "{r}/p.csv"),
-            "p.csv: is no table with columns case,patient",
+            "p.csv: is not a table with columns case,patient",
         ),
     ],
 )
@@ -657,7 +657,7 @@ def test_slices_are_pooled_to_patients(tmp_path: Path, capsys: pytest.CaptureFix
     assert "hd95 of a patient need one volume" in capsys.readouterr().err
     for table, message in (
         ("case,patient\na,p\n", "names no patient of b (and of 1 more)"),
-        ("case,patient\na,p\na,q\nb,q\nc,q\n", "names several patients of a"),
+        ("case,patient\na,p\na,q\nb,q\nc,q\n", "assigns a to several patients"),
     ):
         (tmp_path / "mine.csv").write_text(table)
         assert run(*arguments, "--patients", tmp_path / "mine.csv") == 1
