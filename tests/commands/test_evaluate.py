@@ -213,7 +213,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     ),
     "soft map": (
         lambda r, p: write_folder(p, {"a": bars(0, 4) * 0.5}),
-        "a.nii.gz: values that are no integers",
+        "a.nii.gz: values that are not integers",
     ),
     "unlike": (
         lambda r, p: write_folder(p, {k: v * 2 for k, v in PREDICTION.items()}),
