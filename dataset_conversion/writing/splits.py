@@ -4,7 +4,6 @@ plans.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 from collections import defaultdict
@@ -17,6 +16,7 @@ from dataset_conversion.reading.download_folder import natural_key
 from dataset_conversion.writing.case_writer import Record
 from dataset_conversion.writing.result_files import replace_text
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.patient_tables import read_patients
 
 SPLITS_NAME = "splits_final.json"
 
@@ -59,17 +59,7 @@ def with_patients(records: Iterable[Record], table: Path | None) -> list[Record]
     """
     if table is None:
         return list(records)
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            pairs = {(row["case"], row["patient"]) for row in csv.DictReader(stream)}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise InputError(
-            f"{table}: is no table with columns case,patient ({error}); mend it"
-        ) from error
-    patient_of = dict(sorted(pairs))
-    if len(patient_of) < len(pairs):
-        twice = next(case for case, patient in sorted(pairs) if patient_of[case] != patient)
-        raise InputError(f"{table}: gives the case {twice} to two patients; mend it")
+    patient_of = read_patients(table)
     found = []
     for record in records:
         known = record.details.get("patient", record.volume)

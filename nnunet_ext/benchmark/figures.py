@@ -13,7 +13,7 @@ import numpy as np
 from nnunet_ext.benchmark.run import Run
 from nnunet_ext.benchmark.suite import Suite
 from nnunet_ext.canvas import COLORS, in_default_style, literal, new_figure, saved, set_title
-from nnunet_ext.evaluation.metrics.names import HEADERS, arrow
+from nnunet_ext.evaluation.metrics.declarations import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def rows_figure(suite: Suite, rows: pd.DataFrame, cases: pd.DataFrame, path: Pat
             if name in chosen.index:
                 ax.axvline(chosen.loc[name, "mean"], color="grey", linewidth=0.8, linestyle="--")
         ax.set_title(literal(label), fontsize=11)
-        ax.set_xlabel(f"{HEADERS[suite.metric]} {arrow(suite.metric)}", fontsize=10)
+        ax.set_xlabel(METRICS[suite.metric].header_with_arrow, fontsize=10)
         ax.grid(axis="x", alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks(range(len(names)), [literal(name) for name in names], fontsize=10)
@@ -66,9 +66,9 @@ def _draw_row(ax: Axes, position: int, row: pd.Series, cases: pd.DataFrame, metr
 
 def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
     """Some test cases, spread evenly over the set, as the first seed of every row segments them."""
+    from nnunet_ext.evaluation.cases.array_measures import as_slices
     from nnunet_ext.evaluation.cases.counting import pair_cases
     from nnunet_ext.evaluation.cases.label_files import read_image_file, read_label_file
-    from nnunet_ext.evaluation.metrics.array_measures import as_slices
     from nnunet_ext.evaluation.report.figures import (
         OverlayCase,
         largest_lesion_slice,

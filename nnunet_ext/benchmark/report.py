@@ -13,7 +13,7 @@ from nnunet_ext.benchmark.figures import draw_overlays, rows_figure
 from nnunet_ext.benchmark.results import cases_table, comparisons_table, costs_table, rows_table
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.suite import Suite
-from nnunet_ext.evaluation.metrics.names import HEADERS, arrow, formatted
+from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.report.statistics import CONFIDENCE_LEVEL, RESAMPLES, SEED
 from nnunet_ext.evaluation.report.texts import escaped, markdown_table, p_value
 from nnunet_ext.files.atomic_json import write_json
@@ -95,7 +95,7 @@ def _without_result(failed: Mapping[str, str]) -> str:
 
 def _rows(suite: Suite, rows: pd.DataFrame, planned: Mapping[str, int]) -> list[str]:
     """One line per row; those without any result have no numbers."""
-    metric = f"{HEADERS[suite.metric]} {arrow(suite.metric)} [{CONFIDENCE_LEVEL:.0%} CI]"
+    metric = f"{METRICS[suite.metric].header_with_arrow} [{CONFIDENCE_LEVEL:.0%} CI]"
     header = ["row", "trainer", "cases", "seeds", metric]
     has_lower, has_gap = "difference" in rows, "gap" in rows
     header += [f"minus {suite.lower}"] if has_lower else []
@@ -123,8 +123,10 @@ def _rows(suite: Suite, rows: pd.DataFrame, planned: Mapping[str, int]) -> list[
 def _with_interval(row: dict[Any, Any], value: str, bounds: str, metric: str) -> str:
     if math.isnan(row[value]):
         return ""
-    low, high = (formatted(metric, row[f"{bounds}_{end}"]) for end in ("low", "high"))
-    return f"{formatted(metric, row[value])} [{low}, {high}]"
+    formatted = METRICS[metric].formatted
+    low = formatted(row[f"{bounds}_low"])
+    high = formatted(row[f"{bounds}_high"])
+    return f"{formatted(row[value])} [{low}, {high}]"
 
 
 def _share(row: dict[Any, Any]) -> str:

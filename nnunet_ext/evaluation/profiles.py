@@ -1,31 +1,34 @@
-"""How each paper measures: a profile says which metrics, on what unit, and what an empty mask
-counts.
+"""How each paper measures: which metrics, on what unit, and what an empty mask counts.
 
 The definition of the profile in use stands in every table, because numbers of two profiles are not
 comparable.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.infnet import INFNET_METRICS
-from nnunet_ext.evaluation.metrics.overlap import COUNT_METRICS, EmptyPolicy
-from nnunet_ext.evaluation.metrics.surfaces import SURFACE_METRICS
-
-if TYPE_CHECKING:
-    import pandas as pd
+from nnunet_ext.evaluation.metrics.metric import EmptyPolicy
 
 
 @dataclass(frozen=True)
 class Profile:
     """One paper's way to measure.
 
-    ``empty`` None leaves the decision to the user. ``aggregates`` are numbers of a whole method
-    rather than means over cases: each takes the cases' rows. ``soft``: on probability maps instead
-    of labels, with Inf-Net's toolbox. ``per_patient``: a patient's cases are pooled. ``remark``
-    says what was special in this evaluation.
+    Args:
+        name: as in ``--profile``.
+        definition: in words, for every table.
+        metrics: means over the units.
+        per_slice: whether the unit is a slice.
+        lesion_slices: whether only slices with the label in the reference count.
+        soft: whether probability maps are measured in place of labels, with Inf-Net's toolbox.
+        empty: what 0/0 counts; None leaves the decision to the user.
+        tolerance_mm: of metrics that use one.
+        aggregates: numbers of a whole method rather than means over cases.
+        per_patient: whether a patient's cases are pooled.
+        remark: what was special in this evaluation.
     """
 
     name: str
@@ -48,38 +51,36 @@ class Profile:
     @property
     def unit(self) -> str:
         """What the means are over."""
-        return "slices" if self.per_slice else "patients" if self.per_patient else "cases"
-
-    @property
-    def count_metrics(self) -> tuple[str, ...]:
-        """Metrics that follow from voxel counts."""
-        return () if self.soft else tuple(m for m in self.metrics if m in COUNT_METRICS)
+        if self.per_slice:
+            return "slices"
+        return "patients" if self.per_patient else "cases"
 
     @property
     def array_metrics(self) -> tuple[str, ...]:
         """Metrics that need the arrays themselves."""
-        return tuple(m for m in self.metrics if m not in self.count_metrics)
+        if self.soft:
+            return self.metrics
+        return tuple(name for name in self.metrics if METRICS[name].from_counts is None)
 
+    @property
+    def uses_tolerance(self) -> bool:
+        """Whether one of the metrics depends on the tolerance."""
+        return any(METRICS[name].uses_tolerance for name in self.metrics)
 
-def _pooled_dice(cases: "pd.DataFrame") -> float:
-    total = cases[["tp", "fp", "fn"]].sum()
-    denominator = 2 * total["tp"] + total["fp"] + total["fn"]
-    return float(2 * total["tp"] / denominator) if denominator else float("nan")
+    @property
+    def possible_metrics(self) -> tuple[str, ...]:
+        """Names of all metrics that it could measure."""
+        possible = []
+        for name, metric in METRICS.items():
+            if self.soft:
+                can = metric.from_soft_map is not None
+            else:
+                from_masks = metric.from_masks is not None and not self.per_slice
+                can = metric.from_counts is not None or from_masks
+            if can:
+                possible.append(name)
+        return tuple(possible)
 
-
-def _voe_of_mean_dice(cases: "pd.DataFrame") -> float:
-    mean = float(cases["dice"].mean())
-    return 1 - mean / (2 - mean)
-
-
-AGGREGATES: dict[str, tuple[Callable[["pd.DataFrame"], float], str]] = {
-    "pooled_dice": (_pooled_dice, ""),
-    "voe_of_mean_dice": (_voe_of_mean_dice, "dice"),
-    "abs_mean_rvd": (lambda cases: abs(float(cases["rvd"].mean())), "rvd"),
-}
-"""The number, and the metric of whose defined values it is a number; of all voxels where there is
-none.
-"""
 
 PROFILES = {
     profile.name: profile
@@ -92,10 +93,9 @@ PROFILES = {
         Profile(
             "infnet",
             "Inf-Net's toolbox on each slice's soft map, stretched to [0, 1] and rounded to 8 "
-            "bits; Dice, sensitivity "
-            "and specificity are averages over 256 thresholds and 0 at each threshold without a "
-            "true positive, hence 0 "
-            "for an empty reference, and 0.99609 is the highest specificity of a binary mask",
+            "bits; Dice, sensitivity and specificity are averages over 256 thresholds and 0 at "
+            "each threshold without a true positive, hence 0 for an empty reference, and 0.99609 "
+            "is the highest specificity of a binary mask",
             INFNET_METRICS,
             per_slice=True,
             soft=True,
@@ -104,17 +104,15 @@ PROFILES = {
         Profile(
             "covid-benchmark",
             "Dice and surface Dice of each case as in the COVID-19-CT-Seg benchmark; a case where "
-            "both masks are empty "
-            "is left out",
+            "both masks are empty is left out",
             ("dice", "surface_dice"),
             empty="nan",
         ),
         Profile(
             "ncovsegnet",
             "as in nCoVSegNet, on each patient's volume; 0/0 counts as perfect. VOE and RVD in "
-            "both aggregations: mean "
-            "over patients of VOE and of |RVD|; VOE of the mean Dice and |mean of the signed "
-            "RVD|, as the paper prints",
+            "both aggregations: mean over patients of VOE and of |RVD|; VOE of the mean Dice and "
+            "|mean of the signed RVD|, as the paper prints",
             ("dice", "sensitivity", "specificity", "precision", "voe", "abs_rvd", "rvd"),
             empty="one",
             aggregates=("voe_of_mean_dice", "abs_mean_rvd"),
@@ -123,8 +121,7 @@ PROFILES = {
         Profile(
             "slice",
             "each slice whose reference holds the label, then the mean over slices; pooled Dice: "
-            "one Dice of the "
-            "voxels of all slices together, those without lesion included",
+            "one Dice of the voxels of all slices together, those without lesion included",
             ("dice", "sensitivity", "specificity", "precision"),
             per_slice=True,
             lesion_slices=True,
@@ -133,17 +130,15 @@ PROFILES = {
         ),
         Profile(
             "hits",
-            "Dice of each case in two readings: dice leaves out a case where both masks are "
-            "empty; dice_hits counts "
-            "every case, and one without a true positive as 0",
+            "Dice of each case in two readings: dice leaves out a case where both masks are empty; "
+            "dice_hits counts every case, and one without a true positive as 0",
             ("dice", "dice_hits"),
             empty="nan",
         ),
         Profile(
             "smooth1",
             "Dice of each slice with 1 added above and below, (2 TP + 1) / (2 TP + FP + FN + 1), "
-            "over all slices: one "
-            "where both masks are empty counts 1",
+            "over all slices: one where both masks are empty counts 1",
             ("dice_smooth1",),
             per_slice=True,
             empty="one",
@@ -151,64 +146,68 @@ PROFILES = {
     )
 }
 
-METRIC_NAMES = tuple(dict.fromkeys((*COUNT_METRICS, *SURFACE_METRICS, *INFNET_METRICS)))
-
 
 def chosen_profiles(
     names: Sequence[str], metrics: Sequence[str] = (), tolerance_mm: float | None = None
 ) -> list[Profile]:
-    """Profiles, with other metrics or tolerance where the user names them; their definitions then
-    say so.
+    """Return the profiles, with other metrics or tolerance where the user names them.
 
-    Of several profiles each takes those metrics that it can measure.
+    Their definitions then say so. Of several profiles each takes the metrics that it can measure.
 
     Raises:
         InputError: a name is given twice, nothing can measure a metric, a profile none, or nothing
             needs the tolerance.
     """
-    for option, given in (("--profile", names), ("--metrics", metrics)):
-        if twice := [name for i, name in enumerate(given) if name in given[:i]]:
-            raise InputError(f"{option}: {twice[0]} is given twice")
-    profiles = [PROFILES[name] for name in names]
-    possible = {profile.name: _possible_metrics(profile) for profile in profiles}
-    for wrong in metrics:
-        if not any(wrong in of_profile for of_profile in possible.values()):
-            can = "; ".join(
-                f"profile {name} can measure {', '.join(m)}" for name, m in possible.items()
-            )
-            raise InputError(f"--metrics {wrong}: {can}")
-    chosen = [
-        _with_metrics(p, tuple(m for m in metrics if m in possible[p.name])) if metrics else p
-        for p in profiles
-    ]
-    if tolerance_mm is not None and not any(
-        "surface_dice" in profile.metrics for profile in chosen
-    ):
+    _require_once("--profile", names)
+    _require_once("--metrics", metrics)
+    chosen = [PROFILES[name] for name in names]
+    if metrics:
+        _require_possible(chosen, metrics)
+        chosen = [_with_metrics(profile, metrics) for profile in chosen]
+
+    if tolerance_mm is not None and not any(profile.uses_tolerance for profile in chosen):
+        users = [name for name, metric in METRICS.items() if metric.uses_tolerance]
         raise InputError(
-            "--tolerance: for surface_dice only, which this profile does not measure; leave it out"
+            f"--tolerance: for {', '.join(users)} only, which this profile does not measure; "
+            f"leave it out"
         )
     return [_with_tolerance(profile, tolerance_mm) for profile in chosen]
 
 
-def _possible_metrics(profile: Profile) -> tuple[str, ...]:
-    if profile.soft:
-        return INFNET_METRICS
-    return COUNT_METRICS if profile.per_slice else COUNT_METRICS + SURFACE_METRICS
+def _require_once(option: str, given: Sequence[str]) -> None:
+    for name in given:
+        if given.count(name) > 1:
+            raise InputError(f"{option}: {name} is given twice")
 
 
-def _with_metrics(profile: Profile, metrics: tuple[str, ...]) -> Profile:
-    if not metrics:
+def _require_possible(profiles: Sequence[Profile], metrics: Sequence[str]) -> None:
+    possible = {profile.name: profile.possible_metrics for profile in profiles}
+    measurable = {metric for of_profile in possible.values() for metric in of_profile}
+    for metric in metrics:
+        if metric not in measurable:
+            can = [
+                f"profile {name} can measure {', '.join(listed)}"
+                for name, listed in possible.items()
+            ]
+            raise InputError(f"--metrics {metric}: {'; '.join(can)}")
+
+
+def _with_metrics(profile: Profile, metrics: Sequence[str]) -> Profile:
+    possible = profile.possible_metrics
+    taken = tuple(metric for metric in metrics if metric in possible)
+    if not taken:
         raise InputError(
-            f"--metrics: profile {profile.name} can measure none of them, but "
-            f"{', '.join(_possible_metrics(profile))}"
+            f"--metrics: profile {profile.name} can measure none of them, but {', '.join(possible)}"
         )
     definition = f"{profile.definition} (metrics chosen with --metrics)"
-    return replace(profile, metrics=metrics, aggregates=(), definition=definition)
+    return replace(profile, metrics=taken, aggregates=(), definition=definition)
 
 
 def _with_tolerance(profile: Profile, tolerance_mm: float | None) -> Profile:
-    if "surface_dice" not in profile.metrics:
+    if not profile.uses_tolerance:
         return profile
     tolerance_mm = tolerance_mm or profile.tolerance_mm
-    definition = f"{profile.definition}; surface Dice at {tolerance_mm:g} mm"
+    headers = [METRICS[name].header for name in profile.metrics if METRICS[name].uses_tolerance]
+    measured = " and ".join(header[:1].lower() + header[1:] for header in headers)
+    definition = f"{profile.definition}; {measured} at {tolerance_mm:g} mm"
     return replace(profile, tolerance_mm=tolerance_mm, definition=definition)

@@ -13,6 +13,7 @@ import SimpleITK
 
 from nnunet_ext.commands.evaluate import PROFILE_NAMES, RESULTS, evaluate_entry
 from nnunet_ext.evaluation.profiles import PROFILES
+from nnunet_ext.evaluation.report import files
 
 Arrays = dict[str, np.ndarray]
 
@@ -212,7 +213,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     ),
     "soft map": (
         lambda r, p: write_folder(p, {"a": bars(0, 4) * 0.5}),
-        "a.nii.gz: values that are no integers",
+        "a.nii.gz: values that are not integers",
     ),
     "unlike": (
         lambda r, p: write_folder(p, {k: v * 2 for k, v in PREDICTION.items()}),
@@ -231,7 +232,7 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
     ),
     "background": (
         lambda r, p: [write_folder(f, {k: bars(0, 0) for k in REFERENCE}) for f in (r, p)],
-        "nothing but background",
+        "hold only background",
     ),
     "broken json": (
         lambda r, p: (p / "dataset.json").write_text("{"),
@@ -308,6 +309,7 @@ def summary_of(out: Path) -> pd.DataFrame:
 
 def test_profiles_are_those_of_the_evaluation() -> None:
     assert tuple(PROFILES) == PROFILE_NAMES
+    assert files.RESULTS == RESULTS
 
 
 @pytest.mark.parametrize("profile", PROFILE_NAMES)
@@ -533,7 +535,7 @@ def test_figures_on_volumes_with_images(folders: tuple[Path, Path], tmp_path: Pa
         (("--patients", "{r}/p.csv"), "--patients: for a profile on patients only"),
         (
             ("--profile", "ncovsegnet", "--patients", "{r}/p.csv"),
-            "p.csv: is no table with columns case,patient",
+            "p.csv: is not a table with columns case,patient",
         ),
     ],
 )
@@ -655,7 +657,7 @@ def test_slices_are_pooled_to_patients(tmp_path: Path, capsys: pytest.CaptureFix
     assert "hd95 of a patient need one volume" in capsys.readouterr().err
     for table, message in (
         ("case,patient\na,p\n", "names no patient of b (and of 1 more)"),
-        ("case,patient\na,p\na,q\nb,q\nc,q\n", "names several patients of a"),
+        ("case,patient\na,p\na,q\nb,q\nc,q\n", "assigns a to several patients"),
     ):
         (tmp_path / "mine.csv").write_text(table)
         assert run(*arguments, "--patients", tmp_path / "mine.csv") == 1
@@ -792,7 +794,7 @@ def test_infnet_on_disjoint_regions(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (
         run("-r", reference, "-p", prediction, "--profile", "infnet", "-o", tmp_path / "out") == 0
     )
-    assert "soft map of foreground: maximum over the regions" in capsys.readouterr().out
+    assert "the soft map of foreground is the maximum over" in capsys.readouterr().out
     mean = pd.read_csv(tmp_path / "out" / "summary.csv").set_index(["label", "metric"])["mean"]
     assert [
         mean[label, "mae"] for label in ("infection", "effusion", "foreground")

@@ -394,7 +394,7 @@ def test_lines_of_one_kind_keep_their_numbers() -> None:
 
 def test_a_table_of_patients_gives_each_case_to_one(tmp_path: Path) -> None:
     (tmp_path / "patients.csv").write_text("case,patient\na,p1\na,p1\na,p2\n")
-    with pytest.raises(InputError, match="gives the case a to two patients"):
+    with pytest.raises(InputError, match="assigns a to several patients"):
         with_patients([], tmp_path / "patients.csv")
 
 

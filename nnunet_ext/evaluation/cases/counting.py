@@ -1,4 +1,4 @@
-"""From folders to voxel counts: pair the cases, compare each once, count per label."""
+"""Pair the cases of folders, compare each once, and count its voxels by label."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ from nnunet_ext.evaluation.cases.label_files import (
     read_label_file,
 )
 from nnunet_ext.evaluation.cases.labels import LabelSet
-from nnunet_ext.evaluation.metrics.overlap import ConfusionCounts
+from nnunet_ext.evaluation.metrics.metric import ConfusionCounts
 from nnunet_ext.evaluation.profiles import Profile
 from nnunet_ext.stock.files import MOST_LABELS
 
@@ -31,16 +31,16 @@ Measures = dict[tuple[str, str, int], dict[str, float]]
 
 
 class Measurement(Protocol):
-    """Measures a case from its arrays."""
+    """Measure a case from its arrays."""
 
     @property
     def profile(self) -> Profile:
-        """Whose metrics it measures."""
+        """The profile whose metrics it measures."""
 
     def __call__(
         self, case: str, method: str, reference: LabelMap, prediction: LabelMap
     ) -> Measures:
-        """Metrics of one method on one case."""
+        """Return the metrics of one method on one case."""
 
 
 _VOXELS_PER_CHUNK = 1 << 22  # bounds memory; a chest CT has about 1 << 26
@@ -61,10 +61,15 @@ class Case:
 class Comparison:
     """Voxel counts of one case for each method, or the problems that prevented them.
 
-    ``pairs`` has one entry per slice, or one of the whole case. ``measures`` are, by profile, the
-    metrics that do not follow from counts. ``voxel_ml`` is the volume of a voxel, NaN for pictures
-    and for formats without spacing. ``files`` are the case itself, or what `pooled` merged to a
-    patient.
+    Args:
+        case: its files.
+        pairs: by method, one entry per slice, or one of the whole case.
+        measures: by profile, the metrics that do not follow from counts.
+        problems: why it could not be compared, for the user.
+        voxel_ml: volume of a voxel, NaN for pictures and for formats without spacing.
+        is_picture: whether the reference is two-dimensional.
+        has_spacing: whether the reference's format stores spacing.
+        files: the case itself, or what `pooled` merged to a patient.
     """
 
     case: Case
@@ -80,14 +85,14 @@ class Comparison:
         self.files = self.files or [self.case]
 
     def units(self, method: str, per_slice: bool) -> list[ValuePairs]:
-        """Counts of each slice, or those of the whole case."""
+        """Return the counts of each slice, or those of the whole case."""
         return self.pairs[method] if per_slice else [_total(self.pairs[method])]
 
 
 def pair_cases(
     reference: Path, methods: Mapping[str, Path], *, allow_missing: bool = False
 ) -> tuple[list[Case], list[str]]:
-    """Join references and predictions by case name; the second result is notes for the user.
+    """Match references and predictions by case name, and return notes for the user, too.
 
     Args:
         reference: folder of label files.
@@ -99,40 +104,54 @@ def pair_cases(
         InputError: a prediction has no reference, a reference no prediction, or the methods
             predicted different cases.
     """
-    references, unknown = find_label_files(reference)
-    notes = [f"{reference}: ignored {_listed(unknown)}"] if unknown else []
-    predictions: dict[str, dict[str, Path]] = {}
-    for method, folder in methods.items():
-        predictions[method], unknown = find_label_files(folder)
-        notes += [f"{folder}: ignored {_listed(unknown)}"] if unknown else []
-    wanted = set().union(*predictions.values()) if allow_missing else set(references)
+    notes: list[str] = []
+    references = _label_files(reference, notes)
+    predictions = {method: _label_files(folder, notes) for method, folder in methods.items()}
+
+    wanted = set(references)
+    if allow_missing:
+        wanted = set().union(*predictions.values())
     for method, folder in methods.items():
         found = set(predictions[method])
-        if extra := sorted(found - set(references)):
+        extra = sorted(found - set(references))
+        if extra:
             raise InputError(f"{folder}: no reference in {reference} for {_listed(extra)}")
-        if missing := sorted(wanted - found):
+        missing = sorted(wanted - found)
+        if missing:
             advice = "" if allow_missing else "; --chill evaluates only what was predicted"
             raise InputError(f"{folder}: no prediction of {_listed(missing)}{advice}")
-    if left_out := len(references) - len(wanted):
+
+    left_out = len(references) - len(wanted)
+    if left_out:
         notes.append(
             f"{left_out} of {len(references)} references have no prediction and are left out "
             f"(--chill)"
         )
-    cases = [
-        Case(n, references[n], {m: predictions[m][n] for m in methods}) for n in sorted(wanted)
-    ]
+    cases = []
+    for name in sorted(wanted):
+        of_case = {method: predictions[method][name] for method in methods}
+        cases.append(Case(name, references[name], of_case))
     return cases, notes
+
+
+def _label_files(folder: Path, notes: list[str]) -> dict[str, Path]:
+    files, unknown = find_label_files(folder)
+    if unknown:
+        notes.append(f"{folder}: ignored {_listed(unknown)}")
+    return files
 
 
 def compare_case(
     case: Case, per_slice: bool = False, measurements: Sequence[Measurement] = ()
 ) -> Comparison:
-    """Read the files of one case, count value pairs and measure; problems are collected, so that
-    one run names all.
+    """Read the files of one case, count value pairs and measure.
+
+    Problems are collected, so that one run names all.
     """
     comparison = Comparison(case)
     for path in case.predictions.values():
-        if difference := _shape_difference(case.reference, path):
+        difference = _shape_difference(case.reference, path)
+        if difference:
             comparison.problems.append(difference)
     if comparison.problems:
         return comparison  # without reading what cannot be compared
@@ -142,106 +161,142 @@ def compare_case(
     except InputError as error:
         comparison.problems.append(str(error))
         return comparison
-    comparison.is_picture, comparison.has_spacing = (
-        reference.array.ndim == 2,
-        reference.geometry is not None,
-    )
+
+    comparison.is_picture = reference.array.ndim == 2
+    comparison.has_spacing = reference.geometry is not None
     if comparison.has_spacing and not comparison.is_picture:
         comparison.voxel_ml = math.prod(reference.spacing) / 1000
-    for method, path in case.predictions.items():
+    for method in case.predictions:
         try:
-            prediction = read_label_file(path)
-            comparison.pairs[method] = _count_on_one_grid(
-                reference, prediction, case, path, per_slice
-            )
-            for measurement in measurements:
-                measures = measurement(case.name, method, reference, prediction)
-                comparison.measures.setdefault(measurement.profile.name, {}).update(measures)
+            _compare_method(comparison, method, reference, per_slice, measurements)
         except InputError as error:
             comparison.problems.append(str(error))
     return comparison
 
 
+def _compare_method(
+    comparison: Comparison,
+    method: str,
+    reference: LabelMap,
+    per_slice: bool,
+    measurements: Sequence[Measurement],
+) -> None:
+    case = comparison.case
+    path = case.predictions[method]
+    prediction = read_label_file(path)
+    comparison.pairs[method] = _count_on_one_grid(reference, prediction, case, path, per_slice)
+    for measurement in measurements:
+        measures = comparison.measures.setdefault(measurement.profile.name, {})
+        measures.update(measurement(case.name, method, reference, prediction))
+
+
 def require_no_problems(comparisons: Sequence[Comparison], labels: LabelSet | None = None) -> None:
-    """Raise one InputError that names the files that could not be compared or hold values outside
-    ``labels``.
+    """Check that all files could be compared and hold only values of ``labels``.
+
+    Raises:
+        InputError: names the files that are not so, the first few of many.
     """
-    problems = [p for c in comparisons for p in c.problems]
+    problems: list[str] = []
+    for comparison in comparisons:
+        problems += comparison.problems
     if labels:
         known = sorted(labels.known)
         for path, values in _values_by_file(comparisons, labels.ignore).items():
-            if outside := sorted(values - labels.known):
+            outside = sorted(values - labels.known)
+            if outside:
                 problems.append(f"{path}: value {_listed(outside)} is not among the labels {known}")
     if problems:
         raise InputError(_listed(problems, "; "))
 
 
 def values_found(comparisons: Sequence[Comparison]) -> set[int]:
-    """All values, for a label set without declaration.
+    """Return all values, for a label set without declaration.
 
     Raises:
         InputError: references and a method's predictions share no foreground value, as with masks
             of 255 and of 1.
     """
-    reference = {
-        g for c in comparisons for units in c.pairs.values() for pairs in units for g, _ in pairs
-    }
-    found = set(reference)
-    for method in comparisons[0].pairs:
-        predicted = {p for c in comparisons for pairs in c.pairs[method] for _, p in pairs}
-        found |= predicted
-        if len(reference - {0}) and len(predicted - {0}) and not reference & predicted - {0}:
+    reference: set[int] = set()
+    predicted: dict[str, set[int]] = {method: set() for method in comparisons[0].pairs}
+    for comparison in comparisons:
+        for method, units in comparison.pairs.items():
+            reference |= _reference_values(units)
+            predicted[method] |= _predicted_values(units)
+
+    for method, values in predicted.items():
+        both_have_foreground = reference - {0} and values - {0}
+        if both_have_foreground and not reference & values - {0}:
             raise InputError(
-                f"{method}: predictions hold the values {sorted(predicted)}, references "
-                f"{sorted(reference)}: "
-                "bring both to the same labels"
+                f"{method}: predictions hold the values {sorted(values)}, references "
+                f"{sorted(reference)}: bring both to the same labels"
             )
-    return found
+    return reference.union(*predicted.values())
+
+
+def _reference_values(units: Sequence[ValuePairs]) -> set[int]:
+    return {in_reference for pairs in units for in_reference, _ in pairs}
+
+
+def _predicted_values(units: Sequence[ValuePairs]) -> set[int]:
+    return {in_prediction for pairs in units for _, in_prediction in pairs}
 
 
 def counts_of_label(
     pairs: ValuePairs, values: Sequence[int], ignore: int | None = None
 ) -> ConfusionCounts:
-    """Confusion counts of one label or region; voxels whose reference is ``ignore`` do not
-    count.
+    """Return the confusion counts of one label or region.
+
+    Voxels whose reference is ``ignore`` do not count.
     """
     tp = fp = fn = tn = 0
-    for (g, p), voxels in pairs.items():
-        if g == ignore:
+    for (in_reference, in_prediction), voxels in pairs.items():
+        if in_reference == ignore:
             continue
-        if p in values:
-            tp, fp = (tp + voxels, fp) if g in values else (tp, fp + voxels)
+        is_true = in_reference in values
+        if in_prediction in values:
+            tp += voxels if is_true else 0
+            fp += 0 if is_true else voxels
         else:
-            fn, tn = (fn + voxels, tn) if g in values else (fn, tn + voxels)
+            fn += voxels if is_true else 0
+            tn += 0 if is_true else voxels
     return ConfusionCounts(tp, fp, fn, tn)
 
 
 def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> ValuePairs:
-    """Joint histogram of two equally shaped arrays of integers >= 0, from which the counts of every
-    label follow.
+    """Return the joint histogram of two equally shaped arrays of integers >= 0.
+
+    The counts of every label follow from it.
 
     Raises:
         InputError: as many values as only an image has.
     """
-    reference, prediction = reference.ravel(), prediction.ravel()
-    pairs: ValuePairs = {}
+    reference = reference.ravel()
+    prediction = prediction.ravel()
+    pairs: Counter[tuple[int, int]] = Counter()
     for start in range(0, reference.size, _VOXELS_PER_CHUNK):
-        chunks = [array[start : start + _VOXELS_PER_CHUNK] for array in (reference, prediction)]
-        if all(chunk.max() < _FEW_VALUES for chunk in chunks):  # the usual case, three times faster
-            g_index, p_index = (chunk.astype(np.uint8) for chunk in chunks)
-            g = p = np.arange(_FEW_VALUES)
-        else:
-            (g, g_index), (p, p_index) = map(_compact, chunks)
-            if max(len(g), len(p)) > MOST_LABELS:
-                raise InputError(
-                    f"holds more than {MOST_LABELS} different values, as images do; give label "
-                    f"files"
-                )
-        joint = g_index * g_index.dtype.type(len(p)) + p_index
-        counts = np.bincount(joint, minlength=len(g) * len(p)).reshape(len(g), len(p))
-        for i, j in zip(*np.nonzero(counts), strict=True):
-            key = int(g[i]), int(p[j])
-            pairs[key] = pairs.get(key, 0) + int(counts[i, j])
+        chunk = slice(start, start + _VOXELS_PER_CHUNK)
+        pairs.update(_pairs_of_chunk(reference[chunk], prediction[chunk]))
+    return dict(pairs)
+
+
+def _pairs_of_chunk(reference: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> ValuePairs:
+    if max(reference.max(), prediction.max()) < _FEW_VALUES:  # the usual case, three times faster
+        g = p = np.arange(_FEW_VALUES)
+        g_index = reference.astype(np.uint8)
+        p_index = prediction.astype(np.uint8)
+    else:
+        g, g_index = _compact(reference)
+        p, p_index = _compact(prediction)
+        if max(len(g), len(p)) > MOST_LABELS:
+            raise InputError(
+                f"holds more than {MOST_LABELS} different values, as images do; give label files"
+            )
+
+    joint = g_index * g_index.dtype.type(len(p)) + p_index
+    counts = np.bincount(joint, minlength=len(g) * len(p)).reshape(len(g), len(p))
+    pairs = {}
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        pairs[int(g[i]), int(p[j])] = int(counts[i, j])
     return pairs
 
 
@@ -253,6 +308,7 @@ def _total(units: list[ValuePairs]) -> ValuePairs:
 
 
 def _compact(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the values present, and the index of each voxel's among them."""
     if values.max() < 1 << 16:  # a lookup table, ten times faster than sorting
         present = np.flatnonzero(np.bincount(values))
         table = np.zeros(int(present[-1]) + 1, dtype=np.int64)
@@ -262,11 +318,13 @@ def _compact(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[An
 
 
 def _shape_difference(reference: Path, prediction: Path) -> str | None:
-    """What differs between the shapes in two headers; None also where one cannot be read, as its
-    reader will say.
+    """Return what differs between the shapes in two headers.
+
+    None also where one cannot be read, as its reader will say.
     """
     try:
-        expected, found = header_shape(reference), header_shape(prediction)
+        expected = header_shape(reference)
+        found = header_shape(prediction)
     except InputError:
         return None
     if found == expected or len(found) not in (2, 3):
@@ -280,15 +338,15 @@ def _shape_difference(reference: Path, prediction: Path) -> str | None:
 def _count_on_one_grid(
     reference: LabelMap, prediction: LabelMap, case: Case, path: Path, per_slice: bool
 ) -> list[ValuePairs]:
-    if difference := grid_difference(reference, prediction):
+    difference = grid_difference(reference, prediction)
+    if difference:
         raise InputError(f"{path}: {difference} ({case.reference}); resample it to the reference")
+
+    units = [(reference.array, prediction.array)]
+    if per_slice and reference.array.ndim == 3:
+        units = list(zip(reference.array, prediction.array, strict=True))
     try:
-        if per_slice and reference.array.ndim == 3:
-            return [
-                count_value_pairs(*slices)
-                for slices in zip(reference.array, prediction.array, strict=True)
-            ]
-        return [count_value_pairs(reference.array, prediction.array)]
+        return [count_value_pairs(truth, predicted) for truth, predicted in units]
     except InputError as error:
         raise InputError(f"{path} or its reference {case.reference}: {error}") from error
 
@@ -297,11 +355,16 @@ def _values_by_file(comparisons: Sequence[Comparison], ignore: int | None) -> di
     found: dict[Path, set[int]] = {}
     for comparison in comparisons:
         for method, units in comparison.pairs.items():
-            found[comparison.case.reference] = {g for pairs in units for g, _ in pairs} - {ignore}
-            found[comparison.case.predictions[method]] = {p for pairs in units for _, p in pairs}
+            case = comparison.case
+            found[case.reference] = _reference_values(units)
+            if ignore is not None:
+                found[case.reference].discard(ignore)
+            found[case.predictions[method]] = _predicted_values(units)
     return found
 
 
 def _listed(items: Sequence[object], separator: str = ", ") -> str:
-    shown = separator.join(str(item) for item in items[:_LISTED])
-    return shown if len(items) <= _LISTED else f"{shown}{separator}and {len(items) - _LISTED} more"
+    shown = [str(item) for item in items[:_LISTED]]
+    if len(items) > _LISTED:
+        shown.append(f"and {len(items) - _LISTED} more")
+    return separator.join(shown)

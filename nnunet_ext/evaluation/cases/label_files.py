@@ -14,6 +14,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.files.declared_size import require_size, shape_in_header
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".bmp", ".tif", ".tiff")
+_NIFTI = (".nii", ".nii.gz")
 _WITHOUT_GEOMETRY = (".png", ".bmp", ".tif", ".tiff")
 # What nnU-Net and this package write beside predictions.
 _BY_PRODUCTS = (".json", ".npz", ".npy", ".pkl", ".b2nd", ".csv", ".md", ".txt")
@@ -21,11 +22,16 @@ _BY_PRODUCTS = (".json", ".npz", ".npy", ".pkl", ".b2nd", ".csv", ".md", ".txt")
 # Writers round headers to float32, and a NIfTI rotation passes through a quaternion.
 _GRID_TOLERANCE = {"spacing": 1e-4, "origin": 1e-2, "direction": 1e-4}  # mm, mm, cosines
 
+_BMP_HEADER_BYTES = 54
+_COMPLEX = "holds complex numbers; a label file holds whole numbers"
+_NOT_FINITE = "holds NaN or infinite values, which are not labels; predict or save it again"
+
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Integer labels, array axes slowest first as in nnU-Net; ``geometry`` is None for formats that
-    store none.
+    """Integer labels, array axes slowest first as in nnU-Net.
+
+    ``geometry`` is None for formats that store none.
     """
 
     array: npt.NDArray[Any]
@@ -33,15 +39,14 @@ class LabelMap:
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Per axis of the array in mm; 1 for formats that store none, whose unit is then the
-        pixel.
-        """
-        return self.geometry["spacing"][::-1] if self.geometry else (1.0,) * self.array.ndim
+        """Per axis of the array in mm, or 1 (pixel) for formats that store none."""
+        if self.geometry is None:
+            return (1.0,) * self.array.ndim
+        return self.geometry["spacing"][::-1]
 
 
 def find_label_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Label files of a folder by case name, and the names of further files that are no known
-    by-products.
+    """Return the label files of a folder by case name, and the names of unknown further files.
 
     Raises:
         InputError: no such folder, no label file in it, or two files for one case.
@@ -53,11 +58,11 @@ def find_label_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.is_dir() or path.suffix in _BY_PRODUCTS:
             continue
-        ending = next((e for e in ENDINGS if path.name.endswith(e)), None)
-        if ending is None:
+        endings = [ending for ending in ENDINGS if path.name.endswith(ending)]
+        if not endings:
             unknown.append(path.name)
             continue
-        case = path.name.removesuffix(ending)
+        case = path.name.removesuffix(endings[0])
         if case in cases:
             raise InputError(
                 f"{folder}: {cases[case].name} and {path.name} are the same case; remove one"
@@ -82,23 +87,12 @@ def read_label_file(path: Path) -> LabelMap:
     header_shape(path)
     image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
     if "complex" in image.GetPixelIDTypeAsString():
-        raise InputError(f"{path}: holds complex numbers; a label file holds whole numbers")
+        raise InputError(f"{path}: {_COMPLEX}")
+
     array = SimpleITK.GetArrayFromImage(image)
     components = image.GetNumberOfComponentsPerPixel()
-    if components > 4:
-        raise InputError(f"{path}: {components} values per voxel; a label file has one")
     if components > 1:
-        channels = np.moveaxis(array, -1, 0)
-        has_alpha = components == 4 and path.name.endswith(_WITHOUT_GEOMETRY)
-        if has_alpha and (channels[-1] != np.iinfo(array.dtype).max).any():
-            raise InputError(
-                f"{path}: has transparent pixels, whose label is not certain; save it without them"
-            )
-        array, *others = (
-            channels[:-1] if has_alpha else channels
-        )  # grey BMP and many grey PNG arrive as RGB or RGBA
-        if not all(np.array_equal(array, other) for other in others):
-            raise InputError(f"{path}: a colour image; a label file has one channel")
+        array = _single_channel(path, array, components)
     if array.ndim not in (2, 3):
         raise InputError(
             f"{path}: {array.ndim} dimensions; a label file is a picture or a volume, so split it"
@@ -109,49 +103,63 @@ def read_label_file(path: Path) -> LabelMap:
         raise InputError(f"{path}: negative value {array.min()}; labels are integers from 0")
     if path.name.endswith(_WITHOUT_GEOMETRY):
         return LabelMap(array, None)
-    names = {
-        "spacing": image.GetSpacing(),
-        "origin": image.GetOrigin(),
-        "direction": image.GetDirection(),
+    geometry = {
+        "spacing": tuple(image.GetSpacing()),
+        "origin": tuple(image.GetOrigin()),
+        "direction": tuple(image.GetDirection()),
     }
-    return LabelMap(array, {name: tuple(values) for name, values in names.items()})
+    return LabelMap(array, geometry)
+
+
+def _single_channel(path: Path, array: npt.NDArray[Any], components: int) -> npt.NDArray[Any]:
+    """Return the grey values; grey BMP and many grey PNG arrive as RGB or RGBA."""
+    if components > 4:
+        raise InputError(f"{path}: {components} values per voxel; a label file has one")
+
+    channels = np.moveaxis(array, -1, 0)
+    if components == 4 and path.name.endswith(_WITHOUT_GEOMETRY):
+        alpha = channels[-1]
+        channels = channels[:-1]
+        if (alpha != np.iinfo(array.dtype).max).any():
+            raise InputError(
+                f"{path}: has transparent pixels, whose label is not certain; save it without them"
+            )
+    if not all(np.array_equal(channels[0], other) for other in channels[1:]):
+        raise InputError(f"{path}: a colour image; a label file has one channel")
+    grey: npt.NDArray[Any] = channels[0]
+    return grey
 
 
 def _require_numbers(path: Path) -> None:
-    """Refuse NIfTI values that SimpleITK 2.5 changes while it reads them: NaN becomes 0, for
-    instance.
-    """
-    if not path.name.endswith((".nii", ".nii.gz")):
+    """Refuse NIfTI values that SimpleITK 2.5 changes while reading: NaN becomes 0, for instance."""
+    if not path.name.endswith(_NIFTI):
         return
     import nibabel
 
     image: Any = nibabel.load(path)
     kind = image.get_data_dtype().kind
     if kind == "c":
-        raise InputError(f"{path}: holds complex numbers; a label file holds whole numbers")
+        raise InputError(f"{path}: {_COMPLEX}")
     if kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all():
-        raise InputError(
-            f"{path}: holds NaN or infinite values, which are no labels; predict or save it again"
-        )
+        raise InputError(f"{path}: {_NOT_FINITE}")
 
 
 def _whole_numbers(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if not np.isfinite(array).all():
-        raise InputError(
-            f"{path}: holds NaN or infinite values, which are no labels; predict or save it again"
-        )
+        raise InputError(f"{path}: {_NOT_FINITE}")
     fractions = array[array != np.rint(array)]
     if fractions.size:
         raise InputError(
-            f"{path}: values that are no integers, such as {fractions[0]:.9g} (a soft map?); "
+            f"{path}: values that are not integers, such as {fractions[0]:.9g} (a soft map?); "
             f"evaluation needs labels"
         )
     return array.astype(np.int64)
 
 
 def read_image_file(path: Path) -> npt.NDArray[Any]:
-    """Grey values of an image file, axes slowest first; of a colour picture the mean over its
-    channels.
+    """Return the grey values of an image file, axes slowest first.
+
+    Those of a colour picture are the means over its channels.
 
     Raises:
         InputError: the file is unreadable or truncated, or neither 2D nor 3D.
@@ -161,14 +169,15 @@ def read_image_file(path: Path) -> npt.NDArray[Any]:
     image_shape(path)
     image = _guarded(path, lambda: SimpleITK.ReadImage(str(path)))
     array = SimpleITK.GetArrayFromImage(image)
-    array = array.mean(axis=-1) if image.GetNumberOfComponentsPerPixel() > 1 else array
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        array = array.mean(axis=-1)
     if array.ndim not in (2, 3):
         raise InputError(f"{path}: {array.ndim} dimensions; the gallery draws pictures and volumes")
     return array
 
 
 def image_shape(path: Path) -> tuple[int, ...]:
-    """Of an image file by its header, axes slowest first, without a picture's colours.
+    """Return the shape in an image file's header, axes slowest first, without colours.
 
     Raises:
         InputError: the file is unreadable or truncated.
@@ -188,15 +197,17 @@ def header_shape(path: Path) -> tuple[int, ...]:
 
 
 def grid_difference(reference: LabelMap, prediction: LabelMap) -> str | None:
-    """Say in words what differs between two grids (shape, then spacing, origin, direction), or
-    None.
+    """Return what differs between two grids in words, or None.
+
+    Compared are the shape, then spacing, origin and direction.
     """
     if reference.array.shape != prediction.array.shape:
         return f"shape {prediction.array.shape}, reference {reference.array.shape}"
     if reference.geometry is None or prediction.geometry is None:
         return None
     for name, tolerance in _GRID_TOLERANCE.items():
-        found, expected = prediction.geometry[name], reference.geometry[name]
+        found = prediction.geometry[name]
+        expected = reference.geometry[name]
         if not np.allclose(found, expected, rtol=0, atol=tolerance):
             return f"{name} {_rounded(found)}, reference {_rounded(expected)}"
     return None
@@ -207,24 +218,21 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # readers raise anything from EOFError to RuntimeError for a broken file
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+    except Exception as error:  # readers raise anything for a broken file, even EOFError
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"{path}: cannot be read, truncated or no image ({reason[0].strip()})"
+            f"{path}: cannot be read, truncated or not an image ({lines[-1].strip()})"
         ) from error
 
 
 def _require_complete(path: Path) -> None:
-    """Refuse files that SimpleITK 2.5 reads without complaint although their end is missing (NIfTI,
-    BMP).
+    """Refuse NIfTI and BMP files whose end is missing, which SimpleITK 2.5 reads all the same.
 
-    A cut TIFF loses whole slices, which the comparison of shapes reveals; the other formats fail in
-    their reader.
+    A cut TIFF loses whole slices, which the comparison of shapes reveals. The readers of the other
+    formats fail.
     """
     size = path.stat().st_size
-    if path.name.endswith((".nii", ".nii.gz")):
+    if path.name.endswith(_NIFTI):
         import nibabel
 
         image: Any = nibabel.load(path)
@@ -233,9 +241,8 @@ def _require_complete(path: Path) -> None:
             require_size(path, expected, compressed=True)
             size = _unpacked_size(path, most=2 * expected)
     elif path.suffix == ".bmp":
-        expected = max(
-            54, int.from_bytes(path.read_bytes()[2:6], "little")
-        )  # 54: the header itself
+        declared = int.from_bytes(path.read_bytes()[2:6], "little")
+        expected = max(_BMP_HEADER_BYTES, declared)
     else:
         return
     if size < expected:
@@ -243,15 +250,19 @@ def _require_complete(path: Path) -> None:
 
 
 def _unpacked_size(path: Path, most: int) -> int:
-    """Size behind the compression; reading to the end also verifies the checksum. Beyond ``most``
-    it is not read.
+    """Return the size behind the compression; nothing beyond ``most`` is read.
+
+    Reading to the end also verifies the checksum.
     """
     size = 0
     with gzip.open(path) as stream:
-        while size <= most and (chunk := stream.read(1 << 20)):
+        while size <= most:
+            chunk = stream.read(1 << 20)
+            if not chunk:
+                break
             size += len(chunk)
     return size
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(round(float(v), 4) for v in values)
+    return tuple(round(float(value), 4) for value in values)

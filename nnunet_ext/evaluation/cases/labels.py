@@ -1,4 +1,4 @@
-"""Which voxel values are evaluated under which name."""
+"""Voxel values and the label names under which they are evaluated."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ MOST_INFERRED = 40  # labels that are taken for such without being declared
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Voxel values by label name (several for a region), and the value that marks voxels to be left
-    out.
+    """Voxel values by label name, several for a region.
+
+    Voxels whose reference has the value ``ignore`` are left out.
     """
 
     values: dict[str, tuple[int, ...]]
@@ -27,6 +28,12 @@ class LabelSet:
         """Every value a prediction may hold."""
         return {0}.union(*self.values.values())
 
+    @property
+    def merged(self) -> str:
+        """Name of the label that holds every foreground value; see `with_foreground`."""
+        foreground = self.known - {0}
+        return next(name for name, given in self.values.items() if set(given) == foreground)
+
     def with_foreground(self) -> "LabelSet":
         """Add all labels merged as ``foreground``, unless one label already is the union.
 
@@ -34,7 +41,7 @@ class LabelSet:
             InputError: a part of the labels is already called ``foreground``.
         """
         union = tuple(sorted(self.known - {0}))
-        if any(sorted(v) == list(union) for v in self.values.values()):
+        if any(sorted(given) == list(union) for given in self.values.values()):
             return self
         if FOREGROUND in self.values:
             raise InputError(
@@ -44,14 +51,18 @@ class LabelSet:
 
 
 def labels_from_arguments(arguments: Sequence[str]) -> LabelSet:
-    """Labels from ``NAME=VALUE`` or ``NAME=VALUE,VALUE`` (a region); the name ``ignore`` is
-    nnU-Net's ignore label.
+    """Return the labels of ``NAME=VALUE`` or ``NAME=VALUE,VALUE`` (a region).
+
+    The name ``ignore`` is nnU-Net's ignore label.
+
+    Raises:
+        InputError: an argument cannot be understood, or a label is given twice.
     """
     declared: dict[str, Any] = {}
     for argument in arguments:
         name, separator, text = argument.partition("=")
         try:
-            values = [int(v) for v in text.split(",")]
+            values = [int(value) for value in text.split(",")]
         except ValueError:
             values = []
         if not (name and separator and values):
@@ -65,7 +76,7 @@ def labels_from_arguments(arguments: Sequence[str]) -> LabelSet:
 
 
 def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
-    """Labels of the dataset.json files in these folders, or None where there is none.
+    """Return the labels of the dataset.json files in these folders, or None without any.
 
     Only some of them may declare an ignore label, such as that of a network trained on incomplete
     labels; that of the first folder counts.
@@ -73,17 +84,17 @@ def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
     Raises:
         InputError: a dataset.json cannot be read, or two of them declare different labels.
     """
-    found: dict[Path, LabelSet] = {}
-    for path in dict.fromkeys(folder / "dataset.json" for folder in folders):
-        if path.is_file():
-            found[path] = _read(path)
-    first, *others = found or [None]
+    paths = dict.fromkeys(folder / "dataset.json" for folder in folders)
+    found = {path: _read(path) for path in paths if path.is_file()}
+    if not found:
+        return None
+    first, *others = found
     for other in others:
-        if first and other and not _agree(found[first], found[other]):
+        if not _agree(found[first], found[other]):
             raise InputError(
                 f"{first} and {other} declare different labels; state them with -l NAME=VALUE"
             )
-    return found[first] if first else None
+    return found[first]
 
 
 def _agree(first: LabelSet, second: LabelSet) -> bool:
@@ -92,7 +103,7 @@ def _agree(first: LabelSet, second: LabelSet) -> bool:
 
 
 def inferred_labels(values: Iterable[int]) -> LabelSet:
-    """One label per value found except 0, named by its number.
+    """Return one label per value found except 0, named by its number.
 
     Raises:
         InputError: nothing but background was found, or as many values as only an image has.
@@ -105,17 +116,17 @@ def inferred_labels(values: Iterable[int]) -> LabelSet:
         )
     if not foreground:
         raise InputError(
-            "references and predictions hold nothing but background; name the labels with -l "
-            "NAME=VALUE"
+            "references and predictions hold only background; name the labels with -l NAME=VALUE"
         )
-    return LabelSet({str(v): (v,) for v in foreground})
+    return LabelSet({str(value): (value,) for value in foreground})
 
 
 def _read(path: Path) -> LabelSet:
-    declared = read_object(path, "mend it or state the labels with -l", {"labels": dict})["labels"]
-    return _checked(
-        {name: v if isinstance(v, list) else [v] for name, v in declared.items()}, str(path)
-    )
+    content = read_object(path, "fix it or state the labels with -l", {"labels": dict})
+    declared = {}
+    for name, given in content["labels"].items():
+        declared[name] = given if isinstance(given, list) else [given]
+    return _checked(declared, str(path))
 
 
 def _checked(declared: dict[str, list[Any]], source: str) -> LabelSet:
@@ -123,26 +134,32 @@ def _checked(declared: dict[str, list[Any]], source: str) -> LabelSet:
         raise InputError(
             f"{source}: declares {len(declared)} labels, more than {MOST_LABELS}; is this an image?"
         )
-    for name, listed in declared.items():
-        if not listed:
-            raise InputError(f"{source}: label {name!r} has no value; labels are whole numbers")
-        if wrong := [
-            value for value in listed if isinstance(value, bool) or not isinstance(value, int)
-        ]:
-            raise InputError(
-                f"{source}: label {name!r} has the value {wrong[0]!r}; labels are whole numbers"
-            )
+    for name, given in declared.items():
+        _require_whole_numbers(name, given, source)
     values = {name: tuple(given) for name, given in declared.items() if name != "background"}
     ignore = values.pop("ignore", None)
     if not values:
         raise InputError(f"{source}: no foreground label")
-    for name, given in values.items():
-        if min(given) < 1:
+    for name, foreground in values.items():
+        if min(foreground) < 1:
             raise InputError(
-                f"{source}: label {name!r} has the value {min(given)}; foreground values start at 1"
+                f"{source}: label {name!r} has the value {min(foreground)}; foreground values "
+                f"start at 1"
             )
-    if ignore is not None and (
-        len(ignore) != 1 or any(ignore[0] in given for given in values.values())
-    ):
+    if ignore is None:
+        return LabelSet(values)
+
+    taken = {value for foreground in values.values() for value in foreground}
+    if len(ignore) != 1 or ignore[0] in taken:
         raise InputError(f"{source}: 'ignore' needs one value that no other label has")
-    return LabelSet(values, ignore[0] if ignore else None)
+    return LabelSet(values, ignore[0])
+
+
+def _require_whole_numbers(name: str, given: list[Any], source: str) -> None:
+    if not given:
+        raise InputError(f"{source}: label {name!r} has no value; labels are whole numbers")
+    for value in given:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InputError(
+                f"{source}: label {name!r} has the value {value!r}; labels are whole numbers"
+            )

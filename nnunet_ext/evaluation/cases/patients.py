@@ -1,45 +1,37 @@
-"""Whose the cases are, and the voxels of a patient's cases counted together."""
+"""Assign cases to patients, and count the voxels of a patient's cases together."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.evaluation.cases.counting import Case, Comparison
+from nnunet_ext.evaluation.cases.counting import Case, Comparison, ValuePairs
 from nnunet_ext.evaluation.profiles import Profile
+from nnunet_ext.files.patient_tables import read_patients
 
 
 def patients_of(cases: Sequence[Case], table: Path | None, conversion: Path) -> dict[str, str]:
-    """Patient by case, as far as known: from a CSV with columns case, patient, else from
-    conversion.csv.
+    """Return the patient of each case, as far as it is known.
 
     In conversion.csv a case without patient belongs to its volume, if it is a slice of one.
+
+    Args:
+        cases: to assign.
+        table: CSV with columns case, patient; None: conversion.csv, if there is one.
+        conversion: conversion.csv of the references.
 
     Raises:
         InputError: the table cannot be read, or the user's names no patient for a case.
     """
-    path = table or conversion
-    if table is None and not path.is_file():
+    if table is None and not conversion.is_file():
         return {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            listed = [
-                (row["case"], row.get("patient") or row.get("volume") or "")
-                for row in csv.DictReader(stream)
-            ]
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    patient_of = read_patients(table or conversion, or_column="volume")
+    found = {case.name: patient_of[case.name] for case in cases if patient_of.get(case.name)}
+    unknown = [case.name for case in cases if case.name not in found]
+    if table and unknown:
         raise InputError(
-            f"{path}: is no table with columns case,patient ({error}); mend it"
-        ) from error
-    rows = dict(listed)
-    if twice := next((case for case, patient in listed if rows[case] != patient), None):
-        raise InputError(f"{path}: names several patients of {twice}; mend it")
-    found = {case.name: rows[case.name] for case in cases if rows.get(case.name)}
-    if table and (unknown := [case.name for case in cases if case.name not in found]):
-        raise InputError(
-            f"{table}: names no patient of {unknown[0]} (and of {len(unknown) - 1} more); mend it"
+            f"{table}: names no patient of {unknown[0]} (and of {len(unknown) - 1} more); fix it"
         )
     return found
 
@@ -47,47 +39,59 @@ def patients_of(cases: Sequence[Case], table: Path | None, conversion: Path) -> 
 def pooled(
     comparisons: Sequence[Comparison], profile: Profile, patient_of: dict[str, str]
 ) -> tuple[list[Comparison], Profile]:
-    """One comparison per patient, and the profile with a remark about what was pooled or could not
-    be.
+    """Return one comparison per patient, and the profile with a remark about the pooling.
 
-    A case whose patient nothing names counts as one.
+    A case counts as a patient if nothing names its patient.
 
     Raises:
         InputError: surface metrics of patients with several cases: cases have no common grid.
     """
+    by_patient = _by_patient(comparisons, patient_of)
+    remarks = []
+    if len(by_patient) < len(comparisons):
+        if profile.array_metrics:
+            raise InputError(
+                f"profile {profile.name}: {' '.join(profile.array_metrics)} of a patient need one "
+                f"volume; leave them out"
+            )
+        are_pictures = all(comparison.is_picture for comparison in comparisons)
+        kind = "single slices" if are_pictures else "cases"
+        remarks.append(
+            f"{len(comparisons)} {kind} of {len(by_patient)} patients, a patient's voxels counted "
+            f"together"
+        )
+    alone = [c for c in comparisons if c.is_picture and c.case.name not in patient_of]
+    if alone:
+        remarks.append(f"{len(alone)} single slices count as patients")
+
+    profile = replace(profile, remark="; ".join(remarks))
+    if len(by_patient) == len(comparisons):
+        return list(comparisons), profile
+    return [_merged(patient, of) for patient, of in by_patient.items()], profile
+
+
+def _by_patient(
+    comparisons: Sequence[Comparison], patient_of: dict[str, str]
+) -> dict[str, list[Comparison]]:
     named = set(patient_of.values())
     by_patient: dict[str, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         name = comparison.case.name
-        by_patient[patient_of.get(name, f"case {name}" if name in named else name)].append(
-            comparison
-        )
-    kind = "single slices" if all(c.is_picture for c in comparisons) else "cases"
-    lonely = [c for c in comparisons if c.is_picture and c.case.name not in patient_of]
-    remarks = [f"{len(lonely)} single slices count as patients"] if lonely else []
-    if len(by_patient) == len(comparisons):
-        return list(comparisons), replace(profile, remark="; ".join(remarks))
-    if profile.array_metrics:
-        raise InputError(
-            f"profile {profile.name}: {' '.join(profile.array_metrics)} of a patient need one "
-            f"volume; leave them out"
-        )
-    remarks.insert(
-        0,
-        f"{len(comparisons)} {kind} of {len(by_patient)} patients, a patient's voxels counted "
-        f"together",
-    )
-    return [_merged(patient, of) for patient, of in by_patient.items()], replace(
-        profile, remark="; ".join(remarks)
-    )
+        own = f"case {name}" if name in named else name  # another case's patient may be called so
+        by_patient[patient_of.get(name, own)].append(comparison)
+    return by_patient
 
 
 def _merged(patient: str, comparisons: list[Comparison]) -> Comparison:
-    first, methods = comparisons[0], comparisons[0].pairs
+    first = comparisons[0]
     volumes = {comparison.voxel_ml for comparison in comparisons}
+    pairs: dict[str, list[ValuePairs]] = {method: [] for method in first.pairs}
+    for comparison in comparisons:
+        for method, units in pairs.items():
+            units += comparison.pairs[method]
     return Comparison(
         replace(first.case, name=patient),
-        {method: [pairs for c in comparisons for pairs in c.pairs[method]] for method in methods},
+        pairs,
         voxel_ml=first.voxel_ml if len(volumes) == 1 else float("nan"),
         is_picture=first.is_picture,
         has_spacing=first.has_spacing,

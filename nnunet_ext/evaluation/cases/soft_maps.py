@@ -12,36 +12,43 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.cases.labels import LabelSet, labels_beside
 
 _ROUNDING = 1e-3  # of float16
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _AGREEMENT = 0.9
 
 
 def soft_map_files(folder: Path, cases: list[str]) -> dict[str, Path]:
-    """The ``.npz`` file of each case, or nothing where the folder holds none for any of them.
+    """Return the ``.npz`` file of each case; none if the folder holds none for any of them.
 
     Raises:
         InputError: only some cases have one.
     """
     files = {case: folder / f"{case}.npz" for case in cases}
-    if broken := next(
-        (file for file in files.values() if file.is_symlink() and not file.exists()), None
-    ):
-        raise InputError(
-            f"{broken}: is a link to {broken.readlink()}, which is gone; merge the predictions "
-            f"again"
-        )
+    for file in files.values():
+        if file.is_symlink() and not file.exists():
+            raise InputError(
+                f"{file}: is a link to {file.readlink()}, which is gone; merge the predictions "
+                f"again"
+            )
     found = {case: file for case, file in files.items() if file.is_file()}
-    if found and len(found) < len(cases):
-        missing = next(case for case in cases if case not in found)
+    missing = [case for case in cases if case not in found]
+    if found and missing:
         raise InputError(
-            f"{folder}: {len(found)} of {len(cases)} cases have a soft map, {missing}.npz is "
-            f"missing; "
-            "predict all of them with --save_probabilities, or move the .npz files away"
+            f"{folder}: {len(found)} of {len(cases)} cases have a soft map, {missing[0]}.npz is "
+            f"missing; predict all of them with --save_probabilities, or move the .npz files away"
         )
     return found
 
 
 def channels_declared(folder: Path) -> LabelSet:
-    """The labels, hence channels, of the model that wrote a folder of predictions.
+    """Return the labels, hence channels, of the model that wrote a folder of predictions.
 
     Raises:
         InputError: neither the folder nor the model folder above a fold's ``validation`` holds a
@@ -53,14 +60,13 @@ def channels_declared(folder: Path) -> LabelSet:
     if labels is None:
         raise InputError(
             f"{folder}: soft maps, but no dataset.json says which channel is which; copy "
-            f"plans.json and dataset.json "
-            "of the trained model into it"
+            f"plans.json and dataset.json of the trained model into it"
         )
     return labels
 
 
 def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """All channels of one case in [0, 1], shape (channels, *shape of the label file).
+    """Return all channels of one case in [0, 1], shape (channels, *shape of the label file).
 
     Raises:
         InputError: the file is unreadable, its channels are not those of dataset.json, or its shape
@@ -73,16 +79,16 @@ def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -
         raise InputError(
             f"{path}: {found} channels, dataset.json declares {expected}; wrong dataset.json?"
         )
-    if (
-        probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1
-    ):  # nnU-Net gives a picture a third axis
+    # nnU-Net gives a picture a third axis.
+    if probabilities.ndim == len(shape) + 2 and probabilities.shape[1] == 1:
         probabilities = probabilities[:, 0]
     if probabilities.shape[1:] != shape:
         raise InputError(
             f"{path}: shape {probabilities.shape[1:]}, its label file {shape}; predict both in "
             f"one run"
         )
-    if not (probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING):
+    within = probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING
+    if not within:
         raise InputError(f"{path}: values outside [0, 1]; soft maps hold probabilities")
     return probabilities
 
@@ -90,8 +96,7 @@ def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -
 def require_agreement(
     probabilities: npt.NDArray[Any], labels: npt.NDArray[Any], channels: LabelSet, path: Path
 ) -> None:
-    """Refuse soft maps that do not belong to the predicted labels beside them: of another run, or
-    with axes flipped.
+    """Refuse soft maps of another run than the predicted labels beside them, or with axes flipped.
 
     Only predicted foreground is compared, since postprocessing removes components; a tenth may
     differ by rounding.
@@ -114,7 +119,7 @@ def require_agreement(
 def soft_map_of(
     probabilities: npt.NDArray[Any], values: tuple[int, ...], channels: LabelSet, path: Path
 ) -> npt.NDArray[Any]:
-    """Probability of one label or region, float32 in [0, 1].
+    """Return the probability of one label or region, float32 in [0, 1].
 
     A network with softmax has one channel per label value, background first: a region is the sum of
     its labels. One with regions has a sigmoid channel per region, in the order of dataset.json; a
@@ -130,10 +135,15 @@ def soft_map_of(
                 f"{path}: no channel for the value {max(values)} among its {len(probabilities)}"
             )
         return probabilities[list(values)].sum(axis=0, dtype=np.float32).clip(0, 1)
+
+    wanted = set(values)
     regions = [set(region) for region in channels.values.values()]
-    exact = [i for i, region in enumerate(regions) if region == set(values)]
-    chosen = exact[:1] or [i for i, region in enumerate(regions) if region <= set(values)]
-    if set(values) - set().union(*(regions[i] for i in chosen)):
+    if wanted in regions:
+        chosen = [regions.index(wanted)]
+    else:
+        chosen = [i for i, region in enumerate(regions) if region <= wanted]
+    covered = set().union(*[regions[i] for i in chosen])
+    if wanted - covered:
         shown = ", ".join(str(sorted(region)) for region in regions)
         raise InputError(
             f"{path}: no channel for the values {list(values)}; the network has the regions {shown}"
@@ -143,13 +153,12 @@ def soft_map_of(
 
 def merges_regions(values: tuple[int, ...], channels: LabelSet) -> bool:
     """Whether `soft_map_of` takes a maximum over several channels."""
-    return _has_regions(channels) and not any(
-        set(region) == set(values) for region in channels.values.values()
-    )
+    regions = [set(region) for region in channels.values.values()]
+    return _has_regions(channels) and set(values) not in regions
 
 
 def _has_regions(channels: LabelSet) -> bool:
-    """As nnU-Net decides: a label of several values makes all of them regions."""
+    """Decide as nnU-Net does: a label of several values makes all of them regions."""
     return any(len(values) > 1 for values in channels.values.values())
 
 
@@ -160,15 +169,7 @@ def _array(path: Path) -> npt.NDArray[Any]:
             if array.dtype.kind not in "fui":
                 raise ValueError(array.dtype)
             return array
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"{path}: no readable array 'probabilities'; predict again with --save_probabilities"
         ) from error

@@ -1,4 +1,4 @@
-"""What every metric demands of its arrays."""
+"""Check the arrays that metrics are computed from."""
 
 from typing import Any
 
@@ -9,18 +9,19 @@ import numpy.typing as npt
 def mask_pair(
     prediction: npt.ArrayLike, reference: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Both as boolean masks.
+    """Return both as boolean masks.
 
     Raises:
         ValueError: the shapes differ, or a mask holds values other than 0 and 1.
     """
-    p, g = _mask(prediction, "prediction"), _mask(reference, "reference")
+    p = _mask(prediction, "prediction")
+    g = _mask(reference, "reference")
     require_same_shape(p, g)
     return p, g
 
 
 def soft_map(values: npt.ArrayLike, name: str = "prediction") -> npt.NDArray[np.float64]:
-    """A map of numbers in [0, 1].
+    """Return a map of numbers in [0, 1].
 
     Raises:
         ValueError: no elements, or a value outside [0, 1] or NaN.
@@ -34,7 +35,7 @@ def soft_map(values: npt.ArrayLike, name: str = "prediction") -> npt.NDArray[np.
 
 
 def require_same_shape(prediction: npt.NDArray[Any], reference: npt.NDArray[Any]) -> None:
-    """Raise ValueError where the shapes differ."""
+    """Raise ValueError if the shapes differ."""
     if prediction.shape != reference.shape:
         raise ValueError(
             f"shapes differ: prediction {prediction.shape}, reference {reference.shape}"
@@ -45,5 +46,5 @@ def _mask(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
     array = np.asarray(values)
     mask = array.astype(bool)
     if array.dtype != bool and not np.array_equal(array, mask):
-        raise ValueError(f"{name} is no mask: it holds values other than 0 and 1")
+        raise ValueError(f"{name} is not a mask: it holds values other than 0 and 1")
     return mask

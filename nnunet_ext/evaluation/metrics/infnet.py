@@ -1,117 +1,162 @@
-"""The metrics of Inf-Net's toolbox on soft maps of one image: averages over 256 thresholds,
-S-measure, E-measure.
+"""The metrics of Inf-Net's toolbox on soft maps of one image.
 
-The tables of the relation-driven paper (2D) and of the VQ-VAE paper were made with it. Its numbers
-differ from textbook ones by design: see :func:`threshold_averages`.
+They are averages over 256 thresholds, the S-measure, the E-measure and the MAE. The tables of the
+relation-driven paper (2D) and of the VQ-VAE paper were made with them. The numbers differ from
+textbook ones by design: see :func:`threshold_averages`.
 """
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.evaluation.metrics.arrays import mask_pair, require_same_shape, soft_map
+from nnunet_ext.evaluation.metrics.metric import Better, Metric, SoftMapPair
 
 INFNET_METRICS = ("dice", "sensitivity", "specificity", "s_measure", "e_measure", "mae")
+"""What the toolbox prints."""
+
 _LEVELS = 256
 _EPS = float(np.finfo(np.float64).eps)
 
 
-def infnet_metrics(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> dict[str, float]:
-    """All of :data:`INFNET_METRICS` for one image, after stretching the map to [0, 1] and rounding
-    it to 8 bits.
+def stretched(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> SoftMapPair:
+    """Stretch the map to [0, 1] and round it to 8 bits, as the toolbox does with every image.
 
-    A constant map cannot be stretched: it stays as it is, and counts as positive at no threshold.
+    A constant map cannot be stretched: it stays as it is.
 
     Args:
         prediction: soft map in [0, 1], shape (rows, columns).
         reference: mask of the same shape.
 
     Raises:
-        ValueError: shapes differ or are not 2D, values outside [0, 1], or a reference that is no
+        ValueError: shapes differ or are not 2D, values outside [0, 1], or the reference is not a
             mask.
 
     Reference: Fan et al. 2020, "Inf-Net: automatic COVID-19 lung infection segmentation from CT
     images".
     """
     p, g = _image_pair(prediction, reference)
-    low, high = float(p.min()), float(p.max())
-    constant = high == low
-    p = np.rint((p if constant else (p - low) / (high - low)) * (_LEVELS - 1)) / (_LEVELS - 1)
-    averages = (
-        dict.fromkeys(("dice", "sensitivity", "specificity"), 0.0)
-        if constant
-        else threshold_averages(p, g)
-    )
-    return averages | {
-        "s_measure": s_measure(p, g),
-        "e_measure": e_measure(p, g),
-        "mae": float(np.abs(p - g).mean()),
-    }
+    low = float(p.min())
+    high = float(p.max())
+    if high != low:
+        p = (p - low) / (high - low)
+    return SoftMapPair(np.rint(p * (_LEVELS - 1)) / (_LEVELS - 1), g)
+
+
+def averages(pair: SoftMapPair) -> dict[str, float]:
+    """Return :func:`threshold_averages`; a constant map counts as positive at no threshold."""
+    if pair.prediction.min() == pair.prediction.max():
+        return dict.fromkeys(("dice", "sensitivity", "specificity"), 0.0)
+    return threshold_averages(pair.prediction, pair.reference)
+
+
+def map_error(pair: SoftMapPair) -> float:
+    """Return the mean absolute difference between map and mask."""
+    return float(np.abs(pair.prediction - pair.reference).mean())
 
 
 def threshold_averages(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> dict[str, float]:
-    """Dice, sensitivity and specificity, each averaged over the thresholds 0, 1/255, ..., 1 (map >=
-    threshold).
+    """Return Dice, sensitivity and specificity, averaged over the thresholds 0, 1/255, ..., 1.
 
-    All three are 0 at a threshold without a true positive. At threshold 0 all is positive, so that
-    a perfect binary mask has the specificity 255/256 = 0.99609, and an image with an empty
-    reference has 0 everywhere.
+    A pixel is positive if the map is at least the threshold. All three are 0 at a threshold without
+    a true positive. At threshold 0 all is positive, so that a perfect binary mask has the
+    specificity 255/256 = 0.99609, and an image with an empty reference has 0 everywhere.
     """
     p, g = _image_pair(prediction, reference)
     tp, fp = _positives(p, g)
-    positives, voxels = int(g.sum()), g.size
-    hit = tp > 0
+    positives = int(g.sum())
+    negatives = g.size - positives
+
     scores = {
         "dice": 2 * tp / np.maximum(tp + fp + positives, 1),
         "sensitivity": tp / max(positives, 1),
-        "specificity": (voxels - positives - fp) / max(voxels - positives, 1),
+        "specificity": (negatives - fp) / max(negatives, 1),
     }
+    hit = tp > 0
     return {name: float(np.where(hit, score, 0.0).mean()) for name, score in scores.items()}
 
 
 def s_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Structure measure of a soft map in [0, 1] against a mask: half object-aware, half
-    region-aware; in [0, 1].
+    """Return the structure measure of a soft map in [0, 1] against a mask, in [0, 1].
 
-    An empty reference gives 1 - mean(map), a full one mean(map). Arguments and errors as
-    `infnet_metrics`.
+    It is half object-aware, half region-aware. An empty reference gives 1 - mean(map), a full one
+    mean(map). Arguments and errors as `stretched`.
 
     Reference: Fan et al. 2017, "Structure-measure: a new way to evaluate foreground maps", eq. 1-8,
     alpha = 0.5.
     """
     p, g = _image_pair(prediction, reference)
     share = float(g.mean())
-    if share in (0.0, 1.0):
-        return float(p.mean()) if share else 1.0 - float(p.mean())
+    if share == 0.0:
+        return 1.0 - float(p.mean())
+    if share == 1.0:
+        return float(p.mean())
+
     objects = share * _object_score(p[g]) + (1 - share) * _object_score(1 - p[~g])
     return max(0.0, 0.5 * objects + 0.5 * _region_score(p, g))
 
 
 def e_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Enhanced-alignment measure, averaged over the thresholds 0, 1/255, ..., 1 of a soft map; from
-    0, about 1 at best.
+    """Return the enhanced-alignment measure of a soft map; from 0, about 1 at best.
 
-    The enhanced alignment of a pixel depends only on whether it is predicted and whether it is
-    foreground, so four counts replace the image. An empty reference scores the share of negatives,
-    a full one that of positives. Arguments and errors as `infnet_metrics`.
+    It is averaged over the thresholds 0, 1/255, ..., 1. The enhanced alignment of a pixel depends
+    only on whether it is predicted and whether it is foreground, so four counts replace the image.
+    An empty reference scores the share of negatives, a full one that of positives. Arguments and
+    errors as `stretched`.
 
     Reference: Fan et al. 2018, "Enhanced-alignment measure for binary foreground map evaluation",
     eq. 2-5.
     """
     p, g = _image_pair(prediction, reference)
     tp, fp = _positives(p, g)
-    positives, voxels = int(g.sum()), g.size
+    positives = int(g.sum())
+    voxels = g.size
+
     if positives == 0:
         total = (voxels - fp).astype(np.float64)
     elif positives == voxels:
         total = tp.astype(np.float64)
     else:
-        fn, tn = positives - tp, voxels - positives - fp
-        predicted, share = (tp + fp) / voxels, positives / voxels
-        total = np.zeros(_LEVELS)
-        for count, value, truth in ((tp, 1, 1), (fp, 1, 0), (fn, 0, 1), (tn, 0, 0)):
-            a, b = value - predicted, truth - share  # the bias matrices of eq. 2
-            total += count * (2 * a * b / (a**2 + b**2 + _EPS) + 1) ** 2 / 4
+        total = _enhanced_alignment(tp, fp, positives, voxels)
     return float((total / (voxels - 1 + _EPS)).mean())
+
+
+def _enhanced_alignment(
+    tp: npt.NDArray[np.int64], fp: npt.NDArray[np.int64], positives: int, voxels: int
+) -> npt.NDArray[np.float64]:
+    """Return the sum over the image at each threshold."""
+    fn = positives - tp
+    tn = voxels - positives - fp
+    predicted = (tp + fp) / voxels
+    share = positives / voxels
+
+    total = np.zeros(_LEVELS)
+    for count, value, truth in ((tp, 1, 1), (fp, 1, 0), (fn, 0, 1), (tn, 0, 0)):
+        a = value - predicted  # the bias matrices of eq. 2
+        b = truth - share
+        total += count * (2 * a * b / (a**2 + b**2 + _EPS) + 1) ** 2 / 4
+    return total
+
+
+DECLARED = (
+    Metric(
+        name="s_measure",
+        header="S-measure",
+        better=Better.HIGHER,
+        decimals=3,
+        range=(0, 1),
+        from_soft_map=lambda pair: s_measure(pair.prediction, pair.reference),
+    ),
+    Metric(
+        name="e_measure",
+        header="E-measure",
+        better=Better.HIGHER,
+        decimals=3,
+        range=(0, math.inf),  # n / (n - 1) at best, in an image of n pixels
+        from_soft_map=lambda pair: e_measure(pair.prediction, pair.reference),
+    ),
+)
 
 
 def _image_pair(
@@ -129,12 +174,15 @@ def _positives(
     p: npt.NDArray[np.float64], g: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """True and false positives at the thresholds k / 255 for k = 0 ... 255."""
-    levels = np.floor(p * (_LEVELS - 1) + 1e-6).astype(
-        np.int64
-    )  # 8-bit values are exact multiples of 1/255
-    histograms = (np.bincount(levels[part], minlength=_LEVELS) for part in (g, ~g))
-    tp, fp = (np.cumsum(histogram[::-1])[::-1] for histogram in histograms)
-    return tp, fp
+    # 8-bit values are exact multiples of 1/255
+    levels = np.floor(p * (_LEVELS - 1) + 1e-6).astype(np.int64)
+    return _at_least(levels[g]), _at_least(levels[~g])
+
+
+def _at_least(levels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Count the pixels at or above each level."""
+    histogram = np.bincount(levels, minlength=_LEVELS)
+    return np.cumsum(histogram[::-1])[::-1]
 
 
 def _object_score(values: npt.NDArray[np.float64]) -> float:
@@ -145,31 +193,35 @@ def _object_score(values: npt.NDArray[np.float64]) -> float:
 
 
 def _region_score(p: npt.NDArray[np.float64], g: npt.NDArray[np.bool_]) -> float:
-    """Eq. 5: structural similarity of the four blocks around the reference's centroid, weighted by
-    their area.
+    """Eq. 5: structural similarity of four blocks, weighted by their area.
+
+    The reference's centroid divides the image into the blocks.
     """
-    row, column = (
-        int(np.floor(axis.mean() + 1.5)) for axis in np.nonzero(g)
-    )  # counted from 1, halves up
+    row, column = map(_centre, np.nonzero(g))
     score = 0.0
     for rows in (slice(None, row), slice(row, None)):
         for columns in (slice(None, column), slice(column, None)):
             block = p[rows, columns]
             if block.size:
-                score += (
-                    block.size / p.size * _similarity(block, g[rows, columns].astype(np.float64))
-                )
+                similarity = _similarity(block, g[rows, columns].astype(np.float64))
+                score += block.size / p.size * similarity
     return score
 
 
+def _centre(indices: npt.NDArray[np.int64]) -> int:
+    """Return the mean index, counted from 1, halves rounded up."""
+    return int(np.floor(indices.mean() + 1.5))
+
+
 def _similarity(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
-    """SSIM without constants, on a whole block."""
-    mean_x, mean_y, n = float(x.mean()), float(y.mean()), x.size - 1 + _EPS
-    variance_x, variance_y = (
-        float(((x - mean_x) ** 2).sum()) / n,
-        float(((y - mean_y) ** 2).sum()) / n,
-    )
+    """Return the structural similarity without constants, on a whole block."""
+    n = x.size - 1 + _EPS
+    mean_x = float(x.mean())
+    mean_y = float(y.mean())
+    variance_x = float(((x - mean_x) ** 2).sum()) / n
+    variance_y = float(((y - mean_y) ** 2).sum()) / n
     covariance = float(((x - mean_x) * (y - mean_y)).sum()) / n
+
     numerator = 4 * mean_x * mean_y * covariance
     denominator = (mean_x**2 + mean_y**2) * (variance_x + variance_y)
     if numerator:

@@ -1,10 +1,8 @@
-"""The metrics of one case, as pure functions on arrays of any dimension; this module holds those of
-overlap.
+"""Metrics of overlap. They follow from four voxel counts of one case.
 
-They follow from four voxel counts. A fraction 0/0 is undefined; what it then yields is the caller's
-decision and never a hidden constant: ``empty="nan"`` gives NaN, ``"one"`` counts the case as
-perfect (a score of 1, an error of 0) and ``"zero"`` as failed (a score of 0, an error of 1). The
-denominator is 0
+A fraction 0/0 is undefined. What it then yields is the caller's decision and never a hidden
+constant: ``empty="nan"`` gives NaN, ``"one"`` counts the case as perfect (a score of 1, an error of
+0) and ``"zero"`` as failed (a score of 0, an error of 1). The denominator is 0
 
 * for Dice, Jaccard and VOE when prediction and reference are both empty,
 * for the sensitivity when the reference is empty,
@@ -17,70 +15,121 @@ denominator is 0
 empty.
 """
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.evaluation.metrics.arrays import mask_pair, require_same_shape, soft_map
-from nnunet_ext.evaluation.metrics.infnet import e_measure, s_measure
-from nnunet_ext.evaluation.metrics.surfaces import assd, hd95, surface_dice
+from nnunet_ext.evaluation.metrics.infnet import averages, map_error
+from nnunet_ext.evaluation.metrics.metric import Better, ConfusionCounts, EmptyPolicy, Metric
 
-__all__ = [
-    "assd",
-    "dice",
-    "e_measure",
-    "hd95",
-    "jaccard",
-    "mae",
-    "precision",
-    "rvd",
-    "s_measure",
-    "sensitivity",
-    "specificity",
-    "surface_dice",
-    "voe",
-]
+UNIT = (0.0, 1.0)
 
-EmptyPolicy = Literal["nan", "one", "zero"]
-EMPTY_POLICIES: tuple[EmptyPolicy, ...] = get_args(EmptyPolicy)
-_EMPTY_SCORE: dict[str, float] = {"nan": float("nan"), "one": 1.0, "zero": 0.0}
+DECLARED = (
+    Metric(
+        name="dice",
+        header="Dice",
+        better=Better.HIGHER,
+        decimals=3,
+        range=UNIT,
+        from_counts=lambda c: (2 * c.tp, 2 * c.tp + c.fp + c.fn),
+        from_soft_map=lambda pair: pair.shared(averages)["dice"],
+    ),
+    Metric(
+        name="dice_smooth1",
+        header="Dice (smooth 1)",
+        better=Better.HIGHER,
+        decimals=3,
+        range=UNIT,
+        from_counts=lambda c: (2 * c.tp + 1, 2 * c.tp + c.fp + c.fn + 1),
+    ),
+    Metric(
+        name="dice_hits",
+        header="Dice (0 without a hit)",
+        better=Better.HIGHER,
+        decimals=3,
+        range=UNIT,
+        from_counts=lambda c: (2 * c.tp, max(2 * c.tp + c.fp + c.fn, 1)),
+    ),
+    Metric(
+        name="jaccard",
+        header="Jaccard",
+        better=Better.HIGHER,
+        decimals=3,
+        range=UNIT,
+        from_counts=lambda c: (c.tp, c.tp + c.fp + c.fn),
+    ),
+    Metric(
+        name="sensitivity",
+        header="Sensitivity",
+        better=Better.HIGHER,
+        decimals=3,
+        range=UNIT,
+        from_counts=lambda c: (c.tp, c.tp + c.fn),
+        from_soft_map=lambda pair: pair.shared(averages)["sensitivity"],
+    ),
+    Metric(
+        name="specificity",
+        header="Specificity",
+        better=Better.HIGHER,
+        decimals=4,  # background dominates
+        range=UNIT,
+        from_counts=lambda c: (c.tn, c.tn + c.fp),
+        from_soft_map=lambda pair: pair.shared(averages)["specificity"],
+    ),
+    Metric(
+        name="precision",
+        header="Precision",
+        better=Better.HIGHER,
+        decimals=3,
+        range=UNIT,
+        from_counts=lambda c: (c.tp, c.tp + c.fp),
+    ),
+    Metric(
+        name="voe",
+        header="VOE",
+        better=Better.LOWER,
+        decimals=3,
+        range=UNIT,
+        from_counts=lambda c: (c.fp + c.fn, c.tp + c.fp + c.fn),
+    ),
+    Metric(
+        name="rvd",
+        header="RVD (signed)",
+        better=Better.NEAR_ZERO,
+        decimals=3,
+        range=(-1, math.inf),
+        from_counts=lambda c: (c.fp - c.fn, c.tp + c.fn),
+    ),
+    Metric(
+        name="abs_rvd",
+        header="|RVD|",
+        better=Better.LOWER,
+        decimals=3,
+        range=(0, math.inf),
+        from_counts=lambda c: (abs(c.fp - c.fn), c.tp + c.fn),
+    ),
+    Metric(
+        name="mae",
+        header="MAE",
+        better=Better.LOWER,
+        decimals=4,  # background dominates
+        range=UNIT,
+        from_counts=lambda c: (c.fp + c.fn, sum(c)),
+        from_soft_map=map_error,
+        follows_empty_policy=False,  # an image without a voxel has no error
+    ),
+)
 
+COUNT_METRICS = tuple(metric.name for metric in DECLARED)
+"""Names of the metrics that follow from voxel counts."""
 
-class ConfusionCounts(NamedTuple):
-    """Voxels of one case by prediction (positive, negative) and by whether the prediction is right
-    (true, false).
-    """
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-
-_FRACTIONS: dict[str, Callable[[ConfusionCounts], tuple[int, int]]] = {
-    "dice": lambda c: (2 * c.tp, 2 * c.tp + c.fp + c.fn),
-    "dice_smooth1": lambda c: (2 * c.tp + 1, 2 * c.tp + c.fp + c.fn + 1),
-    "dice_hits": lambda c: (2 * c.tp, max(2 * c.tp + c.fp + c.fn, 1)),
-    "jaccard": lambda c: (c.tp, c.tp + c.fp + c.fn),
-    "sensitivity": lambda c: (c.tp, c.tp + c.fn),
-    "specificity": lambda c: (c.tn, c.tn + c.fp),
-    "precision": lambda c: (c.tp, c.tp + c.fp),
-    "voe": lambda c: (c.fp + c.fn, c.tp + c.fp + c.fn),
-    "rvd": lambda c: (c.fp - c.fn, c.tp + c.fn),
-    "abs_rvd": lambda c: (abs(c.fp - c.fn), c.tp + c.fn),
-    "mae": lambda c: (c.fp + c.fn, sum(c)),
-}
-_ERRORS = ("voe", "rvd", "abs_rvd")
-
-COUNT_METRICS = tuple(_FRACTIONS)
-"""Names of the metrics that :func:`metrics_from_counts` returns."""
+_DECLARED = {metric.name: metric for metric in DECLARED}
 
 
 def confusion_counts(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> ConfusionCounts:
-    """Count true and false positives and negatives of two masks of the same shape (bool, or numbers
-    0 and 1).
+    """Count true and false positives and negatives of two masks (bool, or numbers 0 and 1).
 
     Raises:
         ValueError: the shapes differ, or a mask holds values other than 0 and 1.
@@ -92,21 +141,12 @@ def confusion_counts(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> Con
     return ConfusionCounts(tp, fp, fn, p.size - tp - fp - fn)
 
 
-def metrics_from_counts(counts: ConfusionCounts, *, empty: EmptyPolicy = "nan") -> dict[str, float]:
-    """All metrics of :data:`COUNT_METRICS` from the counts of one case; MAE of two masks is (FP +
-    FN) / voxels.
-
-    >>> metrics_from_counts(ConfusionCounts(tp=1, fp=1, fn=1, tn=1))["dice"]
-    0.5
-    """
-    return {name: _fraction(name, counts, empty) for name in _FRACTIONS}
-
-
 def dice(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, *, empty: EmptyPolicy = "nan"
 ) -> float:
-    """Dice coefficient 2 TP / (2 TP + FP + FN) of two masks of the same shape, in [0, 1]; 0/0 when
-    both are empty.
+    """Return the Dice coefficient 2 TP / (2 TP + FP + FN) of two masks of one shape, in [0, 1].
+
+    It is 0/0 when both are empty.
 
     Raises:
         ValueError: the shapes differ, a mask holds values other than 0 and 1, or the policy is
@@ -115,91 +155,85 @@ def dice(
     >>> dice([1, 1, 0, 0], [0, 1, 1, 0])
     0.5
     """
-    return _fraction("dice", confusion_counts(prediction, reference), empty)
+    return _value("dice", prediction, reference, empty)
 
 
 def jaccard(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, *, empty: EmptyPolicy = "nan"
 ) -> float:
-    """Jaccard index TP / (TP + FP + FN) = Dice / (2 - Dice), in [0, 1]; 0/0 when both are empty. As
-    `dice`.
+    """Return the Jaccard index TP / (TP + FP + FN) = Dice / (2 - Dice), in [0, 1].
+
+    It is 0/0 when both masks are empty. Arguments and errors as for `dice`.
     """
-    return _fraction("jaccard", confusion_counts(prediction, reference), empty)
+    return _value("jaccard", prediction, reference, empty)
 
 
 def voe(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, *, empty: EmptyPolicy = "nan"
 ) -> float:
-    """Volumetric overlap error 1 - Jaccard, in [0, 1], 0 is best; 0/0 when both are empty. As
-    `dice`.
+    """Return the volumetric overlap error 1 - Jaccard, in [0, 1]; 0 is best.
+
+    It is 0/0 when both masks are empty. Arguments and errors as for `dice`.
 
     Reference: Liu et al. 2021 (nCoVSegNet), eq. 13.
     """
-    return _fraction("voe", confusion_counts(prediction, reference), empty)
+    return _value("voe", prediction, reference, empty)
 
 
 def rvd(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, *, empty: EmptyPolicy = "nan"
 ) -> float:
-    """Relative volume difference (predicted - reference) / reference volume, signed, from -1; 0 is
-    best.
+    """Return the signed relative volume difference (predicted - reference) / reference volume.
 
-    NaN where only the reference is empty. Arguments as for `dice`.
+    It starts at -1, and 0 is best. NaN where only the reference is empty. Arguments and errors as
+    for `dice`.
 
     Reference: Liu et al. 2021 (nCoVSegNet), eq. 14.
 
     >>> rvd([1, 1, 1], [1, 1, 0])
     0.5
     """
-    return _fraction("rvd", confusion_counts(prediction, reference), empty)
+    return _value("rvd", prediction, reference, empty)
 
 
 def sensitivity(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, *, empty: EmptyPolicy = "nan"
 ) -> float:
-    """Sensitivity (recall) TP / (TP + FN), in [0, 1]; 0/0 when the reference is empty. Arguments as
-    for `dice`.
+    """Return the sensitivity (recall) TP / (TP + FN), in [0, 1].
 
-    Raises:
-        ValueError: as `dice`.
+    It is 0/0 when the reference is empty. Arguments and errors as for `dice`.
     """
-    return _fraction("sensitivity", confusion_counts(prediction, reference), empty)
+    return _value("sensitivity", prediction, reference, empty)
 
 
 def specificity(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, *, empty: EmptyPolicy = "nan"
 ) -> float:
-    """Specificity TN / (TN + FP), in [0, 1]; 0/0 when the reference fills the image. Arguments as
-    for `dice`.
+    """Return the specificity TN / (TN + FP), in [0, 1].
 
     It counts all voxels of the image, so it depends on how much background the field of view holds.
-
-    Raises:
-        ValueError: as `dice`.
+    It is 0/0 when the reference fills the image. Arguments and errors as for `dice`.
     """
-    return _fraction("specificity", confusion_counts(prediction, reference), empty)
+    return _value("specificity", prediction, reference, empty)
 
 
 def precision(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, *, empty: EmptyPolicy = "nan"
 ) -> float:
-    """Precision (positive predictive value) TP / (TP + FP), in [0, 1]; 0/0 when the prediction is
-    empty.
+    """Return the precision (positive predictive value) TP / (TP + FP), in [0, 1].
 
-    Raises:
-        ValueError: as `dice`.
+    It is 0/0 when the prediction is empty. Arguments and errors as for `dice`.
     """
-    return _fraction("precision", confusion_counts(prediction, reference), empty)
+    return _value("precision", prediction, reference, empty)
 
 
 def mae(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, *, empty: EmptyPolicy = "nan"
 ) -> float:
-    """Mean absolute error, the mean of |p - g| over all voxels of two binary or soft maps in [0,
-    1]; in [0, 1].
+    """Return the mean absolute error of two binary or soft maps in [0, 1]; it lies in [0, 1].
 
-    ``empty`` is there to be called like its neighbours: a mean over at least one voxel is never
-    0/0.
+    It is the mean of |p - g| over all voxels, so it is never 0/0: ``empty`` is accepted for
+    signature compatibility.
 
     Raises:
         ValueError: the shapes differ, the arrays are empty, or a value lies outside [0, 1] or is
@@ -208,21 +242,13 @@ def mae(
     >>> mae([0.5, 0.0], [1.0, 0.0])
     0.25
     """
-    p, g = soft_map(prediction, "prediction"), soft_map(reference, "reference")
+    p = soft_map(prediction, "prediction")
+    g = soft_map(reference, "reference")
     require_same_shape(p, g)
     return float(np.abs(p - g).mean())
 
 
-def _fraction(name: str, counts: ConfusionCounts, empty: EmptyPolicy) -> float:
-    if empty not in _EMPTY_SCORE:
-        raise ValueError(
-            f"unknown policy for empty masks {empty!r}; choose one of {', '.join(EMPTY_POLICIES)}"
-        )
-    numerator, denominator = _FRACTIONS[name](counts)
-    if denominator:
-        return numerator / denominator
-    if (
-        numerator or name == "mae"
-    ):  # n/0 has no value, and an image without a voxel no error, under any policy
-        return float("nan")
-    return 1.0 - _EMPTY_SCORE[empty] if name in _ERRORS else _EMPTY_SCORE[empty]
+def _value(
+    name: str, prediction: npt.ArrayLike, reference: npt.ArrayLike, empty: EmptyPolicy
+) -> float:
+    return _DECLARED[name].of_counts(confusion_counts(prediction, reference), empty)

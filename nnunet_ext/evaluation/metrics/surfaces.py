@@ -1,6 +1,6 @@
 """Distances between the surfaces of two masks.
 
-The areas of surface elements are those of marching cubes, nearest neighbours SciPy's. MONAI
+The areas of surface elements are those of marching cubes; the nearest neighbours are SciPy's. MONAI
 measures the same, but its import takes five seconds, and its functions hold several float32 copies
 of the volume: 9 GB for a chest CT.
 """
@@ -16,15 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.evaluation.metrics.arrays import mask_pair
+from nnunet_ext.evaluation.metrics.metric import Better, MaskPair, Metric
 
-SURFACE_METRICS = ("surface_dice", "hd95", "assd")
-# relative: a distance of exactly the tolerance is within it, although spacings are binary fractions
+# Relative. A distance of exactly the tolerance is within it; spacings are binary fractions.
 _ROUNDING = 1e-9
+_ISOSURFACE = 0.5  # between background 0 and foreground 1
 
 
 class _Surface(NamedTuple):
-    """Surface elements of one mask: their places in one grid in rising order, positions in mm, and
-    areas in mm2.
+    """Surface elements of one mask.
+
+    Their places in one grid in rising order, positions in mm, and areas in mm2.
     """
 
     places: npt.NDArray[np.int64]
@@ -38,12 +40,11 @@ def surface_dice(
     spacing: Sequence[float],
     tolerance_mm: float,
 ) -> float:
-    """Normalised surface Dice: the share of both surfaces within ``tolerance_mm`` of the other one,
-    in [0, 1].
+    """Return the normalised surface Dice, in [0, 1].
 
-    Surface elements lie between voxels and are weighted by their area in mm2, as in DeepMind's
-    ``surface-distance``, which the COVID-19-CT-Seg benchmark used. NaN when both masks are empty, 0
-    when one is.
+    It is the share of both surfaces within ``tolerance_mm`` of the other one. Surface elements lie
+    between voxels and are weighted by their area in mm2, as in DeepMind's ``surface-distance``,
+    which the COVID-19-CT-Seg benchmark used. NaN when both masks are empty, 0 when one is.
 
     Args:
         prediction: mask, 2D or 3D.
@@ -52,28 +53,29 @@ def surface_dice(
         tolerance_mm: the benchmark takes 3 for lesions and 1 for lungs.
 
     Raises:
-        ValueError: the shapes differ, an array is no mask, or the spacing does not fit it.
+        ValueError: the shapes differ, an array is not a mask, or the spacing does not fit it.
 
     Reference: Nikolov et al. 2021, "Clinically applicable segmentation of head and neck anatomy";
     Zhang et al. 2021 (relation-driven), eq. 7.
     """
     p, g = _checked(prediction, reference, spacing)
+    if not (p.any() or g.any()):
+        return float("nan")
     if not (p.any() and g.any()):
-        return 0.0 if p.any() or g.any() else float("nan")
-    surface_p, surface_g = (_surface_between_voxels(mask, spacing) for mask in (p, g))
-    tolerance_mm *= 1 + _ROUNDING
-    reach = math.nextafter(tolerance_mm, math.inf)
-    near = surface_p.areas[_distances(surface_p, surface_g, reach) <= tolerance_mm].sum()
-    near += surface_g.areas[_distances(surface_g, surface_p, reach) <= tolerance_mm].sum()
+        return 0.0
+
+    surface_p = _surface_between_voxels(p, spacing)
+    surface_g = _surface_between_voxels(g, spacing)
+    near = _area_within(surface_p, surface_g, tolerance_mm)
+    near += _area_within(surface_g, surface_p, tolerance_mm)
     return float(near / (surface_p.areas.sum() + surface_g.areas.sum()))
 
 
 def hd95(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[float]) -> float:
-    """95th percentile of the Hausdorff distance in mm: the larger one of the two directions; NaN if
-    a mask is empty.
+    """Return the 95th percentile of the Hausdorff distance in mm, the larger of both directions.
 
-    The surface are the foreground voxels with a background neighbour by face. Arguments and errors
-    as `surface_dice`.
+    NaN if a mask is empty. The surface is made of the foreground voxels with a background neighbour
+    by face. Arguments and errors as `surface_dice`.
 
     Reference: Huttenlocher et al. 1993, with the percentile of Metrics Reloaded (Maier-Hein et al.
     2024).
@@ -82,10 +84,9 @@ def hd95(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[
 
 
 def assd(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[float]) -> float:
-    """Average symmetric surface distance in mm, the mean over the voxels of both surfaces; NaN if a
-    mask is empty.
+    """Return the average symmetric surface distance in mm, over the voxels of both surfaces.
 
-    Arguments, errors and surfaces as `hd95`.
+    NaN if a mask is empty. Arguments, errors and surfaces as `hd95`.
     """
     return surface_distances(prediction, reference, spacing)["assd"]
 
@@ -93,78 +94,134 @@ def assd(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[
 def surface_distances(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[float]
 ) -> dict[str, float]:
-    """`hd95` and `assd` by one search for neighbours."""
+    """Return `hd95` and `assd`, by one search for neighbours."""
     p, g = _checked(prediction, reference, spacing)
     if not (p.any() and g.any()):
         return {"hd95": float("nan"), "assd": float("nan")}
-    border_p, border_g = (_border_voxels(mask, spacing) for mask in (p, g))
-    directed = _distances(border_p, border_g), _distances(border_g, border_p)
+
+    border_p = _border_voxels(p, spacing)
+    border_g = _border_voxels(g, spacing)
+    forward = _distances(border_p, border_g)
+    backward = _distances(border_g, border_p)
     return {
-        "hd95": float(max(np.percentile(distances, 95) for distances in directed)),
-        "assd": float(np.concatenate(directed).mean()),
+        "hd95": float(max(np.percentile(forward, 95), np.percentile(backward, 95))),
+        "assd": float(np.concatenate((forward, backward)).mean()),
     }
+
+
+def _surface_dice_of(pair: MaskPair) -> float:
+    return surface_dice(pair.prediction, pair.reference, pair.spacing, pair.tolerance_mm)
+
+
+def _distances_of(pair: MaskPair) -> dict[str, float]:
+    return surface_distances(pair.prediction, pair.reference, pair.spacing)
+
+
+DECLARED = (
+    Metric(
+        name="surface_dice",
+        header="Surface Dice",
+        better=Better.HIGHER,
+        decimals=3,
+        range=(0, 1),
+        from_masks=_surface_dice_of,
+        uses_tolerance=True,
+    ),
+    Metric(
+        name="hd95",
+        header="HD95 [mm]",
+        better=Better.LOWER,
+        decimals=2,
+        range=(0, math.inf),
+        from_masks=lambda pair: pair.shared(_distances_of)["hd95"],
+    ),
+    Metric(
+        name="assd",
+        header="ASSD [mm]",
+        better=Better.LOWER,
+        decimals=2,
+        range=(0, math.inf),
+        from_masks=lambda pair: pair.shared(_distances_of)["assd"],
+    ),
+)
+
+SURFACE_METRICS = tuple(metric.name for metric in DECLARED)
 
 
 def _checked(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[float]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     p, g = mask_pair(prediction, reference)
-    if p.ndim not in (2, 3) or len(spacing) != p.ndim or not all(s > 0 for s in spacing):
+    fits = p.ndim in (2, 3) and len(spacing) == p.ndim and all(size > 0 for size in spacing)
+    if not fits:
         raise ValueError(
-            f"spacing {tuple(spacing)} does not fit a mask of shape {p.shape}; 2D or 3D, one per "
-            f"axis"
+            f"spacing {tuple(spacing)} does not fit a mask of shape {p.shape}; "
+            f"2D or 3D, one per axis"
         )
     box = _bounding_box(p | g)  # all surfaces lie in it, and the rest of a CT is most of it
     return p[box], g[box]
 
 
 def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    axes = range(mask.ndim)
-    lines = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
-    return tuple(
-        slice(int(line[0]), int(line[-1]) + 1) if len(line) else slice(0, 0) for line in lines
-    )
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, 0))
+    return tuple(box)
+
+
+def _area_within(first: _Surface, second: _Surface, tolerance_mm: float) -> float:
+    """Return the area of the first surface within the tolerance of the second, in mm2."""
+    tolerance_mm *= 1 + _ROUNDING
+    distances = _distances(first, second, reach=math.nextafter(tolerance_mm, math.inf))
+    area: float = first.areas[distances <= tolerance_mm].sum()
+    return area
 
 
 def _surface_between_voxels(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> _Surface:
-    """Elements between the 2 x 2 (x 2) voxels that are not all alike, outside the array being
-    background.
+    """Find the elements between the 2 x 2 (x 2) voxels that are not all alike.
+
+    Outside the array is background.
     """
     table = _element_areas(tuple(spacing))
     padded = np.pad(mask, 1).view(np.uint8)
-    code = np.zeros(
-        [size + 1 for size in mask.shape], dtype=np.uint8
-    )  # which of the voxels around are foreground
+
+    # The bits of a code say which of the voxels around are foreground.
+    code = np.zeros([size + 1 for size in mask.shape], dtype=np.uint8)
     for bit, corner in enumerate(product((0, 1), repeat=mask.ndim)):
-        code += padded[
-            tuple(slice(c, c + size) for c, size in zip(corner, code.shape, strict=True))
-        ] << np.uint8(bit)
+        window = [
+            slice(start, start + size) for start, size in zip(corner, code.shape, strict=True)
+        ]
+        code += padded[tuple(window)] << np.uint8(bit)
+
     places = np.flatnonzero((code != 0) & (code != len(table) - 1))
     return _Surface(places, _positions(places, code.shape, spacing), table[code.ravel()[places]])
 
 
 @functools.lru_cache(maxsize=16)
 def _element_areas(spacing: tuple[float, ...]) -> npt.NDArray[np.float64]:
-    """Area in mm2 (2D: length in mm) of the surface between 2 x 2 x 2 voxels, by the bits of those
-    in the foreground.
+    """Return the area of the surface between 2 x 2 x 2 voxels, by the bits of the foreground ones.
 
-    By marching cubes (Lorensen and Cline 1987), whose areas of a pattern and of its complement can
-    differ: the smaller one, as in DeepMind's ``surface-distance``.
+    In mm2 (2D: length in mm). By marching cubes (Lorensen and Cline 1987), whose areas of a pattern
+    and of its complement can differ: the smaller one, as in DeepMind's ``surface-distance``.
     """
     from skimage.measure import marching_cubes
 
-    *thick, height, width = spacing
-    areas = np.zeros(1 << (1 << len(spacing)))
+    corners = 1 << len(spacing)
+    # A prism of thickness 1 has as much area as its base has contour.
+    thickness = spacing[:-2] or (1.0,)
+    areas = np.zeros(1 << corners)
     for code in range(1, len(areas) - 1):
-        corners = np.array(
-            [code >> bit & 1 for bit in range(1 << len(spacing))], dtype=float
-        ).reshape(-1, 2, 2)
-        if not thick:  # a prism of thickness 1 has as much area as its base has contour
-            corners = np.repeat(corners, 2, axis=0)
+        bits = [code >> bit & 1 for bit in range(corners)]
+        voxels = np.array(bits, dtype=float).reshape(-1, 2, 2)
+        if len(spacing) == 2:
+            voxels = np.repeat(voxels, 2, axis=0)
+
         vertices, faces, *_ = marching_cubes(
-            corners,
-            0.5,
-            spacing=(*(thick or [1.0]), height, width),
+            voxels,
+            _ISOSURFACE,
+            spacing=(*thickness, *spacing[-2:]),
             method="lorensen",
             allow_degenerate=True,
         )
@@ -174,7 +231,7 @@ def _element_areas(spacing: tuple[float, ...]) -> npt.NDArray[np.float64]:
 
 
 def _border_voxels(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> _Surface:
-    """Foreground voxels with a background neighbour by face, outside the array being background."""
+    """Find foreground voxels with a background neighbour by face; outside is background."""
     padded = np.pad(mask, 1)
     inside = mask.copy()
     for axis in range(mask.ndim):
@@ -196,19 +253,18 @@ def _positions(
 def _distances(
     first: _Surface, second: _Surface, reach: float = math.inf
 ) -> npt.NDArray[np.float64]:
-    """From each element of the first surface to the nearest of the second in mm; infinite from
-    ``reach`` on.
+    """Return the distance of each element of the first surface to the nearest of the second.
+
+    In mm; infinite from ``reach`` on.
     """
     from scipy.spatial import KDTree  # slow to import
 
     distances = np.zeros(len(first.places))
-    apart = ~np.isin(
-        first.places, second.places, assume_unique=True
-    )  # mostly few: good predictions share surface
+    # Mostly few: good predictions share surface.
+    apart = ~np.isin(first.places, second.places, assume_unique=True)
     if apart.any():
         tree = KDTree(second.positions, balanced_tree=False, compact_nodes=False)
         threads = 1 if parent_process() else -1  # worker processes share the cores already
-        distances[apart] = tree.query(
-            first.positions[apart], distance_upper_bound=reach, workers=threads
-        )[0]
+        found = tree.query(first.positions[apart], distance_upper_bound=reach, workers=threads)
+        distances[apart] = found[0]
     return distances

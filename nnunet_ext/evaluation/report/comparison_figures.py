@@ -1,28 +1,31 @@
-"""Figures that compare methods over cases, from a cases table: box plots, Bland-Altman, scores over
-lesion volume.
+"""Figures that compare methods over cases, from a cases table.
+
+Box plots, Bland-Altman, and scores over lesion volume.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnunet_ext.canvas import COLORS, in_default_style, literal, new_figure, saved, set_title
-from nnunet_ext.evaluation.metrics.names import HEADERS, arrow
+from nnunet_ext.evaluation.metrics.declarations import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 _LIMITS = 1.96  # standard deviations: 95 % of differences, if they are normal
+_NAME_INCHES = 2.1  # of 20 characters in a legend
 
 
 @in_default_style
 def box_plots_figure(
     cases: "pd.DataFrame", metrics: tuple[str, ...], path: Path, title: str = ""
 ) -> "Figure":
-    """A row per label, a panel per metric: quartiles, whiskers to 1.5 interquartile ranges, and
-    every case as a point.
+    """Draw a row per label and a panel per metric, with every case as a point.
+
+    Boxes are quartiles, whiskers reach to 1.5 interquartile ranges.
 
     Args:
         cases: table of `cases_table`; slices of a case are averaged.
@@ -30,42 +33,45 @@ def box_plots_figure(
         path: file to write.
         title: above the figure, such as the profile.
     """
-    methods, labels = list(cases["method"].unique()), list(cases["label"].unique())
-    figure = new_figure(
-        max(2.6, 0.9 + 0.55 * len(methods)) * len(metrics) + 0.4, 3.0 * len(labels) + 0.6
-    )
+    methods = list(cases["method"].unique())
+    labels = list(cases["label"].unique())
+    panel = max(2.6, 0.9 + 0.55 * len(methods))
+    figure = new_figure(panel * len(metrics) + 0.4, 3.0 * len(labels) + 0.6)
     axes = figure.subplots(len(labels), len(metrics), squeeze=False)
     jitter = np.random.default_rng(0)  # so that the same table gives the same picture
     for line, label in zip(axes, labels, strict=True):
+        by_method = {method: _by_case(cases, method, label) for method in methods}
         for ax, metric in zip(line, metrics, strict=True):
-            names = []
-            for i, method in enumerate(methods):
-                values = _by_case(cases, method, label)[metric].dropna().to_numpy()
-                names.append(f"{literal(method)}, n = {len(values)}")
-                box = ax.boxplot(
-                    [values], positions=[i], widths=0.6, showfliers=False, patch_artist=True
-                )
-                box["boxes"][0].set(facecolor=_color(i), alpha=0.35)
-                box["medians"][0].set(color="black")
-                ax.plot(
-                    i + jitter.uniform(-0.15, 0.15, len(values)),
-                    values,
-                    ".",
-                    color=_color(i),
-                    markersize=4,
-                )
-            ax.set_xticks(range(len(methods)), names, rotation=30, ha="right", fontsize=9)
-            ax.set_title(f"{HEADERS[metric]} {arrow(metric)}", fontsize=11)
-            ax.grid(axis="y", alpha=0.3)
-            ax.spines[["top", "right"]].set_visible(False)
+            _draw_boxes(ax, by_method, metric, jitter)
         line[0].set_ylabel(literal(label), fontsize=11)
     set_title(figure, title)
     return saved(figure, path)
 
 
+def _draw_boxes(
+    ax: Any, by_method: "dict[str, pd.DataFrame]", metric: str, jitter: np.random.Generator
+) -> None:
+    names = []
+    for position, (method, table) in enumerate(by_method.items()):
+        values = table[metric].dropna().to_numpy()
+        names.append(f"{literal(method)}, n = {len(values)}")
+        box = ax.boxplot(
+            [values], positions=[position], widths=0.6, showfliers=False, patch_artist=True
+        )
+        box["boxes"][0].set(facecolor=_color(position), alpha=0.35)
+        box["medians"][0].set(color="black")
+        places = position + jitter.uniform(-0.15, 0.15, len(values))
+        ax.plot(places, values, ".", color=_color(position), markersize=4)
+
+    ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=9)
+    ax.set_title(METRICS[metric].header_with_arrow, fontsize=11)
+    ax.grid(axis="y", alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
 @in_default_style
 def bland_altman_figure(cases: "pd.DataFrame", path: Path, title: str = "") -> "Figure":
-    """Predicted minus reference volume over their mean; a row per label, a panel per method.
+    """Draw predicted minus reference volume over their mean; a row per label, a panel per method.
 
     The lines are the mean difference and the limits of agreement, 1.96 standard deviations away.
     Volumes are in ml, or pixels where a file is a picture or stores no spacing.
@@ -73,83 +79,91 @@ def bland_altman_figure(cases: "pd.DataFrame", path: Path, title: str = "") -> "
     Reference: Bland and Altman 1986, Statistical methods for assessing agreement between two
     methods.
     """
-    methods, labels = list(cases["method"].unique()), list(cases["label"].unique())
+    methods = list(cases["method"].unique())
+    labels = list(cases["label"].unique())
     figure = new_figure(3.2 * len(methods) + 0.5, 2.8 * len(labels) + 0.3)
     axes = figure.subplots(len(labels), len(methods), squeeze=False, sharey="row")
+    unit = _unit(cases)
     for line, label in zip(axes, labels, strict=True):
-        for i, (ax, method) in enumerate(zip(line, methods, strict=True)):
+        for position, method in enumerate(methods):
             volumes = _by_case(cases, method, label)
-            difference = volumes["prediction_volume"] - volumes["reference_volume"]
-            middle = (volumes["prediction_volume"] + volumes["reference_volume"]) / 2
-            ax.plot(middle, difference, "o", color=_color(i), markersize=4, alpha=0.8)
-            ax.axhline(0, color="grey", linewidth=0.8)
-            ax.axhline(
-                difference.mean(),
-                color="black",
-                linewidth=1.2,
-                label=f"mean {difference.mean():.3g}",
-            )
-            if len(difference) > 1:
-                reach = _LIMITS * difference.std()
-                text = f"limits {difference.mean() - reach:.3g} to {difference.mean() + reach:.3g}"
-                for sign, name in ((-1, text), (1, None)):
-                    ax.axhline(
-                        difference.mean() + sign * reach,
-                        color="black",
-                        linewidth=1,
-                        linestyle="--",
-                        label=name,
-                    )
-            ax.legend(
-                fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2
-            )
             name = literal(method) if len(labels) == 1 else f"{literal(method)}, {literal(label)}"
-            ax.set_title(f"{name}, n = {len(difference)}", fontsize=11)
-            ax.set_xlabel(f"mean volume [{_unit(cases)}]", fontsize=9)
+            ax = line[position]
+            _draw_agreement(ax, volumes, _color(position))
+            ax.set_title(f"{name}, n = {len(volumes)}", fontsize=11)
+            ax.set_xlabel(f"mean volume [{unit}]", fontsize=9)
             ax.spines[["top", "right"]].set_visible(False)
-        line[0].set_ylabel(f"predicted - reference [{_unit(cases)}]", fontsize=9)
+        line[0].set_ylabel(f"predicted - reference [{unit}]", fontsize=9)
     set_title(figure, title)
     return saved(figure, path)
+
+
+def _draw_agreement(ax: Any, volumes: "pd.DataFrame", color: str) -> None:
+    predicted = volumes["prediction_volume"]
+    reference = volumes["reference_volume"]
+    difference = predicted - reference
+    mean = difference.mean()
+    ax.plot((predicted + reference) / 2, difference, "o", color=color, markersize=4, alpha=0.8)
+    ax.axhline(0, color="grey", linewidth=0.8)
+    ax.axhline(mean, color="black", linewidth=1.2, label=f"mean {mean:.3g}")
+    if len(difference) > 1:
+        reach = _LIMITS * difference.std()
+        style: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}
+        ax.axhline(mean - reach, label=f"limits {mean - reach:.3g} to {mean + reach:.3g}", **style)
+        ax.axhline(mean + reach, **style)
+    ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)
 
 
 @in_default_style
 def score_over_volume_figure(
     cases: "pd.DataFrame", metric: str, path: Path, title: str = ""
 ) -> "Figure":
-    """A metric over the reference's lesion volume (logarithmic), one panel per label, methods in
-    colour.
+    """Draw a metric over the reference's lesion volume (logarithmic), one panel per label.
 
-    Cases without lesion are left out.
+    Methods have colours. Cases without lesion are left out.
     """
-    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
-
-    methods, labels = list(cases["method"].unique()), list(cases["label"].unique())
+    methods = list(cases["method"].unique())
+    labels = list(cases["label"].unique())
     figure = new_figure(4.2 * len(labels), 3.4)
     axes = figure.subplots(1, len(labels), squeeze=False, sharey=True)[0]
     for ax, label in zip(axes, labels, strict=True):
-        for i, method in enumerate(methods):
+        for position, method in enumerate(methods):
             values = _by_case(cases, method, label)
             values = values[values["reference_volume"] > 0].dropna(subset=[metric])
-            style = {"color": _color(i), "markersize": 4, "alpha": 0.8, "label": literal(method)}
-            ax.plot(values["reference_volume"], values[metric], "o", **style)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.plot(
+                values["reference_volume"],
+                values[metric],
+                "o",
+                color=_color(position),
+                markersize=4,
+                alpha=0.8,
+                label=literal(method),
+            )
+        _logarithmic(ax)
         ax.set_title(literal(label), fontsize=11)
         ax.set_xlabel(f"reference volume [{_unit(cases)}]", fontsize=10)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel(HEADERS[metric], fontsize=10)
+    axes[0].set_ylabel(METRICS[metric].header, fontsize=10)
     set_title(figure, title)
-    columns = max(1, int(figure.get_figwidth() // 2.1))  # inches for a name of 20 characters
+
+    columns = max(1, int(figure.get_figwidth() // _NAME_INCHES))
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return saved(figure, path)
 
 
+def _logarithmic(ax: Any) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
 def _by_case(cases: "pd.DataFrame", method: str, label: str) -> "pd.DataFrame":
-    """Mean metrics and whole volumes of each case."""
+    """Return mean metrics and whole volumes of each case."""
     rows = cases[(cases["method"] == method) & (cases["label"] == label)]
     groups = rows.groupby("case", sort=False)
     table = groups.mean(numeric_only=True)

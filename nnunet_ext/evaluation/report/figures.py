@@ -1,6 +1,4 @@
-"""Figures of images and of a training, on arrays; those that compare methods are in
-``comparison_figures``.
-"""
+"""Figures of images, on arrays; those that compare methods are in ``comparison_figures``."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,8 +15,7 @@ from nnunet_ext.evaluation.metrics.overlap import dice
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# From the palette of Okabe and Ito, which colour-blind readers tell apart; order as drawn in the
-# legend.
+# From the palette of Okabe and Ito, which colour-blind readers tell apart; in the legend's order.
 ERROR_COLORS = {"true positive": "#56B4E9", "missed": "#F0E442", "false alarm": "#D55E00"}
 _REFERENCE_COLOR = "#009E73"
 _FILL = 0.6
@@ -27,22 +24,24 @@ _PANEL_INCHES = 2.5
 
 @dataclass(frozen=True)
 class OverlayCase:
-    """One row of an overlay figure: 2D arrays of one shape; in the masks everything but 0 is
-    foreground.
+    """One row of an overlay figure: 2D arrays of one shape.
+
+    In the masks everything but 0 is foreground. ``window`` are the grey values shown black and
+    white; None stands for the 1st to the 99th percentile.
     """
 
     name: str
     image: npt.NDArray[Any]
     reference: npt.NDArray[Any]
     predictions: Mapping[str, npt.NDArray[Any]]
-    window: tuple[float, float] | None = (
-        None  # grey values shown black and white; None: 1st to 99th percentile
-    )
+    window: tuple[float, float] | None = None
 
 
 def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
-    """Index along the first axis of a (slices, rows, columns) mask with most foreground; the middle
-    one if empty.
+    """Return the index of the slice with most foreground; the middle one if the mask is empty.
+
+    Args:
+        reference: mask, shape (slices, rows, columns).
 
     Raises:
         ValueError: the mask is not three-dimensional.
@@ -55,8 +54,7 @@ def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
 
 @in_default_style
 def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") -> "Figure":
-    """Rows of cases: image, image with reference contour, then each method's hits and errors with
-    its Dice.
+    """Draw a row per case: image, reference contour, then each method's hits and errors.
 
     Raises:
         ValueError: no cases, cases with different methods, or arrays of a case that are not 2D and
@@ -67,30 +65,38 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") ->
 
     _require_overlay_cases(cases)
     methods = list(cases[0].predictions)
+    columns = ["image", "reference", *methods]
     ratio = max(case.image.shape[0] / case.image.shape[1] for case in cases)
-    columns = 2 + len(methods)
-    figure = new_figure(_PANEL_INCHES * columns, (_PANEL_INCHES * ratio + 0.25) * len(cases) + 0.7)
-    axes = figure.subplots(len(cases), columns, squeeze=False)
+    height = (_PANEL_INCHES * ratio + 0.25) * len(cases) + 0.7
+    figure = new_figure(_PANEL_INCHES * len(columns), height)
+    axes = figure.subplots(len(cases), len(columns), squeeze=False)
     for row, case in zip(axes, cases, strict=True):
-        low, high = case.window or np.percentile(case.image, (1, 99))
-        reference = np.asarray(case.reference) != 0
-        for ax in row:
-            ax.imshow(case.image, cmap="gray", vmin=low, vmax=high)
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-        row[0].set_ylabel(literal(case.name), fontsize=11)
-        _draw_contour(row[1], reference)
-        for ax, method in zip(row[2:], methods, strict=True):
-            _draw_errors(ax, np.asarray(case.predictions[method]) != 0, reference)
-    for ax, column in zip(axes[0], ("image", "reference", *methods), strict=True):
+        _draw_case(row, case, methods)
+    for ax, column in zip(axes[0], columns, strict=True):
         ax.set_title(literal(column), fontsize=12)
     set_title(figure, title)
+
     keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
-    keys += [Patch(color=color, label=label) for label, color in ERROR_COLORS.items()]
+    for label, color in ERROR_COLORS.items():
+        keys.append(Patch(color=color, label=label))
     figure.legend(
         handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11
     )
     return saved(figure, path)
+
+
+def _draw_case(axes: Sequence[Any], case: OverlayCase, methods: Sequence[str]) -> None:
+    low, high = case.window or np.percentile(case.image, (1, 99))
+    for ax in axes:
+        ax.imshow(case.image, cmap="gray", vmin=low, vmax=high)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+
+    reference = np.asarray(case.reference) != 0
+    axes[0].set_ylabel(literal(case.name), fontsize=11)
+    _draw_contour(axes[1], reference)
+    for ax, method in zip(axes[2:], methods, strict=True):
+        _draw_errors(ax, np.asarray(case.predictions[method]) != 0, reference)
 
 
 def _draw_contour(ax: Any, mask: npt.NDArray[np.bool_]) -> None:
@@ -115,13 +121,12 @@ def _draw_errors(
 def _require_overlay_cases(cases: Sequence[OverlayCase]) -> None:
     if not cases:
         raise ValueError("no cases to draw")
+    methods = list(cases[0].predictions)
     for case in cases:
-        if list(case.predictions) != list(cases[0].predictions):
-            raise ValueError(
-                f"{case.name}: methods {list(case.predictions)}, expected "
-                f"{list(cases[0].predictions)}"
-            )
-        shapes = {np.shape(a) for a in (case.image, case.reference, *case.predictions.values())}
+        if list(case.predictions) != methods:
+            raise ValueError(f"{case.name}: methods {list(case.predictions)}, expected {methods}")
+        arrays = (case.image, case.reference, *case.predictions.values())
+        shapes = {np.shape(array) for array in arrays}
         if len(shapes) != 1 or case.image.ndim != 2:
             raise ValueError(
                 f"{case.name}: arrays must be 2D and of one shape, got {sorted(shapes)}"

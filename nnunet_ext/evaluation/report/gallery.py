@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.cases.array_measures import as_slices
 from nnunet_ext.evaluation.cases.counting import Case
 from nnunet_ext.evaluation.cases.label_files import (
     ENDINGS,
@@ -15,8 +16,7 @@ from nnunet_ext.evaluation.cases.label_files import (
     read_image_file,
     read_label_file,
 )
-from nnunet_ext.evaluation.metrics.array_measures import as_slices
-from nnunet_ext.evaluation.metrics.names import badness
+from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.report.figures import OverlayCase, overlay_figure
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def image_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
-    """The first channel's image of each case, ``CASE_0000.*`` as in nnU-Net's raw data.
+    """Return the first channel's image of each case, ``CASE_0000.*`` as in nnU-Net's raw data.
 
     Raises:
         InputError: no such folder, a case has no image in it, or the image's shape is not the
@@ -34,20 +34,21 @@ def image_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
         raise InputError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     for case in cases:
-        candidates = (folder / f"{case.name}_0000{ending}" for ending in ENDINGS)
-        path = next((path for path in candidates if path.is_file()), None)
-        if path is None:
+        candidates = [folder / f"{case.name}_0000{ending}" for ending in ENDINGS]
+        present = [path for path in candidates if path.is_file()]
+        if not present:
             raise InputError(
                 f"{folder}: no image {case.name}_0000.* for the gallery; leave out -i to draw "
                 f"without images"
             )
-        _require_shape(path, case)
-        found[case.name] = path
+        _require_shape(present[0], case)
+        found[case.name] = present[0]
     return found
 
 
 def _require_shape(path: Path, case: Case) -> None:
-    shape, expected = image_shape(path), image_shape(case.reference)
+    shape = image_shape(path)
+    expected = image_shape(case.reference)
     if (1, *shape)[-3:] != (1, *expected)[-3:]:
         raise InputError(f"{path}: shape {shape}, reference {expected} ({case.reference})")
 
@@ -63,8 +64,7 @@ def worst_cases_figure(
     title: str = "",
     count: int = 4,
 ) -> None:
-    """Rows of the cases with the method's worst values of the metric, each at the slice with its
-    most errors.
+    """Draw the cases with the method's worst values, each at the slice with its most errors.
 
     Args:
         table: rows of one label of `cases_table`.
@@ -79,37 +79,33 @@ def worst_cases_figure(
         title: above the figure.
         count: rows.
     """
-    rows = table[
-        (table["method"] == method) & (table[metric].notna() | (table["tp"] + table["fn"] > 0))
-    ]
-    rows = rows.assign(
-        badness=badness(metric, rows[metric]).fillna(np.inf), errors=rows["fp"] + rows["fn"]
-    )
-    rows = rows.sort_values(["badness", "errors"], ascending=False, kind="stable")
-    rows = rows.drop_duplicates("case").head(count)
-    overlays = [
-        _overlay(
-            _with_most_errors(cases[row["case"]], method, values),
-            method,
-            values,
-            images,
-            row.get("slice"),
-        )
-        for row in rows.to_dict("records")
-    ]
+    overlays = []
+    for row in _worst(table[table["method"] == method], metric, count):
+        case = _with_most_errors(cases[row["case"]], method, values)
+        overlays.append(_overlay(case, method, values, images, row.get("slice")))
     if overlays:
         overlay_figure(overlays, path, title)
 
 
-def _with_most_errors(files: Sequence[Case], method: str, values: Sequence[int]) -> Case:
-    def errors(case: Case) -> int:
-        return int(
-            np.count_nonzero(
-                _mask(case.reference, values) != _mask(case.predictions[method], values)
-            )
-        )
+def _worst(rows: "pd.DataFrame", metric: str, count: int) -> list[dict[Any, Any]]:
+    has_lesion = rows["tp"] + rows["fn"] > 0
+    rows = rows[rows[metric].notna() | has_lesion]
+    badness = METRICS[metric].badness(rows[metric]).fillna(np.inf)
+    rows = rows.assign(badness=badness, errors=rows["fp"] + rows["fn"])
+    rows = rows.sort_values(["badness", "errors"], ascending=False, kind="stable")
+    return rows.drop_duplicates("case").head(count).to_dict("records")
 
-    return files[0] if len(files) == 1 else max(files, key=errors)
+
+def _with_most_errors(files: Sequence[Case], method: str, values: Sequence[int]) -> Case:
+    if len(files) == 1:
+        return files[0]
+
+    def errors(case: Case) -> int:
+        truth = _mask(case.reference, values)
+        predicted = _mask(case.predictions[method], values)
+        return int(np.count_nonzero(truth != predicted))
+
+    return max(files, key=errors)
 
 
 def _overlay(
@@ -118,16 +114,15 @@ def _overlay(
     reference = _mask(case.reference, values)
     predictions = {name: _mask(file, values) for name, file in case.predictions.items()}
     if z is None:
-        z = int(np.count_nonzero(reference != predictions[method], axis=(1, 2)).argmax())
-    picture = (
-        as_slices(read_image_file(images[case.name]))
-        if case.name in images
-        else np.zeros(reference.shape)
-    )
+        errors = np.count_nonzero(reference != predictions[method], axis=(1, 2))
+        z = int(errors.argmax())
+
+    picture = np.zeros(reference.shape)
+    if case.name in images:
+        picture = as_slices(read_image_file(images[case.name]))
     name = case.name if len(reference) == 1 else f"{case.name}, slice {z}"
-    return OverlayCase(
-        name, picture[z], reference[z], {m: mask[z] for m, mask in predictions.items()}
-    )
+    predicted = {method: mask[z] for method, mask in predictions.items()}
+    return OverlayCase(name, picture[z], reference[z], predicted)
 
 
 def _mask(path: Path, values: Sequence[int]) -> npt.NDArray[Any]:

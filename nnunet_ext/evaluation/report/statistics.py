@@ -13,13 +13,16 @@ TOO_FEW = "not available: fewer than 2 cases"
 CONSTANT = "not available: all cases equal"
 UNDEFINED = "not available: BCa undefined for these values"
 
+NAN = float("nan")
+_EQUAL = 1e-12  # values that differ by less are equal
 _ELEMENTS_PER_BATCH = 5_000_000  # bounds the memory of resampling tens of thousands of 2D cases
 
 
 @dataclass(frozen=True)
 class MeanWithInterval:
-    """Mean and standard deviation (n - 1) of ``n`` cases; ``interval`` is ``"BCa"``, or why there
-    is none (NaN).
+    """Mean and standard deviation (n - 1) of ``n`` cases.
+
+    ``interval`` is ``"BCa"``, or why there is none (NaN).
     """
 
     mean: float
@@ -34,7 +37,7 @@ class MeanWithInterval:
 def mean_with_interval(
     values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> MeanWithInterval:
-    """Mean over cases and its 95 % confidence interval, by a seeded BCa bootstrap over cases.
+    """Return the mean over cases and its 95 % confidence interval, by a seeded BCa bootstrap.
 
     BCa (bias-corrected and accelerated) rather than percentile, because per-case Dice is skewed
     towards failures. NaN marks a case for which the metric is undefined: it is left out and counted
@@ -53,24 +56,26 @@ def mean_with_interval(
     if array.ndim != 1:
         raise ValueError(f"expected one value per case, got shape {array.shape}")
     defined = array[~np.isnan(array)]
-    n, nan = len(defined), float("nan")
-    mean = float(defined.mean()) if n else nan
-    sd = float(defined.std(ddof=1)) if n > 1 else nan
-    if n < 2 or np.ptp(defined) < 1e-12:
-        return MeanWithInterval(
-            mean, sd, nan, nan, n, len(array) - n, TOO_FEW if n < 2 else CONSTANT
-        )
-    low, high = _bca_interval(defined, resamples, seed)
-    usable = bool(np.isfinite([low, high]).all())
-    return MeanWithInterval(mean, sd, low, high, n, len(array) - n, METHOD if usable else UNDEFINED)
+    n = len(defined)
+    mean = float(defined.mean()) if n else NAN
+    sd = float(defined.std(ddof=1)) if n > 1 else NAN
+
+    if n < 2:
+        low, high, interval = NAN, NAN, TOO_FEW
+    elif np.ptp(defined) < _EQUAL:
+        low, high, interval = NAN, NAN, CONSTANT
+    else:
+        low, high = _bca_interval(defined, resamples, seed)
+        interval = METHOD if np.isfinite([low, high]).all() else UNDEFINED
+    return MeanWithInterval(mean, sd, low, high, n, len(array) - n, interval)
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """First minus second method on the ``n`` cases where both are defined; p-values are two-sided,
-    uncorrected.
+    """First minus second method on the ``n`` cases where both are defined.
 
-    ``cohen_dz`` is the mean difference in standard deviations of the differences.
+    The p-values are two-sided and uncorrected. ``cohen_dz`` is the mean difference in
+    standard deviations of the differences.
     """
 
     n: int
@@ -81,8 +86,7 @@ class PairedComparison:
 
 
 def compare_paired(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedComparison:
-    """Paired t-test and Wilcoxon signed-rank test of two methods on the same cases, and the effect
-    size.
+    """Compare two methods on the same cases: t-test, Wilcoxon signed-rank test, effect size.
 
     Cases where either value is NaN are left out. With fewer than two cases nothing can be tested:
     NaN. Where all differences are 0, both p are 1 and the effect 0; where they are all equal
@@ -97,30 +101,32 @@ def compare_paired(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedCompari
 
     Reference: Student 1908; Wilcoxon 1945; Cohen 1988, section 2.3.5 (d_z).
     """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    a = np.asarray(first, dtype=np.float64)
+    b = np.asarray(second, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(
             f"expected one value per case and method, got shapes {a.shape} and {b.shape}"
         )
     differences = (a - b)[~np.isnan(a - b)]
-    n, nan = len(differences), float("nan")
-    mean = float(differences.mean()) if n else nan
+    n = len(differences)
+    mean = float(differences.mean()) if n else NAN
     if n < 2:
-        return PairedComparison(n, mean, nan, nan, nan)
+        return PairedComparison(n, mean, NAN, NAN, NAN)
     if not differences.any():
         return PairedComparison(n, 0.0, 1.0, 1.0, 0.0)
+
     from scipy.stats import ttest_1samp, wilcoxon  # slow to import
 
     wilcoxon_p = float(wilcoxon(differences).pvalue)
-    if np.ptp(differences) < 1e-12:
-        return PairedComparison(n, mean, nan, wilcoxon_p, nan)
+    if np.ptp(differences) < _EQUAL:
+        return PairedComparison(n, mean, NAN, wilcoxon_p, NAN)
     t_p = float(ttest_1samp(differences, 0).pvalue)
-    return PairedComparison(n, mean, t_p, wilcoxon_p, mean / float(differences.std(ddof=1)))
+    effect = mean / float(differences.std(ddof=1))
+    return PairedComparison(n, mean, t_p, wilcoxon_p, effect)
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """p-values corrected for their number by Holm's step-down method, in the given order; NaN stays
-    and does not count.
+    """Correct p-values for their number by Holm's step-down method; NaN stays and does not count.
 
     >>> holm([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]
@@ -128,11 +134,12 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Reference: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
     p = np.asarray(p_values, dtype=np.float64)
+    tests = np.count_nonzero(~np.isnan(p))
+    order = np.argsort(p, kind="stable")[:tests]  # NaN sorts last
+    factors = np.arange(tests, 0, -1)
+
     corrected = np.full_like(p, np.nan)
-    order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
-    corrected[order] = np.minimum(
-        1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
-    )
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors))
     return corrected
 
 

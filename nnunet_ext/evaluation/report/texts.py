@@ -1,13 +1,14 @@
-"""The tables of an evaluation as text: Markdown, and like the papers' (methods down, metrics
-across) LaTeX and CSV.
+"""The tables of an evaluation as text: Markdown, LaTeX and CSV.
+
+LaTeX and CSV are laid out as in papers: methods down, metrics across.
 """
 
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnunet_ext.evaluation.metrics.names import HEADERS, arrow, best, formatted
-from nnunet_ext.evaluation.metrics.overlap import EmptyPolicy
+from nnunet_ext.evaluation.metrics.declarations import METRICS
+from nnunet_ext.evaluation.metrics.metric import Better, EmptyPolicy
 from nnunet_ext.evaluation.profiles import Profile
 from nnunet_ext.evaluation.report.statistics import (
     CONFIDENCE_LEVEL,
@@ -36,6 +37,24 @@ _WITHOUT_INTERVAL = {
 }
 _FEW_CASES = 10
 
+_TEX_ARROWS = {
+    Better.HIGHER: r"\uparrow",
+    Better.LOWER: r"\downarrow",
+    Better.NEAR_ZERO: r"\to 0",
+}
+_TEX_SPECIAL = str.maketrans(
+    {
+        **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "|": r"\textbar{}",
+    }
+)
+
+Chosen = set[tuple[str, str, str]]
+"""(method, label, metric) of the best means."""
+
 
 def markdown_report(
     summary: "pd.DataFrame",
@@ -44,30 +63,24 @@ def markdown_report(
     empty: EmptyPolicy,
     notes: Sequence[str] = (),
 ) -> str:
-    """Means (methods and labels down, metrics across, best in bold), tests between methods, all
-    settings in words.
+    """Return means, tests between methods, and all settings in words.
+
+    Methods and labels are down, metrics across, the best in bold.
     """
     counted = dict.fromkeys(("cases", profile.unit))
-    rows = []
     chosen = _best(summary)
+    rows = []
     for (method, label), group in summary.groupby(["method", "label"], sort=False):
-        cells = [_cell(row, chosen) for row in group.to_dict("records")]
-        sizes = [str(group["cases" if name == "cases" else "units"].iloc[0]) for name in counted]
-        rows.append([escaped(method), escaped(label), *sizes, *cells])
-    header = [
-        "method",
-        "label",
-        *counted,
-        *(escaped(_header(m, profile)) for m in summary["metric"].unique()),
-    ]
-    lines = [
-        "# Evaluation",
-        "",
-        f"Profile `{profile.title}`: {profile.definition}.",
-        "",
-        *markdown_table(header, rows),
-        "",
-    ]
+        row = [escaped(method), escaped(label)]
+        for name in counted:
+            column = "cases" if name == "cases" else "units"
+            row.append(str(group[column].iloc[0]))
+        row += [_cell(record, chosen) for record in group.to_dict("records")]
+        rows.append(row)
+
+    headers = [escaped(_header(metric, profile)) for metric in summary["metric"].unique()]
+    lines = ["# Evaluation", "", f"Profile `{profile.title}`: {profile.definition}.", ""]
+    lines += [*markdown_table(["method", "label", *counted, *headers], rows), ""]
     lines += [*_settings(summary, profile, empty, notes), ""]
     if len(tests):
         lines += ["## Differences between methods", "", *_tests(tests, profile), ""]
@@ -75,87 +88,89 @@ def markdown_report(
 
 
 def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
-    """A ``booktabs`` table: methods down; a group of columns per label, metrics across; mean ± sd;
-    best in bold.
+    """Return a ``booktabs`` table of mean ± sd, the best in bold.
 
-    The number of values stands in a cell where the metric is undefined for some.
+    Methods are down; across is a group of columns per label, one per metric. The number of values
+    stands in a cell where the metric is undefined for some.
     """
-    labels, metrics = list(summary["label"].unique()), list(summary["metric"].unique())
-    counts = summary.drop_duplicates("label").set_index("label")
-    sizes = ", ".join(f"{label}: {_size(counts.loc[label], profile)}" for label in labels)
-    chosen = _best(summary)
-    heads = [rf"{_tex(_header(m, profile))} ${_TEX_ARROWS[arrow(m)]}$" for m in metrics]
-    spans = [
-        rf"\cmidrule(lr){{{2 + i * len(metrics)}-{1 + (i + 1) * len(metrics)}}}"
-        for i in range(len(labels))
-    ]
+    labels = list(summary["label"].unique())
+    metrics = list(summary["metric"].unique())
+    columns = "c" * len(labels) * len(metrics)
+    groups = [rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_tex(label)}}}" for label in labels]
+    heads = []
+    for metric in metrics:
+        arrow = _TEX_ARROWS[METRICS[metric].better]
+        heads.append(rf"{_tex(_header(metric, profile))} ${arrow}$")
+
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
-        rf"\caption{{Mean $\pm$ standard deviation{_tex(_legend(summary, profile))}; "
-        rf"best in bold, where all methods have as many values. "
-        rf"Profile {_tex(profile.title)}: {_tex(profile.definition)}. "
-        rf"Evaluated: {_tex(sizes)}.}}",
-        rf"\begin{{tabular}}{{l{'c' * len(labels) * len(metrics)}}}",
+        rf"\caption{{{_caption(summary, profile)}}}",
+        rf"\begin{{tabular}}{{l{columns}}}",
         r"\toprule",
-        " & ".join(
-            ["", *(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_tex(label)}}}" for label in labels)]
-        )
-        + r" \\",
-        " ".join(spans),
-        " & ".join(["Method", *heads * len(labels)]) + r" \\",
+        _tex_line(["", *groups]),
+        " ".join(_rules_below(labels, metrics)),
+        _tex_line(["Method", *heads * len(labels)]),
         r"\midrule",
     ]
+    chosen = _best(summary)
     for method, group in summary.groupby("method", sort=False):
+        # A bracket or star would be an argument of the line before.
+        start = "{}" if str(method).startswith(("[", "*")) else ""
         cells = [_tex_cell(row, chosen) for row in group.to_dict("records")]
-        start = (
-            "{}" if str(method).startswith(("[", "*")) else ""
-        )  # else an argument of the line before
-        lines.append(" & ".join([start + _tex(method), *cells]) + r" \\")
+        lines.append(_tex_line([start + _tex(method), *cells]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
-    """Methods down; mean, sd and n of each label and metric across, after the profile and each
-    label's number of cases.
+def _tex_line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
-    Aggregates have no sd.
+
+def _rules_below(labels: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    """Return a rule below each label, over its columns; column 1 holds the methods."""
+    rules = []
+    for position in range(len(labels)):
+        first = 2 + position * len(metrics)
+        rules.append(rf"\cmidrule(lr){{{first}-{first + len(metrics) - 1}}}")
+    return rules
+
+
+def _caption(summary: "pd.DataFrame", profile: Profile) -> str:
+    counts = summary.drop_duplicates("label").set_index("label")
+    sizes = [f"{label}: {_size(row, profile)}" for label, row in counts.iterrows()]
+    return (
+        rf"Mean $\pm$ standard deviation{_tex(_legend(summary, profile))}; "
+        rf"best in bold, where all methods have as many values. "
+        rf"Profile {_tex(profile.title)}: {_tex(profile.definition)}. "
+        rf"Evaluated: {_tex(', '.join(sizes))}."
+    )
+
+
+def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
+    """Return methods down; across mean, sd and n of each label and metric.
+
+    The profile and each label's number of cases come first. Aggregates have no sd.
     """
     import pandas as pd
 
     rows = []
     for method, group in summary.groupby("method", sort=False):
         row: dict[str, Any] = {"method": method, "profile": group["profile"].iloc[0]}
-        row |= {
-            f"{label} cases": of_label["cases"].iloc[0]
-            for label, of_label in group.groupby("label", sort=False)
-        }
+        for label, of_label in group.groupby("label", sort=False):
+            row[f"{label} cases"] = of_label["cases"].iloc[0]
         for cell in group.to_dict("records"):
             numbers = ("mean", "n") if cell["interval"] == AGGREGATE else ("mean", "sd", "n")
-            row |= {f"{cell['label']} {cell['metric']} {name}": cell[name] for name in numbers}
+            for name in numbers:
+                row[f"{cell['label']} {cell['metric']} {name}"] = cell[name]
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _legend(summary: "pd.DataFrame", profile: Profile) -> str:
     undefined = (summary["undefined"] > 0) & (summary["n"] > 0)
-    return (
-        f" (n: {profile.unit} with a defined value, where not all have one)"
-        if undefined.any()
-        else ""
-    )
-
-
-_TEX_ARROWS = {"↑": r"\uparrow", "↓": r"\downarrow", "→ 0": r"\to 0"}
-_TEX_SPECIAL = str.maketrans(
-    {c: rf"\{c}" for c in "&%$#_{}"}
-    | {
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "\\": r"\textbackslash{}",
-        "|": r"\textbar{}",
-    }
-)
+    if not undefined.any():
+        return ""
+    return f" (n: {profile.unit} with a defined value, where not all have one)"
 
 
 def _tex(text: object) -> str:
@@ -163,134 +178,135 @@ def _tex(text: object) -> str:
 
 
 def _size(row: Any, profile: Profile) -> str:
-    return f"{row['cases']} cases" + (
-        f", {row['units']} {profile.unit}" if profile.unit != "cases" else ""
-    )
+    size = f"{row['cases']} cases"
+    return size if profile.unit == "cases" else f"{size}, {row['units']} {profile.unit}"
 
 
 def _header(metric: str, profile: Profile) -> str:
-    at = f" {profile.tolerance_mm:g} mm" if metric == "surface_dice" else ""
-    return HEADERS[metric] + at
+    declared = METRICS[metric]
+    if declared.uses_tolerance:
+        return f"{declared.header} {profile.tolerance_mm:g} mm"
+    return declared.header
 
 
-def _best(summary: "pd.DataFrame") -> set[tuple[str, str, str]]:
-    """(method, label, metric) of the best means; none where undefined values make them means of
-    different cases.
-    """
-    chosen = set()
+def _best(summary: "pd.DataFrame") -> Chosen:
+    """Return the best means; none where undefined values make them means of different cases."""
+    chosen: Chosen = set()
     for (label, metric), group in summary.groupby(["label", "metric"], sort=False):
         if group["n"].nunique() > 1 or not group["comparable"].all():
             continue
         values = dict(zip(group["method"], group["mean"], strict=True))
-        chosen |= {(method, str(label), str(metric)) for method in best(str(metric), values)}
+        for method in METRICS[str(metric)].best(values):
+            chosen.add((method, str(label), str(metric)))
     return chosen
 
 
-def _cell(row: dict[Any, Any], chosen: set[tuple[str, str, str]]) -> str:
-    metric = row["metric"]
+def _cell(row: dict[Any, Any], chosen: Chosen) -> str:
     if not row["n"]:
         return f"undefined in all {row['units']}"
-    mean = formatted(metric, row["mean"])
-    if (row["method"], row["label"], metric) in chosen:
+
+    metric = METRICS[row["metric"]]
+    mean = metric.formatted(row["mean"])
+    if (row["method"], row["label"], metric.name) in chosen:
         mean = f"**{mean}**"
     undefined = f" ({row['undefined']} undefined)" if row["undefined"] else ""
     if row["interval"] == AGGREGATE:
         return mean + undefined
-    spread = f" ± {formatted(metric, row['sd'])}" if row["n"] > 1 else ""
-    interval = f"{formatted(metric, row['ci_low'])}, {formatted(metric, row['ci_high'])}"
+
+    spread = f" ± {metric.formatted(row['sd'])}" if row["n"] > 1 else ""
+    interval = f"{metric.formatted(row['ci_low'])}, {metric.formatted(row['ci_high'])}"
     interval = _WITHOUT_INTERVAL.get(row["interval"], interval)
     return f"{mean}{spread} [{interval}]{undefined}"
 
 
-def _tex_cell(row: dict[Any, Any], chosen: set[tuple[str, str, str]]) -> str:
+def _tex_cell(row: dict[Any, Any], chosen: Chosen) -> str:
     if not row["n"]:
         return "--"
-    mean = formatted(row["metric"], row["mean"]).replace("-", "$-$")
-    if (row["method"], row["label"], row["metric"]) in chosen:
-        mean = rf"\textbf{{{mean}}}"
-    spread = (
-        ""
-        if row["n"] < 2 or row["interval"] == AGGREGATE
-        else rf" $\pm$ {formatted(row['metric'], row['sd'])}"
-    )
-    return mean + spread + (f" ($n={row['n']}$)" if row["undefined"] else "")
+
+    metric = METRICS[row["metric"]]
+    cell = metric.formatted(row["mean"]).replace("-", "$-$")
+    if (row["method"], row["label"], metric.name) in chosen:
+        cell = rf"\textbf{{{cell}}}"
+    if row["n"] > 1 and row["interval"] != AGGREGATE:
+        cell += rf" $\pm$ {metric.formatted(row['sd'])}"
+    if row["undefined"]:
+        cell += f" ($n={row['n']}$)"
+    return cell
 
 
 def _settings(
     summary: "pd.DataFrame", profile: Profile, empty: EmptyPolicy, notes: Sequence[str]
 ) -> list[str]:
-    unit = profile.unit
     lines = [
-        f"- Cells: mean ± standard deviation over {unit} [{CONFIDENCE_LEVEL:.0%} confidence "
-        f"interval]. Bootstrap over "
-        f"{unit}, {METHOD}, {RESAMPLES} resamples, seed {SEED}. No CI: fewer than two, or all "
-        f"values equal.",
+        f"Cells: mean ± standard deviation over {profile.unit} [{CONFIDENCE_LEVEL:.0%} confidence "
+        f"interval]. Bootstrap over {profile.unit}, {METHOD}, {RESAMPLES} resamples, seed {SEED}. "
+        f"No CI: fewer than two, or all values equal"
     ]
     if summary["undefined"].any():
-        lines.append("- No bold where a metric is defined for different cases in two methods.")
+        lines.append("No bold where a metric is defined for different cases in two methods")
     if profile.empty is None:
         lines.append(
-            f"- Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is "
-            f"{_POLICY[empty]}: Dice with "
-            "reference and prediction empty, sensitivity with an empty reference, precision with "
-            "an empty prediction, "
-            "specificity with a reference that fills the image. Surface distances are undefined "
-            "where a mask is empty."
+            f"Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is "
+            f"{_POLICY[empty]}: Dice with reference and prediction empty, sensitivity with an "
+            f"empty reference, precision with an empty prediction, specificity with a reference "
+            f"that fills the image. Surface distances are undefined where a mask is empty"
         )
     if profile.per_slice and (summary["units"] > summary["cases"]).any():
-        lines.append("- Slices of one case are not independent: the intervals are too narrow.")
-    few = "patients" if profile.per_patient else "cases"
-    if summary["units" if profile.per_patient else "cases"].min() < _FEW_CASES:
+        lines.append("Slices of one case are not independent: the intervals are too narrow")
+
+    few, column = ("patients", "units") if profile.per_patient else ("cases", "cases")
+    if summary[column].min() < _FEW_CASES:
         lines.append(
-            f"- Fewer than {_FEW_CASES} {few}: bootstrap intervals are then too narrow; read them "
-            f"as a hint."
+            f"Fewer than {_FEW_CASES} {few}: bootstrap intervals are then too narrow; read them "
+            f"as a hint"
         )
-    return lines + [f"- {note}." for note in notes]
+    return [f"- {line}." for line in (*lines, *notes)]
 
 
 def _tests(tests: "pd.DataFrame", profile: Profile) -> list[str]:
-    header = [
-        "label",
-        "metric",
-        "methods",
-        "patients" if profile.per_patient else "cases",
-        "difference",
-        "t-test p",
-        "Wilcoxon p",
-        "Cohen's d_z",
-    ]
+    unit = "patients" if profile.per_patient else "cases"
+    header = ["label", "metric", "methods", unit]
+    header += ["difference", "t-test p", "Wilcoxon p", "Cohen's d_z"]
     rows = []
     for row in tests.to_dict("records"):
-        p = [p_value(row["t_p_holm"]), p_value(row["wilcoxon_p_holm"])]
-        difference = formatted(row["metric"], row["mean_difference"])
-        effect = f"{row['cohen_dz']:.2f}"
-        names = escaped(f"{row['first']} - {row['second']}")
-        metric = escaped(_header(row["metric"], profile))
-        rows.append([escaped(row["label"]), metric, names, str(row["n"]), difference, *p, effect])
+        rows.append(
+            [
+                escaped(row["label"]),
+                escaped(_header(row["metric"], profile)),
+                escaped(f"{row['first']} - {row['second']}"),
+                str(row["n"]),
+                METRICS[row["metric"]].formatted(row["mean_difference"]),
+                p_value(row["t_p_holm"]),
+                p_value(row["wilcoxon_p_holm"]),
+                f"{row['cohen_dz']:.2f}",
+            ]
+        )
     note = (
-        f"Paired over {header[3]}, two-sided; p after Holm's correction over the pairs of "
-        f"methods of a label and metric"
+        f"Paired over {unit}, two-sided; p after Holm's correction over the pairs of methods of a "
+        f"label and metric; only units where both are defined count"
     )
-    note += "; only units where both are defined count"
-    note += "; slices of a case are then averaged." if profile.per_slice else "."
-    return [*markdown_table(header, rows), "", note]
+    if profile.per_slice:
+        note += "; slices of a case are then averaged"
+    return [*markdown_table(header, rows), "", f"{note}."]
 
 
 def p_value(value: float) -> str:
-    """Three decimals; what is smaller is called smaller."""
+    """Return three decimals; what is smaller is called smaller."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a table with columns of equal width."""
-    widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-        for row in lines
-    ]
+    """Return the lines of a table with columns of equal width."""
+    columns = zip(header, *rows, strict=True)
+    widths = [max(3, *map(len, column)) for column in columns]
+    rule = ["-" * width for width in widths]
+    lines = []
+    for row in (header, rule, *rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def escaped(text: object) -> str:
-    """Text whose characters mean nothing to Markdown."""
+    """Return text whose characters mean nothing to Markdown."""
     return re.sub(r"([\\|*_`\[\]<])", r"\\\1", str(text))

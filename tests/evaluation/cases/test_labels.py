@@ -85,7 +85,7 @@ def test_unusable_dataset_json(tmp_path: Path, labels: Any) -> None:
 
 def test_inferred_labels_leave_background_out() -> None:
     assert inferred_labels({0, 2, 1}) == LabelSet({"1": (1,), "2": (2,)})
-    with pytest.raises(InputError, match="nothing but background"):
+    with pytest.raises(InputError, match="hold only background"):
         inferred_labels({0})
 
 

@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.infnet import (
+    INFNET_METRICS,
     e_measure,
-    infnet_metrics,
     s_measure,
+    stretched,
     threshold_averages,
 )
 from nnunet_ext.evaluation.metrics.overlap import mae
@@ -26,6 +28,16 @@ GOLDEN = {
     "empty": (0.8038003373392368, 0.8017380972409153, 0.1961996626607632),
     "full": (0.1961996626607632, 0.19960779777927323, 0.8038003373392368),
 }
+
+
+def infnet_metrics(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    image = stretched(prediction, reference)
+    values = {}
+    for name in INFNET_METRICS:
+        compute = METRICS[name].from_soft_map
+        assert compute is not None
+        values[name] = compute(image)
+    return values
 
 
 def pair(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +163,7 @@ def test_one_pixel_lesion_and_one_pixel_image() -> None:
         (np.zeros((2, 2, 2)), np.zeros((2, 2, 2)), "expected an image"),
         (np.zeros((2, 2)), np.zeros((2, 3)), "shapes differ"),
         (np.full((2, 2), 1.5), np.zeros((2, 2)), r"outside \[0, 1\]"),
-        (np.zeros((2, 2)), np.full((2, 2), 255), "no mask"),
+        (np.zeros((2, 2)), np.full((2, 2), 255), "not a mask"),
     ],
 )
 def test_refusals(prediction: np.ndarray, reference: np.ndarray, message: str) -> None:

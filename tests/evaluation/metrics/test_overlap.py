@@ -9,15 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn
 
+from nnunet_ext.evaluation.metrics.declarations import metrics_from_counts
+from nnunet_ext.evaluation.metrics.metric import EMPTY_POLICIES, ConfusionCounts
 from nnunet_ext.evaluation.metrics.overlap import (
     COUNT_METRICS,
-    EMPTY_POLICIES,
-    ConfusionCounts,
     confusion_counts,
     dice,
     jaccard,
     mae,
-    metrics_from_counts,
     precision,
     rvd,
     sensitivity,
@@ -197,7 +196,7 @@ def test_shape_mismatch(metric: Callable[..., float]) -> None:
 
 @pytest.mark.parametrize("wrong", [255, 0.5, -1, math.nan])
 def test_masks_hold_0_and_1_only(wrong: float) -> None:
-    with pytest.raises(ValueError, match="reference is no mask"):
+    with pytest.raises(ValueError, match="reference is not a mask"):
         dice([0.0, 1.0], [0, wrong])
 
 

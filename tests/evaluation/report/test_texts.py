@@ -4,8 +4,8 @@ import re
 import pandas as pd
 import pytest
 
-from nnunet_ext.evaluation.metrics.names import HEADERS, arrow, badness, best, formatted
-from nnunet_ext.evaluation.profiles import AGGREGATES, METRIC_NAMES, PROFILES
+from nnunet_ext.evaluation.metrics.declarations import METRICS
+from nnunet_ext.evaluation.profiles import PROFILES
 from nnunet_ext.evaluation.report.tables import paired_tests_table, summary_table
 from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wide_table
 
@@ -27,30 +27,19 @@ from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wid
     ],
 )
 def test_best(metric: str, values: dict[str, float], expected: set[str]) -> None:
-    assert best(metric, values) == expected
-
-
-def test_every_metric_has_a_name() -> None:
-    assert set(METRIC_NAMES) | set(AGGREGATES) == set(HEADERS)
+    assert METRICS[metric].best(values) == expected
 
 
 def test_signed_differences_are_best_at_0() -> None:
-    assert [arrow(metric) for metric in ("dice", "hd95", "rvd", "abs_rvd")] == [
-        "↑",
-        "↓",
-        "→ 0",
-        "↓",
-    ]
-    assert badness("rvd", pd.Series([-0.6, 0.5, 0.0])).tolist() == [0.6, 0.5, 0.0]
+    arrows = [METRICS[name].better.value for name in ("dice", "hd95", "rvd", "abs_rvd")]
+    assert arrows == ["↑", "↓", "→ 0", "↓"]
+    assert METRICS["rvd"].badness(pd.Series([-0.6, 0.5, 0.0])).tolist() == [0.6, 0.5, 0.0]
 
 
 def test_specificity_and_mae_have_a_digit_more() -> None:
-    assert [formatted(m, 0.12345) for m in ("dice", "specificity", "mae", "hd95")] == [
-        "0.123",
-        "0.1235",
-        "0.1235",
-        "0.12",
-    ]
+    names = ("dice", "specificity", "mae", "hd95")
+    printed = [METRICS[name].formatted(0.12345) for name in names]
+    assert printed == ["0.123", "0.1235", "0.1235", "0.12"]
 
 
 @pytest.fixture
