@@ -28,7 +28,7 @@ from nnunet_ext.worker_processes import in_worker_processes
 
 
 @dataclass(frozen=True)
-class RawCase:
+class CaseFiles:
     """Files of one case: images in channel order, and its label where there is one."""
 
     id: str
@@ -38,7 +38,7 @@ class RawCase:
 
 
 @dataclass
-class Checked:
+class CaseCheck:
     """What the files of a case hold; ``problems`` are lines that name the file."""
 
     case: str
@@ -54,7 +54,7 @@ class Checked:
 
 
 @dataclass
-class Verified:
+class Verification:
     """Of a data set: ``problems`` must be mended; ``findings`` should be known."""
 
     cases: int
@@ -62,7 +62,7 @@ class Verified:
     findings: list[str]
 
 
-def verify(folder: Path, processes: int = 1) -> Verified:
+def verify(folder: Path, processes: int = 1) -> Verification:
     """Read every file of a raw data set and report what is wrong with it.
 
     Raises:
@@ -71,7 +71,7 @@ def verify(folder: Path, processes: int = 1) -> Verified:
     description = _description(folder)
     cases, problems = _cases(folder, description)
     labels, regions = _label_values(folder, description)
-    results: list[Checked] = []
+    results: list[CaseCheck] = []
     named = {name: value for name, value in description["labels"].items() if isinstance(value, int)}
     work = partial(_outcome, labels=labels, named=named, channels=len(description["channel_names"]))
     for _, checked in in_worker_processes(work, cases, processes):
@@ -86,7 +86,7 @@ def verify(folder: Path, processes: int = 1) -> Verified:
             f"..."
         )
     problems += _mixed_units(folder, description, results)
-    return Verified(len(cases), problems, _findings(folder, results))
+    return Verification(len(cases), problems, _findings(folder, results))
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _description(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _cases(folder: Path, description: dict[str, Any]) -> tuple[list[RawCase], list[str]]:
+def _cases(folder: Path, description: dict[str, Any]) -> tuple[list[CaseFiles], list[str]]:
     """Cases by their file names, and lines for files that belong to none."""
     ending, problems = description["file_ending"], []
     cases = []
@@ -128,7 +128,7 @@ def _cases(folder: Path, description: dict[str, Any]) -> tuple[list[RawCase], li
             for file in (folder / f"labels{part}").glob(f"[!.]*{ending}")
         }
         for case in sorted(images, key=natural_key):
-            cases.append(RawCase(case, part, tuple(images[case]), labels.get(case)))
+            cases.append(CaseFiles(case, part, tuple(images[case]), labels.get(case)))
             if part == "Tr" and case not in labels:
                 problems.append(
                     f"{images[case][0]}: has no label in labelsTr; remove the image or convert it "
@@ -152,8 +152,8 @@ def _label_values(folder: Path, description: dict[str, Any]) -> tuple[set[int], 
     return values, regions
 
 
-def _outcome(case: RawCase, labels: set[int], named: dict[str, int], channels: int) -> Checked:
-    checked = Checked(case.id)
+def _outcome(case: CaseFiles, labels: set[int], named: dict[str, int], channels: int) -> CaseCheck:
+    checked = CaseCheck(case.id)
     try:
         _check_case(case, labels, named, channels, checked)
     except InputError as error:
@@ -166,7 +166,7 @@ def _outcome(case: RawCase, labels: set[int], named: dict[str, int], channels: i
 
 
 def _check_case(
-    case: RawCase, labels: set[int], named: dict[str, int], channels: int, checked: Checked
+    case: CaseFiles, labels: set[int], named: dict[str, int], channels: int, checked: CaseCheck
 ) -> None:
     first: RawFile | None = None
     hashes: list[str] = []
@@ -219,7 +219,7 @@ def _check_sides(
     label: np.ndarray,
     named: dict[str, int],
     affine_mm: np.ndarray,
-    checked: Checked,
+    checked: CaseCheck,
 ) -> None:
     """What headers cannot show: a label mirrored on its image, or both mirrored in the body."""
     checked.side = wrong_side(image, checked.units[0], label, named, affine_mm)
@@ -238,7 +238,7 @@ def _checked(file: Path, function: Any, *arguments: Any) -> None:
         raise InputError(f"{file}: {error}") from error
 
 
-def _check_grid(file: Path, raw: RawFile, image: Path, first: RawFile, checked: Checked) -> None:
+def _check_grid(file: Path, raw: RawFile, image: Path, first: RawFile, checked: CaseCheck) -> None:
     """Shapes must agree, and affines, also in the signs and order of axes that nnU-Net only warns
     about.
     """
@@ -254,7 +254,7 @@ def _check_grid(file: Path, raw: RawFile, image: Path, first: RawFile, checked: 
         )
 
 
-def _counts(folder: Path, description: dict[str, Any], cases: list[RawCase]) -> list[str]:
+def _counts(folder: Path, description: dict[str, Any], cases: list[CaseFiles]) -> list[str]:
     training = sum(case.part == "Tr" for case in cases)
     if description["numTraining"] == training:
         return []
@@ -297,7 +297,7 @@ def _split_problems(folder: Path, training: set[str]) -> list[str]:
     return problems
 
 
-def _mixed_units(folder: Path, description: dict[str, Any], results: list[Checked]) -> list[str]:
+def _mixed_units(folder: Path, description: dict[str, Any], results: list[CaseCheck]) -> list[str]:
     """Channels whose intensity unit is not the same in every case."""
     problems = []
     for channel, name in enumerate(description["channel_names"].values()):
@@ -326,7 +326,7 @@ def _mixed_units(folder: Path, description: dict[str, Any], results: list[Checke
     return problems
 
 
-def _findings(folder: Path, results: list[Checked]) -> list[str]:
+def _findings(folder: Path, results: list[CaseCheck]) -> list[str]:
     findings = []
     if empty := [checked.case for checked in results if checked.empty]:
         findings.append(f"{len(empty)} labels without foreground: {', '.join(empty[:5])}")
@@ -355,7 +355,7 @@ def _findings(folder: Path, results: list[Checked]) -> list[str]:
     return findings
 
 
-def _changed(folder: Path, results: list[Checked]) -> list[str]:
+def _changed(folder: Path, results: list[CaseCheck]) -> list[str]:
     """Images and labels with other voxels than the conversion wrote, and those that are gone."""
     found = {
         checked.case: checked for checked in results if checked.image_sha256

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import files_matching
 from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from dataset_conversion.shaping.choices import windowed
@@ -107,7 +107,7 @@ class Covid19CTSeg(Converter):
             for name, (darkest, brightest) in self.plausible_hu.items()
         }
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         images, problems = self._scans(NO_MASK_FOLDER)
         masks, more = self._scans(self._mask_folder)
         if not images:
@@ -142,7 +142,7 @@ class Covid19CTSeg(Converter):
                 scans[scan] = file
         return scans, problems
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         reading = read_ct(case, above_half if self._mask_folder == "infection_mask" else None)
         warnings, transforms = list(reading.warnings), list(reading.transforms)
         if self.hu_only:

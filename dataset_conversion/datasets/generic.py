@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import files_by_stem, require_no_pairs
 from dataset_conversion.reading.label_values import distinct_values
 from dataset_conversion.reading.nifti_cases import paired, read_ct, read_volume
@@ -66,7 +66,7 @@ class Generic(Converter):
         )
         _add_map(parser)
 
-    def is_private(self, case: Case) -> bool:
+    def is_private(self, case: SourceCase) -> bool:
         """Whose images these are, nobody has said."""
         return True
 
@@ -145,7 +145,7 @@ class Generic(Converter):
             raise InputError(f"{folder}: no such folder; {option} is relative to -i")
         return folder
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         _ = self._names
         images, problems = self._by_key(self.images, "--images", self.image_suffix)
         if self.unlabeled:
@@ -161,7 +161,7 @@ class Generic(Converter):
             stem.removesuffix(suffix): file for stem, file in files.items() if stem.endswith(suffix)
         }, [*broken.values()]
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         if self._endings == VOLUMES:
             reading = read_ct(case)
             if self.channel.casefold() != "ct":
@@ -173,9 +173,9 @@ class Generic(Converter):
             )
         image = read_grey(case.image_files[0])
         label = self._named(case, *_mask(case.label_files[0])) if case.label_files else None
-        return Reading(image[None], label, "grey values 0..255")
+        return LoadedCase(image[None], label, "grey values 0..255")
 
-    def _named(self, case: Case, mask: np.ndarray | None, colour: bool = False) -> np.ndarray:
+    def _named(self, case: SourceCase, mask: np.ndarray | None, colour: bool = False) -> np.ndarray:
         """Labels of a mask's values or colours."""
         assert mask is not None
         found = _keys(mask, colour)
@@ -225,7 +225,7 @@ class SyntheticCovidCT(Generic):
     )
     label_groups = {"infection": ("ggo", "consolidation", "ground glass")}  # noqa: RUF012
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         found = super().find_cases()
         if self._endings != PICTURES:
             raise InputError(f"{self.source}: --images holds no pictures; for volumes use Generic")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Part, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, Part, SourceCase
 from dataset_conversion.reading.download_folder import (
     actual_file,
     case_id,
@@ -19,7 +19,7 @@ from dataset_conversion.reading.download_folder import (
     listed_file,
     visible_files,
 )
-from dataset_conversion.reading.label_values import LabelMap, label_map, rounded_labels
+from dataset_conversion.reading.label_values import LabelRenumbering, label_map, rounded_labels
 from dataset_conversion.reading.nifti_cases import AIR_HU
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
@@ -158,7 +158,7 @@ class MSD(Converter):
         )
 
     @cached_property
-    def _label_map(self) -> LabelMap:
+    def _label_map(self) -> LabelRenumbering:
         return label_map(
             _numbered(self._list["labels"], self.root / "dataset.json", "labels"), self.merge
         )
@@ -167,8 +167,8 @@ class MSD(Converter):
     def labels(self) -> dict[str, int]:
         return self._label_map.names
 
-    def find_cases(self) -> Found:
-        found = Found()
+    def find_cases(self) -> Inventory:
+        found = Inventory()
         _ = self.channel_names, self.labels  # wrong options are said before any case
         listed: set[Path] = set()
         for part, image, label in self._entries():
@@ -181,7 +181,7 @@ class MSD(Converter):
                 labels = (self._as_unpacked(label),) if label else ()
                 listed.update((*images, *labels))
                 stem = image.name.removesuffix(".gz").removesuffix(".nii")
-                found.cases.append(Case(case_id(stem), part, images, labels))
+                found.cases.append(SourceCase(case_id(stem), part, images, labels))
             except InputError as error:
                 found.problems.append(str(error))
         found.notes.extend(self._differences(listed))
@@ -241,7 +241,7 @@ class MSD(Converter):
             if self._list.get(count) not in (None, actual):
                 yield f"dataset.json says {count} {self._list[count]} but lists {actual}"
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         file = case.image_files[0]
         volume = open_volume(file)
         image, transforms = self._read_channels(file, volume)
@@ -262,7 +262,7 @@ class MSD(Converter):
             if self._label_map.changes:
                 transforms.append(f"labels {self._label_map.new_value}")
         as_read = image[0] if len(volume.shape) == 3 else None
-        return Reading(
+        return LoadedCase(
             image, label, unit, volume.affine, label_affine_mm, tuple(transforms), warnings, as_read
         )
 

@@ -82,7 +82,7 @@ def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class LabelMap:
+class LabelRenumbering:
     """From a publisher's label values to consecutive ones.
 
     ``names`` are the new names with their values, ``new_value`` gives the new value of each old
@@ -112,7 +112,7 @@ class LabelMap:
         return any(old != new for old, new in self.new_value.items())
 
 
-def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelMap:
+def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelRenumbering:
     """Merge labels and number the result consecutively, in the order of each group's smallest old
     value.
 
@@ -149,14 +149,14 @@ def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelM
     names: dict[str, int] = {"background": 0}
     for value in sorted(group_of):
         names.setdefault(group_of[value], len(names))
-    return LabelMap(
+    return LabelRenumbering(
         names, {0: 0, **{value: names[name] for value, name in sorted(group_of.items())}}
     )
 
 
 def choose_labels(
     published: Mapping[str, int], wanted: str, groups: Mapping[str, Sequence[str]]
-) -> LabelMap:
+) -> LabelRenumbering:
     """Keep some labels, in the order they are named; the others become background.
 
     Args:
@@ -170,10 +170,10 @@ def choose_labels(
 
     >>> labels = {"background": 0, "ggo": 1, "node": 2}
     >>> choose_labels(labels, "infection", {"infection": ("ggo", "node")})
-    LabelMap(names={'background': 0, 'infection': 1}, new_value={0: 0, 1: 1, 2: 1})
+    LabelRenumbering(names={'background': 0, 'infection': 1}, new_value={0: 0, 1: 1, 2: 1})
     """
     if not wanted:
-        return LabelMap(dict(published), {value: value for value in published.values()})
+        return LabelRenumbering(dict(published), {value: value for value in published.values()})
     by_name = {name.casefold(): value for name, value in published.items() if value != 0}
     members = {
         name.casefold(): [by_name[part.casefold()] for part in parts if part.casefold() in by_name]
@@ -200,7 +200,7 @@ def choose_labels(
             )
         names[name] = len(names)
         new_value.update(dict.fromkeys(values, names[name]))
-    return LabelMap(names, new_value)
+    return LabelRenumbering(names, new_value)
 
 
 def _member(member: str, declared: Mapping[int, str], group: str) -> int:

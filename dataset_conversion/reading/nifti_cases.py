@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Found, Part, Reading
+from dataset_conversion.converter import Inventory, LoadedCase, Part, SourceCase
 from dataset_conversion.reading.download_folder import case_id
 from dataset_conversion.reading.label_values import rounded_labels
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
@@ -43,7 +43,7 @@ def paired(
     name: Callable[[str], str] = str,
     details: Callable[[str], dict[str, str]] = lambda _: {},
     without_label: Part | None = None,
-) -> Found:
+) -> Inventory:
     """Cases of images and labels with the same key.
 
     Args:
@@ -54,14 +54,16 @@ def paired(
         details: key to columns of conversion.csv.
         without_label: where images without label belong; None: they are problems.
     """
-    found = Found(problems=list(problems))
+    found = Inventory(problems=list(problems))
     for key, image in images.items():
         if key in labels:
             found.cases.append(
-                Case(case_id(name(key)), "Tr", (image,), (labels[key],), details(key))
+                SourceCase(case_id(name(key)), "Tr", (image,), (labels[key],), details(key))
             )
         elif without_label is not None:
-            found.cases.append(Case(case_id(name(key)), without_label, (image,), (), details(key)))
+            found.cases.append(
+                SourceCase(case_id(name(key)), without_label, (image,), (), details(key))
+            )
         else:
             found.problems.append(
                 f"{image}: has no label file; unpack the download again or remove the image"
@@ -99,9 +101,9 @@ def read_label(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def read_ct(
-    case: Case,
+    case: SourceCase,
     label_values: Callable[[np.ndarray], tuple[np.ndarray, tuple[str, ...]]] | None = None,
-) -> Reading:
+) -> LoadedCase:
     """A CT volume and its label. Odd intensities become warnings; no value is changed.
 
     Args:
@@ -125,7 +127,7 @@ def read_ct(
         label, label_affine_mm = read_label(case.label_files[0], volume)
         label, more = (label_values or rounded_labels)(label)
         warnings += more
-    return Reading(
+    return LoadedCase(
         image[None],
         label,
         unit,

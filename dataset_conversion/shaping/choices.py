@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
-from dataset_conversion.reading.label_values import LabelMap, choose_labels
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
+from dataset_conversion.reading.label_values import LabelRenumbering, choose_labels
 from dataset_conversion.reading.volumes import axial_axis, spacing_of
 from dataset_conversion.shaping.cropping import (
     Box,
@@ -30,7 +30,7 @@ RESIZED_FROM = "resized_from"  # shape of a slice before --resize
 WINDOWED_CT = "windowed CT"  # not "CT": nnU-Net would normalise grey values as Hounsfield units
 
 
-def output_labels(converter: Converter) -> LabelMap:
+def output_labels(converter: Converter) -> LabelRenumbering:
     """From the labels that the data set reads to those that are written.
 
     Raises:
@@ -134,7 +134,7 @@ def chosen_slices(slices: str, count: int) -> range:
     )
 
 
-def wanted_cases(converter: Converter, found: Found) -> Found:
+def wanted_cases(converter: Converter, found: Inventory) -> Inventory:
     """With ``--unlabeled``: what the data set gives as unlabelled, or else its training images
     without labels.
     """
@@ -145,10 +145,12 @@ def wanted_cases(converter: Converter, found: Found) -> Found:
         cases = [
             replace(case, part="Un", label_files=()) for case in found.cases if case.part == "Tr"
         ]
-    return Found(cases, found.problems, found.notes)
+    return Inventory(cases, found.problems, found.notes)
 
 
-def pieces(converter: Converter, case: Case, reading: Reading) -> Iterator[tuple[Case, Reading]]:
+def pieces(
+    converter: Converter, case: SourceCase, reading: LoadedCase
+) -> Iterator[tuple[SourceCase, LoadedCase]]:
     """What is written for a case: itself, or its slices; image and label already on one grid."""
     label = None if reading.label is None else output_labels(converter)(reading.label)
     reading = replace(reading, label=label)
@@ -186,7 +188,7 @@ def crops(converter: Converter) -> bool:
     return converter.crop is not None or converter.lung_masks is not None
 
 
-def _with_original_grid(case: Case, reading: Reading) -> Case:
+def _with_original_grid(case: SourceCase, reading: LoadedCase) -> SourceCase:
     """The case with the volume's shape and affine in ``details``."""
     assert reading.affine_mm is not None
     numbers = (repr(float(value)) for value in reading.affine_mm[:3].ravel())
@@ -197,7 +199,7 @@ def _with_original_grid(case: Case, reading: Reading) -> Case:
     return replace(case, details={**case.details, **grid})
 
 
-def _box(converter: Converter, case: Case, reading: Reading) -> Box:
+def _box(converter: Converter, case: SourceCase, reading: LoadedCase) -> Box:
     """Where the lungs lie.
 
     Raises:
@@ -220,7 +222,7 @@ def _box(converter: Converter, case: Case, reading: Reading) -> Box:
     return lung_box(reading.image[0], affine_mm)
 
 
-def _cropped(case: Case, reading: Reading, box: Box) -> tuple[Case, Reading]:
+def _cropped(case: SourceCase, reading: LoadedCase, box: Box) -> tuple[SourceCase, LoadedCase]:
     """Image and label within a box, which ``details`` note; a warning where lesions are cut off."""
     assert reading.affine_mm is not None
     inside = tuple(slice(start, stop) for start, stop in box)
@@ -245,7 +247,7 @@ def _cropped(case: Case, reading: Reading, box: Box) -> tuple[Case, Reading]:
     return replace(case, details={**case.details, CROP_BOX: box_text(box)}), content
 
 
-def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
+def _resized(case: SourceCase, reading: LoadedCase, size: int) -> tuple[SourceCase, LoadedCase]:
     """A slice of ``size`` x ``size`` pixels, called 1 x 1 mm large; its shape before stands in
     ``details``.
 
@@ -269,7 +271,9 @@ def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
     return replace(case, details=details), content
 
 
-def _slices(wanted: str, case: Case, reading: Reading) -> Iterator[tuple[Case, Reading]]:
+def _slices(
+    wanted: str, case: SourceCase, reading: LoadedCase
+) -> Iterator[tuple[SourceCase, LoadedCase]]:
     """Axial slices as 2-D images, with the volume and the slice's index in ``details``."""
     if reading.affine_mm is None:
         raise TypeError("a volume has an affine")

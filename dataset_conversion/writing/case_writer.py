@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Reading
+from dataset_conversion.converter import Converter, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import sha256_of_file
 from dataset_conversion.reading.label_values import count_values, integer_labels
 from dataset_conversion.reading.pictures import check_written_png, write_png
@@ -62,7 +62,7 @@ class Record:
     details: dict[str, str] = field(default_factory=dict)
 
 
-def output_names(converter: Converter, case: Case) -> tuple[list[str], str | None]:
+def output_names(converter: Converter, case: SourceCase) -> tuple[list[str], str | None]:
     """Image files and label file of a case, relative to the data set's folder."""
     channels = range(len(converter.channel_names))
     images = [
@@ -86,7 +86,7 @@ def case_of(name: str) -> str:
     return re.sub(r"(_s\d{4})?(_\d{4})?$", "", stem)
 
 
-def source_names(converter: Converter, case: Case) -> dict[str, Path]:
+def source_names(converter: Converter, case: SourceCase) -> dict[str, Path]:
     """A case's files as conversion.csv names them: relative to the download, with forward slashes.
 
     Of private data the names are those of the paths under the user's own key; ``sources_sha256``
@@ -102,7 +102,7 @@ def source_names(converter: Converter, case: Case) -> dict[str, Path]:
     return {keyed_name("file", name, key=key): file for name, file in files.items()}
 
 
-def is_unchanged(converter: Converter, case: Case, record: Record) -> bool:
+def is_unchanged(converter: Converter, case: SourceCase, record: Record) -> bool:
     """Whether a case still has the files that it was converted from; they are read only where their
     times differ.
     """
@@ -123,7 +123,7 @@ def _has_sources(sources: dict[str, Path], record: Record) -> bool:
     return all(sha256_of_file(sources[name]) == record.source_sha256[name] for name in touched)
 
 
-def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]:
+def convert_case(converter: Converter, case: SourceCase, folder: Path) -> list[Record]:
     """Convert one case into the data set's folder; its files appear complete or not at all.
 
     Returns:
@@ -170,7 +170,7 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
     return records
 
 
-def _require_possible_names(converter: Converter, case: Case) -> None:
+def _require_possible_names(converter: Converter, case: SourceCase) -> None:
     """Refuse a case whose files would have names that file systems do not take."""
     images, label = output_names(converter, case)
     longest = max(len(Path(name).name) for name in (*images, *filter(None, [label])))
@@ -188,7 +188,7 @@ def _temporary_prefix() -> str:
     return f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
 
 
-def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
+def _proven(converter: Converter, case: SourceCase, reading: LoadedCase) -> LoadedCase:
     """The reading on one grid, with storable values; InputError where it breaks what was
     declared.
     """
@@ -276,8 +276,8 @@ def _write(
 
 def _record(
     volume: str,
-    case: Case,
-    reading: Reading,
+    case: SourceCase,
+    reading: LoadedCase,
     outputs: dict[str, int],
     stats: dict[str, os.stat_result],
     hashes: dict[str, str],

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataset_conversion.converter import Case, Converter
+from dataset_conversion.converter import Converter, SourceCase
 from dataset_conversion.reading.download_folder import natural_key, require_unpacked
 from dataset_conversion.reading.mirroring import MIRRORED
 from dataset_conversion.shaping.choices import (
@@ -208,7 +208,7 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
 
 def _prepare(
     converter: Converter,
-    cases: list[Case],
+    cases: list[SourceCase],
     own: set[str],
     journal: Path,
     header: dict,
@@ -266,7 +266,7 @@ def _prepare(
         (folder / f"labels{part}").mkdir(exist_ok=True)
 
 
-def _is_output(converter: Converter, case: Case | None, name: str) -> bool:
+def _is_output(converter: Converter, case: SourceCase | None, name: str) -> bool:
     """Whether a file may be of a case that was in work when a run was killed."""
     if case is None:
         return False
@@ -277,7 +277,7 @@ def _is_output(converter: Converter, case: Case | None, name: str) -> bool:
 
 
 def _convert_cases(
-    converter: Converter, cases: list[Case], path: Path, workers: Workers, summary: Summary
+    converter: Converter, cases: list[SourceCase], path: Path, workers: Workers, summary: Summary
 ) -> None:
     folder = path.parent
     done = read_records(folder)
@@ -318,8 +318,8 @@ def _convert_cases(
 
 
 def _results(
-    converter: Converter, cases: list[Case], folder: Path, workers: Workers
-) -> Iterator[tuple[Case, list[Record] | str]]:
+    converter: Converter, cases: list[SourceCase], folder: Path, workers: Workers
+) -> Iterator[tuple[SourceCase, list[Record] | str]]:
     """Convert cases; a line of text stands for a case that failed."""
     from tqdm import tqdm
 
@@ -331,7 +331,7 @@ def _results(
     yield from tqdm(results, total=len(cases), unit="case", disable=not sys.stderr.isatty())
 
 
-def _outcome(converter: Converter, folder: Path, case: Case) -> list[Record] | str:
+def _outcome(converter: Converter, folder: Path, case: SourceCase) -> list[Record] | str:
     try:
         return convert_case(converter, case, folder)
     except InputError as error:
@@ -350,7 +350,7 @@ def _outcome(converter: Converter, folder: Path, case: Case) -> list[Record] | s
 
 
 def _sum_up(
-    converter: Converter, cases: list[Case], summary: Summary, forbid_overlap: bool
+    converter: Converter, cases: list[SourceCase], summary: Summary, forbid_overlap: bool
 ) -> list[Record]:
     """Complete the summary by what lies in the folder, and return the records of that in natural
     order.

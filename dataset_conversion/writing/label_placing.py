@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_conversion.converter import Converter, Reading
+from dataset_conversion.converter import Converter, LoadedCase
 from dataset_conversion.reading.mirroring import MIRRORED, in_words, mirrored_axes, wrong_side
 from dataset_conversion.reading.volumes import UNSTATED, label_on_image_grid, spacing_of
 from nnunet_ext.errors import InputError
@@ -27,7 +27,7 @@ class PlacedLabel:
     warnings: tuple[str, ...] = ()
 
 
-def placed_label(converter: Converter, reading: Reading, label: np.ndarray) -> PlacedLabel:
+def placed_label(converter: Converter, reading: LoadedCase, label: np.ndarray) -> PlacedLabel:
     """Bring a label onto the grid of its image.
 
     Where a label turned after its header contradicts the intensities, it is tried as it lies,
@@ -75,7 +75,7 @@ def _may_lie_as_it_is(
     return bool(np.allclose(spacing_of(place_mm), spacing_of(affine_mm), rtol=1e-3))
 
 
-def _proven(converter: Converter, reading: Reading, placed: PlacedLabel) -> PlacedLabel:
+def _proven(converter: Converter, reading: LoadedCase, placed: PlacedLabel) -> PlacedLabel:
     """The label with warnings; InputError where the intensities prove that it lies elsewhere."""
     image, label, unit, affine_mm = (
         reading.image[0],

@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from dataset_conversion.converter import Case, Reading
+from dataset_conversion.converter import LoadedCase, SourceCase
 from dataset_conversion.datasets import converters
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
@@ -126,7 +126,7 @@ def test_what_is_wrong_with_an_image_names_the_image(
 class OneBadBlock(Generic):
     """A data set in which the voxels of case b lie where the disk gives nothing."""
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         if case.id == "b":
             Path("/proc/self/mem").read_bytes()  # OSError 5, as of a bad block
         return super().read_case(case)

@@ -17,7 +17,6 @@ class Rules:
     modalities: tuple[str, ...] = ("CT",)
     minimum_slices: int = 3
     derived: bool = False
-    axial_only: bool = False
     repeats: Literal["reject", "first"] = "reject"
 
     @property

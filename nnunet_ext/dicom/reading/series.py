@@ -162,9 +162,6 @@ def other_kind(item: Slice, rules: Rules) -> str:
         return "is computed from another series (ImageType DERIVED, SECONDARY)"
     if item.samples != 1 or item.photometric not in GREY:
         return "is a colour picture"
-    if rules.axial_only and item.orientation:
-        normal = np.cross(item.orientation[:3], item.orientation[3:])
-        return "is not axial" if abs(normal[2]) < AXIAL_COSINE else ""
     return ""
 
 

@@ -57,8 +57,8 @@ def test_all_layouts(tmp_path: Path, raw: Path, layout: int) -> None:
     ]
     assert found.problems == []
     assert found.notes == [
-        "1 series left out (1 images): is Digital X-Ray Image Storage - For Presentation, not CT",
-        "1 series left out (1 images): is Segmentation Storage, not CT",
+        "1 series left out (1 image): is Digital X-Ray Image Storage - For Presentation, not CT",
+        "1 series left out (1 image): is Segmentation Storage, not CT",
         "1 XML files are readings of chest X-rays and are passed over",
     ]
     summary = convert(LidcIdri(tmp_path / "download"), raw / "Dataset120_X")
@@ -299,16 +299,6 @@ def test_a_mended_or_completed_download_is_converted_anew(lidc: Path, raw: Path)
     summary = convert(LidcIdri(lidc), folder)
     assert (summary.converted, summary.problems) == (["LIDC-IDRI-0001"], [])
     assert len(label_of(folder)) == LIDC_SHAPE[0]
-
-
-def test_cache_is_no_setting(lidc: Path, raw: Path, tmp_path: Path) -> None:
-    assert LidcIdri(lidc, cache=tmp_path / "cache").settings == LidcIdri(lidc).settings
-    first = LidcIdri(lidc, cache=tmp_path / "cache.sqlite").find_cases()
-    assert (
-        LidcIdri(lidc, cache=tmp_path / "cache.sqlite").find_cases()
-        == first
-        == LidcIdri(lidc).find_cases()
-    )
 
 
 # Real readings and published masks; see the folder's own description.

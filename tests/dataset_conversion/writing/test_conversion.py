@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_conversion.converter import Case, Found, Reading
+from dataset_conversion.converter import Inventory, LoadedCase, SourceCase
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
@@ -45,7 +45,7 @@ class Converter(CovidSemiSeg):
 
     read: list[str] = []  # noqa: RUF012
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         self.read.append(case.id)
         return super().read_case(case)
 
@@ -269,7 +269,7 @@ def test_a_case_under_another_name_is_not_kept_beside_itself(
 class Odd(CovidSemiSeg):
     """A converter that meets what nobody thought of."""
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         if case.id == "slice_001":
             raise OverflowError("int too large")
         return super().read_case(case)
@@ -399,10 +399,10 @@ def test_ids_that_clash_on_other_file_systems(
     first, second, *_ = found.cases
     twins = [
         first,
-        Case(first.id.upper(), "Tr", second.image_files, second.label_files),
+        SourceCase(first.id.upper(), "Tr", second.image_files, second.label_files),
         *found.cases[2:],
     ]
-    monkeypatch.setattr(Converter, "find_cases", lambda self: Found(twins))
+    monkeypatch.setattr(Converter, "find_cases", lambda self: Inventory(twins))
     summary = convert(converter, folder)
     assert len(summary.problems) == 2
     assert "would both become case" in summary.problems[0]

@@ -326,7 +326,6 @@ def test_rules(series: Write, tmp_path: Path) -> None:
         return "".join(sorted(item.slices[0].patient_id for item in found_in(tmp_path, rules)[0]))
 
     assert patients(Rules()) == "C"
-    assert patients(Rules(axial_only=True)) == ""
     assert patients(Rules(minimum_slices=2)) == "AC"
     assert patients(Rules(derived=True)) == "BC"
     assert patients(Rules(modalities=("CT", "MR"))) == "CD"
