@@ -115,22 +115,22 @@ class LiTS(Converter):
         return self._table.get(int(case.id.rpartition("_")[2])) if case.part != "Ts" else None
 
     def read_case(self, case: SourceCase) -> LoadedCase:
-        reading = read_ct(case)
+        loaded = read_ct(case)
         spacing_mm = self._true_spacing_mm(case)
-        if spacing_mm is None or reading.affine_mm is None:
-            return reading
+        if spacing_mm is None or loaded.affine_mm is None:
+            return loaded
         scale = np.diag([*spacing_mm, 1.0])
-        label_affine_mm = reading.label_affine_mm
+        label_affine_mm = loaded.label_affine_mm
         if label_affine_mm is not None:
             sizes_only = label_affine_mm.ndim == 1
             label_affine_mm = (
                 label_affine_mm * spacing_mm if sizes_only else scale @ label_affine_mm
             )
         return replace(
-            reading,
-            affine_mm=scale @ reading.affine_mm,
+            loaded,
+            affine_mm=scale @ loaded.affine_mm,
             label_affine_mm=label_affine_mm,
-            transforms=(*reading.transforms, "voxel size from table"),
+            transforms=(*loaded.transforms, "voxel size from table"),
         )
 
 

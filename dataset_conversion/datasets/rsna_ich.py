@@ -1,8 +1,8 @@
 """RSNA Intracranial Hemorrhage: head CT of the 2019 challenge, and collections with masks for it.
 
-Four kinds of download: the challenge's DICOM files (:mod:`..reading.haemorrhage_challenge`), also
-with masks of one's own; and BHSD, PhysioNet ct-ich and slices of it, whose images and masks lie in
-two folders (:mod:`..reading.haemorrhage_pairs`).
+There are four kinds of download: the challenge's DICOM files, also with masks of one's own
+(``reading.haemorrhage_challenge``); and BHSD, PhysioNet ct-ich and slices of the latter, whose
+images and masks lie in two folders (``reading.haemorrhage_pairs``).
 """
 
 from __future__ import annotations

@@ -139,24 +139,24 @@ class SIRM(Converter):
             )
 
     def read_case(self, case: SourceCase) -> LoadedCase:
-        reading = read_ct(case) if self.wanted_part == "volumes" else _read_slice(case)
-        unit = PSEUDO_HU if reading.intensity_unit == "HU" else reading.intensity_unit
-        if self.spacing is None or reading.affine_mm is None:
+        loaded = read_ct(case) if self.wanted_part == "volumes" else _read_slice(case)
+        unit = PSEUDO_HU if loaded.intensity_unit == "HU" else loaded.intensity_unit
+        if self.spacing is None or loaded.affine_mm is None:
             return replace(
-                reading, intensity_unit=unit, warnings=(*reading.warnings, SPACING_WARNING)
+                loaded, intensity_unit=unit, warnings=(*loaded.warnings, SPACING_WARNING)
             )
         scale = np.ones(4)  # of the affine's columns
-        axes = reading.image.ndim - 1
-        scale[:axes] = (np.array(self.spacing) / spacing_of(reading.affine_mm))[:axes]
-        label_affine_mm = reading.label_affine_mm
+        axes = loaded.image.ndim - 1
+        scale[:axes] = (np.array(self.spacing) / spacing_of(loaded.affine_mm))[:axes]
+        label_affine_mm = loaded.label_affine_mm
         if label_affine_mm is not None:
             label_affine_mm = label_affine_mm * scale[: label_affine_mm.shape[-1]]
         return replace(
-            reading,
-            affine_mm=reading.affine_mm * scale,
+            loaded,
+            affine_mm=loaded.affine_mm * scale,
             label_affine_mm=label_affine_mm,
             intensity_unit=unit,
-            transforms=(*reading.transforms, "voxel size as given"),
+            transforms=(*loaded.transforms, "voxel size as given"),
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataset_conversion.converter import LoadedCase
-from dataset_conversion.loaded.volumes import axial_axis, spacing_of
+from dataset_conversion.reading.volumes import axial_axis, spacing_of
 from nnunet_ext.errors import InputError
 from nnunet_ext.synthesis.skull import without_skull
 

@@ -37,7 +37,7 @@ convert_entry(sys.argv[1:])
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux")
 def test_a_target_that_cannot_be_written_is_one_line(lung_original: Path) -> None:
     with pytest.raises(
-        InputError, match=r"^/proc/Dataset120_X: cannot write \(.*\); mend that and run .* again$"
+        InputError, match=r"^/proc/Dataset120_X: cannot write \(.*\); fix that and run .* again$"
     ):
         convert(MSD(lung_original), Path("/proc/Dataset120_X"))
 
@@ -59,7 +59,7 @@ def test_a_full_disk_is_one_line_and_the_conversion_continues(
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
         f"nnUNetv2_ext_convert: error: {folder}: cannot write ([Errno 27] File too large); "
-        "mend that and run the same command again"
+        "fix that and run the same command again"
     ]
     assert list(folder.rglob("*.nii.gz")) == []
     assert list(folder.rglob(f"{TEMPORARY_PREFIX}*")) == []

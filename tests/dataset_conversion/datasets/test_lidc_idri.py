@@ -59,7 +59,7 @@ def test_all_layouts(tmp_path: Path, raw: Path, layout: int) -> None:
     assert found.notes == [
         "1 series left out (1 image): is Digital X-Ray Image Storage - For Presentation, not CT",
         "1 series left out (1 image): is Segmentation Storage, not CT",
-        "1 XML files are readings of chest X-rays and are passed over",
+        "1 XML files are readings of chest X-rays and are ignored",
     ]
     summary = convert(LidcIdri(tmp_path / "download"), raw / "Dataset120_X")
     assert summary.problems == []
@@ -277,7 +277,7 @@ def test_download_without_xml_says_where_it_is(lidc: Path) -> None:
         LidcIdri(lidc).find_cases()
 
 
-def test_a_mended_or_completed_download_is_converted_anew(lidc: Path, raw: Path) -> None:
+def test_a_fixed_or_completed_download_is_converted_again(lidc: Path, raw: Path) -> None:
     folder = raw / "Dataset120_X"
     parent = xml_of(lidc).parent
     heights_mm = {

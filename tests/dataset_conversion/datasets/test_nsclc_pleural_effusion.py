@@ -122,7 +122,7 @@ def test_ct_with_a_gap_is_refused(nsclc: Path, raw: Path) -> None:
             mask_of(nsclc, "LUNG1-001", kind), lambda array, affine_mm: (array[:, :, 1:], affine_mm)
         )
     (problem,) = convert(NsclcPleuralEffusion(nsclc), raw / "Dataset120_X").problems
-    assert "CT is no regular stack (1 slices missing, interpolated)" in problem
+    assert "CT is not a regular stack (1 slices missing, interpolated)" in problem
 
 
 def test_download_without_masks_says_what_is_needed(nsclc: Path) -> None:

@@ -143,7 +143,7 @@ def test_second_run_reads_nothing_and_changes_nothing(
     assert contents(folder) == before
 
 
-def test_lost_and_mended_files_are_converted(converter: Converter, folder: Path) -> None:
+def test_lost_and_fixed_files_are_converted(converter: Converter, folder: Path) -> None:
     mask = converter.source / TRAIN_IMAGES / "../GT/1.png"
     good = mask.read_bytes()
     mask.write_bytes(b"damaged")
@@ -154,7 +154,7 @@ def test_lost_and_mended_files_are_converted(converter: Converter, folder: Path)
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 4
 
 
-def test_changed_source_is_converted_anew(converter: Converter, folder: Path) -> None:
+def test_a_changed_source_is_converted_again(converter: Converter, folder: Path) -> None:
     convert(converter, folder)
     before = (folder / "imagesTr/slice_000_0000.png").read_bytes()
     shutil.copy(
@@ -166,12 +166,12 @@ def test_changed_source_is_converted_anew(converter: Converter, folder: Path) ->
     )
     summary = convert(converter, folder)
     assert (summary.problems, summary.converted) == ([], ["slice_000"])
-    assert "1 cases to convert anew: their files changed or more came (slice_000)" in summary.notes
+    assert "1 cases to convert again: their files changed or more came (slice_000)" in summary.notes
     assert (folder / "imagesTr/slice_000_0000.png").read_bytes() != before
     assert convert(converter, folder).converted == []
 
 
-def test_a_mended_mask_of_equal_size_is_converted_anew(folder: Path, tmp_path: Path) -> None:
+def test_a_fixed_mask_of_equal_size_is_converted_again(folder: Path, tmp_path: Path) -> None:
     """Uncompressed files keep their size; another time alone is no change."""
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
@@ -215,7 +215,7 @@ def test_another_task_does_not_join(
 ) -> None:
     convert(MSD(lung), folder)
     before = contents(folder)
-    with pytest.raises(InputError, match="holds MSD_Lung and is left alone"):
+    with pytest.raises(InputError, match="holds MSD_Lung and is not changed"):
         convert(MSD(brain), folder, overwrite=overwrite)
     assert contents(folder) == before
 
