@@ -264,12 +264,11 @@ class MSD(Converter):
         warnings: tuple[str, ...] = ()
         unit = "arbitrary"
         if all(name.casefold() == "ct" for name in self._channels):
-            unit = "HU"
-            if image.min() >= CT_HAS_BELOW_HU:
-                unit = "unknown"
-                warnings = (
-                    f"called CT, but no value lies below {CT_HAS_BELOW_HU}: perhaps not HU",
-                )
+            has_air = image.min() < CT_HAS_BELOW_HU
+            unit = "HU" if has_air else "unknown"
+            if not has_air:
+                line = f"called CT, but no value lies below {CT_HAS_BELOW_HU}: perhaps not HU"
+                warnings = (line,)
 
         label = label_affine_mm = None
         if case.label_files:
