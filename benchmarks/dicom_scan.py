@@ -101,14 +101,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder, cache = Path(scratch) / "files", Path(scratch) / "cache.sqlite"
+        folder = Path(scratch) / "files"
         write_files(folder, arguments.files)
-        scan(folder, processes=2, cache=cache)
         ways: dict[str, Callable[[], object]] = {
             "pydicom alone, one process": lambda: pydicom_alone(folder),
             "scan, one process": lambda: scan(folder),
             "scan, two processes": lambda: scan(folder, processes=2),
-            "scan, cached": lambda: scan(folder, cache=cache),
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(arguments.repeats):

@@ -21,7 +21,7 @@ Part = Literal["Tr", "Ts", "Un"]
 
 
 @dataclass(frozen=True)
-class Case:
+class SourceCase:
     """One case as found in the download; its files are not yet read.
 
     ``id`` comes from :func:`dataset_conversion.reading.download_folder.case_id`. ``label_files`` is
@@ -36,7 +36,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoadedCase:
     """One case in memory.
 
     ``image`` is (C, *spatial): 3-D (x, y, z) or a slice (x, y) with its affine, or a picture (row,
@@ -59,12 +59,12 @@ class Reading:
 
 
 @dataclass
-class Found:
+class Inventory:
     """What the download holds. ``problems``: one line per case that cannot be converted; ``notes``:
     worth knowing.
     """
 
-    cases: list[Case] = field(default_factory=list)
+    cases: list[SourceCase] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -181,7 +181,7 @@ class Converter(ABC):
         """
 
     @abstractmethod
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         """Find the cases without reading pixels.
 
         Raises:
@@ -189,14 +189,14 @@ class Converter(ABC):
         """
 
     @abstractmethod
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         """Read one case; called in a worker process.
 
         Raises:
             InputError: the case is damaged or not as documented; the message names the file.
         """
 
-    def is_private(self, case: Case) -> bool:
+    def is_private(self, case: SourceCase) -> bool:
         """Whether a case's paths and identifiers may be those of a patient: data that nobody has
         published.
         """

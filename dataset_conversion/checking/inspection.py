@@ -1,13 +1,11 @@
-"""What lies in a folder: the data set it looks like, and what a converter needs to know of its
-files.
-"""
+"""What lies in a folder: the data set it looks like, and what a converter needs to know of it."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +31,7 @@ from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.folder_scan import Scan
+    from nnunet_ext.dicom.reading.headers import Slice
 
 FEW = 16  # so many values at most are listed as labels
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -41,8 +40,9 @@ DEPTH = 12
 
 @dataclass
 class Group:
-    """Files of one kind in one folder; ``counts`` has a counter per property, ``ranges`` the
-    extremes.
+    """Files of one kind in one folder.
+
+    ``counts`` has a counter per property, ``values`` the extremes of each file that was ``read``.
     """
 
     folder: str
@@ -60,8 +60,9 @@ class Group:
 
 @dataclass
 class Match:
-    """A data set that a folder looks like: cases by part with its default options, or why there are
-    none.
+    """A data set that a folder looks like.
+
+    ``parts`` counts its cases with default options; ``problem`` says why there are none.
     """
 
     converter: Converter
@@ -70,7 +71,7 @@ class Match:
 
 
 def recognised(folder: Path, scan: Scan | None = None) -> list[Match]:
-    """Data sets that the folder looks like.
+    """Return the data sets that the folder looks like.
 
     NIfTI files and pictures are known by their names, so what finds cases is a match. DICOM files
     are alike, so a converter of them is only asked for cases where it recognises the collection.
@@ -80,29 +81,38 @@ def recognised(folder: Path, scan: Scan | None = None) -> list[Match]:
         scan: headers of its DICOM files; None: it has none, or they cannot be read.
     """
     found = []
+    slices = scan.slices if scan else []
     with sharing(scan):
         for kind in converters().values():
-            converter = kind(folder)
-            dicom = isinstance(converter, DicomConverter)
-            try:
-                if isinstance(converter, DicomConverter) and not converter.recognises(
-                    scan.slices if scan else []
-                ):
-                    continue
-                cases = converter.find_cases().cases
-            except InputError as error:
-                if dicom:
-                    found.append(Match(converter, {}, str(error)))
-                continue
-            if cases:
-                found.append(Match(converter, dict(Counter(case.part for case in cases))))
+            match = _match(kind(folder), slices)
+            if match is not None:
+                found.append(match)
+
     return found
+
+
+def _match(converter: Converter, slices: Sequence[Slice]) -> Match | None:
+    """Return what a converter finds in its folder; None where it is another data set."""
+    is_dicom = isinstance(converter, DicomConverter)
+    try:
+        if isinstance(converter, DicomConverter) and not converter.recognises(slices):
+            return None
+
+        cases = converter.find_cases().cases
+    except InputError as error:
+        return Match(converter, {}, str(error)) if is_dicom else None
+
+    if not cases:
+        return None
+
+    return Match(converter, dict(Counter(case.part for case in cases)))
 
 
 @dataclass
 class Inspection:
-    """What a folder holds. ``others`` counts hidden and other files; ``dicom`` are lines about its
-    DICOM files.
+    """What a folder holds.
+
+    ``others`` counts hidden and other files; ``dicom`` are lines about its DICOM files.
     """
 
     groups: list[Group]
@@ -124,6 +134,7 @@ def inspect(folder: Path, sample: int | None) -> Inspection:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of a download")
+
     groups: dict[tuple[str, str], Group] = {}
     dicom_files = 0
     others: Counter[str] = Counter()
@@ -136,11 +147,14 @@ def inspect(folder: Path, sample: int | None) -> Inspection:
             groups.setdefault((place, kind), Group(place, kind)).files.append(file)
         else:
             others[kind] += 1
+
     for group in groups.values():
         group.files.sort(key=lambda file: natural_key(file.name))
         _describe(group, sample)
+
     scan, lines = _dicom(folder, dicom_files, sample)
     by_folder = sorted(groups.values(), key=lambda group: natural_key(group.folder))
+
     return Inspection(by_folder, others, lines, recognised(folder, scan))
 
 
@@ -168,17 +182,16 @@ def _files(folder: Path, depth: int, others: Counter[str]) -> Iterable[Path]:
                 others["folders named like a file"] += 1
             if depth:
                 yield from _files(Path(entry.path), depth - 1, others)
-        elif Path(
-            entry.path
-        ).is_file():  # of a link that leads nowhere, the entry's own method may raise
+        elif Path(entry.path).is_file():  # of a link to nowhere, the entry's own method may raise
             yield Path(entry.path)
         elif entry.is_symlink():
             others["links that lead to no file"] += 1
 
 
 def _kind(file: Path) -> str:
-    """By content, because endings get lost: NIfTI, DICOM, picture, or the ending of anything
-    else.
+    """Return NIfTI, DICOM, picture, or the ending of anything else.
+
+    Content decides, because endings get lost.
     """
     try:
         with file.open("rb") as stream:
@@ -194,15 +207,14 @@ def _kind(file: Path) -> str:
         return "NIfTI"
     if start[:2] == b"\x1f\x8b" and _unzipped(file)[344:347] == b"n+1":
         return "NIfTI"
-    return (
-        "picture"
-        if name.endswith(PICTURE_ENDINGS)
-        else f"*{file.suffix.lower() or ' without ending'}"
-    )
+    if name.endswith(PICTURE_ENDINGS):
+        return "picture"
+
+    return f"*{file.suffix.lower() or ' without ending'}"
 
 
 def _unzipped(file: Path) -> bytes:
-    """The first bytes behind the compression; never more, however far the file would expand."""
+    """Return the first bytes behind the compression, however far the file would expand."""
     import gzip
 
     try:
@@ -214,11 +226,10 @@ def _unzipped(file: Path) -> bytes:
 
 def _describe(group: Group, sample: int | None) -> None:
     count = len(group.files)
-    wanted = (
-        range(count)
-        if sample is None
-        else {round(i) for i in np.linspace(0, count - 1, min(sample, count))}
-    )
+    wanted = set(range(count))
+    if sample is not None:
+        wanted = set(map(round, np.linspace(0, count - 1, min(sample, count))))
+
     for index, file in enumerate(group.files):
         try:
             if group.kind == "NIfTI":
@@ -235,18 +246,17 @@ def _describe_volume(group: Group, file: Path, with_voxels: bool) -> None:
     import nibabel
 
     volume = open_volume(file)
+    sizes_mm = [f"{size:.3g}" for size in spacing_of(volume.affine)]
     group.count("shape", "x".join(map(str, volume.shape)))
-    group.count("voxel size (mm)", "x".join(f"{size:.3g}" for size in spacing_of(volume.affine)))
+    group.count("voxel size (mm)", "x".join(sizes_mm))
     group.count("orientation", "".join(nibabel.aff2axcodes(volume.affine)))
     group.count("stored as", str(volume.get_data_dtype()))
     if _is_default(volume):
         group.oddities.append(f"{file.name}: voxel size 1x1x1 mm, perhaps lost")
     if len(volume.shape) >= 3:
-        if axial_axis(volume.affine) != 2:
-            group.oddities.append(
-                f"{file.name}: axis {axial_axis(volume.affine)} runs from feet to head, not the "
-                f"last"
-            )
+        axis = axial_axis(volume.affine)
+        if axis != 2:
+            group.oddities.append(f"{file.name}: axis {axis} runs from feet to head, not the last")
         try:
             right_angled(volume.affine, volume.shape[:3])
         except InputError:
@@ -256,8 +266,9 @@ def _describe_volume(group: Group, file: Path, with_voxels: bool) -> None:
 
 
 def _is_default(volume: Any) -> bool:
-    """Whether the geometry is what programs write that know none: 1 mm, axes along the patient's,
-    at the origin.
+    """Whether the geometry is what programs write that know none.
+
+    This is 1 mm, with axes along the patient's, at the origin.
 
     A volume that was resampled to 1 mm has a place of its own.
     """
@@ -281,49 +292,51 @@ def _describe_values(group: Group, file: Path, values: np.ndarray) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         group.oddities.append(f"{file.name}: holds NaN or infinite values")
         return
+
     group.values.append((float(values.min()), float(values.max())))
     if values.ndim == 2 or group.kind == "NIfTI":
         found = distinct_values(values)
         if len(found) <= FEW:
             group.count("values", " ".join(f"{value:g}" for value in found))
             return
+
     group.count("unit", intensity_unit(values))
 
 
 def table(group: Group) -> list[str]:
-    """Lines to print of a group."""
+    """Return lines to print of a group."""
     lines = [f"{group.folder}: {len(group.files)} {group.kind} files"]
-    lines += [property_line(name, counter) for name, counter in group.counts.items()]
+    for name, counter in group.counts.items():
+        lines.append(property_line(name, counter))
     if group.values:
-        low, high = min(low for low, _ in group.values), max(high for _, high in group.values)
+        lows, highs = zip(*group.values, strict=True)
+        low, high = min(lows), max(highs)
         lines.append(f"  range: {low:g} to {high:g} (of {group.read} files read)")
     lines += [f"  odd: {line}" for line in group.oddities[:5]]
     if len(group.oddities) > 5:
         lines.append(f"  odd: {len(group.oddities) - 5} more")
+
     return lines
 
 
 def advice(inspection: Inspection, folder: Path) -> list[str]:
-    """What to type next."""
+    """Return what to type next."""
     lines = []
     for match in inspection.matches:
-        name = match.converter.name
-        counts = ", ".join(
-            f"{number} in images{part}" for part, number in sorted(match.parts.items())
-        )
-        lines.append(
-            f"looks like {name} ({counts or match.problem}); licence: {match.converter.licence}"
-        )
+        name, licence = match.converter.name, match.converter.licence
+        counts = [f"{number} in images{part}" for part, number in sorted(match.parts.items())]
+        what = ", ".join(counts) or match.problem
+        lines.append(f"looks like {name} ({what}); licence: {licence}")
         if match.parts:
             lines.append(f"  nnUNetv2_ext_convert {name} -i {folder} -d ID --dry-run")
-    if inspection.dicom and not any(
-        isinstance(match.converter, DicomConverter) for match in inspection.matches
-    ):
+
+    is_known_dicom = any(isinstance(m.converter, DicomConverter) for m in inspection.matches)
+    if inspection.dicom and not is_known_dicom:
         lines.append("DICOM of no known data set")
     elif not lines:
-        text = (
+        lines.append(
             "looks like no known data set with default options; Generic converts any folder of "
             "images and masks"
         )
-        lines.append(text)
+
     return lines

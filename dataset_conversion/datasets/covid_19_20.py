@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import files_matching
 from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from nnunet_ext.errors import InputError
@@ -40,7 +40,7 @@ class Covid1920(Converter):
     def labels(self) -> dict[str, int]:
         return {"background": 0, "infection": 1}
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         images, problems = files_matching(self.source, SCAN + r"_ct\.nii(?:\.gz)?")
         labels, more = files_matching(self.source, SCAN + r"_seg\.nii(?:\.gz)?")
         if not images:
@@ -72,5 +72,5 @@ class Covid1920(Converter):
             )
         return found
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         return read_ct(case, above_half)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import files_matching
 from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from dataset_conversion.shaping.choices import windowed
@@ -107,7 +107,7 @@ class Covid19CTSeg(Converter):
             for name, (darkest, brightest) in self.plausible_hu.items()
         }
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         images, problems = self._scans(NO_MASK_FOLDER)
         masks, more = self._scans(self._mask_folder)
         if not images:
@@ -142,18 +142,18 @@ class Covid19CTSeg(Converter):
                 scans[scan] = file
         return scans, problems
 
-    def read_case(self, case: Case) -> Reading:
-        reading = read_ct(case, above_half if self._mask_folder == "infection_mask" else None)
-        warnings, transforms = list(reading.warnings), list(reading.transforms)
+    def read_case(self, case: SourceCase) -> LoadedCase:
+        loaded = read_ct(case, above_half if self._mask_folder == "infection_mask" else None)
+        warnings, transforms = list(loaded.warnings), list(loaded.transforms)
         if self.hu_only:
-            if reading.intensity_unit != "HU":
+            if loaded.intensity_unit != "HU":
                 raise InputError(f"{case.image_files[0]}: is not in HU; leave out --hu-only")
-            return replace(reading, warnings=tuple(warnings))
-        if reading.intensity_unit == "HU":
-            image = windowed(reading.image, *WINDOW_HU)
+            return replace(loaded, warnings=tuple(warnings))
+        if loaded.intensity_unit == "HU":
+            image = windowed(loaded.image, *WINDOW_HU)
             transforms.append(f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU")
-        elif reading.intensity_unit == "grey values 0..255":
-            image = np.round(reading.image).astype(np.uint8)
+        elif loaded.intensity_unit == "grey values 0..255":
+            image = np.round(loaded.image).astype(np.uint8)
             warnings = [warning for warning in warnings if "not HU" not in warning]  # as published
         else:
             raise InputError(
@@ -161,7 +161,7 @@ class Covid19CTSeg(Converter):
                 f"again"
             )
         return replace(
-            reading,
+            loaded,
             image=image,
             intensity_unit=GREY,
             transforms=tuple(transforms),

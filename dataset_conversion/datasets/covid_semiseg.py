@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Part, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, Part, SourceCase
 from dataset_conversion.reading.download_folder import (
     case_id,
     files_by_stem,
@@ -70,15 +70,15 @@ class CovidSemiSeg(Converter):
         names = MULTICLASS if self._multiclass else BINARY
         return {"background": 0, **{name: 1 + index for index, name in enumerate(names)}}
 
-    def find_cases(self) -> Found:
-        found = Found()
+    def find_cases(self) -> Inventory:
+        found = Inventory()
         if self.unlabeled:
             images, broken = files_by_stem(self._required(UNLABELED_FOLDER), IMAGE_ENDINGS)
             found.problems.extend(broken.values())
             for stem, image in images.items():
                 patient = stem.removeprefix("Data-1_").rpartition("_")[0]
                 found.cases.append(
-                    Case(case_id(stem), "Un", (image,), details={"patient": patient})
+                    SourceCase(case_id(stem), "Un", (image,), details={"patient": patient})
                 )
             return found
         parts = LABELLED_FOLDERS[MULTICLASS if self._multiclass else BINARY]
@@ -106,7 +106,7 @@ class CovidSemiSeg(Converter):
             )
         return folder
 
-    def _pair(self, image_folder: Path, part: Part, found: Found) -> None:
+    def _pair(self, image_folder: Path, part: Part, found: Inventory) -> None:
         """Pair images and masks of one folder by name."""
         images, broken_images = files_by_stem(image_folder, IMAGE_ENDINGS)
         masks, broken_masks = files_by_stem(image_folder.with_name("GT"), MASK_ENDINGS)
@@ -121,15 +121,17 @@ class CovidSemiSeg(Converter):
         for stem in images.keys() & masks.keys():
             name = case_id(f"slice_{stem.zfill(3)}")
             # The slices are of more than 40 patients; the download does not say whose.
-            found.cases.append(Case(name, part, (images[stem],), (masks[stem],), {"patient": ""}))
+            found.cases.append(
+                SourceCase(name, part, (images[stem],), (masks[stem],), {"patient": ""})
+            )
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         image = read_grey(case.image_files[0])
         label: np.ndarray | None = None
         warnings: tuple[str, ...] = ()
         if case.label_files:
             label, warnings = self._read_mask(case.label_files[0])
-        return Reading(
+        return LoadedCase(
             image[None],
             label,
             intensity_unit="grey values 0..255 of a lung window",

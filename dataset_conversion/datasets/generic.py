@@ -1,6 +1,4 @@
-"""Any folder of images with a folder of masks; and the synthetic COVID-19 CT, of which no more than
-that is known.
-"""
+"""Any folder of images with a folder of masks; and the synthetic COVID-19 CT in such folders."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import files_by_stem, require_no_pairs
 from dataset_conversion.reading.label_values import distinct_values
 from dataset_conversion.reading.nifti_cases import paired, read_ct, read_volume
@@ -20,7 +18,8 @@ from dataset_conversion.reading.pictures import read_colours, read_grey
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 
-VOLUMES, PICTURES = (".nii.gz", ".nii"), (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+VOLUMES = (".nii.gz", ".nii")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MOST_VALUES = 8
 Key = tuple[int, ...]
 
@@ -66,19 +65,17 @@ class Generic(Converter):
         )
         _add_map(parser)
 
-    def is_private(self, case: Case) -> bool:
+    def is_private(self, case: SourceCase) -> bool:
         """Whose images these are, nobody has said."""
         return True
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As every converter's; folder names, which may be those of patients, under the user's own
-        key.
-        """
-        folders = {name: getattr(self, name) for name in ("images", "masks")}
+        """As every converter's; folder names may be those of patients, so they are keyed."""
         return {
             **super().settings,
-            **{name: keyed_name("folder", folder) for name, folder in folders.items()},
+            "images": keyed_name("folder", self.images),
+            "masks": keyed_name("folder", self.masks),
         }
 
     @property
@@ -87,11 +84,11 @@ class Generic(Converter):
 
     @property
     def labels(self) -> dict[str, int]:
-        names = dict.fromkeys(self._names.values()) if self._names else {"lesion": None}
-        return {
-            "background": 0,
-            **{name: 1 + index for index, name in enumerate(n for n in names if n != "background")},
-        }
+        names = dict.fromkeys(["background", *self._names.values()])
+        if not self._names:
+            names["lesion"] = None
+
+        return {name: value for value, name in enumerate(names)}
 
     @property
     def file_ending(self) -> str:  # type: ignore[override]
@@ -102,20 +99,23 @@ class Generic(Converter):
         """Label name by value (v,) or colour (r, g, b)."""
         names: dict[Key, str] = {}
         for entry in self.map:
-            value, _, name = (part.strip() for part in entry.partition("="))
-            numbers = value.split(",")
-            if (
-                not name
-                or len(numbers) not in (1, 3)
-                or not all(n.isascii() and n.isdigit() for n in numbers)
-            ):
+            value, _, name = entry.partition("=")
+            numbers = value.strip().split(",")
+            are_numbers = all(number.isascii() and number.isdigit() for number in numbers)
+            if not name.strip() or len(numbers) not in (1, 3) or not are_numbers:
                 raise InputError(f"--map {entry}: write VALUE=NAME or R,G,B=NAME, e.g. 128=ggo")
+
             key = tuple(map(int, numbers))
             if key in names:
-                raise InputError(f"--map {entry}: {value} is mapped twice; name each value once")
-            names[key] = name
+                raise InputError(
+                    f"--map {entry}: {value.strip()} is mapped twice; name each value once"
+                )
+
+            names[key] = name.strip()
+
         if len({len(key) for key in names}) > 1:
             raise InputError("--map: give either values or colours, not both")
+
         return names
 
     @cached_property
@@ -128,9 +128,9 @@ class Generic(Converter):
             return PICTURES
         require_no_pairs(folder)
         raise InputError(
-            f"{folder}: holds no file that ends in {', '.join(VOLUMES + PICTURES)} (subfolders "
-            f"are not searched); name "
-            "the folder that does, or save the images as NIfTI first"
+            f"{folder}: holds no file that ends in {', '.join(VOLUMES + PICTURES)} "
+            f"(subfolders are not searched); name the folder that does, or save the images as "
+            f"NIfTI first"
         )
 
     def _folder(self, relative: str, option: str) -> Path:
@@ -145,69 +145,82 @@ class Generic(Converter):
             raise InputError(f"{folder}: no such folder; {option} is relative to -i")
         return folder
 
-    def find_cases(self) -> Found:
-        _ = self._names
+    def find_cases(self) -> Inventory:
+        _ = self._names  # a wrong --map is reported before any file is read
         images, problems = self._by_key(self.images, "--images", self.image_suffix)
         if self.unlabeled:
             return paired(images, {}, problems, without_label="Un")
+
         masks, more = self._by_key(self.masks, "--masks", self.mask_suffix)
-        return paired(
-            images, masks, problems + more, details=lambda _: {"patient": ""}
-        )  # names do not tell
+        # Names do not tell the patient.
+        return paired(images, masks, problems + more, details=lambda _: {"patient": ""})
 
     def _by_key(self, relative: str, option: str, suffix: str) -> tuple[dict[str, Path], list[str]]:
+        """Return the files of a folder by name without suffix, and what is wrong with others."""
         files, broken = files_by_stem(self._folder(relative, option), self._endings)
-        return {
-            stem.removesuffix(suffix): file for stem, file in files.items() if stem.endswith(suffix)
-        }, [*broken.values()]
+        by_key = {}
+        for stem, file in files.items():
+            if stem.endswith(suffix):
+                by_key[stem.removesuffix(suffix)] = file
 
-    def read_case(self, case: Case) -> Reading:
+        return by_key, list(broken.values())
+
+    def read_case(self, case: SourceCase) -> LoadedCase:
         if self._endings == VOLUMES:
-            reading = read_ct(case)
-            if self.channel.casefold() != "ct":
-                reading = replace(reading, intensity_unit="arbitrary", warnings=())
-            return (
-                replace(reading, label=self._named(case, reading.label))
-                if case.label_files
-                else reading
-            )
-        image = read_grey(case.image_files[0])
-        label = self._named(case, *_mask(case.label_files[0])) if case.label_files else None
-        return Reading(image[None], label, "grey values 0..255")
+            return self._read_volume(case)
 
-    def _named(self, case: Case, mask: np.ndarray | None, colour: bool = False) -> np.ndarray:
-        """Labels of a mask's values or colours."""
-        assert mask is not None
-        found = _keys(mask, colour)
+        image = read_grey(case.image_files[0])
+        label = None
+        if case.label_files:
+            mask, is_colour = _mask(case.label_files[0])
+            label = self._label(case.label_files[0], mask, is_colour)
+
+        return LoadedCase(image[None], label, "grey values 0..255")
+
+    def _read_volume(self, case: SourceCase) -> LoadedCase:
+        loaded = read_ct(case)
+        if self.channel.casefold() != "ct":
+            loaded = replace(loaded, intensity_unit="arbitrary", warnings=())
+        if loaded.label is not None:
+            label = self._label(case.label_files[0], loaded.label, is_colour=False)
+            loaded = replace(loaded, label=label)
+
+        return loaded
+
+    def _label(self, file: Path, mask: np.ndarray, is_colour: bool) -> np.ndarray:
+        """Return the labels of a mask's values or colours.
+
+        Raises:
+            InputError: the mask holds what ``--map`` does not name.
+        """
+        found = _keys(mask, is_colour)
         if not self._names:
             if not found <= {(0,), (1,)} and not found <= {(0,), (255,)}:
-                raise InputError(
-                    f"{case.label_files[0]}: holds {_shown(found)}; say with --map what each means"
-                )
+                raise InputError(f"{file}: holds {_shown(found)}; say with --map what each means")
+
             return np.asarray(mask != 0).astype(np.uint8)
-        width = len(next(iter(self._names)))
-        if not colour and width == 3:
-            raise InputError(
-                f"{case.label_files[0]}: is grey, but --map gives colours; write VALUE=NAME"
-            )
-        if colour and width == 1:
-            raise InputError(
-                f"{case.label_files[0]}: is coloured, but --map gives values; write R,G,B=NAME"
-            )
-        if unknown := found - self._names.keys() - {(0,), (0, 0, 0)}:
-            raise InputError(
-                f"{case.label_files[0]}: holds {_shown(unknown)}, which --map does not name"
-            )
-        label = np.zeros(mask.shape[:-1] if colour else mask.shape, np.uint8)
+
+        maps_colours = len(next(iter(self._names))) == 3
+        if maps_colours and not is_colour:
+            raise InputError(f"{file}: is grey, but --map gives colours; write VALUE=NAME")
+        if is_colour and not maps_colours:
+            raise InputError(f"{file}: is coloured, but --map gives values; write R,G,B=NAME")
+
+        unknown = found - self._names.keys() - {(0,), (0, 0, 0)}
+        if unknown:
+            raise InputError(f"{file}: holds {_shown(unknown)}, which --map does not name")
+
+        label = np.zeros(mask.shape[:-1] if is_colour else mask.shape, np.uint8)
         for key, name in self._names.items():
-            label[(mask == key).all(axis=-1) if colour else mask == key[0]] = self.labels[name]
+            inside = (mask == key).all(axis=-1) if is_colour else mask == key[0]
+            label[inside] = self.labels[name]
+
         return label
 
 
 @dataclass(frozen=True)
 class SyntheticCovidCT(Generic):
-    """Synthetic slices with maps of lung, ground glass and consolidation; options say where and how
-    they lie.
+    """Synthetic slices with maps of lung, ground glass and consolidation; options say where.
 
     Reference: Jiang et al. 2021 (the paper; how the files lie is not published).
     """
@@ -220,12 +233,12 @@ class SyntheticCovidCT(Generic):
     download: ClassVar[str] = "https://arxiv.org/abs/2007.14638"
     citation: ClassVar[str] = (
         "Jiang et al., COVID-19 CT Image Synthesis With a Conditional Generative Adversarial "
-        "Network, IEEE Journal of "
-        "Biomedical and Health Informatics 25(2), 2021, doi:10.1109/JBHI.2020.3042523"
+        "Network, IEEE Journal of Biomedical and Health Informatics 25(2), 2021, "
+        "doi:10.1109/JBHI.2020.3042523"
     )
     label_groups = {"infection": ("ggo", "consolidation", "ground glass")}  # noqa: RUF012
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         found = super().find_cases()
         if self._endings != PICTURES:
             raise InputError(f"{self.source}: --images holds no pictures; for volumes use Generic")
@@ -233,15 +246,14 @@ class SyntheticCovidCT(Generic):
             values: set[Key] = set()
             for case in found.cases:
                 values |= _keys(*_mask(case.label_files[0]))
-            what = (
-                f"hold {_shown(values)}"
-                if len(values) <= MOST_VALUES
-                else f"hold {len(values)} values: no masks"
-            )
+            what = f"hold {len(values)} values: no masks"
+            if len(values) <= MOST_VALUES:
+                what = f"hold {_shown(values)}"
             raise InputError(
                 f"{self.source}: its masks {what}; say with --map what each value means, e.g. "
                 f"128=ggo"
             )
+
         return found
 
 
@@ -252,37 +264,46 @@ def _add_map(parser: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="VALUE=NAME",
         help="what a mask value (or colour R,G,B) means; repeat it; several may share a name; "
-        "default: 1 or 255 "
-        "is lesion",
+        "default: 1 or 255 is lesion",
     )
 
 
 def _mask(file: Path) -> tuple[np.ndarray, bool]:
-    """Mask values, and whether they are colours (row, column, 3)."""
+    """Return mask values, and whether they are colours (row, column, 3)."""
     if file.name.lower().endswith(VOLUMES):
         return read_volume(file)[0], False
+
     colours, _ = read_colours(file)
-    grey = bool((colours == colours[..., :1]).all())
     if file.suffix.lower() in (".jpg", ".jpeg") and len(_keys(colours, True)) > 2:
         raise InputError(
             f"{file}: is JPEG, which changes the values of a mask; save the original mask as PNG"
         )
-    return (colours[..., 0] if grey else colours), not grey
+
+    is_grey = bool((colours == colours[..., :1]).all())
+    if is_grey:
+        return colours[..., 0], False
+
+    return colours, True
 
 
-def _keys(mask: np.ndarray, colour: bool) -> set[Key]:
-    if colour:
-        return {tuple(int(v) for v in key) for key in np.unique(mask.reshape(-1, 3), axis=0)}
+def _keys(mask: np.ndarray, is_colour: bool) -> set[Key]:
+    """Return the distinct values (v,) or colours (r, g, b) of a mask."""
+    if is_colour:
+        colours = np.unique(mask.reshape(-1, 3), axis=0)
+        return set(map(tuple, colours.tolist()))
+
     values = distinct_values(mask)
     if values.size and values[0] < 0:
         raise InputError(
             f"holds the negative value {values[0]:g}; a mask holds whole numbers from 0, save it "
             f"as such"
         )
+
     return {(int(value),) for value in values}
 
 
 def _shown(keys: set[Key]) -> str:
-    return "  ".join(",".join(map(str, key)) for key in sorted(keys)[:MOST_VALUES]) + (
-        "  ..." if len(keys) > MOST_VALUES else ""
-    )
+    texts = [",".join(map(str, key)) for key in sorted(keys)]
+    dots = ["..."] if len(texts) > MOST_VALUES else []
+
+    return "  ".join(texts[:MOST_VALUES] + dots)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Found, Reading
-from dataset_conversion.reading.dicom_cases import (
-    DicomConverter,
-    files_of,
-    image_of,
-    report_rejected,
-    without_damaged,
-)
+from dataset_conversion.converter import Inventory, LoadedCase, SourceCase
+from dataset_conversion.reading.dicom_cases import DicomConverter, image_of, volume_of
 from dataset_conversion.reading.download_folder import case_id, is_hidden
 from dataset_conversion.reading.lidc_annotations import (
     Annotations,
@@ -53,13 +48,11 @@ class LidcIdri(DicomConverter):
     download: ClassVar[str] = "https://www.cancerimagingarchive.net/collection/lidc-idri/"
     citation: ClassVar[str] = (
         "Armato et al., The Lung Image Database Consortium (LIDC) and Image Database Resource "
-        "Initiative (IDRI), "
-        "Medical Physics 38(2), 915-931 (2011), doi:10.1118/1.3528204"
+        "Initiative (IDRI), Medical Physics 38(2), 915-931 (2011), doi:10.1118/1.3528204"
     )
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
-        DicomConverter.add_options(parser)
         parser.add_argument(
             "--consensus",
             dest="consensus_percent",
@@ -95,49 +88,52 @@ class LidcIdri(DicomConverter):
     def recognises(self, slices: Sequence[Slice]) -> bool:
         return super().recognises(slices) or any(map(_is_reading, self.source.rglob("*.xml")))
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         if not 0 < self.consensus_percent <= 100:
             raise InputError(
                 f"--consensus {self.consensus_percent:g}: choose a share above 0, up to 100 percent"
             )
-        found = Found()
-        content = self.scan(found)  # says so where packages are missing
-        from nnunet_ext.dicom.reading.series import acquisitions_of
 
-        accepted, rejected = acquisitions_of(content.slices, self.rules)
-        accepted = without_damaged(accepted, content, found)
-        report_rejected(rejected, found)
-        before = len(found.problems)
+        found = Inventory()
+        content = self.scan(found)
+        series = self.usable_series(content, found)
+        problems_before = len(found.problems)
         files = self._annotation_files(found)
-        what = "XML file that can be used" if len(found.problems) > before else "XML file"
-        by_patient: dict[str, list[Acquisition]] = defaultdict(list)
-        for acquisition in accepted:
-            by_patient[acquisition.slices[0].patient_id].append(acquisition)
+
         without = 0
-        for patient, acquisitions in by_patient.items():
-            # Eight patients were scanned twice.
-            ordered = sorted(acquisitions, key=lambda item: (item.slices[0].series_uid, item.index))
-            for number, acquisition in enumerate(ordered, start=1):
-                suffix = f"-scan{number}" if len(ordered) > 1 else ""
-                first = acquisition.slices[0]
-                readings = files.get(first.series_uid)
-                if not readings and not self.unlabeled:
-                    without += 1
-                    continue
-                name = case_id(f"{self.public(patient, 'patient') or 'series'}{suffix}")
-                details = self.details_of(acquisition)
-                found.cases.append(
-                    Case(name, "Tr", files_of(acquisition), tuple(readings or ()), details)
-                )
+        for name, acquisition in self._named(series):
+            label_files = files.get(acquisition.slices[0].series_uid, [])
+            if label_files or self.unlabeled:
+                found.cases.append(self.series_case(name, acquisition, label_files))
+            else:
+                without += 1
+
         if without:
+            has_unusable = len(found.problems) > problems_before
+            what = "XML file that can be used" if has_unusable else "XML file"
             found.notes.append(f"{without} CT series have no {what} and are left out")
-        absent = len(files.keys() - {item.slices[0].series_uid for item in accepted})
+
+        absent = files.keys() - {item.slices[0].series_uid for item in series}
         if absent:
-            found.notes.append(f"{absent} series with an XML file have no CT in the download")
+            found.notes.append(f"{len(absent)} series with an XML file have no CT in the download")
+
         return found
 
-    def _annotation_files(self, found: Found) -> dict[str, list[Path]]:
-        """XML files by series; readings of X-rays are passed over."""
+    def _named(self, series: Sequence[Acquisition]) -> Iterator[tuple[str, Acquisition]]:
+        """Yield each series with the id of its case; eight patients were scanned twice."""
+        by_patient: dict[str, list[Acquisition]] = defaultdict(list)
+        for acquisition in series:
+            by_patient[acquisition.slices[0].patient_id].append(acquisition)
+
+        for patient, scans in by_patient.items():
+            name = self.public(patient, "patient") or "series"
+            scans.sort(key=lambda item: (item.slices[0].series_uid, item.index))
+            for number, acquisition in enumerate(scans, start=1):
+                suffix = f"-scan{number}" if len(scans) > 1 else ""
+                yield case_id(name + suffix), acquisition
+
+    def _annotation_files(self, found: Inventory) -> dict[str, list[Path]]:
+        """Return the XML files of each series; readings of X-rays are ignored."""
         files: dict[str, list[Path]] = defaultdict(list)
         xrays = 0
         for path in sorted(self.source.rglob("*")):
@@ -153,9 +149,7 @@ class LidcIdri(DicomConverter):
             else:
                 files[annotations.series_uid].append(path)
         if xrays:
-            found.notes.append(
-                f"{xrays} XML files are readings of chest X-rays and are passed over"
-            )
+            found.notes.append(f"{xrays} XML files are readings of chest X-rays and are ignored")
         if not files and not found.problems and not self.unlabeled:
             raise InputError(
                 f"{self.source}: holds no XML file of a CT reading; unpack LIDC-XML-only.zip of "
@@ -163,13 +157,14 @@ class LidcIdri(DicomConverter):
             )
         return files
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         from nnunet_ext.dicom.reading.volume import slices_on_grid
 
-        volume = self.read_volume(case)
+        volume = volume_of(case)
         image = image_of(volume)
         if not case.label_files:
             return image
+
         annotations, warnings = chosen(case.label_files)
         stack = volume.acquisition.stack
         shape = (len(volume.acquisition.slices), stack.rows, stack.columns)
@@ -178,15 +173,15 @@ class LidcIdri(DicomConverter):
             label = consensus(annotations, places, shape, self.consensus_percent, self.denominator)
         except InputError as error:
             raise InputError(f"{case.label_files[0]}: {error}") from error
+
         if len(annotations.readers) < 4:
             warnings = (*warnings, f"only {len(annotations.readers)} reading sessions")
+        agreed = f"consensus {self.consensus_percent:g} % of {self.denominator}"
+
         return replace(
             image,
             label=slices_on_grid(label, volume.acquisition),
-            transforms=(
-                *volume.transforms,
-                f"consensus {self.consensus_percent:g} % of {self.denominator}",
-            ),
+            transforms=(*volume.transforms, agreed),
             warnings=(*volume.warnings, *warnings),
         )
 
@@ -200,60 +195,70 @@ def _is_reading(path: Path) -> bool:
 
 
 def chosen(files: tuple[Path, ...]) -> tuple[Annotations, tuple[str, ...]]:
-    """The reading that counts of several files for one series: the newest, and a warning where they
-    differ.
+    """Return the newest of several readings of one series, and a warning where they differ.
 
     Six series are described by several files; merging them would give up to 24 readers.
     """
-    readings = [
-        (path, reading) for path in files if (reading := read_annotations(path)) is not None
-    ]
-    path, newest = max(
-        readings, key=lambda pair: (pair[1].served, len(pair[1].readers), pair[0].name)
-    )
-    if any(reading.readers != newest.readers for _, reading in readings):
-        return newest, (
+    readings = [(path, read_annotations(path)) for path in files]
+    of_ct = [(path, annotations) for path, annotations in readings if annotations is not None]
+    path, newest = max(of_ct, key=_age)
+
+    warnings: tuple[str, ...] = ()
+    if any(annotations.readers != newest.readers for _, annotations in of_ct):
+        warnings = (
             f"{len(files)} different XML files describe this series, {path.name} is the newest",
         )
-    return newest, ()
+
+    return newest, warnings
+
+
+def _age(reading: tuple[Path, Annotations]) -> tuple[str, int, str]:
+    """Return a sort key that puts the newest reading last."""
+    path, annotations = reading
+    return annotations.served, len(annotations.readers), path.name
 
 
 def slices_of_outlines(annotations: Annotations, acquisition: Acquisition) -> dict[Outline, int]:
-    """Index of the slice that each outline was drawn on: by image UID, and only without it by
-    height.
+    """Return the index of the slice that each outline was drawn on.
+
+    The UID of its image decides, and only where no slice has that UID its height.
 
     Raises:
         InputError: an outline lies on no slice.
     """
-    uids = Counter(
-        item.sop_uid for item in acquisition.slices
-    )  # an anonymiser may give all slices one
-    by_uid = {
+    # An anonymiser may have given all slices one UID.
+    count_of = Counter(item.sop_uid for item in acquisition.slices)
+    index_of = {
         item.sop_uid: index
         for index, item in enumerate(acquisition.slices)
-        if uids[item.sop_uid] == 1
+        if count_of[item.sop_uid] == 1
     }
     heights_mm = np.array([item.position_mm[2] for item in acquisition.slices])
+
     places: dict[Outline, int] = {}
-    drawn = [
-        outline for nodules in annotations.readers for outlines in nodules for outline in outlines
-    ]
-    for outline in (outline for outline in drawn if outline.encloses):
-        index = by_uid.get(outline.sop_uid)
-        places[outline] = _slice_at(outline, heights_mm) if index is None else index
+    for nodules in annotations.readers:
+        for outline in itertools.chain.from_iterable(nodules):
+            if not outline.encloses:
+                continue
+
+            index = index_of.get(outline.sop_uid)
+            places[outline] = _slice_at(outline, heights_mm) if index is None else index
+
     return places
 
 
 def _slice_at(outline: Outline, heights_mm: np.ndarray) -> int:
-    """The slice at the height of an outline whose image is unknown."""
+    """Return the slice at the height of an outline whose image is unknown."""
     if outline.z_mm is None:
         raise InputError(
             "an outline names no image of the series, and no height; download the series again"
         )
+
     nearest = int(np.abs(heights_mm - outline.z_mm).argmin())
     if abs(heights_mm[nearest] - outline.z_mm) > SAME_SLICE_MM:
         raise InputError(
-            f"an outline lies at {outline.z_mm:g} mm, where the series has no slice; download the "
-            f"series again"
+            f"an outline lies at {outline.z_mm:g} mm, where the series has no slice; "
+            f"download the series again"
         )
+
     return nearest

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import files_matching
 from dataset_conversion.reading.nifti_cases import paired, read_ct
 from dataset_conversion.reading.nifti_headers import open_volume
@@ -58,7 +58,7 @@ class LiTS(Converter):
     def labels(self) -> dict[str, int]:
         return {"background": 0, "liver": 1, "tumour": 2}
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         images, problems = files_matching(self.source, r"volume-(\d+)\.nii(?:\.gz)?")
         labels, more = files_matching(self.source, r"segmentation-(\d+)\.nii(?:\.gz)?")
         tests, still_more = files_matching(self.source, r"test-volume-(\d+)\.nii(?:\.gz)?")
@@ -111,26 +111,26 @@ class LiTS(Converter):
             )
         return rows
 
-    def _true_spacing_mm(self, case: Case) -> tuple[float, ...] | None:
+    def _true_spacing_mm(self, case: SourceCase) -> tuple[float, ...] | None:
         return self._table.get(int(case.id.rpartition("_")[2])) if case.part != "Ts" else None
 
-    def read_case(self, case: Case) -> Reading:
-        reading = read_ct(case)
+    def read_case(self, case: SourceCase) -> LoadedCase:
+        loaded = read_ct(case)
         spacing_mm = self._true_spacing_mm(case)
-        if spacing_mm is None or reading.affine_mm is None:
-            return reading
+        if spacing_mm is None or loaded.affine_mm is None:
+            return loaded
         scale = np.diag([*spacing_mm, 1.0])
-        label_affine_mm = reading.label_affine_mm
+        label_affine_mm = loaded.label_affine_mm
         if label_affine_mm is not None:
             sizes_only = label_affine_mm.ndim == 1
             label_affine_mm = (
                 label_affine_mm * spacing_mm if sizes_only else scale @ label_affine_mm
             )
         return replace(
-            reading,
-            affine_mm=scale @ reading.affine_mm,
+            loaded,
+            affine_mm=scale @ loaded.affine_mm,
             label_affine_mm=label_affine_mm,
-            transforms=(*reading.transforms, "voxel size from table"),
+            transforms=(*loaded.transforms, "voxel size from table"),
         )
 
 
@@ -138,7 +138,7 @@ def _sizes_mm(row: dict[str, str]) -> tuple[float, ...]:
     return tuple(float(row[axis]) for axis in "xyz")
 
 
-def _lost_spacing(case: Case) -> bool:
+def _lost_spacing(case: SourceCase) -> bool:
     try:
         affine_mm = open_volume(case.image_files[0]).affine
     except InputError:

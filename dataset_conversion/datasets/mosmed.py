@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import files_matching
 from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from nnunet_ext.errors import InputError
@@ -46,7 +46,7 @@ class MosMed(Converter):
     def labels(self) -> dict[str, int]:
         return {"background": 0, "infection": 1}
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         images, problems = files_matching(self.source, r"study_(\d{4})\.nii(?:\.gz)?")
         masks, more = files_matching(self.source, r"study_(\d{4})_mask\.nii(?:\.gz)?")
         if not images:
@@ -74,7 +74,7 @@ class MosMed(Converter):
                 )
         return found
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         return read_ct(case, above_half)
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Part, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, Part, SourceCase
 from dataset_conversion.reading.download_folder import files_matching
 from dataset_conversion.reading.nifti_cases import (
     ENDING,
@@ -88,12 +88,12 @@ class SIRM(Converter):
     def labels(self) -> dict[str, int]:
         return {"background": 0, "ggo": 1, "consolidation": 2, "pleural effusion": 3}
 
-    def find_cases(self) -> Found:
+    def find_cases(self) -> Inventory:
         if self.spacing is not None and not all(0.1 <= size <= 20 for size in self.spacing):
             raise InputError(f"--spacing {self.spacing}: voxel sizes lie between 0.1 and 20 mm")
         return self._find_volumes() if self.wanted_part == "volumes" else self._find_slices()
 
-    def _find_volumes(self) -> Found:
+    def _find_volumes(self) -> Inventory:
         images, problems = files_matching(self.source, rf"(\d){ENDING}", "rp_im")
         masks, more = files_matching(self.source, rf"(\d){ENDING}", "rp_msk")
         if not images:
@@ -103,8 +103,8 @@ class SIRM(Converter):
             )
         return paired(images, masks, problems + more, name="volume_{}".format)
 
-    def _find_slices(self) -> Found:
-        found = Found()
+    def _find_slices(self) -> Inventory:
+        found = Inventory()
         stacks = {}
         for stem in ("tr_im", "tr_mask", "val_im"):
             files, problems = files_matching(self.source, rf"({stem}){ENDING}")
@@ -122,7 +122,7 @@ class SIRM(Converter):
                 found.cases += self._slices(part, stacks[stem], masks)
         return found
 
-    def _slices(self, part: Part, images: Path, masks: Path | None) -> Iterator[Case]:
+    def _slices(self, part: Part, images: Path, masks: Path | None) -> Iterator[SourceCase]:
         shape = open_volume(images).shape
         if len(shape) != 3 or (masks is not None and open_volume(masks).shape != shape):
             raise InputError(
@@ -134,39 +134,39 @@ class SIRM(Converter):
                 "slice": str(index),
                 "patient": "",
             }  # of more than 40, the download does not say whose
-            yield Case(
+            yield SourceCase(
                 f"{prefix}_{index:03d}", part, (images,), () if masks is None else (masks,), details
             )
 
-    def read_case(self, case: Case) -> Reading:
-        reading = read_ct(case) if self.wanted_part == "volumes" else _read_slice(case)
-        unit = PSEUDO_HU if reading.intensity_unit == "HU" else reading.intensity_unit
-        if self.spacing is None or reading.affine_mm is None:
+    def read_case(self, case: SourceCase) -> LoadedCase:
+        loaded = read_ct(case) if self.wanted_part == "volumes" else _read_slice(case)
+        unit = PSEUDO_HU if loaded.intensity_unit == "HU" else loaded.intensity_unit
+        if self.spacing is None or loaded.affine_mm is None:
             return replace(
-                reading, intensity_unit=unit, warnings=(*reading.warnings, SPACING_WARNING)
+                loaded, intensity_unit=unit, warnings=(*loaded.warnings, SPACING_WARNING)
             )
         scale = np.ones(4)  # of the affine's columns
-        axes = reading.image.ndim - 1
-        scale[:axes] = (np.array(self.spacing) / spacing_of(reading.affine_mm))[:axes]
-        label_affine_mm = reading.label_affine_mm
+        axes = loaded.image.ndim - 1
+        scale[:axes] = (np.array(self.spacing) / spacing_of(loaded.affine_mm))[:axes]
+        label_affine_mm = loaded.label_affine_mm
         if label_affine_mm is not None:
             label_affine_mm = label_affine_mm * scale[: label_affine_mm.shape[-1]]
         return replace(
-            reading,
-            affine_mm=reading.affine_mm * scale,
+            loaded,
+            affine_mm=loaded.affine_mm * scale,
             label_affine_mm=label_affine_mm,
             intensity_unit=unit,
-            transforms=(*reading.transforms, "voxel size as given"),
+            transforms=(*loaded.transforms, "voxel size as given"),
         )
 
 
-def _read_slice(case: Case) -> Reading:
+def _read_slice(case: SourceCase) -> LoadedCase:
     index = int(case.details["slice"])
     image, affine_mm = _stack(case.image_files[0])
     label = _stack(case.label_files[0])[0][:, :, index] if case.label_files else None
     affine_mm = slice_affine(spacing_of(affine_mm)[:2])
     piece = np.ascontiguousarray(image[None, :, :, index])
-    return Reading(
+    return LoadedCase(
         piece, label, intensity_unit(piece), affine_mm, None if label is None else affine_mm
     )
 

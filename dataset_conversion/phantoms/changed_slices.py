@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from dataset_conversion.converter import Case
+from dataset_conversion.converter import SourceCase
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.phantoms.anatomy import smooth_noise
 from dataset_conversion.reading.download_folder import natural_key
@@ -93,7 +93,7 @@ def changed(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.clip(np.round(grey), 0, 255).astype(np.uint8)
 
 
-def _cases(converter: CovidSemiSeg) -> list[Case]:
+def _cases(converter: CovidSemiSeg) -> list[SourceCase]:
     found = converter.find_cases()
     if found.problems:
         raise InputError(found.problems[0])
@@ -101,13 +101,13 @@ def _cases(converter: CovidSemiSeg) -> list[Case]:
     return sorted(cases, key=lambda case: natural_key(case.id))
 
 
-def _evenly(cases: Sequence[Case], most: int) -> list[Case]:
+def _evenly(cases: Sequence[SourceCase], most: int) -> list[SourceCase]:
     """Cases from all over the list, so that every patient takes part."""
     places = np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int)
     return [cases[place] for place in places]
 
 
-def _resized(converter: CovidSemiSeg, case: Case) -> tuple[np.ndarray, np.ndarray | None]:
+def _resized(converter: CovidSemiSeg, case: SourceCase) -> tuple[np.ndarray, np.ndarray | None]:
     """Image by the mean over areas, label by the nearest pixel."""
     reading = converter.read_case(case)
     image = Image.fromarray(reading.image[0]).resize((SIZE, SIZE), Image.Resampling.BOX)

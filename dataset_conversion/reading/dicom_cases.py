@@ -1,10 +1,7 @@
-"""What the converters of DICOM collections share: finding series in a download, and reading one
-again as a case.
-"""
+"""What the converters of DICOM collections share: finding series, and reading one as a case."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import re
 from collections import Counter
@@ -13,9 +10,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, Part, SourceCase
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
 
@@ -30,24 +27,38 @@ DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _SHARED: ContextVar[Scan | None] = ContextVar("shared", default=None)
 
 
-def headers_below(folder: Path, cache: Path | None = None) -> Scan:
-    """Headers of all DICOM files of a folder.
+@dataclass(frozen=True, kw_only=True)
+class DicomCase(SourceCase):
+    """A case of DICOM files; ``is_private`` where its patient is not one of the publisher's."""
+
+    is_private: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesCase(DicomCase):
+    """A case that is a whole series; ``acquisition`` has the headers of its slices, in order."""
+
+    acquisition: Acquisition
+
+
+def headers_below(folder: Path) -> Scan:
+    """Return the headers of all DICOM files of a folder.
 
     Raises:
-        InputError: no folder, or packages are missing.
+        InputError: there is no such folder, or packages are missing.
     """
-    if (
-        importlib.util.find_spec("pydicom") is None
-    ):  # imported only where it is needed: that takes a while
+    # pydicom is imported only where it is needed, because that takes a while.
+    if importlib.util.find_spec("pydicom") is None:
         raise InputError("reading DICOM needs further packages; pip install 'nnunetv2-ext[dicom]'")
+
     from nnunet_ext.dicom.reading.folder_scan import scan
 
-    return scan(folder, processes=SCAN_PROCESSES, cache=cache)
+    return scan(folder, processes=SCAN_PROCESSES)
 
 
 @contextmanager
 def sharing(scan: Scan | None) -> Iterator[None]:
-    """Give these headers to every converter within, so that a folder is not read once for each."""
+    """Give these headers to every converter within, so that a folder is read only once."""
     token = _SHARED.set(scan)
     try:
         yield
@@ -59,85 +70,129 @@ def sharing(scan: Scan | None) -> Iterator[None]:
 class DicomConverter(Converter):
     """A collection of DICOM files in folders of any names; headers decide what belongs together."""
 
-    cache: Path | None = None
-
     published_id: ClassVar[str]
-    """Pattern of the publisher's identifiers; any other may be a hospital's own and leaves only as
-    a keyed hash.
+    """Pattern of the publisher's identifiers.
+
+    Any other may be a hospital's own, and leaves only as a keyed hash.
     """
 
-    @staticmethod
-    def add_options(parser: argparse._ArgumentGroup) -> None:
-        parser.add_argument(
-            "--cache",
-            type=Path,
-            metavar="FILE",
-            help="keep the headers of the scan in this file, outside the download; a second run "
-            "then reads them there",
-        )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {name: value for name, value in super().settings.items() if name != "cache"}
-
-    def scan(self, found: Found) -> Scan:
-        """Headers of all DICOM files; damaged files become problems.
+    def scan(self, found: Inventory) -> Scan:
+        """Return the headers of all DICOM files; damaged files become problems.
 
         Raises:
-            InputError: no folder, or one without DICOM files.
+            InputError: there is no such folder, or it holds no DICOM file.
         """
-        content = _SHARED.get() or headers_below(self.source, self.cache)
+        content = _SHARED.get() or headers_below(self.source)
         if not content.slices and not content.damaged:
             raise InputError(
                 f"{self.source}: holds no DICOM file; -i names the unpacked download of "
                 f"{self.download}"
             )
+
         found.problems.extend(content.damaged.values())
+
         return content
 
+    def usable_series(
+        self,
+        content: Scan,
+        found: Inventory,
+        slices: Sequence[Slice] | None = None,
+        *,
+        shared_folders: bool = False,
+    ) -> list[Acquisition]:
+        """Return the series that :attr:`rules` take, and report the others.
+
+        Args:
+            content: of the download.
+            found: receives what was left out.
+            slices: those of ``content`` to look at; None: all.
+            shared_folders: see :func:`without_damaged`.
+        """
+        from nnunet_ext.dicom.reading.series import acquisitions_of
+
+        chosen = content.slices if slices is None else slices
+        accepted, rejected = acquisitions_of(chosen, self.rules)
+        usable = without_damaged(accepted, content, found, shared_folders=shared_folders)
+        report_rejected(rejected, found)
+
+        return usable
+
     def public(self, identifier: str, kind: str) -> str:
-        """A patient's or study's identifier where it is the publisher's; else its name under the
-        user's own key.
+        """Return a patient's or study's identifier if it is the publisher's.
+
+        Any other becomes its name under the user's own key.
         """
         if not identifier or self._is_published(identifier):
             return identifier
+
         return keyed_name(kind, identifier)
 
     def _is_published(self, identifier: str) -> bool:
         return re.fullmatch(self.published_id, identifier, re.IGNORECASE) is not None
 
-    def is_private(self, case: Case) -> bool:
-        """Whether the patient's identifier is none of the publisher's."""
-        return "series_uid" in case.details and not self._is_published(case.details["patient"])
+    def is_private(self, case: SourceCase) -> bool:
+        """Whether the patient's identifier is not one of the publisher's."""
+        return isinstance(case, DicomCase) and case.is_private
+
+    def has_private_patient(self, first: Slice) -> bool:
+        """Whether the patient of a slice is not one of the publisher's."""
+        return not self._is_published(first.patient_id)
 
     def series_name(self, first: Slice) -> str:
-        """The UID of a series, or its name under the user's own key where the patient is none of
-        the publisher's.
-        """
-        return (
-            first.series_uid
-            if self._is_published(first.patient_id)
-            else keyed_name("series", first.series_uid)
-        )
+        """Return the UID of a series, or its name under the user's own key.
 
-    def details_of(self, acquisition: Acquisition) -> dict[str, str]:
-        """What conversion.csv says of a series."""
+        The latter holds where the patient is not one of the publisher's.
+        """
+        if self._is_published(first.patient_id):
+            return first.series_uid
+
+        return keyed_name("series", first.series_uid)
+
+    def series_case(
+        self,
+        name: str,
+        acquisition: Acquisition,
+        label_files: Sequence[Path],
+        part: Part = "Tr",
+        **details: str,
+    ) -> SeriesCase:
+        """Return a series as a case.
+
+        Args:
+            name: id of the case.
+            acquisition: the series.
+            label_files: files with its label, if any.
+            part: of the data set.
+            details: further columns of conversion.csv.
+        """
         first = acquisition.slices[0]
-        return {
+        columns = {
             "patient": self.public(first.patient_id, "patient"),
             "series_uid": self.series_name(first),
             "acquisition": str(acquisition.index),
             "series_remarks": ", ".join(acquisition.remarks),
+            **details,
         }
 
-    def recognises(self, slices: Sequence[Slice]) -> bool:
-        """Whether the folder looks like this collection; any other DICOM files can be converted as
-        well.
-        """
-        return any(
-            re.fullmatch(self.published_id, patient)
-            for patient in {item.patient_id for item in slices}
+        return SeriesCase(
+            name,
+            part,
+            files_of(acquisition),
+            tuple(label_files),
+            columns,
+            is_private=self.has_private_patient(first),
+            acquisition=acquisition,
         )
+
+    def recognises(self, slices: Sequence[Slice]) -> bool:
+        """Whether the folder looks like this collection.
+
+        Any other DICOM files can be converted as well.
+        """
+        patients = {item.patient_id for item in slices}
+
+        return any(re.fullmatch(self.published_id, patient) for patient in patients)
 
     @property
     def rules(self) -> Rules:
@@ -146,80 +201,108 @@ class DicomConverter(Converter):
 
         return Rules()
 
-    def read_volume(self, case: Case) -> Volume:
-        """The volume of a case made by :meth:`details_of` and :func:`files_of`."""
-        from nnunet_ext.dicom.reading.headers import read_headers
-        from nnunet_ext.dicom.reading.volume import acquisition_in, read_volume
 
-        slices = [item for file in case.image_files for item in read_headers(file)]
-        try:
-            return read_volume(acquisition_in(slices, self.rules, int(case.details["acquisition"])))
-        except InputError as error:
-            named = any(str(file) in str(error) for file in case.image_files)
-            raise InputError(
-                str(error) if named else f"{case.image_files[0].parent}: {error}"
-            ) from error
+def volume_of(case: SourceCase) -> Volume:
+    """Read the volume of a case that is a series.
+
+    Raises:
+        InputError: a slice cannot be read; the message names a file or the folder.
+    """
+    from nnunet_ext.dicom.reading.volume import read_volume
+
+    assert isinstance(case, SeriesCase)
+    try:
+        return read_volume(case.acquisition)
+    except InputError as error:
+        text = str(error)
+        is_named = any(str(file) in text for file in case.image_files)
+        raise InputError(text if is_named else f"{case.image_files[0].parent}: {text}") from error
 
 
 def without_damaged(
     acquisitions: Sequence[Acquisition],
     content: Scan,
-    found: Found,
+    found: Inventory,
     *,
     shared_folders: bool = False,
 ) -> list[Acquisition]:
-    """Scans without those that may lack a slice because a file beside theirs is damaged.
+    """Return the series without those that may lack a slice, because a file beside is damaged.
 
     Args:
         acquisitions: to choose from.
         content: names the damaged files.
         found: receives what was left out.
-        shared_folders: a folder may hold many scans; there a damaged file leaves out none, and a
+        shared_folders: a folder may hold many series; there a damaged file leaves out none, and a
             note says so.
     """
     damaged = {Path(file).parent for file in content.damaged}
-    folders_of = [
-        {Path(item.path).parent for item in acquisition.slices} for acquisition in acquisitions
-    ]
-    scans = Counter(folder for folders in folders_of for folder in folders)
-    spared = {folder for folder in damaged if shared_folders and scans[folder] > 1}
+    folders_of = [_folders_of(acquisition) for acquisition in acquisitions]
+    series_in: Counter[Path] = Counter()
+    for folders in folders_of:
+        series_in.update(folders)
+
+    spared = set()
+    if shared_folders:
+        spared = {folder for folder in damaged if series_in[folder] > 1}
     for folder in sorted(spared):
         found.notes.append(
-            f"{folder}: holds damaged files; each of its {scans[folder]} series may lack a slice; "
-            f"mend them, run again"
+            f"{folder}: holds damaged files; each of its {series_in[folder]} series may lack a "
+            f"slice; fix them, run again"
         )
+
     whole = []
     for acquisition, folders in zip(acquisitions, folders_of, strict=True):
-        if broken := folders & (damaged - spared):
+        broken = folders & (damaged - spared)
+        if broken:
             found.problems.append(
                 f"{min(broken)}: series left out: a file in this folder is damaged"
             )
         else:
             whole.append(acquisition)
+
     return whole
 
 
-def report_rejected(rejected: Iterable[Rejected], found: Found) -> None:
-    """Scans that cannot be used become problems, a line each; what never was a scan one note per
-    reason.
+def _folders_of(acquisition: Acquisition) -> set[Path]:
+    return {Path(item.path).parent for item in acquisition.slices}
+
+
+def report_rejected(rejected: Iterable[Rejected], found: Inventory) -> None:
+    """Report the series that are not taken.
+
+    A series that cannot be used becomes a problem, a line each. What never was a series of images
+    becomes one note per reason.
     """
     series: Counter[str] = Counter()
-    files: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     for item in rejected:
+        count = len(item.slices)
         if item.defect:
             folder = Path(item.slices[0].path).parent
             found.problems.append(
-                f"{folder}: series of {len(item.slices)} images left out: {item.reason}"
+                f"{folder}: series left out ({images_in_words(count)}): {item.reason}"
             )
         else:
             series[item.reason] += 1
-            files[item.reason] += len(item.slices)
+            images[item.reason] += count
+
     for reason in sorted(series):
-        found.notes.append(f"{series[reason]} series left out ({files[reason]} images): {reason}")
+        found.notes.append(
+            f"{series[reason]} series left out ({images_in_words(images[reason])}): {reason}"
+        )
+
+
+def images_in_words(count: int) -> str:
+    """Return a number of images as text.
+
+    >>> images_in_words(1), images_in_words(2)
+    ('1 image', '2 images')
+    """
+    return f"{count} image" if count == 1 else f"{count} images"
 
 
 def image_name(path: str) -> str:
-    """Name of a file without an ending; what follows the last dot of a UID is none.
+    """Return the name of a file without its ending; what follows the last dot of a UID is not one.
 
     >>> image_name("a/ID_1.dcm"), image_name("a/CT.1.2.840.17")
     ('ID_1', 'CT.1.2.840.17')
@@ -229,13 +312,14 @@ def image_name(path: str) -> str:
 
 
 def files_of(acquisition: Acquisition) -> tuple[Path, ...]:
-    """Files of an acquisition, each once."""
-    return tuple(dict.fromkeys(Path(item.path) for item in acquisition.slices))
+    """Return the files of an acquisition, each once."""
+    paths = dict.fromkeys(item.path for item in acquisition.slices)
+    return tuple(map(Path, paths))
 
 
-def image_of(volume: Volume) -> Reading:
-    """Return what a case without labels reads as."""
-    return Reading(
+def image_of(volume: Volume) -> LoadedCase:
+    """Return what a case without labels is read as."""
+    return LoadedCase(
         volume.voxels[None],
         None,
         volume.unit,

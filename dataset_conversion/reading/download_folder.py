@@ -34,6 +34,16 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
 
 
+def first_of(names: Sequence[str], count: int) -> str:
+    """Return the first names as text, with dots where there are more.
+
+    >>> first_of(["a", "b", "c"], 2)
+    'a, b, ...'
+    """
+    shown = ", ".join(names[:count])
+    return f"{shown}, ..." if len(names) > count else shown
+
+
 def case_id(text: str) -> str:
     """A case id that nnU-Net takes: ASCII letters, digits, ``_`` and ``-``; no trailing ``_dddd``
     (a channel there).

@@ -1,16 +1,16 @@
-"""Single slices of head CT: which of them can be read, how thick their layers are, and those
-without any geometry.
-"""
+"""Single slices of head CT: which can be read, how thick they are, and those without geometry."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Found, Reading
+from dataset_conversion.converter import Inventory, LoadedCase, SourceCase
+from dataset_conversion.reading.dicom_cases import DicomCase
 from dataset_conversion.reading.haemorrhage_labels import read_slice_mask
 from nnunet_ext.errors import InputError
 
@@ -22,25 +22,44 @@ if TYPE_CHECKING:
 SLICES_WITHOUT_PLACE = "no pixel spacing in the file, 1 mm assumed"
 
 
-def read_placed_slice(case: Case, rules: Rules) -> Volume:
-    """One image of the challenge at its place, as a volume of one layer."""
+@dataclass(frozen=True, kw_only=True)
+class LayerCase(DicomCase):
+    """A case that is a single image, as thick as the slices of its series are apart."""
+
+    thickness_mm: float
+
+
+def read_placed_slice(case: SourceCase, rules: Rules) -> Volume:
+    """Read one image of the challenge at its place, as a volume of one layer.
+
+    Raises:
+        InputError: it is damaged, or of a kind that is not taken.
+    """
     from nnunet_ext.dicom.reading.headers import read_headers
     from nnunet_ext.dicom.reading.series import acquisitions_of
     from nnunet_ext.dicom.reading.volume import read_volume
 
+    assert isinstance(case, LayerCase)
     file = case.image_files[0]
-    slices = [
-        item._replace(thickness_mm=float(case.details["step_mm"])) for item in read_headers(file)
-    ]
+    slices = [item._replace(thickness_mm=case.thickness_mm) for item in read_headers(file)]
     accepted, rejected = acquisitions_of(slices, rules)
     if len(accepted) != 1:
         reason = rejected[0].reason if rejected else f"holds {len(accepted)} images"
         raise InputError(f"{file}: {reason}; remove the file")
+
     return read_volume(accepted[0])
 
 
-def read_bare_slice(case: Case, types: bool) -> Reading:
-    """A slice without any geometry, as ct-ich's are passed on."""
+def read_bare_slice(case: SourceCase, types: bool) -> LoadedCase:
+    """Read a slice without any geometry, as those of ct-ich are passed on.
+
+    Args:
+        case: to read.
+        types: masks hold BHSD's types; otherwise anything marked is haemorrhage.
+
+    Raises:
+        InputError: a file is damaged, or not a single slice.
+    """
     from nnunet_ext.dicom.reading.headers import read_headers
     from nnunet_ext.dicom.reading.pixels import read_pixels
 
@@ -48,74 +67,94 @@ def read_bare_slice(case: Case, types: bool) -> Reading:
     slices = read_headers(file)
     if len(slices) != 1:
         raise InputError(f"{file}: holds {len(slices)} images, expected one slice")
-    hu, transforms, remarks = as_hu(read_pixels(slices[0]).values.T[:, :, None])
+
+    values = read_pixels(slices[0]).values.T[:, :, None]
+    hu, transforms, remarks = as_hu(values)
     remarks = (SLICES_WITHOUT_PLACE, *remarks)
     place_mm = np.diag([-1.0, -1.0, 1.0, 1.0])
-    reading = Reading(hu[None], None, "HU", place_mm, transforms=transforms, warnings=remarks)
+    loaded = LoadedCase(hu[None], None, "HU", place_mm, transforms=transforms, warnings=remarks)
     if not case.label_files:
-        return reading
+        return loaded
+
     label, _, warnings = read_slice_mask(case.label_files[0], types, place_mm)
     if label.ndim == 3:
         raise InputError(
             f"{case.label_files[0]}: is a volume, its image {file.name} a slice without a place"
         )
-    return replace(reading, label=label.T[:, :, None], warnings=(*remarks, *warnings))
+
+    return replace(loaded, label=label.T[:, :, None], warnings=(*remarks, *warnings))
 
 
 def as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Values said to be Hounsfield units, with padding as air; what was done, and a warning if they
-    seem not to be.
+    """Return values said to be Hounsfield units, with padding set to air.
+
+    Returns:
+        The values, what was done to them, and a warning where they seem to be something else.
     """
     from nnunet_ext.dicom.reading.pixels import FILL_HU, PADDING_BELOW_HU
     from nnunet_ext.dicom.reading.volume import AIR_SHOWS_BELOW_HU
 
-    padding = values < PADDING_BELOW_HU
-    transforms = ("padding set to air",) if padding.any() else ()
-    values = np.where(padding, FILL_HU, values)
-    whole = values.dtype.kind == "i" and np.abs(values).max(initial=0) < 1 << 15
-    warnings = (
-        ()
-        if values.min(initial=0) < AIR_SHOWS_BELOW_HU
-        else (f"no value lies below {AIR_SHOWS_BELOW_HU}: perhaps not HU",)
-    )
-    return values.astype(np.int16 if whole else np.float32), transforms, warnings
+    is_padding = values < PADDING_BELOW_HU
+    transforms = ("padding set to air",) if is_padding.any() else ()
+    filled = np.where(is_padding, FILL_HU, values)
+
+    warnings: tuple[str, ...] = ()
+    if filled.min(initial=0) >= AIR_SHOWS_BELOW_HU:
+        warnings = (f"no value lies below {AIR_SHOWS_BELOW_HU}: perhaps not HU",)
+
+    fits_int16 = filled.dtype.kind == "i" and np.abs(filled).max(initial=0) < 1 << 15
+
+    return filled.astype(np.int16 if fits_int16 else np.float32), transforms, warnings
 
 
-def of_one_rescaling(slices: list[Slice], found: Found) -> list[Slice]:
-    """Images without those whose rescaling is lost: others of their series state one."""
+def of_one_rescaling(slices: Sequence[Slice], found: Inventory) -> list[Slice]:
+    """Return the images without those that lost the rescaling which others of their series state.
+
+    Args:
+        slices: to choose from.
+        found: receives what was left out.
+    """
     from nnunet_ext.dicom.reading.series import series_of
 
     lost: set[tuple[str, int | None]] = set()
     for members in series_of(slices):
         fullest = max((item.rescaling for item in members), key=len)
         without = [item for item in members if item.rescaling != fullest]
+        if not without:
+            continue
+
         lost.update((item.path, item.frame) for item in without)
-        if without:
-            found.problems.append(
-                f"{without[0].path}: and {len(without) - 1} more images of its series state no "
-                f"{fullest}, as "
-                "the others do, so their values are unknown; left out"
-            )
+        found.problems.append(
+            f"{without[0].path}: and {len(without) - 1} more images of its series state no "
+            f"{fullest}, as the others do, so their values are unknown; left out"
+        )
+
     return [item for item in slices if (item.path, item.frame) not in lost]
 
 
-def steps_of_series_mm(slices: list[Slice]) -> dict[str, float]:
-    """Typical distance between the slices of each file's series; 1 mm where the series tells
-    none.
+def steps_of_series_mm(slices: Sequence[Slice]) -> dict[str, float]:
+    """Return the typical distance between the slices of each file's series.
+
+    It is 1 mm where the series tells none.
     """
     series: dict[tuple[str, str], list[Slice]] = defaultdict(list)
     for item in slices:
         series[item.study_uid, item.series_uid].append(item)
+
     result: dict[str, float] = {}
     for members in series.values():
-        places = np.unique(np.round([_height_mm(item) for item in members], 2))
-        step_mm = float(np.median(np.diff(places))) if len(places) > 1 else 1.0
-        result.update({item.path: step_mm for item in members})
+        heights_mm = [_height_mm(item) for item in members]
+        places_mm = np.unique(np.round(heights_mm, 2))
+        step_mm = float(np.median(np.diff(places_mm))) if len(places_mm) > 1 else 1.0
+        result.update(dict.fromkeys((item.path for item in members), step_mm))
+
     return result
 
 
 def _height_mm(item: Slice) -> float:
-    """Position along the slice's normal; 0 where the header gives none."""
-    if not (item.position_mm and item.orientation):
+    """Return the position along the slice's normal; 0 where the header gives none."""
+    if not item.position_mm or not item.orientation:
         return 0.0
-    return float(np.dot(np.cross(item.orientation[:3], item.orientation[3:]), item.position_mm))
+
+    normal = np.cross(item.orientation[:3], item.orientation[3:])
+    return float(np.dot(normal, item.position_mm))

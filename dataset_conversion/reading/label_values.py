@@ -1,14 +1,14 @@
-"""Label values: proof that they are declared ones, merging and renumbering, masks stored as
-pictures.
-"""
+"""Label values: proof that they are declared, merging, renumbering, masks stored as pictures."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from dataset_conversion.reading.download_folder import first_of
 from nnunet_ext.errors import InputError
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601, what PIL and OpenCV use: (128, 0, 0) becomes 38
@@ -18,29 +18,34 @@ ANTIALIASED_SHARE = 0.1  # at most this many pixels between black and white per 
 
 
 def distinct_values(array: np.ndarray) -> np.ndarray:
-    """Sorted distinct values; along the last axis piece by piece, since sorting a whole volume
-    doubles its memory.
+    """Return the sorted distinct values.
+
+    It goes layer by layer, since sorting a whole volume doubles its memory.
     """
     if array.ndim < 3:
         return np.unique(array)
+
+    layers = [array[..., index] for index in range(array.shape[-1])]
     if array.dtype == np.uint8:
-        counts = [
-            np.bincount(array[..., index].ravel("K"), minlength=256)
-            for index in range(array.shape[-1])
-        ]
+        counts = [np.bincount(layer.ravel("K"), minlength=256) for layer in layers]
         return np.flatnonzero(np.sum(counts, axis=0)).astype(np.uint8)
-    found = [np.unique(array[..., index]) for index in range(array.shape[-1])]
-    return np.unique(np.concatenate(found)) if found else np.unique(array)
+
+    if not layers:
+        return np.unique(array)
+
+    return np.unique(np.concatenate(list(map(np.unique, layers))))
 
 
 def count_values(label: np.ndarray, values: Iterable[int]) -> dict[int, int]:
-    """How many voxels hold each of these values; comparing is much faster than sorting."""
+    """Count the voxels of each of these values; comparing is much faster than sorting."""
     return {value: int(np.count_nonzero(label == value)) for value in values}
 
 
 def rounded_labels(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A label stored as fractions that are whole but for rounding, such as 0.99999994, as whole
-    numbers; and warnings.
+    """Return a label that is whole but for rounding, such as 0.99999994, as whole numbers.
+
+    Returns:
+        The label, and warnings.
 
     Raises:
         InputError: NaN, or values that are farther from whole numbers.
@@ -56,36 +61,36 @@ def rounded_labels(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if off > ROUNDING:
         fraction = label[np.abs(label - whole) > ROUNDING][0]
         raise InputError(
-            f"holds values that are no whole numbers, such as {fraction:.9g}; save it as whole "
+            f"holds values that are not whole numbers, such as {fraction:.9g}; save it as whole "
             f"numbers"
         )
-    warnings = (f"label values up to {off:.2g} beside whole numbers are rounded",) if off else ()
-    return whole, warnings
+    if off:
+        return whole, (f"label values up to {off:.2g} beside whole numbers are rounded",)
+
+    return whole, ()
 
 
 def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
-    """The label array as uint8, proven to hold only ``valid`` values (0..255).
+    """Return the label array as uint8, proven to hold only ``valid`` values (0..255).
 
     Raises:
-        InputError: values that are no integers or not among the valid ones; the message says which.
+        InputError: other values, which the message lists.
     """
-    if (
-        sum(count_values(label, set(valid)).values()) != label.size
-    ):  # NaN and fractions equal no integer
+    valid_voxels = sum(count_values(label, set(valid)).values())
+    if valid_voxels != label.size:  # NaN and fractions equal no integer
         values = distinct_values(label)
         foreign = values[~np.isin(values, valid)]
-        shown = ", ".join(f"{value:.9g}" for value in foreign[:5]) + (
-            ", ..." if foreign.size > 5 else ""
-        )
+        shown = first_of([f"{value:.9g}" for value in foreign], 5)
         raise InputError(f"holds label values {shown}; declared are {', '.join(map(str, valid))}")
+
     return label.astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True)
-class LabelMap:
-    """From a publisher's label values to consecutive ones.
+class LabelRenumbering:
+    """A mapping from a publisher's label values to consecutive ones.
 
-    ``names`` are the new names with their values, ``new_value`` gives the new value of each old
+    ``names`` are the new names with their values; ``new_value`` gives the new value of each old
     one.
     """
 
@@ -93,7 +98,7 @@ class LabelMap:
     new_value: dict[int, int]
 
     def __call__(self, label: np.ndarray) -> np.ndarray:
-        """New labels, uint8, of old ones.
+        """Return the new labels, uint8, of old ones.
 
         Raises:
             InputError: an old value that was not declared.
@@ -101,9 +106,11 @@ class LabelMap:
         old = integer_labels(label, sorted(self.new_value))
         if not self.changes:
             return old
+
         table = np.zeros(256, np.uint8)
         for value, new in self.new_value.items():
             table[value] = new
+
         return table[old]
 
     @property
@@ -112,7 +119,7 @@ class LabelMap:
         return any(old != new for old, new in self.new_value.items())
 
 
-def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelMap:
+def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelRenumbering:
     """Merge labels and number the result consecutively, in the order of each group's smallest old
     value.
 
@@ -126,37 +133,47 @@ def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelM
     >>> label_map({0: "background", 1: "edema", 2: "core", 4: "node"}, ["1,2=tumour"]).names
     {'background': 0, 'tumour': 1, 'node': 2}
     """
-    if 0 not in declared or any(not 0 <= value <= 255 for value in declared):
+    if 0 not in declared or not all(0 <= value <= 255 for value in declared):
         raise InputError(
             f"labels {sorted(declared)}: 0 must be the background and none lie outside 0..255"
         )
-    group_of = {value: name for value, name in declared.items() if value != 0}
-    taken: set[int] = set()
+
+    name_of = {value: name for value, name in declared.items() if value != 0}
+    merged: set[int] = set()
     for group in groups:
-        members, _, name = (part.strip() for part in group.rpartition("="))
-        if not members or not name:
-            raise InputError(f"--merge {group}: write VALUE,VALUE=NAME, e.g. 1,2=tumour")
-        values = [_member(member.strip(), declared, group) for member in members.split(",")]
-        if repeated := sorted(taken.intersection(values)) or sorted(
-            {v for v in values if values.count(v) > 1}
-        ):
-            raise InputError(
-                f"--merge {group}: label {repeated[0]} is merged twice; name each label once"
-            )
-        taken.update(values)
-        group_of.update(dict.fromkeys(values, name))
-    _require_distinct(group_of, taken, groups)
+        name, values = _parse_group(group, declared)
+        for value in values:
+            if value in merged:
+                raise InputError(
+                    f"--merge {group}: label {value} is merged twice; name each label once"
+                )
+
+            merged.add(value)
+            name_of[value] = name
+    _require_distinct(name_of, merged, groups)
+
     names: dict[str, int] = {"background": 0}
-    for value in sorted(group_of):
-        names.setdefault(group_of[value], len(names))
-    return LabelMap(
-        names, {0: 0, **{value: names[name] for value, name in sorted(group_of.items())}}
-    )
+    new_value = {0: 0}
+    for value in sorted(name_of):
+        new_value[value] = names.setdefault(name_of[value], len(names))
+
+    return LabelRenumbering(names, new_value)
+
+
+def _parse_group(group: str, declared: Mapping[int, str]) -> tuple[str, list[int]]:
+    """Return the name and the label values of an entry of --merge, such as ``1,2,3=tumour``."""
+    members, _, name = group.rpartition("=")
+    if not members.strip() or not name.strip():
+        raise InputError(f"--merge {group}: write VALUE,VALUE=NAME, e.g. 1,2=tumour")
+
+    values = [_member(member.strip(), declared, group) for member in members.split(",")]
+
+    return name.strip(), values
 
 
 def choose_labels(
     published: Mapping[str, int], wanted: str, groups: Mapping[str, Sequence[str]]
-) -> LabelMap:
+) -> LabelRenumbering:
     """Keep some labels, in the order they are named; the others become background.
 
     Args:
@@ -170,66 +187,83 @@ def choose_labels(
 
     >>> labels = {"background": 0, "ggo": 1, "node": 2}
     >>> choose_labels(labels, "infection", {"infection": ("ggo", "node")})
-    LabelMap(names={'background': 0, 'infection': 1}, new_value={0: 0, 1: 1, 2: 1})
+    LabelRenumbering(names={'background': 0, 'infection': 1}, new_value={0: 0, 1: 1, 2: 1})
     """
     if not wanted:
-        return LabelMap(dict(published), {value: value for value in published.values()})
-    by_name = {name.casefold(): value for name, value in published.items() if value != 0}
-    members = {
-        name.casefold(): [by_name[part.casefold()] for part in parts if part.casefold() in by_name]
-        for name, parts in groups.items()
-    }
+        return LabelRenumbering(dict(published), {value: value for value in published.values()})
+
+    values_of = _values_of_names(published, groups)
     spelling = {name.casefold(): name for name in (*published, *groups)}
-    names, new_value = {"background": 0}, dict.fromkeys(published.values(), 0)
-    for parts in (
-        [part.strip().casefold() for part in entry.split("+")] for entry in wanted.split(",")
-    ):
+    names = {"background": 0}
+    new_value = dict.fromkeys(published.values(), 0)
+    for entry in wanted.split(","):
+        parts = [part.strip().casefold() for part in entry.split("+")]
         name = "+".join(spelling.get(part, part) for part in parts)
         values: list[int] = []
         for part in parts:
-            chosen = [by_name[part]] if part in by_name else members.get(part, [])
-            if not chosen:
-                valid = ", ".join(
-                    [name for name, value in published.items() if value != 0] + list(groups)
-                )
+            if not values_of.get(part):
+                labels = [label for label, value in published.items() if value != 0]
+                valid = ", ".join([*labels, *groups])
                 raise InputError(f"--labels {wanted}: no label {part!r}; there are {valid}")
-            values += chosen
+
+            values += values_of[part]
+
         if name in names or any(new_value[value] for value in values):
             raise InputError(
                 f"--labels {wanted}: {name} names a label for the second time; name each once"
             )
+
         names[name] = len(names)
         new_value.update(dict.fromkeys(values, names[name]))
-    return LabelMap(names, new_value)
+
+    return LabelRenumbering(names, new_value)
+
+
+def _values_of_names(
+    published: Mapping[str, int], groups: Mapping[str, Sequence[str]]
+) -> dict[str, list[int]]:
+    """Return the label values that each name stands for, of labels and groups; names are folded."""
+    values_of = {}
+    for label, value in published.items():
+        if value != 0:
+            values_of[label.casefold()] = [value]
+
+    of_groups: dict[str, list[int]] = {}
+    for group, labels in groups.items():
+        of_groups[group.casefold()] = []
+        for label in labels:
+            of_groups[group.casefold()] += values_of.get(label.casefold(), [])
+
+    return {**of_groups, **values_of}
 
 
 def _member(member: str, declared: Mapping[int, str], group: str) -> int:
-    by_name = {name.casefold(): value for value, name in declared.items()}
-    value = (
-        int(member) if member.isascii() and member.isdigit() else by_name.get(member.casefold(), -1)
-    )
+    """Return the value of a label that an entry of --merge gives by value or name."""
+    value_of = {name.casefold(): value for value, name in declared.items()}
+    is_number = member.isascii() and member.isdigit()
+    value = int(member) if is_number else value_of.get(member.casefold(), 0)
     if value not in declared or value == 0:
-        valid = ", ".join(
-            f"{value} ({name})" for value, name in sorted(declared.items()) if value != 0
+        labels = [f"{value} ({name})" for value, name in sorted(declared.items()) if value != 0]
+        raise InputError(
+            f"--merge {group}: no label {member!r} to merge; there are {', '.join(labels)}"
         )
-        raise InputError(f"--merge {group}: no label {member!r} to merge; there are {valid}")
+
     return value
 
 
-def _require_distinct(group_of: Mapping[int, str], merged: set[int], groups: Sequence[str]) -> None:
-    """One name stands for one label or one group, and background for none."""
-    kept = [name for value, name in group_of.items() if value not in merged]
+def _require_distinct(name_of: Mapping[int, str], merged: set[int], groups: Sequence[str]) -> None:
+    """Check that a name stands for one label or one group, and background for none."""
+    kept = [name for value, name in name_of.items() if value not in merged]
     group_names = [group.rpartition("=")[2].strip() for group in groups]
-    every = [name.casefold() for name in (*kept, *group_names, "background")]
-    for name in every:
-        if every.count(name) > 1:
+    for name, count in Counter(map(str.casefold, (*kept, *group_names, "background"))).items():
+        if count > 1:
             raise InputError(
                 f"label name {name!r} would stand for two labels; choose another name in --merge"
             )
 
 
 def binary_mask(picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A black and white picture as labels 0 and 1.
+    """Return a black and white picture as labels 0 and 1.
 
     Args:
         picture: (H, W) uint8, values 0 and 255 (or 0 and 1); a few pixels between, as resizing
@@ -239,23 +273,28 @@ def binary_mask(picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         Labels (H, W) uint8, and warnings.
 
     Raises:
-        InputError: too many values that are neither black nor white, so this is no binary mask.
+        InputError: too many values that are neither black nor white, so this is not a binary mask.
     """
     if np.isin(picture, (0, 1)).all():
         return picture.astype(np.uint8), ()
+
     white = picture == 255
     between = int(np.count_nonzero((picture > 0) & ~white))
     if between > ANTIALIASED_SHARE * np.count_nonzero(white):
         values = ", ".join(map(str, np.unique(picture)[:5]))
         raise InputError(f"holds values {values}, ...; a binary mask has 0 and 255")
-    warnings = (f"{between} mask pixels between black and white: threshold 128",) if between else ()
+
+    warnings: tuple[str, ...] = ()
+    if between:
+        warnings = (f"{between} mask pixels between black and white: threshold 128",)
+
     return (picture >= 128).astype(np.uint8), warnings
 
 
 def colour_classes(
     colours: np.ndarray, indices: np.ndarray | None, classes: Sequence[Colour]
 ) -> np.ndarray:
-    """A picture of class colours as class indices.
+    """Return a picture of class colours as class indices.
 
     Colours decide: they keep their meaning when a tool reorders a palette or converts it to RGB or
     grey.
@@ -271,22 +310,24 @@ def colour_classes(
     Raises:
         InputError: neither the colours, nor their grey values, nor plain indices.
     """
-    greys = [
-        round(sum(w * c for w, c in zip(GREY_WEIGHTS, colour, strict=True))) for colour in classes
-    ]
-    count = len(classes)
+    greys = [_grey_of(colour) for colour in classes]
+    numbers = range(len(classes))
     candidates: list[tuple[np.ndarray, Sequence[tuple[int, ...]]]] = [
         (colours, classes),
-        (colours, [(grey,) * 3 for grey in greys]),
-        (colours, [(index,) * 3 for index in range(count)]),
+        (colours, [(grey, grey, grey) for grey in greys]),
+        (colours, [(number, number, number) for number in numbers]),
     ]
     if indices is not None:
-        candidates.append((indices[..., None], [(index,) for index in range(count)]))
+        candidates.append((indices[..., None], [(number,) for number in numbers]))
+
     for picture, keys in candidates:
         matches = np.stack([(picture == np.array(key)).all(axis=-1) for key in keys])
         if matches.any(axis=0).all():
             return matches.argmax(axis=0).astype(np.uint8)
+
     found = np.unique(colours.reshape(-1, 3), axis=0)[:5].tolist()
-    raise InputError(
-        f"holds colours {found}; known are {[list(colour) for colour in classes]} or grey {greys}"
-    )
+    raise InputError(f"holds colours {found}; known are {list(map(list, classes))} or grey {greys}")
+
+
+def _grey_of(colour: Colour) -> int:
+    return round(sum(weight * part for weight, part in zip(GREY_WEIGHTS, colour, strict=True)))

@@ -8,30 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Found, Part, Reading
+from dataset_conversion.converter import Inventory, LoadedCase, Part, SourceCase
 from dataset_conversion.reading.download_folder import case_id
 from dataset_conversion.reading.label_values import rounded_labels
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 
-AIR_HU = -200  # any CT of a patient shows air below this
-PADDING_HU = -1100  # no tissue and no air lies below this
+CT_HAS_BELOW_HU = -200  # any CT of a patient shows air below this
+PADDING_BELOW_HU = -1100  # no tissue and no air lies below this
 # for patterns of names: some browsers unpack files or drop their endings
 ENDING = r"(?:\.nii)?(?:\.gz)?"
 
 
 def intensity_unit(image: np.ndarray) -> str:
-    """The unit as the values show it, since names do not: ``HU``, ``grey values 0..255``, ``0..1``
-    or ``unknown``.
+    """Return the unit as the values show it, since names do not.
+
+    It is ``HU``, ``grey values 0..255``, ``0..1`` or ``unknown``.
     """
     low, high = float(image.min()), float(image.max())
-    if low < AIR_HU:
+    if low < CT_HAS_BELOW_HU:
         return "HU"
     if low < 0:
         return "unknown"
     if high <= 1:
         return "0..1"
+
     return "grey values 0..255" if high <= 255 else "unknown"
 
 
@@ -43,8 +45,8 @@ def paired(
     name: Callable[[str], str] = str,
     details: Callable[[str], dict[str, str]] = lambda _: {},
     without_label: Part | None = None,
-) -> Found:
-    """Cases of images and labels with the same key.
+) -> Inventory:
+    """Return the cases of images and labels with the same key.
 
     Args:
         images: by key.
@@ -54,27 +56,29 @@ def paired(
         details: key to columns of conversion.csv.
         without_label: where images without label belong; None: they are problems.
     """
-    found = Found(problems=list(problems))
+    found = Inventory(problems=list(problems))
     for key, image in images.items():
-        if key in labels:
-            found.cases.append(
-                Case(case_id(name(key)), "Tr", (image,), (labels[key],), details(key))
-            )
-        elif without_label is not None:
-            found.cases.append(Case(case_id(name(key)), without_label, (image,), (), details(key)))
-        else:
+        if key not in labels and without_label is None:
             found.problems.append(
                 f"{image}: has no label file; unpack the download again or remove the image"
             )
+            continue
+
+        label_files = (labels[key],) if key in labels else ()
+        part = "Tr" if label_files or without_label is None else without_label
+        case = SourceCase(case_id(name(key)), part, (image,), label_files, details(key))
+        found.cases.append(case)
+
     for key in labels.keys() - images.keys():
         found.problems.append(
             f"{labels[key]}: has no image; unpack the download again or remove the label"
         )
+
     return found
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (x, y, z) and affine (4, 4) of a 3-D file, also one with further axes of length 1.
+    """Return voxels (x, y, z) and affine (4, 4) of a 3-D file; further axes have length 1.
 
     Raises:
         InputError: damaged, or not 3-D.
@@ -84,7 +88,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_label(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Voxels (x, y, z) of a label file, and its place as :func:`label_place` gives it.
+    """Return voxels (x, y, z) of a label file, and its place as :func:`label_place` gives it.
 
     Args:
         path: of the label.
@@ -99,10 +103,10 @@ def read_label(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def read_ct(
-    case: Case,
+    case: SourceCase,
     label_values: Callable[[np.ndarray], tuple[np.ndarray, tuple[str, ...]]] | None = None,
-) -> Reading:
-    """A CT volume and its label. Odd intensities become warnings; no value is changed.
+) -> LoadedCase:
+    """Read a CT volume and its label; odd intensities become warnings, no value is changed.
 
     Args:
         case: one image file, at most one label file.
@@ -112,20 +116,24 @@ def read_ct(
     Raises:
         InputError: a damaged file.
     """
-    volume = open_volume(case.image_files[0])
-    image = spatial_axes(case.image_files[0], read_voxels(case.image_files[0], volume))
+    file = case.image_files[0]
+    volume = open_volume(file)
+    image = spatial_axes(file, read_voxels(file, volume))
     unit = intensity_unit(image)
     warnings: list[str] = []
     if unit != "HU":
-        warnings.append(f"no value lies below {AIR_HU}: not HU, or air was cut off")
-    elif image.min() < PADDING_HU:
+        warnings.append(f"no value lies below {CT_HAS_BELOW_HU}: not HU, or air was cut off")
+    elif image.min() < PADDING_BELOW_HU:
         warnings.append(f"values down to {image.min():g} HU are padding outside the field of view")
-    label, label_affine_mm = None, None
+
+    label = label_affine_mm = None
     if case.label_files:
-        label, label_affine_mm = read_label(case.label_files[0], volume)
-        label, more = (label_values or rounded_labels)(label)
+        voxels, label_affine_mm = read_label(case.label_files[0], volume)
+        to_integers = label_values or rounded_labels
+        label, more = to_integers(voxels)
         warnings += more
-    return Reading(
+
+    return LoadedCase(
         image[None],
         label,
         unit,
@@ -137,7 +145,7 @@ def read_ct(
 
 
 def above_half(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels 0 and 1 of a mask from 0 to 1 that was resampled: values of at least 0.5 are inside.
+    """Return labels 0 and 1 of a resampled mask from 0 to 1; from 0.5 on is inside.
 
     Raises:
         InputError: values outside 0..1.
@@ -148,6 +156,10 @@ def above_half(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         raise InputError(
             f"mask values run from {label.min():g} to {label.max():g}, expected 0 to 1"
         )
+
+    warnings: tuple[str, ...] = ()
     between = int(np.count_nonzero((label > 0) & (label < 1)))
-    warnings = (f"{between} mask voxels between 0 and 1: threshold 0.5",) if between else ()
+    if between:
+        warnings = (f"{between} mask voxels between 0 and 1: threshold 0.5",)
+
     return (label >= 0.5).astype(np.uint8), warnings

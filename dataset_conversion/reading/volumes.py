@@ -371,12 +371,21 @@ def sitk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     return reader.GetSize(), to_lps @ seen
 
 
+def all_finite(voxels: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite; layer by layer, to save memory."""
+    if voxels.dtype.kind != "f":
+        return True
+
+    return all(np.isfinite(voxels[..., index]).all() for index in range(voxels.shape[-1]))
+
+
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether all voxels are equal; piece by piece, to save memory."""
-    last = range(first.shape[-1])
-    return first.shape == second.shape and all(
-        np.array_equal(first[..., i], second[..., i]) for i in last
-    )
+    """Whether all voxels are equal; layer by layer, to save memory."""
+    if first.shape != second.shape:
+        return False
+
+    layers = range(first.shape[-1])
+    return all(np.array_equal(first[..., index], second[..., index]) for index in layers)
 
 
 def grid_text(shape: tuple[int, ...], affine_mm: np.ndarray) -> str:

@@ -1,6 +1,4 @@
-"""What the user wants of any data set: which labels, which part, volumes or slices, HU or a
-window.
-"""
+"""What the user wants of any data set: which labels, which part, slices, a window, a crop."""
 
 from __future__ import annotations
 
@@ -9,16 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Found, Reading
-from dataset_conversion.reading.label_values import LabelMap, choose_labels
+from dataset_conversion.converter import Converter, Inventory, LoadedCase, SourceCase
+from dataset_conversion.reading.label_values import LabelRenumbering, choose_labels
 from dataset_conversion.reading.volumes import axial_axis, spacing_of
-from dataset_conversion.shaping.cropping import (
-    Box,
-    box_from_text,
-    box_of_mask_file,
-    box_text,
-    lung_box,
-)
+from dataset_conversion.shaping.cropping import Box, box_of_mask_file, box_text, lung_box
+from dataset_conversion.shaping.option_values import SliceChoice, slice_choice, split_choice
 from dataset_conversion.shaping.resizing import resized_image, resized_label
 from nnunet_ext.errors import InputError
 
@@ -30,8 +23,8 @@ RESIZED_FROM = "resized_from"  # shape of a slice before --resize
 WINDOWED_CT = "windowed CT"  # not "CT": nnU-Net would normalise grey values as Hounsfield units
 
 
-def output_labels(converter: Converter) -> LabelMap:
-    """From the labels that the data set reads to those that are written.
+def output_labels(converter: Converter) -> LabelRenumbering:
+    """Return how the labels that the data set reads become those that are written.
 
     Raises:
         InputError: ``--labels`` names an unknown label, or one twice.
@@ -40,7 +33,7 @@ def output_labels(converter: Converter) -> LabelMap:
 
 
 def output_channels(converter: Converter) -> tuple[str, ...]:
-    """Names of the channels that are written.
+    """Return the names of the channels that are written.
 
     Raises:
         InputError: a window of something other than CT.
@@ -48,14 +41,17 @@ def output_channels(converter: Converter) -> tuple[str, ...]:
     names = converter.channel_names
     if converter.window is None:
         return names
+
     if any(name.casefold() != "ct" for name in names):
         raise InputError(
             f"--window is for CT in HU; {converter.source} has {', '.join(names)}; "
-            "if that is CT in HU, Generic needs --channel CT"
+            f"if that is CT in HU, Generic needs --channel CT"
         )
+
     low, high = converter.window
     if not low < high:
         raise InputError(f"--window {low:g} {high:g}: the low end comes first")
+
     return (WINDOWED_CT,) * len(names)
 
 
@@ -67,35 +63,31 @@ def require_possible(converter: Converter) -> None:
     """
     output_labels(converter)
     output_channels(converter)
-    if converter.slices:
-        chosen_slices(converter.slices, 1)
-        if converter.file_ending == ".png":
-            raise InputError(
-                f"--slices {converter.slices}: {converter.name} is single slices already; leave "
-                f"it out"
-            )
-        if converter.slices == "lesion" and converter.unlabeled:
-            raise InputError(
-                "--slices lesion needs labels; with --unlabeled choose all, every:N or FIRST:LAST"
-            )
-    if converter.crop is not None or converter.lung_masks is not None:
+    _require_possible_slices(converter)
+    if crops(converter):
         _require_croppable(converter)
-    if converter.resize is not None:
-        if converter.resize < 1:
-            raise InputError(
-                f"--resize {converter.resize}: write the new width and height in pixels, such as "
-                f"352"
-            )
-        if not converter.slices and converter.file_ending != ".png":
-            raise InputError(
-                f"--resize {converter.resize}: is for single slices; add --slices lesion, all or "
-                f"every:N"
-            )
-    if converter.split and converter.split not in converter.splits:
-        kind, _, count = converter.split.partition(":")
-        if kind != "patient" or not count.isascii() or not count.isdigit() or int(count) < 2:
-            valid = ", ".join([*converter.splits, "patient:K with K of 2 or more"])
-            raise InputError(f"--split {converter.split}: {converter.name} has {valid}")
+    _require_resizable(converter)
+    split_choice(converter)
+
+
+def _holds_slices(converter: Converter) -> bool:
+    """Whether the data set's cases are single slices anyway."""
+    return converter.file_ending == ".png"
+
+
+def _require_possible_slices(converter: Converter) -> None:
+    choice = slice_choice(converter)
+    if choice is None:
+        return
+
+    if _holds_slices(converter):
+        raise InputError(
+            f"--slices {converter.slices}: {converter.name} is single slices already; leave it out"
+        )
+    if choice.with_label and converter.unlabeled:
+        raise InputError(
+            "--slices lesion needs labels; with --unlabeled choose all, every:N or FIRST:LAST"
+        )
 
 
 def _require_croppable(converter: Converter) -> None:
@@ -105,80 +97,86 @@ def _require_croppable(converter: Converter) -> None:
         raise InputError("--crop lungs finds the lungs, --lung-masks gives them; choose one")
     if converter.lung_masks is not None and not converter.lung_masks.is_dir():
         raise InputError(f"--lung-masks {converter.lung_masks}: no such folder")
-    if converter.file_ending == ".png":
+    if _holds_slices(converter):
         raise InputError(
             f"--crop, --lung-masks: are for volumes; {converter.name} is single slices already"
         )
 
 
-def chosen_slices(slices: str, count: int) -> range:
-    """Return which slices of a volume are looked at, by index from 0.
+def _require_resizable(converter: Converter) -> None:
+    if converter.resize is None:
+        return
 
-    Args:
-        slices: what the user wants; ``lesion`` looks at all.
-        count: slices of the volume.
-
-    Raises:
-        InputError: not ``lesion``, ``all``, ``every:N`` or ``FIRST:LAST``.
-    """
-    if slices in ("lesion", "all"):
-        return range(count)
-    first, separator, last = slices.partition(":")
-    if separator and last.isascii() and last.isdigit():
-        if first == "every" and int(last) > 0:
-            return range(0, count, int(last))
-        if first.isascii() and first.isdigit() and int(first) <= int(last):
-            return range(int(first), min(int(last) + 1, count))
-    raise InputError(
-        f"--slices {slices}: write lesion, all, every:N or FIRST:LAST, e.g. every:5 or 60:99"
-    )
+    if converter.resize < 1:
+        raise InputError(
+            f"--resize {converter.resize}: write the new width and height in pixels, such as 352"
+        )
+    if not converter.slices and not _holds_slices(converter):
+        raise InputError(
+            f"--resize {converter.resize}: is for single slices; add --slices lesion, all or "
+            f"every:N"
+        )
 
 
-def wanted_cases(converter: Converter, found: Found) -> Found:
-    """With ``--unlabeled``: what the data set gives as unlabelled, or else its training images
-    without labels.
+def wanted_cases(converter: Converter, found: Inventory) -> Inventory:
+    """Return what is converted; with ``--unlabeled`` only images without labels.
+
+    Where the data set gives none, these are its training images, without their labels.
     """
     if not converter.unlabeled:
         return found
+
     cases = [case for case in found.cases if case.part == "Un"]
     if not cases:
-        cases = [
-            replace(case, part="Un", label_files=()) for case in found.cases if case.part == "Tr"
-        ]
-    return Found(cases, found.problems, found.notes)
+        training = [case for case in found.cases if case.part == "Tr"]
+        cases = [replace(case, part="Un", label_files=()) for case in training]
+
+    return Inventory(cases, found.problems, found.notes)
 
 
-def pieces(converter: Converter, case: Case, reading: Reading) -> Iterator[tuple[Case, Reading]]:
-    """What is written for a case: itself, or its slices; image and label already on one grid."""
-    label = None if reading.label is None else output_labels(converter)(reading.label)
-    reading = replace(reading, label=label)
-    is_volume = reading.image.ndim == 4 and reading.affine_mm is not None
+def pieces(
+    converter: Converter, case: SourceCase, loaded: LoadedCase
+) -> Iterator[tuple[SourceCase, LoadedCase]]:
+    """Yield what is written for a case: itself, or its slices.
+
+    Args:
+        converter: with the user's options.
+        case: to convert.
+        loaded: the case in memory, image and label already on one grid.
+    """
+    label_choice = output_labels(converter)
+    if loaded.label is not None:
+        loaded = replace(loaded, label=label_choice(loaded.label))
+
+    is_volume = loaded.image.ndim == 4 and loaded.affine_mm is not None
     if is_volume and (converter.resize is not None or crops(converter)):
-        case = _with_original_grid(case, reading)
+        case = _with_original_grid(case, loaded)
+
+    box = None
     if crops(converter):
         try:
-            box = _box(converter, case, reading)
+            box = _box(converter, case, loaded)
         except InputError as error:
             raise InputError(f"{case.image_files[0]}: {error}") from error
-        case, reading = _cropped(case, reading, box)
+        case, loaded = _cropped(case, loaded, box)
 
-    image, label, transforms = reading.image, reading.label, reading.transforms
-    if label is not None and output_labels(converter).changes:
-        transforms += (f"labels {output_labels(converter).new_value}",)
+    if loaded.label is not None and label_choice.changes:
+        done = f"labels {label_choice.new_value}"
+        loaded = replace(loaded, transforms=(*loaded.transforms, done))
     if converter.window is not None:
-        low, high = converter.window
-        image = windowed(image, low, high)
-        transforms += (f"window {low:g} to {high:g} HU",)
-        reading = replace(reading, intensity_unit="grey values 0..255 of a CT window")
-    reading = replace(reading, image=image, transforms=transforms)
-    is_slice = not converter.slices or image.ndim == 3
-    written = iter([(case, reading)]) if is_slice else _slices(converter.slices, case, reading)
+        loaded = _windowed(loaded, *converter.window)
+
+    choice = slice_choice(converter)
+    if choice is None or loaded.image.ndim == 3:
+        written = iter([(case, loaded)])
+    else:
+        written = _slices(choice, case, loaded, box)
+
     for piece, content in written:
-        yield (
-            (piece, content)
-            if converter.resize is None
-            else _resized(piece, content, converter.resize)
-        )
+        if converter.resize is None:
+            yield piece, content
+        else:
+            yield _resized(piece, content, converter.resize)
 
 
 def crops(converter: Converter) -> bool:
@@ -186,143 +184,182 @@ def crops(converter: Converter) -> bool:
     return converter.crop is not None or converter.lung_masks is not None
 
 
-def _with_original_grid(case: Case, reading: Reading) -> Case:
-    """The case with the volume's shape and affine in ``details``."""
-    assert reading.affine_mm is not None
-    numbers = (repr(float(value)) for value in reading.affine_mm[:3].ravel())
-    grid = {
-        ORIGINAL_SHAPE: "x".join(map(str, reading.image.shape[1:])),
+def _with_details(case: SourceCase, **details: str) -> SourceCase:
+    """Return the case with further columns of conversion.csv."""
+    return replace(case, details={**case.details, **details})
+
+
+def _with_original_grid(case: SourceCase, loaded: LoadedCase) -> SourceCase:
+    """Return the case with columns for the volume's shape and affine."""
+    assert loaded.affine_mm is not None
+    numbers = [repr(float(value)) for value in loaded.affine_mm[:3].ravel()]
+    columns = {
+        ORIGINAL_SHAPE: "x".join(map(str, loaded.image.shape[1:])),
         ORIGINAL_AFFINE: " ".join(numbers),
     }
-    return replace(case, details={**case.details, **grid})
+
+    return _with_details(case, **columns)
 
 
-def _box(converter: Converter, case: Case, reading: Reading) -> Box:
-    """Where the lungs lie.
+def _box(converter: Converter, case: SourceCase, loaded: LoadedCase) -> Box:
+    """Return where the lungs lie.
 
     Raises:
-        InputError: no volume, none in HU, no lungs, or no mask for it.
+        InputError: the case is not a volume or not in HU, has no lungs, or has no mask of them.
     """
-    affine_mm = reading.affine_mm
-    if affine_mm is None or reading.image.ndim != 4:
+    affine_mm = loaded.affine_mm
+    if affine_mm is None or loaded.image.ndim != 4:
         raise InputError("is a single slice; --crop and --lung-masks are for volumes")
+
     if converter.lung_masks is not None:
         file = converter.lung_masks / f"{case.id}.nii.gz"
         if not file.is_file():
             raise InputError(
                 f"{file}: no such lung mask; --lung-masks needs one per case, called after it"
             )
-        return box_of_mask_file(file, reading.image.shape[1:], affine_mm)
-    if not reading.intensity_unit.startswith("HU"):
+
+        return box_of_mask_file(file, loaded.image.shape[1:], affine_mm)
+
+    if not loaded.intensity_unit.startswith("HU"):
         raise InputError(
-            f"is in {reading.intensity_unit}; --crop lungs needs HU, --lung-masks does not"
+            f"is in {loaded.intensity_unit}; --crop lungs needs HU, --lung-masks does not"
         )
-    return lung_box(reading.image[0], affine_mm)
+
+    return lung_box(loaded.image[0], affine_mm)
 
 
-def _cropped(case: Case, reading: Reading, box: Box) -> tuple[Case, Reading]:
-    """Image and label within a box, which ``details`` note; a warning where lesions are cut off."""
-    assert reading.affine_mm is not None
+def _cropped(case: SourceCase, loaded: LoadedCase, box: Box) -> tuple[SourceCase, LoadedCase]:
+    """Return image and label within a box, with a warning where lesions are cut off."""
+    assert loaded.affine_mm is not None
     inside = tuple(slice(start, stop) for start, stop in box)
     shift = np.eye(4)
     shift[:3, 3] = [start for start, _ in box]
 
-    label, warnings = reading.label, reading.warnings
+    label, warnings = loaded.label, loaded.warnings
     if label is not None:
-        before, label = np.count_nonzero(label), label[inside]
-        if lost := before - np.count_nonzero(label):
+        before = np.count_nonzero(label)
+        label = label[inside]
+        lost = before - np.count_nonzero(label)
+        if lost:
             warnings += (f"{lost} of {before} label voxels lie outside the lung box",)
-    shape = reading.image.shape[1:]
-    transforms = (*reading.transforms, f"cropped to {box_text(box)} of {'x'.join(map(str, shape))}")
+
+    size = "x".join(map(str, loaded.image.shape[1:]))
     content = replace(
-        reading,
-        image=reading.image[(slice(None), *inside)],
+        loaded,
+        image=loaded.image[(slice(None), *inside)],
         label=label,
-        affine_mm=reading.affine_mm @ shift,
-        transforms=transforms,
+        affine_mm=loaded.affine_mm @ shift,
+        transforms=(*loaded.transforms, f"cropped to {box_text(box)} of {size}"),
         warnings=warnings,
     )
-    return replace(case, details={**case.details, CROP_BOX: box_text(box)}), content
+
+    return _with_details(case, **{CROP_BOX: box_text(box)}), content
 
 
-def _resized(case: Case, reading: Reading, size: int) -> tuple[Case, Reading]:
-    """A slice of ``size`` x ``size`` pixels, called 1 x 1 mm large; its shape before stands in
-    ``details``.
+def _windowed(loaded: LoadedCase, low: float, high: float) -> LoadedCase:
+    return replace(
+        loaded,
+        image=windowed(loaded.image, low, high),
+        transforms=(*loaded.transforms, f"window {low:g} to {high:g} HU"),
+        intensity_unit="grey values 0..255 of a CT window",
+    )
+
+
+def _resized(case: SourceCase, loaded: LoadedCase, size: int) -> tuple[SourceCase, LoadedCase]:
+    """Return a slice of ``size`` x ``size`` pixels, called 1 x 1 mm large.
 
     Raises:
-        InputError: a volume.
+        InputError: the case is a volume.
     """
-    shape = reading.image.shape[1:]
+    shape = loaded.image.shape[1:]
     if len(shape) != 2:
         raise InputError(
             f"{case.image_files[0]}: is a volume, which --resize cannot take; add --slices"
         )
-    image = resized_image(reading.image, size)
-    label = None if reading.label is None else resized_label(reading.label, (size, size))
+
+    label = loaded.label
+    if label is not None:
+        label = resized_label(label, (size, size))
 
     # Slices of one size are of one spacing, too: nnU-Net resamples what has another to the median.
-    affine_mm = None if reading.affine_mm is None else slice_affine(np.ones(2))
+    affine_mm = None if loaded.affine_mm is None else slice_affine(np.ones(2))
     size_before = "x".join(map(str, shape))
-    transforms = (*reading.transforms, f"resized from {size_before} to {size}x{size}")
-    details = {**case.details, RESIZED_FROM: size_before}
-    content = replace(reading, image=image, label=label, affine_mm=affine_mm, transforms=transforms)
-    return replace(case, details=details), content
+    content = replace(
+        loaded,
+        image=resized_image(loaded.image, size),
+        label=label,
+        affine_mm=affine_mm,
+        transforms=(*loaded.transforms, f"resized from {size_before} to {size}x{size}"),
+    )
+
+    return _with_details(case, **{RESIZED_FROM: size_before}), content
 
 
-def _slices(wanted: str, case: Case, reading: Reading) -> Iterator[tuple[Case, Reading]]:
-    """Axial slices as 2-D images, with the volume and the slice's index in ``details``."""
-    if reading.affine_mm is None:
+def _slices(
+    choice: SliceChoice, case: SourceCase, loaded: LoadedCase, box: Box | None
+) -> Iterator[tuple[SourceCase, LoadedCase]]:
+    """Yield axial slices as 2-D images; they are numbered as in the volume before a crop."""
+    if loaded.affine_mm is None:
         raise TypeError("a volume has an affine")
-    axis = axial_axis(reading.affine_mm)
-    image = np.moveaxis(reading.image, 1 + axis, -1)
-    label = None if reading.label is None else np.moveaxis(reading.label, axis, -1)
-    affine_mm = slice_affine(np.delete(spacing_of(reading.affine_mm), axis))
-    first = box_from_text(case.details[CROP_BOX])[axis][0] if CROP_BOX in case.details else 0
-    for index in chosen_slices(wanted, image.shape[-1]):
-        if wanted == "lesion" and (label is None or not label[..., index].any()):
+
+    axis = axial_axis(loaded.affine_mm)
+    image = np.moveaxis(loaded.image, 1 + axis, -1)
+    label = None if loaded.label is None else np.moveaxis(loaded.label, axis, -1)
+    affine_mm = slice_affine(np.delete(spacing_of(loaded.affine_mm), axis))
+    cut_off = 0 if box is None else box[axis][0]
+
+    for index in choice.indices(image.shape[-1]):
+        of_slice = None if label is None else label[..., index]
+        if choice.with_label and (of_slice is None or not of_slice.any()):
             continue
-        details = {"patient": case.id, **case.details, "volume": case.id, SLICE: str(first + index)}
-        piece = replace(case, id=f"{case.id}_s{first + index:04d}", details=details)
-        own = None if label is None else np.ascontiguousarray(label[..., index])
-        yield (
-            piece,
-            replace(
-                reading,
-                image=np.ascontiguousarray(image[..., index]),
-                label=own,
-                affine_mm=affine_mm,
-            ),
+
+        number = cut_off + index
+        details = {"patient": case.id, **case.details, "volume": case.id, SLICE: str(number)}
+        piece = replace(case, id=f"{case.id}_s{number:04d}", details=details)
+        content = replace(
+            loaded,
+            image=np.ascontiguousarray(image[..., index]),
+            label=None if of_slice is None else np.ascontiguousarray(of_slice),
+            affine_mm=affine_mm,
         )
+        yield piece, content
 
 
 def slice_affine(spacing_mm: np.ndarray) -> np.ndarray:
-    """Affine (4, 4) of a 2-D image with this spacing (2,) in mm; its place in the volume is not
-    kept.
+    """Return the affine (4, 4) of a 2-D image; its place in the volume is not kept.
 
     A 2-D file makes nnU-Net treat it as a slice whatever the thickness: in a volume of one slice,
     nnU-Net would cut along another axis where slices are thinner than pixels are wide.
+
+    Args:
+        spacing_mm: (2,).
     """
-    return np.diag(
-        [-spacing_mm[0], -spacing_mm[1], 1.0, 1.0]
-    )  # ITK reads this as the identity direction
+    # ITK reads these signs as the identity direction.
+    return np.diag([-spacing_mm[0], -spacing_mm[1], 1.0, 1.0])
 
 
 def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Grey values 0..255 (uint8) of values between ``low`` and ``high``; slice by slice, to save
-    memory.
+    """Return values between ``low`` and ``high`` as grey values 0..255 (uint8).
+
+    It works slice by slice, to save memory.
     """
-
-    def grey_of(values: np.ndarray) -> np.ndarray:
-        part = (values.astype(np.float64) - low) / (high - low)
-        return np.round(255 * np.clip(part, 0, 1)).astype(np.uint8)
-
-    grey = np.empty_like(image, np.uint8)
-    table = None
+    table, lowest = None, 0
     if image.dtype.kind in "iu" and image.size:
         lowest, highest = int(image.min()), int(image.max())
-        if highest - lowest < 2**16:  # each value once
-            table = grey_of(np.arange(lowest, highest + 1))
+        if highest - lowest < 2**16:
+            table = _grey(np.arange(lowest, highest + 1), low, high)  # each value once
+
+    grey = np.empty_like(image, np.uint8)
     for index in range(image.shape[-1]):
-        part = image[..., index]
-        grey[..., index] = grey_of(part) if table is None else table[part.astype(np.intp) - lowest]
+        values = image[..., index]
+        if table is None:
+            grey[..., index] = _grey(values, low, high)
+        else:
+            grey[..., index] = table[values.astype(np.intp) - lowest]
+
     return grey
+
+
+def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    share = (values.astype(np.float64) - low) / (high - low)
+    return np.round(255 * np.clip(share, 0, 1)).astype(np.uint8)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from dataset_conversion.converter import Case, Converter, Found
+from dataset_conversion.converter import Converter, Inventory, SourceCase
 from dataset_conversion.reading.download_folder import natural_key, sha256_of_file
 from dataset_conversion.writing.case_writer import source_names
 from dataset_conversion.writing.journal import read_records
 from nnunet_ext.errors import InputError
 
 
-def without_name_clashes(found: Found) -> Found:
+def without_name_clashes(found: Inventory) -> Inventory:
     """Cases whose ids differ, also on file systems that ignore case; of exact copies the first,
     others are problems.
     """
-    by_id: dict[str, list[Case]] = defaultdict(list)
+    by_id: dict[str, list[SourceCase]] = defaultdict(list)
     for case in found.cases:
         by_id[case.id.casefold()].append(case)
     cases, problems = [], list(found.problems)
@@ -37,10 +37,10 @@ def without_name_clashes(found: Found) -> Found:
     notes = list(found.notes)
     if copies:
         notes.append(f"{copies} exact copies of cases are left out")
-    return Found(sorted(cases, key=lambda case: natural_key(case.id)), problems, notes)
+    return Inventory(sorted(cases, key=lambda case: natural_key(case.id)), problems, notes)
 
 
-def require_same_names(converter: Converter, cases: list[Case], folder: Path) -> None:
+def require_same_names(converter: Converter, cases: list[SourceCase], folder: Path) -> None:
     """Refuse to keep a case beside another of the same image: some names depend on what else the
     download holds.
     """
@@ -70,6 +70,6 @@ def require_same_names(converter: Converter, cases: list[Case], folder: Path) ->
         )
 
 
-def _contents(case: Case) -> list[str]:
+def _contents(case: SourceCase) -> list[str]:
     """Hashes of a case's files, which tell exact copies."""
     return [sha256_of_file(file) for file in (*case.image_files, *case.label_files)]

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.converter import Case, Converter, Reading
+from dataset_conversion.converter import Converter, LoadedCase, SourceCase
 from dataset_conversion.reading.download_folder import sha256_of_file
 from dataset_conversion.reading.label_values import count_values, integer_labels
 from dataset_conversion.reading.pictures import check_written_png, write_png
 from dataset_conversion.reading.volumes import (
+    all_finite,
     check_written_volume,
     copy_volume,
     right_angled,
@@ -35,13 +36,13 @@ SLICE_SUFFIX = "_s0000"  # of a case that is one slice
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a written case: a row of conversion.csv. ``volume`` is the case it is a
-    slice of, or itself.
+    """What is known of a written case: a row of conversion.csv.
 
-    ``outputs`` and ``source_bytes`` give sizes in bytes, by path relative to the data set and to
-    the download, as ``source_mtime_ns`` gives times of change. ``image_sha256`` (by channel, with
-    spaces between) and ``label_sha256`` are of the voxels. ``label_sha256`` is empty without label,
-    as is ``label_voxels`` (voxels by label value); ``spacing_mm`` is empty for pictures.
+    ``volume`` is the case it is a slice of, or itself. ``outputs`` and ``source_bytes`` give sizes
+    in bytes, by path relative to the data set and to the download, as ``source_mtime_ns`` gives
+    times of change. ``image_sha256`` (by channel, with spaces between) and ``label_sha256`` are of
+    the voxels. ``label_sha256`` is empty without label, as is ``label_voxels`` (voxels by label
+    value); ``spacing_mm`` is empty for pictures.
     """
 
     case: str
@@ -61,50 +62,57 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     details: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def patient(self) -> str | None:
+        """The patient; empty where the download does not say, None where a volume is a patient."""
+        return self.details.get("patient")
 
-def output_names(converter: Converter, case: Case) -> tuple[list[str], str | None]:
-    """Image files and label file of a case, relative to the data set's folder."""
-    channels = range(len(converter.channel_names))
-    images = [
-        f"images{case.part}/{case.id}_{channel:04d}{converter.file_ending}" for channel in channels
-    ]
-    return (
-        images,
-        f"labels{case.part}/{case.id}{converter.file_ending}" if case.label_files else None,
-    )
+
+def output_names(converter: Converter, case: SourceCase) -> tuple[list[str], str | None]:
+    """Return image files and label file of a case, relative to the data set's folder."""
+    ending = converter.file_ending
+    stem = f"images{case.part}/{case.id}"
+    images = [f"{stem}_{channel:04d}{ending}" for channel in range(len(converter.channel_names))]
+    label = f"labels{case.part}/{case.id}{ending}" if case.label_files else None
+
+    return images, label
 
 
 def case_of(name: str) -> str:
-    """The case that an output file or its temporary file belongs to, also if it is one slice of it.
+    """Return the case that an output file or its temporary file belongs to.
+
+    It may also be a slice of that case.
 
     >>> case_of("imagesTr/lung_001_s0012_0000.nii.gz"), case_of(".part-77-lung_001.nii.gz")
     ('lung_001', 'lung_001')
     """
-    stem = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-", "", Path(name).name).partition(".")[
-        0
-    ]
+    final_name = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-", "", Path(name).name)
+    stem = final_name.partition(".")[0]
+
     return re.sub(r"(_s\d{4})?(_\d{4})?$", "", stem)
 
 
-def source_names(converter: Converter, case: Case) -> dict[str, Path]:
-    """A case's files as conversion.csv names them: relative to the download, with forward slashes.
+def source_names(converter: Converter, case: SourceCase) -> dict[str, Path]:
+    """Return a case's files by the names that conversion.csv gives them.
 
-    Of private data the names are those of the paths under the user's own key; ``sources_sha256``
-    tells the files.
+    These are relative to the download, with forward slashes. Of private data they are those of the
+    paths under the user's own key; ``sources_sha256`` tells the files.
     """
-    files = {
-        Path(os.path.relpath(file, converter.source)).as_posix(): file
-        for file in (*case.image_files, *case.label_files)
-    }
+    files = {}
+    for file in (*case.image_files, *case.label_files):
+        files[Path(os.path.relpath(file, converter.source)).as_posix()] = file
+
     if not converter.is_private(case):
         return files
+
     key = read_key()
     return {keyed_name("file", name, key=key): file for name, file in files.items()}
 
 
-def is_unchanged(converter: Converter, case: Case, record: Record) -> bool:
-    """Whether a case still has the files that it was converted from; they are read only where their
-    times differ.
+def is_unchanged(converter: Converter, case: SourceCase, record: Record) -> bool:
+    """Whether a case still has the files that it was converted from.
+
+    They are read only where their times differ.
     """
     sources = source_names(converter, case)
     try:
@@ -115,15 +123,30 @@ def is_unchanged(converter: Converter, case: Case, record: Record) -> bool:
 
 def _has_sources(sources: dict[str, Path], record: Record) -> bool:
     stats = {name: file.stat() for name, file in sources.items()}
-    if record.source_bytes != {name: stat.st_size for name, stat in stats.items()}:
+    if record.source_bytes != _sizes(stats):
         return False
-    touched = [
-        name for name, stat in stats.items() if stat.st_mtime_ns != record.source_mtime_ns[name]
-    ]
-    return all(sha256_of_file(sources[name]) == record.source_sha256[name] for name in touched)
+
+    for name, stat in stats.items():
+        is_touched = stat.st_mtime_ns != record.source_mtime_ns[name]
+        if is_touched and sha256_of_file(sources[name]) != record.source_sha256[name]:
+            return False
+
+    return True
 
 
-def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]:
+def _sizes(stats: dict[str, os.stat_result]) -> dict[str, int]:
+    return {name: stat.st_size for name, stat in stats.items()}
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """The files of a case as they were when it was read."""
+
+    stats: dict[str, os.stat_result]
+    hashes: dict[str, str]
+
+
+def convert_case(converter: Converter, case: SourceCase, folder: Path) -> list[Record]:
     """Convert one case into the data set's folder; its files appear complete or not at all.
 
     Returns:
@@ -133,11 +156,41 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         InputError: the case is unfit; the message names its file. Nothing of it is left behind.
         OSError: the result cannot be written.
     """
-    sources = source_names(converter, case)
     _require_possible_names(converter, case)
+    loaded, sources = _load(converter, case)
+    values = sorted(set(output_labels(converter).names.values()))
+
+    records = []
+    for piece, content in pieces(converter, case, loaded):
+        image_names, label_name = output_names(converter, piece)
+        arrays = dict(zip(image_names, content.image, strict=True))
+        voxels = {}
+        if label_name is not None and content.label is not None:
+            # The label comes first: nnU-Net takes what lies in imagesTr for a case.
+            arrays = {label_name: content.label, **arrays}
+            voxels = count_values(content.label, values)
+
+        copies = {}
+        if _is_array(content.image[0], loaded.as_read):
+            copies[image_names[0]] = case.image_files[0]
+        _write(folder, arrays, content.affine_mm, copies)
+
+        outputs = {name: (folder / name).stat().st_size for name in arrays}
+        records.append(_record(case.id, piece, content, outputs, sources, voxels))
+
+    return records
+
+
+def _load(converter: Converter, case: SourceCase) -> tuple[LoadedCase, _Sources]:
+    """Read a case and prove it.
+
+    Raises:
+        InputError: it is unfit, or cannot be read; the message names a file.
+    """
+    sources = source_names(converter, case)
     try:
         stats = {name: file.stat() for name, file in sources.items()}  # before they are read
-        reading = _proven(converter, case, converter.read_case(case))
+        loaded = _proven(converter, case, converter.read_case(case))
         hashes = {name: sha256_of_file(file) for name, file in sources.items()}
     except OSError as error:  # nothing is written yet, so it is a source that cannot be read
         file = error.filename or case.image_files[0]
@@ -147,33 +200,20 @@ def convert_case(converter: Converter, case: Case, folder: Path) -> list[Record]
         ) from error
     except InputError as error:
         text = str(error)
-        named = any(str(file) in text for file in (*case.image_files, *case.label_files))
+        if any(str(file) in text for file in (*case.image_files, *case.label_files)):
+            raise
+
         files = case.label_files or case.image_files  # what concerns the image alone names it
-        raise InputError(text if named else f"{files[0]}: {text}") from error
-    values = sorted(set(output_labels(converter).names.values()))
-    records = []
-    for piece, content in pieces(converter, case, reading):
-        image_names, label_name = output_names(converter, piece)
-        arrays = dict(zip(image_names, content.image, strict=True))
-        if label_name is not None and content.label is not None:
-            # The label comes first: nnU-Net takes what lies in imagesTr for a case.
-            arrays = {label_name: content.label, **arrays}
-        copies = (
-            {image_names[0]: case.image_files[0]}
-            if _is_array(content.image[0], reading.as_read)
-            else {}
-        )
-        _write(folder, arrays, content.affine_mm, copies)
-        outputs = {name: (folder / name).stat().st_size for name in arrays}
-        voxels = {} if content.label is None else count_values(content.label, values)
-        records.append(_record(case.id, piece, content, outputs, stats, hashes, voxels))
-    return records
+        raise InputError(f"{files[0]}: {text}") from error
+
+    return loaded, _Sources(stats, hashes)
 
 
-def _require_possible_names(converter: Converter, case: Case) -> None:
+def _require_possible_names(converter: Converter, case: SourceCase) -> None:
     """Refuse a case whose files would have names that file systems do not take."""
     images, label = output_names(converter, case)
-    longest = max(len(Path(name).name) for name in (*images, *filter(None, [label])))
+    names = images if label is None else [*images, label]
+    longest = max(len(Path(name).name) for name in names)
     if longest + len(SLICE_SUFFIX) + len(_temporary_prefix()) > LONGEST_NAME:
         raise InputError(
             f"{case.image_files[0]}: its name is too long for files named after it; rename it "
@@ -182,63 +222,69 @@ def _require_possible_names(converter: Converter, case: Case) -> None:
 
 
 def _temporary_prefix() -> str:
-    """Return what no other writer has or guesses: a worker may outlive a killed run, and no link is
-    followed.
+    """Return the start of a name that no other writer has or guesses.
+
+    A worker may outlive a killed run, and no link may be followed.
     """
     return f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
 
 
-def _proven(converter: Converter, case: Case, reading: Reading) -> Reading:
-    """The reading on one grid, with storable values; InputError where it breaks what was
-    declared.
+def _proven(converter: Converter, case: SourceCase, loaded: LoadedCase) -> LoadedCase:
+    """Return the case on one grid, with values that can be stored.
+
+    Raises:
+        InputError: it breaks what was declared.
     """
-    image, affine_mm, transforms = reading.image, reading.affine_mm, list(reading.transforms)
-    warnings = list(reading.warnings)
+    image, affine_mm = loaded.image, loaded.affine_mm
     image_file = case.image_files[0]
-    if len(image) != len(output_channels(converter)):
-        raise InputError(
-            f"{image_file}: has {len(image)} channels, expected "
-            f"{', '.join(converter.channel_names)}"
-        )
-    if 0 in image.shape:
-        raise InputError(f"{image_file}: holds no voxels (shape {image.shape[1:]})")
-    if image.dtype.kind == "f" and not all(
-        np.isfinite(image[..., k]).all() for k in range(image.shape[-1])
-    ):
-        raise InputError(
-            f"{image_file}: image holds NaN or infinite values, and nnU-Net takes none; remove "
-            f"the case"
-        )
-    if (reading.label is None) != (not case.label_files):
+    _require_fit_image(converter, image_file, image)
+    if (loaded.label is None) != (not case.label_files):
         raise TypeError(
             f"{converter.name}: read_case gives a label exactly where the case has label files"
         )
-    label = reading.label
+
+    label, transforms, warnings = loaded.label, loaded.transforms, loaded.warnings
     if label is not None:
-        label = integer_labels(label, sorted(converter.labels.values()))
-        placed = placed_label(converter, reading, label)
+        whole = integer_labels(label, sorted(converter.labels.values()))
+        placed = placed_label(converter, loaded, whole)
         label = placed.voxels
         transforms += placed.transforms
         warnings += placed.warnings
+
     if affine_mm is not None and image.ndim == 4:
         try:
             affine_mm = right_angled(affine_mm, image.shape[1:])
         except InputError as error:
             raise InputError(f"{image_file}: {error}") from error
+
     return replace(
-        reading,
+        loaded,
         label=label,
         affine_mm=affine_mm,
         label_affine_mm=None,
-        transforms=tuple(transforms),
-        warnings=tuple(warnings),
+        transforms=transforms,
+        warnings=warnings,
     )
+
+
+def _require_fit_image(converter: Converter, file: Path, image: np.ndarray) -> None:
+    if len(image) != len(output_channels(converter)):
+        raise InputError(
+            f"{file}: has {len(image)} channels, expected {', '.join(converter.channel_names)}"
+        )
+    if 0 in image.shape:
+        raise InputError(f"{file}: holds no voxels (shape {image.shape[1:]})")
+    if not all_finite(image):
+        raise InputError(
+            f"{file}: image holds NaN or infinite values, and nnU-Net takes none; remove the case"
+        )
 
 
 def _is_array(voxels: np.ndarray, other: np.ndarray | None) -> bool:
     """Whether one is a view of all of the other, which nobody can have changed."""
     if other is None or other.flags.writeable:
         return False
+
     return voxels.__array_interface__ == other.__array_interface__
 
 
@@ -253,7 +299,9 @@ def _write(
     ``copies`` gives, by output, a file that holds the array already.
     """
     prefix = _temporary_prefix()
-    temporaries = {name: (folder / name).parent / f"{prefix}{Path(name).name}" for name in arrays}
+    temporaries = {name: (folder / name).with_name(prefix + Path(name).name) for name in arrays}
+    places = {temporary.parent for temporary in temporaries.values()}
+
     try:
         for name, values in arrays.items():
             if affine_mm is None:
@@ -265,9 +313,10 @@ def _write(
                 write_volume(temporaries[name], values, affine_mm)
                 check_written_volume(temporaries[name], values, affine_mm)
             to_disk(temporaries[name])
+
         for name, temporary in temporaries.items():
             temporary.replace(folder / name)
-        for place in {temporary.parent for temporary in temporaries.values()}:
+        for place in places:
             to_disk(place)  # before the journal says that the case is done
     finally:
         for temporary in temporaries.values():
@@ -276,33 +325,32 @@ def _write(
 
 def _record(
     volume: str,
-    case: Case,
-    reading: Reading,
+    case: SourceCase,
+    content: LoadedCase,
     outputs: dict[str, int],
-    stats: dict[str, os.stat_result],
-    hashes: dict[str, str],
+    sources: _Sources,
     voxels: dict[int, int],
 ) -> Record:
-    spacing_mm = (
-        np.empty(0)
-        if reading.affine_mm is None
-        else spacing_of(reading.affine_mm)[: reading.image.ndim - 1]
-    )
+    spacing_mm: list[float] = []
+    if content.affine_mm is not None:
+        axes = content.image.ndim - 1
+        spacing_mm = spacing_of(content.affine_mm)[:axes].tolist()
+
     return Record(
         case=case.id,
         volume=volume,
         part=case.part,
         outputs=outputs,
-        source_bytes={name: stat.st_size for name, stat in stats.items()},
-        source_mtime_ns={name: stat.st_mtime_ns for name, stat in stats.items()},
-        source_sha256=hashes,
-        image_sha256=" ".join(map(voxels_sha256, reading.image)),
-        label_sha256="" if reading.label is None else voxels_sha256(reading.label),
-        intensity_unit=reading.intensity_unit,
-        shape=list(reading.image.shape[1:]),
-        spacing_mm=[round(float(s), 6) for s in spacing_mm],
+        source_bytes=_sizes(sources.stats),
+        source_mtime_ns={name: stat.st_mtime_ns for name, stat in sources.stats.items()},
+        source_sha256=sources.hashes,
+        image_sha256=" ".join(map(voxels_sha256, content.image)),
+        label_sha256="" if content.label is None else voxels_sha256(content.label),
+        intensity_unit=content.intensity_unit,
+        shape=list(content.image.shape[1:]),
+        spacing_mm=[round(size, 6) for size in spacing_mm],
         label_voxels={str(value): count for value, count in voxels.items() if count},
-        transforms=list(reading.transforms),
-        warnings=list(reading.warnings),
+        transforms=list(content.transforms),
+        warnings=list(content.warnings),
         details=dict(case.details),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_conversion.converter import Converter, Reading
+from dataset_conversion.converter import Converter, LoadedCase
 from dataset_conversion.reading.mirroring import MIRRORED, in_words, mirrored_axes, wrong_side
 from dataset_conversion.reading.volumes import UNSTATED, label_on_image_grid, spacing_of
 from nnunet_ext.errors import InputError
@@ -27,7 +27,7 @@ class PlacedLabel:
     warnings: tuple[str, ...] = ()
 
 
-def placed_label(converter: Converter, reading: Reading, label: np.ndarray) -> PlacedLabel:
+def placed_label(converter: Converter, loaded: LoadedCase, label: np.ndarray) -> PlacedLabel:
     """Bring a label onto the grid of its image.
 
     Where a label turned after its header contradicts the intensities, it is tried as it lies,
@@ -35,32 +35,32 @@ def placed_label(converter: Converter, reading: Reading, label: np.ndarray) -> P
 
     Args:
         converter: says which intensities a label may have.
-        reading: the image, and both places.
+        loaded: the image, and both places.
         label: of integers.
 
     Raises:
         InputError: another grid, or the intensities prove that the label lies elsewhere.
     """
-    shape, place_mm = reading.image.shape[1:], reading.label_affine_mm
-    if reading.affine_mm is None or place_mm is None or label.ndim != 3:
+    shape, place_mm = loaded.image.shape[1:], loaded.label_affine_mm
+    if loaded.affine_mm is None or place_mm is None or label.ndim != 3:
         if label.shape != shape:
             sizes = " and ".join("x".join(map(str, size[::-1])) for size in (shape, label.shape))
             raise InputError(
                 f"image and mask have different sizes ({sizes} pixels); remove the case or "
                 f"replace a file"
             )
-        return _proven(converter, reading, PlacedLabel(label))
+        return _proven(converter, loaded, PlacedLabel(label))
 
-    turned, done = label_on_image_grid(label, place_mm, shape, reading.affine_mm)
+    turned, done = label_on_image_grid(label, place_mm, shape, loaded.affine_mm)
     try:
-        return _proven(converter, reading, PlacedLabel(turned, done))
+        return _proven(converter, loaded, PlacedLabel(turned, done))
     except InputError:
-        if not done or not _may_lie_as_it_is(label, place_mm, shape, reading.affine_mm):
+        if not done or not _may_lie_as_it_is(label, place_mm, shape, loaded.affine_mm):
             raise
 
         as_it_lies = PlacedLabel(label, (AGAINST_HEADER,), (AGAINST_HEADER,))
         try:
-            return _proven(converter, reading, as_it_lies)
+            return _proven(converter, loaded, as_it_lies)
         except InputError:
             pass
         raise
@@ -75,13 +75,13 @@ def _may_lie_as_it_is(
     return bool(np.allclose(spacing_of(place_mm), spacing_of(affine_mm), rtol=1e-3))
 
 
-def _proven(converter: Converter, reading: Reading, placed: PlacedLabel) -> PlacedLabel:
+def _proven(converter: Converter, loaded: LoadedCase, placed: PlacedLabel) -> PlacedLabel:
     """The label with warnings; InputError where the intensities prove that it lies elsewhere."""
     image, label, unit, affine_mm = (
-        reading.image[0],
+        loaded.image[0],
         placed.voxels,
-        reading.intensity_unit,
-        reading.affine_mm,
+        loaded.intensity_unit,
+        loaded.affine_mm,
     )
     warnings = list(placed.warnings)
     checked = _check_intensities(converter, image, label, unit)

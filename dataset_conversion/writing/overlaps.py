@@ -1,9 +1,8 @@
-"""Which public data sets share images: training on one and testing on the other measures
-nothing.
-"""
+"""Which public data sets share images, so that one cannot test what was trained on the other."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,8 +19,9 @@ from nnunet_ext.errors import InputError
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two collections with common images; ``certain`` where names or hashes show it, not only
-    counts and sizes.
+    """Two collections with common images.
+
+    ``certain`` is False where only counts and sizes show it, not names or hashes.
     """
 
     first: str
@@ -30,76 +30,74 @@ class Overlap:
     certain: bool = True
 
 
+SYNTHETIC = "Synthetic-COVID-CT"
+CT_SEG = "COVID-19-CT-Seg"
+PLEURAL = "NSCLC-PleuralEffusion"
+
 OVERLAPS = (
-    Overlap(
-        "COVID-SemiSeg", "SIRM-slices", "its 98 labelled slices are slices of the SIRM collection"
-    ),
-    Overlap(
-        "COVID-SemiSeg-unlabeled", "COVID-19-CT-Seg", "its slices come from the same 20 volumes"
-    ),
-    Overlap(
-        "SIRM-volumes",
-        "COVID-19-CT-Seg",
-        "the nine have the sizes of Radiopaedia volumes there",
-        certain=False,
-    ),
-    Overlap(
-        "Synthetic-COVID-CT",
-        "SIRM-volumes",
-        "its generator was trained on the nine volumes",
-        certain=False,
-    ),
-    Overlap(
-        "Synthetic-COVID-CT",
-        "COVID-19-CT-Seg",
-        "its generator was trained on volumes found there",
-        certain=False,
-    ),
-    Overlap(
-        "Synthetic-COVID-CT",
-        "COVID-SemiSeg-unlabeled",
-        "its generator saw their volumes",
-        certain=False,
-    ),
+    Overlap("COVID-SemiSeg", "SIRM-slices", "its 98 labelled slices are SIRM's"),
+    Overlap("COVID-SemiSeg-unlabeled", CT_SEG, "its slices come from the same 20 volumes"),
+    Overlap("SIRM-volumes", CT_SEG, "the nine have the sizes of Radiopaedia volumes there", False),
+    Overlap(SYNTHETIC, "SIRM-volumes", "its generator was trained on the nine volumes", False),
+    Overlap(SYNTHETIC, CT_SEG, "its generator was trained on volumes found there", False),
+    Overlap(SYNTHETIC, "COVID-SemiSeg-unlabeled", "its generator saw their volumes", False),
     Overlap("BHSD", "RSNA-ICH", "its scans are scans of the challenge"),
     Overlap("Seg-CQ500", "CQ500", "its scans are a part of it"),
     Overlap("LiTS", "MSD_Liver", "the same scans under another licence (CC-BY-SA 4.0)"),
     Overlap("LiTS", "3D-IRCADb", "volumes 28 to 48 come from there"),
     Overlap("MSD_Liver", "3D-IRCADb", "volumes 28 to 48 come from there"),
-    Overlap("NSCLC-PleuralEffusion", "NSCLC-Radiomics", "masks drawn on its scans, by patient id"),
+    Overlap(PLEURAL, "NSCLC-Radiomics", "masks drawn on its scans, by patient id"),
     Overlap("LUNA16", "LIDC-IDRI", "its scans are a part of it"),
 )
 
 
 def overlap_of(first: str, second: str) -> Overlap | None:
-    """What two collections share; None: nothing that is known. A collection shares everything with
-    itself.
+    """Return what two collections share; None: nothing that is known.
+
+    A collection shares everything with itself.
     """
     if first == second:
         return Overlap(first, second, "the same data set")
-    return next(
-        (known for known in OVERLAPS if {known.first, known.second} == {first, second}), None
-    )
+
+    for known in OVERLAPS:
+        if {known.first, known.second} == {first, second}:
+            return known
+
+    return None
 
 
 def collection_of(folder: Path) -> str | None:
-    """The collection that a raw data set was converted from; None where this package did not make
-    it.
+    """Return the collection that a raw data set was converted from.
+
+    It is None where this package did not make the data set.
     """
-    header = next(
-        (header for journal in journals(folder) if (header := read_header(journal))), None
-    )
-    return None if header is None else str(header.get("collection", header["converter"]))
+    for journal in journals(folder):
+        header = read_header(journal)
+        if header:
+            return str(header.get("collection", header["converter"]))
+
+    return None
 
 
 def converted_data_sets(raw: Path) -> dict[Path, str]:
-    """Data sets below ``nnUNet_raw`` that this package made: folder to collection."""
-    folders = sorted(raw.glob("Dataset[0-9][0-9][0-9]_*"))
-    return {folder: name for folder in folders if (name := collection_of(folder)) is not None}
+    """Return the data sets below ``nnUNet_raw`` that this package made: folder to collection."""
+    found = {}
+    for folder in _data_sets(raw):
+        name = collection_of(folder)
+        if name is not None:
+            found[folder] = name
+
+    return found
+
+
+def _data_sets(raw: Path) -> list[Path]:
+    return sorted(raw.glob("Dataset[0-9][0-9][0-9]_*"))
 
 
 def shared_images(first: Path, second: Path, *, read_files: bool = False) -> str | None:
-    """What two raw data sets share, by what is known of them or else by content; None: nothing.
+    """Return what two raw data sets share; None: nothing.
+
+    What is known of them decides, or else their content.
 
     Args:
         first: folder of a raw data set.
@@ -112,81 +110,100 @@ def shared_images(first: Path, second: Path, *, read_files: bool = False) -> str
         InputError: images of such a data set are missing or cannot be read, so that nothing can be
             said.
     """
-    names = collection_of(first), collection_of(second)
-    known = None if None in names else overlap_of(*map(str, names))
-    if known is not None:
-        return (
-            f"{second.name} overlaps with {first.name}{'' if known.certain else ', probably'}: "
-            f"{known.what}"
-        )
-    if None in names and not read_files:
-        return _equal_files(first, second)
+    ours, theirs = collection_of(first), collection_of(second)
+    if ours is None or theirs is None:
+        if not read_files:
+            return _equal_files(first, second)
+    else:
+        overlap = overlap_of(ours, theirs)
+        if overlap is not None:
+            probably = "" if overlap.certain else ", probably"
+            return f"{second.name} overlaps with {first.name}{probably}: {overlap.what}"
 
     digests = image_digests(first)
     copies = {case for digest, case in image_digests(second).items() if digest in digests}
-    return (
-        f"{second.name} has {len(copies)} images of {first.name}, e.g. {min(copies)}"
-        if copies
-        else None
-    )
+    if not copies:
+        return None
+
+    return f"{second.name} has {len(copies)} images of {first.name}, e.g. {min(copies)}"
 
 
 def _equal_files(first: Path, second: Path) -> str | None:
-    """What data sets of which this package has no record share, by the bytes of their images."""
+    """Return what data sets share of which this package has no record, by the files' bytes."""
     if first == second:
         return None
+
     images, others = _sized_images(first), _sized_images(second)
     common = set(images.values()) & set(others.values())  # of other sizes they cannot be equal
     by_digest = {sha256_of_file(image): image for image, size in images.items() if size in common}
-    copies = {image: sha256_of_file(image) for image, size in others.items() if size in common}
-    found = {image: by_digest[digest] for image, digest in copies.items() if digest in by_digest}
-    if not found:
+    copies = []
+    for other, size in others.items():
+        if size not in common:
+            continue
+
+        image = by_digest.get(sha256_of_file(other))
+        if image is not None:
+            copies.append((other, image))
+    if not copies:
         return None
 
-    in_test = sum(image.parent.name == "imagesTs" for image in found.values())
+    in_test = sum(image.parent.name == "imagesTs" for _, image in copies)
     test = f", {in_test} of them in its test set" if in_test else ""
-    return f"{second.name} has {len(found)} images of {first.name}{test}, e.g. {min(found).name}"
+    example = min(other for other, _ in copies)
+
+    return f"{second.name} has {len(copies)} images of {first.name}{test}, e.g. {example.name}"
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Return the images of a raw data set, part by part."""
+    images = []
+    for part in ("Tr", "Ts", "Un"):
+        images += sorted((folder / f"images{part}").glob("[!.]*"))
+
+    return images
 
 
 def _sized_images(folder: Path) -> dict[Path, int]:
-    files = [
-        file for part in ("Tr", "Ts", "Un") for file in (folder / f"images{part}").glob("[!.]*")
-    ]
-    return {file: file.stat().st_size for file in sorted(files)}
+    return {file: file.stat().st_size for file in sorted(_images_below(folder))}
 
 
 def unknown_origin(*folders: Path) -> list[str]:
-    """Names of the data sets that this package did not make."""
+    """Return the names of the data sets that this package did not make."""
     return [folder.name for folder in folders if collection_of(folder) is None]
 
 
 def image_digests(folder: Path) -> dict[str, str]:
-    """Hashes of the images of a raw data set, and of the files that hold them, with the case of
-    each.
+    """Return hashes of the images of a raw data set and of their files, with the case of each.
 
     Raises:
         InputError: this package did not make the data set, and its images are missing or cannot be
             read.
     """
+    digests = {}
     if collection_of(folder) is not None:
-        records = [record for own in read_records(folder).values() for record in own]
-        return {digest: record.case for record in records for digest in _digests(record)}
+        for record in itertools.chain.from_iterable(read_records(folder).values()):
+            digests.update(dict.fromkeys(_digests(record), record.case))
+
+        return digests
 
     channels: dict[str, list[Path]] = defaultdict(list)
-    for part in ("Tr", "Ts", "Un"):
-        for file in sorted((folder / f"images{part}").glob("[!.]*")):
-            channels[re.sub(r"_\d{4}$", "", file.name.partition(".")[0])].append(file)
+    for file in _images_below(folder):
+        stem = file.name.partition(".")[0]
+        channels[re.sub(r"_\d{4}$", "", stem)].append(file)
     if not channels:
         raise InputError(
             f"{folder}: shared images are not checked, because it holds no images to compare; "
-            f"bring them back, or "
-            "leave out --forbid-overlap"
+            f"bring them back, or leave out --forbid-overlap"
         )
-    return {digest: case for case, files in channels.items() for digest in _digests_of_files(files)}
+
+    for case, files in channels.items():
+        digests.update(dict.fromkeys(_digests_of_files(files), case))
+
+    return digests
 
 
 def known_overlaps(folder: Path, collection: str) -> list[str]:
-    """One line per other data set beside ``folder`` that shares images with ``collection``."""
+    """Return a line per other data set beside ``folder`` that shares images with a collection."""
     lines = []
     for other, name in converted_data_sets(folder.parent).items():
         overlap = overlap_of(collection, name)
@@ -202,9 +219,10 @@ def known_overlaps(folder: Path, collection: str) -> list[str]:
 def copies_elsewhere(
     folder: Path, collection: str, records: Iterable[Record], *, read_files: bool = False
 ) -> dict[str, str]:
-    """Cases whose image, or a file they were made of, occurs in another data set beside ``folder``.
+    """Return the cases whose image, or a file they were made of, occurs in another data set.
 
-    Further conversions of the same collection are no finding.
+    Only data sets beside ``folder`` are looked at. Further conversions of the same collection are
+    not reported.
 
     Args:
         folder: of the data set.
@@ -223,30 +241,39 @@ def copies_elsewhere(
     for other in _other_data_sets(folder, collection, read_files):
         for digest, case in image_digests(other).items():
             first_with.setdefault(digest, f"{other.name}/{case}")
+
     found = {}
     for record in records:
-        match = next(
-            (first_with[digest] for digest in _digests(record) if digest in first_with), None
-        )
-        if match is not None:
-            found[record.case] = match
+        for digest in _digests(record):
+            if digest in first_with:
+                found[record.case] = first_with[digest]
+                break
+
     return found
 
 
 def _other_data_sets(folder: Path, collection: str, with_unknown: bool) -> list[Path]:
     made = converted_data_sets(folder.parent)
-    others = sorted(folder.parent.glob("Dataset[0-9][0-9][0-9]_*")) if with_unknown else list(made)
+    others = _data_sets(folder.parent) if with_unknown else list(made)
+
     return [other for other in others if other != folder and made.get(other) != collection]
 
 
 def _digests_of_files(files: list[Path]) -> list[str]:
-    voxels = [voxels_sha256(channel) for file in files for channel in read_raw_file(file).channels]
+    voxels: list[str] = []
+    for file in files:
+        voxels += map(voxels_sha256, read_raw_file(file).channels)
+
     return [" ".join(voxels), *map(sha256_of_file, files)]
 
 
 def _digests(record: Record) -> list[str]:
-    """Hashes of the image and of the files it was made of; masks come last there, and empty ones
-    are all alike.
+    """Return hashes of the image and of the files it was made of.
+
+    Masks come last there; empty ones are all alike, and so are left out.
     """
     sources = list(record.source_sha256.values())
-    return [record.image_sha256, *(sources[:1] if set(record.label_voxels) == {"0"} else sources)]
+    if set(record.label_voxels) == {"0"}:
+        sources = sources[:1]
+
+    return [record.image_sha256, *sources]

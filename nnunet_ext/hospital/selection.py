@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.dicom.reading.rules import Rules
-from nnunet_ext.dicom.reading.series import AXIAL_COSINE, Acquisition
+from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.errors import InputError
 
 TEXT_FIELDS = {
@@ -40,6 +40,7 @@ TEXT_FIELDS = {
     "description": "description",
     "body_part": "body_part",
 }
+AXIAL_COSINE = 0.7  # least, between the normal of the slices and the axis of the body
 RANGES = ("step_mm", "thickness_mm", "slices")
 MODALITIES = ("CT", "MR")
 MR_WORDS = r"^(MRI?|T1|T2|FLAIR|ADC|DWI|PD|SWI)"

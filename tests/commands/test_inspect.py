@@ -188,10 +188,10 @@ def test_series_are_described_without_their_patient(
         "  range: -1000 to 400 (of 39 slices read)",
     ]
     for line in (
-        "left out: 1 (10 images): holds several different slices at 2 positions; neither phase, "
-        "acquisition, recon",
-        "left out: 1 (1 images): is a localizer",
-        "left out: 1 (1 images): is Secondary Capture Image Storage, not CT or MR",
+        "1 series left out (10 images): holds several different slices at 2 positions; "
+        "neither phase, acquisition, recon",
+        "1 series left out (1 image): is a localizer",
+        "1 series left out (1 image): is Secondary Capture Image Storage, not CT or MR",
         "odd: 1 series: 1 slice missing, interpolated",
         "odd: 1 series: slices 1.8 to 4.2 mm apart, resampled to 3 mm",
         "odd: 1 series: gantry tilt 11.5 degrees, resampled",

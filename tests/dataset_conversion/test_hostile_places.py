@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from dataset_conversion.converter import Case, Reading
+from dataset_conversion.converter import LoadedCase, SourceCase
 from dataset_conversion.datasets import converters
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
@@ -37,7 +37,7 @@ convert_entry(sys.argv[1:])
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux")
 def test_a_target_that_cannot_be_written_is_one_line(lung_original: Path) -> None:
     with pytest.raises(
-        InputError, match=r"^/proc/Dataset120_X: cannot write \(.*\); mend that and run .* again$"
+        InputError, match=r"^/proc/Dataset120_X: cannot write \(.*\); fix that and run .* again$"
     ):
         convert(MSD(lung_original), Path("/proc/Dataset120_X"))
 
@@ -59,7 +59,7 @@ def test_a_full_disk_is_one_line_and_the_conversion_continues(
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
         f"nnUNetv2_ext_convert: error: {folder}: cannot write ([Errno 27] File too large); "
-        "mend that and run the same command again"
+        "fix that and run the same command again"
     ]
     assert list(folder.rglob("*.nii.gz")) == []
     assert list(folder.rglob(f"{TEMPORARY_PREFIX}*")) == []
@@ -126,7 +126,7 @@ def test_what_is_wrong_with_an_image_names_the_image(
 class OneBadBlock(Generic):
     """A data set in which the voxels of case b lie where the disk gives nothing."""
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         if case.id == "b":
             Path("/proc/self/mem").read_bytes()  # OSError 5, as of a bad block
         return super().read_case(case)

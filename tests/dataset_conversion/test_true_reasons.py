@@ -57,7 +57,7 @@ def test_labels_that_are_whole_but_for_rounding(tmp_path: Path, off: float) -> N
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (LESION * np.float32(0.998), "no whole numbers, such as 0.99800"),
+        (LESION * np.float32(0.998), "not whole numbers, such as 0.99800"),
         (LESION * np.float32(1.7), "such as 1.7000"),
         (np.where(LESION, np.nan, 0).astype(np.float32), "NaN or infinite"),
         (np.where(LESION, np.inf, 0).astype(np.float32), "NaN or infinite"),

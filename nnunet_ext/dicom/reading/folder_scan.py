@@ -1,13 +1,10 @@
-"""The headers of all DICOM files below a folder, read in worker processes and kept in a cache."""
+"""The headers of all DICOM files below a folder, read in worker processes."""
 
 from __future__ import annotations
 
-import json
 import os
-import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +12,10 @@ from typing import Any
 
 from nnunet_ext.dicom.reading.headers import Slice, read_headers
 from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import first_line, in_worker_processes
+from nnunet_ext.worker_processes import in_worker_processes
 
 CHUNK = 1024  # files per task of a worker; fewer files are read before a worker has started
-CACHE_VERSION = 2  # of what a cache row holds
-Rows = list[list]  # of a file: one per slice, the fields after the path as JSON values
+Rows = list[list]  # of a file: one per slice, the fields after the path
 _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
@@ -27,8 +23,8 @@ _SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 class Scan:
     """What lies in a folder.
 
-    ``damaged``: files that should be readable, each with the line that says why not; ``others``:
-    count of non-DICOM.
+    ``damaged`` maps each file that should be readable to the line that says why it is not;
+    ``others`` counts the files of other kinds.
     """
 
     slices: list[Slice] = field(default_factory=list)
@@ -36,94 +32,25 @@ class Scan:
     others: int = 0
 
 
-def scan(folder: Path, *, processes: int = 1, cache: Path | None = None) -> Scan:
+def scan(folder: Path, *, processes: int = 1) -> Scan:
     """Read the headers of every file below ``folder``, whatever the files and folders are called.
 
     Slices come in the order of their paths, with ``path`` as ``folder`` joined with the rest. Links
-    to folders are not followed. Hidden files and what operating systems leave behind are passed
-    over.
+    to folders are not followed. Hidden files and what operating systems leave behind are ignored.
 
     Args:
         folder: of any depth.
         processes: worker processes.
-        cache: SQLite file, made if absent, readable by its owner only (it holds patient
-            identifiers); a file is read again when its size or time of change differs. Must lie
-            outside ``folder``.
 
     Raises:
-        InputError: no such folder, or a cache that lies in it or is another kind of file.
+        InputError: there is no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; -i names a folder of DICOM files")
+
     files = sorted(_files(folder))
-    if cache is None:
-        return _as_scan(_results(files, processes))
-    if cache.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{cache}: lies in the folder that is scanned; choose a place outside")
-    with closing(_open_cache(cache)) as database:
-        try:
-            return _as_scan(_cached_results(files, processes, database))
-        except (sqlite3.Error, ValueError, TypeError) as error:
-            raise InputError(
-                f"{cache}: cannot be used as cache ({first_line(error)}); delete it"
-            ) from error
 
-
-def _cached_results(
-    files: list[str], processes: int, database: sqlite3.Connection
-) -> Iterator[tuple[str, Rows | str]]:
-    """As :func:`_results`; reads only the files that the cache does not hold as they are now."""
-    pending = []
-    states = {}
-    for file in files:
-        state = _state(file)
-        query = "SELECT content FROM file WHERE path = ? AND state = ?"
-        row = database.execute(query, (_key(file), state)).fetchone()
-        if row:
-            yield file, json.loads(row[0])
-        else:
-            pending.append(file)
-            states[file] = state
-    for number, (file, result) in enumerate(_results(pending, processes), start=1):
-        row = (_key(file), states[file], json.dumps(result))
-        database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?)", row)
-        if number % (4 * CHUNK) == 0:
-            database.commit()  # a kill loses little
-        yield file, result
-    database.commit()
-
-
-def _open_cache(cache: Path) -> sqlite3.Connection:
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(cache, os.O_RDWR | os.O_CREAT, 0o600))
-        database = sqlite3.connect(cache)
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        tables = {
-            name
-            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        }
-    except (OSError, sqlite3.Error) as error:
-        raise InputError(
-            f"{cache}: is no cache of DICOM headers ({error}); choose another file"
-        ) from error
-    if tables - {"file"} or (tables and version == 0):
-        database.close()
-        raise InputError(f"{cache}: is a database of something else; choose another file")
-    if version != CACHE_VERSION:
-        database.execute("DROP TABLE IF EXISTS file")
-        database.execute("CREATE TABLE file (path BLOB PRIMARY KEY, state TEXT, content TEXT)")
-        database.execute(f"PRAGMA user_version = {CACHE_VERSION}")
-    return database
-
-
-def _key(file: str) -> bytes:
-    return os.fsencode(os.path.realpath(file))  # bytes, because not every name on a disc is text
-
-
-def _state(file: str) -> str:
-    status = os.stat(file)  # noqa: PTH116 - of 750 000 files
-    return f"{status.st_size}-{status.st_mtime_ns}"
+    return _as_scan(_results(files, processes))
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -152,9 +79,7 @@ def _read_chunk(files: tuple[str, ...]) -> list[Rows | str]:
     results: list[Rows | str] = []
     for file in files:
         try:
-            results.append(
-                [list(item[1:]) for item in read_headers(Path(file))]
-            )  # a JSON value, without the path
+            results.append([list(item[1:]) for item in read_headers(Path(file))])
         except InputError as error:
             results.append(str(error))
     return results
@@ -167,7 +92,7 @@ def _as_scan(results: Iterable[tuple[str, Rows | str]]) -> Scan:
         if isinstance(result, str):
             found.damaged[file] = result
         elif result:
-            slices[file] = [Slice._make([file, *map(_shared, row)]) for row in result]
+            slices[file] = [_slice_of(file, row) for row in result]
         else:
             found.others += 1
     found.slices = [item for file in sorted(slices) for item in slices[file]]
@@ -175,13 +100,19 @@ def _as_scan(results: Iterable[tuple[str, Rows | str]]) -> Scan:
     return found
 
 
+def _slice_of(file: str, row: list) -> Slice:
+    return Slice._make([file, *map(_shared, row)])
+
+
 def _shared(value: Any) -> Any:
-    """A header's value, kept once for all slices that have it: 750 000 slices would fill
-    gigabytes.
+    """Return a header's value, stored once for all slices that have it.
+
+    Copies of it for 750 000 slices would fill gigabytes.
     """
     if isinstance(value, str):
         return sys.intern(value)
-    return _vector(tuple(value)) if isinstance(value, list | tuple) else value
+
+    return _vector(value) if isinstance(value, tuple) else value
 
 
 @lru_cache(maxsize=4096)

@@ -177,8 +177,9 @@ def _choices_in(file: Path) -> dict[str, dict[str, Any]]:
         ) from error
 
     segments = content.get("segments") if isinstance(content, dict) else None
-    values = segments.values() if isinstance(segments, dict) else [None]
-    if not all(isinstance(value, dict) for value in values):
+    if not isinstance(segments, dict) or not all(
+        isinstance(value, dict) for value in segments.values()
+    ):
         raise InputError(f'{file}: holds no {{"segments": {{NAME: {{...}}}}}}')
     return segments
 
@@ -218,7 +219,11 @@ def _code_of(value: object, where: str) -> CodedText:
 
 
 def _colour_of(value: object, where: str) -> tuple[int, int, int]:
-    parts = value if isinstance(value, list) and len(value) == 3 else [None]
-    if not all(type(part) is int and 0 <= part <= 255 for part in parts):
-        raise InputError(f"{where}: colour is three whole numbers from 0 to 255, not {value!r}")
-    return parts[0], parts[1], parts[2]
+    refusal = f"{where}: colour is three whole numbers from 0 to 255, not {value!r}"
+    if not isinstance(value, list) or len(value) != 3:
+        raise InputError(refusal)
+
+    red, green, blue = value
+    if not all(type(part) is int and 0 <= part <= 255 for part in value):
+        raise InputError(refusal)
+    return red, green, blue

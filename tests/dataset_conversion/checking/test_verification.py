@@ -156,7 +156,7 @@ def test_duplicates_counts_and_splits(folder: Path) -> None:
     verified = verify(folder)
     text = "\n".join(verified.problems)
     assert "says numTraining 3, but there are 4" in text
-    assert "names lung_099, which is no training case" in text
+    assert "names lung_099, which is not a training case" in text
     assert "trains and validates on lung_003" in text
     assert "lung_001 has the image of copy; keep both on one side of any split" in verified.findings
 

@@ -57,9 +57,9 @@ def test_all_layouts(tmp_path: Path, raw: Path, layout: int) -> None:
     ]
     assert found.problems == []
     assert found.notes == [
-        "1 series left out (1 images): is Digital X-Ray Image Storage - For Presentation, not CT",
-        "1 series left out (1 images): is Segmentation Storage, not CT",
-        "1 XML files are readings of chest X-rays and are passed over",
+        "1 series left out (1 image): is Digital X-Ray Image Storage - For Presentation, not CT",
+        "1 series left out (1 image): is Segmentation Storage, not CT",
+        "1 XML files are readings of chest X-rays and are ignored",
     ]
     summary = convert(LidcIdri(tmp_path / "download"), raw / "Dataset120_X")
     assert summary.problems == []
@@ -277,7 +277,7 @@ def test_download_without_xml_says_where_it_is(lidc: Path) -> None:
         LidcIdri(lidc).find_cases()
 
 
-def test_a_mended_or_completed_download_is_converted_anew(lidc: Path, raw: Path) -> None:
+def test_a_fixed_or_completed_download_is_converted_again(lidc: Path, raw: Path) -> None:
     folder = raw / "Dataset120_X"
     parent = xml_of(lidc).parent
     heights_mm = {
@@ -299,16 +299,6 @@ def test_a_mended_or_completed_download_is_converted_anew(lidc: Path, raw: Path)
     summary = convert(LidcIdri(lidc), folder)
     assert (summary.converted, summary.problems) == (["LIDC-IDRI-0001"], [])
     assert len(label_of(folder)) == LIDC_SHAPE[0]
-
-
-def test_cache_is_no_setting(lidc: Path, raw: Path, tmp_path: Path) -> None:
-    assert LidcIdri(lidc, cache=tmp_path / "cache").settings == LidcIdri(lidc).settings
-    first = LidcIdri(lidc, cache=tmp_path / "cache.sqlite").find_cases()
-    assert (
-        LidcIdri(lidc, cache=tmp_path / "cache.sqlite").find_cases()
-        == first
-        == LidcIdri(lidc).find_cases()
-    )
 
 
 # Real readings and published masks; see the folder's own description.

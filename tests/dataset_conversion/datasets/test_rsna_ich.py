@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_conversion.converter import Case
+from dataset_conversion.converter import SourceCase
 from dataset_conversion.datasets.rsna_ich import RsnaIch
 from dataset_conversion.phantoms.dicom_downloads import (
     head,
@@ -120,7 +120,7 @@ def test_series(rsna: Path, raw: Path) -> None:
         "reconstruction, time nor order in "
         "the headers sorts them into whole stacks"
     )
-    assert summary.problems == [f"{rsna / 'stage_2_train'}: series of 9 images left out: {reason}"]
+    assert summary.problems == [f"{rsna / 'stage_2_train'}: series left out (9 images): {reason}"]
     assert set(summary.converted) == {study(0), study(1), study(3)}
     for number in (0, 3):
         voxels = np.asarray(image(raw / "Dataset120_X", study(number)).dataobj)
@@ -481,7 +481,7 @@ def test_real_slices_in_the_challenges_layout(tmp_path: Path, raw: Path) -> None
     for name, hu in expected.items():
         assert np.array_equal(np.asarray(image(raw / "Dataset120_X", name).dataobj)[:, :, 0].T, hu)
     assert RsnaIch(tmp_path / "download", haemorrhage="any").find_cases().cases == []
-    assert isinstance(RsnaIch(tmp_path / "download").find_cases().cases[0], Case)
+    assert isinstance(RsnaIch(tmp_path / "download").find_cases().cases[0], SourceCase)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dataset_conversion.checking.verification import verify
-from dataset_conversion.converter import Reading
+from dataset_conversion.converter import LoadedCase
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.volumes import read_voxels
@@ -253,7 +253,7 @@ def test_a_label_that_fits_only_as_it_lies_is_not_turned(tmp_path: Path) -> None
     lesion[36:44, 26:33, 6:14] = 1
     affine_mm, flip = np.diag([4.0, 4, 4, 1]), np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = hu.shape[0] - 1
-    reading = Reading(hu[None], lesion, "HU", affine_mm, affine_mm @ flip)
+    reading = LoadedCase(hu[None], lesion, "HU", affine_mm, affine_mm @ flip)
     placed = placed_label(Generic(tmp_path, channel="CT"), reading, lesion)
     assert np.array_equal(placed.voxels, lesion)
     assert placed.warnings == (AGAINST_HEADER,)

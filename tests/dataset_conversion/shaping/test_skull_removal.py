@@ -6,13 +6,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from dataset_conversion.converter import Reading
+from dataset_conversion.converter import LoadedCase
 from dataset_conversion.datasets.rsna_ich import RsnaIch
 from dataset_conversion.phantoms.brains import ct_slice
 from dataset_conversion.phantoms.dicom_downloads import write_bhsd
 from dataset_conversion.phantoms.heads import FIELD_OF_VIEW_MM
 from dataset_conversion.reading.volumes import write_volume
-from dataset_conversion.shaping.skull_removal import reading_without_skull
+from dataset_conversion.shaping.skull_removal import case_without_skull
 from dataset_conversion.writing.conversion import convert
 from nnunet_ext.errors import InputError
 
@@ -51,9 +51,9 @@ def test_slices_are_axial_wherever_the_volume_keeps_them(axial: int) -> None:
     affine_mm = np.eye(4)
     affine_mm[:3, :3] = np.diag([PIXEL_MM, PIXEL_MM, 5.0])[:, places]
     turned = np.transpose(hu, places)
-    reading = Reading(turned[None], None, "HU", affine_mm, as_read=turned)
+    reading = LoadedCase(turned[None], None, "HU", affine_mm, as_read=turned)
 
-    stripped = reading_without_skull(reading, -10)
+    stripped = case_without_skull(reading, -10)
     found = stripped.image[0] != -10
     overlap = 2 * (found & np.transpose(brain, places)).sum() / (found.sum() + brain.sum())
     assert overlap > 0.95
@@ -69,17 +69,17 @@ def test_slices_without_brain_are_reported() -> None:
     hu, _ = head_volume()
     hu = hu.copy()
     hu[..., 1] = -1000
-    stripped = reading_without_skull(
-        Reading(hu[None], None, "HU", np.diag([PIXEL_MM, PIXEL_MM, 5, 1])), 0
+    stripped = case_without_skull(
+        LoadedCase(hu[None], None, "HU", np.diag([PIXEL_MM, PIXEL_MM, 5, 1])), 0
     )
     assert stripped.warnings == ("no brain found in 1 of 2 slices",)
     assert (stripped.image[..., 1] == 0).all()
 
 
 def test_grey_values_are_refused() -> None:
-    reading = Reading(np.zeros((1, 8, 8, 1), np.uint8), None, "unknown", np.eye(4))
+    reading = LoadedCase(np.zeros((1, 8, 8, 1), np.uint8), None, "unknown", np.eye(4))
     with pytest.raises(InputError, match="needs Hounsfield units"):
-        reading_without_skull(reading, 0)
+        case_without_skull(reading, 0)
 
 
 def test_a_converted_scan_shows_the_brain_alone(tmp_path: Path, raw: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset_conversion.converter import Case, Found, Reading
+from dataset_conversion.converter import Inventory, LoadedCase, SourceCase
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.datasets.generic import Generic
 from dataset_conversion.datasets.msd import MSD
@@ -45,7 +45,7 @@ class Converter(CovidSemiSeg):
 
     read: list[str] = []  # noqa: RUF012
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         self.read.append(case.id)
         return super().read_case(case)
 
@@ -143,7 +143,7 @@ def test_second_run_reads_nothing_and_changes_nothing(
     assert contents(folder) == before
 
 
-def test_lost_and_mended_files_are_converted(converter: Converter, folder: Path) -> None:
+def test_lost_and_fixed_files_are_converted(converter: Converter, folder: Path) -> None:
     mask = converter.source / TRAIN_IMAGES / "../GT/1.png"
     good = mask.read_bytes()
     mask.write_bytes(b"damaged")
@@ -154,7 +154,7 @@ def test_lost_and_mended_files_are_converted(converter: Converter, folder: Path)
     assert json.loads((folder / "dataset.json").read_text())["numTraining"] == 4
 
 
-def test_changed_source_is_converted_anew(converter: Converter, folder: Path) -> None:
+def test_a_changed_source_is_converted_again(converter: Converter, folder: Path) -> None:
     convert(converter, folder)
     before = (folder / "imagesTr/slice_000_0000.png").read_bytes()
     shutil.copy(
@@ -166,12 +166,12 @@ def test_changed_source_is_converted_anew(converter: Converter, folder: Path) ->
     )
     summary = convert(converter, folder)
     assert (summary.problems, summary.converted) == ([], ["slice_000"])
-    assert "1 cases to convert anew: their files changed or more came (slice_000)" in summary.notes
+    assert "1 cases to convert again: their files changed or more came (slice_000)" in summary.notes
     assert (folder / "imagesTr/slice_000_0000.png").read_bytes() != before
     assert convert(converter, folder).converted == []
 
 
-def test_a_mended_mask_of_equal_size_is_converted_anew(folder: Path, tmp_path: Path) -> None:
+def test_a_fixed_mask_of_equal_size_is_converted_again(folder: Path, tmp_path: Path) -> None:
     """Uncompressed files keep their size; another time alone is no change."""
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
@@ -215,7 +215,7 @@ def test_another_task_does_not_join(
 ) -> None:
     convert(MSD(lung), folder)
     before = contents(folder)
-    with pytest.raises(InputError, match="holds MSD_Lung and is left alone"):
+    with pytest.raises(InputError, match="holds MSD_Lung and is not changed"):
         convert(MSD(brain), folder, overwrite=overwrite)
     assert contents(folder) == before
 
@@ -269,7 +269,7 @@ def test_a_case_under_another_name_is_not_kept_beside_itself(
 class Odd(CovidSemiSeg):
     """A converter that meets what nobody thought of."""
 
-    def read_case(self, case: Case) -> Reading:
+    def read_case(self, case: SourceCase) -> LoadedCase:
         if case.id == "slice_001":
             raise OverflowError("int too large")
         return super().read_case(case)
@@ -399,10 +399,10 @@ def test_ids_that_clash_on_other_file_systems(
     first, second, *_ = found.cases
     twins = [
         first,
-        Case(first.id.upper(), "Tr", second.image_files, second.label_files),
+        SourceCase(first.id.upper(), "Tr", second.image_files, second.label_files),
         *found.cases[2:],
     ]
-    monkeypatch.setattr(Converter, "find_cases", lambda self: Found(twins))
+    monkeypatch.setattr(Converter, "find_cases", lambda self: Inventory(twins))
     summary = convert(converter, folder)
     assert len(summary.problems) == 2
     assert "would both become case" in summary.problems[0]

@@ -1,7 +1,6 @@
 """Files as they come: odd encodings, other kinds, damaged and hostile ones."""
 
 import os
-import stat
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -104,9 +103,8 @@ def test_other_files_are_passed_over(series: Write, tmp_path: Path) -> None:
 def test_names_that_are_no_text(series: Write, tmp_path: Path) -> None:
     (path,) = series(stacked(1), folder="data")
     path.rename(path.with_name(os.fsdecode(b"M\xfcller \xff")))
-    for _ in range(2):
-        (item,) = scan(tmp_path / "data", cache=tmp_path / "cache.sqlite").slices
-        assert (read_pixels(item).values == numbered(1)[0]).all()
+    (item,) = scan(tmp_path / "data").slices
+    assert (read_pixels(item).values == numbered(1)[0]).all()
 
 
 def test_directories_are_no_images(tmp_path: Path) -> None:
@@ -193,7 +191,7 @@ def test_any_damage_ends_in_one_line_or_a_header(
         assert "\n" not in str(error)
 
 
-def test_workers_and_cache_change_nothing(
+def test_workers_change_nothing(
     series: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnunet_ext.dicom.reading.folder_scan.CHUNK", 5)
@@ -201,45 +199,10 @@ def test_workers_and_cache_change_nothing(
         series(stacked(4), folder=f"data/{folder}", patient=folder)
     (tmp_path / "data/broken.dcm").write_bytes(b"x")
     expected = scan(tmp_path / "data")
-    cache = tmp_path / "cache/headers.sqlite"
-    assert scan(tmp_path / "data", processes=2, cache=cache) == expected
-    assert scan(tmp_path / "data", cache=cache) == expected
-    if os.name == "posix":
-        assert stat.S_IMODE(cache.stat().st_mode) == 0o600
+    assert scan(tmp_path / "data", processes=2) == expected
 
 
-def test_cache_saves_reading_and_notices_changes(
-    series: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second, _ = series(stacked(3), folder="data")
-    cache = tmp_path / "headers.sqlite"
-    scan(tmp_path / "data", cache=cache)
-    read: list[Path] = []
-    monkeypatch.setattr(
-        "nnunet_ext.dicom.reading.folder_scan.read_headers",
-        lambda path: read.append(path) or read_headers(path),
-    )
-    assert len(scan(tmp_path / "data", cache=cache).slices) == 3
-    assert read == []
-    os.utime(first, ns=(1, 1))
-    second.unlink()
-    assert len(scan(tmp_path / "data", cache=cache).slices) == 2
-    assert read == [first]
-
-
-def test_unfit_caches_are_refused(series: Write, tmp_path: Path) -> None:
-    import sqlite3
-
-    series(stacked(1), folder="data")
-    with pytest.raises(InputError, match="lies in the folder that is scanned"):
-        scan(tmp_path / "data", cache=tmp_path / "data/a/cache.sqlite")
-    (tmp_path / "letter.txt").write_text("Dear colleague, " * 100)
-    with pytest.raises(InputError, match="is no cache of DICOM headers"):
-        scan(tmp_path / "data", cache=tmp_path / "letter.txt")
-    with sqlite3.connect(tmp_path / "other.sqlite") as database:
-        database.execute("CREATE TABLE patients (name TEXT)")
-    with pytest.raises(InputError, match="is a database of something else"):
-        scan(tmp_path / "data", cache=tmp_path / "other.sqlite")
+def test_an_absent_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         scan(tmp_path / "absent")
 
@@ -254,15 +217,3 @@ def test_files_that_end_in_the_header_are_one_line(series: Write, tmp_path: Path
     assert found.slices == [] or all(item.sop_class == "" for item in found.slices)
     assert all("truncated" in line or "damaged" in line for line in found.damaged.values())
     assert len(found.damaged) >= 2
-
-
-def test_damaged_caches_are_one_line(series: Write, tmp_path: Path) -> None:
-    import sqlite3
-
-    series(stacked(1), folder="data")
-    cache = tmp_path / "headers.sqlite"
-    scan(tmp_path / "data", cache=cache)
-    with sqlite3.connect(cache) as database:
-        database.execute("UPDATE file SET content = '[[1, 2]]'")
-    with pytest.raises(InputError, match=r"headers\.sqlite: cannot be used as cache .*; delete it"):
-        scan(tmp_path / "data", cache=cache)
