@@ -57,7 +57,8 @@ def _write(arguments: argparse.Namespace) -> int:
 
 def _described(arguments: argparse.Namespace) -> tuple[dict[str, Any], str, list[Path]]:
     """dataset.json of the model, its name, and its checkpoints where the model is given."""
-    from nnunet_ext.hospital.model import opened_model, read_object
+    from nnunet_ext.files.json_files import read_object
+    from nnunet_ext.hospital.model import opened_model
 
     if arguments.m is None and arguments.d is None:
         advice = "nnUNetv2_predict writes it; or give -m or -d and -c"

@@ -1,3 +1,1 @@
-"""The way of a hospital's study: series chosen, predicted by an nnU-Net model, and returned as
-DICOM objects.
-"""
+"""A hospital's study: choose series, predict them with an nnU-Net model, return DICOM objects."""

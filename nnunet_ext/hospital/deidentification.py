@@ -1,5 +1,6 @@
-"""What results repeat of a study, without the patient: PS3.15, Basic Application Level
-Confidentiality Profile.
+"""What results repeat of a study, without the patient.
+
+This is the Basic Application Level Confidentiality Profile of PS3.15.
 
 Results take patient, study and references from the headers of their source. Here these headers are
 made new: only what a result needs is put in, so that nothing else of an export can travel on,
@@ -62,11 +63,13 @@ def _header(original: Dataset, key: bytes) -> Dataset:
     header.DeidentificationMethodCodeSequence = [_code(PROFILE)]
 
     for name in UIDS:
-        if uid := text_of(original, name):
+        uid = text_of(original, name)
+        if uid:
             setattr(header, name, keyed_uid(uid, key))
 
     for name in WINDOW:
-        if (number := _number(original, name)) is not None:
+        number = _number(original, name)
+        if number is not None:
             setattr(header, name, f"{number:g}")
 
     lossy = text_of(original, "LossyImageCompression")
@@ -84,10 +87,11 @@ def _code(code: Sequence[str]) -> Dataset:
 
 
 def _number(header: Dataset, name: str) -> float | None:
-    """The first number of an attribute, whatever else it holds."""
+    """Return the first number of an attribute, whatever else it holds."""
     try:
         value: Any = header.get(name)
-        first = value if value is None or isinstance(value, str | int | float) else value[0]
-        return None if first is None else float(first)
+        if value is not None and not isinstance(value, str | int | float):
+            value = value[0]
+        return None if value is None else float(value)
     except (ValueError, TypeError, IndexError, AttributeError):
         return None

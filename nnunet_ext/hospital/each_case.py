@@ -17,7 +17,7 @@ from nnunet_ext.hospital.survey import Case
 
 
 @dataclass
-class Done:
+class CaseOutcomes:
     """Cases that succeeded, each with what is known of it, and of each other one the reason."""
 
     finished: dict[str, Any] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Done:
 
 def for_each(
     cases: Iterable[Case], work: Callable[[Case], Any], what: str, *, keep_names: bool = False
-) -> Done:
+) -> CaseOutcomes:
     """Do some work for every case, with a progress bar; an error becomes the case's reason.
 
     Args:
@@ -35,20 +35,28 @@ def for_each(
         what: the work is, for the progress bar.
         keep_names: show the whole message of errors.
     """
-    done = Done()
+    outcomes = CaseOutcomes()
     with tqdm(list(cases), desc=what, unit="case", disable=not sys.stderr.isatty()) as progress:
         for case in progress:
+            # errors of nnU-Net, of a library, of this package: the next case is to be served
             try:
-                done.finished[case.name] = work(case)
-            except (
-                Exception
-            ) as error:  # of nnU-Net, of a library, of this package: the next case is to be served
-                paths = {item.path for channel in case.channels for item in channel.slices}
-                whole = f"{type(error).__name__}: {error}"
-                done.failed[case.name] = whole if keep_names else shown_reason(error, *paths)
-                tqdm.write(f"{case.name}: {done.failed[case.name]}", file=sys.stderr)
+                outcomes.finished[case.name] = work(case)
+            except Exception as error:
+                reason = _reason(case, error, keep_names)
+                outcomes.failed[case.name] = reason
+                tqdm.write(f"{case.name}: {reason}", file=sys.stderr)
 
-    return done
+    return outcomes
+
+
+def _reason(case: Case, error: Exception, keep_names: bool) -> str:
+    if keep_names:
+        return f"{type(error).__name__}: {error}"
+
+    paths: set[str] = set()
+    for channel in case.channels:
+        paths.update(item.path for item in channel.slices)
+    return shown_reason(error, *paths)
 
 
 def write_inputs(
@@ -58,7 +66,7 @@ def write_inputs(
     orientation: str = AS_SCANNED,
     *,
     keep_names: bool = False,
-) -> Done:
+) -> CaseOutcomes:
     """Write the images of all cases; ``finished`` holds their entries of the manifest."""
 
     def write(case: Case) -> dict[str, Any]:

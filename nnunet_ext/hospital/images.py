@@ -1,5 +1,7 @@
-"""A case as nnU-Net's input: one image file per channel, all on one grid, without any text of a
-header.
+"""A case as nnU-Net's input: one image file per channel, all on one grid.
+
+The files hold no text of a header. Arrays are (x, y, z), affines in DICOM's coordinates in mm
+(left, posterior, head).
 
 Arrays are (x, y, z), affines in DICOM's coordinates in mm (left, posterior, head).
 """
@@ -27,8 +29,9 @@ GRID_TOLERANCE_VOXEL = 1e-2  # NIfTI headers store float32
 
 @dataclass(frozen=True)
 class WrittenCase:
-    """What the manifest says of a case: the images' grid, and of each channel its file and what was
-    done to it.
+    """What the manifest says of a case.
+
+    These are the images' grid, and of each channel its file and what was done to it.
     """
 
     shape: tuple[int, ...]
@@ -58,14 +61,14 @@ def write_images(
         InputError: a slice cannot be read, or channels have different frames.
     """
     grid: Grid | None = None
-    channels = []
     written = Grid((0, 0, 0), np.eye(4))
+    channels = []
     for index, acquisition in enumerate(case.channels):
         volume = read_volume(acquisition)
         transforms = list(volume.transforms)
+        voxels = volume.voxels
         if grid is None:
             grid = volume.grid
-        voxels = volume.voxels
         if not same_grid(volume.grid, grid):
             voxels = _on_grid(volume, grid)
             transforms.append("resampled to the grid of the first channel")
@@ -73,20 +76,25 @@ def write_images(
         turned, written = oriented(voxels, grid, orientation)
         file = f"{case.name}_{index:04d}{ending}"
         write_volume(turned, written, folder / file)
-        channels.append(
-            {
-                "file": file,
-                "modality": acquisition.slices[0].modality,
-                "unit": volume.unit,
-                "slices": len(acquisition.slices),
-                "kind": acquisition.stack.kind,
-                "tilt_degrees": round(acquisition.stack.tilt_degrees, 3),
-                "transforms": transforms,
-                "warnings": list(volume.warnings),
-            }
-        )
+        channels.append(_channel(file, volume, transforms))
 
     return WrittenCase(written.shape, written.affine_lps_mm, tuple(channels))
+
+
+def _channel(file: str, volume: Volume, transforms: list[str]) -> dict[str, Any]:
+    """Return what the manifest says of a channel."""
+    slices = volume.acquisition.slices
+    stack = volume.acquisition.stack
+    return {
+        "file": file,
+        "modality": slices[0].modality,
+        "unit": volume.unit,
+        "slices": len(slices),
+        "kind": stack.kind,
+        "tilt_degrees": round(stack.tilt_degrees, 3),
+        "transforms": transforms,
+        "warnings": list(volume.warnings),
+    }
 
 
 def require_orientation(orientation: str) -> None:
@@ -102,7 +110,7 @@ def oriented(voxels: np.ndarray, grid: Grid, orientation: str) -> tuple[np.ndarr
     """Return voxels and their grid with axes turned towards an orientation.
 
     Raises:
-        InputError: no three letters of R or L, A or P, S or I.
+        InputError: not three letters of R or L, A or P, S or I.
     """
     if orientation == AS_SCANNED:
         return voxels, grid
@@ -110,13 +118,19 @@ def oriented(voxels: np.ndarray, grid: Grid, orientation: str) -> tuple[np.ndarr
 
     try:
         target = orientations.axcodes2ornt(tuple(orientation.upper()))
-        current = orientations.io_orientation(grid.affine_ras_mm)
-        change = orientations.ornt_transform(current, target)
+        return _turned(voxels, grid, target)
     except (ValueError, KeyError) as error:
         raise InputError(
-            f"--orientation {orientation}: is no orientation; give {AS_SCANNED}, LPS, RAS ..."
+            f"--orientation {orientation}: is not an orientation; give {AS_SCANNED}, LPS, RAS ..."
         ) from error
 
+
+def _turned(voxels: np.ndarray, grid: Grid, target: np.ndarray) -> tuple[np.ndarray, Grid]:
+    """Return voxels and their grid with axes turned and flipped to nibabel's ``target``."""
+    from nibabel import orientations
+
+    current = orientations.io_orientation(grid.affine_ras_mm)
+    change = orientations.ornt_transform(current, target)
     turned = orientations.apply_orientation(voxels, change)
     affine_ras_mm = grid.affine_ras_mm @ orientations.inv_ornt_aff(change, voxels.shape)
     return turned, Grid(turned.shape, LPS_TO_RAS @ affine_ras_mm)
@@ -128,13 +142,15 @@ def read_mask(path: Path, case: Case) -> np.ndarray:
     Axes that were turned for the model are turned back, as the affine of the file tells.
 
     Raises:
-        InputError: unreadable, no whole numbers, or on another grid.
+        InputError: unreadable, not whole numbers, or on another grid.
     """
     voxels, grid = _read(path)
     voxels = on_reference(voxels, grid, grid_of(case.reference.stack), path)
     if voxels.dtype.kind == "f" and not np.array_equal(voxels, np.round(voxels)):
-        raise InputError(f"{path}: holds values that are no labels; give predicted segmentations")
-    return voxels.astype(np.uint16 if voxels.max(initial=0) > 255 else np.uint8)
+        raise InputError(f"{path}: holds values that are not labels; give predicted segmentations")
+
+    kind = np.uint16 if voxels.max(initial=0) > 255 else np.uint8
+    return voxels.astype(kind)
 
 
 def on_reference(voxels: np.ndarray, grid: Grid, reference: Grid, path: Path) -> np.ndarray:
@@ -145,35 +161,35 @@ def on_reference(voxels: np.ndarray, grid: Grid, reference: Grid, path: Path) ->
     """
     from nibabel import orientations
 
-    current = orientations.io_orientation(grid.affine_ras_mm)
     target = orientations.io_orientation(reference.affine_ras_mm)
-    change = orientations.ornt_transform(current, target)
-    turned = orientations.apply_orientation(voxels, change)
-    affine_ras_mm = grid.affine_ras_mm @ orientations.inv_ornt_aff(change, voxels.shape)
-    if not same_grid(Grid(turned.shape, LPS_TO_RAS @ affine_ras_mm), reference):
+    turned, turned_grid = _turned(voxels, grid, target)
+    if not same_grid(turned_grid, reference):
         raise InputError(
             f"{path}: is not on the grid of its series ({_size(turned.shape)} voxels, expected "
             f"{_size(reference.shape)}); predict the images that dicom_to_nnunet wrote from this "
-            f"export"
+            "export"
         )
-
     return np.ascontiguousarray(turned)
 
 
 def same_grid(first: Grid, second: Grid) -> bool:
-    """Whether two grids have one shape and differ by less than a hundredth of a voxel at every
-    corner.
+    """Return whether two grids have one shape and their corners nearly coincide.
+
+    They differ by less than a hundredth of a voxel at every corner.
     """
     if tuple(first.shape) != tuple(second.shape):
         return False
+
     difference = np.linalg.inv(second.affine_lps_mm) @ first.affine_lps_mm - np.eye(4)
     size = np.append(np.array(first.shape, float), 1.0)
-    return bool((np.abs(difference[:3]) @ size).max() < GRID_TOLERANCE_VOXEL)
+    distances_voxel = np.abs(difference[:3]) @ size
+    return bool(distances_voxel.max() < GRID_TOLERANCE_VOXEL)
 
 
 def _on_grid(volume: Volume, grid: Grid) -> np.ndarray:
-    """A further channel on the grid of the first one, linear; beyond it lies air, or the lowest
-    value.
+    """Return a further channel on the grid of the first one, interpolated linearly.
+
+    Beyond it lies air, or the lowest value.
     """
     import SimpleITK
 
@@ -207,11 +223,11 @@ def write_volume(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     """
     import SimpleITK
 
+    compressed = path.suffix != ".nii"
     try:
         with whole_file(path) as unfinished:
-            SimpleITK.WriteImage(
-                _image(voxels, grid), str(unfinished), useCompression=path.suffix != ".nii"
-            )
+            image = _image(voxels, grid)
+            SimpleITK.WriteImage(image, str(unfinished), useCompression=compressed)
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be written; is the disk full?") from error
 
@@ -220,21 +236,23 @@ def read_grid(path: Path) -> Grid:
     """Return the grid of an image file.
 
     Raises:
-        InputError: unreadable, or no volume.
+        InputError: unreadable, or not a volume.
     """
-    return _read(path)[1]
+    _, grid = _read(path)
+    return grid
 
 
 def _read(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read an image file as voxels (x, y, z) and their grid."""
     import SimpleITK
 
     try:
         image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(f"{path}: is not a readable image; predict it again") from error
-
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path}: is not a volume of labels; give predicted segmentations")
+
     directions = np.array(image.GetDirection()).reshape(3, 3)
     affine = np.eye(4)
     affine[:3, :3] = directions * np.array(image.GetSpacing())

@@ -6,7 +6,6 @@ in words.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from nnunet_ext.dicom.reading.rules import Rules
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.json_files import read_object
 from nnunet_ext.hospital.images import WrittenCase
 from nnunet_ext.hospital.privacy import series_name
 from nnunet_ext.hospital.survey import Case, Export, Survey
@@ -21,13 +21,14 @@ from nnunet_ext.stock.folders import plain_name
 
 FILE_NAME = "manifest.json"
 VERSION = 1
-LARGEST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``rules`` with which the export was read; of each case its entry, as :func:`write_manifest`
-    writes it.
+    """What a manifest holds.
+
+    ``rules`` are those with which the export was read; ``cases`` holds the entry of each case, as
+    :func:`write_manifest` writes it.
     """
 
     rules: Rules
@@ -79,36 +80,30 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         InputError: another kind of file, or damaged.
     """
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise InputError(f"{path}: is too large for a manifest of nnUNetv2_ext_dicom_to_nnunet")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); nnUNetv2_ext_dicom_to_nnunet writes it"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON; nnUNetv2_ext_dicom_to_nnunet writes it") from error
-
+    content = read_object(path, "nnUNetv2_ext_dicom_to_nnunet writes it")
     try:
         if content["version"] != VERSION:
             raise InputError(
                 f"{path}: has version {content['version']!r}, not {VERSION}; write it again"
             )
-        rules = dict(content["rules"])
-        rules["modalities"] = tuple(map(str, rules["modalities"]))
         cases = {}
         for name, entry in content["cases"].items():
-            cases[plain_name(name, f"{path}: case")] = {
-                **entry,
-                "channels": list(entry["channels"]),
-            }
-            _ = [str(channel["series"]) for channel in entry["channels"]]
-        return Manifest(Rules(**rules), str(content["file_ending"]), cases)
+            channels = list(entry["channels"])
+            for channel in channels:
+                str(channel["series"])  # raises where it is absent
+            cases[plain_name(name, f"{path}: case")] = {**entry, "channels": channels}
+        return Manifest(_rules(content["rules"]), str(content["file_ending"]), cases)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{path}: is no manifest of nnUNetv2_ext_dicom_to_nnunet; write it again"
+            f"{path}: is not a manifest of nnUNetv2_ext_dicom_to_nnunet; write it again"
         ) from error
+
+
+def _rules(content: dict[str, Any]) -> Rules:
+    rules = dict(content)
+    rules["modalities"] = tuple(map(str, rules["modalities"]))
+    rules.pop("axial_only", None)  # always false, in manifests of earlier versions
+    return Rules(**rules)
 
 
 def cases_in(manifest: Manifest, export: Export) -> tuple[dict[str, Case], dict[str, str]]:

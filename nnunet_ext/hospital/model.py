@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.json_files import read_object
 from nnunet_ext.stock.folders import dataset_name, environment_folder
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-LARGEST_JSON_BYTES = 1 << 28
 LARGEST_ZIP_BYTES = 1 << 36
 ADVICE = (
     "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip "
@@ -34,20 +33,19 @@ class ModelFolder:
 
     @property
     def channel_names(self) -> list[str]:
-        """The model's inputs in their order."""
-        named: dict[str, str] = (
-            self.dataset_json.get("channel_names") or self.dataset_json.get("modality") or {}
-        )
+        """Return the model's inputs in their order."""
+        content = self.dataset_json
+        named: dict[str, str] = content.get("channel_names") or content.get("modality") or {}
         return [str(named[key]) for key in sorted(named, key=int)]
 
     @property
     def file_ending(self) -> str:
-        """The ending of image files that ``nnUNetv2_predict`` looks for."""
+        """Return the ending of image files that ``nnUNetv2_predict`` looks for."""
         return str(self.dataset_json["file_ending"])
 
     @property
     def name(self) -> str:
-        """Data set, trainer, plans and configuration, for the reports."""
+        """Return data set, trainer, plans and configuration, for the reports."""
         return f"{self.plans.get('dataset_name', 'nnU-Net')} {self.folder.name.replace('__', ' ')}"
 
     def checkpoints(self, folds: Sequence[str] | None, checkpoint: str) -> dict[str, Path]:
@@ -56,11 +54,11 @@ class ModelFolder:
         Raises:
             InputError: a fold is not trained.
         """
-        trained = sorted(
-            path.parent.name.removeprefix("fold_")
-            for path in self.folder.glob(f"fold_*/{checkpoint}")
-        )
-        wanted = list(folds) if folds else [fold for fold in trained if fold != "all"] or trained
+        files = self.folder.glob(f"fold_*/{checkpoint}")
+        trained = sorted(file.parent.name.removeprefix("fold_") for file in files)
+        usual = [fold for fold in trained if fold != "all"]
+        wanted = list(folds or usual or trained)
+
         missing = [fold for fold in wanted if fold not in trained]
         if missing or not wanted:
             having = f"has {', '.join(trained)}" if trained else "has none"
@@ -68,7 +66,6 @@ class ModelFolder:
             raise InputError(
                 f"{self.folder}: lacks {checkpoint} of {which} ({having}); choose with -f and -chk"
             )
-
         return {fold: self.folder / f"fold_{fold}" / checkpoint for fold in wanted}
 
 
@@ -102,7 +99,7 @@ def opened_model(
         temporary: an existing folder.
 
     Raises:
-        InputError: there is no such model, or it does not read volumes.
+        InputError: no such model, or it does not read volumes.
     """
     if model is None:
         if dataset is None or configuration is None:
@@ -124,9 +121,10 @@ def read_model(folder: Path) -> ModelFolder:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model; {ADVICE}")
-    model = ModelFolder(
-        folder, read_object(folder / "dataset.json"), read_object(folder / "plans.json")
-    )
+
+    dataset_json = read_object(folder / "dataset.json", ADVICE)
+    plans = read_object(folder / "plans.json", ADVICE)
+    model = ModelFolder(folder, dataset_json, plans)
     try:
         names, ending = model.channel_names, model.file_ending
     except (KeyError, ValueError, AttributeError, TypeError) as error:
@@ -141,7 +139,6 @@ def read_model(folder: Path) -> ModelFolder:
         raise InputError(
             f"{folder}: its images end in {ending}; series of slices need one of {known}"
         )
-
     return model
 
 
@@ -151,29 +148,22 @@ def _unpacked(archive: Path, temporary: Path) -> Path:
         with zipfile.ZipFile(archive) as file:
             entries = [entry for entry in file.infolist() if not entry.is_dir()]
             _require_plain(archive, entries)
-            models = [
-                PurePosixPath(entry.filename).parent
-                for entry in entries
-                if _is_plans(entry.filename)
-            ]
+            names = [entry.filename for entry in entries]
+            models = [PurePosixPath(name).parent for name in names if _is_plans(name)]
             if len(models) != 1:
                 found = ", ".join(map(str, models)) or "none"
                 raise InputError(
                     f"{archive}: holds {len(models)} models ({found}); unpack it and give -m the "
-                    f"folder"
+                    "folder"
                 )
-
-            file.extractall(temporary, [entry.filename for entry in entries])
+            file.extractall(temporary, names)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise InputError(f"{archive}: is not a readable zip ({error}); {ADVICE}") from error
-
     return temporary / models[0]
 
 
 def _require_plain(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """Refuse an archive whose members lead out of the folder, or that unpacks to more than models
-    need.
-    """
+    """Refuse an archive that is larger than models, or whose members lead out of the folder."""
     total = sum(entry.file_size for entry in entries)
     if total > LARGEST_ZIP_BYTES:
         raise InputError(
@@ -188,30 +178,6 @@ def _require_plain(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _is_plans(name: str) -> bool:
-    """Whether a member is the plans of a model, and not those of a data set."""
+    """Return whether a member is the plans of a model, and not those of a data set."""
     path = PurePosixPath(name)
     return path.name == "plans.json" and not path.parent.name.startswith("fold_")
-
-
-def read_object(path: Path, advice: str = ADVICE) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: of the file.
-        advice: what the user should do if that fails.
-
-    Raises:
-        InputError: absent, damaged, or something else.
-    """
-    try:
-        if path.stat().st_size > LARGEST_JSON_BYTES:
-            raise InputError(f"{path}: is too large; {advice}")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON; {advice}") from error
-
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is not a JSON object; {advice}")
-    return content

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from nnunet_ext.hospital.selection import Selection
     from nnunet_ext.hospital.survey import Survey
 
-# As in nnunet_ext.hospital.selection and nnunet_ext.dicom.writing, whose import would make --help
-# slow.
+# as in nnunet_ext.hospital.selection and nnunet_ext.dicom.writing, whose import would slow --help
 BUILT_IN_RULES = ("any", "chest", "head")
 SEGMENTATION_KINDS = ("binary", "labelmap", "fractional")
 NAMES_FILE = "cases.jsonl"
@@ -68,7 +67,7 @@ def add_series(parser: argparse.ArgumentParser) -> None:
         "--rules",
         metavar="RULES",
         help=f"which series are taken: a JSON file, or one of {', '.join(BUILT_IN_RULES)}; "
-        f"default any",
+        "default any",
     )
     parser.add_argument(
         "--orientation",
@@ -86,9 +85,8 @@ def add_privacy(parser: argparse.ArgumentParser) -> None:
         "--names",
         type=Path,
         metavar="FILE",
-        help=f"note here what case names stand for, mode 0600, outside of the output; default "
-        f"{NAMES_FILE} beside the "
-        "key of names",
+        help="note here what case names stand for, mode 0600, outside the output; default "
+        f"{NAMES_FILE} beside the key of names",
     )
     add_scan(parser)
 
@@ -106,11 +104,10 @@ def add_scan(parser: argparse.ArgumentParser) -> None:
 
 
 def survey_of(arguments: argparse.Namespace, channels: Sequence[str]) -> tuple[Selection, Survey]:
-    """Return the rules and what they choose of the export, as :func:`add_series` and ``-i`` ask
-    for.
+    """Return the rules and what they choose of the export.
 
     Args:
-        arguments: of the command line.
+        arguments: of the command line, with those of :func:`add_series` and ``-i``.
         channels: names of the model's channels.
 
     Raises:
@@ -160,9 +157,8 @@ def names_file(chosen: Path | None, *outputs: Path) -> Path:
         if file.resolve().is_relative_to(output.resolve()):
             raise InputError(
                 f"{file}: lies in the output; what case names stand for must stay outside, choose "
-                f"--names"
+                "--names"
             )
-
     return file
 
 

@@ -1,5 +1,6 @@
-"""nnU-Net's own predictor, one case after the other in this process, so that memory stays that of
-one case.
+"""nnU-Net's own predictor, one case after the other in this process.
+
+So the memory stays that of one case.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.model import ModelFolder
+from nnunet_ext.worker_processes import first_line
 
 DEVICES = ("cuda", "cpu", "mps")
 
@@ -58,9 +60,9 @@ class Predictor:
             except InputError:
                 raise
             except Exception as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise InputError(
-                    f"{model.folder}: model cannot be loaded ({reason}); is its trainer known?"
+                    f"{model.folder}: model cannot be loaded ({first_line(error)}); is its trainer "
+                    "known?"
                 ) from error
 
         if self.predictor.configuration_manager.previous_stage_name is not None:
@@ -88,7 +90,7 @@ class Predictor:
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
-        """nnU-Net prints what it does, file names included."""
+        """Hide what nnU-Net prints, which includes names of files."""
         if self.verbose:
             yield
             return

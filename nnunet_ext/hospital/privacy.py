@@ -14,8 +14,7 @@ PLAIN_MODALITIES = frozenset(
 
 
 def shown_reason(error: BaseException | str, *paths: str) -> str:
-    """Return the message of an error without the path before it and without what stands in
-    brackets.
+    """Return the message of an error without the path before it and without brackets.
 
     Messages of this package begin with the file and quote other libraries, and thus values of
     headers, in brackets only. Of any other error nothing but its kind is shown, because its text
@@ -57,8 +56,9 @@ def _without_brackets(text: str) -> str:
 
 
 def reason_of(rejected: Rejected, rules: Rules) -> str:
-    """Return why slices were rejected; a modality or kind that only their header names is not
-    repeated.
+    """Return why slices were rejected.
+
+    A modality or kind that only their header names is not repeated.
     """
     first = rejected.slices[0]
     is_plain = first.modality in rules.modalities or first.modality in PLAIN_MODALITIES

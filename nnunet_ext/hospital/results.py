@@ -1,5 +1,6 @@
-"""A case's results: segmentation, report, captures and further files, in one folder that is whole
-or absent.
+"""A case's results in one folder that is whole or absent.
+
+They are segmentation, report, captures and further files.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ SERIES_PER_CASE = 4
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of a case. ``kind`` is that of the DICOM SEG; ``segments`` describe the
-    model's labels.
+    """What is written of a case.
+
+    ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels.
     """
 
     segments: tuple[Segment, ...]
@@ -75,15 +77,13 @@ def outputs_of(
         )
 
     serial = digest_of(checkpoints) if checkpoints else "unknown"
-    model = Model(model_name, version("nnunetv2-ext"), serial=serial)
-    segments = segments_of(labels, arguments.segments)
     return Outputs(
-        segments,
-        model,
-        arguments.seg_type,
-        arguments.rtstruct,
-        arguments.nifti,
-        arguments.deidentify,
+        segments=segments_of(labels, arguments.segments),
+        model=Model(model_name, version("nnunetv2-ext"), serial=serial),
+        kind=arguments.seg_type,
+        contours=arguments.rtstruct,
+        nifti=arguments.nifti,
+        deidentify=arguments.deidentify,
     )
 
 
@@ -132,8 +132,8 @@ def _write_all(
         fractions = np.stack([grid_on_slices(segment, acquisition) for segment in probabilities])
     values, unit = read_slices(acquisition)
 
-    numbers = new_series_numbers(case.series_numbers, SERIES_PER_CASE)
     segments, model = wanted.segments, wanted.model
+    numbers = new_series_numbers(case.series_numbers, SERIES_PER_CASE)
     segmentation = write_segmentation(
         folder / SEGMENTATION,
         on_slices,
@@ -144,10 +144,12 @@ def _write_all(
         kind=wanted.kind,
         probabilities=fractions,
     )
+
     measurements = measure(on_slices, acquisition, segments, values if unit == "HU" else None)
     write_report(
         folder / REPORT, measurements, source, segmentation, model, series_number=numbers[1]
     )
+
     (folder / CAPTURES).mkdir()
     write_captures(
         folder / CAPTURES,
@@ -159,11 +161,11 @@ def _write_all(
         model,
         series_number=numbers[2],
     )
+
     if wanted.contours:
         write_contours(
             folder / CONTOURS, on_slices, source, segments, model, series_number=numbers[3]
         )
-
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
     write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)
@@ -218,28 +220,29 @@ def fractions_of(
     if len(probabilities) != len(channels):
         raise InputError(
             f"{file}: holds {len(probabilities)} channels, the labels {len(channels)}; predict "
-            f"again"
+            "again"
         )
 
-    grid, reference = read_grid(prediction), grid_of(case.reference.stack)
+    grid = read_grid(prediction)
+    reference = grid_of(case.reference.stack)
     result = []
     for segment in segments:
         voxels = probabilities[channels.index(segment.values)].transpose(2, 1, 0)
         if voxels.shape != tuple(grid.shape):
             raise InputError(f"{file}: has another shape than {prediction.name}; predict again")
         result.append(on_reference(voxels, grid, reference, file))
-
     return np.stack(result)
 
 
 def _channels_of(labels: dict[str, Any]) -> list[tuple[int, ...]]:
-    """The label values of each channel in nnU-Net's order."""
+    """Return the label values of each channel in nnU-Net's order."""
     channels = []
     for name, value in labels.items():
         values = tuple(value) if isinstance(value, list | tuple) else (int(value),)
         if name != "ignore":
             channels.append(values)
 
-    if any(len(values) > 1 for values in channels):  # regions: no channel for the background
+    has_regions = any(len(values) > 1 for values in channels)
+    if has_regions:  # without a channel for the background
         return [values for values in channels if set(values) != {0}]
     return sorted(channels)

@@ -1,5 +1,4 @@
-"""Which series of a study a model gets: conditions, preferences, and a tie-break that never
-changes.
+"""Which series of a study a model gets: conditions, preferences, and a fixed tie-break.
 
 Rules are a JSON file, or one of the :data:`BUILT_IN` ones::
 
@@ -23,7 +22,6 @@ most slices; then the lowest series number.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,18 +31,14 @@ from typing import Any
 from nnunet_ext.dicom.reading.rules import Rules
 from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.json_files import read_object
 
-TEXT_FIELDS = {
-    "image_type": "image_type",
-    "kernel": "kernel",
-    "description": "description",
-    "body_part": "body_part",
-}
+TEXT_FIELDS = ("image_type", "kernel", "description", "body_part")  # of a slice
 AXIAL_COSINE = 0.7  # least, between the normal of the slices and the axis of the body
 RANGES = ("step_mm", "thickness_mm", "slices")
 MODALITIES = ("CT", "MR")
 MR_WORDS = r"^(MRI?|T1|T2|FLAIR|ADC|DWI|PD|SWI)"
-LARGEST_RULES_BYTES = 1 << 20
+AXIAL_COSINE = 0.7  # between the normal and the body's axis
 
 NO_SCAN_TEXT = r"scout|topogram|localizer|surview|\bMIP\b|MPR|dose|sagittal|coronal|3D"
 BUILT_IN: dict[str, dict[str, Any]] = {
@@ -76,9 +70,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         ],
     },
 }
-"""Rules for one channel of CT. Kernels are those that vendors recommend for soft tissue of chest
-and head.
-"""
+"""Rules for one channel of CT; kernels are those that vendors recommend for soft tissue."""
 
 
 @dataclass(frozen=True)
@@ -96,35 +88,40 @@ class Conditions:
     axial: bool = False
 
     def unmet(self, acquisition: Acquisition) -> str:
-        """Return the first condition that a series does not meet, in words that quote no header;
-        empty if none.
+        """Return the first condition that a series does not meet; empty if none.
+
+        The words quote no header.
         """
         first = acquisition.slices[0]
         if self.modality and first.modality != self.modality:
             return f"modality is not {self.modality}"
         if self.axial and abs(acquisition.stack.directions[2, 2]) < AXIAL_COSINE:
             return "is not axial"
+
         for name, pattern in self.wanted:
             if not pattern.search(_text(acquisition, name)):
                 return f"{name} does not match the rules"
-
         for name, pattern in self.unwanted:
             if pattern.search(_text(acquisition, name)):
                 return f"{name} is one that the rules exclude"
+        return self._outside(acquisition)
 
+    def _outside(self, acquisition: Acquisition) -> str:
+        """Return the first range that a series lies outside; empty if none."""
         for name, (least, largest) in self.ranges:
             value = _number(acquisition, name)
-            if value is None or not least <= value <= largest:
-                shown = "not stated" if value is None else f"{value:g}"
-                return f"{name} is {shown}, not {least:g} to {largest:g}"
-
+            if value is None:
+                return f"{name} is not stated, not {least:g} to {largest:g}"
+            if not least <= value <= largest:
+                return f"{name} is {value:g}, not {least:g} to {largest:g}"
         return ""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One input of the model: its name, what its series must be, and which ones are preferred, the
-    best first.
+    """One input of the model.
+
+    ``required`` says what its series must be, ``preferred`` which ones come first, the best first.
     """
 
     name: str
@@ -132,12 +129,12 @@ class Channel:
     preferred: tuple[Conditions, ...] = ()
 
     def rank(self, acquisition: Acquisition) -> tuple:
-        """Return the place of an acceptable series; the lowest is the best, and no two are
-        equal.
-        """
-        met = [index for index, wish in enumerate(self.preferred) if not wish.unmet(acquisition)]
+        """Return the place of an acceptable series; the lowest is the best, no two are equal."""
+        place = 0
+        while place < len(self.preferred) and self.preferred[place].unmet(acquisition):
+            place += 1
+
         first = acquisition.slices[0]
-        place = met[0] if met else len(self.preferred)
         number = first.series_number if first.series_number is not None else 1 << 40
         return (
             place,
@@ -159,8 +156,9 @@ class Selection:
 
 @dataclass(frozen=True)
 class Choice:
-    """The series of a study for each channel; without any, ``missing`` says why. ``reasons``: of
-    each other series.
+    """The series of a study for each channel; without any, ``missing`` says why.
+
+    ``reasons`` holds the reason of each other series.
     """
 
     acquisitions: tuple[Acquisition, ...]
@@ -179,19 +177,18 @@ def read_selection(rules: str | None, channel_names: Sequence[str]) -> Selection
         InputError: a file that cannot be read, unknown words in it, a channel without rules, or
             built-in rules for a model of several channels.
     """
-    if rules is None or rules in BUILT_IN:
-        if len(channel_names) > 1:
-            names = ", ".join(channel_names)
-            raise InputError(
-                f"the model has {len(channel_names)} channels ({names}); give --rules FILE with "
-                f"rules for each of them"
-            )
-        conditions = {"modality": _modality_of(channel_names[0]), **BUILT_IN[rules or "any"]}
-        content: dict[str, Any] = {"channels": {channel_names[0]: conditions}}
-    else:
-        content = _read_json(Path(rules))
+    if rules is not None and rules not in BUILT_IN:
+        return _selection(_read_rules(Path(rules)), channel_names, rules)
 
-    return _selection(content, channel_names, rules or "any")
+    if len(channel_names) > 1:
+        names = ", ".join(channel_names)
+        raise InputError(
+            f"the model has {len(channel_names)} channels ({names}); give --rules FILE with "
+            "rules for each of them"
+        )
+    name = channel_names[0]
+    conditions = {"modality": _modality_of(name), **BUILT_IN[rules or "any"]}
+    return _selection({"channels": {name: conditions}}, channel_names, rules or "any")
 
 
 def choose(acquisitions: Sequence[Acquisition], selection: Selection) -> Choice:
@@ -203,47 +200,54 @@ def choose(acquisitions: Sequence[Acquisition], selection: Selection) -> Choice:
     reasons: dict[int, str] = {}
     missing = ""
     for channel in selection.channels:
-        acceptable = []
-        for acquisition in acquisitions:
-            if any(acquisition is other for other in chosen):
-                continue
-            reason = channel.required.unmet(acquisition) or _apart(acquisition, chosen)
-            if reason:
-                reasons[id(acquisition)] = reason
-            else:
-                acceptable.append(acquisition)
-
+        acceptable = _acceptable(acquisitions, channel, chosen, reasons)
         if not acceptable:
             missing = missing or f"no series meets the rules for channel {channel.name}"
             continue
 
-        best = min(acceptable, key=channel.rank)
         for acquisition in acceptable:
             reasons[id(acquisition)] = f"another series is preferred for channel {channel.name}"
-        chosen.append(best)
+        chosen.append(min(acceptable, key=channel.rank))
 
     for acquisition in chosen:
-        reasons.pop(id(acquisition), None)
-    if missing:
-        for acquisition in chosen:
+        if missing:
             reasons[id(acquisition)] = missing
-        chosen = []
+        else:
+            reasons.pop(id(acquisition), None)
 
-    return Choice(tuple(chosen), missing, reasons)
+    return Choice(() if missing else tuple(chosen), missing, reasons)
+
+
+def _acceptable(
+    acquisitions: Sequence[Acquisition],
+    channel: Channel,
+    chosen: Sequence[Acquisition],
+    reasons: dict[int, str],
+) -> list[Acquisition]:
+    """Return the series that may serve a channel; ``reasons`` receives why others may not."""
+    used = {id(acquisition) for acquisition in chosen}
+    acceptable = []
+    for acquisition in acquisitions:
+        if id(acquisition) in used:
+            continue
+
+        reason = channel.required.unmet(acquisition) or _apart(acquisition, chosen)
+        if reason:
+            reasons[id(acquisition)] = reason
+        else:
+            acceptable.append(acquisition)
+    return acceptable
 
 
 def _apart(acquisition: Acquisition, chosen: Sequence[Acquisition]) -> str:
+    """Return that a series lies elsewhere than those chosen before; empty if it does not."""
     if not chosen:
         return ""
-    frame, reference = (
-        acquisition.slices[0].frame_of_reference_uid,
-        chosen[0].slices[0].frame_of_reference_uid,
-    )
-    return (
-        ""
-        if frame and frame == reference
-        else "lies in another frame of reference than the first channel"
-    )
+
+    frame = acquisition.slices[0].frame_of_reference_uid
+    if frame and frame == chosen[0].slices[0].frame_of_reference_uid:
+        return ""
+    return "lies in another frame of reference than the first channel"
 
 
 def _modality_of(channel: str) -> str:
@@ -254,85 +258,80 @@ def _modality_of(channel: str) -> str:
         return "MR"
     raise InputError(
         f"the model's channel {channel!r} names no modality; give --rules FILE with its modality "
-        f"(CT or MR)"
+        "(CT or MR)"
     )
 
 
 def _selection(content: dict[str, Any], channel_names: Sequence[str], source: str) -> Selection:
     _require_known(content, ("channels", "minimum_slices", "derived"), source)
-    named = content.get("channels")
+    channels = _channels(content.get("channels"), channel_names, source)
+
+    minimum = content.get("minimum_slices", 3)
+    derived = content.get("derived", False)
+    if type(minimum) is not int or minimum < 1 or not isinstance(derived, bool):
+        raise InputError(f"{source}: minimum_slices is a number from 1, derived is true or false")
+
+    modalities = tuple(dict.fromkeys(channel.required.modality or "CT" for channel in channels))
+    rules = Rules(modalities=modalities, minimum_slices=minimum, derived=derived)
+    return Selection(channels, rules)
+
+
+def _channels(named: Any, channel_names: Sequence[str], source: str) -> tuple[Channel, ...]:
+    """Return the channels in their order; rules have their names or their numbers."""
     if not isinstance(named, dict):
         raise InputError(
             f'{source}: has no "channels", an object with rules for {", ".join(channel_names)}'
         )
 
-    known = {name: index for index, name in enumerate(channel_names)}
-    known |= {str(index): index for index in range(len(channel_names))}
-    _require_known(named, tuple(known), source)
+    index_of = {name: index for index, name in enumerate(channel_names)}
+    for index in range(len(channel_names)):
+        index_of[str(index)] = index
+    _require_known(named, tuple(index_of), source)
 
-    of_index = {known[name]: rule for name, rule in named.items()}
+    rule_of = {index_of[name]: rule for name, rule in named.items()}
     channels = []
     for index, name in enumerate(channel_names):
-        if index not in of_index:
+        if index not in rule_of:
             raise InputError(f"{source}: has no rules for channel {name}; add them")
-        channels.append(_channel(name, of_index[index], f"{source}: channel {name}"))
-
-    minimum, derived = content.get("minimum_slices", 3), content.get("derived", False)
-    if (
-        not isinstance(minimum, int)
-        or isinstance(minimum, bool)
-        or minimum < 1
-        or not isinstance(derived, bool)
-    ):
-        raise InputError(f"{source}: minimum_slices is a number from 1, derived is true or false")
-
-    modalities = tuple(dict.fromkeys(channel.required.modality or "CT" for channel in channels))
-    return Selection(
-        tuple(channels), Rules(modalities=modalities, minimum_slices=minimum, derived=derived)
-    )
+        channels.append(_channel(name, rule_of[index], f"{source}: channel {name}"))
+    return tuple(channels)
 
 
 def _channel(name: str, rule: Any, source: str) -> Channel:
     if not isinstance(rule, dict):
         raise InputError(f"{source}: is not an object of conditions")
-    required = {key: value for key, value in rule.items() if key != "prefer"}
-    wishes = rule.get("prefer", [])
+
+    required = {"modality": "CT", **rule}
+    wishes = required.pop("prefer", [])
     if not isinstance(wishes, list):
         raise InputError(f"{source}: prefer is not a list of conditions")
-    preferred = tuple(_conditions(wish, f"{source}: prefer") for wish in wishes)
-    return Channel(name, _conditions({"modality": "CT", **required}, source), preferred)
+    preferred = [_conditions(wish, f"{source}: prefer") for wish in wishes]
+    return Channel(name, _conditions(required, source), tuple(preferred))
 
 
 def _conditions(content: Any, source: str) -> Conditions:
     if not isinstance(content, dict):
         raise InputError(f"{source}: is not an object of conditions")
-    unwanted = tuple(f"not_{name}" for name in TEXT_FIELDS)
-    _require_known(content, ("modality", "axial", *TEXT_FIELDS, *unwanted, *RANGES), source)
-    modality, axial = content.get("modality", ""), content.get("axial", False)
+    excluding = [f"not_{name}" for name in TEXT_FIELDS]
+    _require_known(content, ("modality", "axial", *TEXT_FIELDS, *excluding, *RANGES), source)
+
+    modality = content.get("modality", "")
+    axial = content.get("axial", False)
     if modality not in ("", *MODALITIES):
         raise InputError(f"{source}: modality {modality!r} is not one of {', '.join(MODALITIES)}")
     if not isinstance(axial, bool):
         raise InputError(f"{source}: axial is true or false")
 
-    patterns = {
-        key: _pattern(value, f"{source}: {key}") for key, value in content.items() if _is_text(key)
-    }
-    ranges = {key: _range(content[key], f"{source}: {key}") for key in RANGES if key in content}
-    return Conditions(
-        modality,
-        tuple((key, pattern) for key, pattern in patterns.items() if key in TEXT_FIELDS),
-        tuple(
-            (key.removeprefix("not_"), pattern)
-            for key, pattern in patterns.items()
-            if key not in TEXT_FIELDS
-        ),
-        tuple(ranges.items()),
-        axial,
-    )
-
-
-def _is_text(key: str) -> bool:
-    return key.removeprefix("not_") in TEXT_FIELDS
+    wanted, unwanted, ranges = [], [], []
+    for key, value in content.items():
+        if key in TEXT_FIELDS:
+            wanted.append((key, _pattern(value, f"{source}: {key}")))
+        elif key in excluding:
+            unwanted.append((key.removeprefix("not_"), _pattern(value, f"{source}: {key}")))
+    for key in RANGES:
+        if key in content:
+            ranges.append((key, _range(content[key], f"{source}: {key}")))
+    return Conditions(modality, tuple(wanted), tuple(unwanted), tuple(ranges), axial)
 
 
 def _pattern(value: Any, source: str) -> re.Pattern[str]:
@@ -345,13 +344,11 @@ def _pattern(value: Any, source: str) -> re.Pattern[str]:
 
 
 def _range(value: Any, source: str) -> tuple[float, float]:
-    is_pair = isinstance(value, list) and len(value) == 2
-    if not is_pair or not all(
-        isinstance(part, int | float) and not isinstance(part, bool) for part in value
-    ):
+    parts = value if isinstance(value, list) and len(value) == 2 else [None]
+    if not all(type(part) in (int, float) for part in parts):
         raise InputError(f"{source}: is not [least, largest]")
 
-    least, largest = float(value[0]), float(value[1])
+    least, largest = float(parts[0]), float(parts[1])
     if not least <= largest:
         raise InputError(f"{source}: {least:g} is larger than {largest:g}")
     return least, largest
@@ -363,25 +360,15 @@ def _require_known(content: Mapping[str, Any], known: Sequence[str], source: str
         raise InputError(f"{source}: {unknown[0]!r} is not known; known are {', '.join(known)}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    names = ", ".join(BUILT_IN)
+def _read_rules(path: Path) -> dict[str, Any]:
+    advice = f"give a JSON file, or one of {', '.join(BUILT_IN)}"
     if not path.is_file():
-        raise InputError(f"{path}: no such rules; give a JSON file, or one of {names}")
-    try:
-        if path.stat().st_size > LARGEST_RULES_BYTES:
-            raise InputError(f"{path}: is too large for rules; give a JSON file, or one of {names}")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: is not a JSON file of rules ({reason})") from error
-
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is not a JSON object of rules")
-    return content
+        raise InputError(f"{path}: no such rules; {advice}")
+    return read_object(path, advice)
 
 
 def _text(acquisition: Acquisition, name: str) -> str:
-    return str(getattr(acquisition.slices[0], TEXT_FIELDS[name]))
+    return str(getattr(acquisition.slices[0], name))
 
 
 def _number(acquisition: Acquisition, name: str) -> float | None:

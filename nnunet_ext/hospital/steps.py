@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
-from nnunet_ext.hospital.each_case import Done, for_each
+from nnunet_ext.hospital.each_case import CaseOutcomes, for_each
 from nnunet_ext.hospital.images import AS_SCANNED, read_mask, write_images
 from nnunet_ext.hospital.manifest import case_entry
 from nnunet_ext.hospital.results import Outputs, fractions_of, write_results
@@ -29,9 +29,10 @@ def write_outputs(
     dataset_json: dict[str, Any],
     *,
     keep_names: bool = False,
-) -> Done:
-    """Write the results of all cases from files of predictions; ``finished`` holds their
-    measurements.
+) -> CaseOutcomes:
+    """Write the results of all cases from files of predictions.
+
+    ``finished`` holds their measurements.
     """
 
     def write(case: Case) -> Any:
@@ -49,20 +50,20 @@ def predict_cases(
     orientation: str = AS_SCANNED,
     *,
     keep_names: bool = False,
-) -> Done:
-    """Do all three steps, one case after the other; images and predictions lie in a folder that is
-    removed.
+) -> CaseOutcomes:
+    """Do all three steps, one case after the other.
+
+    Images and predictions lie in a folder that is removed.
     """
+    fractional = wanted.kind == "fractional"
 
     def predict(case: Case) -> Any:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=output) as temporary:
             folder = Path(temporary)
             entry = case_entry(case, write_images(case, folder, UNCOMPRESSED, orientation))
             images = [folder / channel["file"] for channel in entry["channels"]]
-            fractional = wanted.kind == "fractional"
-            file = predictor.predict(
-                images, folder / f"predicted-{case.name}", probabilities=fractional
-            )
+            predicted = folder / f"predicted-{case.name}"
+            file = predictor.predict(images, predicted, probabilities=fractional)
             return _results(case, file, output, wanted, dataset_json)
 
     return for_each(cases, predict, "predicting", keep_names=keep_names)

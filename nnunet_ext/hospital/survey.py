@@ -1,6 +1,4 @@
-"""What lies in an export: studies, the series chosen of each, and a row of the table for every
-other series.
-"""
+"""What lies in an export: studies, the series chosen of each, and a table of all series."""
 
 from __future__ import annotations
 
@@ -17,6 +15,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.privacy import reason_of, series_name, shown_reason, study_name
 from nnunet_ext.hospital.selection import Selection, choose
 from nnunet_ext.keyed_names import keyed_name
+from nnunet_ext.printable import counted
 
 HEADER = ("study", "series", "modality", "slices", "step", "verdict")
 
@@ -36,12 +35,12 @@ class Case:
 
     @property
     def reference(self) -> Acquisition:
-        """The series of the first channel, on whose slices results lie."""
+        """Return the series of the first channel, on whose slices results lie."""
         return self.channels[0]
 
     @property
     def identifiers(self) -> dict[str, str]:
-        """What the name stands for; only for the private file of names."""
+        """Return what the name stands for; only for the private file of names."""
         first = self.reference.slices[0]
         series = " ".join(channel.slices[0].series_uid for channel in self.channels)
         return {"patient_id": first.patient_id, "study_uid": first.study_uid, "series_uids": series}
@@ -71,8 +70,9 @@ class Survey:
 
     @property
     def failures(self) -> int:
-        """Series and files that are lost."""
-        return sum(row.failure for row in self.rows) + sum(self.damaged.values())
+        """Return how many series and files are lost."""
+        lost_series = sum(row.failure for row in self.rows)
+        return lost_series + self.damaged.total()
 
     def require_cases(self) -> None:
         """Refuse an export of which nothing would be predicted.
@@ -92,22 +92,22 @@ class Survey:
             step = "" if row.step_mm is None else f"{row.step_mm:.3g} mm"
             lines.append((row.study, row.series, row.modality, str(row.slices), step, row.verdict))
 
-        widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+        widths = [0] * len(HEADER)
+        for line in lines:
+            widths = [max(width, len(cell)) for width, cell in zip(widths, line, strict=True)]
+
         texts = []
         for line in lines:
             cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
             texts.append("  ".join(cells).rstrip())
-
         for reason, count in sorted(self.damaged.items()):
-            texts.append(f"{count} file{'s' if count > 1 else ''} left out: {reason}")
+            texts.append(f"{counted(count, 'file')} left out: {reason}")
         return "\n".join(texts)
 
 
 @dataclass
 class Export:
-    """What was read of an export: series that are scans, all others, and files that could not be
-    read.
-    """
+    """What was read of an export: series that are scans, all others, and unreadable files."""
 
     acquisitions: list[Acquisition] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Export:
 
 
 def read_export(export: Path, rules: Rules, *, processes: int = 1) -> Export:
-    """Read the headers of an export; whatever is wrong with one series is that series' problem.
+    """Read the headers of an export; whatever is wrong with one series affects that series only.
 
     Args:
         export: a folder of any depth.
@@ -136,10 +136,9 @@ def read_export(export: Path, rules: Rules, *, processes: int = 1) -> Export:
             found.series_numbers[item.patient_id, item.study_uid].add(item.series_number)
 
     for members in series_of(content.slices):
-        accepted, rejected = _sorted_out(members, rules)
+        accepted, rejected = _acquisitions(members, rules)
         found.acquisitions += accepted
         found.rejected += rejected
-
     return found
 
 
@@ -156,7 +155,8 @@ def survey(export: Export, selection: Selection, *, keep_names: bool = False) ->
     """
     found = Survey(others=export.others)
     for file, message in export.damaged.items():
-        found.damaged[message if keep_names else shown_reason(message, file)] += 1
+        reason = message if keep_names else shown_reason(message, file)
+        found.damaged[reason] += 1
 
     studies: dict[tuple[str, str], list[Acquisition]] = defaultdict(list)
     for acquisition in export.acquisitions:
@@ -166,23 +166,25 @@ def survey(export: Export, selection: Selection, *, keep_names: bool = False) ->
     for key, acquisitions in studies.items():
         taken = frozenset(export.series_numbers.get(key, ()))
         _add_study(found, study_name(*key), acquisitions, selection, taken)
+    for item in export.rejected:
+        found.rows.append(_rejected_row(item, selection.rules, keep_names))
 
-    found.rows += [_rejected_row(item, selection.rules, keep_names) for item in export.rejected]
     found.rows.sort(key=lambda row: row.study)
     return found
 
 
 def case_name(channels: Sequence[Acquisition]) -> str:
-    """Return the keyed name of a case: patient, study, and the series and acquisition of every
-    channel.
+    """Return the keyed name of a case.
+
+    It stands for patient, study, and the series and acquisition of every channel.
     """
     first = channels[0].slices[0]
     series = [f"{channel.slices[0].series_uid} {channel.index}" for channel in channels]
     return keyed_name("case", first.patient_id, first.study_uid, *series)
 
 
-def _sorted_out(members: list[Slice], rules: Rules) -> tuple[list[Acquisition], list[Rejected]]:
-    """Acquisitions of one series; whatever goes wrong is that series' problem."""
+def _acquisitions(members: list[Slice], rules: Rules) -> tuple[list[Acquisition], list[Rejected]]:
+    """Return the acquisitions of one series; whatever goes wrong rejects that series only."""
     try:
         return acquisitions_of(members, rules)
     except Exception as error:
@@ -196,19 +198,31 @@ def _add_study(
     selection: Selection,
     taken: frozenset[int],
 ) -> None:
+    """Add a study's case and the rows of its scans.
+
+    Args:
+        found: receives them.
+        study: its keyed name.
+        acquisitions: of the study.
+        selection: rules of each channel.
+        taken: numbers that series of the study have.
+    """
     choice = choose(acquisitions, selection)
     if choice.acquisitions:
         found.cases.append(Case(case_name(choice.acquisitions), study, choice.acquisitions, taken))
-    for acquisition in acquisitions:
-        verdict = choice.reasons.get(id(acquisition), "")
-        for channel, chosen in zip(selection.channels, choice.acquisitions, strict=False):
-            if chosen is acquisition:
-                remarks = "".join(f"; {remark}" for remark in acquisition.remarks)
-                verdict = f"taken as {channel.name}{remarks}"
 
-        modality, step_mm = acquisition.slices[0].modality, acquisition.stack.step_mm
+    verdicts = dict(choice.reasons)
+    for channel, acquisition in zip(selection.channels, choice.acquisitions, strict=False):
+        verdicts[id(acquisition)] = "; ".join([f"taken as {channel.name}", *acquisition.remarks])
+
+    for acquisition in acquisitions:
         row = Row(
-            study, series_name(acquisition), modality, len(acquisition.slices), step_mm, verdict
+            study,
+            series_name(acquisition),
+            acquisition.slices[0].modality,
+            len(acquisition.slices),
+            acquisition.stack.step_mm,
+            verdicts.get(id(acquisition), ""),
         )
         found.rows.append(row)
 

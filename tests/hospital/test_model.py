@@ -84,5 +84,5 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         read_model(write_folder(tmp_path / "mute", channel_names={}))
     broken = write_folder(tmp_path / "broken")
     (broken / "plans.json").write_text("[" * 100_000)
-    with pytest.raises(InputError, match=r"plans.json: is not JSON"):
+    with pytest.raises(InputError, match=r"plans.json: is not readable as JSON"):
         read_model(broken)

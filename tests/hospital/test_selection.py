@@ -117,8 +117,8 @@ def test_a_study_that_lacks_a_channel_is_no_case(export: Export, tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "not a JSON file"),
-        ("[]", "not a JSON object"),
+        ("", "not readable as JSON"),
+        ("[]", "holds no JSON object"),
         ("{}", 'has no "channels"'),
         ('{"channels": {}}', "no rules for channel CT"),
         ('{"channels": {"MR": {}}}', "'MR' is not known"),
@@ -132,7 +132,7 @@ def test_a_study_that_lacks_a_channel_is_no_case(export: Export, tmp_path: Path)
         ('{"channels": {"CT": {"prefer": {}}}}', "not a list"),
         ('{"channels": {"CT": {"axial": 1}}}', "axial is true or false"),
         ('{"channels": {"CT": {}}, "minimum_slices": true}', "minimum_slices is a number"),
-        ("[" * 100_000, "not a JSON file"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_wrong_rules_are_refused(tmp_path: Path, content: str, reason: str) -> None:

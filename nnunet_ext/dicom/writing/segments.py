@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.json_files import read_object
 
 KNOWN_FILE = Path(__file__).with_name("known_segments.json")
 LONGEST_LABEL = 64  # characters of DICOM's LO
@@ -169,19 +170,11 @@ def _known() -> dict[str, dict[str, Any]]:
 
 
 def _choices_in(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{file}: is not a JSON file that can be read ({type(error).__name__})"
-        ) from error
-
-    segments = content.get("segments") if isinstance(content, dict) else None
-    if not isinstance(segments, dict) or not all(
-        isinstance(value, dict) for value in segments.values()
-    ):
-        raise InputError(f'{file}: holds no {{"segments": {{NAME: {{...}}}}}}')
-    return segments
+    advice = 'give {"segments": {NAME: {...}}}'
+    segments = read_object(file, advice, {"segments": dict})["segments"]
+    if not all(isinstance(value, dict) for value in segments.values()):
+        raise InputError(f"{file}: holds a segment that is not a JSON object; {advice}")
+    return dict(segments)
 
 
 def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Segment:

@@ -91,8 +91,8 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not a JSON file"),
-        ("[]", "holds no"),
+        ("{", "is not readable as JSON"),
+        ("[]", "holds no JSON object"),
         (
             '{"segments": {"lesions": {}}}',
             "names the segment 'lesions', but the model's labels are lesion",
