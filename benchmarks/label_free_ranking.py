@@ -31,7 +31,7 @@ from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.prediction import TrainedModel
 from nnunet_ext.training.engine.label_free import TERMS
 from nnunet_ext.training.streams.location import UNLABELLED_ROLES
-from nnunet_ext.training.streams.preprocessing import images_by_case
+from nnunet_ext.training.streams.raw_cases import images_by_case
 
 KEPT = "checkpoint_epoch_*.pth"
 

@@ -16,7 +16,7 @@ from nnunet_ext.stock.folders import dataset_name, environment_folder
 if TYPE_CHECKING:
     from nnunet_ext.pseudo_labels.labelling import Judged, Round
     from nnunet_ext.pseudo_labels.prediction import TrainedModel
-    from nnunet_ext.training.streams.preprocessing import RawCase
+    from nnunet_ext.training.streams.raw_cases import RawCase
 
 PICTURES = 5
 

@@ -16,7 +16,7 @@ from nnunet_ext.stock.folders import dataset_name, environment_folder, plain_nam
 
 if TYPE_CHECKING:
     from nnunet_ext.synthesis.matches import Matches
-    from nnunet_ext.training.streams.preprocessing import RawCase
+    from nnunet_ext.training.streams.raw_cases import RawCase
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 SUBSETS = ("matched", "unmatched", "random", "unmatched_random")

@@ -117,7 +117,7 @@ def _check_target(folder: Path, labelled: Labelled, has_own_normalization: bool,
             its own.
     """
     from dataset_conversion.writing.units import different_units
-    from nnunet_ext.training.streams.preprocessing import ignores_labels
+    from nnunet_ext.training.streams.raw_cases import ignores_labels
 
     units = different_units(labelled.folder, folder)
     if units and not has_own_normalization:

@@ -14,7 +14,7 @@ from typing import Any
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_ext.errors import InputError
-from nnunet_ext.training.streams.preprocessing import (
+from nnunet_ext.training.streams.raw_cases import (
     RawCase,
     ignores_labels,
     labelled_cases,

@@ -22,7 +22,7 @@ from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.selection import Confidence, Labels, confidence_of
 from nnunet_ext.stock.training import Model
-from nnunet_ext.training.streams.preprocessing import RawCase
+from nnunet_ext.training.streams.raw_cases import RawCase
 from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:

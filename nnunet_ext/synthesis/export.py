@@ -22,7 +22,7 @@ from nnunet_ext.files.json_files import read_json
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.stock.files import read_dataset_json, read_folds
 from nnunet_ext.synthesis.contrast import LesionContrast, lesion_contrast
-from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases
+from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
 
 if TYPE_CHECKING:
     from nnunet_ext.synthesis.model import SynthesisModel

@@ -14,7 +14,7 @@ from nnunet_ext.synthesis.export import read_slices, written_files
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from nnunet_ext.training.streams.preprocessing import RawCase
+    from nnunet_ext.training.streams.raw_cases import RawCase
 
 ROWS = 6
 PANEL_INCHES = 2.1

@@ -20,7 +20,7 @@ from nnunet_ext.files.json_files import read_object
 from nnunet_ext.stock.readers import reader_class
 from nnunet_ext.synthesis.fingerprints import fingerprint
 from nnunet_ext.synthesis.matching import Slices, pixels_at_scale
-from nnunet_ext.training.streams.preprocessing import RawCase, raw_cases
+from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
 from nnunet_ext.worker_processes import first_line, in_worker_processes
 
 BRAIN_WINDOW_HU = (0.0, 80.0)

@@ -19,8 +19,9 @@ _PANEL_INCHES = 2.5
 
 @in_default_style
 def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "Figure":
-    """One small panel per numeric column (loss terms, weights, relation distances) over the epochs
-    in the index.
+    """Draw one small panel per numeric column over the epochs in the index.
+
+    Columns are loss terms, weights, or relation distances.
 
     Raises:
         ValueError: the table has no rows or no columns.
@@ -29,8 +30,10 @@ def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "F
 
     if table.empty:
         raise ValueError("no epochs or no columns to draw")
-    columns = min(3, table.shape[1])
-    rows = math.ceil(table.shape[1] / columns)
+
+    panels = table.shape[1]
+    columns = min(3, panels)
+    rows = math.ceil(panels / columns)
     figure = new_figure(3.4 * columns, 2.2 * rows + (0.4 if title else 0.0))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
     marker = "." if len(table) < 25 else None
@@ -42,10 +45,11 @@ def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "F
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
         ax.ticklabel_format(axis="y", useOffset=False)
+
     for i, ax in enumerate(axes):
-        if i >= table.shape[1]:
+        if i >= panels:
             ax.remove()
-        elif i + columns >= table.shape[1]:  # nothing below it
+        elif i + columns >= panels:  # nothing below it
             ax.set_xlabel("epoch")
             ax.tick_params(labelbottom=True)
     figure.suptitle(title, fontsize=13)
@@ -56,7 +60,7 @@ def loss_curves_figure(table: "pd.DataFrame", path: Path, title: str = "") -> "F
 def relation_matrices_figure(
     matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]], path: Path, title: str = ""
 ) -> "Figure":
-    """Grid of C x C relation matrices on one colour scale.
+    """Draw a grid of C x C relation matrices on one colour scale.
 
     Args:
         matrices: by row title (such as an epoch), then by column title (encoder and its data, such
@@ -76,47 +80,64 @@ def relation_matrices_figure(
 
     _require_matrices(matrices)
     columns = list(next(iter(matrices.values())))
-    everything = [
-        np.asarray(matrix, dtype=float) for row in matrices.values() for matrix in row.values()
-    ]
-    off_diagonal = np.concatenate(
-        [m[~np.eye(len(m), dtype=bool)] if len(m) > 1 else m.ravel() for m in everything]
-    )
-    high = float(np.percentile(np.abs(off_diagonal), 99.5)) or 1.0
-    signed = bool(
-        np.percentile(off_diagonal, 0.5) < -0.1 * high
-    )  # a few small negative values need no second colour
-    norm, cmap = Normalize(-high if signed else 0.0, high), "RdBu_r" if signed else "cividis"
+    low, high = _relation_range(matrices)
+    signed = low < 0
+    norm = Normalize(low, high)
+    colours = "RdBu_r" if signed else "cividis"
+
     figure = new_figure(2.9 * len(columns) + 0.9, 2.9 * len(matrices) + (0.5 if title else 0.1))
     axes = figure.subplots(len(matrices), len(columns), squeeze=False)
-    for i, (row_title, row) in enumerate(matrices.items()):
-        for ax, column in zip(axes[i], columns, strict=True):
-            channels = len(row[column])
-            image = ax.imshow(
-                row[column], norm=norm, cmap=cmap
-            )  # default interpolation averages when it shrinks
-            ticks = sorted({0, max(0, channels // 2 - 1), channels - 1})
-            ax.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=9)  # counted from 1
-            ax.set_yticks(ticks, [str(t + 1) for t in ticks], fontsize=9)
-            if i == 0:
-                ax.set_title(column, fontsize=12)
-        axes[i][0].set_ylabel(f"{row_title}\nchannel", fontsize=11)
+    for line, (row_title, row) in zip(axes, matrices.items(), strict=True):
+        for ax, column in zip(line, columns, strict=True):
+            # the default interpolation averages when it shrinks
+            image = ax.imshow(row[column], norm=norm, cmap=colours)
+            _mark_channels(ax, len(row[column]))
+        line[0].set_ylabel(f"{row_title}\nchannel", fontsize=11)
+
+    for ax, column in zip(axes[0], columns, strict=True):
+        ax.set_title(column, fontsize=12)
     for ax in axes[-1]:
         ax.set_xlabel("channel", fontsize=11)
-    bar = figure.colorbar(
-        image, ax=axes, extend="both" if signed else "max", shrink=0.9, aspect=30, pad=0.02
-    )
+    extend = "both" if signed else "max"
+    bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.9, aspect=30, pad=0.02)
     bar.set_label("relation", fontsize=11)
     figure.suptitle(title, fontsize=13)
     return saved(figure, path)
+
+
+def _relation_range(
+    matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+) -> tuple[float, float]:
+    """Return the range of the colour scale, see :func:`relation_matrices_figure`."""
+    relations = []
+    for row in matrices.values():
+        for given in row.values():
+            matrix = np.asarray(given, dtype=float)
+            is_off_diagonal = ~np.eye(len(matrix), dtype=bool)
+            relations.append(matrix[is_off_diagonal] if len(matrix) > 1 else matrix.ravel())
+
+    values = np.concatenate(relations)
+    high = float(np.percentile(np.abs(values), 99.5)) or 1.0
+    # a few small negative values need no second colour
+    is_signed = np.percentile(values, 0.5) < -0.1 * high
+    return (-high if is_signed else 0.0), high
+
+
+def _mark_channels(ax: Any, channels: int) -> None:
+    """Number the first, middle and last channel on both axes, counted from 1."""
+    ticks = sorted({0, max(0, channels // 2 - 1), channels - 1})
+    labels = [str(tick + 1) for tick in ticks]
+    ax.set_xticks(ticks, labels, fontsize=9)
+    ax.set_yticks(ticks, labels, fontsize=9)
 
 
 @in_default_style
 def picture_rows_figure(
     rows: Mapping[str, Sequence[npt.NDArray[Any]]], path: Path, title: str = ""
 ) -> "Figure":
-    """Rows of pictures: inputs beside reconstructions, confidence maps, pseudo-CTs or label maps of
-    an epoch.
+    """Draw rows of pictures of an epoch.
+
+    They are inputs beside reconstructions, confidence maps, pseudo-CTs or label maps.
 
     Pictures whose values lie within [0, 1] are drawn in colour with a common bar, such as
     confidence maps. The others of a row share one grey scale, from the 1st to the 99th percentile,
@@ -132,14 +153,14 @@ def picture_rows_figure(
     """
     _require_pictures(rows)
     columns = max(len(row) for row in rows.values())
-    ratio = max(
-        np.shape(picture)[0] / np.shape(picture)[1] for row in rows.values() for picture in row
-    )
+    shapes = [np.shape(picture) for row in rows.values() for picture in row]
+    ratio = max(height / width for height, width in shapes)
     figure = new_figure(_PANEL_INCHES * columns + 0.8, _PANEL_INCHES * ratio * len(rows) + 0.6)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     in_color = None
     for line, (row_title, row) in zip(axes, rows.items(), strict=True):
-        low, high = _grey_range([picture for picture in row if not _is_fraction(picture)])
+        in_grey = [picture for picture in row if not _is_fraction(picture)]
+        low, high = _grey_range(in_grey)
         for ax, picture in zip(line, row, strict=False):
             if _is_fraction(picture):
                 in_color = ax.imshow(picture, cmap="cividis", vmin=0, vmax=1)
@@ -186,13 +207,18 @@ def _require_matrices(matrices: Mapping[str, Mapping[str, npt.NDArray[Any]]]) ->
     rows = list(matrices.values())
     if not rows or not rows[0]:
         raise ValueError("no matrices to draw")
+
+    columns = list(rows[0])
     for title, row in matrices.items():
-        if list(row) != list(rows[0]):
-            raise ValueError(f"{title}: columns {list(row)}, expected {list(rows[0])}")
+        if list(row) != columns:
+            raise ValueError(f"{title}: columns {list(row)}, expected {columns}")
         for column, matrix in row.items():
-            if np.ndim(matrix) != 2 or np.shape(matrix)[0] != np.shape(matrix)[1]:
-                raise ValueError(
-                    f"{title}, {column}: expected a square matrix, got shape {np.shape(matrix)}"
-                )
-            if not np.isfinite(matrix).all():
-                raise ValueError(f"{title}, {column}: the matrix holds NaN or infinity")
+            _require_matrix(matrix, f"{title}, {column}")
+
+
+def _require_matrix(matrix: npt.NDArray[Any], name: str) -> None:
+    shape = np.shape(matrix)
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ValueError(f"{name}: expected a square matrix, got shape {shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name}: the matrix holds NaN or infinity")

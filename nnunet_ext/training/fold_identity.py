@@ -1,6 +1,4 @@
-"""With which settings a fold was trained, as its checkpoint says, and whether these are those of
-the plans.
-"""
+"""The settings with which a fold was trained, as its checkpoint says."""
 
 from __future__ import annotations
 
@@ -48,8 +46,9 @@ def identity_now(
     configuration: str,
     labels: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the settings that a training of ``trainer`` would have now, as far as plans and data
-    set tell them.
+    """Return the settings that a training of ``trainer`` would have now.
+
+    Only those that plans and data set tell are looked up.
 
     Args:
         trainer: as nnU-Net finds it.
@@ -60,31 +59,28 @@ def identity_now(
     """
     manager = PlansManager(plans)
     entry = PlansEntry.from_plans(plans)
-    now = {
-        **saved,  # what else it holds, only other folds can be compared with
-        "trainer": trainer.__name__,
-        "dataset": manager.dataset_name,
-        "labels": labels,
-        "plans": plans_identity(manager, manager.get_configuration(configuration)),
-    }
+    now = dict(saved)  # what else it holds can only be compared with other folds
+    now["trainer"] = trainer.__name__
+    now["dataset"] = manager.dataset_name
+    now["labels"] = labels
+    now["plans"] = plans_identity(manager, manager.get_configuration(configuration))
+
     if "streams" in saved:
-        could_use = [
-            *getattr(trainer, "required_streams", ()),
-            *getattr(trainer, "optional_streams", ()),
-        ]
-        roles = {*saved["streams"], *could_use} & {*entry.streams}
-        now["streams"] = {role: entry.streams[role] for role in roles}
-        now["normalizations"] = {
-            role: kind for role, kind in entry.normalizations.items() if role in roles
-        }
+        required = getattr(trainer, "required_streams", ())
+        optional = getattr(trainer, "optional_streams", ())
+        used = {*saved["streams"], *required, *optional}
+        now["streams"] = {role: entry.streams[role] for role in entry.streams if role in used}
+        normalized = [role for role in entry.normalizations if role in now["streams"]]
+        now["normalizations"] = {role: entry.normalizations[role] for role in normalized}
     if "hyperparameters" in saved and issubclass(trainer, ConfiguredTrainer):
         now["hyperparameters"] = trainer.hyperparameters_in(manager)
     return now
 
 
 def compared(identity: dict[str, Any], trainer: type) -> dict[str, Any]:
-    """Return the part of an identity in which folds of one comparison may not differ; newer
-    settings have defaults.
+    """Return the part of an identity in which folds of one comparison may not differ.
+
+    Settings that are newer than the training have their defaults.
     """
     identity = {"normalizations": {}, **identity}
     if "hyperparameters" not in identity or not issubclass(trainer, ConfiguredTrainer):

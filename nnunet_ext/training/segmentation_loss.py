@@ -1,6 +1,4 @@
-"""nnU-Net's segmentation loss with a weighted proportion loss, for any trainer that calls
-``self.loss``.
-"""
+"""nnU-Net's segmentation loss with a weighted proportion loss."""
 
 import torch
 from torch import nn

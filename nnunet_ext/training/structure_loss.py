@@ -1,5 +1,6 @@
-"""The structure losses on what nnU-Net delivers: labels or regions, ignored pixels, one or several
-outputs.
+"""The structure losses on what nnU-Net delivers.
+
+These are labels or regions, ignored pixels, and one or several outputs.
 """
 
 from typing import NamedTuple
@@ -37,8 +38,9 @@ class Masks(NamedTuple):
 
 
 class StructureLoss(nn.Module):
-    """Binary cross entropy plus Dice, weighed towards borders, of each foreground class or region
-    against the rest.
+    """Binary cross entropy plus Dice, weighted towards borders, of each class against the rest.
+
+    A class is a foreground class or a region.
 
     Args:
         labels: of the data set.
@@ -53,50 +55,56 @@ class StructureLoss(nn.Module):
         self.regions = labels.has_regions
         self.foreground_labels = list(labels.foreground_labels)
         self.ignore_label = labels.ignore_label
-        self.gamma, self.count_padding, self.unweighted_bce = gamma, count_padding, unweighted_bce
+        self.gamma = gamma
+        self.count_padding = count_padding
+        self.unweighted_bce = unweighted_bce
 
     def masks(self, target: torch.Tensor) -> Masks:
-        """Turn nnU-Net's target, labels ``[B, 1, H, W]`` or regions ``[B, C, H, W]``, into
-        masks.
+        """Turn nnU-Net's target into masks.
+
+        The target is labels ``[B, 1, H, W]`` or regions ``[B, C, H, W]``.
         """
-        ignores = self.ignore_label is not None
+        counted = torch.ones_like(target[:, :1], dtype=torch.float32)
         if self.regions:
-            foreground = target[:, :-1] if ignores else target
-            ignored = (
-                target[:, -1:].bool()
-                if ignores
-                else torch.zeros_like(target[:, :1], dtype=torch.bool)
-            )
-        else:
-            foreground = torch.cat([target == label for label in self.foreground_labels], 1)
-            ignored = (
-                target == self.ignore_label
-                if ignores
-                else torch.zeros_like(target, dtype=torch.bool)
-            )
-        return Masks(foreground.float(), (~ignored).float())
+            foreground = target
+            if self.ignore_label is not None:
+                foreground = target[:, :-1]
+                counted = (~target[:, -1:].bool()).float()
+            return Masks(foreground.float(), counted)
+
+        foreground = torch.cat([target == label for label in self.foreground_labels], 1)
+        if self.ignore_label is not None:
+            counted = (target != self.ignore_label).float()
+        return Masks(foreground.float(), counted)
 
     def foreground_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """The network's logits without the background, relative to which they are."""
-        return logits if self.regions else logits[:, 1:] - logits[:, :1]
+        """Return the logits of the foreground, relative to that of the background."""
+        if self.regions:
+            return logits
+        return logits[:, 1:] - logits[:, :1]
 
     def terms(self, outputs: Segmentation, masks: Masks) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross entropy and Dice, each the mean over the outputs (eq. 5 has the sum)."""
-        weight = (
-            boundary_weight(masks.foreground, gamma=self.gamma, count_padding=self.count_padding)
-            * masks.counted
+        """Return cross entropy and Dice, each the mean over the outputs (eq. 5 has the sum)."""
+        border = boundary_weight(
+            masks.foreground, gamma=self.gamma, count_padding=self.count_padding
         )
-        levels = outputs if isinstance(outputs, list) else [outputs]
-        every_logits = [self.foreground_logits(level) for level in levels]
+        weight = border * masks.counted
 
-        if self.unweighted_bce:
-            bces = [legacy_unweighted_bce(logits, masks.foreground) for logits in every_logits]
-        else:
-            bces = [weighted_bce(logits, masks.foreground, weight) for logits in every_logits]
-        dices = [weighted_dice(logits, masks.foreground, weight) for logits in every_logits]
+        bces, dices = [], []
+        for level in outputs if isinstance(outputs, list) else [outputs]:
+            logits = self.foreground_logits(level)
+            bces.append(self._bce(logits, masks.foreground, weight))
+            dices.append(weighted_dice(logits, masks.foreground, weight))
         return torch.stack(bces).mean(), torch.stack(dices).mean()
 
+    def _bce(
+        self, logits: torch.Tensor, foreground: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        if self.unweighted_bce:
+            return legacy_unweighted_bce(logits, foreground)
+        return weighted_bce(logits, foreground, weight)
+
     def forward(self, outputs: Segmentation, target: torch.Tensor) -> torch.Tensor:
-        """The sum of both terms; nnU-Net's validation loss."""
+        """Return the sum of both terms, which is nnU-Net's validation loss."""
         bce, dice = self.terms(outputs, self.masks(target))
         return bce + dice

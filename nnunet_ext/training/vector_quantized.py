@@ -22,8 +22,7 @@ Level = TypeVar("Level")
 
 
 class VectorQuantizedTrainer(MultiStreamTrainer):
-    """Abstract: codes of two encoder levels join the segmentation, a decoder beside it rebuilds the
-    image from them.
+    """Abstract: codes of two encoder levels join the segmentation and rebuild the image.
 
     A step calls :meth:`start_codebooks` first, then :meth:`run_network` and :meth:`vq_losses`, and
     :meth:`maintain_codebooks` after its updates. One backward pass serves ``network`` and
@@ -50,9 +49,8 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
     codebooks: Literal["shared", "separate"] = "shared"  # one for both levels, or one each
     codebook_kind: Literal["gradient", "ema"] = "gradient"
     codebook_decay: Fraction = 0.99  # of the moving averages of codes and their use
-    restart_below: Fraction = (
-        0.1  # a code with less than this part of an equal share is restarted; 0: none is
-    )
+    # a code with less than this part of an equal share is restarted; 0: none is
+    restart_below: Fraction = 0.1
     vq_weight: Weight = 1.0  # of L_vq, eq. 2
     commitment_weight: Weight = 0.25  # beta, eq. 2
     vq_on_unlabeled: bool = True  # in phase 2, labelled and unlabelled images alike
@@ -84,9 +82,10 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
         )
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """The decoder that rebuilds the image."""
+        """Build the decoder that rebuilds the image."""
         if not self.use_vq:
             return {}
+
         patch_size = self.configuration_manager.patch_size
         stride = cumulative_strides(self.encoder.strides, len(patch_size))[self.vq_network.bottom]
         decoder = ReconstructionDecoder(
@@ -101,31 +100,31 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """SGD for the network; Adam without weight decay for decoder and learnt codes together.
+        """Return SGD for the network; Adam without weight decay for decoder and learnt codes.
 
         Eq. 2 as a mean gives a code 1 / (N D) of the gradient of its distance; only Adam's steps do
         not depend on that.
         """
         schedule = polynomial(self.total_iterations)
-        codes = [
-            parameter for codebook in self.all_codebooks for parameter in codebook.parameters()
-        ]
+        codes: list[nn.Parameter] = []
+        for codebook in self.all_codebooks:
+            codes += codebook.parameters()
+
         if player == "network":
-            return self._network_optimizer(module, codes), per_epoch(
-                schedule, self.num_iterations_per_epoch
-            )
+            optimizer = self._network_optimizer(module, codes)
+            return optimizer, per_epoch(schedule, self.num_iterations_per_epoch)
         groups = [{"params": list(module.parameters())}, {"params": codes}]
         return torch.optim.Adam(groups, self.reconstruction_lr), schedule
 
     def _network_optimizer(
         self, module: nn.Module, codes: list[nn.Parameter]
     ) -> torch.optim.Optimizer:
-        elsewhere = {id(parameter) for parameter in codes}
+        elsewhere = set(map(id, codes))
         own = [parameter for parameter in module.parameters() if id(parameter) not in elsewhere]
-        nnunets = self.optimizer_kind == "nnunet"
-        momentum = 0.99 if nnunets else 0.9
+        as_nnunet = self.optimizer_kind == "nnunet"
+        momentum = 0.99 if as_nnunet else 0.9
         return torch.optim.SGD(
-            own, self.initial_lr, momentum, weight_decay=self.weight_decay, nesterov=nnunets
+            own, self.initial_lr, momentum, weight_decay=self.weight_decay, nesterov=as_nnunet
         )
 
     def run_network(self, images: torch.Tensor) -> VQOutput:
@@ -140,31 +139,37 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
         return ("network", "reconstruction") if self.use_vq else ("network",)
 
     def vq_losses(self, outputs: list[tuple[torch.Tensor, VQOutput]]) -> dict[str, torch.Tensor]:
-        """Eq. 2, each term a mean over the given images and a sum over both levels; nothing without
-        the branch.
+        """Return the terms of eq. 2, L_vq; none without the branch.
+
+        Each is a mean over the given images, and a sum over both levels.
+
+        Args:
+            outputs: images ``[B, channels, *spatial]``, and what the network made of them.
         """
         if not self.use_vq:
             return {}
+
+        # ‖x - D(e)‖²
         decoder = self.auxiliary_networks["reconstruction"]
         rebuilt = [decoder(output.codes, images.shape[2:]).float() for images, output in outputs]
+        distances = []
+        for (images, _), image_again in zip(outputs, rebuilt, strict=True):
+            distances.append(functional.mse_loss(image_again, images))
         self.draw(reconstruction=(outputs[-1][0], rebuilt[-1]))
 
-        distances = [
-            functional.mse_loss(one, images)
-            for one, (images, _) in zip(rebuilt, outputs, strict=True)
-        ]
+        # ‖sg[e] - E(x)‖², weighted by beta
         levels = [level for _, output in outputs for level in output.levels]
-        commitment = torch.stack(
-            [commitment_loss(level.features, level.codes) for level in levels]
-        ).sum()
+        to_codes = [commitment_loss(level.features, level.codes) for level in levels]
+        commitment = torch.stack(to_codes).sum()
         losses = {
             "reconstruction": self.vq_weight * torch.stack(distances).mean(),
             "commitment": self.vq_weight * self.commitment_weight * commitment / len(outputs),
         }
+
+        # ‖sg[E(x)] - e‖²
         if self.codebook_kind == "gradient":
-            drawn = torch.stack(
-                [codebook_loss(level.features, level.codes) for level in levels]
-            ).sum()
+            to_features = [codebook_loss(level.features, level.codes) for level in levels]
+            drawn = torch.stack(to_features).sum()
             losses["codebook"] = self.vq_weight * drawn / len(outputs)
         return losses
 
@@ -185,27 +190,33 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
         """Set every code to a feature of the first batch."""
         if not self.use_vq:
             return
+
         levels = self.vq_network.project(self.vq_network.encoder(images))
         generator = self.shared_generator()
         for number, codebook in enumerate(self.all_codebooks):
-            rows = rows_by_image([level.float() for level in self._of_codebook(number, levels)])
-            start_codebook(codebook, rows, generator)
+            maps = [level.float() for level in self._of_codebook(number, levels)]
+            start_codebook(codebook, rows_by_image(maps), generator)
 
     @torch.no_grad()
     def maintain_codebooks(self, outputs: list[VQOutput]) -> None:
         """After the step: moving averages and restarts, from labelled and unlabelled images."""
         generator = self.shared_generator()
         for number, codebook in enumerate(self.all_codebooks):
-            levels = [
-                level for output in outputs for level in self._of_codebook(number, output.levels)
-            ]
-            rows = rows_by_image([level.features.float() for level in levels])
-            indices = rows_by_image([level.indices[:, None] for level in levels])[:, 0]
+            features, chosen = [], []
+            for output in outputs:
+                for level in self._of_codebook(number, output.levels):
+                    features.append(level.features.float())
+                    chosen.append(level.indices[:, None])
+
+            rows = rows_by_image(features)
+            indices = rows_by_image(chosen)[:, 0]
             restarted = maintain_codebook(
                 codebook, rows, indices, self.codebook_decay, self.restart_below, generator
             )
             self.note(codebook_use=codebook_use(indices, len(codebook)), restarted_codes=restarted)
 
     def _of_codebook(self, number: int, bottom_and_top: tuple[Level, ...]) -> tuple[Level, ...]:
-        """The levels that use a codebook: both use the shared one."""
-        return bottom_and_top if self.codebooks == "shared" else (bottom_and_top[number],)
+        """Return the levels that use a codebook: both use the shared one."""
+        if self.codebooks == "shared":
+            return bottom_and_top
+        return (bottom_and_top[number],)

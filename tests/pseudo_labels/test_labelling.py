@@ -20,7 +20,7 @@ from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel, mea
 from nnunet_ext.pseudo_labels.selection import STEPS
 from nnunet_ext.pseudo_labels.splitting import write_split
 from nnunet_ext.stock.training import Model
-from nnunet_ext.training.streams.preprocessing import unlabelled_cases
+from nnunet_ext.training.streams.raw_cases import unlabelled_cases
 from tests.miniature_plans import DATASET_JSON, plans
 from tests.miniature_raw import write_raw
 

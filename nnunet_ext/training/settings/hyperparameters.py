@@ -1,5 +1,6 @@
-"""Hyperparameters are a trainer's annotated class attributes: typed, defaulted, overridden from the
-plans.
+"""Hyperparameters are a trainer's annotated class attributes.
+
+They are typed, have defaults, and are overridden from the plans.
 
 A trainer writes ``target_weight: Weight = 0.1  # lambda_T, eq. 5``; a ``ClassVar`` is not a
 hyperparameter.
@@ -21,11 +22,12 @@ class Range:
     high: float = math.inf
 
     def __str__(self) -> str:
-        return (
-            f"at least {self.low:g}"
-            if math.isinf(self.high)
-            else f"from {self.low:g} to {self.high:g}"
-        )
+        if math.isinf(self.high):
+            return f"at least {self.low:g}"
+        return f"from {self.low:g} to {self.high:g}"
+
+    def __contains__(self, number: float) -> bool:
+        return math.isfinite(number) and self.low <= number <= self.high
 
 
 Weight = Annotated[float, Range(0)]
@@ -38,7 +40,7 @@ PRESETS = ("recommended", "paper", "code")
 
 
 def declared(trainer: type) -> dict[str, Any]:
-    """Type hint of every hyperparameter of a trainer class, base classes first."""
+    """Return the type hint of every hyperparameter of a trainer class, base classes first."""
     hints = get_type_hints(trainer, include_extras=True)
     return {
         name: hint
@@ -48,33 +50,40 @@ def declared(trainer: type) -> dict[str, Any]:
 
 
 def describe(hint: Any) -> str:
-    """The values a hint admits, in words."""
-    base, *bounds = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    """Return the values that a hint admits, in words."""
+    base, bounds = _parts(hint)
     if get_origin(base) is Literal:
         return "one of " + ", ".join(map(str, get_args(base)))
-    name = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[base]
-    return " ".join([name, *map(str, bounds)])
+
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    return " ".join([names[base], *map(str, bounds)])
 
 
 def parse(name: str, value: Any, hint: Any) -> Any:
-    """Convert ``value`` (text from the command line, or JSON from the plans) to the hinted type and
-    check it.
+    """Convert a value to the hinted type and check it.
+
+    It is text from the command line, or JSON from the plans.
 
     Raises:
         InputError: naming the hyperparameter, the value and what is admitted.
     """
-    base, *bounds = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    base, bounds = _parts(hint)
     try:
         parsed = _convert(value, base)
-        possible = all(
-            isinstance(b, Range) and b.low <= parsed <= b.high and math.isfinite(parsed)
-            for b in bounds
-        )
+        possible = all(parsed in bound for bound in bounds)
     except (ValueError, TypeError, KeyError):
         possible = False
     if not possible:
         raise InputError(f"{name}={value} is impossible: {name} is {describe(hint)}")
     return parsed
+
+
+def _parts(hint: Any) -> tuple[Any, list[Range]]:
+    """Return the type of a hint, and the ranges that it may be annotated with."""
+    if get_origin(hint) is not Annotated:
+        return hint, []
+    base, *bounds = get_args(hint)
+    return base, bounds
 
 
 def _convert(value: Any, base: Any) -> Any:
@@ -90,15 +99,16 @@ def _convert(value: Any, base: Any) -> Any:
 
 
 def unknown(name: str, valid: list[str]) -> InputError:
-    """The refusal of an unknown hyperparameter, with the nearest valid name and all of them."""
+    """Return the refusal of an unknown hyperparameter, which names the valid ones."""
     close = difflib.get_close_matches(name, valid, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return InputError(f"unknown hyperparameter {name}{hint}; valid are: {', '.join(valid)}")
 
 
 def resolve(trainer: type, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Every hyperparameter of ``trainer``: its default, then the preset, then ``name`` and
-    ``Trainer.name`` settings.
+    """Return every hyperparameter of ``trainer``.
+
+    It is its default, then the preset, then ``name`` and ``Trainer.name`` settings.
 
     Settings that only other trainers declare are skipped: one plans file configures all of them.
 
@@ -108,13 +118,16 @@ def resolve(trainer: type, preset: str, settings: dict[str, Any]) -> dict[str, A
     hints = declared(trainer)
     values = {name: getattr(trainer, name) for name in hints}
     values |= getattr(trainer, "presets", {}).get(preset, {})
-    scope = f"{trainer.__name__}."
     for name, value in settings.items():
         if name in hints:
             values[name] = value
+
+    scope = f"{trainer.__name__}."
     for name, value in settings.items():
-        if name.startswith(scope):
-            if name.removeprefix(scope) not in hints:
-                raise unknown(name, list(hints))
-            values[name.removeprefix(scope)] = value
+        if not name.startswith(scope):
+            continue
+        plain = name.removeprefix(scope)
+        if plain not in hints:
+            raise unknown(name, list(hints))
+        values[plain] = value
     return {name: parse(name, value, hints[name]) for name, value in values.items()}

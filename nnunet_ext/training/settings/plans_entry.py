@@ -16,7 +16,7 @@ PLANS_KEY = "nnunet_ext"
 MADE_BY = "made_by"  # name and version of the package that wrote the entry
 DAMAGED = f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset"
 ROLES = {
-    "general": "labelled data sets of other diseases, merged to lesion; 3=cancer takes only that "
+    "general": "labelled data sets of other diseases, merged to lesion; 3=cancer uses only that "
     "label",
     "unlabeled": "data sets with images of the same disease in imagesUn",
     "target_domain": "data sets with images of another domain in imagesUn",
@@ -30,14 +30,13 @@ class PlansEntry:
     preset: str = "recommended"
     streams: dict[str, list[str]] = field(default_factory=dict)  # role -> data set names
     settings: dict[str, Any] = field(default_factory=dict)  # name or Trainer.name -> value
-    normalizations: dict[str, str] = field(
-        default_factory=dict
-    )  # role -> window(LOW,HIGH); others as in the plans
+    # role -> window(LOW,HIGH); others as in the plans
+    normalizations: dict[str, str] = field(default_factory=dict)
     regions: bool = False  # labels are regions, which overlap; see record_regions
 
     @classmethod
     def from_plans(cls, plans: dict) -> PlansEntry:
-        """The recorded configuration, or the default one of plans that were never configured.
+        """Return the recorded entry, or the default one of plans that were never configured.
 
         Raises:
             InputError: an entry or a preset that this version does not know.
@@ -47,34 +46,35 @@ class PlansEntry:
             raise InputError(DAMAGED)
         entry = {name: value for name, value in recorded.items() if name != MADE_BY}
         try:
-            configuration = cls(**entry)
+            read = cls(**entry)
         except TypeError as error:
             writer = recorded.get(MADE_BY, "another version")
             raise InputError(
                 f"the plans' entry {PLANS_KEY} is not one of {made_by()}, but of {writer}: {error}"
             ) from error
-        configuration._require_shape()
-        if configuration.preset not in PRESETS:
-            raise InputError(
-                f"the plans name a preset {configuration.preset}; there are {', '.join(PRESETS)}"
-            )
-        return configuration
-
-    def _require_shape(self) -> None:
-        groups = (self.streams, self.settings, self.normalizations)
-        shaped = isinstance(self.preset, str) and all(isinstance(group, dict) for group in groups)
-        lists = list(self.streams.values()) if shaped else []
-        names = [name for listed in lists if isinstance(listed, list) for name in listed]
-        texts = [*names, *(self.normalizations.values() if shaped else ())]
-        if (
-            not shaped
-            or not all(isinstance(one, list) for one in lists)
-            or not all(isinstance(t, str) for t in texts)
-        ):
+        if not read._is_well_formed():
             raise InputError(DAMAGED)
+        if read.preset not in PRESETS:
+            raise InputError(
+                f"the plans name a preset {read.preset}; there are {', '.join(PRESETS)}"
+            )
+        return read
+
+    def _is_well_formed(self) -> bool:
+        """Return whether every value, as it was read from a file, has its declared type."""
+        groups = (self.streams, self.settings, self.normalizations)
+        if not isinstance(self.preset, str) or not all(isinstance(one, dict) for one in groups):
+            return False
+
+        texts = list(self.normalizations.values())
+        for datasets in self.streams.values():
+            if not isinstance(datasets, list):
+                return False
+            texts += datasets
+        return all(isinstance(text, str) for text in texts)
 
     def into_plans(self, plans: dict) -> dict:
-        """A copy of the plans that carries this configuration."""
+        """Return a copy of the plans that carries this entry."""
         return {**plans, PLANS_KEY: {MADE_BY: made_by(), **asdict(self)}}
 
 
@@ -84,8 +84,9 @@ def record_package(plans: dict) -> None:
 
 
 def record_regions(plans: dict, has_regions: bool) -> None:
-    """Tell networks, which are built from plans alone, that each output channel is a region and
-    none the background.
+    """Tell networks, which are built from plans alone, that each output channel is a region.
+
+    None is the background then.
 
     nnU-Net copies the plans into the results when a training starts, so inference knows it, too.
     """

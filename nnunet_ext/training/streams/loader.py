@@ -1,6 +1,4 @@
-"""One loader that joins every labelled batch with a batch of each further stream, and the workers
-that run it.
-"""
+"""One loader that joins labelled batches with those of further streams, and its workers."""
 
 import random
 import signal
@@ -19,8 +17,9 @@ FAILURE = "failure"  # key of what a worker returns in place of a batch
 
 
 class MultiStreamLoader:
-    """Wraps nnU-Net's loaders: the labelled batch keeps nnU-Net's keys, each further stream is a
-    dict under its role.
+    """Join every labelled batch with a batch of each further stream.
+
+    The labelled batch keeps nnU-Net's keys, each further stream is a dict under its role.
 
     All streams are drawn in the same worker processes, so nnU-Net starts, pins and stops a single
     pool. The random numbers of a batch follow from its index, so that a resumed training goes on
@@ -63,12 +62,8 @@ class MultiStreamLoader:
         except Exception as error:
             if self.workers == 0:
                 raise
-            return {
-                FAILURE: (
-                    str(error) if isinstance(error, InputError) else None,
-                    traceback.format_exc(),
-                )
-            }
+            wrong_input = str(error) if isinstance(error, InputError) else None
+            return {FAILURE: (wrong_input, traceback.format_exc())}
 
     def _batch(self, index: int) -> dict:
         with seeded_random_numbers(*self.seed, index):
@@ -93,12 +88,10 @@ class MultiStreamLoader:
 
 
 class WorkerPool(NonDetMultiThreadedAugmenter):
-    """nnU-Net's workers; what went wrong in one of them is said by the exception in the main
-    process.
-    """
+    """nnU-Net's workers; an exception in the main process says what went wrong in one of them."""
 
     def __next__(self) -> Any:
-        """The next batch of any worker.
+        """Return the next batch of any worker.
 
         Raises:
             InputError: wrong input met by a worker, or a worker that was killed.
@@ -109,18 +102,19 @@ class WorkerPool(NonDetMultiThreadedAugmenter):
             batch = super().__next__()
         except RuntimeError as error:
             codes = sorted({process.exitcode for process in processes if process.exitcode})
-            memory = (
-                ", mostly for want of memory (fewer workers: nnUNet_n_proc_DA=4)"
-                if -signal.SIGKILL in codes
-                else ""
-            )
+            memory = ""
+            if -signal.SIGKILL in codes:
+                memory = (
+                    ", usually because it ran out of memory (fewer workers: nnUNet_n_proc_DA=4)"
+                )
             raise InputError(
                 f"a data loading worker was killed (exit codes {codes}){memory}; continue with --c"
             ) from error
-        if FAILURE in batch:
-            wrong_input, trace = batch[FAILURE]
-            self._finish()
-            if wrong_input:
-                raise InputError(wrong_input)
-            raise RuntimeError(f"a data loading worker failed:\n{trace}")
-        return batch
+
+        if FAILURE not in batch:
+            return batch
+        wrong_input, trace = batch[FAILURE]
+        self._finish()
+        if wrong_input:
+            raise InputError(wrong_input)
+        raise RuntimeError(f"a data loading worker failed:\n{trace}")

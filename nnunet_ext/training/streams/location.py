@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -23,35 +24,34 @@ from nnunet_ext.training.streams.normalization import Window
 LESION_LABELS = {"background": 0, "lesion": 1}
 UNLABELLED_ROLES = ("unlabeled", "target_domain")
 MANIFEST = "stream.json"  # written last: its presence means that every case is there
+# of a configuration, beside those of resampling
+DECISIVE_KEYS = ("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name")
 CASE_FILES = (".b2nd", "_seg.b2nd", ".pkl")
 
 
 def preprocessing_fingerprint(
     plans: PlansManager, configuration: ConfigurationManager, window: Window | None = None
 ) -> dict:
-    """Everything that decides how a case is preprocessed; plain JSON, compared for equality."""
-    settings = configuration.configuration
-    own_normalization = (
-        {} if window is None else {"normalization": str(window), "cropped": "above the lower bound"}
-    )
-    return {
-        **own_normalization,
+    """Return everything that decides how a case is preprocessed.
+
+    It is plain JSON, compared for equality.
+    """
+    fingerprint: dict[str, Any] = {}
+    if window is not None:
+        fingerprint |= {"normalization": str(window), "cropped": "above the lower bound"}
+    fingerprint |= {
         "transpose_forward": plans.transpose_forward,
         "foreground_intensity_properties": plans.foreground_intensity_properties_per_channel,
-        **{
-            key: settings[key]
-            for key in sorted(settings)
-            if key in ("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name")
-            or key.startswith("resampling_fn")
-        },
     }
+    for key, value in sorted(configuration.configuration.items()):
+        if key in DECISIVE_KEYS or key.startswith("resampling_fn"):
+            fingerprint[key] = value
+    return fingerprint
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One data set in one role, preprocessed for one configuration of the labelled data set's
-    plans.
-    """
+    """One data set in one role, preprocessed for one configuration of the plans."""
 
     role: str
     dataset: str  # e.g. Dataset006_Lung
@@ -68,7 +68,7 @@ class Stream:
         configuration: ConfigurationManager,
         normalization: str | None = None,
     ) -> Stream:
-        """The place of a stream below the labelled data set's preprocessed folder.
+        """Return the place of a stream below the labelled data set's preprocessed folder.
 
         Args:
             role: key of :data:`~nnunet_ext.training.settings.plans_entry.ROLES`.
@@ -80,24 +80,30 @@ class Stream:
                 of the plans.
 
         Raises:
-            InputError: no role or no data set name of nnU-Net's, or an impossible normalisation.
+            InputError: an unknown role, a name that nnU-Net does not give to a data set, or an
+                impossible normalisation.
         """
         dataset, _, lesions = recorded.partition("=")
         if role not in ROLES or not re.fullmatch(r"Dataset\d{3,}_[\w.-]+", dataset):
             raise InputError(
                 f"the plans name an impossible stream: {role} {recorded}; configure it again"
             )
-        window = None if normalization is None else Window.parse(normalization)
-        chosen = tuple(filter(None, lesions.split(",")))
+
         name = plain_name(configuration.data_identifier, "the plans: data_identifier")
-        name += f"_{window.folder_suffix}" if window else ""
-        name += f"_{_lesions_suffix(chosen)}" if chosen else ""
+        window = None
+        if normalization is not None:
+            window = Window.parse(normalization)
+            name += f"_{window.folder_suffix}"
+        chosen = tuple(label for label in lesions.split(",") if label)
+        if chosen:
+            name += f"_{_lesions_suffix(chosen)}"
         folder = Path(labelled_folder) / "streams" / role / dataset / name
         return cls(role, dataset, chosen, folder, window)
 
     def manifest(self) -> dict | None:
-        """The record of a finished preprocessing: plans fingerprint, source files and case
-        names.
+        """Return the record of a finished preprocessing; None if it is not finished.
+
+        It holds the fingerprint of the plans, the source files and the case names.
         """
         path = self.folder / MANIFEST
         if not path.is_file():
@@ -107,60 +113,58 @@ class Stream:
         )
 
     def is_done(self, case: str) -> bool:
-        """True where every file of the case is there; files appear only when they are complete."""
-        return all((self.folder / f"{case}{ending}").is_file() for ending in CASE_FILES)
+        """Return whether every file of the case exists; each appears only when it is complete."""
+        files = [self.folder / f"{case}{ending}" for ending in CASE_FILES]
+        return all(file.is_file() for file in files)
 
     def cases(self, plans: PlansManager, configuration: ConfigurationManager) -> list[str]:
-        """Case names.
+        """Return the names of the cases.
 
         Raises:
             InputError: not preprocessed, preprocessed for other plans, or cases are missing.
         """
-        mend = (
+        advice = (
             f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} "
             f"-c {_name_of(configuration, plans)} --{self.role} with all its data sets again"
         )
         manifest = self.manifest()
         if manifest is None:
             raise InputError(
-                f"{self.folder}: the {self.role} stream {self.dataset} is not preprocessed; {mend}"
+                f"{self.folder}: the {self.role} stream {self.dataset} is not preprocessed; "
+                f"{advice}"
             )
         if manifest["plans"] != preprocessing_fingerprint(plans, configuration, self.window):
             raise InputError(
-                f"{self.folder}: preprocessed with other plans than those in use; {mend}"
+                f"{self.folder}: preprocessed with other plans than those in use; {advice}"
             )
         missing = [case for case in manifest["cases"] if not self.is_done(case)]
         if missing:
             raise InputError(
                 f"{self.folder}: {len(missing)} preprocessed cases are gone, e.g. {missing[0]}; "
-                f"{mend}"
+                f"{advice}"
             )
         return manifest["cases"]
 
 
 def _name_of(configuration: ConfigurationManager, plans: PlansManager) -> str:
     """Return the first of the plans' configurations that reads the same preprocessed data."""
-    identifiers = {
-        name: plans.get_configuration(name).data_identifier
-        for name in plans.available_configurations
-    }
-    return next(
-        name
-        for name, identifier in identifiers.items()
-        if identifier == configuration.data_identifier
-    )
+    for name in plans.available_configurations:
+        if plans.get_configuration(name).data_identifier == configuration.data_identifier:
+            return name
+    raise ValueError(f"no configuration reads {configuration.data_identifier}")
 
 
 def _lesions_suffix(lesions: tuple[str, ...]) -> str:
-    """Return a part of the folder name that tells selections apart: a hash, because labels may hold
-    any sign.
+    """Return a part of the folder name that tells selections of labels apart.
+
+    It is a hash, because labels may hold any sign.
     """
     names = "\0".join(sorted(lesions))
     return f"lesions-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
 
 def role_root(labelled_folder: str | Path, role: str) -> Path:
-    """The folder above all streams of a role; keys of a stream's cases are paths below it."""
+    """Return the folder above all streams of a role; keys of its cases are paths below it."""
     return Path(labelled_folder) / "streams" / role
 
 
@@ -171,20 +175,18 @@ def stream_keys(
     plans: PlansManager,
     configuration: ConfigurationManager,
 ) -> list[str]:
-    """Keys of all cases of a role: paths below :func:`role_root` that nnU-Net's data set class
-    reads.
+    """Return the keys of all cases of a role.
+
+    They are paths below :func:`role_root`, which nnU-Net's data set class reads.
 
     Raises:
         InputError: see :meth:`Stream.locate` and :meth:`Stream.cases`.
     """
     root = role_root(labelled_folder, role)
     normalization = PlansEntry.from_plans(plans.plans).normalizations.get(role)
-    streams = [
-        Stream.locate(role, dataset, labelled_folder, configuration, normalization)
-        for dataset in datasets
-    ]
-    return [
-        (stream.folder / case).relative_to(root).as_posix()
-        for stream in streams
-        for case in stream.cases(plans, configuration)
-    ]
+    keys = []
+    for dataset in datasets:
+        stream = Stream.locate(role, dataset, labelled_folder, configuration, normalization)
+        folder = stream.folder.relative_to(root)
+        keys += [(folder / case).as_posix() for case in stream.cases(plans, configuration)]
+    return keys

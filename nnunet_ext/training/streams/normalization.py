@@ -1,5 +1,4 @@
-"""The normalisation of a stream whose intensities mean something else than those of the labelled
-data set.
+"""The normalisation of a stream whose intensities differ in meaning from the labelled ones.
 
 A stream usually follows the plans. A CT stream beside MR plans, or one whose plans would need
 foreground statistics, gets a window of its own: ``nnUNetv2_ext_configure --normalize
@@ -85,8 +84,9 @@ class Window:
 def normalize_by(
     window: Window, preprocessor: DefaultPreprocessor, image: np.ndarray
 ) -> np.ndarray:
-    """Let nnU-Net's preprocessor use ``window`` and crop what lies at its lower bound all around
-    the image.
+    """Let nnU-Net's preprocessor use ``window``.
+
+    It also crops what lies at the lower bound all around the image.
 
     nnU-Net crops to where any channel is nonzero. In images of such a stream zero may be tissue,
     and their background may be anything up to the lower bound.

@@ -1,5 +1,6 @@
-"""nnU-Net's loader with three additions: cases on demand, no spatial augmentation, and which
-samples were forced.
+"""nnU-Net's loader with three additions.
+
+These are cases on demand, no spatial augmentation, and which samples were forced.
 """
 
 from __future__ import annotations
@@ -48,16 +49,18 @@ class StreamDataLoader(nnUNetDataLoader):
         self.transforms = without_spatial_transforms(self.transforms)
 
     def forces_every_sample(self) -> bool:
-        """True where no sample of a batch has a random position."""
+        """Return whether no sample of a batch has a random position."""
         return all(self.get_do_oversample(sample) for sample in range(self.batch_size))
 
     def get_indices(self) -> Any:
-        """Keys of the next batch: the demanded ones, or drawn by nnU-Net."""
-        self._keys = super().get_indices() if self.demanded_keys is None else self.demanded_keys
+        """Return the keys of the next batch: the demanded ones, or drawn by nnU-Net."""
+        self._keys = self.demanded_keys
+        if self._keys is None:
+            self._keys = super().get_indices()
         return self._keys
 
     def generate_train_batch(self) -> dict[str, Any]:
-        """One batch of nnU-Net's, with ``forced``."""
+        """Return one batch of nnU-Net's, with ``forced``."""
         self._forced: list[bool] = []
         batch = super().generate_train_batch()
         batch["forced"] = torch.tensor(self._forced)
@@ -87,7 +90,7 @@ class StreamDataLoader(nnUNetDataLoader):
         if self.patch_size_was_2d and self.paired and data_shape[0] > 1:
             raise InputError(
                 f"{key} has {data_shape[0]} slices; pairs of slices need data sets with one slice "
-                f"per case"
+                "per case"
             )
         first = 1 if self.patch_size_was_2d else 0
         for axis in range(first, len(data_shape)):
@@ -108,8 +111,7 @@ def check_matches(
     if alone:
         raise InputError(
             f"{len(alone)} of {len(labelled_keys)} labelled cases have no match in the {role} "
-            f"stream, e.g. {alone[0]}; "
-            "match the cases again"
+            f"stream, e.g. {alone[0]}; match the cases again"
         )
 
     known = set(stream_keys)

@@ -15,9 +15,8 @@ def without_spatial_transforms(transforms: ComposeTransforms) -> ComposeTransfor
     from batchgeneratorsv2.transforms.spatial.transpose import TransposeAxesTransform
 
     spatial = (SpatialTransform, MirrorTransform, Rot90Transform, TransposeAxesTransform)
-    return ComposeTransforms(
-        [one for one in transforms.transforms if not isinstance(_inner(one), spatial)]
-    )
+    kept = [one for one in transforms.transforms if not isinstance(_inner(one), spatial)]
+    return ComposeTransforms(kept)
 
 
 def _inner(transform: BasicTransform) -> BasicTransform:

@@ -1,6 +1,4 @@
-"""Weights of a checkpoint, read without executing code from it; those of one encoder into a
-network.
-"""
+"""Weights of a checkpoint, read without executing code from it."""
 
 import pickle
 import re
@@ -15,10 +13,9 @@ from torch import nn
 from nnunet_ext.errors import InputError
 
 # What nnU-Net's checkpoints hold besides tensors: numbers of its log. Nothing else is unpickled.
-_SCALAR, _ARRAY = (
-    np.float64().__reduce__()[0],
-    np.zeros(0).__reduce__()[0],
-)  # how NumPy pickles a number, an array
+_SCALAR = np.float64().__reduce__()[0]  # how NumPy pickles a number
+_ARRAY = np.zeros(0).__reduce__()[0]  # and an array
+_TYPES = {type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")}
 NUMPY_NUMBERS: list[Any] = [
     np.dtype,
     np.ndarray,
@@ -26,7 +23,7 @@ NUMPY_NUMBERS: list[Any] = [
     _ARRAY,
     (_SCALAR, "numpy.core.multiarray.scalar"),  # where NumPy 1 had them
     (_ARRAY, "numpy.core.multiarray._reconstruct"),
-    *{type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")},
+    *_TYPES,
 ]
 
 # Where checkpoints keep their weights: nnU-Net, Lightning and most others, and what tutorials
@@ -35,8 +32,9 @@ CONTAINERS = ("network_weights", "state_dict", "model_state_dict", "model", "net
 
 
 def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
-    """The tensors by name that a ``.pth`` file holds under one of :data:`CONTAINERS`, or bare, on
-    the CPU.
+    """Return the tensors by name that a checkpoint holds, on the CPU.
+
+    They lie under one of :data:`CONTAINERS`, or bare.
 
     Args:
         checkpoint: read with ``weights_only``, so nothing but tensors, plain Python and numbers is
@@ -47,15 +45,13 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
         InputError: missing or unreadable file, other objects in it, or no weights.
     """
     content = read_content(checkpoint, advice)
-    content = content if isinstance(content, dict) else {}
-    held = next(
-        (content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), content
-    )
-    weights = {
-        name: value
-        for name, value in held.items()
-        if isinstance(name, str) and isinstance(value, torch.Tensor)
-    }
+    if not isinstance(content, dict):
+        content = {}
+
+    weights = {}
+    for name, value in _held_by(content).items():
+        if isinstance(name, str) and isinstance(value, torch.Tensor):
+            weights[name] = value
     if not weights:
         keys = ", ".join(sorted(map(str, content))[:8])
         raise InputError(
@@ -63,6 +59,14 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
             f"only: {keys or 'nothing'}; {advice}"
         )
     return weights
+
+
+def _held_by(content: dict) -> dict:
+    """Return what lies under the first of :data:`CONTAINERS`, or everything."""
+    for name in CONTAINERS:
+        if isinstance(content.get(name), dict):
+            return content[name]
+    return content
 
 
 def read_content(checkpoint: Path, advice: str, *, mapped: bool = False) -> Any:
@@ -96,8 +100,9 @@ def _content(checkpoint: Path, mapped: bool) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without PyTorch's advice to trust the file, and printable even where a hostile
-    file words it.
+    """Return what is wrong, without PyTorch's advice to trust the file.
+
+    The text is printable, even where a hostile file words it.
     """
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign:
@@ -110,8 +115,7 @@ def _reason(error: Exception) -> str:
 
 
 def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
-    """Copy ``encoder.*`` of an nnU-Net checkpoint into ``encoder``; the network must have the same
-    shape.
+    """Copy ``encoder.*`` of an nnU-Net checkpoint into an encoder of the same shape.
 
     Args:
         encoder: the encoder to fill, changed in place.
@@ -123,15 +127,16 @@ def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
     """
     weights = read_weights(checkpoint, advice)
     own = encoder.state_dict()
-    given = {
-        name.removeprefix("encoder."): value
-        for name, value in weights.items()
-        if name.startswith("encoder.")
-    }
-    misfits = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    filled, misfits = {}, []
+    for name, value in own.items():
+        given = weights.get(f"encoder.{name}")
+        if given is None or given.shape != value.shape:
+            misfits.append(name)
+        else:
+            filled[name] = given
     if misfits:
         raise InputError(
             f"{checkpoint}: {len(misfits)} of {len(own)} encoder weights do not fit, e.g. "
             f"{misfits[0]}; {advice}"
         )
-    encoder.load_state_dict({name: given[name] for name in own})
+    encoder.load_state_dict(filled)

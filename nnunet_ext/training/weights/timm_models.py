@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def fetch_weights(model: str) -> dict[str, torch.Tensor]:
-    """Return all tensors of a pretrained timm model by name, from timm's local cache or the Hugging
-    Face Hub.
+    """Return all tensors of a pretrained timm model by name.
+
+    They come from timm's local cache or the Hugging Face Hub.
 
     Args:
         model: timm's name with the tag of its weights, such as ``resnet50.tv_in1k``.
@@ -33,8 +34,7 @@ def fetch_weights(model: str) -> dict[str, torch.Tensor]:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(
             f"--timm {model}: cannot be fetched ({reason}); connect to the internet, or fetch it "
-            f"on another machine "
-            "and copy the file"
+            "on another machine and copy the file"
         ) from error
     return network.state_dict()
 

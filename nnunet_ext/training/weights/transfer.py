@@ -205,8 +205,11 @@ def _require_whole_parts(origins: Sequence[Origin], stages: str, checkpoint: Pat
     """Check that every part is filled whole or not at all, and an encoder whole."""
     body = [origin for origin in origins if origin.part != "heads"]
     filled = {origin.part for origin in body if origin.how != "random"}
-    for part in dict.fromkeys(origin.part for origin in body):
-        of_part = [origin for origin in body if origin.part == part]
+    parts: dict[str, list[Origin]] = {}
+    for origin in body:
+        parts.setdefault(origin.part, []).append(origin)
+
+    for part, of_part in parts.items():
         missing = [origin.name for origin in of_part if origin.how == "random"]
         must_be_whole = part in filled or part.startswith("encoder") or not filled
         if missing and must_be_whole:
