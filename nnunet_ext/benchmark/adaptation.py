@@ -6,26 +6,15 @@ from typing import Any
 from nnunet_ext.benchmark.suite import MadeData, Row
 
 MODEL = (
-    "-d",
-    "{dataset}",
-    "-c",
-    "{configuration}",
-    "-tr",
-    "{trainer}",
-    "-p",
-    "{plans}",
-    "-f",
-    "{fold}",
-    "-device",
-    "{device}",
+    *("-d", "{dataset}", "-c", "{configuration}", "-tr", "{trainer}", "-p", "{plans}"),
+    *("-f", "{fold}", "-device", "{device}"),
 )
 
 
 def self_trained(
     name: str, first_stage: str, target: str, number: int, settings: Mapping[str, Any] | None = None
 ) -> Row:
-    """Return a row that trains on labelled data and the confident part of the first stage's
-    predictions on the target.
+    """Return a row that trains on labelled data and the first stage's confident predictions.
 
     Args:
         name: of the row.
@@ -35,23 +24,15 @@ def self_trained(
         settings: of the training.
     """
     criteria = ("--keep-cases", "0.5", "--keep-voxels", "0.8", "--background", "0.9")
-    command = (
-        "nnUNetv2_ext_pseudo_label",
-        *MODEL,
-        "-i",
-        target,
-        "-o",
-        "{number}",
-        "--name",
-        name,
-        *criteria,
-    )
+    made = ("-i", target, "-o", "{number}", "--name", name)
+    command = ("nnUNetv2_ext_pseudo_label", *MODEL, *made, *criteria)
     return Row(name, MadeData(number, command), settings=settings or {}, first_stage=first_stage)
 
 
 def intra_domain(name: str, first_stage: str, target: str, easy: int, hard: int) -> Row:
-    """Return a row between the target's easy cases, labelled by the first stage, and its hard ones
-    (IntraDA).
+    """Return a row that adapts from the target's easy cases to its hard ones (IntraDA).
+
+    The first stage's model labels the easy cases.
 
     Args:
         name: of the row.
@@ -62,11 +43,6 @@ def intra_domain(name: str, first_stage: str, target: str, easy: int, hard: int)
     """
     numbers = ("-o", "{number}", "--hard", "{further}", "--name", name)
     command = ("nnUNetv2_ext_split_target", *MODEL, "-i", target, *numbers)
+    data = MadeData(easy, command, hard)
     streams = {"target_domain": ("{further}",)}
-    return Row(
-        name,
-        MadeData(easy, command, hard),
-        "AdvEntTrainer",
-        streams=streams,
-        first_stage=first_stage,
-    )
+    return Row(name, data, "AdvEntTrainer", streams=streams, first_stage=first_stage)

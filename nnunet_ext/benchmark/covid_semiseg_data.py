@@ -22,7 +22,7 @@ UNLABELED = "Dataset525_CovidSemiSegUnlabeled"
 
 @dataclass(frozen=True)
 class FoldsOfSlices:
-    """Writes the labelled slices in five folds, and the unlabelled ones as a data set of their own.
+    """Write the labelled slices in five folds, and the unlabelled ones as their own data set.
 
     Data set k of ``MULTICLASS`` trains on the labelled slices without the k-th fifth. Its test set
     are the official test slices where the download has them, else the k-th fifth. All slices become
@@ -40,18 +40,13 @@ class FoldsOfSlices:
         """
         source = environment_folder(DOWNLOAD)
         scratch = raw / ".converted"
-        labels = "ggo,consolidation"
-        labelled = converted(
-            CovidSemiSeg(source, labels_wanted=labels, resize=self.size),
-            scratch / "Dataset001_Labelled",
-        )
+        converter = CovidSemiSeg(source, labels_wanted="ggo,consolidation", resize=self.size)
+        labelled = converted(converter, scratch / "Dataset001_Labelled")
         for fold, name in enumerate(MULTICLASS):
             write_fold(labelled, raw / name, fold)
 
-        images = converted(
-            CovidSemiSeg(source, unlabeled=True, resize=self.size),
-            scratch / "Dataset002_Unlabelled",
-        )
+        converter = CovidSemiSeg(source, unlabeled=True, resize=self.size)
+        images = converted(converter, scratch / "Dataset002_Unlabelled")
         write_unlabeled(images, raw / UNLABELED, self.unlabeled)
         shutil.rmtree(scratch)
 
@@ -93,8 +88,9 @@ def write_fold(labelled: Path, folder: Path, fold: int) -> None:
 
 
 def write_unlabeled(images: Path, folder: Path, count: int | None) -> None:
-    """Write all images of a converted data set, or so many at even steps of their order, which is
-    by volume.
+    """Write all images of a converted data set, or ``count`` at even steps of their order.
+
+    The order is by volume.
     """
     files = sorted((images / "imagesUn").glob("*.png"))
     wanted = len(files) if count is None else min(count, len(files))
@@ -110,13 +106,11 @@ def _copy_cases(source: Path, folder: Path, cases: Sequence[str], part: str, new
         target = folder / f"{kind}{new_part}"
         target.mkdir(parents=True)
         for case in cases:
-            shutil.copyfile(
-                source / f"{kind}{part}" / f"{case}{ending}", target / f"{case}{ending}"
-            )
+            file = source / f"{kind}{part}" / f"{case}{ending}"
+            shutil.copyfile(file, target / file.name)
 
 
 def _write_dataset_json(source: Path, folder: Path, training_cases: int) -> None:
     content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    write_json(
-        {**content, "name": folder.name, "numTraining": training_cases}, folder / "dataset.json"
-    )
+    content |= {"name": folder.name, "numTraining": training_cases}
+    write_json(content, folder / "dataset.json")

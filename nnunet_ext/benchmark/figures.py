@@ -1,6 +1,4 @@
-"""Figures of a suite: every row with its interval and seeds, and some test cases as the rows
-segment them.
-"""
+"""Figures of a suite: rows with their intervals and seeds, and test cases as rows segment them."""
 
 from __future__ import annotations
 
@@ -23,8 +21,9 @@ if TYPE_CHECKING:
 
 @in_default_style
 def rows_figure(suite: Suite, rows: pd.DataFrame, cases: pd.DataFrame, path: Path) -> Figure:
-    """A panel per label: each row's mean with its interval, its seeds as small dots, lines at lower
-    and upper row.
+    """Draw a panel per label: each row's mean with its interval, and its seeds as small dots.
+
+    Lines mark the means of the lower and the upper row.
 
     Args:
         suite: names metric, lower and upper row.
@@ -40,9 +39,8 @@ def rows_figure(suite: Suite, rows: pd.DataFrame, cases: pd.DataFrame, path: Pat
         chosen = rows[(rows["label"] == label) & (rows["metric"] == suite.metric)].set_index("row")
         of_label = cases[cases["label"] == label]
         for position, name in enumerate(names):
-            _draw_row(
-                ax, position, chosen.loc[name], of_label[of_label["row"] == name], suite.metric
-            )
+            of_row = of_label[of_label["row"] == name]
+            _draw_row(ax, position, chosen.loc[name], of_row, suite.metric)
         for name in (suite.lower, suite.upper):
             if name in chosen.index:
                 ax.axvline(chosen.loc[name, "mean"], color="grey", linewidth=0.8, linestyle="--")
@@ -65,7 +63,7 @@ def _draw_row(ax: Axes, position: int, row: pd.Series, cases: pd.DataFrame, metr
 
 
 def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
-    """Some test cases, spread evenly over the set, as the first seed of every row segments them."""
+    """Draw test cases, spread evenly over the set, as the first seed of every row segments them."""
     from nnunet_ext.evaluation.cases.array_measures import as_slices
     from nnunet_ext.evaluation.cases.counting import pair_cases
     from nnunet_ext.evaluation.cases.label_files import read_image_file, read_label_file
@@ -76,12 +74,14 @@ def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
     )
     from nnunet_ext.evaluation.report.gallery import image_files
 
-    first = {run.row.name: run for run in reversed(runs)}
-    first = {name: first[name] for name in dict.fromkeys(run.row.name for run in runs)}
+    first: dict[str, Run] = {}
+    for run in runs:
+        first.setdefault(run.row.name, run)
     test_set = runs[0].test_set
     methods = {name: run.predictions for name, run in first.items() if run.test_set == test_set}
     cases, _ = pair_cases(test_set / "labelsTs", methods)
-    chosen = [cases[round(i)] for i in np.linspace(0, len(cases) - 1, min(count, len(cases)))]
+    places = np.linspace(0, len(cases) - 1, min(count, len(cases)))
+    chosen = [cases[round(place)] for place in places]
     images = image_files(test_set / "imagesTs", chosen)
 
     overlays = []
@@ -89,9 +89,8 @@ def draw_overlays(runs: Sequence[Run], path: Path, count: int = 4) -> None:
         reference = as_slices(read_label_file(case.reference).array)
         z = largest_lesion_slice(reference)
         image = as_slices(read_image_file(images[case.name]))
-        predicted = {
-            name: as_slices(read_label_file(file).array) for name, file in case.predictions.items()
-        }
-        predictions = {name: array[z] for name, array in predicted.items()}
+        predictions = {}
+        for name, file in case.predictions.items():
+            predictions[name] = as_slices(read_label_file(file).array)[z]
         overlays.append(OverlayCase(case.name, image[z], reference[z], predictions))
     overlay_figure(overlays, path)

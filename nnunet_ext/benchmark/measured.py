@@ -1,9 +1,8 @@
-"""``python -m nnunet_ext.benchmark.measured FILE COMMAND ...``: run a console script and note its
-peak memory.
+"""``python -m nnunet_ext.benchmark.measured FILE COMMAND ...``: note a program's peak memory.
 
-The command runs in this process, as it would on its own. ``FILE`` receives the peak of its resident
-memory and, if it used a GPU, of the memory that torch reserved there, in bytes; of several runs the
-highest.
+The command, a console script, runs in this process as it would on its own. ``FILE`` receives the
+peak of its resident memory and, if it used a GPU, of the memory that torch reserved there, in
+bytes; of several runs the highest.
 """
 
 import json
@@ -31,8 +30,10 @@ def main(file: Path, script: str, arguments: list[str]) -> None:
 def record(file: Path) -> None:
     """Write the peaks of this process, or those of an earlier one that are higher."""
     before = json.loads(file.read_text()) if file.is_file() else {}
-    peaks = {"memory_bytes": _resident(), "gpu_bytes": _gpu()}
-    highest = {name: max(peak, before.get(name, 0)) for name, peak in peaks.items()}
+    highest = {
+        "memory_bytes": max(_resident(), before.get("memory_bytes", 0)),
+        "gpu_bytes": max(_gpu(), before.get("gpu_bytes", 0)),
+    }
     write_json(highest, file)
 
 

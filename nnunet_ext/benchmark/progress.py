@@ -1,6 +1,4 @@
-"""What a runner shows: a bar of runs with an estimate of the time left, and the commands as they
-start.
-"""
+"""What a runner shows: a bar of runs with the time left, and the commands as they start."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} runs [{elapsed},
 
 
 class Progress:
-    """A bar that moves by a run's share at every epoch; only lines where the output is no
-    terminal.
-    """
+    """A bar that moves by a run's share at every epoch; only lines outside a terminal."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         from tqdm import tqdm
@@ -39,13 +35,14 @@ class Progress:
         sys.stdout.flush()
 
     def epoch(self, run: Run, number: int) -> None:
-        """A training has begun its epoch of that number, from 0."""
-        epochs = int(run.row.settings.get("num_epochs", run.suite.budget.get("num_epochs", 1000)))
+        """Show that a training has begun an epoch, counted from 0."""
+        settings = {**run.suite.budget, **run.row.settings}
+        epochs = int(settings.get("num_epochs", 1000))
         self._bar.set_description_str(f"{run.name}, epoch {number} of {epochs}", refresh=False)
         self._move(number / epochs)
 
     def done(self, run: Run) -> None:
-        """A run has ended, here or in another process."""
+        """Show that a run has ended, here or in another process."""
         self._left.discard(run.name)
         self._move(0)
 

@@ -64,9 +64,18 @@ def _write(path: Path, text: str) -> None:
 def _write_summary(
     path: Path, suite: Suite, rows: pd.DataFrame, tests: pd.DataFrame, failed: dict[str, str]
 ) -> None:
-    records = {"rows": rows, "tests": tests}
-    plain = {name: json.loads(table.to_json(orient="records")) for name, table in records.items()}
-    write_json({"suite": suite.declared(), **plain, "missing": dict(failed)}, path)
+    content = {
+        "suite": suite.declared(),
+        "rows": _records(rows),
+        "tests": _records(tests),
+        "missing": dict(failed),
+    }
+    write_json(content, path)
+
+
+def _records(table: pd.DataFrame) -> Any:
+    """Return the lines of a table as plain JSON, undefined numbers as null."""
+    return json.loads(table.to_json(orient="records"))
 
 
 def _markdown(
@@ -77,13 +86,10 @@ def _markdown(
         chosen = rows[(rows["label"] == label) & (rows["metric"] == suite.metric)]
         lines += [f"## {escaped(label)}", "", *_rows(suite, chosen, planned), ""]
         if len(tests):
-            lines += [
-                "Differences between rows:",
-                "",
-                *_tests(suite, tests[tests["label"] == label]),
-                "",
-            ]
-    return "\n".join([*lines, "## How it was measured", "", *_settings(suite, rows, place), ""])
+            of_label = tests[tests["label"] == label]
+            lines += ["Differences between rows:", "", *_tests(suite, of_label), ""]
+    lines += ["## How it was measured", "", *_settings(suite, rows, place), ""]
+    return "\n".join(lines)
 
 
 def _without_result(failed: Mapping[str, str]) -> str:
@@ -94,30 +100,38 @@ def _without_result(failed: Mapping[str, str]) -> str:
 
 
 def _rows(suite: Suite, rows: pd.DataFrame, planned: Mapping[str, int]) -> list[str]:
-    """One line per row; those without any result have no numbers."""
-    metric = f"{METRICS[suite.metric].header_with_arrow} [{CONFIDENCE_LEVEL:.0%} CI]"
-    header = ["row", "trainer", "cases", "seeds", metric]
-    has_lower, has_gap = "difference" in rows, "gap" in rows
-    header += [f"minus {suite.lower}"] if has_lower else []
-    header += ["gap closed"] if has_gap else []
-    header += ["s per step", "memory"]
-    cells = []
-    for row in rows.to_dict("records"):
-        seeds = (
-            str(row["seeds"])
-            if row["seeds"] == row["planned"]
-            else f"**only {row['seeds']} of {row['planned']}**"
-        )
-        line = [escaped(row["row"]), suite.row(row["row"]).trainer, str(row["cases"]), seeds]
-        line.append(_with_interval(row, "mean", "ci", suite.metric))
-        line += [_with_interval(row, "difference", "difference", suite.metric)] if has_lower else []
-        line += [_share(row)] if has_gap else []
-        cells.append([*line, _seconds(row), _memory(row)])
-    for name in planned:
+    """Return one line per row; those without any result have no numbers."""
+    header = _header(suite, rows)
+    lines = [_row(suite, row) for row in rows.to_dict("records")]
+    for name, seeds in planned.items():
         if name not in set(rows["row"]):
-            line = [escaped(name), suite.row(name).trainer, "", f"**none of {planned[name]}**"]
-            cells.append(line + [""] * (len(header) - len(line)))
-    return markdown_table(header, cells)
+            line = [escaped(name), suite.row(name).trainer, "", f"**none of {seeds}**"]
+            empty = [""] * (len(header) - len(line))
+            lines.append(line + empty)
+    return markdown_table(header, lines)
+
+
+def _header(suite: Suite, rows: pd.DataFrame) -> list[str]:
+    metric = METRICS[suite.metric].header_with_arrow
+    header = ["row", "trainer", "cases", "seeds", f"{metric} [{CONFIDENCE_LEVEL:.0%} CI]"]
+    if "difference" in rows:
+        header.append(f"minus {suite.lower}")
+    if "gap" in rows:
+        header.append("gap closed")
+    return [*header, "s per step", "memory"]
+
+
+def _row(suite: Suite, row: dict[Any, Any]) -> list[str]:
+    seeds = str(row["seeds"])
+    if row["seeds"] != row["planned"]:
+        seeds = f"**only {row['seeds']} of {row['planned']}**"
+    cells = [escaped(row["row"]), suite.row(row["row"]).trainer, str(row["cases"]), seeds]
+    cells.append(_with_interval(row, "mean", "ci", suite.metric))
+    if "difference" in row:
+        cells.append(_with_interval(row, "difference", "difference", suite.metric))
+    if "gap" in row:
+        cells.append(_share(row))
+    return [*cells, _seconds(row), _memory(row)]
 
 
 def _with_interval(row: dict[Any, Any], value: str, bounds: str, metric: str) -> str:
@@ -162,30 +176,25 @@ def _settings(suite: Suite, rows: pd.DataFrame, place: Place) -> list[str]:
     budget = ", ".join(f"{name}={value}" for name, value in suite.budget.items())
     network = f"; features {suite.features}" if suite.features else ""
     batch = f"; batch {suite.batch_size}" if suite.batch_size else ""
-    test_set = ", ".join(suite.test_sets) + (
-        " in turn of the seeds" if len(suite.test_sets) > 1 else ""
-    )
+    test_set = ", ".join(suite.test_sets)
+    if len(suite.test_sets) > 1:
+        test_set += " in turn of the seeds"
     lines = [
         f"- Budget of every row: {budget}{network}{batch}. Test set: {test_set}, profile "
-        f"`{suite.profile}`. "
-        f"Device: {place.device}.",
+        f"`{suite.profile}`. Device: {place.device}.",
         f"- Intervals: bootstrap over seeds and cases, percentiles, {RESAMPLES} resamples, seed "
-        f"{SEED}. All rows draw "
-        "the same cases; each draws its own seeds.",
+        f"{SEED}. All rows draw the same cases; each draws its own seeds.",
         "- p: paired, two-sided, after Holm's correction over the pairs of a label. Over cases: "
-        "Wilcoxon on the means "
-        "over seeds. Over seeds: t-test on the means over cases; it tells whether a further "
-        "training would agree.",
+        "Wilcoxon on the means over seeds. Over seeds: t-test on the means over cases; it tells "
+        "whether a further training would agree.",
         "- s per step: an epoch's time over its steps, validation batches included; median over "
-        "epochs and seeds, "
-        "beside whatever else the machine did. Memory: peak of the training process without its "
-        "loaders.",
+        "epochs and seeds, beside whatever else the machine did. Memory: peak of the training "
+        "process without its loaders.",
     ]
     if suite.lower and suite.upper:
         lines.append(
             f"- Gap closed: (row - {suite.lower}) / ({suite.upper} - {suite.lower}); empty where "
-            f"the interval of the "
-            "gap itself holds 0."
+            f"the interval of the gap itself holds 0."
         )
     if rows["seeds"].min() < _FEW_SEEDS:
         lines.append(

@@ -1,6 +1,4 @@
-"""The numbers of a suite as data frames: every case of every run, one line per row, and tests
-between rows.
-"""
+"""The numbers of a suite as data frames: cases of all runs, one line per row, and tests."""
 
 from __future__ import annotations
 
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 EPOCH_TIME = re.compile(r"Epoch time: ([\d.]+) s")
 NAN = float("nan")
 MEAN_OVER_LABELS = "mean over labels"
+_NO_METRICS = ("row", "seed", "label", "case", "slice", "files", "tp", "fp", "fn", "tn", "voxel_ml")
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class RowScores:
 
 
 def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Lines of ``nnUNetv2_ext_evaluate`` of all finished runs, with ``row`` and ``seed`` before
-    them.
+    """Return the cases of all finished runs, with ``row`` and ``seed`` before their columns.
 
     The slices of a case are averaged. Where there are several labels, so are a case's labels, as
     one label more; all of them as one foreground, and those that are undefined for a case, take no
@@ -59,12 +57,9 @@ def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
         of_case = table.groupby(["label", "case"], sort=False).mean(numeric_only=True).reset_index()
         own_labels = of_case[of_case["label"] != FOREGROUND]
         if own_labels["label"].nunique() > 1:
-            over_labels = (
-                own_labels.groupby("case", sort=False).mean(numeric_only=True).reset_index()
-            )
-            of_case = pd.concat(
-                [of_case, over_labels.assign(label=MEAN_OVER_LABELS)], ignore_index=True
-            )
+            means = own_labels.groupby("case", sort=False).mean(numeric_only=True)
+            over_labels = means.reset_index().assign(label=MEAN_OVER_LABELS)
+            of_case = pd.concat([of_case, over_labels], ignore_index=True)
         of_case.insert(0, "row", run.row.name)
         of_case.insert(1, "seed", run.seed)
         tables.append(of_case)
@@ -72,21 +67,20 @@ def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def scores_of_rows(cases: pd.DataFrame, label: str, metric: str) -> dict[str, RowScores]:
-    """One matrix per row, all on the same cases in the same order."""
+    """Return one matrix per row, all on the same cases in the same order."""
     chosen = cases[cases["label"] == label]
     names = sorted(chosen["case"].unique())
     scores = {}
     for row, lines in chosen.groupby("row", sort=False):
-        matrix = lines.pivot_table(
-            index="seed", columns="case", values=metric, dropna=False
-        ).reindex(columns=names)
-        values = matrix.to_numpy(dtype=np.float64)
-        scores[str(row)] = RowScores([int(seed) for seed in matrix.index], names, values)
+        matrix = lines.pivot_table(index="seed", columns="case", values=metric, dropna=False)
+        matrix = matrix.reindex(columns=names)
+        seeds = [int(seed) for seed in matrix.index]
+        scores[str(row)] = RowScores(seeds, names, matrix.to_numpy(dtype=np.float64))
     return scores
 
 
 def rows_table(suite: Suite, cases: pd.DataFrame, planned: Mapping[str, int]) -> pd.DataFrame:
-    """One line per label, metric and row.
+    """Return one line per label, metric and row.
 
     Columns: label, metric, row, cases, seeds, planned (seeds that were asked for), mean, ci_low,
     ci_high; then, each with its interval, ``difference`` to the suite's lower row and ``gap``, the
@@ -111,9 +105,6 @@ def rows_table(suite: Suite, cases: pd.DataFrame, planned: Mapping[str, int]) ->
     return pd.DataFrame(lines)
 
 
-_NO_METRICS = ("row", "seed", "label", "case", "slice", "files", "tp", "fp", "fn", "tn", "voxel_ml")
-
-
 def _numbers(suite: Suite, scores: Mapping[str, RowScores]) -> dict[str, dict[str, Any]]:
     means = {row: mean_score(of_row.values) for row, of_row in scores.items()}
     drawn = resampled_means({row: of_row.values for row, of_row in scores.items()})
@@ -123,19 +114,20 @@ def _numbers(suite: Suite, scores: Mapping[str, RowScores]) -> dict[str, dict[st
 
     numbers = {}
     for row, of_row in scores.items():
-        defined = int((~np.isnan(of_row.values)).any(axis=0).sum())
-        line: dict[str, Any] = {"cases": defined, "seeds": len(of_row.seeds), "mean": means[row]}
+        is_defined = (~np.isnan(of_row.values)).any(axis=0)
+        line: dict[str, Any] = {
+            "cases": int(is_defined.sum()),
+            "seeds": len(of_row.seeds),
+            "mean": means[row],
+        }
         line |= _bounds("ci", drawn[row])
         if has_lower and row != lower:
-            line |= {"difference": means[row] - means[lower]} | _bounds(
-                "difference", drawn[row] - drawn[lower]
-            )
+            line["difference"] = means[row] - means[lower]
+            line |= _bounds("difference", drawn[row] - drawn[lower])
         if has_gap and row not in (lower, upper):
-            closed = share_of_gap(
-                np.array(means[row]), np.array(means[lower]), np.array(means[upper])
-            )
-            resampled = share_of_gap(drawn[row], drawn[lower], drawn[upper])
-            line |= {"gap": float(closed)} | _bounds("gap", resampled)
+            of_means = [np.array(means[name]) for name in (row, lower, upper)]
+            line["gap"] = float(share_of_gap(*of_means))
+            line |= _bounds("gap", share_of_gap(drawn[row], drawn[lower], drawn[upper]))
         numbers[row] = line
     return numbers
 
@@ -146,7 +138,7 @@ def _bounds(name: str, values: Scores) -> dict[str, float]:
 
 
 def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Every pair of rows by label, on their common seeds.
+    """Compare every pair of rows by label, on their common seeds.
 
     Columns: label, metric, first, second, cases, seeds, difference with its interval over seeds and
     cases, ``cases_p``: Wilcoxon's test over cases of the means over seeds, ``seeds_p``: t-test over
@@ -172,7 +164,8 @@ def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _compared(scores: Mapping[str, RowScores], first: str, second: str) -> dict[str, Any]:
     seeds = common_seeds(scores[first].seeds, scores[second].seeds)
-    a, b = (_of_seeds(scores[row], seeds) for row in (first, second))
+    a = _of_seeds(scores[first], seeds)
+    b = _of_seeds(scores[second], seeds)
     over_cases = compare_paired(_mean(a, 0), _mean(b, 0))
     over_seeds = compare_paired(_mean(a, 1), _mean(b, 1))
     line = {
@@ -190,11 +183,12 @@ def _compared(scores: Mapping[str, RowScores], first: str, second: str) -> dict[
 
 
 def _of_seeds(scores: RowScores, seeds: Sequence[int]) -> Scores:
-    return scores.values[[scores.seeds.index(seed) for seed in seeds]]
+    positions = [scores.seeds.index(seed) for seed in seeds]
+    return scores.values[positions]
 
 
 def _mean(values: Scores, axis: int) -> Scores:
-    """Mean of what is defined; NaN where nothing is."""
+    """Return the mean of what is defined; NaN where nothing is."""
     defined = ~np.isnan(values)
     counts = defined.sum(axis=axis)
     total = np.where(defined, values, 0).sum(axis=axis)
@@ -202,7 +196,7 @@ def _mean(values: Scores, axis: int) -> Scores:
 
 
 def costs_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Seconds per training step and peak memory by row: median and maximum over its seeds.
+    """Return seconds per training step (median) and peak memory (maximum) of each row's seeds.
 
     The seconds are nnU-Net's time of an epoch over its number of steps, median over epochs: they
     include what the epoch spends on validation batches, and whatever else the machine did
@@ -216,18 +210,19 @@ def costs_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def step_seconds(run: Run) -> float:
-    """Median over all epochs in the run's training logs; NaN without any."""
-    steps = int({**run.suite.budget, **run.row.settings}.get("num_iterations_per_epoch", 250))
-    times = []
+    """Return the median over all epochs in the run's training logs; NaN without any."""
+    settings = {**run.suite.budget, **run.row.settings}
+    steps = int(settings.get("num_iterations_per_epoch", 250))
+    times: list[float] = []
     for log in run.training.folder.glob("training_log_*.txt"):
-        times += [
-            float(seconds)
-            for seconds in EPOCH_TIME.findall(log.read_text(encoding="utf-8", errors="replace"))
-        ]
+        text = log.read_text(encoding="utf-8", errors="replace")
+        times += map(float, EPOCH_TIME.findall(text))
     return float(np.median(times)) / steps if times else NAN
 
 
 def _memory(run: Run) -> dict[str, float]:
     peaks = json.loads(run.measured.read_text()) if run.measured.is_file() else {}
-    named = {"memory_gb": "memory_bytes", "gpu_gb": "gpu_bytes"}
-    return {name: peaks.get(key, NAN) / 1e9 for name, key in named.items()}
+    return {
+        "memory_gb": peaks.get("memory_bytes", NAN) / 1e9,
+        "gpu_gb": peaks.get("gpu_bytes", NAN) / 1e9,
+    }

@@ -1,6 +1,4 @@
-"""One run of a suite, a row with a seed: where its files lie, how far it is, and its stock
-commands.
-"""
+"""One run of a suite, a row with a seed: its files, its progress, and its stock commands."""
 
 from __future__ import annotations
 
@@ -44,15 +42,15 @@ class Place:
         return self.root / "nnUNet_results"
 
     def environment(self) -> dict[str, str]:
-        """nnU-Net's folders below this one; few worker processes on the CPU, where they compete
-        with the training.
+        """Return the environment of commands, with nnU-Net's folders below this one.
+
+        Worker processes are few on the CPU, where they compete with the training.
         """
         folders = {name: str(self.root / name) for name in NNUNET_FOLDERS}
         environment = command_environment(**folders)
         if self.device == "cpu":
-            environment.setdefault(
-                "nnUNet_n_proc_DA", "1"
-            )  # with one worker a continued training is exact
+            # With one worker a continued training is exact.
+            environment.setdefault("nnUNet_n_proc_DA", "1")
             environment.setdefault("nnUNet_def_n_proc", "1")
         return environment
 
@@ -112,8 +110,9 @@ class Run:
         return self.scores.is_file() if self.row.tested else self.training.trained
 
     def discard_checkpoints(self) -> None:
-        """Delete the checkpoints that no run needs any more: all but the last one of what others
-        build on.
+        """Delete the checkpoints that no run needs any more.
+
+        The last one stays if others build on it.
         """
         is_first_stage = any(row.first_stage == self.row.name for row in self.suite.rows)
         for checkpoint in self.training.folder.glob("checkpoint_*.pth"):
@@ -123,11 +122,9 @@ class Run:
     @property
     def reason(self) -> str:
         """Why there is no result."""
-        return (
-            self.failure.read_text(encoding="utf-8").strip()
-            if self.failure.is_file()
-            else "not run yet"
-        )
+        if not self.failure.is_file():
+            return "not run yet"
+        return self.failure.read_text(encoding="utf-8").strip()
 
     @cached_property
     def first_stage(self) -> Run | None:
@@ -138,7 +135,7 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        """Name of the labelled data set; one that is made by a command is called after the row."""
+        """Name of the labelled data set; one that a command makes is named after the row."""
         data = self.row.trains_on
         if isinstance(data, tuple):
             return data[self.seed % len(data)]
@@ -157,8 +154,8 @@ class Run:
         match = DATASET_NAME.fullmatch(self.dataset)
         if match is None:
             raise InputError(
-                f"suite {self.suite.name}: {self.row.name} trains on {self.dataset}, no name of a "
-                f"data set"
+                f"suite {self.suite.name}: {self.row.name} trains on {self.dataset}, which is not "
+                f"the name of a data set"
             )
         return int(match[1])
 
@@ -172,108 +169,75 @@ class Run:
     def training(self) -> Training:
         """nnU-Net's training of the run."""
         model = Model(self.dataset, self.row.trainer, self.plans, self.suite.configuration)
-        return Training(
-            model, self.suite.fold, model.folder(self.place.results) / f"fold_{self.suite.fold}"
-        )
-
-    # --- stock commands
-    # ---------------------------------------------------------------------------------------------
+        folder = model.folder(self.place.results) / f"fold_{self.suite.fold}"
+        return Training(model, self.suite.fold, folder)
 
     def make_data(self) -> list[str]:
-        """The command that makes the labelled data set from the first stage's model."""
+        """Return the command that makes the labelled data set from the first stage's model."""
         data = self.row.trains_on
         assert isinstance(data, MadeData)
         return [self._filled(word) for word in data.command]
 
     def plan(self) -> list[str]:
-        """Plan and preprocess the labelled data set."""
+        """Return the command that plans and preprocesses the labelled data set."""
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(self.dataset_number)]
         return [*command, "-c", self.suite.configuration, "-np", "1", "-npfp", "1"]
 
     def configure(self) -> list[str]:
-        """Plans of the run's own, with its streams, settings and seed."""
-        command = [
-            "nnUNetv2_ext_configure",
-            "-d",
-            self.dataset,
-            "-p",
-            SUITE_PLANS,
-            "-o",
-            self.plans,
-        ]
-        command += ["-c", self.suite.configuration, "--reset", "--preset", self.row.preset]
+        """Return the command for plans of the run's own, with its streams, settings and seed."""
+        command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", SUITE_PLANS]
+        command += ["-o", self.plans, "-c", self.suite.configuration]
+        command += ["--reset", "--preset", self.row.preset]
         for role, datasets in self.row.streams.items():
-            command += [f"--{role}", *(self._filled(dataset) for dataset in datasets)]
+            command.append(f"--{role}")
+            command += [self._filled(dataset) for dataset in datasets]
         if self.row.normalize:
-            command += [
-                "--normalize",
-                *(f"{role}={kind}" for role, kind in self.row.normalize.items()),
-            ]
+            command.append("--normalize")
+            command += [f"{role}={kind}" for role, kind in self.row.normalize.items()]
+
         settings = {**self.suite.budget, **self.row.settings, "seed": self.seed}
-        return [
-            *command,
-            "--set",
-            *(f"{name}={self._filled(value)}" for name, value in settings.items()),
-        ]
+        command.append("--set")
+        return command + [f"{name}={self._filled(value)}" for name, value in settings.items()]
 
     def train(self) -> list[str]:
-        """Start the training, or continue it."""
+        """Return the command that starts the training, or continues it."""
         arguments = self.training.arguments(self.place.device)
         if self.row.pretrained and self.first_stage is not None and not self.training.begun:
             arguments += ["-pretrained_weights", str(self.first_stage.training.checkpoint)]
         return arguments
 
     def predict(self, folder: Path) -> list[str]:
-        """Predict the test set."""
+        """Return the command that predicts the test set."""
         images = self.test_set / "imagesTs"
         model = self.training.model
         command = ["nnUNetv2_predict", "-i", str(images), "-o", str(folder), "-d", model.dataset]
-        command += [
-            "-c",
-            model.configuration,
-            "-f",
-            self.suite.fold,
-            "-tr",
-            model.trainer,
-            "-p",
-            model.plans,
-        ]
+        command += ["-c", model.configuration, "-f", self.suite.fold]
+        command += ["-tr", model.trainer, "-p", model.plans]
         return [*command, "-device", self.place.device, "-npp", "1", "-nps", "1"]
 
     def evaluate(self) -> list[str]:
-        """Score the predictions as the suite's profile says."""
+        """Return the command that scores the predictions as the suite's profile says."""
         reference = self.test_set / "labelsTs"
-        command = [
-            "nnUNetv2_ext_evaluate",
-            "-r",
-            str(reference),
-            "-p",
-            f"{self.row.name}={self.predictions}",
-        ]
-        return [
-            *command,
-            "-o",
-            str(self.scores.parent),
-            "--profile",
-            self.suite.profile,
-            "--overwrite",
-        ]
+        predictions = f"{self.row.name}={self.predictions}"
+        command = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", predictions]
+        command += ["-o", str(self.scores.parent), "--profile", self.suite.profile]
+        return [*command, "--overwrite"]
 
     def _filled(self, value: Any) -> str:
         text = str(value)
         if "{" not in text:
             return text
         made = self.row.trains_on
-        further = made.further + self.seed if isinstance(made, MadeData) else 0
-        names = {"raw": self.place.raw, "device": self.place.device}
-        names |= {"number": self.dataset_number, "further": further}
+        names: dict[str, Any] = {
+            "raw": self.place.raw,
+            "device": self.place.device,
+            "number": self.dataset_number,
+            "further": made.further + self.seed if isinstance(made, MadeData) else 0,
+        }
         if self.first_stage is not None:
             training = self.first_stage.training
-            names |= {
-                **vars(training.model),
-                "fold": training.number,
-                "checkpoint": training.checkpoint,
-            }
+            names |= vars(training.model)
+            names |= {"fold": training.number, "checkpoint": training.checkpoint}
         return text.format(**names)
 
 

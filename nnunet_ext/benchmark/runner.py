@@ -1,11 +1,10 @@
-"""Carry out the runs of a suite with stock commands; several processes, also on several machines,
-share the work.
+"""Carry out the runs of a suite with stock commands.
 
-Two locks guard a run. The runner holds ``.lock`` while it works on it, so that others choose
-another run. Each command holds ``.command.lock`` itself until it ends, so that after a kill of the
-runner nobody starts a second one beside the orphan. Both end with their process, however it is
-killed. What several runs share, planning and the preprocessing of streams, is guarded in the same
-way.
+Several processes, also on several machines, share the work. Two locks guard a run. The runner holds
+``.lock`` while it works on it, so that others choose another run. Each command holds
+``.command.lock`` itself until it ends, so that after a kill of the runner nobody starts a second
+one beside the orphan. Both end with their process, however it is killed. What several runs share,
+planning and the preprocessing of streams, is guarded in the same way.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def prepare(suite: Suite, place: Place) -> None:
     """Make the folders and the data, unless they are there.
 
     Raises:
-        InputError: the folder holds runs of another suite, or of rows that were declared otherwise.
+        InputError: the folder holds runs of another suite, or of rows declared differently.
     """
     for folder in (place.raw, place.preprocessed, place.results, place.root / "logs"):
         try:
@@ -59,7 +58,7 @@ def prepare(suite: Suite, place: Place) -> None:
 
 
 def _require_same(suite: Suite, path: Path) -> None:
-    """Runs of one table must have been declared alike; further rows are welcome."""
+    """Check that runs of one table were declared alike; further rows are welcome."""
     declared = json.loads(json.dumps(suite.declared()))
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else declared
     if before["shared"] != declared["shared"]:
@@ -67,7 +66,7 @@ def _require_same(suite: Suite, path: Path) -> None:
     for name, row in declared["rows"].items():
         if before["rows"].get(name, row) != row:
             raise InputError(
-                f"{path}: row {name} was declared otherwise; rename the row, or choose another -o"
+                f"{path}: row {name} was declared differently; rename it, or choose another -o"
             )
     write_json({**declared, "rows": {**before["rows"], **declared["rows"]}}, path)
 
@@ -88,15 +87,16 @@ def _write_data(suite: Suite, place: Place) -> None:
 
 
 class Runner:
-    """Carries out runs; tries each once."""
+    """Carry out runs; try each once."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.attempted: set[str] = set()
 
     def run_all(self, runs: Sequence[Run]) -> None:
-        """Carry out all runs, also after others failed; those that another process is at come
-        last.
+        """Carry out all runs, also after others failed.
+
+        Those that another process is working on come last.
         """
         busy = [run for run in runs if not self.carry_out(run)]
         for run in busy:
@@ -104,10 +104,10 @@ class Runner:
             self.carry_out(run, wait=True)
 
     def carry_out(self, run: Run, wait: bool = False) -> bool:
-        """Bring a run to its end, from where it is; what fails is said and noted in its folder.
+        """Bring a run to its end, from where it is; failures are printed and noted in its folder.
 
         Returns:
-            False where another process is at it, or at its first stage, and ``wait`` is off.
+            False if another process is working on it, or on its first stage, and ``wait`` is off.
         """
         first = run.first_stage
         if first is not None and not first.finished and not self.carry_out(first, wait):
@@ -143,7 +143,7 @@ class Runner:
             self.progress.say(f"{run.name}: failed: {error}")
 
     def _work(self, run: Run) -> None:
-        """All steps of a run; finished ones are skipped."""
+        """Do all steps of a run; finished ones are skipped."""
         if run.first_stage is not None and not run.first_stage.finished:
             raise InputError(f"its first stage {run.first_stage.name} has failed")
         self._plan(run)
@@ -161,16 +161,14 @@ class Runner:
         self._execute(run, run.evaluate, own)
 
     def _plan(self, run: Run) -> None:
-        """Make, plan and preprocess the labelled data set, once for all runs that train on it."""
+        """Make, plan and preprocess the labelled data set, once for all runs that use it."""
         lock = run.place.root / f".plan_{run.dataset_number}.lock"
         of_command = lock.with_suffix(COMMAND_LOCK)
         with held(lock):
             if (run.place.preprocessed / run.dataset / PLANNED).is_file():
                 return
-            if (
-                isinstance(run.row.trains_on, MadeData)
-                and not (run.place.raw / run.dataset).is_dir()
-            ):
+            is_made = isinstance(run.row.trains_on, MadeData)
+            if is_made and not (run.place.raw / run.dataset).is_dir():
                 self._execute(run, run.make_data, of_command)
             self._execute(run, run.plan, of_command)
             folder = run.place.preprocessed / run.dataset
@@ -178,7 +176,7 @@ class Runner:
             (folder / PLANNED).touch()
 
     def _configure(self, run: Run) -> None:
-        """One at a time, because the rows share the streams that it preprocesses."""
+        """Configure one run at a time, because the rows share the streams it preprocesses."""
         lock = run.place.root / f".configure_{run.dataset_number}.lock"
         with held(lock):
             self._execute(run, run.configure, lock.with_suffix(COMMAND_LOCK))
@@ -192,7 +190,7 @@ class Runner:
                 raise InputError(f"nnUNetv2_train ended without a final checkpoint ({run.log})")
 
     def _execute(self, run: Run, command: Callable[[], list[str]], lock: Path) -> None:
-        """Run a command to its end, after an orphan of a killed runner that is still at it."""
+        """Run a command to its end, after any orphan of a killed runner that still runs it."""
         while not self._start(run, command(), lock):
             pass
 
@@ -200,26 +198,20 @@ class Runner:
         """Run a command that holds a lock.
 
         Args:
-            run: whose log it writes.
+            run: its log receives the output.
             words: the command.
             lock: of the command.
             prefix: program that runs the command.
 
         Returns:
-            False where an orphan of a killed runner held the lock; it has ended now.
+            False if an orphan of a killed runner held the lock; it has ended now.
 
         Raises:
             InputError: it ended with an error; gives its last line.
         """
         self.progress.say(shlex.join(words))
-        locked = [
-            sys.executable,
-            "-m",
-            locked_program.__name__,
-            str(lock),
-            *prefix,
-            *program(words),
-        ]
+        locked = [sys.executable, "-m", locked_program.__name__, str(lock)]
+        locked += [*prefix, *program(words)]
         code, last = self._follow(run, locked, words)
         if code == BUSY:
             self.progress.say(f"{run.name}: waiting for a command of a killed runner")
@@ -230,8 +222,9 @@ class Runner:
         return True
 
     def _follow(self, run: Run, command: Sequence[str], shown: Sequence[str]) -> tuple[int, str]:
-        """Exit code and last line. The output goes to the run's log, where an orphan may write
-        on.
+        """Run a command and return its exit code and last line.
+
+        The output goes to the run's log, where an orphan may go on writing.
         """
         last = "no output"
         with (
@@ -245,14 +238,16 @@ class Runner:
             ) as process:
                 for line in _lines(reading, process):
                     last = line.strip() or last
-                    if match := EPOCH_LINE.search(line):
+                    match = EPOCH_LINE.search(line)
+                    if match:
                         self.progress.epoch(run, int(match[1]))
         return process.returncode, last
 
 
 def _lines(file: TextIO, process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Lines as a process writes them, until it has ended."""
-    rest, running = "", True
+    """Yield lines as a process writes them, until it has ended."""
+    rest = ""
+    running = True
     while running:
         running = process.poll() is None
         *lines, rest = (rest + file.read()).split("\n")

@@ -12,16 +12,16 @@ Scores = npt.NDArray[np.float64]
 
 
 def mean_score(scores: Scores) -> float:
-    """Mean over cases of a network, then over networks; cases that are undefined are left out."""
-    return float(
-        np.nanmean(_means(scores, np.ones((1, len(scores))), np.ones((1, scores.shape[1]))))
-    )
+    """Return the mean over cases of a network, then over networks; undefined cases are left out."""
+    seeds, cases = scores.shape
+    once_each = _means(scores, np.ones((1, seeds)), np.ones((1, cases)))
+    return float(np.nanmean(once_each))
 
 
 def resampled_means(
     rows: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Draw seeds and cases with replacement, again and again, and take each row's mean.
+    """Draw seeds and cases with replacement many times, and take each row's mean.
 
     A hierarchical bootstrap of crossed factors: all networks of a row predict the same cases. In
     one resample all rows get the same cases, so that their differences are paired; each row draws
@@ -49,8 +49,9 @@ def resampled_means(
 
 
 def _means(scores: Scores, of_seeds: npt.NDArray, of_cases: npt.NDArray) -> npt.NDArray[np.float64]:
-    """Means weighted by how often each seed and case was drawn: ``(resamples, seeds)`` and
-    ``(resamples, cases)``.
+    """Return means weighted by how often each seed and case was drawn.
+
+    These are ``(resamples, seeds)`` and ``(resamples, cases)``.
     """
     defined = ~np.isnan(scores)
     of_network = of_cases @ np.where(defined, scores, 0).T
@@ -64,7 +65,7 @@ def _means(scores: Scores, of_seeds: npt.NDArray, of_cases: npt.NDArray) -> npt.
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Percentile interval of resampled numbers, those that are undefined left out."""
+    """Return the percentile interval of resampled numbers; undefined ones are left out."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return float("nan"), float("nan")
@@ -76,8 +77,9 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 def share_of_gap(
     value: npt.NDArray[np.float64], lower: npt.NDArray[np.float64], upper: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """(value - lower) / (upper - lower): 0 is the lower row, 1 the upper one; NaN where there is no
-    gap.
+    """Return (value - lower) / (upper - lower): 0 is the lower row, 1 the upper one.
+
+    NaN where there is no gap.
     """
     gap = np.asarray(upper, dtype=np.float64) - lower
     with np.errstate(invalid="ignore", divide="ignore"):

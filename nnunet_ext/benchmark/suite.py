@@ -1,33 +1,37 @@
-"""What a suite declares: data, rows, budget, and how they are measured. Each suite is one small
-file.
+"""What a suite declares: data, rows, budget, and how they are measured.
+
+Each suite is one small file.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.stock.folders import environment_folder
 
 SUITES = Path(__file__).with_name("suites")
+ROW_NAME = re.compile(r"[A-Za-z0-9]+([.-][A-Za-z0-9]+)*")
 DATASET_NAME = re.compile(r"Dataset(\d{3,})_[\w.-]+")
 
 
 @dataclass(frozen=True)
 class MadeData:
-    """A labelled data set that a command makes from the model of a row's first stage, such as one
-    of pseudo-labels.
+    """A labelled data set that a command makes from the model of a row's first stage.
 
-    Every seed has its own: ``number + seed``. Words of ``command`` may hold ``{number}`` (of the
-    new data set), ``{further}`` (of an unlabelled one that the same command makes, ``further +
-    seed``; the row's streams may be called ``{further}``, too), ``{raw}`` (the folder of raw data
-    sets), ``{device}`` and, of the first stage's model, ``{dataset}``, ``{plans}``, ``{trainer}``,
-    ``{configuration}``, ``{fold}`` and ``{checkpoint}``.
+    Pseudo-labels are an example. Every seed has its own data set, ``number + seed``.
+
+    Words of ``command`` may hold ``{number}`` (of the new data set), ``{further}`` (of an
+    unlabelled one that the same command makes, ``further + seed``; the row's streams may be called
+    ``{further}``, too), ``{raw}`` (the folder of raw data sets), ``{device}`` and, of the first
+    stage's model, ``{dataset}``, ``{plans}``, ``{trainer}``, ``{configuration}``, ``{fold}`` and
+    ``{checkpoint}``.
     """
 
     number: int
@@ -39,12 +43,19 @@ class MadeData:
 class Row:
     """One line of the table: a trainer with its data, streams and settings, trained once per seed.
 
-    ``trains_on`` is a raw data set of the suite, or several, of which every seed takes one in turn.
-    ``streams`` are data sets by role. A row with a ``first_stage`` builds on that row's model of
-    the same seed: its settings may name it as ``{checkpoint}``, and the folder of raw data sets as
-    ``{raw}``. With ``pretrained``, it starts from that model by nnU-Net's ``-pretrained_weights``.
-    A row that is not ``tested`` is only the first stage of others. ``normalize`` gives streams a
-    normalisation of their own, as ``nnUNetv2_ext_configure`` takes it.
+    Args:
+        name: of the row.
+        trains_on: raw data set of the suite, or several, of which every seed takes one in turn.
+        trainer: nnU-Net's ``-tr``.
+        settings: of the trainer. They may name the first stage's model as ``{checkpoint}``, and the
+            folder of raw data sets as ``{raw}``.
+        streams: data sets by role.
+        preset: of the settings.
+        first_stage: row on whose model of the same seed this one builds.
+        tested: whether it stands in the table; if not, it is only the first stage of others.
+        normalize: a normalisation of the streams' own, as ``nnUNetv2_ext_configure`` takes it.
+        pretrained: whether it starts from the first stage's model by nnU-Net's
+            ``-pretrained_weights``.
     """
 
     name: str
@@ -63,13 +74,27 @@ class Row:
 class Suite:
     """Rows that are trained on the same budget and predict the same test set.
 
-    ``write_data`` puts nnU-Net raw data sets into a folder; ``test_set`` is that with imagesTs and
-    labelsTs. Several of both, as many for every row, are a cross-validation: seed k trains and
-    tests on the k-th, in turn. ``budget`` are settings of all rows. ``features`` and ``batch_size``
-    replace those of nnU-Net's plans, where given, so that a run takes minutes. ``lower`` and
-    ``upper`` name the rows between which a gap is to be closed. ``metric`` of ``profile`` (see
-    ``nnUNetv2_ext_evaluate``) is what the table shows. With ``discard_checkpoints`` those that no
-    run needs any more are deleted, where networks are large.
+    Several data sets and as many test sets are a cross-validation: seed k trains and tests on the
+    k-th, in turn.
+
+    Args:
+        name: of the suite.
+        title: what it is about.
+        write_data: puts nnU-Net raw data sets into a folder.
+        rows: of the table.
+        test_set: raw data set with imagesTs and labelsTs, or several.
+        budget: settings of all rows.
+        lower: row from which a gap is to be closed.
+        upper: row up to which it is.
+        features: replace those of nnU-Net's plans, so that a run takes minutes; none: as planned.
+        batch_size: replaces that of nnU-Net's plans; 0: as planned.
+        configuration: of nnU-Net.
+        fold: of nnU-Net.
+        profile: of ``nnUNetv2_ext_evaluate``.
+        metric: what the table shows.
+        seeds: trained networks per row.
+        discard_checkpoints: whether those that no run needs any more are deleted, where networks
+            are large.
     """
 
     name: str
@@ -90,53 +115,49 @@ class Suite:
     discard_checkpoints: bool = False
 
     def __post_init__(self) -> None:
-        if (
-            0 < len(self.features) < 3
-        ):  # nnU-Net's deep supervision gives the last output no weight: 0 / 0
-            raise InputError(
-                f"suite {self.name}: features {self.features}: name three stages or more"
-            )
-        for row in self.rows:
-            if isinstance(row.trains_on, tuple) and len(row.trains_on) != len(self.test_sets):
-                raise InputError(
-                    f"suite {self.name}: {row.name} trains on {len(row.trains_on)} data sets in "
-                    f"turn, and there are "
-                    f"{len(self.test_sets)} test sets; name as many of both"
-                )
+        # nnU-Net's deep supervision gives the last of two outputs no weight: 0 / 0.
+        if 0 < len(self.features) < 3:
+            self._refuse(f"features {self.features}: name three stages or more")
+        if self.metric not in METRICS:
+            self._refuse(f"there is no metric {self.metric}; there are {', '.join(METRICS)}")
+
         names = [row.name for row in self.rows]
         for number, row in enumerate(self.rows):
-            if not re.fullmatch(r"[A-Za-z0-9]+([.-][A-Za-z0-9]+)*", row.name):
-                raise InputError(
-                    f"suite {self.name}: row {row.name!r}: use letters and digits, joined by - or ."
-                )
-            if row.name in names[:number]:
-                raise InputError(f"suite {self.name}: two rows are called {row.name}")
-            if row.first_stage and row.first_stage not in names[:number]:
-                raise InputError(
-                    f"suite {self.name}: {row.name} builds on {row.first_stage}, no row above it"
-                )
-            if row.pretrained and not row.first_stage:
-                raise InputError(
-                    f"suite {self.name}: {row.name} is pretrained, but names no first_stage to "
-                    f"start from"
-                )
-            if isinstance(row.trains_on, MadeData) and not row.first_stage:
-                raise InputError(
-                    f"suite {self.name}: {row.name} has data made, but no first_stage to make "
-                    f"them from"
-                )
-            if _names_further(row) and not (
-                isinstance(row.trains_on, MadeData) and row.trains_on.further
-            ):
-                raise InputError(
-                    f"suite {self.name}: {row.name} names {{further}}, a data set that nothing "
-                    f"makes"
-                )
-        for name in filter(None, (self.lower, self.upper)):
-            if name not in names:
-                raise InputError(
-                    f"suite {self.name}: there is no row {name} between which a gap is measured"
-                )
+            self._check_name(row, names[:number])
+            self._check_data(row)
+            self._check_first_stage(row, names[:number])
+        for name in (self.lower, self.upper):
+            if name and name not in names:
+                self._refuse(f"there is no row {name} between which a gap is measured")
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise InputError(f"suite {self.name}: {why}")
+
+    def _check_name(self, row: Row, above: Sequence[str]) -> None:
+        if not ROW_NAME.fullmatch(row.name):
+            self._refuse(f"row {row.name!r}: use letters and digits, joined by - or .")
+        if row.name in above:
+            self._refuse(f"two rows are called {row.name}")
+
+    def _check_data(self, row: Row) -> None:
+        if isinstance(row.trains_on, tuple) and len(row.trains_on) != len(self.test_sets):
+            self._refuse(
+                f"{row.name} trains on {len(row.trains_on)} data sets in turn, and there are "
+                f"{len(self.test_sets)} test sets; name as many of both"
+            )
+        makes_further = isinstance(row.trains_on, MadeData) and row.trains_on.further
+        if _names_further(row) and not makes_further:
+            self._refuse(f"{row.name} names {{further}}, a data set that nothing makes")
+
+    def _check_first_stage(self, row: Row, above: Sequence[str]) -> None:
+        if row.first_stage:
+            if row.first_stage not in above:
+                self._refuse(f"{row.name} builds on {row.first_stage}, which is not a row above it")
+            return
+        if row.pretrained:
+            self._refuse(f"{row.name} is pretrained, but names no first_stage to start from")
+        if isinstance(row.trains_on, MadeData):
+            self._refuse(f"{row.name} has data made, but no first_stage to make them from")
 
     @property
     def test_sets(self) -> tuple[str, ...]:
@@ -144,7 +165,7 @@ class Suite:
         return (self.test_set,) if isinstance(self.test_set, str) else self.test_set
 
     def row(self, name: str) -> Row:
-        """The row of that name.
+        """Return the row of that name.
 
         Raises:
             InputError: there is none.
@@ -155,37 +176,43 @@ class Suite:
         return rows[name]
 
     def declared(self) -> dict[str, Any]:
-        """What must stay the same for runs to stand in one table, as plain JSON; rows apart from
-        the rest.
+        """Return what must stay the same for runs to stand in one table, as plain JSON.
+
+        Rows are apart from the rest.
         """
-        shared = {
-            name: getattr(self, name)
-            for name in ("name", "test_set", "batch_size", "configuration", "fold", "profile")
-        }
-        shared |= {"budget": dict(self.budget), "features": list(self.features)}
-        return {"shared": shared, "rows": {row.name: _declared(row) for row in self.rows}}
+        names = ("name", "test_set", "batch_size", "configuration", "fold", "profile")
+        shared = {name: getattr(self, name) for name in names}
+        shared["budget"] = dict(self.budget)
+        shared["features"] = list(self.features)
+        rows = {row.name: _declared(row) for row in self.rows}
+        return {"shared": shared, "rows": rows}
 
 
 def _names_further(row: Row) -> bool:
-    return any("{further}" in dataset for datasets in row.streams.values() for dataset in datasets)
+    return any("{further}" in " ".join(datasets) for datasets in row.streams.values())
 
 
 def _declared(row: Row) -> dict[str, Any]:
-    made = row.trains_on
-    data = {**vars(made), "command": list(made.command)} if isinstance(made, MadeData) else made
-    streams = {role: list(datasets) for role, datasets in row.streams.items()}
-    named: dict[str, Any] = {
+    declared: dict[str, Any] = {
         "trainer": row.trainer,
         "preset": row.preset,
         "first_stage": row.first_stage,
     }
-    named |= {"pretrained": True} if row.pretrained else {}
-    named |= {"normalize": dict(row.normalize)} if row.normalize else {}
-    return {**named, "trains_on": data, "settings": dict(row.settings), "streams": streams}
+    if row.pretrained:
+        declared["pretrained"] = True
+    if row.normalize:
+        declared["normalize"] = dict(row.normalize)
+
+    declared["trains_on"] = row.trains_on
+    if isinstance(row.trains_on, MadeData):
+        declared["trains_on"] = {**vars(row.trains_on), "command": list(row.trains_on.command)}
+    declared["settings"] = dict(row.settings)
+    declared["streams"] = {role: list(datasets) for role, datasets in row.streams.items()}
+    return declared
 
 
 def load_suite(name: str) -> Suite:
-    """The suite of that name, or the one declared as ``SUITE`` in a Python file.
+    """Return the suite of that name, or the one declared as ``SUITE`` in a Python file.
 
     Raises:
         InputError: there is none.
@@ -207,7 +234,7 @@ def load_suite(name: str) -> Suite:
 
 
 def unavailable(suite: Suite, row: Row) -> str:
-    """Why this installation cannot train the row or what it builds on; empty if it can."""
+    """Return why the row or what it builds on cannot be trained here; empty if it can."""
     from nnunet_ext.own_trainers import trainers
     from nnunet_ext.training.settings.hyperparameters import declared
 
@@ -215,13 +242,14 @@ def unavailable(suite: Suite, row: Row) -> str:
     if trainer is None:
         return f"this installation has no {row.trainer}"
     known = declared(trainer)
-    if missing := [name for name in row.settings if name.rpartition(".")[2] not in known]:
+    missing = [name for name in row.settings if name.rpartition(".")[2] not in known]
+    if missing:
         return f"{row.trainer} has no setting {', '.join(missing)} in this installation"
     return unavailable(suite, suite.row(row.first_stage)) if row.first_stage else ""
 
 
 def found(*datasets: str) -> Callable[[Path], None]:
-    """Data that the user has converted: links to raw data sets in ``nnUNet_raw``."""
+    """Return what links data sets that the user has converted, from ``nnUNet_raw``."""
 
     def link(raw: Path) -> None:
         theirs = environment_folder("nnUNet_raw")

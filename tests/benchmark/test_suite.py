@@ -104,7 +104,7 @@ def test_rows_of_another_installation_are_named() -> None:
     [
         ({"rows": (Row("a__b", TARGET),)}, "use letters and digits"),
         ({"rows": (BASELINE, BASELINE)}, "two rows are called baseline"),
-        ({"rows": (PSEUDO, BASELINE)}, "builds on baseline, no row above it"),
+        ({"rows": (PSEUDO, BASELINE)}, "builds on baseline, which is not a row above it"),
         ({"rows": (replace(PSEUDO, first_stage=""),)}, "no first_stage to make them from"),
         (
             {"rows": (BASELINE, replace(PSEUDO, streams={"target_domain": ("{further}",)}))},
@@ -112,6 +112,7 @@ def test_rows_of_another_installation_are_named() -> None:
         ),
         ({"upper": "target-only"}, "there is no row target-only"),
         ({"features": (8, 16)}, "three stages or more"),
+        ({"metric": "dyce"}, "there is no metric dyce; there are dice, "),
         ({"rows": (Row("later", TARGET, pretrained=True),)}, "names no first_stage to start from"),
         (
             {"rows": (Row("folds", (TARGET, TARGET)),)},
@@ -270,7 +271,7 @@ def test_data_and_declaration_of_a_folder_stay(tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match="another suite or budget"):
         prepare(suite(budget={"num_epochs": 3}), place)
-    with pytest.raises(InputError, match="row more was declared otherwise"):
+    with pytest.raises(InputError, match="row more was declared differently"):
         prepare(suite(rows=(Row("more", TARGET, settings={"initial_lr": 0.1}),)), place)
 
 

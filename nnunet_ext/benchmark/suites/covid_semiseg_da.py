@@ -1,5 +1,4 @@
-"""Adaptation on real slices: COVID-SemiSeg's labelled ones under a change, its unlabelled ones as
-they are.
+"""Adaptation on real slices: labelled ones of COVID-SemiSeg under a change, unlabelled as they are.
 
 ``COVID_SEMISEG`` names the folder of the download.
 """

@@ -1,5 +1,6 @@
-"""Unsupervised adaptation to another scanner, on generated slices: every baseline on one backbone
-and budget.
+"""Unsupervised adaptation to another scanner, on generated slices.
+
+Every baseline has one backbone and budget.
 """
 
 from dataset_conversion.phantoms.domains import SOURCE, TARGET, UNLABELED_TARGET, write_domain_pair

@@ -1,5 +1,4 @@
-"""MR tumours teach CT haemorrhages, on generated slices: the rows of AMD-DAS's tables 2 to 4, on
-one backbone.
+"""MR tumours teach CT haemorrhages, on generated slices: AMD-DAS's tables 2 to 4.
 
 Dong et al. 2022. "One stage" is nnU-Net trained on pseudo-CT, "two stages" also aligns it with real
 CT.

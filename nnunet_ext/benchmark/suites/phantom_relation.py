@@ -1,6 +1,4 @@
-"""Few labels of one disease, many of another, on generated slices: what does the general knowledge
-add?
-"""
+"""Few labels of one disease, many of another: what does the general knowledge add?"""
 
 from collections.abc import Mapping
 from typing import Any

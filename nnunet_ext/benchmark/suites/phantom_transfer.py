@@ -1,5 +1,4 @@
-"""Transfer in two stages with nCoVSegNet, on generated slices: its rows, its ablations, and plain
-nnU-Net beside them.
+"""Transfer in two stages with nCoVSegNet, on generated slices: its rows and ablations.
 
 Stage one stands in for ImageNet, of which no file is part of this package: the network's own
 training on generated objects, from which the backbone alone is taken. Stage two goes on with

@@ -1,5 +1,4 @@
-"""Many unlabelled slices, few labels, on COVID-SemiSeg: the VQ semi-supervised paper's rows beside
-plain nnU-Net.
+"""Many unlabelled slices, few labels, on COVID-SemiSeg: the rows of the VQ paper.
 
 COVID_SEMISEG names the folder of the download. Seed k trains without the k-th fifth of the labelled
 slices.
