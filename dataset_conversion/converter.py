@@ -1,6 +1,4 @@
-"""What a data set declares; everything else is the core's work
-(:mod:`dataset_conversion.writing.conversion`).
-"""
+"""What a data set declares; all else is done by :mod:`dataset_conversion.writing.conversion`."""
 
 from __future__ import annotations
 
@@ -60,8 +58,9 @@ class LoadedCase:
 
 @dataclass
 class Inventory:
-    """What the download holds. ``problems``: one line per case that cannot be converted; ``notes``:
-    worth knowing.
+    """What a download holds.
+
+    ``problems`` has one line per case that cannot be converted; ``notes`` are worth knowing.
     """
 
     cases: list[SourceCase] = field(default_factory=list)
@@ -71,43 +70,35 @@ class Inventory:
 
 @dataclass(frozen=True)
 class Converter(ABC):
-    """A data set: class constants say what it is, fields are its command-line options, methods read
-    it.
+    """A data set.
 
-    A concrete data set is a frozen dataclass in a module of :mod:`dataset_conversion.datasets`.
-    Each field after ``source`` is an option, and a run with other values into the same folder is
-    refused. The fields here are options of every data set, which the core carries out
+    Class constants say what it is, fields are its command-line options, methods read it. A concrete
+    data set is a frozen dataclass in a module of :mod:`dataset_conversion.datasets`. Each field
+    after ``source`` is an option, and a run with other values into the same folder is refused. The
+    fields here are options of every data set, which the core carries out
     (:mod:`dataset_conversion.shaping.choices`); :meth:`add_options` declares an argument for each
     further one. Instances travel to worker processes, so they hold plain values only.
     """
 
     source: Path
     labels_wanted: str = ""
-    """``--labels``: published labels or groups of them, separated by commas; empty: all as
-    published.
-    """
+    """``--labels``: published labels or groups, separated by commas; empty: all as published."""
     unlabeled: bool = False
     """``--unlabeled``: training images without their labels, into imagesUn."""
     slices: str = ""
-    """``--slices``: ``lesion``, ``all``, ``every:N`` or ``FIRST:LAST``, as single axial slices;
-    empty: volumes.
-    """
+    """``--slices``: ``lesion``, ``all``, ``every:N`` or ``FIRST:LAST``; empty: volumes."""
     window: tuple[float, ...] | None = None
     """``--window``: CT in HU to grey values 0..255 of this range."""
     crop: str | None = None
     """``--crop``: ``lungs``, found in the CT; None: whole images."""
     lung_masks: Path | None = None
-    """``--lung-masks``: folder with a mask ``CASE.nii.gz`` per volume, to whose box images are
-    cropped.
-    """
+    """``--lung-masks``: folder with a mask ``CASE.nii.gz`` per volume, to crop to its box."""
     resize: int | None = None
     """``--resize``: slices become this many pixels wide and high; None: as they are."""
     split: str = ""
     """``--split``: one of :attr:`splits` or ``patient:K``; empty: nnU-Net's own folds."""
     patients: Path | None = None
-    """``--patients``: CSV with columns case, patient, where the download does not say whose a case
-    is.
-    """
+    """``--patients``: CSV with columns case, patient, where the download does not say."""
 
     name: ClassVar[str]
     """As its publisher writes it; what the user types."""
@@ -119,21 +110,19 @@ class Converter(ABC):
     release: ClassVar[str | None] = None
     file_ending: ClassVar[Literal[".nii.gz", ".png"]] = ".nii.gz"
     chooses_labels: ClassVar[bool] = True
-    """Whether ``--labels`` chooses among published labels; if not, :meth:`add_options` may use it
-    otherwise.
+    """Whether ``--labels`` chooses among published labels.
+
+    If not, :meth:`add_options` may use it for something else.
     """
     label_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Names that ``--labels`` takes for several published labels, e.g. infection for ggo and
-    consolidation.
-    """
+    """Names that ``--labels`` takes for several published labels, e.g. infection for ggo."""
     splits: ClassVar[tuple[str, ...]] = ()
-    """Published splits that :meth:`published_folds` knows: ``official`` (the publisher's),
-    ``paper`` (others').
+    """Published splits that :meth:`published_folds` knows.
+
+    ``official`` is the publisher's, ``paper`` that of others.
     """
     plausible_hu: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """Published label to the range of its median in HU: proof that a label lies on its organ (lungs
-    are dark).
-    """
+    """Published label to the range of its median in HU, which proves that it lies on its organ."""
 
     @staticmethod
     def add_options(parser: argparse._ArgumentGroup) -> None:
@@ -143,18 +132,18 @@ class Converter(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """Options that shape the cases, by name; another split needs no new conversion."""
-        names = [
-            item.name
-            for item in dataclasses.fields(self)
-            if item.name not in ("source", "split", "patients")
-        ]
-        values = {name: getattr(self, name) for name in names}
-        # A path of this machine may name a patient; its name under the user's own key tells whether
-        # it is the same.
-        return {
-            name: keyed_name("path", str(value)) if isinstance(value, Path) else value
-            for name, value in values.items()
-        }
+        settings = {}
+        for option in dataclasses.fields(self):
+            if option.name in ("source", "split", "patients"):
+                continue
+
+            value = getattr(self, option.name)
+            if isinstance(value, Path):
+                # A path may name a patient; its keyed name still tells whether it is the same.
+                value = keyed_name("path", str(value))
+            settings[option.name] = value
+
+        return settings
 
     @property
     def collection(self) -> str:
@@ -169,15 +158,17 @@ class Converter(ABC):
     @property
     @abstractmethod
     def channel_names(self) -> tuple[str, ...]:
-        """Channel names in order; ``CT`` makes nnU-Net normalise as Hounsfield units, so only HU
-        may be called so.
+        """Channel names in order.
+
+        ``CT`` makes nnU-Net normalise as Hounsfield units, so only HU may be called so.
         """
 
     @property
     @abstractmethod
     def labels(self) -> dict[str, int]:
-        """Names and values of the labels that :meth:`read_case` gives; ``background`` is 0, no
-        gaps.
+        """Names and values of the labels that :meth:`read_case` gives.
+
+        ``background`` is 0, and there are no gaps.
         """
 
     @abstractmethod
@@ -197,22 +188,24 @@ class Converter(ABC):
         """
 
     def is_private(self, case: SourceCase) -> bool:
-        """Whether a case's paths and identifiers may be those of a patient: data that nobody has
-        published.
+        """Whether a case's paths and identifiers may be those of a patient.
+
+        They may in data that nobody has published.
         """
         del case
         return False
 
     def plausible(self, unit: str) -> Mapping[str, tuple[float, float]]:
-        """Published label to the range of its median, in the unit of the case's image; empty where
-        none is known.
+        """Return the range of each published label's median, in the unit of the case's image.
+
+        It is empty where none is known.
         """
         return self.plausible_hu if unit == "HU" else {}
 
     def published_folds(
         self, split: str, cases: Collection[str]
     ) -> list[tuple[list[str], list[str]]]:
-        """Training and validation cases of each fold of a split in :attr:`splits`.
+        """Return training and validation cases of each fold of a split in :attr:`splits`.
 
         Args:
             split: its name.

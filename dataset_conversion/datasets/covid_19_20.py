@@ -15,8 +15,9 @@ SCAN = r"volume-covid19-A-(\d+(?:_\w+)?)"  # 0047_1 is another scan of patient 0
 
 @dataclass(frozen=True)
 class Covid1920(Converter):
-    """199 labelled training volumes; the 50 of the validation phase go to imagesTs, because their
-    labels are withheld.
+    """199 labelled training volumes, and the 50 of the validation phase in imagesTs.
+
+    The labels of the latter are withheld.
 
     Reference: Roth et al. 2022 (the challenge's paper).
     """
@@ -27,8 +28,8 @@ class Covid1920(Converter):
     download: ClassVar[str] = "https://covid-segmentation.grand-challenge.org"
     citation: ClassVar[str] = (
         "Roth et al., Rapid Artificial Intelligence Solutions in a Pandemic: The COVID-19-20 Lung "
-        "CT Lesion "
-        "Segmentation Challenge, Medical Image Analysis 82, 2022, doi:10.1016/j.media.2022.102605"
+        "CT Lesion Segmentation Challenge, Medical Image Analysis 82, 2022, "
+        "doi:10.1016/j.media.2022.102605"
     )
     plausible_hu = {"infection": (-900.0, 150.0)}  # noqa: RUF012
 
@@ -56,21 +57,27 @@ class Covid1920(Converter):
             without_label="Ts",
             details=lambda scan: {"patient": scan.partition("_")[0]},
         )
-        for case in [
-            case
-            for case in found.cases
-            if case.part == "Ts" and case.image_files[0].parent.name == "Train"
-        ]:
-            found.cases.remove(case)
-            found.problems.append(
-                f"{case.image_files[0]}: has no _seg file beside it; unpack the download again"
-            )
-        if not any("_v2" in part for image in images.values() for part in image.absolute().parts):
+        _require_training_labels(found)
+        if not any("_v2" in str(image.absolute()) for image in images.values()):
             found.notes.append(
                 "no folder is called COVID-19-20_v2: the first release has wrong labels and "
                 "double slices"
             )
+
         return found
 
     def read_case(self, case: SourceCase) -> LoadedCase:
         return read_ct(case, above_half)
+
+
+def _require_training_labels(found: Inventory) -> None:
+    """Turn training images without label, which would be test cases, into problems."""
+    cases = []
+    for case in found.cases:
+        image = case.image_files[0]
+        if case.part == "Ts" and image.parent.name == "Train":
+            found.problems.append(f"{image}: has no _seg file beside it; unpack the download again")
+        else:
+            cases.append(case)
+
+    found.cases = cases

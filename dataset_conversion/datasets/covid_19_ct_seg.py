@@ -17,10 +17,8 @@ from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from dataset_conversion.shaping.choices import windowed
 from nnunet_ext.errors import InputError
 
-WINDOW_HU = (
-    -1250.0,
-    250.0,
-)  # in which the publisher stored the Radiopaedia volumes, and advises for the others
+# In which the publisher stored the Radiopaedia volumes, and advises for the others.
+WINDOW_HU = (-1250.0, 250.0)
 GREY = "grey values 0..255 of a lung window"
 # As Zenodo has them, and as a mirror renamed them:
 # radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm.nii
@@ -38,8 +36,9 @@ GROUPS = (
 
 @dataclass(frozen=True)
 class Covid19CTSeg(Converter):
-    """Grey values 0..255 of one window by default, because nothing else is common to all 20; or ten
-    volumes in HU.
+    """20 volumes in grey values 0..255 of one window, or ten of them in HU.
+
+    The window is the default, because nothing else is common to all 20.
 
     Reference: Ma et al. 2021 (the data set's paper).
     """
@@ -53,8 +52,7 @@ class Covid19CTSeg(Converter):
     download: ClassVar[str] = "https://zenodo.org/records/3757476"
     citation: ClassVar[str] = (
         "Ma et al., Toward Data-Efficient Learning: A Benchmark for COVID-19 CT Lung and "
-        "Infection Segmentation, "
-        "Medical Physics 48(3), 2021, doi:10.1002/mp.14676"
+        "Infection Segmentation, Medical Physics 48(3), 2021, doi:10.1002/mp.14676"
     )
     label_groups: ClassVar = {"lung": ("left lung", "right lung")}
     splits = ("paper",)
@@ -80,32 +78,36 @@ class Covid19CTSeg(Converter):
     def labels(self) -> dict[str, int]:
         if self._mask_folder == "infection_mask":
             return {"background": 0, "infection": 1}
-        lungs = {"background": 0, "left lung": 1, "right lung": 2}
-        return lungs if self._mask_folder == "lung_mask" else {**lungs, "infection": 3}
+
+        labels = {"background": 0, "left lung": 1, "right lung": 2}
+        if self._mask_folder == "lung_and_infection_mask":
+            labels["infection"] = 3
+
+        return labels
 
     @property
     def _mask_folder(self) -> str:
-        """The masks that hold what is wanted; where infection is wanted with lungs, those that hold
-        both.
-        """
-        names = {
-            part.strip().casefold()
-            for name in self.labels_wanted.split(",")
-            for part in name.split("+")
-        } - {""}
+        """The masks that hold what is wanted: infection, lungs, or both."""
+        wanted = re.split("[,+]", self.labels_wanted)
+        names = {name.strip().casefold() for name in wanted} - {""}
         if names == {"infection"}:
             return "infection_mask"
-        return "lung_and_infection_mask" if not names or "infection" in names else "lung_mask"
+        if names and "infection" not in names:
+            return "lung_mask"
+
+        return "lung_and_infection_mask"
 
     def plausible(self, unit: str) -> Mapping[str, tuple[float, float]]:
         if unit != GREY:
             return super().plausible(unit)
+
         low, high = WINDOW_HU
         scale = 255 / (high - low)
-        return {
-            name: (scale * (darkest - low), scale * (brightest - low))
-            for name, (darkest, brightest) in self.plausible_hu.items()
-        }
+        ranges = {}
+        for name, (darkest, brightest) in self.plausible_hu.items():
+            ranges[name] = (scale * (darkest - low), scale * (brightest - low))
+
+        return ranges
 
     def find_cases(self) -> Inventory:
         images, problems = self._scans(NO_MASK_FOLDER)
@@ -120,16 +122,19 @@ class Covid19CTSeg(Converter):
                 f"{self.source}: holds no {self._mask_folder}; -i names a folder with it and the "
                 f"scans"
             )
+
+        if self.hu_only:
+            masks = {scan: file for scan, file in masks.items() if scan in images}
         return paired(
             images,
-            {scan: file for scan, file in masks.items() if scan in images or not self.hu_only},
+            masks,
             problems + more,
             details=lambda scan: {"patient": _patient(scan)},
             without_label="Un" if self.unlabeled else None,
         )
 
     def _scans(self, folders: str) -> tuple[dict[str, Path], list[str]]:
-        """Files in folders of that name by the scan's name on Zenodo."""
+        """Return the files in folders of that name, by the scan's name on Zenodo."""
         files, problems = files_matching(self.source, SCAN, folders)
         scans: dict[str, Path] = {}
         for stem, file in files.items():
@@ -143,39 +148,47 @@ class Covid19CTSeg(Converter):
         return scans, problems
 
     def read_case(self, case: SourceCase) -> LoadedCase:
-        loaded = read_ct(case, above_half if self._mask_folder == "infection_mask" else None)
-        warnings, transforms = list(loaded.warnings), list(loaded.transforms)
+        to_integers = above_half if self._mask_folder == "infection_mask" else None
+        loaded = read_ct(case, to_integers)
+        unit = loaded.intensity_unit
         if self.hu_only:
-            if loaded.intensity_unit != "HU":
+            if unit != "HU":
                 raise InputError(f"{case.image_files[0]}: is not in HU; leave out --hu-only")
-            return replace(loaded, warnings=tuple(warnings))
-        if loaded.intensity_unit == "HU":
+
+            return loaded
+
+        warnings, transforms = loaded.warnings, loaded.transforms
+        if unit == "HU":
             image = windowed(loaded.image, *WINDOW_HU)
-            transforms.append(f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU")
-        elif loaded.intensity_unit == "grey values 0..255":
+            transforms += (f"window {WINDOW_HU[0]:g} to {WINDOW_HU[1]:g} HU",)
+        elif unit == "grey values 0..255":
             image = np.round(loaded.image).astype(np.uint8)
-            warnings = [warning for warning in warnings if "not HU" not in warning]  # as published
+            # They are grey values as published.
+            warnings = tuple(warning for warning in warnings if "not HU" not in warning)
         else:
             raise InputError(
                 f"{case.image_files[0]}: is neither in HU nor in grey values 0..255; download it "
                 f"again"
             )
+
         return replace(
-            loaded,
-            image=image,
-            intensity_unit=GREY,
-            transforms=tuple(transforms),
-            warnings=tuple(warnings),
+            loaded, image=image, intensity_unit=GREY, transforms=transforms, warnings=warnings
         )
 
     def published_folds(
         self, split: str, cases: Collection[str]
     ) -> list[tuple[list[str], list[str]]]:
-        return [(list(group), [case for case in cases if case not in group]) for group in GROUPS]
+        folds = []
+        for group in GROUPS:
+            others = [case for case in cases if case not in group]
+            folds.append((list(group), others))
+
+        return folds
 
 
 def _patient(scan: str) -> str:
-    """Scans with one Radiopaedia case number, like 10_85902_1 and 10_85902_3, count as one
-    patient.
+    """Return the patient of a scan.
+
+    Scans with one Radiopaedia case number, like 10_85902_1 and 10_85902_3, count as one patient.
     """
     return "_".join(scan.split("_")[:2])

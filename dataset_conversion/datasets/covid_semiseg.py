@@ -19,7 +19,8 @@ from dataset_conversion.reading.label_values import binary_mask, colour_classes
 from dataset_conversion.reading.pictures import read_colours, read_grey
 from nnunet_ext.errors import InputError
 
-BINARY, MULTICLASS = ("infection",), ("ggo", "consolidation")
+BINARY = ("infection",)
+MULTICLASS = ("ggo", "consolidation")
 # Official folders: GT is the reader's mask; Edge and Prior are inputs of the authors' network,
 # derived from it.
 LABELLED_FOLDERS: dict[tuple[str, ...], dict[Part, str]] = {
@@ -29,7 +30,8 @@ LABELLED_FOLDERS: dict[tuple[str, ...], dict[Part, str]] = {
 # Exactly this folder: Pseudo-label/DataPrepare and Hybrid-label hold copies of its images.
 UNLABELED_FOLDER = "LungInfection-Train/Pseudo-label/Imgs"
 CLASS_COLOURS = ((0, 0, 0), (128, 0, 0), (0, 128, 0))  # background, ground glass, consolidation
-IMAGE_ENDINGS, MASK_ENDINGS = (".jpg", ".jpeg", ".png"), (".png",)
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+MASK_ENDINGS = (".png",)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class CovidSemiSeg(Converter):
     def folder_name(self) -> str:
         if self.unlabeled:
             return f"{self.name}-unlabeled"
+
         return f"{self.name}-multiclass" if self._multiclass else self.name
 
     @property
@@ -68,19 +71,14 @@ class CovidSemiSeg(Converter):
     @property
     def labels(self) -> dict[str, int]:
         names = MULTICLASS if self._multiclass else BINARY
-        return {"background": 0, **{name: 1 + index for index, name in enumerate(names)}}
+        return {name: value for value, name in enumerate(("background", *names))}
 
     def find_cases(self) -> Inventory:
         found = Inventory()
         if self.unlabeled:
-            images, broken = files_by_stem(self._required(UNLABELED_FOLDER), IMAGE_ENDINGS)
-            found.problems.extend(broken.values())
-            for stem, image in images.items():
-                patient = stem.removeprefix("Data-1_").rpartition("_")[0]
-                found.cases.append(
-                    SourceCase(case_id(stem), "Un", (image,), details={"patient": patient})
-                )
+            self._find_unlabelled(found)
             return found
+
         parts = LABELLED_FOLDERS[MULTICLASS if self._multiclass else BINARY]
         test = find_folder(self.source, f"{parts['Ts']}/Imgs")
         self._pair(self._required(f"{parts['Tr']}/Imgs"), "Tr", found)
@@ -88,13 +86,20 @@ class CovidSemiSeg(Converter):
             found.notes.append(f"no {parts['Ts']} in the download, so no imagesTs")
         else:
             self._pair(test, "Ts", found)
+
         return found
+
+    def _find_unlabelled(self, found: Inventory) -> None:
+        images, broken = files_by_stem(self._required(UNLABELED_FOLDER), IMAGE_ENDINGS)
+        found.problems.extend(broken.values())
+        for stem, image in images.items():
+            patient = stem.removeprefix("Data-1_").rpartition("_")[0]
+            details = {"patient": patient}
+            found.cases.append(SourceCase(case_id(stem), "Un", (image,), details=details))
 
     @property
     def _multiclass(self) -> bool:
-        """Whether the wanted labels are those of the multi-class part, which has masks and test
-        slices of its own.
-        """
+        """Whether the multi-class part is wanted, which has masks and test slices of its own."""
         return any(name in self.labels_wanted.casefold() for name in MULTICLASS)
 
     def _required(self, relative: str) -> Path:
@@ -104,6 +109,7 @@ class CovidSemiSeg(Converter):
                 f"{self.source}: holds no {relative}; -i names the unpacked download of "
                 f"{self.download}"
             )
+
         return folder
 
     def _pair(self, image_folder: Path, part: Part, found: Inventory) -> None:
@@ -111,6 +117,7 @@ class CovidSemiSeg(Converter):
         images, broken_images = files_by_stem(image_folder, IMAGE_ENDINGS)
         masks, broken_masks = files_by_stem(image_folder.with_name("GT"), MASK_ENDINGS)
         broken = broken_images | broken_masks
+
         found.problems.extend(broken.values())
         for stem in sorted((images.keys() ^ masks.keys()) - broken.keys(), key=natural_key):
             file = images.get(stem) or masks[stem]
@@ -118,6 +125,7 @@ class CovidSemiSeg(Converter):
             found.problems.append(
                 f"{file}: has no {missing}; unpack the download again or remove the file"
             )
+
         for stem in images.keys() & masks.keys():
             name = case_id(f"slice_{stem.zfill(3)}")
             # The slices are of more than 40 patients; the download does not say whose.
@@ -144,6 +152,5 @@ class CovidSemiSeg(Converter):
                 return binary_mask(read_grey(file))
             return colour_classes(*read_colours(file), CLASS_COLOURS), ()
         except InputError as error:
-            raise InputError(
-                str(error) if str(file) in str(error) else f"{file}: {error}"
-            ) from error
+            text = str(error)
+            raise InputError(text if str(file) in text else f"{file}: {text}") from error

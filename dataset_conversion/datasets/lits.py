@@ -34,9 +34,8 @@ class LiTS(Converter):
     )
     download: ClassVar[str] = "https://competitions.codalab.org/competitions/17094"
     citation: ClassVar[str] = (
-        "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84, "
-        "2023, "
-        "doi:10.1016/j.media.2022.102680"
+        "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), "
+        "Medical Image Analysis 84, 2023, doi:10.1016/j.media.2022.102680"
     )
     plausible_hu = {"liver": (-20.0, 250.0)}  # noqa: RUF012
 
@@ -46,8 +45,7 @@ class LiTS(Converter):
             "--ircad-spacing-table",
             metavar="CSV",
             help="columns volume,x,y,z: number and voxel size in mm of volumes whose header has "
-            "lost it; without it "
-            "they are left out",
+            "lost it; without it they are left out",
         )
 
     @property
@@ -66,72 +64,87 @@ class LiTS(Converter):
             raise InputError(
                 f"{self.source}: holds no volume-N.nii; -i names the unpacked download of LiTS"
             )
-        found = paired(
-            images, labels, problems + more, name=lambda number: f"volume_{int(number):03d}"
-        )
-        tested = paired(
-            tests, {}, still_more, name=lambda number: f"test_{int(number):03d}", without_label="Ts"
-        )
+
+        found = paired(images, labels, problems + more, name=_volume_name)
+        tested = paired(tests, {}, still_more, name=_test_name, without_label="Ts")
         found.cases += tested.cases
         found.problems += tested.problems
-        lost = [
-            case.id
-            for case in found.cases
-            if _lost_spacing(case) and not self._true_spacing_mm(case)
-        ]
-        if lost:
-            found.cases = [case for case in found.cases if case.id not in lost]
-            found.notes.append(
-                f"{len(lost)} volumes say 1x1x1 mm, their true voxel size is lost, and they are "
-                f"left out ({lost[0]} to "
-                f"{lost[-1]}); --ircad-spacing-table brings them in"
-            )
+        self._leave_out_lost(found)
+
         return found
+
+    def _leave_out_lost(self, found: Inventory) -> None:
+        """Leave out volumes whose voxel size neither the header nor the table gives."""
+        cases, lost = [], []
+        for case in found.cases:
+            if _lost_spacing(case) and not self._true_spacing_mm(case):
+                lost.append(case.id)
+            else:
+                cases.append(case)
+        if not lost:
+            return
+
+        found.cases = cases
+        found.notes.append(
+            f"{len(lost)} volumes say 1x1x1 mm, their true voxel size is lost, and they are left "
+            f"out ({lost[0]} to {lost[-1]}); --ircad-spacing-table brings them in"
+        )
 
     @cached_property
     def _table(self) -> dict[int, tuple[float, ...]]:
         if self.ircad_spacing_table is None:
             return {}
+
+        table = Path(self.ircad_spacing_table)
         try:
-            with Path(self.ircad_spacing_table).open(encoding="utf-8-sig", newline="") as stream:
+            with table.open(encoding="utf-8-sig", newline="") as stream:
                 sizes = {(int(row["volume"]), _sizes_mm(row)) for row in csv.DictReader(stream)}
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise InputError(
-                f"{self.ircad_spacing_table}: is no table with columns volume,x,y,z ({error}); "
-                f"mend it"
+                f"{table}: is not a table with columns volume,x,y,z ({error}); fix it"
             ) from error
-        rows = dict(sizes)
-        if len(rows) < len(sizes):
-            raise InputError(
-                f"{self.ircad_spacing_table}: gives one volume several voxel sizes; mend it"
-            )
-        if any(not 0.1 <= size <= 20 for row in rows.values() for size in row):
-            raise InputError(
-                f"{self.ircad_spacing_table}: a voxel size lies outside 0.1 to 20 mm; mend it"
-            )
-        return rows
+
+        sizes_of = dict(sizes)
+        if len(sizes_of) < len(sizes):
+            raise InputError(f"{table}: gives one volume several voxel sizes; fix it")
+        for sizes_mm in sizes_of.values():
+            if not all(0.1 <= size <= 20 for size in sizes_mm):
+                raise InputError(f"{table}: a voxel size lies outside 0.1 to 20 mm; fix it")
+
+        return sizes_of
 
     def _true_spacing_mm(self, case: SourceCase) -> tuple[float, ...] | None:
-        return self._table.get(int(case.id.rpartition("_")[2])) if case.part != "Ts" else None
+        if case.part == "Ts":
+            return None
+
+        return self._table.get(int(case.id.rpartition("_")[2]))
 
     def read_case(self, case: SourceCase) -> LoadedCase:
         loaded = read_ct(case)
         spacing_mm = self._true_spacing_mm(case)
         if spacing_mm is None or loaded.affine_mm is None:
             return loaded
+
         scale = np.diag([*spacing_mm, 1.0])
         label_affine_mm = loaded.label_affine_mm
         if label_affine_mm is not None:
-            sizes_only = label_affine_mm.ndim == 1
-            label_affine_mm = (
-                label_affine_mm * spacing_mm if sizes_only else scale @ label_affine_mm
-            )
+            is_sizes = label_affine_mm.ndim == 1
+            label_affine_mm = label_affine_mm * spacing_mm if is_sizes else scale @ label_affine_mm
+
         return replace(
             loaded,
             affine_mm=scale @ loaded.affine_mm,
             label_affine_mm=label_affine_mm,
             transforms=(*loaded.transforms, "voxel size from table"),
         )
+
+
+def _volume_name(number: str) -> str:
+    return f"volume_{int(number):03d}"
+
+
+def _test_name(number: str) -> str:
+    return f"test_{int(number):03d}"
 
 
 def _sizes_mm(row: dict[str, str]) -> tuple[float, ...]:

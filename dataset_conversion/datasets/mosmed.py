@@ -12,13 +12,8 @@ from dataset_conversion.reading.download_folder import files_matching
 from dataset_conversion.reading.nifti_cases import above_half, paired, read_ct
 from nnunet_ext.errors import InputError
 
-LAST_STUDY = {
-    "CT-0": 254,
-    "CT-1": 938,
-    "CT-2": 1063,
-    "CT-3": 1108,
-    "CT-4": 1110,
-}  # studies are numbered by severity
+# Studies are numbered by severity.
+LAST_STUDY = {"CT-0": 254, "CT-1": 938, "CT-2": 1063, "CT-3": 1108, "CT-4": 1110}
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,7 @@ class MosMed(Converter):
                 found.notes.append(
                     f"{left_out} studies have no mask and are left out; --unlabeled converts them"
                 )
+
         return found
 
     def read_case(self, case: SourceCase) -> LoadedCase:
@@ -79,10 +75,17 @@ class MosMed(Converter):
 
 
 def severity_of(image: Path, study: int) -> str:
-    """``CT-1`` of ``studies/CT-1/study_0255.nii.gz`` or ``ct1/study_0255.nii.gz``, or by the
-    publisher's numbering.
+    """Return ``CT-1`` of ``studies/CT-1/study_0255.nii.gz`` or ``ct1/study_0255.nii.gz``.
+
+    Without such a folder, the publisher's numbering tells it.
     """
     for part in image.parts[::-1]:
-        if match := re.fullmatch(r"ct-?([0-4])", part, re.IGNORECASE):
+        match = re.fullmatch(r"ct-?([0-4])", part, re.IGNORECASE)
+        if match:
             return f"CT-{match[1]}"
-    return next((severity for severity, last in LAST_STUDY.items() if study <= last), "")
+
+    for severity, last in LAST_STUDY.items():
+        if study <= last:
+            return severity
+
+    return ""

@@ -1,6 +1,4 @@
-"""SIRM and Radiopaedia slices and volumes with COVID-19 findings, as medicalsegmentation.com
-published them.
-"""
+"""SIRM and Radiopaedia slices and volumes with COVID-19, published by medicalsegmentation.com."""
 
 from __future__ import annotations
 
@@ -31,10 +29,16 @@ PSEUDO_HU = "HU (estimated by the publisher from pictures)"
 SPACING_WARNING = "voxel size of the header is not trustworthy"
 
 
+@dataclass(frozen=True, kw_only=True)
+class StackedCase(SourceCase):
+    """A case that is one slice of a file: the one at ``index``."""
+
+    index: int
+
+
 @dataclass(frozen=True)
 class SIRM(Converter):
-    """100 single slices of more than 40 patients (``--part slices``), or nine volumes (``--part
-    volumes``).
+    """100 single slices of more than 40 patients, or nine volumes (``--part volumes``).
 
     Reference: medicalsegmentation.com/covid19 (the data set's page).
     """
@@ -78,7 +82,7 @@ class SIRM(Converter):
 
     @property
     def folder_name(self) -> str:
-        return f"SIRM-{self.wanted_part}{'-unlabeled' if self.unlabeled else ''}"
+        return f"{self.collection}-unlabeled" if self.unlabeled else self.collection
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -91,7 +95,11 @@ class SIRM(Converter):
     def find_cases(self) -> Inventory:
         if self.spacing is not None and not all(0.1 <= size <= 20 for size in self.spacing):
             raise InputError(f"--spacing {self.spacing}: voxel sizes lie between 0.1 and 20 mm")
-        return self._find_volumes() if self.wanted_part == "volumes" else self._find_slices()
+
+        if self.wanted_part == "volumes":
+            return self._find_volumes()
+
+        return self._find_slices()
 
     def _find_volumes(self) -> Inventory:
         images, problems = files_matching(self.source, rf"(\d){ENDING}", "rp_im")
@@ -115,60 +123,65 @@ class SIRM(Converter):
                 f"{self.source}: holds no tr_im.nii.gz with tr_mask.nii.gz; -i names the folder "
                 f"with both"
             )
-        stems: dict[Part, str] = {"Tr": "tr_im", "Ts": "val_im"}
-        for part, stem in stems.items():
-            if stem in stacks:
-                masks = stacks["tr_mask"] if part == "Tr" else None
-                found.cases += self._slices(part, stacks[stem], masks)
+
+        found.cases += self._slices("Tr", stacks["tr_im"], stacks["tr_mask"])
+        if "val_im" in stacks:
+            found.cases += self._slices("Ts", stacks["val_im"], None)
+
         return found
 
     def _slices(self, part: Part, images: Path, masks: Path | None) -> Iterator[SourceCase]:
         shape = open_volume(images).shape
         if len(shape) != 3 or (masks is not None and open_volume(masks).shape != shape):
             raise InputError(
-                f"{images}: and its masks are no stacks of the same slices; download them again"
+                f"{images}: and its masks are not stacks of the same slices; download them again"
             )
+
         prefix = "slice" if part == "Tr" else "val"
+        label_files = () if masks is None else (masks,)
         for index in range(shape[2]):
-            details = {
-                "slice": str(index),
-                "patient": "",
-            }  # of more than 40, the download does not say whose
-            yield SourceCase(
-                f"{prefix}_{index:03d}", part, (images,), () if masks is None else (masks,), details
+            yield StackedCase(
+                f"{prefix}_{index:03d}",
+                part,
+                (images,),
+                label_files,
+                # Of more than 40 patients; the download does not say whose a slice is.
+                {"slice": str(index), "patient": ""},
+                index=index,
             )
 
     def read_case(self, case: SourceCase) -> LoadedCase:
-        loaded = read_ct(case) if self.wanted_part == "volumes" else _read_slice(case)
-        unit = PSEUDO_HU if loaded.intensity_unit == "HU" else loaded.intensity_unit
+        loaded = _read_slice(case) if isinstance(case, StackedCase) else read_ct(case)
+        if loaded.intensity_unit == "HU":
+            loaded = replace(loaded, intensity_unit=PSEUDO_HU)
         if self.spacing is None or loaded.affine_mm is None:
-            return replace(
-                loaded, intensity_unit=unit, warnings=(*loaded.warnings, SPACING_WARNING)
-            )
+            return replace(loaded, warnings=(*loaded.warnings, SPACING_WARNING))
+
         scale = np.ones(4)  # of the affine's columns
         axes = loaded.image.ndim - 1
         scale[:axes] = (np.array(self.spacing) / spacing_of(loaded.affine_mm))[:axes]
         label_affine_mm = loaded.label_affine_mm
         if label_affine_mm is not None:
             label_affine_mm = label_affine_mm * scale[: label_affine_mm.shape[-1]]
+
         return replace(
             loaded,
             affine_mm=loaded.affine_mm * scale,
             label_affine_mm=label_affine_mm,
-            intensity_unit=unit,
             transforms=(*loaded.transforms, "voxel size as given"),
         )
 
 
-def _read_slice(case: SourceCase) -> LoadedCase:
-    index = int(case.details["slice"])
-    image, affine_mm = _stack(case.image_files[0])
-    label = _stack(case.label_files[0])[0][:, :, index] if case.label_files else None
-    affine_mm = slice_affine(spacing_of(affine_mm)[:2])
-    piece = np.ascontiguousarray(image[None, :, :, index])
-    return LoadedCase(
-        piece, label, intensity_unit(piece), affine_mm, None if label is None else affine_mm
-    )
+def _read_slice(case: StackedCase) -> LoadedCase:
+    stack, stack_affine_mm = _stack(case.image_files[0])
+    image = np.ascontiguousarray(stack[None, :, :, case.index])
+    affine_mm = slice_affine(spacing_of(stack_affine_mm)[:2])
+    if not case.label_files:
+        return LoadedCase(image, None, intensity_unit(image), affine_mm)
+
+    masks, _ = _stack(case.label_files[0])
+
+    return LoadedCase(image, masks[:, :, case.index], intensity_unit(image), affine_mm, affine_mm)
 
 
 @lru_cache(maxsize=2)  # the images and the masks of the cases that follow each other

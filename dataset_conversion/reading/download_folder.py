@@ -1,6 +1,4 @@
-"""Finding files in a download as it lies on a user's disk: hidden files, unpadded numbers, hostile
-lists.
-"""
+"""Finding files in a download as it lies on a user's disk."""
 
 from __future__ import annotations
 
@@ -18,14 +16,12 @@ SEARCH_DEPTH = 10  # folders below the download in which its known folders are l
 
 
 def is_hidden(name: str) -> bool:
-    """Whether an operating system left this name behind: ``._x`` (AppleDouble), ``.DS_Store``,
-    ``__MACOSX``.
-    """
+    """Whether an operating system left this name behind, such as ``.DS_Store`` or ``__MACOSX``."""
     return name.startswith(".") or name in SYSTEM_NAMES
 
 
 def natural_key(text: str) -> tuple[list[str | int], str]:
-    """Sort key that puts ``2`` before ``10``.
+    """Return a sort key that puts ``2`` before ``10``.
 
     >>> sorted(["10", "9", "1"], key=natural_key)
     ['1', '9', '10']
@@ -45,8 +41,9 @@ def first_of(names: Sequence[str], count: int) -> str:
 
 
 def case_id(text: str) -> str:
-    """A case id that nnU-Net takes: ASCII letters, digits, ``_`` and ``-``; no trailing ``_dddd``
-    (a channel there).
+    """Return a case id that nnU-Net takes: ASCII letters, digits, ``_`` and ``-``.
+
+    It has no trailing ``_dddd``, which is a channel there.
 
     Raises:
         InputError: nothing is left of the text.
@@ -60,6 +57,7 @@ def case_id(text: str) -> str:
         raise InputError(
             f"{text!r}: holds no ASCII letter or digit to name the case after; rename the file"
         )
+
     return re.sub(r"_(\d{4})$", r"-\1", cleaned)
 
 
@@ -74,7 +72,7 @@ def require_unpacked(download: Path) -> None:
 
 
 def actual_file(path: Path) -> Path:
-    """The file itself; some tools unpack ``x.nii.gz`` to a folder of that name that holds the file.
+    """Return the file itself; some tools unpack ``x.nii.gz`` to a folder of that name.
 
     Raises:
         InputError: no such file, or a folder that holds none or several files.
@@ -84,33 +82,42 @@ def actual_file(path: Path) -> Path:
     if not path.is_dir():
         what = "a link that leads to no file" if path.is_symlink() else "no such file"
         raise InputError(f"{path}: {what}; unpack the download again")
+
     inner = [file for file in path.iterdir() if file.is_file() and not is_hidden(file.name)]
     if len(inner) != 1:
         raise InputError(
             f"{path}: is a folder with {len(inner)} files in place of a file; unpack the download "
             f"again"
         )
+
     return inner[0]
 
 
 def visible_files(folder: Path, endings: Sequence[str]) -> list[Path]:
-    """Entries of a folder with one of the endings (any case), in natural order, without hidden
-    ones.
+    """Return the entries of a folder with one of the endings, in natural order.
+
+    Upper and lower case do not matter; hidden entries are ignored.
     """
-    entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
-    chosen = [entry for entry in entries if entry.name.lower().endswith(tuple(endings))]
+    chosen = []
+    for entry in folder.iterdir():
+        if not is_hidden(entry.name) and entry.name.lower().endswith(tuple(endings)):
+            chosen.append(entry)
+
     return sorted(chosen, key=lambda entry: natural_key(entry.name))
 
 
 def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Files of a folder by name without ending, in natural order; and by the same key, what is
-    wrong with the others.
+    """Return the files of a folder by name without ending, in natural order.
+
+    Returns:
+        The files; and by the same key, what is wrong with the others.
 
     Raises:
         InputError: no such folder, or no file in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; unpack the download again")
+
     files: dict[str, Path] = {}
     broken: dict[str, str] = {}
     for entry in visible_files(folder, endings):
@@ -122,12 +129,14 @@ def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path]
             files[stem] = actual_file(entry)
         except InputError as error:
             broken[stem] = str(error)
+
     if not files and not broken:
         require_no_pairs(folder)
         raise InputError(
             f"{folder}: holds no file that ends in {' or '.join(endings)}; unpack the download "
             f"again"
         )
+
     return {stem: file for stem, file in files.items() if stem not in broken}, broken
 
 
@@ -147,8 +156,9 @@ def require_no_pairs(folder: Path) -> None:
 def files_matching(
     download: Path, pattern: str, folders: str = ".*"
 ) -> tuple[dict[str, Path], list[str]]:
-    """Files at any depth whose name matches ``pattern``, by what its first group captured, in
-    natural order.
+    """Return files at any depth whose name matches ``pattern``, by what its first group captured.
+
+    They come in natural order.
 
     Mirrors of a data set rename and flatten its folders, but keep its file names. A file that lies
     there twice is not taken: nothing says which copy is the right one.
@@ -162,20 +172,25 @@ def files_matching(
         Files by key, and one line per file that cannot be used.
 
     Raises:
-        InputError: ``download`` is no folder.
+        InputError: ``download`` is not a folder.
     """
     if not download.is_dir():
         raise InputError(f"{download}: no such folder; -i names the unpacked download")
+
     known = re.compile(pattern, re.IGNORECASE)
+    known_folder = re.compile(folders, re.IGNORECASE)
     found: dict[str, list[Path]] = {}
     for folder in _folders(download, SEARCH_DEPTH):
-        if known.fullmatch(folder.name) or not re.fullmatch(folders, folder.name, re.IGNORECASE):
-            # the first: x.nii.gz unpacked to a folder of that name; its entry in the parent counts
+        # x.nii.gz may be unpacked to a folder of that name; then its entry in the parent counts.
+        is_unpacked_file = known.fullmatch(folder.name)
+        if is_unpacked_file or not known_folder.fullmatch(folder.name):
             continue
+
         for entry in folder.iterdir():
             match = known.fullmatch(entry.name)
             if match and not is_hidden(entry.name):
                 found.setdefault(match[1], []).append(entry)
+
     files: dict[str, Path] = {}
     problems: list[str] = []
     for key in sorted(found, key=natural_key):
@@ -185,39 +200,42 @@ def files_matching(
                 f"{first}: lies in the download twice, also as {others[0]}; remove one of the two"
             )
             continue
+
         try:
             files[key] = actual_file(first)
         except InputError as error:
             problems.append(str(error))
+
     return files, problems
 
 
 def find_folder(download: Path, relative: str) -> Path | None:
-    """The one folder at or below ``download`` whose path ends in ``relative``; None where there is
-    none.
+    """Return the one folder at or below ``download`` whose path ends in ``relative``, or None.
 
     Whether a user names the download's root or a folder inside it makes no difference.
 
     Raises:
-        InputError: ``download`` is no folder, or several folders match.
+        InputError: ``download`` is not a folder, or several folders match.
     """
     if not download.is_dir():
         raise InputError(f"{download}: no such folder; -i names the unpacked download")
+
     parts = PurePosixPath(relative).parts
-    top = Path(os.path.abspath(download))  # noqa: PTH100 - not resolve(): a link keeps the name that is looked for
-    found = [
-        folder for folder in _folders(top, SEARCH_DEPTH) if folder.parts[-len(parts) :] == parts
-    ]
+    # Not resolve(): a link keeps the name that is looked for.
+    top = Path(os.path.abspath(download))  # noqa: PTH100
+    folders = _folders(top, SEARCH_DEPTH)
+    found = [folder for folder in folders if folder.parts[-len(parts) :] == parts]
     if len(found) > 1:
         names = ", ".join(str(folder) for folder in sorted(found))
         raise InputError(
             f"{download}: holds {relative} more than once ({names}); give -i the copy you mean"
         )
+
     return found[0] if found else None
 
 
 def _folders(folder: Path, depth: int, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """The folder and those in it, each once although links may lead back to one ``above``."""
+    """Yield the folder and those in it, each once although links may lead back to one ``above``."""
     yield folder
     if depth == 0:
         return
@@ -229,9 +247,8 @@ def _folders(folder: Path, depth: int, above: tuple[tuple[int, int], ...] = ()) 
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from error
 
-    for child in sorted(
-        filter(Path.is_dir, children)
-    ):  # of a link that leads nowhere, DirEntry.is_dir may raise
+    # Path.is_dir, because DirEntry.is_dir may raise for a link that leads nowhere.
+    for child in sorted(filter(Path.is_dir, children)):
         if _identity(child) not in above:
             yield from _folders(child, depth - 1, above)
 
@@ -242,24 +259,26 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def listed_file(folder: Path, entry: object, list_name: str) -> Path:
-    """Path of a file that a list inside the download names, e.g. ``./imagesTr/lung_001.nii.gz``.
+    """Return the path of a file that a list names, such as ``./imagesTr/lung_001.nii.gz``.
 
     Raises:
-        InputError: the entry is no text, or leads out of the folder.
+        InputError: the entry is not text, or leads out of the folder.
     """
     if not isinstance(entry, str) or not entry.strip() or "\0" in entry:
-        raise InputError(f"{list_name}: {entry!r} is no file name; the download is damaged")
+        raise InputError(f"{list_name}: {entry!r} is not a file name; the download is damaged")
+
     windows, posix = PureWindowsPath(entry), PurePosixPath(entry)
     if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise InputError(
             f"{list_name}: {entry!r} leads out of the download; do not use this copy of the data "
             f"set"
         )
+
     return folder / Path(*windows.parts)
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -20,7 +20,7 @@ MASK_ENDINGS = (".nii.gz", ".nii", ".png", ".npy", ".dcm")
 def read_slice_mask(
     path: Path, types: bool, image_affine_mm: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """A mask of one slice from PNG, NPY, NIfTI or DICOM.
+    """Read a mask of one slice from PNG, NPY, NIfTI or DICOM.
 
     Args:
         path: the file.
@@ -32,39 +32,57 @@ def read_slice_mask(
         else (row, column) on the pixels of the slice, without a place.
 
     Raises:
-        InputError: damaged, not two-dimensional, or values of no mask.
+        InputError: damaged, not two-dimensional, or other values than those of a mask.
     """
-    place_mm = None
-    volume = None
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        volume = open_volume(path)
-        values = read_voxels(path, volume)
-        values = (
-            values[..., None] if values.ndim == 2 else spatial_axes(path, values, anywhere=True)
-        )
-        place_mm = (
-            volume.affine if image_affine_mm is None else label_place(volume, image_affine_mm)
-        )
-    elif path.suffix.lower() == ".png":
-        picture = open_picture(path)
-        values = np.asarray(picture) if picture.mode == "P" else read_grey(path)
-    elif path.suffix.lower() == ".npy":
-        try:
-            values = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise InputError(
-                f"{path}: cannot be read ({first_line(error)}); it must hold plain numbers"
-            ) from error
-    else:
-        values = _dicom_values(path)
-    single = values.ndim == 2 or (volume is not None and values.shape[2] == 1)
-    if not single or values.dtype.kind not in "biuf":
+    values, place_mm = _mask_values(path, image_affine_mm)
+    is_slice = values.ndim == 2 or (place_mm is not None and values.shape[2] == 1)
+    if not is_slice or values.dtype.kind not in "biuf":
         raise InputError(f"{path}: has shape {values.shape}, expected the mask of one slice")
+
     try:
         label, warnings = slice_label(values, types)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
     return label, place_mm, warnings
+
+
+def _mask_values(
+    path: Path, image_affine_mm: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the values of a mask, and its place; only NIfTI has one."""
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        return _nifti_values(path, image_affine_mm)
+    if name.endswith(".png"):
+        picture = open_picture(path)
+        return np.asarray(picture) if picture.mode == "P" else read_grey(path), None
+    if name.endswith(".npy"):
+        return _numpy_values(path), None
+
+    return _dicom_values(path), None
+
+
+def _nifti_values(path: Path, image_affine_mm: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    volume = open_volume(path)
+    voxels = read_voxels(path, volume)
+    is_flat = voxels.ndim == 2
+    values = voxels[..., None] if is_flat else spatial_axes(path, voxels, anywhere=True)
+    if image_affine_mm is None:
+        return values, volume.affine
+
+    return values, label_place(volume, image_affine_mm)
+
+
+def _numpy_values(path: Path) -> np.ndarray:
+    try:
+        values: np.ndarray = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({first_line(error)}); it must hold plain numbers"
+        ) from error
+
+    return values
 
 
 def _dicom_values(path: Path) -> np.ndarray:
@@ -78,7 +96,7 @@ def _dicom_values(path: Path) -> np.ndarray:
 
 
 def slice_label(values: np.ndarray, types: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Mask values as labels: 0 to 5 of BHSD, or any two values of which the lower is background.
+    """Return mask values as labels: 0 to 5 of BHSD, or two of which the lower is background.
 
     Raises:
         InputError: other values.
@@ -86,17 +104,20 @@ def slice_label(values: np.ndarray, types: bool) -> tuple[np.ndarray, tuple[str,
     >>> slice_label(np.array([[-32768, 32767]]), types=False)[0].tolist()
     [[0, 1]]
     """
+    known = range(len(TYPES) + 1)
     if types:
-        return integer_labels(values, range(len(TYPES) + 1)), ()
+        return integer_labels(values, known), ()
+
     found = np.unique(values)
     if len(found) == 1:
         return np.full(values.shape, int(found[0] > 0), np.uint8), ()
-    if len(found) == 2 and found[0] <= 0 < found[1]:
-        return (values > 0).astype(np.uint8), ()
-    if np.isin(found, range(len(TYPES) + 1)).all():
+
+    has_two = len(found) == 2 and found[0] <= 0 < found[1]
+    if has_two or np.isin(found, known).all():
         return (values > 0).astype(np.uint8), ()
     if values.dtype == np.uint8:
         return binary_mask(values)
+
     raise InputError(
         f"holds {len(found)} different values, expected a mask of two or BHSD's 0 to {len(TYPES)}"
     )

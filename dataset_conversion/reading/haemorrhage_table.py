@@ -15,6 +15,7 @@ TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "su
 BITS = {kind: 1 << index for index, kind in enumerate((*TYPES, "any"))}
 DELIMITERS = ",;\t"
 IMAGE_COLUMNS = ("id", "image", "image_id", "imageid", "sopinstanceuid")
+LONG_COLUMNS = frozenset({"id", "label"})
 INDEX_COLUMNS = ("", "index", "unnamed: 0")  # as pandas writes them
 VALUES = {"0": False, "1": True, "0.0": False, "1.0": True}
 EXPECTED = "columns ID and Label, or an image's ID and its types"
@@ -22,8 +23,9 @@ EXPECTED = "columns ID and Label, or an image's ID and its types"
 
 @dataclass
 class HaemorrhageTable:
-    """Types by image id; ``notes`` say what was odd, ``unread`` which tables had an unknown
-    header.
+    """Types by image id.
+
+    ``notes`` say what was odd, ``unread`` which tables had an unknown header.
     """
 
     types: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -32,11 +34,11 @@ class HaemorrhageTable:
 
 
 def read_table(files: Iterable[Path]) -> HaemorrhageTable:
-    """Types present in each image.
+    """Return the types present in each image.
 
     The published table has a row per image and type, ``ID_12cadc6af_epidural,0``. A column before,
     another separator, spaces, blank lines and 1.0 for 1 are what programs make of it, and so is the
-    wide form with a row per image. Tables of submissions hold probabilities and are passed over. Of
+    wide form with a row per image. Tables of submissions hold probabilities and are ignored. Of
     contradictory rows the positive one counts.
 
     Raises:
@@ -59,37 +61,39 @@ def read_table(files: Iterable[Path]) -> HaemorrhageTable:
             f"{repeated} rows of the table occur twice, {contradictory} of them with another label"
         )
 
-    sets = {
-        bits: frozenset(kind for kind in BITS if bits & BITS[kind])
-        for bits in set(positive.values())
-    }
-    table.types = {image: sets[bits] for image, bits in positive.items()}
+    types_of = {bits: _types_of(bits) for bits in set(positive.values())}
+    table.types = {image: types_of[bits] for image, bits in positive.items()}
+
     return table
 
 
+def _types_of(bits: int) -> frozenset[str]:
+    return frozenset(kind for kind in BITS if bits & BITS[kind])
+
+
 def in_words(types: frozenset[str] | None) -> str:
-    """Types of an image; ``unknown`` where the table does not hold it."""
+    """Return the types of an image as text; ``unknown`` where the table does not hold it."""
     if types is None:
         return "unknown"
+
     return " ".join(sorted(types - {"any"})) or ("any" if types else "none")
 
 
 def _entries(file: Path, table: HaemorrhageTable) -> Iterator[tuple[str, str, bool]]:
-    """Image, type and whether it is present, of each cell of a table."""
+    """Yield image, type and whether it is present, of each cell of a table."""
     if "submission" in file.name.lower():
         return
+
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             head = stream.readline()
             delimiter = max(DELIMITERS, key=head.count)
-            names = [
-                name.strip().casefold()
-                for name in next(csv.reader([head], delimiter=delimiter), [])
-            ]
+            header = next(csv.reader([head], delimiter=delimiter), [])
+            names = [name.strip().casefold() for name in header]
             rows = csv.reader(stream, delimiter=delimiter)
-            if {"id", "label"} <= set(names) and set(names) <= {"id", "label", *INDEX_COLUMNS}:
+            if LONG_COLUMNS <= set(names) <= LONG_COLUMNS.union(INDEX_COLUMNS):
                 yield from _long(file, names, rows)
-            elif set(BITS) <= set(names) and any(name in names for name in IMAGE_COLUMNS):
+            elif BITS.keys() <= set(names) and not set(names).isdisjoint(IMAGE_COLUMNS):
                 yield from _wide(file, names, rows)
             elif file.name.lower().startswith("stage_"):
                 table.unread.append(f"{file.name} begins with '{head.strip()[:60]}'")
@@ -104,14 +108,18 @@ def _long(
 ) -> Iterator[tuple[str, str, bool]]:
     column, label = names.index("id"), names.index("label")
     for number, row in enumerate(rows, start=2):
-        cells = [cell.strip() for cell in row]
+        cells = list(map(str.strip, row))
         if not any(cells):
             continue
-        image, _, kind = cells[column].rpartition("_") if len(cells) == len(names) else ("", "", "")
+
+        image = kind = ""
+        if len(cells) == len(names):
+            image, _, kind = cells[column].rpartition("_")
         if not image or kind not in BITS or cells[label] not in VALUES:
             raise InputError(
                 f"{file}: line {number} is {','.join(row)[:60]!r}, expected ID_..._type,0 or 1"
             )
+
         yield image, kind, VALUES[cells[label]]
 
 
@@ -121,17 +129,16 @@ def _wide(
     column = next(names.index(name) for name in IMAGE_COLUMNS if name in names)
     kinds = [(kind, names.index(kind)) for kind in BITS]
     for number, row in enumerate(rows, start=2):
-        cells = [cell.strip() for cell in row]
+        cells = list(map(str.strip, row))
         if not any(cells):
             continue
-        if (
-            len(cells) != len(names)
-            or not cells[column]
-            or any(cells[place] not in VALUES for _, place in kinds)
-        ):
+
+        is_whole = len(cells) == len(names) and cells[column] != ""
+        if not is_whole or any(cells[place] not in VALUES for _, place in kinds):
             raise InputError(
                 f"{file}: line {number} is {','.join(row)[:60]!r}, expected an ID and 0 or 1 per "
                 f"type"
             )
+
         for kind, place in kinds:
             yield cells[column], kind, VALUES[cells[place]]

@@ -1,6 +1,4 @@
-"""DICOM objects that hold labels: which there are below a folder, what they call their regions,
-what they belong to.
-"""
+"""DICOM objects that hold labels: what they call their regions, and what they belong to."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ LabelKind = Literal["seg", "rtstruct"]
 
 @dataclass(frozen=True)
 class LabelObject:
-    """A DICOM SEG or RTSTRUCT: the names of its regions, and the series and images that it refers
-    to.
-    """
+    """A DICOM SEG or RTSTRUCT: names of its regions, and series and images that it refers to."""
 
     file: Path
     names: tuple[str, ...]
@@ -32,36 +28,42 @@ class LabelObject:
     images: frozenset[str]
 
     def belongs_to(self, acquisition: Acquisition) -> bool:
-        """Whether the object was made on this acquisition, by what it says; images decide between
-        those of a series.
+        """Whether the object was made on this acquisition, by what it says.
+
+        Images decide between the acquisitions of a series.
         """
         uids = {item.sop_uid for item in acquisition.slices}
         if self.images:
             return bool(self.images & uids)
+
         return acquisition.slices[0].series_uid in self.series
 
 
 def kind_of(item: Slice) -> LabelKind | None:
-    """What kind of label object a file is, if any."""
+    """Return what kind of label object a file is, if any."""
     from nnunet_ext.dicom.labels.places import SEGMENTATIONS, STRUCTURE_SETS
 
     if item.sop_class in SEGMENTATIONS:
         return "seg"
+
     return "rtstruct" if item.sop_class in STRUCTURE_SETS else None
 
 
 def label_objects(items: Iterable[Slice], kind: LabelKind) -> tuple[list[LabelObject], list[str]]:
-    """The label objects of one kind, without their pixels, and a line for each that cannot be
-    read.
+    """Return the label objects of one kind, and a line for each that cannot be read.
+
+    Their pixels are not read.
     """
     objects, problems = [], []
     for item in items:
         if kind_of(item) != kind:
             continue
+
         try:
             objects.append(_described(Path(item.path), kind))
         except InputError as error:
             problems.append(str(error))
+
     return objects, problems
 
 
@@ -73,23 +75,23 @@ def _described(file: Path, kind: LabelKind) -> LabelObject:
         if kind == "seg":
             data = read_object(file, SEGMENTATIONS, with_pixels=False)
             names = list(segmentations.segment_names(data).values())
-            series, images = (
-                segmentations.referenced_series(data),
-                segmentations.referenced_images(data),
-            )
+            series = segmentations.referenced_series(data)
+            images = segmentations.referenced_images(data)
         else:
             data = read_object(file, STRUCTURE_SETS)
             names = contours.region_names(data)
-            series, images = contours.referenced_series(data), contours.referenced_images(data)
+            series = contours.referenced_series(data)
+            images = contours.referenced_images(data)
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise InputError(
             f"{file}: lacks what tells its regions ({type(error).__name__}); export it again"
         ) from error
+
     return LabelObject(file, tuple(names), frozenset(series), frozenset(images))
 
 
 def masks_of(files: Sequence[Path], acquisition: Acquisition) -> dict[str, np.ndarray]:
-    """Masks (n, row, column) of all regions of the objects, by their names.
+    """Return the masks (n, row, column) of all regions of the objects, by their names.
 
     Raises:
         InputError: an object is damaged or lies elsewhere, or two give different regions of one
@@ -102,12 +104,15 @@ def masks_of(files: Sequence[Path], acquisition: Acquisition) -> dict[str, np.nd
     result: dict[str, np.ndarray] = {}
     for file in files:
         is_segmentation = kind_of(read_headers(file)[0]) == "seg"
-        masks = (masks_of_segmentation if is_segmentation else masks_of_contours)(file, acquisition)
+        read_masks = masks_of_segmentation if is_segmentation else masks_of_contours
+        masks = read_masks(file, acquisition)
         for name, mask in masks.items():
             if name in result and not np.array_equal(result[name], mask):
                 raise InputError(
                     f"{file}: another file gives a different '{name}' for this series; keep one "
                     f"of them"
                 )
+
             result[name] = mask
+
     return result

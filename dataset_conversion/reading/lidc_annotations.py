@@ -7,6 +7,7 @@ first pixels *outside* the nodule; a nodule below 3 mm is a single point; an out
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,10 @@ Denominator = Literal["all4", "marked"]
 
 @dataclass(frozen=True)
 class Outline:
-    """One closed outline on one slice: ``points`` are (column, row) from 0; a ``hole`` bounds what
-    is excluded.
+    """One closed outline on one slice.
 
-    ``z_mm`` is None where the file gives no height.
+    ``points`` are (column, row) from 0; a ``hole`` bounds what is excluded; ``z_mm`` is None where
+    the file gives no height.
     """
 
     sop_uid: str
@@ -42,8 +43,9 @@ class Outline:
 
     @property
     def encloses(self) -> bool:
-        """Whether it can enclose anything; a single point marks a small nodule, or is a stray mark
-        in a large one.
+        """Whether it can enclose anything.
+
+        A single point marks a small nodule, or is a stray mark in a large one.
         """
         return len(self.points) >= 3
 
@@ -63,17 +65,45 @@ def read_annotations(path: Path) -> Annotations | None:
     Entities, external references and document types are refused, whatever they hold.
 
     Raises:
-        InputError: damaged, hostile, or no file of the collection.
+        InputError: damaged, hostile, or not a file of the collection.
     """
+    root = _xml_root(path)
+    if root.tag == XRAY_ROOT:
+        return None
+    if root.tag != CT_ROOT:
+        raise InputError(f"{path}: is not an LIDC-IDRI reading (root {root.tag[:60]}); remove it")
+
+    header = root.find(f"{NAMESPACE}ResponseHeader")
+    if header is None or not _text(header, "SeriesInstanceUid"):
+        raise InputError(f"{path}: names no series; download it again")
+
+    try:
+        readers = tuple(map(_nodules, root.findall(f"{NAMESPACE}readingSession")))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: holds an outline that cannot be read: {first_line(error)}; fix the file, "
+            f"or download it again"
+        ) from error
+
+    if len(readers) > READERS:
+        raise InputError(
+            f"{path}: has {len(readers)} readers, the collection had {READERS}; download it again"
+        )
+    served = f"{_text(header, 'DateService')} {_text(header, 'TimeService')}"
+
+    return Annotations(_text(header, "SeriesInstanceUid"), served, readers)
+
+
+def _xml_root(path: Path) -> Element:
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, parse
 
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise InputError(
-                f"{path}: has {path.stat().st_size >> 20} MiB, far more than any file of LIDC-IDRI"
-            )
-        root = parse(path, forbid_dtd=True).getroot()
+        size = path.stat().st_size
+        if size > LARGEST_BYTES:
+            raise InputError(f"{path}: has {size >> 20} MiB, far more than any file of LIDC-IDRI")
+
+        root: Element = parse(path, forbid_dtd=True).getroot()
     except DefusedXmlException as error:
         raise InputError(
             f"{path}: declares entities or a document type; do not use this copy of the data set"
@@ -82,56 +112,43 @@ def read_annotations(path: Path) -> Annotations | None:
         raise InputError(
             f"{path}: cannot be read as XML ({first_line(error)}); download it again"
         ) from error
-    if root.tag == XRAY_ROOT:
-        return None
-    if root.tag != CT_ROOT:
-        raise InputError(f"{path}: is no LIDC-IDRI reading (root {root.tag[:60]}); remove it")
-    header = root.find(f"{NAMESPACE}ResponseHeader")
-    if header is None or not _text(header, "SeriesInstanceUid"):
-        raise InputError(f"{path}: names no series; download it again")
-    try:
-        readers = tuple(
-            tuple(
-                tuple(_outlines(nodule))
-                for nodule in session.findall(f"{NAMESPACE}unblindedReadNodule")
-            )
-            for session in root.findall(f"{NAMESPACE}readingSession")
-        )
-    except ValueError as error:
-        raise InputError(
-            f"{path}: holds an outline that cannot be read: {first_line(error)}; mend the file, "
-            f"or download it again"
-        ) from error
-    served = f"{_text(header, 'DateService')} {_text(header, 'TimeService')}"
-    if len(readers) > READERS:
-        raise InputError(
-            f"{path}: has {len(readers)} readers, the collection had {READERS}; download it again"
-        )
-    return Annotations(_text(header, "SeriesInstanceUid"), served, readers)
+
+    return root
+
+
+def _nodules(session: Element) -> tuple[tuple[Outline, ...], ...]:
+    """Return the nodules of a reader."""
+    nodules = session.findall(f"{NAMESPACE}unblindedReadNodule")
+    return tuple(tuple(_outlines(nodule)) for nodule in nodules)
 
 
 def _outlines(nodule: Element) -> Iterator[Outline]:
     for roi in nodule.findall(f"{NAMESPACE}roi"):
         edges = roi.findall(f"{NAMESPACE}edgeMap")
         points = tuple((_whole(edge, "xCoord"), _whole(edge, "yCoord")) for edge in edges)
-        if any(not 0 <= value < 1 << 16 for point in points for value in point):
+        values = list(itertools.chain.from_iterable(points))
+        if values and (min(values) < 0 or max(values) >= 1 << 16):
             raise ValueError(f"points outside of any image, such as {min(points)}")
+
         inclusion = _text(roi, "inclusion").upper()
         if inclusion not in ("TRUE", "FALSE"):
             raise ValueError(f"inclusion is {inclusion or 'absent'}, expected TRUE or FALSE")
+
         height = float(_text(roi, "imageZposition") or "nan")
         z_mm = height if math.isfinite(height) else None
         sop_uid = _text(roi, "imageSOP_UID")
         if not sop_uid and z_mm is None:
             raise ValueError("it names neither its image nor its height")
+
         yield Outline(sop_uid, z_mm, inclusion == "FALSE", points)
 
 
 def _whole(element: Element, name: str) -> int:
-    """A pixel's coordinate; some programs write 12.0."""
+    """Return a pixel's coordinate; some programs write 12.0."""
     value = float(_text(element, name))
     if not value.is_integer():
-        raise ValueError(f"{name} is {value:g}, no pixel")
+        raise ValueError(f"{name} is {value:g}, not a pixel")
+
     return int(value)
 
 
@@ -140,7 +157,7 @@ def _text(element: Element, name: str) -> str:
 
 
 def interior(points: Sequence[tuple[int, int]], shape: tuple[int, int]) -> np.ndarray:
-    """Pixels (row, column) inside an outline, without the outline's own pixels.
+    """Return the pixels (row, column) inside an outline, without the outline's own pixels.
 
     Raises:
         InputError: the outline leaves the image.
@@ -152,16 +169,18 @@ def interior(points: Sequence[tuple[int, int]], shape: tuple[int, int]) -> np.nd
         raise InputError(
             f"an outline reaches row {rows.max()}, column {columns.max()} of an image of {shape}"
         )
+
     mask = np.zeros(shape, bool)
     mask[polygon(rows, columns, shape)] = True
     mask[rows, columns] = False
+
     return mask
 
 
 def nodule_layers(
     outlines: Sequence[Outline], slice_of_outline: Mapping[Outline, int], shape: tuple[int, int]
 ) -> dict[int, np.ndarray]:
-    """One reader's nodule: the interiors, less the holes together with their outlines.
+    """Return one reader's nodule: the interiors, less the holes together with their outlines.
 
     Args:
         outlines: of the nodule.
@@ -175,6 +194,7 @@ def nodule_layers(
     for outline in sorted(outlines, key=lambda outline: outline.hole):
         if not outline.encloses:
             continue
+
         inside = interior(outline.points, shape)
         layer = layers.setdefault(slice_of_outline[outline], np.zeros(shape, bool))
         if outline.hole:
@@ -183,6 +203,7 @@ def nodule_layers(
             layer &= ~inside
         else:
             layer |= inside
+
     return layers
 
 
@@ -193,32 +214,48 @@ def consensus(
     percent: float,
     denominator: Denominator,
 ) -> np.ndarray:
-    """Voxels that at least ``percent`` of the readers take for nodule, (n, row, column) uint8 0..1.
+    """Return the voxels that at least ``percent`` of the readers take for nodule.
 
     ``all4``: of the collection's four readers, so one who drew nothing counts as a vote against.
     ``marked``: of those readers who drew anything in the connected piece (26 neighbours) of the
     union of all readers' nodules.
+
+    Returns:
+        (n, row, column) uint8 0..1.
     """
-    drawn_by = np.zeros(
-        shape, np.uint8
-    )  # a bit per reader: large scans leave no room for a mask of each
+    # A bit per reader: large scans leave no room for a mask of each.
+    drawn_by = np.zeros(shape, np.uint8)
     for reader, nodules in enumerate(annotations.readers):
         for outlines in nodules:
             for index, layer in nodule_layers(outlines, slice_of_outline, shape[1:]).items():
                 drawn_by[index][layer] |= 1 << reader
-    places = np.flatnonzero(
-        drawn_by > 0
-    )  # numpy searches truth values ten times as fast as numbers
-    readers = (drawn_by.reshape(-1)[places, None] >> np.arange(READERS)) & 1  # (place, reader)
-    of = np.full(len(places), READERS)
-    if denominator == "marked":
-        from scipy import ndimage
 
-        pieces = ndimage.label(drawn_by, np.ones((3, 3, 3)))[0].reshape(-1)[places]
-        marked = np.zeros((pieces.max(initial=0) + 1, READERS), bool)
-        for reader in range(READERS):
-            marked[pieces[readers[:, reader] == 1], reader] = True
-        of = marked.sum(axis=1)[pieces]
+    # numpy searches truth values ten times as fast as numbers.
+    places = np.flatnonzero(drawn_by > 0)
+    bits = drawn_by.reshape(-1)[places, None]
+    readers = (bits >> np.arange(READERS)) & 1  # (place, reader)
+    voters = np.full(len(places), READERS)
+    if denominator == "marked":
+        voters = _readers_of_piece(drawn_by, places, readers)
+
     label = np.zeros(drawn_by.size, np.uint8)
-    label[places[readers.sum(axis=1) >= of * percent / 100 - 1e-9]] = 1
+    is_nodule = readers.sum(axis=1) >= voters * percent / 100 - 1e-9
+    label[places[is_nodule]] = 1
+
     return label.reshape(shape)
+
+
+def _readers_of_piece(drawn_by: np.ndarray, places: np.ndarray, readers: np.ndarray) -> np.ndarray:
+    """Return, by place, how many readers drew in the connected piece around it."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(drawn_by, np.ones((3, 3, 3)))
+    pieces = labels.reshape(-1)[places]
+    has_drawn = np.zeros((pieces.max(initial=0) + 1, READERS), bool)
+    for reader in range(READERS):
+        of_reader = readers[:, reader] == 1
+        has_drawn[pieces[of_reader], reader] = True
+
+    counts: np.ndarray = has_drawn.sum(axis=1)
+
+    return counts[pieces]

@@ -1,5 +1,4 @@
-"""Labels that lie mirrored on their image although both headers agree: what the Hounsfield units
-say of them.
+"""Labels that lie mirrored on their image although both headers agree, told by Hounsfield units.
 
 Headers prove nothing where an array was flipped without its header. But lungs are dark, a lesion in
 them is denser than they are, and a liver is soft tissue. A label that would fit its image clearly
@@ -34,28 +33,27 @@ BOTH_LUNGS = (frozenset({"lung"}), frozenset({"lungs"}), frozenset({"left lung",
 LUNG_LESIONS = frozenset(
     {"infection", "ggo", "ground glass", "consolidation", "nodule", "cancer", "lesion"}
 )
-DARK_HU = -400.0
+LUNG_BELOW_HU = -400.0
 SMALLEST_LUNG_ML = 100.0  # smaller pieces of air are airways and bowel
 COARSE_MM = 4.0  # fine enough to find lungs
-NEAR_MM = (
-    10.0  # what lungs enclose to twice this width (vessels, nodules at the pleura) belongs to them
-)
-DENSER_HU = 150.0  # than the lung's median, as lesions are
+NEAR_MM = 10.0  # what lungs enclose to twice this width (vessels, nodules) belongs to them
+LESION_ABOVE_MEDIAN_HU = 150.0  # denser than the lung's median
 SIDED = ("left lung", "right lung", "liver")
-BODY_HU = -300.0  # of the patient and the table, not of air
-LIVER_HU = (-50.0, 250.0)  # from fatty to enhanced
+BODY_ABOVE_HU = -300.0  # the patient and the table, not air
+LIVER_RANGE_HU = (-50.0, 250.0)  # from fatty to enhanced
 
 
 def mirrored_axes(
     image_hu: np.ndarray, label: np.ndarray, labels: Mapping[str, int], affine_mm: np.ndarray
 ) -> Axes:
-    """Array axes along which a label must be flipped to fit its CT; empty where it fits, or where
-    nothing is certain.
+    """Return the array axes along which a label must be flipped to fit its CT.
+
+    They are empty where it fits, or where nothing is certain.
 
     Args:
         image_hu: (x, y, z) in HU.
         label: (x, y, z) of integers, on the image's grid.
-        labels: value by name; names that nothing is known of are passed over.
+        labels: value by name; names that nothing is known of are ignored.
         affine_mm: (4, 4), index to mm.
     """
     lungs = cache(lambda: LungRegion(image_hu, affine_mm))
@@ -65,12 +63,15 @@ def mirrored_axes(
         for value in values[1:]:
             mask |= label == value
         points = points_of(mask)
-        if len(points) < FEWEST_POINTS or np.count_nonzero(mask) * voxel_ml < SMALLEST_ML:
+        volume_ml = np.count_nonzero(mask) * voxel_ml
+        if len(points) < FEWEST_POINTS or volume_ml < SMALLEST_ML:
             continue
+
         shares = shares_by_mirroring(points, label.shape, fits)
-        best = max(shares, key=lambda axes: shares[axes])
-        if shares[best] >= CONVINCING and shares[()] <= shares[best] - lead:
+        best, best_share = max(shares.items(), key=lambda item: item[1])
+        if best_share >= CONVINCING and shares[()] <= best_share - lead:
             return best
+
     return ()
 
 
@@ -81,39 +82,44 @@ def wrong_side(
     labels: Mapping[str, int],
     affine_mm: np.ndarray,
 ) -> str:
-    """What contradicts the header's left and right: a left lung on the right, a liver (in HU) on
-    the left; else empty.
+    """Return what contradicts the header's left and right; empty where nothing does.
 
-    Image and label may fit each other and be mirrored both. That is no proof: one person in 10 000
-    is built so.
+    It may be a left lung on the right, or a liver (in HU) on the left. Image and label may fit each
+    other and both be mirrored. That is no proof: one person in 10 000 is built so.
     """
-    places_mm = {
-        name: _mean_x_mm(label == labels[name], affine_mm) for name in SIDED if name in labels
-    }
-    if places_mm.get("left lung", np.nan) > places_mm.get("right lung", np.nan):
+    x_mm = {}
+    for name in SIDED:
+        if name in labels:
+            x_mm[name] = _mean_x_mm(label == labels[name], affine_mm)
+
+    if x_mm.get("left lung", np.nan) > x_mm.get("right lung", np.nan):
         return (
             "by the header the left lung lies on the patient's right: orientation is not "
             "trustworthy"
         )
-    if (
-        "liver" in places_mm
-        and unit == "HU"
-        and places_mm["liver"] < _mean_x_mm(image > BODY_HU, affine_mm)
-    ):
+    if "liver" not in x_mm or unit != "HU":
+        return ""
+
+    if x_mm["liver"] < _mean_x_mm(image > BODY_ABOVE_HU, affine_mm):
         return "by the header the liver lies on the patient's left: orientation is not trustworthy"
+
     return ""
 
 
 def _mean_x_mm(mask: np.ndarray, affine_mm: np.ndarray) -> float:
-    """Where a mask lies from left to right (RAS); NaN where it is empty, which no comparison
-    takes.
+    """Return where a mask lies from left to right (RAS).
+
+    It is NaN for an empty one, with which every comparison is False.
     """
     points = points_of(mask)
-    return float(affine_mm[0] @ [*points.mean(axis=0), 1]) if len(points) else np.nan
+    if not len(points):
+        return np.nan
+
+    return float(affine_mm[0] @ [*points.mean(axis=0), 1])
 
 
 def in_words(axes: Axes, affine_mm: np.ndarray) -> str:
-    """Array axes as directions of the body.
+    """Return array axes as directions of the body.
 
     >>> in_words((0, 2), np.eye(4))
     'left-right and feet-head'
@@ -126,76 +132,72 @@ def in_words(axes: Axes, affine_mm: np.ndarray) -> str:
 def shares_by_mirroring(
     points: np.ndarray, shape: tuple[int, ...], fits: Fits
 ) -> dict[Axes, float]:
-    """Share of a label's voxels (n, 3) that fit, as the label lies (no axes) and mirrored along one
-    axis or several.
+    """Return the share of a label's voxels (n, 3) that fit, by the axes along which it is mirrored.
+
+    No axes stand for the label as it lies.
     """
-    shares = {}
-    for axes in (axes for count in range(4) for axes in itertools.combinations(range(3), count)):
-        mirrored = points.copy()
-        for axis in axes:
-            mirrored[:, axis] = shape[axis] - 1 - points[:, axis]
-        shares[axes] = float(fits(mirrored).mean())
+    shares: dict[Axes, float] = {}
+    for count in range(4):
+        for axes in itertools.combinations(range(3), count):
+            mirrored = points.copy()
+            for axis in axes:
+                mirrored[:, axis] = shape[axis] - 1 - points[:, axis]
+            shares[axes] = float(fits(mirrored).mean())
+
     return shares
 
 
 def points_of(mask: np.ndarray) -> np.ndarray:
-    """Indices (n, 3) of a mask's voxels; of a large one evenly spaced ones."""
-    step = max(1, int(np.cbrt(np.count_nonzero(mask) / MOST_POINTS)))
+    """Return the indices (n, 3) of a mask's voxels; of a large one evenly spaced ones."""
+    excess = np.count_nonzero(mask) / MOST_POINTS
+    step = max(1, int(np.cbrt(excess)))
+
     return np.argwhere(mask[::step, ::step, ::step]) * step
 
 
 def _evidence(
     labels: Mapping[str, int], image_hu: np.ndarray, lungs: Callable[[], LungRegion]
 ) -> Iterator[tuple[list[int], Fits, float]]:
-    """Label values that stand for something known, whether voxels hold that, and the lead that is
-    clear.
+    """Yield label values that stand for something known.
+
+    With them come whether voxels hold that, and the lead in fitting voxels that is clear.
     """
     known = {name.casefold().replace("_", " "): value for name, value in labels.items()}
     for names in BOTH_LUNGS:
         if names <= known.keys():
             yield [known[name] for name in names], lambda at: lungs().holds(at), CLEAR_LEAD
+
     if "liver" in known:
-        low, high = LIVER_HU
-        yield (
-            [known["liver"]],
-            lambda at: (low < image_hu[tuple(at.T)]) & (image_hu[tuple(at.T)] < high),
-            CLEAR_LEAD,
-        )
+        yield [known["liver"]], lambda at: _is_liver(image_hu[tuple(at.T)]), CLEAR_LEAD
+
     lesions = [value for name, value in known.items() if LUNG_LESIONS.issuperset(name.split("+"))]
     if lesions:
         yield lesions, lambda at: lungs().holds_lesion(at), LESION_LEAD
 
 
+def _is_liver(hu: np.ndarray) -> np.ndarray:
+    low, high = LIVER_RANGE_HU
+    return (low < hu) & (hu < high)
+
+
 class LungRegion:
-    """Both lungs of a chest CT on a coarse grid: large dark pieces that do not reach the sides of
-    the picture.
+    """Both lungs of a chest CT: large dark pieces that do not reach the sides of the picture.
+
+    ``voxels`` is a mask on a coarse grid, every so many ``steps`` of the image.
     """
 
     def __init__(self, image_hu: np.ndarray, affine_mm: np.ndarray) -> None:
-        from scipy import ndimage
-
         self.image_hu = image_hu
         spacing_mm = spacing_of(affine_mm)
         self.steps = np.maximum(1, np.round(COARSE_MM / spacing_mm)).astype(int)
-        coarse = image_hu[tuple(slice(None, None, step) for step in self.steps)]
+        coarse_hu = image_hu[tuple(slice(None, None, step) for step in self.steps)]
         sizes_mm = spacing_mm * self.steps
-        pieces, count = ndimage.label(coarse < DARK_HU)
-        volumes_ml = np.bincount(pieces.ravel(), minlength=count + 1) * sizes_mm.prod() / 1000
-        wanted = volumes_ml >= SMALLEST_LUNG_ML
-        sides = [axis for axis in range(3) if axis != axial_axis(affine_mm)]
-        outside = [np.unique(np.take(pieces, (0, -1), axis)) for axis in sides]
-        wanted[[0, *np.concatenate(outside)]] = False
-        self.voxels = wanted[pieces]
-        self.median_hu = float(np.median(coarse[self.voxels])) if self.voxels.any() else 0.0
-        for box in ndimage.find_objects(self.voxels.astype(np.uint8)):
-            margins = np.ceil(2 * NEAR_MM / sizes_mm).astype(int)
-            place = tuple(
-                slice(max(0, s.start - m), s.stop + m) for s, m in zip(box, margins, strict=True)
-            )
-            dark = self.voxels[place]
-            wide = ndimage.distance_transform_edt(~dark, sizes_mm) <= NEAR_MM
-            closed = ndimage.distance_transform_edt(wide, sizes_mm) > NEAR_MM
-            self.voxels[place] = ndimage.binary_fill_holes(dark | closed)
+
+        self.voxels = _dark_pieces(coarse_hu, sizes_mm, axial_axis(affine_mm))
+        self.median_hu = 0.0
+        if self.voxels.any():
+            self.median_hu = float(np.median(coarse_hu[self.voxels]))
+        _fill_gaps(self.voxels, sizes_mm)
 
     def holds(self, at: np.ndarray) -> np.ndarray:
         """Whether voxels (n, 3) lie in the lungs."""
@@ -204,5 +206,40 @@ class LungRegion:
 
     def holds_lesion(self, at: np.ndarray) -> np.ndarray:
         """Whether voxels (n, 3) lie in the lungs and are denser than these mostly are."""
-        dense: np.ndarray = self.image_hu[tuple(at.T)] > self.median_hu + DENSER_HU
-        return dense & self.holds(at)
+        hu = self.image_hu[tuple(at.T)]
+        is_dense: np.ndarray = hu > self.median_hu + LESION_ABOVE_MEDIAN_HU
+
+        return is_dense & self.holds(at)
+
+
+def _dark_pieces(hu: np.ndarray, sizes_mm: np.ndarray, axial: int) -> np.ndarray:
+    """Return the large dark pieces that do not reach the sides of the axial slices, as a mask."""
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(hu < LUNG_BELOW_HU)
+    volumes_ml = np.bincount(pieces.ravel(), minlength=count + 1) * sizes_mm.prod() / 1000
+    is_wanted = volumes_ml >= SMALLEST_LUNG_ML
+    is_wanted[0] = False
+    for axis in range(3):
+        if axis != axial:
+            at_sides = np.take(pieces, (0, -1), axis)
+            is_wanted[np.unique(at_sides)] = False
+
+    wanted: np.ndarray = is_wanted[pieces]
+
+    return wanted
+
+
+def _fill_gaps(mask: np.ndarray, sizes_mm: np.ndarray) -> None:
+    """Add what the mask encloses, in place: a closing, then holes."""
+    from scipy import ndimage
+
+    margins = np.ceil(2 * NEAR_MM / sizes_mm).astype(int)
+    for box in ndimage.find_objects(mask.astype(np.uint8)):
+        place = []
+        for part, margin in zip(box, margins, strict=True):
+            place.append(slice(max(0, part.start - margin), part.stop + margin))
+        dark = mask[tuple(place)]
+        wide = ndimage.distance_transform_edt(~dark, sizes_mm) <= NEAR_MM
+        closed = ndimage.distance_transform_edt(wide, sizes_mm) > NEAR_MM
+        mask[tuple(place)] = ndimage.binary_fill_holes(dark | closed)

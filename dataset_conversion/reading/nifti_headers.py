@@ -25,19 +25,18 @@ PIECE = 1 << 18  # bytes that stay in the processor's cache
 HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 GZIP_MAGIC = b"\x1f\x8b"
 SIZE_TOLERANCE = 5e-3  # of a voxel size: a header that was written as text has three digits
-ROTATION_TOLERANCE = (
-    5e-3  # of direction cosines: a quaternion near a half turn loses half of float32's digits
-)
+# Of direction cosines: a quaternion near a half turn loses half of float32's digits.
+ROTATION_TOLERANCE = 5e-3
 PLACE_TOLERANCE_VOXEL = 0.5
 KNOWN_FORMS = range(6)  # codes of NIfTI; nibabel silently takes any other for 0
 
 
 def open_volume(path: Path) -> Any:
-    """nibabel image whose voxels are not yet read.
+    """Return a nibabel image whose voxels are not yet read.
 
     Raises:
-        InputError: no NIfTI file, a header without usable geometry or whose statements contradict
-            each other, or with more voxels than any image has.
+        InputError: not a NIfTI file, or its header has no usable geometry, contradicts itself or
+            states more voxels than any image has.
     """
     _require_single_file(path)
     try:
@@ -49,18 +48,21 @@ def open_volume(path: Path) -> Any:
         raise InputError(
             f"{path}: cannot be read as NIfTI ({first_line(error)}); download it again"
         ) from error
-    if math.prod(map(int, volume.shape)) > LARGEST_VOXELS:
+
+    voxels = math.prod(map(int, volume.shape))
+    if voxels > LARGEST_VOXELS:
         size = "x".join(map(str, volume.shape))
         raise InputError(
             f"{path}: its header declares {size} voxels, too many for one image; download it again"
         )
 
     _require_numbers(path, volume, header)
-    voxel_bytes = math.prod(map(int, volume.shape)) * volume.get_data_dtype().itemsize
+    voxel_bytes = voxels * volume.get_data_dtype().itemsize
     require_size(path, int(volume.dataobj.offset) + voxel_bytes, compressed=is_gzip(path))
     _require_voxel_sizes(path, volume, header)
     _require_agreement(path, volume.shape, header)
     _require_millimetres(path, header)
+
     return volume
 
 
@@ -79,10 +81,12 @@ class GzipFile(igzip.IGzipFile):
     """ISA-L's gzip: decompresses in half zlib's time and compresses in a quarter."""
 
     def readinto(self, buffer: Any) -> int:
-        """Piece by piece: the inherited one holds everything twice."""
-        view, done = memoryview(buffer).cast("B"), 0
+        """Read piece by piece: the inherited method holds everything twice."""
+        view = memoryview(buffer).cast("B")
+        done = 0
         while count := super().readinto(view[done : done + PIECE]):
             done += count
+
         return done
 
 
@@ -92,6 +96,7 @@ def _require_single_file(path: Path) -> None:
         start = _start(path)
     except Exception:  # gzip raises half a dozen kinds; the reader will say what is wrong
         return
+
     if start[:2] == GZIP_MAGIC and is_gzip(path):
         raise InputError(f"{path}: is compressed twice; unpack it once with gunzip, and run again")
     if start[344:348] == b"ni1\0" and path.suffix.lower() != ".hdr":
@@ -101,45 +106,49 @@ def _require_single_file(path: Path) -> None:
 
 
 def _start(path: Path) -> bytes:
-    """The header's bytes, unpacked."""
+    """Return the header's bytes, unpacked."""
     with GzipFile(path) if is_gzip(path) else path.open("rb") as stream:
         return bytes(stream.read(HEADER_BYTES))
 
 
 def _nifti(path: Path) -> Any:
-    """nibabel image; the content decides whether it is compressed: browsers unpack files or drop
-    their endings.
+    """Return a nibabel image.
+
+    The content decides whether it is compressed: browsers unpack files or drop their endings.
     """
     import nibabel
 
     compressed = is_gzip(path)
     if not compressed and path.name.lower().endswith(".nii"):
         return nibabel.load(path)  # maps the file into memory
+
     stream = GzipFile(path) if compressed else path.open("rb")
-    header_size = stream.read(4)
+    size_field = stream.read(4)
     stream.seek(0)
-    nifti_2 = 540 in (int.from_bytes(header_size, order) for order in ("little", "big"))
-    return (nibabel.Nifti2Image if nifti_2 else nibabel.Nifti1Image).from_stream(stream)
+    is_nifti_2 = size_field in (HEADER_BYTES.to_bytes(4, "little"), HEADER_BYTES.to_bytes(4, "big"))
+    kind = nibabel.Nifti2Image if is_nifti_2 else nibabel.Nifti1Image
+
+    return kind.from_stream(stream)
 
 
 def _unrepaired(path: Path, volume: Any) -> Any:
-    """The header as it stands in the file; nibabel's own is repaired."""
+    """Return the header as it stands in the file; nibabel's own is repaired."""
     return type(volume.header).from_fileobj(io.BytesIO(_start(path)), check=False)
 
 
 def _require_numbers(path: Path, volume: Any, header: Any) -> None:
-    """Refuse voxels that are no plain numbers, or that begin within the header."""
+    """Refuse voxels that are not plain numbers, or that begin within the header."""
     begin, least = int(header["vox_offset"]), volume.header.single_vox_offset
     if begin < least:
         raise InputError(
-            f"{path}: says that its voxels begin at byte {begin}, within its header; save it anew"
+            f"{path}: says that its voxels begin at byte {begin}, within its header; save it again"
         )
+
     kind = volume.get_data_dtype()
     if kind.names:
         raise InputError(
             f"{path}: is a colour image ({''.join(kind.names)} in each voxel); save its grey "
-            f"values or labels as a "
-            "volume of numbers"
+            f"values or labels as a volume of numbers"
         )
     if kind.kind == "c":
         raise InputError(
@@ -150,14 +159,12 @@ def _require_numbers(path: Path, volume: Any, header: Any) -> None:
 
 def _require_voxel_sizes(path: Path, volume: Any, header: Any) -> None:
     affine = getattr(volume, "affine", None)
-    usable = (
-        affine is not None
-        and np.isfinite(affine).all()
-        and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
-    )
-    if not usable or (
-        header["sform_code"] <= 0 and not _gives_sizes(header, _long_axes(volume.shape))
-    ):
+    is_usable = affine is not None and bool(np.isfinite(affine).all())
+    if is_usable:
+        is_usable = abs(np.linalg.det(affine[:3, :3])) >= 1e-9
+
+    has_sizes = header["sform_code"] > 0 or _gives_sizes(header, _long_axes(volume.shape))
+    if not is_usable or not has_sizes:
         raise InputError(
             f"{path}: its header gives no voxel size; write it with the right spacing, and run "
             f"again"
@@ -167,10 +174,10 @@ def _require_voxel_sizes(path: Path, volume: Any, header: Any) -> None:
 def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
     """Refuse forms that put the voxels at different places."""
     for name in ("qform_code", "sform_code"):
-        if int(header[name]) not in KNOWN_FORMS:
+        code = int(header[name])
+        if code not in KNOWN_FORMS:
             raise InputError(
-                f"{path}: its {name} is {int(header[name])}, which NIfTI does not know; set it to "
-                f"0 or 1"
+                f"{path}: its {name} is {code}, which NIfTI does not know; set it to 0 or 1"
             )
 
     axes = _long_axes(shape)
@@ -184,28 +191,35 @@ def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
         said = "qform and pixdim say" if header["qform_code"] > 0 else "pixdim says"
         raise InputError(
             f"{path}: its {said} voxels of {_product(pixdim_mm)} mm, its sform "
-            f"{_product(sizes_mm)} mm; "
-            "readers believe one or the other; write the right one into both"
+            f"{_product(sizes_mm)} mm; readers believe one or the other; write the right one into "
+            f"both"
         )
-    if header["qform_code"] <= 0:
-        return
 
+    if header["qform_code"] > 0:
+        _require_equal_forms(path, header, sform_mm, axes)
+
+
+def _require_equal_forms(path: Path, header: Any, sform_mm: np.ndarray, axes: list[int]) -> None:
+    """Refuse a qform that puts the voxels elsewhere than the sform; ``axes`` have several."""
     try:
         qform_mm = _qform(header)
     except ValueError:
         raise InputError(
-            f"{path}: its qform is no rotation; write the right one, or set qform_code to 0"
+            f"{path}: its qform is not a rotation; write the right one, or set qform_code to 0"
         ) from None
 
+    sizes_mm = np.linalg.norm(sform_mm[:3, :3], axis=0)
     u, _, vt = np.linalg.svd(sform_mm[:3, :3] / sizes_mm)  # a qform knows no shear
     turn = u @ vt - qform_mm[:3, :3] / np.linalg.norm(qform_mm[:3, :3], axis=0)
+    is_turned = np.abs(turn[:, axes]).max(initial=0) > ROTATION_TOLERANCE
+
     apart_mm = np.abs(sform_mm[:3, 3] - qform_mm[:3, 3]).max()
-    turned = np.abs(turn[:, axes]).max(initial=0) > ROTATION_TOLERANCE
-    if turned or apart_mm > PLACE_TOLERANCE_VOXEL * sizes_mm[axes].min(initial=np.inf):
+    tolerance_mm = PLACE_TOLERANCE_VOXEL * sizes_mm[axes].min(initial=np.inf)
+    if is_turned or apart_mm > tolerance_mm:
         raise InputError(
             f"{path}: its qform ({_place(qform_mm)}) and its sform ({_place(sform_mm)}) put the "
-            f"voxels at different "
-            "places; readers believe one or the other; write the right one into both"
+            f"voxels at different places; readers believe one or the other; write the right one "
+            f"into both"
         )
 
 
@@ -220,7 +234,7 @@ def _require_millimetres(path: Path, header: Any) -> None:
 
 
 def _long_axes(shape: tuple[int, ...]) -> list[int]:
-    """Spatial axes along which voxels have neighbours."""
+    """Return the spatial axes along which voxels have neighbours."""
     return [axis for axis, size in enumerate(shape[:3]) if size > 1]
 
 
@@ -231,17 +245,18 @@ def _gives_sizes(header: Any, axes: list[int]) -> bool:
 
 
 def _qform(header: Any) -> np.ndarray:
-    """The qform's affine, also where an axis without neighbours has no size or the handedness is
-    not given.
+    """Return the qform's affine.
+
+    An axis without neighbours may have no size, and the handedness may not be given.
     """
     given = header.copy()
-    given.quaternion_threshold = (
-        -ROTATION_TOLERANCE
-    )  # of what is left for the rotation's angle, which rounding eats up
+    # Of what is left for the rotation's angle, which rounding eats up.
+    given.quaternion_threshold = -ROTATION_TOLERANCE
     pixdim = given["pixdim"]
     pixdim[0] = -1 if pixdim[0] == -1 else 1
     sizes_mm = np.abs(pixdim[1:4])
     pixdim[1:4] = np.where(np.isfinite(sizes_mm) & (sizes_mm > 0), sizes_mm, 1)
+
     return np.asarray(given.get_qform(), float)
 
 
@@ -250,8 +265,10 @@ def _product(sizes_mm: np.ndarray) -> str:
 
 
 def _place(affine_mm: np.ndarray) -> str:
-    """Directions of the axes and the first voxel's place, e.g. ``LPS from 9.5, 9.5, 0 mm``."""
+    """Return the axes' directions and the first voxel's place: ``LPS from 9.5, 9.5, 0 mm``."""
     import nibabel
 
     axes = "".join(nibabel.aff2axcodes(affine_mm))
-    return f"{axes} from {', '.join(f'{value:.4g}' for value in affine_mm[:3, 3])} mm"
+    first = ", ".join(f"{value:.4g}" for value in affine_mm[:3, 3])
+
+    return f"{axes} from {first} mm"

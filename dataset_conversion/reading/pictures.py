@@ -1,6 +1,4 @@
-"""Slices stored as pictures (JPEG, PNG): reading them as grey values or class colours, writing
-PNG.
-"""
+"""Slices stored as pictures (JPEG, PNG): reading grey values or class colours, writing PNG."""
 
 from __future__ import annotations
 
@@ -11,40 +9,32 @@ import numpy as np
 
 from nnunet_ext.errors import InputError
 
-CHANNEL_TOLERANCE = (
-    12  # grey stored as RGB JPEG: rounding of the colour transform and chroma blocks
-)
+CHANNEL_TOLERANCE = 12  # of grey stored as RGB JPEG, by the colour transform and chroma blocks
 
 
 def open_picture(path: Path) -> Any:
-    """PIL image with its pixels read.
+    """Return a PIL image with its pixels read.
 
     Raises:
-        InputError: no picture, or a truncated one.
+        InputError: not a picture, or a truncated one.
     """
     from PIL import Image, UnidentifiedImageError
+
+    unreadable = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
     try:
         with Image.open(path) as picture:
             picture.load()
             return picture
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = (
-            "no picture"
-            if isinstance(error, UnidentifiedImageError)
-            else str(error).splitlines()[0]
-        )
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: cannot be read (not a picture); download it again") from error
+    except unreadable as error:
+        reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read ({reason}); download it again") from error
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Grey values (row, column), uint8, of a grey picture, also one stored as RGB.
+    """Return grey values (row, column), uint8, of a grey picture, also one stored as RGB.
 
     Raises:
         InputError: colours, transparency, or more than 8 bits.
@@ -52,10 +42,12 @@ def read_grey(path: Path) -> np.ndarray:
     picture = open_picture(path)
     if picture.mode in ("1", "L"):
         return np.asarray(picture.convert("L"))
+
     if picture.mode not in ("RGB", "RGBA", "P", "LA"):
         raise InputError(
             f"{path}: has pixel type {picture.mode}, expected 8-bit grey; save it as such"
         )
+
     values = np.asarray(picture.convert("RGBA"))
     colours = values[..., :3].astype(np.int16)
     difference = int((colours.max(axis=-1) - colours.min(axis=-1)).max())
@@ -66,12 +58,12 @@ def read_grey(path: Path) -> np.ndarray:
         )
     if (values[..., 3] != 255).any():
         raise InputError(f"{path}: has transparent pixels; save it as 8-bit grey")
+
     return np.round(colours.mean(axis=-1)).astype(np.uint8)
 
 
 def read_colours(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colours (row, column, 3), uint8, and palette indices (row, column) where the file has a
-    palette.
+    """Return colours (row, column, 3), uint8, and indices (row, column) where there is a palette.
 
     Raises:
         InputError: more than 8 bits per channel, or transparency.
@@ -82,12 +74,19 @@ def read_colours(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             f"{path}: has pixel type {picture.mode}, expected 8-bit grey, RGB or palette; save it "
             f"as such"
         )
-    if picture.has_transparency_data and (np.asarray(picture.convert("RGBA"))[..., 3] != 255).any():
-        raise InputError(
-            f"{path}: has transparent pixels, whose value is not certain; save it without "
-            f"transparency"
-        )
-    return np.asarray(picture.convert("RGB")), np.asarray(picture) if picture.mode == "P" else None
+
+    if picture.has_transparency_data:
+        opacity = np.asarray(picture.convert("RGBA"))[..., 3]
+        if (opacity != 255).any():
+            raise InputError(
+                f"{path}: has transparent pixels, whose value is not certain; save it without "
+                f"transparency"
+            )
+
+    colours = np.asarray(picture.convert("RGB"))
+    indices = np.asarray(picture) if picture.mode == "P" else None
+
+    return colours, indices
 
 
 def write_png(path: Path, values: np.ndarray) -> None:

@@ -1,6 +1,4 @@
-"""Files of a raw data set as nnU-Net's readers see them: SimpleITK, which it tries first, and
-nibabel.
-"""
+"""Files of a raw data set as nnU-Net's readers see them: SimpleITK, tried first, and nibabel."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ SIZES_APART = 1e-3  # of a voxel size, from which on two readers disagree
 
 @dataclass(frozen=True)
 class RawFile:
-    """Channels, of which only a colour picture has several, and the affine where the format has
-    geometry.
+    """Channels of a file, of which only a colour picture has several, and its affine.
 
-    ``stated`` is False where the header states no orientation, so that each reader assumes one.
+    The affine is None where the format has no geometry. ``stated`` is False where the header states
+    no orientation, so that each reader assumes one.
     """
 
     channels: list[np.ndarray]
@@ -37,22 +35,17 @@ class RawFile:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a channel."""
+        """The shape of a channel."""
         return self.channels[0].shape
 
     def lies_as(self, other: RawFile) -> bool:
         """Whether the voxels lie as another file's of the same shape, as far as both say so."""
         if self.affine_mm is None or other.affine_mm is None:
             return True
-        if not (self.stated and other.stated):
-            return bool(
-                np.allclose(
-                    spacing_of(self.affine_mm),
-                    spacing_of(other.affine_mm),
-                    rtol=SIZES_APART,
-                    atol=0,
-                )
-            )
+        if not self.stated or not other.stated:
+            sizes_mm, other_sizes_mm = spacing_of(self.affine_mm), spacing_of(other.affine_mm)
+            return bool(np.allclose(sizes_mm, other_sizes_mm, rtol=SIZES_APART, atol=0))
+
         return same_grid(self.affine_mm, other.affine_mm, (*self.shape, 1, 1)[:3])
 
 
@@ -66,12 +59,19 @@ def read_raw_file(file: Path) -> RawFile:
     """
     if file.name.endswith((".nii.gz", ".nii")):
         volume = open_volume(file)
-        _require_one_view(file, volume.shape, volume.affine, states_orientation(volume))
-        return RawFile([read_voxels(file, volume)], volume.affine, states_orientation(volume))
+        is_stated = states_orientation(volume)
+        _require_one_view(file, volume.shape, volume.affine, is_stated)
+        return RawFile([read_voxels(file, volume)], volume.affine, is_stated)
+
     if file.suffix.lower() in (".png", ".bmp"):
         colours = read_colours(file)[0]
         channels = 1 if open_picture(file).mode in ("1", "L") else 3
         return RawFile(list(np.moveaxis(colours, -1, 0))[:channels], None)
+
+    return _read_as_sitk(file)
+
+
+def _read_as_sitk(file: Path) -> RawFile:
     import SimpleITK as sitk
 
     try:
@@ -80,20 +80,21 @@ def read_raw_file(file: Path) -> RawFile:
         raise InputError(
             f"{file}: cannot be read ({str(error).splitlines()[-1]}); convert it again"
         ) from error
+
     axes = image.GetDimension()
+    directions = np.reshape(image.GetDirection(), (axes, axes))
     affine_mm = np.eye(4)
-    affine_mm[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * np.array(
-        image.GetSpacing()
-    )
+    affine_mm[:axes, :axes] = directions * np.array(image.GetSpacing())
     affine_mm[:axes, 3] = image.GetOrigin()
-    return RawFile([sitk.GetArrayFromImage(image).T], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_mm)
+    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+    return RawFile([sitk.GetArrayFromImage(image).T], to_ras @ affine_mm)
 
 
 def _require_one_view(
     file: Path, shape: tuple[int, ...], affine_mm: np.ndarray, stated: bool
 ) -> None:
-    """Refuse a NIfTI file that SimpleITK does not read, or reads with another shape or geometry
-    than nibabel.
+    """Refuse a NIfTI file that SimpleITK does not read, or reads otherwise than nibabel.
 
     Where a header states no orientation each reader assumes one, and only the voxel sizes are
     compared.
@@ -103,15 +104,19 @@ def _require_one_view(
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(
-            f"{file}: SimpleITK, with which nnU-Net reads, refuses it ({reason}); save it anew"
+            f"{file}: SimpleITK, with which nnU-Net reads, refuses it ({reason}); save it again"
         ) from error
+
     axes = min(len(shape), 3)
     sizes_mm, seen_sizes_mm = spacing_of(affine_mm)[:axes], spacing_of(seen_mm)[:axes]
-    alike = seen_shape == shape and np.allclose(seen_sizes_mm, sizes_mm, rtol=SIZES_APART, atol=0)
-    if alike and (not stated or same_grid(seen_mm, affine_mm, (*shape, 1, 1)[:3])):
+    are_alike = np.allclose(seen_sizes_mm, sizes_mm, rtol=SIZES_APART, atol=0)
+    has_same_voxels = seen_shape == shape and are_alike
+    lies_alike = not stated or same_grid(seen_mm, affine_mm, (*shape, 1, 1)[:3])
+    if has_same_voxels and lies_alike:
         return
+
     views = f"SimpleITK {grid_text(seen_shape, seen_mm)}; nibabel {grid_text(shape, affine_mm)}"
     raise InputError(
         f"{file}: is read differently by nnU-Net's readers ({views}); convert it again, or save "
-        f"it anew"
+        f"it again"
     )

@@ -25,15 +25,15 @@ from nnunet_ext.worker_processes import first_line
 GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # without name, date and operating system
 NIFTI_1_HEADER = 348  # bytes
+TEXT_FIELDS = ("data_type", "db_name", "intent_name", "descrip", "aux_file")
 UNSTATED = "label as it lies: no orientation is stated"
-SHEAR_TOLERANCE_VOXEL = (
-    0.5  # largest shift that right-angled axes may cause at a corner of the volume
-)
+SHEAR_TOLERANCE_VOXEL = 0.5  # largest shift that right-angled axes may cause at a corner
 
 
 def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarray:
-    """Voxels (x, y, z[, channel]) in the stored integer type, or float32 where the file scales
-    them; read-only.
+    """Return voxels (x, y, z[, channel]), read-only.
+
+    They have the stored integer type, or are float32 where the file scales them.
 
     Args:
         path: for the message.
@@ -44,7 +44,8 @@ def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarr
         InputError: truncated or damaged data.
     """
     try:
-        voxels = np.asanyarray(volume.dataobj if channel is None else volume.dataobj[..., channel])
+        stored = volume.dataobj if channel is None else volume.dataobj[..., channel]
+        voxels = np.asanyarray(stored)
         stream = volume.dataobj.file_like
         if channel is None and hasattr(stream, "read"):
             stream.read(1)  # at its end, gzip compares the checksum
@@ -54,20 +55,22 @@ def read_voxels(path: Path, volume: Any, channel: int | None = None) -> np.ndarr
         raise InputError(
             f"{path}: is truncated or damaged ({first_line(error)}); download it again"
         ) from error
-    if (
-        voxels.dtype.itemsize == 8 and voxels.dtype.kind in "iu"
-    ):  # 64-bit integers are no type that every reader takes
-        voxels = voxels.astype(np.int32 if np.abs(voxels).max(initial=0) < 2**31 else np.float32)
-    elif voxels.dtype.kind == "f":
+
+    kind, size = voxels.dtype.kind, voxels.dtype.itemsize
+    if kind in "iu" and size == 8:  # not every reader takes 64-bit integers
+        fits_int32 = np.abs(voxels).max(initial=0) < 2**31
+        voxels = voxels.astype(np.int32 if fits_int32 else np.float32)
+    elif kind == "f":
         voxels = voxels.astype(np.float32, copy=False)
-    voxels.flags.writeable = (
-        False  # so that who still holds this array knows that it is the file's content
-    )
+
+    # So that whoever still holds this array knows that it is the file's content.
+    voxels.flags.writeable = False
+
     return voxels
 
 
 def spatial_axes(path: Path, voxels: np.ndarray, *, anywhere: bool = False) -> np.ndarray:
-    """Voxels (x, y, z) without further axes of length one.
+    """Return voxels (x, y, z) without further axes of length one.
 
     Args:
         path: for the message.
@@ -84,6 +87,7 @@ def spatial_axes(path: Path, voxels: np.ndarray, *, anywhere: bool = False) -> n
         dropped = [axis for axis in range(len(shape)) if shape[axis] == 1]
     if len(shape) - len(dropped) == 3:
         return np.squeeze(voxels, tuple(dropped))
+
     size = "x".join(map(str, shape))
     if len(shape) == 2:
         raise InputError(
@@ -96,7 +100,7 @@ def spatial_axes(path: Path, voxels: np.ndarray, *, anywhere: bool = False) -> n
 
 
 def label_place(label: Any, image_affine_mm: np.ndarray, image_stated: bool = True) -> np.ndarray:
-    """What the header of a label says about its place beside an image.
+    """Return what the header of a label says about its place beside an image.
 
     Args:
         label: nibabel volume.
@@ -106,24 +110,25 @@ def label_place(label: Any, image_affine_mm: np.ndarray, image_stated: bool = Tr
     Returns:
         The affine (4, 4); or voxel sizes (3,) where no orientation is stated.
     """
-    if len(label.shape) > 3 and any(size > 1 for size in label.shape[3:]):
+    if max(label.shape[3:], default=1) > 1:
         return spacing_of(image_affine_mm)  # the header's are those of other axes
+
     affine_mm: np.ndarray = label.affine
     if states_orientation(label) and image_stated:
         return affine_mm
     if same_grid(affine_mm, image_affine_mm, label.shape[:3]):
         return affine_mm
+
     return spacing_of(affine_mm)
 
 
 def label_on_image_grid(
     label: np.ndarray, label_affine_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The label as an array on the image's grid: equal grids pass, flipped or permuted axes are
-    turned.
+    """Return the label as an array on the image's grid.
 
-    Nothing is resampled, so every voxel keeps its value. Nothing is turned on an orientation that
-    no header states.
+    Equal grids pass; flipped or swapped axes are turned. Nothing is resampled, so every voxel keeps
+    its value. Nothing is turned on an orientation that no header states.
 
     Args:
         label: (x, y, z).
@@ -142,46 +147,65 @@ def label_on_image_grid(
         return _unturned(label, label_affine_mm, shape, affine_mm)
     if label.shape == shape and same_grid(label_affine_mm, affine_mm, shape):
         return label, ()
-    to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
-    turn = np.round(to_image[:3, :3])
-    if np.array_equal(np.abs(turn).sum(axis=0), np.ones(3)) and np.array_equal(
-        np.abs(turn).sum(axis=1), np.ones(3)
-    ):
-        axes = [
-            int(np.argmax(np.abs(turn[row]))) for row in range(3)
-        ]  # label axis that becomes image axis `row`
-        flipped = [row for row in range(3) if turn[row, axes[row]] < 0]
+
+    turn = _turn_between(label_affine_mm, affine_mm)
+    if turn is not None:
+        axes, flipped, rotation = turn
         turned = np.flip(np.transpose(label, axes), tuple(flipped))
         rigid = np.eye(4)
-        rigid[:3, :3] = turn
+        rigid[:3, :3] = rotation
         rigid[flipped, 3] = [shape[row] - 1 for row in flipped]
         if turned.shape == shape and same_grid(label_affine_mm, affine_mm @ rigid, label.shape):
             return np.ascontiguousarray(turned), (f"label axes {axes}, flipped {flipped}",)
+
     raise InputError(
         f"label grid ({grid_text(label.shape, label_affine_mm)}) is not the image's "
-        f"({grid_text(shape, affine_mm)}), "
-        "nor is it one with its axes flipped or swapped"
+        f"({grid_text(shape, affine_mm)}), nor is it one with its axes flipped or swapped"
     )
+
+
+def _turn_between(
+    label_affine_mm: np.ndarray, affine_mm: np.ndarray
+) -> tuple[list[int], list[int], np.ndarray] | None:
+    """Return how a label's axes become those of its image; None where they are not parallel.
+
+    Returns:
+        The label axis that becomes each image axis, the image axes that are flipped, and both as a
+        matrix (3, 3).
+    """
+    to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
+    rotation = np.round(to_image[:3, :3])
+    weights = np.abs(rotation)
+    is_permutation = (weights.sum(axis=0) == 1).all() and (weights.sum(axis=1) == 1).all()
+    if not is_permutation:
+        return None
+
+    axes = weights.argmax(axis=1).tolist()
+    flipped = [row for row in range(3) if rotation[row, axes[row]] < 0]
+
+    return axes, flipped, rotation
 
 
 def _unturned(
     label: np.ndarray, sizes_mm: np.ndarray, shape: tuple[int, ...], affine_mm: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A label without stated orientation, as it lies on the image's voxels."""
-    if label.shape == shape and np.allclose(
-        sizes_mm, spacing_of(affine_mm), rtol=SIZE_TOLERANCE, atol=0
-    ):
+    """Return a label without stated orientation, as it lies on the image's voxels."""
+    image_sizes_mm = spacing_of(affine_mm)
+    are_alike = np.allclose(sizes_mm, image_sizes_mm, rtol=SIZE_TOLERANCE, atol=0)
+    if label.shape == shape and are_alike:
         return label, (UNSTATED,)
-    sizes = [_voxels_text(label.shape, sizes_mm), _voxels_text(shape, spacing_of(affine_mm))]
+
     raise InputError(
-        f"no orientation is stated, and the label's voxels ({sizes[0]}) are not the image's "
-        f"({sizes[1]})"
+        f"no orientation is stated, and the label's voxels "
+        f"({_voxels_text(label.shape, sizes_mm)}) are not the image's "
+        f"({_voxels_text(shape, image_sizes_mm)})"
     )
 
 
 def axial_axis(affine_mm: np.ndarray) -> int:
-    """Array axis that runs most nearly from feet to head."""
-    return int(np.argmax(np.abs(affine_mm[2, :3]) / spacing_of(affine_mm)))
+    """Return the array axis that runs most nearly from feet to head."""
+    upwards = np.abs(affine_mm[2, :3]) / spacing_of(affine_mm)
+    return int(np.argmax(upwards))
 
 
 def same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]) -> bool:
@@ -192,23 +216,23 @@ def same_grid(first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...
 def _largest_shift_voxel(
     first_mm: np.ndarray, second_mm: np.ndarray, shape: tuple[int, ...]
 ) -> float:
-    """Largest distance, over the volume's corners, between where two affines put a voxel; unit:
-    smallest spacing.
+    """Return the largest distance between where two affines put a corner of the volume.
+
+    Its unit is the smallest spacing.
     """
-    corners = np.array(
-        [(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))]
-    )
+    ends = [(0, size - 1) for size in shape]
+    corners = np.array(list(itertools.product(*ends, [1])))
     shift_mm = np.abs(corners @ (first_mm - second_mm).T).max()
     return float(shift_mm / spacing_of(second_mm).min())
 
 
 def spacing_of(affine_mm: np.ndarray) -> np.ndarray:
-    """Voxel size (3,) in mm along each array axis."""
+    """Return the voxel size (3,) in mm along each array axis."""
     return np.linalg.norm(affine_mm[:3, :3], axis=0)
 
 
 def right_angled(affine_mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The affine with exactly orthogonal axes; SimpleITK, and so nnU-Net, refuses any other.
+    """Return the affine with exactly orthogonal axes; SimpleITK, and so nnU-Net, needs that.
 
     Raises:
         InputError: the axes are not at right angles, as after a tilted gantry.
@@ -221,11 +245,12 @@ def right_angled(affine_mm: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         raise InputError(
             "image axes are not at right angles, and nnU-Net reads no such image; resample it first"
         )
+
     return result
 
 
 def voxels_sha256(voxels: np.ndarray) -> str:
-    """Of shape and values: says whether an image or label is what it was."""
+    """Return a hash of shape and values, which tells whether an image or label has changed."""
     digest = hashlib.sha256(repr(voxels.shape).encode())
     digest.update(np.ascontiguousarray(voxels.T).data)  # NIfTI's first axis runs fastest: no copy
     return digest.hexdigest()
@@ -244,45 +269,32 @@ def write_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
 
 
 def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> bool:
-    """Copy a compressed file, known to hold these voxels, if it is what :func:`write_volume` would
-    make of them.
+    """Copy a compressed file if it is what :func:`write_volume` would make of its voxels.
 
     The name that gzip may have noted is left out.
 
     Args:
-        source: to copy.
+        source: to copy, known to hold the voxels.
         path: the copy.
         voxels: (x, y, z), as read from it.
         affine_mm: (4, 4), voxel index to mm, that the case shall have.
 
     Returns:
-        False where it is not: NIfTI-2, uncompressed, voxels scaled or of another type, any text,
-            extension or further
-        bytes, which may name a patient, or other geometry in SimpleITK's eyes. ``path`` is then to
-        be written.
+        False where it is not, so that ``path`` is still to be written: NIfTI-2, uncompressed,
+        voxels scaled or of another type, other geometry in SimpleITK's eyes, or any text, extension
+        or further bytes, which may name a patient.
 
     Raises:
         InputError: the copy reads back with other bytes.
     """
     volume = open_volume(source)
-    header = volume.header
-    if header["sizeof_hdr"] != NIFTI_1_HEADER:
+    if not _is_as_written(volume, voxels):
         return False
-    text = b"".join(
-        header[name].item()
-        for name in ("data_type", "db_name", "intent_name", "descrip", "aux_file")
-    )
-    as_written = (
-        volume.shape == voxels.shape
-        and header.get_data_dtype() == voxels.dtype
-        and header.get_slope_inter() in ((None, None), (1, 0))
-        and volume.dataobj.offset == header.single_vox_offset
-        and not header.extensions
-        and not text
-    )
-    start = _deflated_start(source, size=header.single_vox_offset + voxels.nbytes)
-    if not as_written or start is None:
+
+    start = _deflated_start(source, size=volume.header.single_vox_offset + voxels.nbytes)
+    if start is None:
         return False
+
     digest = hashlib.sha256()
     with source.open("rb") as original, path.open("wb") as copy:
         original.seek(start)
@@ -293,11 +305,26 @@ def copy_volume(source: Path, path: Path, voxels: np.ndarray, affine_mm: np.ndar
         raise InputError(
             f"{path}: reads back with other bytes than were copied; check the disk and repeat"
         )
+
     return _sitk_sees(path, voxels.shape, affine_mm)
 
 
+def _is_as_written(volume: Any, voxels: np.ndarray) -> bool:
+    """Whether a header has nothing that :func:`write_volume` would not write for the voxels."""
+    header = volume.header
+    if header["sizeof_hdr"] != NIFTI_1_HEADER or header.extensions:
+        return False
+    if any(header[name].item() for name in TEXT_FIELDS):
+        return False
+
+    has_voxels = volume.shape == voxels.shape and header.get_data_dtype() == voxels.dtype
+    is_unscaled = header.get_slope_inter() in ((None, None), (1, 0))
+
+    return has_voxels and is_unscaled and volume.dataobj.offset == header.single_vox_offset
+
+
 def _pieces(stream: BinaryIO, source: Path) -> Iterator[bytes]:
-    """The rest of a source; that it cannot be read is its own fault, not that of the copy."""
+    """Yield the rest of a source; that it cannot be read is not the fault of the copy."""
     try:
         yield from iter(partial(stream.read, 1 << 20), b"")
     except OSError as error:
@@ -305,14 +332,17 @@ def _pieces(stream: BinaryIO, source: Path) -> Iterator[bytes]:
 
 
 def _deflated_start(path: Path, size: int) -> int | None:
-    """Where a gzip file's content of ``size`` bytes begins, with nothing before but a name; else
-    None (RFC 1952).
+    """Return where a gzip file's content of ``size`` bytes begins (RFC 1952).
+
+    It is None where anything but a name lies before it.
     """
     with path.open("rb") as stream:
         head = stream.read(4096)
         stream.seek(-4, 2)
-        if head[:3] != GZIP_HEADER[:3] or int.from_bytes(stream.read(4), "little") != size % 2**32:
-            return None
+        stated_size = int.from_bytes(stream.read(4), "little")
+    if head[:3] != GZIP_HEADER[:3] or stated_size != size % 2**32:
+        return None
+
     flags, name_flag = head[3], 8
     start = len(GZIP_HEADER)
     if flags == name_flag:
@@ -322,14 +352,13 @@ def _deflated_start(path: Path, size: int) -> int | None:
 
     begin = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     begin.decompress(head[start:], 1)
-    return (
-        None if begin.eof else start
-    )  # empty, with another beginning, and perhaps another name, behind it
+    is_empty = begin.eof  # another beginning, and perhaps another name, may lie behind it
+
+    return None if is_empty else start
 
 
 def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) -> None:
-    """Read a written file back and compare voxels, and the geometry as nnU-Net's SimpleITK reader
-    sees it.
+    """Read a written file back and compare voxels, and the geometry as SimpleITK sees it.
 
     Raises:
         InputError: something differs.
@@ -351,7 +380,7 @@ def _sitk_sees(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) -> boo
 
 
 def sitk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine (4, 4), index to RAS in mm, as SimpleITK reads them from a header.
+    """Return shape and affine (4, 4), index to RAS in mm, as SimpleITK reads a header.
 
     Raises:
         RuntimeError: it refuses the file.
@@ -389,7 +418,7 @@ def _equal(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def grid_text(shape: tuple[int, ...], affine_mm: np.ndarray) -> str:
-    """Number, size and place of the voxels, in words."""
+    """Return number, size and place of the voxels, in words."""
     first = ", ".join(f"{value:.5g}" for value in affine_mm[:3, 3])
     return f"{_voxels_text(shape, spacing_of(affine_mm))}, the first at {first} mm"
 

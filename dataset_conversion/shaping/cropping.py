@@ -1,6 +1,4 @@
-"""The box around the lungs: ``--crop lungs`` finds them in a CT, ``--lung-masks`` takes masks of
-the user's.
-"""
+"""The box around the lungs: found in a CT (``--crop lungs``), or given as ``--lung-masks``."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from nnunet_ext.errors import InputError
 Box = tuple[tuple[int, int], ...]
 """Start and stop along each array axis."""
 
-AIR_BELOW_HU = -400  # aerated lung has -900 to -500 HU, soft tissue more than -100
+LUNG_BELOW_HU = -400  # aerated lung has -900 to -500 HU, soft tissue more than -100
 COARSE_MM = 2.5  # lungs are looked for on voxels of about this size
 CLOSING_MM = 7.5  # gaps of this radius are bridged: vessels, small consolidations
 SMALLEST_LUNG_ML = 50.0
@@ -48,21 +46,22 @@ def lung_box(image_hu: np.ndarray, affine_mm: np.ndarray) -> Box:
     """
     spacing_mm = spacing_of(affine_mm)
     steps = np.maximum(1, np.floor(COARSE_MM / spacing_mm)).astype(int)
-    coarse = image_hu[tuple(slice(None, None, step) for step in steps)]
-    inside = _air_inside(coarse < AIR_BELOW_HU, axial_axis(affine_mm))
-    lungs = _largest_components(
-        _closed(inside, steps * spacing_mm), float(np.prod(steps * spacing_mm)) / 1000
-    )
-    box = mask_box(lungs)
-    fine = tuple(
-        (int(start * step), int(stop * step))
-        for (start, stop), step in zip(box, steps, strict=True)
-    )
-    return with_margin(fine, image_hu.shape, spacing_mm, MARGIN_MM)
+    coarse_hu = image_hu[tuple(slice(None, None, step) for step in steps)]
+    coarse_mm = steps * spacing_mm
+
+    inside = _air_inside(coarse_hu < LUNG_BELOW_HU, axial_axis(affine_mm))
+    closed = _closed(inside, coarse_mm)
+    lungs = _largest_components(closed, float(np.prod(coarse_mm)) / 1000)
+
+    box = []
+    for (start, stop), step in zip(mask_box(lungs), steps, strict=True):
+        box.append((int(start * step), int(stop * step)))
+
+    return with_margin(tuple(box), image_hu.shape, spacing_mm, MARGIN_MM)
 
 
 def _air_inside(air: np.ndarray, axial: int) -> np.ndarray:
-    """Air that does not touch the border of its axial slice."""
+    """Return the air that does not touch the border of its axial slice."""
     from skimage.segmentation import clear_border
 
     slices = np.moveaxis(air, axial, 0)
@@ -71,21 +70,22 @@ def _air_inside(air: np.ndarray, axial: int) -> np.ndarray:
 
 
 def _closed(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Morphological closing with a ball, as two distances: grow by the radius, then shrink by
-    it.
-    """
+    """Close a mask with a ball, by two distances: grow by the radius, then shrink by it."""
     from scipy import ndimage
 
     if not mask.any():
         return mask
-    width = np.ceil(CLOSING_MM / spacing_mm).astype(int)
-    padded = np.pad(mask, [(int(w), int(w)) for w in width])
+
+    widths = np.ceil(CLOSING_MM / spacing_mm).astype(int).tolist()
+    padded = np.pad(mask, [(width, width) for width in widths])
     grown = ndimage.distance_transform_edt(~padded, sampling=spacing_mm) <= CLOSING_MM
     if grown.all():
         return mask
+
     closed = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > CLOSING_MM
-    inner = tuple(slice(w, w + size) for w, size in zip(width, mask.shape, strict=True))
-    return closed[inner] | mask
+    inner = [slice(width, width + size) for width, size in zip(widths, mask.shape, strict=True)]
+
+    return closed[tuple(inner)] | mask
 
 
 def _largest_components(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
@@ -97,35 +97,37 @@ def _largest_components(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
     if sizes.max(initial=0) * voxel_ml < SMALLEST_LUNG_ML:
         raise InputError(
             f"no lungs found (no {SMALLEST_LUNG_ML:g} ml of air inside the body); give masks with "
-            f"--lung-masks, or "
-            "leave --crop out"
+            f"--lung-masks, or leave --crop out"
         )
+
     kept = sizes >= SMALLEST_SHARE * sizes.max()
     kept[0] = False
     return kept[components]
 
 
 def mask_box(mask: np.ndarray) -> Box:
-    """The smallest box that holds all of a mask that is not empty."""
+    """Return the smallest box that holds all of a mask that is not empty."""
     box = []
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
         indices = np.flatnonzero(mask.any(axis=others))
         box.append((int(indices[0]), int(indices[-1]) + 1))
+
     return tuple(box)
 
 
 def with_margin(box: Box, shape: tuple[int, ...], spacing_mm: np.ndarray, margin_mm: float) -> Box:
-    """The box, wider by the margin on each side, as far as the image reaches."""
-    margins = np.ceil(margin_mm / spacing_mm).astype(int)
-    return tuple(
-        (max(0, start - int(margin)), min(size, stop + int(margin)))
-        for (start, stop), size, margin in zip(box, shape, margins, strict=True)
-    )
+    """Return the box, wider by the margin on each side, as far as the image reaches."""
+    margins = np.ceil(margin_mm / spacing_mm).astype(int).tolist()
+    wide = []
+    for (start, stop), size, margin in zip(box, shape, margins, strict=True):
+        wide.append((max(0, start - margin), min(size, stop + margin)))
+
+    return tuple(wide)
 
 
 def box_of_mask_file(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) -> Box:
-    """The box around a lung mask of the user's, with a margin of 10 mm; everything but 0 is lung.
+    """Return the box around a lung mask of the user's, with a margin of 10 mm; not 0 is lung.
 
     Args:
         path: NIfTI, on the image's grid up to flipped or swapped axes.
@@ -143,18 +145,20 @@ def box_of_mask_file(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) 
         mask, _ = label_on_image_grid(voxels, label_place(volume, affine_mm), shape, affine_mm)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
     if not mask.any():
         raise InputError(f"{path}: marks no lung; give another mask, or leave the case out")
+
     return with_margin(mask_box(mask != 0), shape, spacing_of(affine_mm), MARGIN_MM)
 
 
 def box_text(box: Box) -> str:
-    """As conversion.csv holds it, e.g. ``40:300 12:260 0:51``."""
+    """Return a box as conversion.csv holds it, e.g. ``40:300 12:260 0:51``."""
     return " ".join(f"{start}:{stop}" for start, stop in box)
 
 
 def box_from_text(text: str) -> Box:
-    """Inverse of :func:`box_text`.
+    """Return the box of a text of :func:`box_text`.
 
     Raises:
         ValueError: it is something else.

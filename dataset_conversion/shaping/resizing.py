@@ -26,12 +26,16 @@ def resized_label(label: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     Enlarging both axes and going back to the first shape gives the same label again.
     """
-    rows, columns = (_nearest(old, new) for old, new in zip(label.shape, shape, strict=True))
+    rows = _nearest(label.shape[0], shape[0])
+    columns = _nearest(label.shape[1], shape[1])
+
     return label[np.ix_(rows, columns)]
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
-    """Old pixel that holds the centre of each new one: floor((i + 1/2) old / new), in whole
-    numbers.
+    """Return the old pixel that holds the centre of each new one.
+
+    This is floor((i + 1/2) old / new), in whole numbers.
     """
-    return (2 * np.arange(new) + 1) * old // (2 * new)
+    twice_centres = 2 * np.arange(new) + 1
+    return twice_centres * old // (2 * new)

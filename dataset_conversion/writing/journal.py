@@ -24,9 +24,7 @@ from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, whole_file
 
 JOURNAL_NAME = "conversion.jsonl"
 LOCK_PREFIX = ".conversion-"
-CASE_FOLDERS = tuple(
-    f"{kind}{part}" for part in ("Tr", "Ts", "Un") for kind in ("images", "labels")
-)
+CASE_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "imagesUn", "labelsUn")
 OUTPUT_NAME = re.compile(rf"({'|'.join(CASE_FOLDERS)})/[^/\\.][^/\\]*")
 
 
@@ -46,9 +44,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._stream = path.open("r+", encoding="utf-8", newline="")
         text = self._stream.read()
-        self._stream.seek(
-            len(text[: text.rfind("\n") + 1].encode())
-        )  # drop the half line that a kill may have left
+        # Drop the half line that a kill may have left.
+        whole_lines = text[: text.rfind("\n") + 1]
+        self._stream.seek(len(whole_lines.encode()))
         self._stream.truncate()
 
     def add(self, case: str, records: list[Record]) -> None:
@@ -92,9 +90,10 @@ def read_header(path: Path) -> dict[str, Any] | None:
             header = parse_json(stream.readline(LARGEST_BYTES))
     except (OSError, ValueError):
         return None
-    return (
-        header if isinstance(header, dict) and {"converter", "settings"} <= header.keys() else None
-    )
+
+    is_ours = isinstance(header, dict) and {"converter", "settings"} <= header.keys()
+
+    return header if is_ours else None
 
 
 def read_records(folder: Path) -> dict[str, list[Record]]:
@@ -106,6 +105,7 @@ def read_records(folder: Path) -> dict[str, list[Record]]:
                 records.update([_finished_case(line)])
             except (ValueError, TypeError, KeyError):
                 continue
+
     return records
 
 
@@ -123,28 +123,38 @@ def _finished_case(line: str) -> tuple[str, list[Record]]:
     for record in records:
         if not isinstance(record.outputs, dict):
             raise TypeError(record.outputs)
+
         for name, size in record.outputs.items():
             if not OUTPUT_NAME.fullmatch(name) or not isinstance(size, int):
                 raise ValueError(name)
+
     return str(entry["case"]), records
 
 
 def is_complete(folder: Path, records: list[Record]) -> bool:
     """Whether all files of a finished case still lie there at their size."""
-    files = {folder / name: size for record in records for name, size in record.outputs.items()}
-    return all(file.is_file() and file.stat().st_size == size for file, size in files.items())
+    for record in records:
+        for name, size in record.outputs.items():
+            file = folder / name
+            if not file.is_file() or file.stat().st_size != size:
+                return False
+
+    return True
 
 
 def files_in(folder: Path) -> set[str]:
-    """Names like ``imagesTr/x_0000.png`` of everything visible in the data set's case folders."""
-    return {
-        f"{name}/{file.name}" for name in CASE_FOLDERS for file in (folder / name).glob("[!.]*")
-    }
+    """Return names like ``imagesTr/x_0000.png`` of everything visible in the case folders."""
+    names: set[str] = set()
+    for name in CASE_FOLDERS:
+        names.update(f"{name}/{file.name}" for file in (folder / name).glob("[!.]*"))
+
+    return names
 
 
 def remove_leftovers(folder: Path, cases: Collection[str]) -> None:
-    """Delete temporary files that a kill left behind, of these cases: others may be in work
-    elsewhere.
+    """Delete temporary files of these cases that a kill left behind.
+
+    Those of other cases may be in work elsewhere.
     """
     for name in CASE_FOLDERS:
         for file in (folder / name).glob(f"{TEMPORARY_PREFIX}*"):

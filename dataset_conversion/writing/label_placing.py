@@ -41,14 +41,17 @@ def placed_label(converter: Converter, loaded: LoadedCase, label: np.ndarray) ->
     Raises:
         InputError: another grid, or the intensities prove that the label lies elsewhere.
     """
-    shape, place_mm = loaded.image.shape[1:], loaded.label_affine_mm
+    shape = loaded.image.shape[1:]
+    place_mm = loaded.label_affine_mm
     if loaded.affine_mm is None or place_mm is None or label.ndim != 3:
         if label.shape != shape:
-            sizes = " and ".join("x".join(map(str, size[::-1])) for size in (shape, label.shape))
+            size = "x".join(map(str, shape[::-1]))
+            label_size = "x".join(map(str, label.shape[::-1]))
             raise InputError(
-                f"image and mask have different sizes ({sizes} pixels); remove the case or "
-                f"replace a file"
+                f"image and mask have different sizes ({size} and {label_size} pixels); "
+                f"remove the case or replace a file"
             )
+
         return _proven(converter, loaded, PlacedLabel(label))
 
     turned, done = label_on_image_grid(label, place_mm, shape, loaded.affine_mm)
@@ -76,48 +79,70 @@ def _may_lie_as_it_is(
 
 
 def _proven(converter: Converter, loaded: LoadedCase, placed: PlacedLabel) -> PlacedLabel:
-    """The label with warnings; InputError where the intensities prove that it lies elsewhere."""
-    image, label, unit, affine_mm = (
-        loaded.image[0],
-        placed.voxels,
-        loaded.intensity_unit,
-        loaded.affine_mm,
-    )
+    """Return the label with warnings.
+
+    Raises:
+        InputError: the intensities prove that it lies elsewhere.
+    """
+    label, transforms = placed.voxels, placed.transforms
     warnings = list(placed.warnings)
-    checked = _check_intensities(converter, image, label, unit)
+    is_proven = _check_intensities(converter, loaded.image[0], label, loaded.intensity_unit)
+    if label.ndim == 3:
+        warnings += _check_sides(converter, loaded, label)
 
-    if affine_mm is not None and label.ndim == 3:
-        if side := wrong_side(image, unit, label, converter.labels, affine_mm):
-            warnings.append(side)
-        if unit == "HU" and (axes := mirrored_axes(image, label, converter.labels, affine_mm)):
-            words = in_words(axes, affine_mm)
-            raise InputError(
-                f"{MIRRORED} {words}: flipped it fits the image clearly better; remove the case"
-            )
+    if transforms and not is_proven and AGAINST_HEADER not in transforms:
+        warnings.append(UNSTATED_UNPROVEN if UNSTATED in transforms else UNPROVEN)
 
-    if placed.transforms and not checked and AGAINST_HEADER not in placed.transforms:
-        warnings.append(UNSTATED_UNPROVEN if UNSTATED in placed.transforms else UNPROVEN)
-    return PlacedLabel(label, placed.transforms, tuple(warnings))
+    return PlacedLabel(label, transforms, tuple(warnings))
+
+
+def _check_sides(converter: Converter, loaded: LoadedCase, label: np.ndarray) -> list[str]:
+    """Return a warning where label and header disagree about left and right.
+
+    Raises:
+        InputError: the label is mirrored on its image.
+    """
+    image, unit, affine_mm = loaded.image[0], loaded.intensity_unit, loaded.affine_mm
+    if affine_mm is None:
+        return []
+
+    side = wrong_side(image, unit, label, converter.labels, affine_mm)
+    axes = mirrored_axes(image, label, converter.labels, affine_mm) if unit == "HU" else ()
+    if axes:
+        words = in_words(axes, affine_mm)
+        raise InputError(
+            f"{MIRRORED} {words}: flipped it fits the image clearly better; remove the case"
+        )
+
+    return [side] if side else []
 
 
 def _check_intensities(
     converter: Converter, image: np.ndarray, label: np.ndarray, unit: str
 ) -> bool:
-    """Whether a label's median intensity proves that label and image fit; InputError where it
-    proves the contrary.
+    """Whether a label's median intensity proves that label and image fit.
 
     Equal headers prove nothing where a publisher wrote masks in another orientation.
+
+    Raises:
+        InputError: it proves the contrary.
     """
-    checked = False
+    is_proven = False
     for name, (low, high) in converter.plausible(unit).items():
-        values = image[label == converter.labels[name]] if name in converter.labels else np.empty(0)
-        if values.size:
-            checked = True
-            median = float(np.median(values))
-            if not low <= median <= high:
-                raise InputError(
-                    f"label {name} has a median of {median:g} {unit}, expected {low:g} to "
-                    f"{high:g}: label and image do "
-                    "not fit, perhaps one is flipped; remove the case"
-                )
-    return checked
+        if name not in converter.labels:
+            continue
+
+        values = image[label == converter.labels[name]]
+        if not values.size:
+            continue
+
+        median = float(np.median(values))
+        if not low <= median <= high:
+            raise InputError(
+                f"label {name} has a median of {median:g} {unit}, expected {low:g} to {high:g}: "
+                f"label and image do not fit, perhaps one is flipped; remove the case"
+            )
+
+        is_proven = True
+
+    return is_proven

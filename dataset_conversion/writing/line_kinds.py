@@ -34,15 +34,15 @@ class LineKinds:
         """Count a line."""
         words, numbers = tuple(_NUMBER.split(line)), _NUMBER.findall(line)
         self._counts[words] += count
-        seen = self._numbers.get(words, [(number, number) for number in numbers])
-        self._numbers[words] = [
-            (min(low, number, key=float), max(high, number, key=float))
-            for (low, high), number in zip(seen, numbers, strict=True)
-        ]
+        ranges = self._numbers.setdefault(words, [(number, number) for number in numbers])
+        for place, number in enumerate(numbers):
+            low, high = ranges[place]
+            ranges[place] = (min(low, number, key=float), max(high, number, key=float))
 
     def most_common(self) -> list[tuple[str, int]]:
-        """Each kind with its count, the commonest first; a number that is not the same in all lines
-        as its range.
+        """Return each kind with its count, the commonest first.
+
+        A number that is not the same in all lines is shown as its range.
         """
         return [(self._shown(words), count) for words, count in self._counts.most_common()]
 
@@ -51,4 +51,5 @@ class LineKinds:
         for (low, high), word in zip(self._numbers[words], words[1:], strict=True):
             number = low if float(low) == float(high) else f"{low}..{high}"
             text += number + word
+
         return text

@@ -18,11 +18,15 @@ from nnunet_ext.files.csv_cells import plain_cell
 from nnunet_ext.files.whole_file import whole_file
 
 PROVENANCE_NAME = "conversion.csv"
+COLUMNS = (
+    *("case", "folder", "sources", "sources_sha256", "image_sha256", "intensity_unit"),
+    *("shape", "spacing_mm", "label_voxels", "transforms", "warnings", "duplicate_of"),
+)
 CT_OF_UNKNOWN_UNIT = "CT of unknown unit"
 
 
 def version() -> str:
-    """Version of this package, or ``unknown`` where it runs from a source folder."""
+    """Return the version of this package, or ``unknown`` where it runs from a source folder."""
     try:
         return importlib.metadata.version("nnunetv2-ext")
     except importlib.metadata.PackageNotFoundError:
@@ -30,8 +34,9 @@ def version() -> str:
 
 
 def written_channels(converter: Converter, units: Collection[str]) -> tuple[str, ...]:
-    """Channel names, of which only Hounsfield units are called CT: nnU-Net normalises what is
-    called so as such.
+    """Return the channel names, of which only Hounsfield units are called CT.
+
+    nnU-Net normalises what is called CT as Hounsfield units.
 
     Args:
         converter: names the channels.
@@ -47,9 +52,7 @@ def written_channels(converter: Converter, units: Collection[str]) -> tuple[str,
 def write_dataset_json(
     folder: Path, converter: Converter, channels: Sequence[str], training_cases: int
 ) -> None:
-    """Write dataset.json as nnU-Net's own generator does, with licence and citation, in one
-    step.
-    """
+    """Write dataset.json as nnU-Net's generator does, with licence and citation, in one step."""
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -73,8 +76,9 @@ def write_dataset_json(
 
 
 def write_provenance(folder: Path, records: Iterable[Record], duplicates: dict[str, str]) -> None:
-    """Write conversion.csv: one row per case in natural order; several values in a cell are
-    separated by ``; ``.
+    """Write conversion.csv: one row per case, in natural order.
+
+    Several values in a cell are separated by ``; ``.
 
     Args:
         folder: of the data set.
@@ -82,43 +86,39 @@ def write_provenance(folder: Path, records: Iterable[Record], duplicates: dict[s
         duplicates: case to an earlier case with the same image.
     """
     ordered = sorted(records, key=lambda record: (record.part, natural_key(record.case)))
-    details = sorted({name for record in ordered for name in record.details})
+    details: set[str] = set()
+    for record in ordered:
+        details.update(record.details)
+    detail_names = sorted(details)
+
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        [
-            "case",
-            "folder",
-            "sources",
-            "sources_sha256",
-            "image_sha256",
-            "intensity_unit",
-            "shape",
-            "spacing_mm",
-            "label_voxels",
-            "transforms",
-            "warnings",
-            "duplicate_of",
-            *details,
-        ]
-    )
+    writer.writerow([*COLUMNS, *detail_names])
     for record in ordered:
-        cells: list[Iterable[str]] = [
-            record.source_sha256.keys(),
-            record.source_sha256.values(),
-            [record.image_sha256],
-            [record.intensity_unit],
-            ["x".join(map(str, record.shape))],
-            ["x".join(map(str, record.spacing_mm))],
-            [f"{value}:{count}" for value, count in record.label_voxels.items()],
-            record.transforms,
-            record.warnings,
-            [duplicates.get(record.case, "")],
-            *([record.details.get(name, "")] for name in details),
-        ]
-        row = [record.case, f"images{record.part}", *("; ".join(cell) for cell in cells)]
-        writer.writerow([plain_cell(cell) for cell in row])
+        cells = _cells(record, duplicates.get(record.case, ""))
+        cells += [record.details.get(name, "") for name in detail_names]
+        writer.writerow(map(plain_cell, cells))
     replace_text(folder / PROVENANCE_NAME, stream.getvalue())
+
+
+def _cells(record: Record, duplicate_of: str) -> list[str]:
+    """Return the cells of :data:`COLUMNS`."""
+    voxels = [f"{value}:{count}" for value, count in record.label_voxels.items()]
+
+    return [
+        record.case,
+        f"images{record.part}",
+        "; ".join(record.source_sha256.keys()),
+        "; ".join(record.source_sha256.values()),
+        record.image_sha256,
+        record.intensity_unit,
+        "x".join(map(str, record.shape)),
+        "x".join(map(str, record.spacing_mm)),
+        "; ".join(voxels),
+        "; ".join(record.transforms),
+        "; ".join(record.warnings),
+        duplicate_of,
+    ]
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,6 +1,4 @@
-"""What came of a conversion, as one table for people: printed at its end, and kept as
-conversion.md.
-"""
+"""What came of a conversion, as one table: printed at its end, and kept as conversion.md."""
 
 from __future__ import annotations
 
@@ -24,10 +22,10 @@ PARTS = {
 
 @dataclass
 class Summary:
-    """What a conversion did. Cases are ids in natural order; ``problems`` are lines, one per case
-    that failed.
+    """What a conversion did.
 
-    ``elsewhere`` counts cases that other parts of a job array, or an earlier download, gave.
+    Cases are ids in natural order; ``problems`` are lines, one per case that failed. ``elsewhere``
+    counts cases that other parts of a job array, or an earlier download, gave.
     ``empty`` have a label file without foreground, ``full`` one without background; ``duplicates``
     map a case to an earlier one with the same image, ``copies`` to one in another data set
     (``Dataset006_X/case``). ``units`` counts cases by intensity unit, ``warnings`` by kind.
@@ -69,14 +67,17 @@ class Summary:
             self.units[record.intensity_unit] += 1
             for warning in record.warnings:
                 self.warnings.add(warning)
-            self.slices += record.shape[-1] if len(record.shape) > 2 else 1  # a slice has two axes
+            is_slice = len(record.shape) == 2
+            self.slices += 1 if is_slice else record.shape[-1]
             if not record.label_voxels:
                 continue
+
             self.labelled += 1
             if set(record.label_voxels) == {"0"}:
                 self.empty.append(record.case)
             if "0" not in record.label_voxels:
                 self.full.append(record.case)
+
             for name, value in labels.items():
                 voxels = record.label_voxels.get(str(value), 0)
                 self.label_voxels[name] += voxels
@@ -84,15 +85,19 @@ class Summary:
 
 
 def markdown(summary: Summary) -> str:
-    """The summary as Markdown table with padded columns."""
-    rows = [tuple(cell.replace("|", r"\|") for cell in row) for row in _rows(summary)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    lines.insert(1, " | ".join("-" * width for width in widths))
-    return "".join(f"| {line} |\n" for line in lines)
+    """Return the summary as Markdown table with padded columns."""
+    rows = [_escaped(row) for row in _rows(summary)]
+    names, values = zip(*rows, strict=True)
+    widths = [max(map(len, names)), max(map(len, values))]
+    rows.insert(1, ("-" * widths[0], "-" * widths[1]))
+    lines = [f"| {name:{widths[0]}} | {value:{widths[1]}} |\n" for name, value in rows]
+
+    return "".join(lines)
+
+
+def _escaped(row: tuple[str, str]) -> tuple[str, str]:
+    name, value = row
+    return name.replace("|", r"\|"), value.replace("|", r"\|")
 
 
 def _rows(summary: Summary) -> list[tuple[str, str]]:
@@ -104,55 +109,45 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
     if summary.elsewhere:
         rows.append(("done by other parts or earlier", str(summary.elsewhere)))
     rows.append(("failed", str(len(summary.problems))))
-    rows += [(name, str(summary.count_by_part[part])) for part, name in PARTS.items()]
+    for part, name in PARTS.items():
+        rows.append((name, str(summary.count_by_part[part])))
     rows.append(("slices", str(summary.slices)))
+
     for name, voxels in summary.label_voxels.items():
-        rows.append(
-            (
-                f"label {name}",
-                f"{voxels} voxels in {summary.label_cases[name]} of {summary.labelled} cases",
-            )
-        )
-    rows += [
-        (f"intensities: {unit}", f"{count} cases") for unit, count in summary.units.most_common()
-    ]
+        having = summary.label_cases[name]
+        rows.append((f"label {name}", f"{voxels} voxels in {having} of {summary.labelled} cases"))
+    for unit, count in summary.units.most_common():
+        rows.append((f"intensities: {unit}", f"{count} cases"))
     if len(summary.units) > 1:
         rows.append(("mixed intensity units", "nnU-Net normalises them all alike"))
     rows += _findings(summary)
-    rows += [(f"warning: {kind}", str(count)) for kind, count in summary.warnings.most_common()]
+
+    for kind, count in summary.warnings.most_common():
+        rows.append((f"warning: {kind}", str(count)))
     rows.append(("time (h:min:s)", str(timedelta(seconds=round(summary.seconds)))))
     rows.append(("per case", "conversion.csv"))
+
     return rows
 
 
 def _findings(summary: Summary) -> list[tuple[str, str]]:
     rows = []
     if summary.empty:
-        rows.append(("labels without foreground", f"{len(summary.empty)}: {_some(summary.empty)}"))
+        rows.append(("labels without foreground", _some(summary.empty)))
     if summary.full:
-        rows.append(
-            (
-                "labels without background",
-                f"{len(summary.full)}: {_some(summary.full)}; are they inverted?",
-            )
-        )
+        rows.append(("labels without background", f"{_some(summary.full)}; are they inverted?"))
     if summary.duplicates:
         pairs = [f"{case} = {first}" for case, first in summary.duplicates.items()]
-        rows.append(
-            (
-                "images that occur twice",
-                f"{len(pairs)}: {_some(pairs)}; keep both on one side of any split",
-            )
-        )
+        what = f"{_some(pairs)}; keep both on one side of any split"
+        rows.append(("images that occur twice", what))
     if summary.copies:
         pairs = [f"{case} = {copy}" for case, copy in summary.copies.items()]
-        rows.append(
-            ("images of other data sets", f"{len(pairs)}: {_some(pairs)}; do not test on them")
-        )
+        rows.append(("images of other data sets", f"{_some(pairs)}; do not test on them"))
+
     return rows
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (
-        f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    )
+    """Return how many names there are, and the first of them."""
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)}: {', '.join(names[:SHOWN])}{more}"

@@ -74,6 +74,7 @@ def uncrop(predictions: Path, dataset: Path, output: Path) -> list[str]:
                 f"{file}: {dataset / PROVENANCE_NAME} has no case {name}; -d names another data set"
             )
         by_volume.setdefault(cases[name].volume, []).append(file)
+
     if output.resolve() == predictions.resolve():
         raise InputError(f"-o {output}: holds the predictions themselves; choose another folder")
 
@@ -82,6 +83,7 @@ def uncrop(predictions: Path, dataset: Path, output: Path) -> list[str]:
     for volume, of_volume in by_volume.items():
         parts = [(cases[_case_name(file)], file) for file in of_volume]
         notes += _write_volume(volume, parts, output)
+
     return notes
 
 
@@ -101,19 +103,21 @@ def written_cases(path: Path) -> dict[str, WrittenCase]:
         return {row["case"]: _written_case(row) for row in rows}
     except (KeyError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{path}: is no table of nnUNetv2_ext_convert ({error}); convert the data set again"
+            f"{path}: is not a table of nnUNetv2_ext_convert ({error}); convert the data set again"
         ) from error
 
 
 def _written_case(row: Mapping[str, str]) -> WrittenCase:
-    index, box, affine = row.get(SLICE), row.get(CROP_BOX), row.get(ORIGINAL_AFFINE)
+    index, box = row.get(SLICE), row.get(CROP_BOX)
     resized, original = row.get(RESIZED_FROM), row.get(ORIGINAL_SHAPE)
-    rows, columns = _shape(resized) if resized else (0, 0)
+    affine = row.get(ORIGINAL_AFFINE)
+    volume = row.get("volume") if index else None
+
     return WrittenCase(
         name=row["case"],
-        volume=(row.get("volume") or row["case"]) if index else row["case"],
+        volume=volume or row["case"],
         shape=_shape(row["shape"]),
-        resized_from=(rows, columns) if resized else None,
+        resized_from=_size(resized) if resized else None,
         index=int(index) if index else None,
         box=box_from_text(box) if box else None,
         original_shape=_shape(original) if original else None,
@@ -122,28 +126,34 @@ def _written_case(row: Mapping[str, str]) -> WrittenCase:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    return tuple(int(size) for size in text.split("x"))
+    return tuple(map(int, text.split("x")))
+
+
+def _size(text: str) -> tuple[int, int]:
+    rows, columns = _shape(text)
+    return rows, columns
 
 
 def _affine(text: str) -> np.ndarray:
+    numbers = list(map(float, text.split()))
     affine_mm = np.eye(4)
-    affine_mm[:3] = np.array([float(number) for number in text.split()]).reshape(3, 4)
+    affine_mm[:3] = np.reshape(numbers, (3, 4))
+
     return affine_mm
 
 
 def _prediction_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.name.endswith(ENDINGS) and not file.name.startswith(".")
-    ]
+
+    files = []
+    for file in sorted(folder.iterdir(), key=lambda file: natural_key(file.name)):
+        if file.name.endswith(ENDINGS) and not file.name.startswith("."):
+            files.append(file)
     if not files:
         raise InputError(f"{folder}: holds no predictions ({', '.join(ENDINGS)})")
-    return {
-        _case_name(file): file for file in sorted(files, key=lambda file: natural_key(file.name))
-    }
+
+    return {_case_name(file): file for file in files}
 
 
 def _case_name(file: Path) -> str:
@@ -157,10 +167,13 @@ def _write_volume(
     """Put the predictions of one volume, or a single picture, back."""
     first, file = parts[0]
     if first.original_shape is None or first.original_affine_mm is None:
-        if first.resized_from is None or first.index is not None or not file.name.endswith(".png"):
+        is_picture = first.index is None and file.name.endswith(".png")
+        if first.resized_from is None or not is_picture:
             raise InputError(f"{file}: was neither cropped nor resized; use it as it is")
+
+        label = resized_label(_picture(first, file), first.resized_from)
         with whole_file(output / f"{volume}.png") as unfinished:
-            write_png(unfinished, resized_label(_picture(first, file), first.resized_from))
+            write_png(unfinished, label)
         return []
 
     labels = np.zeros(first.original_shape, np.uint8)
@@ -168,11 +181,11 @@ def _write_volume(
         _place(labels, case, of_case)
     with whole_file(output / f"{volume}.nii.gz") as unfinished:
         write_volume(unfinished, labels, first.original_affine_mm)
-    if first.index is None:
-        return []
+
     slices = first.original_shape[axial_axis(first.original_affine_mm)]
-    if len(parts) == slices:
+    if first.index is None or len(parts) == slices:
         return []
+
     return [f"{volume}: {len(parts)} of {slices} slices were predicted; the others are background"]
 
 
@@ -198,21 +211,23 @@ def _place(labels: np.ndarray, case: WrittenCase, file: Path) -> None:
             raise InputError(
                 f"{file}: lies elsewhere than the image that was converted; predict that image"
             )
-        labels[inside] = label
-        return
 
-    label = label.reshape(label.shape[:2])
-    _require_shape(case, file, label.shape)
-    if case.resized_from is not None:
-        label = resized_label(label, case.resized_from)
-    axis = axial_axis(case.original_affine_mm)
-    of_slice = np.moveaxis(labels, axis, -1)[..., case.index]
-    of_slice[tuple(part for number, part in enumerate(inside) if number != axis)] = label
+        labels[inside] = label
+    else:
+        label = label.reshape(label.shape[:2])
+        _require_shape(case, file, label.shape)
+        if case.resized_from is not None:
+            label = resized_label(label, case.resized_from)
+        axis = axial_axis(case.original_affine_mm)
+        of_slice = np.moveaxis(labels, axis, -1)[..., case.index]
+        of_slice[inside[:axis] + inside[axis + 1 :]] = label
 
 
 def _require_shape(case: WrittenCase, file: Path, shape: tuple[int, ...]) -> None:
-    if shape != case.shape:
-        sizes = ["x".join(map(str, each)) for each in (shape, case.shape)]
-        raise InputError(
-            f"{file}: has {sizes[0]} voxels, and the converted image {sizes[1]}; predict that image"
-        )
+    if shape == case.shape:
+        return
+
+    size, size_of_image = "x".join(map(str, shape)), "x".join(map(str, case.shape))
+    raise InputError(
+        f"{file}: has {size} voxels, and the converted image {size_of_image}; predict that image"
+    )

@@ -100,7 +100,7 @@ def test_bad_case_is_one_line_and_exit_code_1(
     assert run("COVID-SemiSeg", "-i", damaged, "-d", 120) == 1
     output = capsys.readouterr()
     assert output.err.splitlines() == [
-        f"nnUNetv2_ext_convert: error: {image}: cannot be read (no picture); download it again"
+        f"nnUNetv2_ext_convert: error: {image}: cannot be read (not a picture); download it again"
     ]
     table = cells(output.out.splitlines())
     assert (table["converted"], table["done before"], table["failed"]) == ("1", "0", "1")

@@ -339,7 +339,7 @@ def test_outlines_need_an_image_or_a_height(lidc: Path, tmp_path: Path, old: str
     ("old", "new", "words"),
     [
         (r"<inclusion>[A-Z]*</inclusion>", "", "inclusion is absent, expected TRUE or FALSE"),
-        (r"Coord>(\d+)<", r"Coord>\1.5<", "Coord is .*5, no pixel"),
+        (r"Coord>(\d+)<", r"Coord>\1.5<", "Coord is .*5, not a pixel"),
         (
             r"<(imageZposition|imageSOP_UID)>[^<]*</\w+>",
             "",

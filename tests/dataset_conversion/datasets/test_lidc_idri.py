@@ -227,7 +227,7 @@ EXTERNAL = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/pas
         ("<!DOCTYPE a><a/>", "declares entities or a document type"),
         ("<LidcReadMessage", "cannot be read as XML"),
         ("", "cannot be read as XML"),
-        ("<html/>", "is no LIDC-IDRI reading"),
+        ("<html/>", "is not an LIDC-IDRI reading"),
         ('<LidcReadMessage xmlns="http://www.nih.gov"/>', "names no series"),
         ("<a>" * 100_000, "cannot be read as XML"),
     ],

@@ -159,7 +159,7 @@ UNUSABLE = {
     ),
     "no rotation": (
         header_with(VOXELS, LPS_MM, put(256, "<3f", 0.9, 0.9, 0.9)),
-        "its qform is no rotation",
+        "its qform is not a rotation",
     ),
     "unknown unit": (
         header_with(VOXELS, LPS_MM, put(123, "<b", 5)),
