@@ -159,8 +159,8 @@ def _require_numbers(path: Path, volume: Any, header: Any) -> None:
 
 def _require_voxel_sizes(path: Path, volume: Any, header: Any) -> None:
     affine = getattr(volume, "affine", None)
-    is_usable = affine is not None and bool(np.isfinite(affine).all())
-    if is_usable:
+    is_usable = False
+    if affine is not None and np.isfinite(affine).all():
         is_usable = abs(np.linalg.det(affine[:3, :3])) >= 1e-9
 
     has_sizes = header["sform_code"] > 0 or _gives_sizes(header, _long_axes(volume.shape))

@@ -79,6 +79,7 @@ class StreamDataLoader(nnUNetDataLoader):
         Raises:
             InputError: a volume whose slices would have to fit those of another.
         """
+        assert self._keys is not None  # nnU-Net draws the cases of a batch before their patches
         key = self._keys[len(self._forced)]
         self._forced.append(bool(force_fg))
         lower, upper = super().get_bbox(
