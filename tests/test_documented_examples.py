@@ -6,11 +6,18 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import nibabel
+import numpy as np
+import pytest
 import torch
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
+from dataset_conversion import datasets
+from dataset_conversion.writing.conversion import convert
 from tests.miniature_plans import batch, plans, trainer
 from tests.places import REPOSITORY
 
@@ -39,6 +46,43 @@ def imported(file: Path) -> Iterator[ModuleType]:
         yield module
     finally:
         del sys.modules[file.stem]
+
+
+def write_download(folder: Path, scans: int, masks: int) -> None:
+    """Write volumes of noise in HU; the first ``masks`` of them have a mask."""
+    chance = np.random.default_rng(0)
+    mask = np.zeros((8, 9, 6), np.uint8)
+    mask[2:5, 2:6, 1:4] = 1
+    affine_mm = np.diag([1.0, 1.0, 2.0, 1.0])
+
+    for name in ("scans", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number in range(scans):
+        scan = chance.integers(-1000, 400, mask.shape).astype(np.int16)
+        file = folder / "scans" / f"P{number:02d}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(scan, affine_mm), file)
+    for number in range(masks):
+        file = folder / "masks" / f"P{number:02d}_nodules.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(mask, affine_mm), file)
+
+
+def test_the_data_set_is_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = example("add_a_data_set.md", tmp_path)
+    monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path)])
+    download = tmp_path / "download"
+    write_download(download, scans=3, masks=2)
+
+    try:
+        converter = datasets.converter_named("example-nodules")(download)
+        result = convert(converter, tmp_path / "Dataset160_Example")
+        unlabeled = replace(converter, unlabeled=True)
+        others = convert(unlabeled, tmp_path / "Dataset161_Example")
+    finally:
+        sys.modules.pop(f"{datasets.__name__}.{source.stem}", None)
+
+    assert result.problems == [] and result.count_by_part["Tr"] == 2
+    verify_dataset_integrity(str(tmp_path / "Dataset160_Example"), 1)
+    assert others.problems == [] and others.count_by_part["Un"] == 1
 
 
 def test_the_trainer_trains(tmp_path: Path) -> None:
