@@ -85,7 +85,8 @@ def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
         InputError: a dataset.json cannot be read, or two of them declare different labels.
     """
     paths = dict.fromkeys(folder / "dataset.json" for folder in folders)
-    found = {path: _read(path) for path in paths if path.is_file()}
+    # A link to nothing, or a folder, of that name is refused: somebody meant to declare labels.
+    found = {path: _read(path) for path in paths if path.exists() or path.is_symlink()}
     if not found:
         return None
     first, *others = found

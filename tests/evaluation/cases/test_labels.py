@@ -93,3 +93,10 @@ def test_inferred_labels_leave_background_out() -> None:
 def test_labels_of_dataset_json_are_whole_numbers(tmp_path: Path, value: Any) -> None:
     with pytest.raises(InputError, match="labels are whole numbers"):
         labels_beside([declare(tmp_path, {"background": 0, "x": value})])
+
+
+def test_a_link_to_nothing_is_not_taken_for_no_dataset_json(tmp_path: Path) -> None:
+    assert labels_beside([tmp_path]) is None
+    (tmp_path / "dataset.json").symlink_to(tmp_path / "absent.json")
+    with pytest.raises(InputError, match=r"dataset\.json"):
+        labels_beside([tmp_path])
