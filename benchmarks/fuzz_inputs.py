@@ -317,7 +317,7 @@ def judged(place: Place, damage: Damage, file: Path, ended: Ended) -> str:
         return "over 3 GB"
     if ended.code != 0:
         return "refused"
-    shown = file.name in ended.output or "odd" in ended.output or "passed over" in ended.output
+    shown = file.name in ended.output or "odd" in ended.output or "ignored" in ended.output
     is_dicom = (
         file.parent.name == "dicom"
     )  # of a series without one slice a note is all that is due

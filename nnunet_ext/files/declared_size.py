@@ -1,6 +1,4 @@
-"""What a header declares against what its file can hold: nothing is reserved for a file that
-lies.
-"""
+"""Compare what a header declares with what its file can hold, before memory is reserved."""
 
 import math
 from pathlib import Path
@@ -27,14 +25,12 @@ def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
     if declared_bytes > most:
         raise InputError(
             f"{path}: is truncated or damaged (its header declares {declared_bytes} bytes, more "
-            f"than its {size} bytes "
-            "can hold); download it again"
+            f"than its {size} bytes can hold); download it again"
         )
 
 
 def shape_in_header(path: Path) -> tuple[int, ...]:
-    """Shape of an image file of any format as its header declares it, axes slowest first, without
-    colours.
+    """Return the shape that an image file's header declares, axes slowest first, without colours.
 
     Raises:
         InputError: more voxels than the file can hold.
