@@ -35,7 +35,7 @@ def test_damaged_files_are_one_line_that_names_them(tmp_path: Path, content: byt
     path = tmp_path / "dataset.json"
     path.write_bytes(content)
     for reader in (read_object, read_dataset_json, read_plans, read_folds):
-        with pytest.raises(InputError, match=r"^.*dataset.json: .*; mend it$") as caught:
+        with pytest.raises(InputError, match=r"^.*dataset.json: .*; fix it$") as caught:
             reader(path, "fix it")
         assert "\n" not in str(caught.value)
 
