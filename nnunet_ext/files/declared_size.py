@@ -1,4 +1,6 @@
-"""Compare what a header declares with what its file can hold, before memory is reserved."""
+"""What a header declares against what its file can hold: nothing is reserved for a file that
+lies.
+"""
 
 import math
 from pathlib import Path
