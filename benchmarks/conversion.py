@@ -58,8 +58,9 @@ def program(name: str, others: Path | None) -> str | None:
 
 
 def in_own_process(function: Callable[..., None], *arguments: object) -> None:
-    """Generate inputs elsewhere: Linux counts the memory of the parent at the fork as the
-    child's.
+    """Generate inputs in a process of their own.
+
+    Linux counts the memory of the parent at the fork as the child's.
     """
     process = get_context("spawn").Process(target=function, args=arguments)
     process.start()
@@ -90,7 +91,8 @@ def tables(arguments: argparse.Namespace, scratch: Path) -> dict[str, list[dict[
         )
     if "exact" in arguments.parts:
         results["exact"] = conversion_exactness.compare(scratch, convert, dcm2niix, dicom2nifti)
-    if "lidc" in arguments.parts and (pylidc := python_with("pylidc", arguments.others)):
+    pylidc = python_with("pylidc", arguments.others) if "lidc" in arguments.parts else None
+    if pylidc:
         results["lidc"] = conversion_lidc.compare(
             scratch, pylidc, arguments.scans, arguments.repeats
         )

@@ -40,8 +40,9 @@ if __name__ == "__main__":
 
 
 def write_inputs(folder: Path, series: int) -> None:
-    """Folders of chest series: uncompressed and long, JPEG 2000, and a small one where start-up is
-    all.
+    """Write folders of chest series: uncompressed and long, JPEG 2000, and a small one.
+
+    With the small one the start of the program is all.
     """
     from dataset_conversion.phantoms.dicom_series import chest_series
 
@@ -57,8 +58,9 @@ def write_inputs(folder: Path, series: int) -> None:
 
 
 def _with_noise(generator: np.random.Generator, layer: np.ndarray) -> np.ndarray:
-    """A slice in four times the resolution, with a scanner's noise, so that it compresses as scans
-    do.
+    """Return a slice in four times the resolution, with a scanner's noise.
+
+    So it compresses as scans do.
     """
     from scipy import ndimage
 

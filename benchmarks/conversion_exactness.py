@@ -1,5 +1,6 @@
-"""Where each tool puts the voxels of odd DICOM series: at their true place, elsewhere, or nowhere
-because it refuses.
+"""Where each tool puts the voxels of odd DICOM series.
+
+At their true place, elsewhere, or nowhere because it refuses.
 
 The phantom knows its own coordinates: three series of one geometry hold the x, the y and the z
 coordinate of every pixel as grey value. A voxel of the written NIfTI thus shows a position, and its
@@ -70,8 +71,9 @@ class Trap:
 
     @property
     def axes_mm(self) -> np.ndarray:
-        """(3, 3): a step to the next column, to the next row, and 1 mm along the table, as columns
-        of the matrix.
+        """Return the steps along the axes in mm, as columns of a (3, 3) matrix.
+
+        They lead to the next column, to the next row, and 1 mm along the table.
         """
         column_mm, row_mm = np.reshape(self.orientation, (2, 3)) * np.array(
             [[SPACING_MM[1]], [SPACING_MM[0]]]
@@ -121,8 +123,9 @@ def traps() -> list[Trap]:
     second = np.repeat([0.0, SECOND_SCAN_HU], SLICES)
 
     def own_rescale(index: int, data: Any) -> None:
-        """Stored values of a scanner that spreads each slice over its bits; they mean the same
-        HU.
+        """Return stored values of a scanner that spreads each slice over its bits.
+
+        They mean the same HU.
         """
         stored = np.frombuffer(data.PixelData, "<u2").astype(int) + int(data.RescaleIntercept)
         slope, intercept = 1 + index % 2, -1200 - 60 * (index % 3)

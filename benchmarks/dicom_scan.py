@@ -1,5 +1,6 @@
-"""Files per second of the DICOM header scan, beside pydicom alone, on generated slices of a
-scanner's size.
+"""Files per second of the DICOM header scan, beside pydicom alone.
+
+On generated slices of a scanner's size.
 
 Run from the repository's root: ``python -m benchmarks.dicom_scan [--files 6000] [--repeats 5]``.
 Headers are as long as a scanner's (private elements, sequences, a hundred tags), pixels 512 x 512.

@@ -24,30 +24,29 @@ from nnunet_ext.evaluation.metrics.overlap import COUNT_METRICS
 from nnunet_ext.evaluation.metrics.surfaces import SURFACE_METRICS
 
 SURFACES = (*COUNT_METRICS, *SURFACE_METRICS)
+ALL = tuple(dict.fromkeys((*SURFACES, *INFNET_METRICS)))
 RUNS = {
     "counts": ("--metrics", *COUNT_METRICS),
     "counts and surfaces": ("--metrics", *SURFACES),
     "infnet, all": ("--profile", "infnet", "--metrics", *INFNET_METRICS),
-    "all of both": (
-        "--profile",
-        "plain",
-        "infnet",
-        "--metrics",
-        *dict.fromkeys((*SURFACES, *INFNET_METRICS)),
-    ),
+    "all of both": ("--profile", "plain", "infnet", "--metrics", *ALL),
 }
 
 
 def lesions(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Reference and prediction: the same smooth noise in both lungs above two thresholds, about 4 %
-    foreground.
+    """Return reference and prediction: smooth noise in both lungs above two thresholds.
+
+    About 4 % is foreground.
     """
     coarse = tuple(max(2, size // 12) for size in shape)
     noise = np.random.default_rng(0).normal(size=coarse).astype(np.float32)
     field = ndimage.zoom(noise, np.array(shape) / coarse, order=1)
+
     z, y, x = (np.linspace(-1, 1, size, dtype=np.float32) for size in shape)
-    across = (np.abs(x) - 0.5) / 0.42
-    lungs = (z[:, None, None] / 0.95) ** 2 + (y[:, None] / 0.8) ** 2 + across**2 < 1
+    along = (z[:, None, None] / 0.95) ** 2
+    down = (y[:, None] / 0.8) ** 2
+    across = ((np.abs(x) - 0.5) / 0.42) ** 2
+    lungs = along + down + across < 1
     return lungs & (field > 0.75), lungs & (field > 0.85)
 
 
@@ -68,43 +67,33 @@ def main() -> None:
             sitk.WriteImage(image, str(Path(folder) / name / "case.nii.gz"), useCompression=True)
             print(f"{name}: {mask.mean():.1%} foreground")
         code = "from nnunet_ext.commands.evaluate import evaluate_entry; evaluate_entry()"
-        command = [
-            sys.executable,
-            "-c",
-            code,
-            "-r",
-            f"{folder}/reference",
-            "-p",
-            f"{folder}/prediction",
-        ]
-        command += ["-l", "lesion=1"]
-        print(
-            f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {args.repeats} runs each\n"
-        )
+        command = [sys.executable, "-c", code, "-r", f"{folder}/reference"]
+        command += ["-p", f"{folder}/prediction", "-l", "lesion=1"]
+        load = os.getloadavg()[0]
+        print(f"\n{os.cpu_count()} cores, load {load:.1f}, {args.repeats} runs each\n")
         print("| metrics | seconds | CPU s | peak MB |\n|---|---|---|---|")
         for name, arguments in RUNS.items():
             runs = [measured([*command, *arguments]) for _ in range(args.repeats)]
-            print(
-                f"| {name} | "
-                + " | ".join(with_range(values) for values in zip(*runs, strict=True))
-                + " |"
-            )
+            cells = [with_range(values) for values in zip(*runs, strict=True)]
+            print(f"| {name} | {' | '.join(cells)} |")
 
 
 def measured(command: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak memory in MB of a command."""
+    """Return wall seconds, CPU seconds and peak memory in MB of a command."""
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    wall = time.perf_counter() - start
+    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def with_range(values: tuple[float, ...]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
+    """Return median and range."""
+    median = statistics.median(values)
+    return f"{median:.4g} ({min(values):.4g} to {max(values):.4g})"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Commands as forks of one process that has imported everything: hundreds of runs in minutes, each
-by itself.
+"""Commands as forks of one process that has imported everything.
+
+Hundreds of runs take minutes, each by itself.
 """
 
 import importlib
@@ -21,8 +22,9 @@ UNIT = 1 if sys.platform == "darwin" else 1024  # of what the system calls the l
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended; ``code`` is negative where a signal ended it, and None where it was stopped
-    for its time.
+    """How a run ended.
+
+    ``code`` is negative if a signal ended it, and None if it was stopped after its time.
     """
 
     code: int | None
@@ -110,7 +112,8 @@ def _become(command: str, arguments: list[str], output: Path) -> None:
         module = importlib.import_module(f"nnunet_ext.commands.{command}")
         getattr(module, f"{command}_entry")(arguments)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        failed = 0 if end.code is None else 1
+        code = end.code if isinstance(end.code, int) else failed
     except BaseException:
         import traceback
 

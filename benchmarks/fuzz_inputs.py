@@ -1,5 +1,6 @@
-"""Malformed inputs for inspect, convert, configure and evaluate: how often does a command not end
-in words?
+"""Give malformed inputs to commands: how often does one not end in words?
+
+The commands are inspect, convert, configure and evaluate.
 
 Run from the repository's root: ``python -m benchmarks.fuzz_inputs [--inputs 500] [--seed 0] [--keep
 FOLDER]``.
@@ -65,8 +66,9 @@ class Damage:
 
 @dataclass(frozen=True)
 class Place:
-    """A valid input of one command, below ``root``; the files that may be changed, as patterns, and
-    the arguments.
+    """A valid input of one command below ``root``.
+
+    ``patterns`` are the files that may be changed.
     """
 
     command: str
@@ -76,7 +78,6 @@ class Place:
 
 
 # --- valid inputs
-# --------------------------------------------------------------------------------------------------
 
 
 def write_pairs(folder: Path, images: str, labels: str, count: int = 2) -> None:
@@ -116,7 +117,31 @@ def download(root: Path) -> Path:
 
 
 def places(root: Path) -> list[Place]:
-    """One of each command and kind of input."""
+    """Return one of each command and kind of input."""
+    task = write_places(root)
+    generic = ["Generic", "-i", root / "pairs", "--images", "images", "--masks", "masks"]
+    generic += ["--channel", "CT", "-d", 5, "-np", 1]
+    task_arguments = ("MSD", "-i", task, "-d", 5, "-np", 1)
+    scans = ("RSNA-ICH", "-i", root / "dicom", "--dimension", "3d", "-d", 5, "-np", 1)
+    streams = ("-d", 999, "--general", 998, "-np", 1)
+    raw = ("nnUNet_raw/Dataset998_Other/dataset.json", "nnUNet_raw/Dataset998_Other/*/*")
+    measured = ("-r", root / "reference/labels", "-p", root / "prediction/labels")
+    labels = ("reference/labels/*", "prediction/labels/*", "reference/dataset.json")
+    return [
+        Place("inspect", root, ("pairs/*/*",), (root / "pairs",)),
+        Place("inspect", root, ("Task99_Fuzz/*/*",), (task,)),
+        Place("inspect", root, ("dicom/*",), (root / "dicom",)),
+        Place("convert", root, ("pairs/*/*",), tuple(generic)),
+        Place("convert", root, ("Task99_Fuzz/*.json", "Task99_Fuzz/*/*"), task_arguments),
+        Place("convert", root, ("dicom/*",), scans),
+        Place("configure", root, ("nnUNet_preprocessed/*/*.json",), streams),
+        Place("configure", root, raw, streams),
+        Place("evaluate", root, labels, (*measured, "-o", root / "report")),
+    ]
+
+
+def write_places(root: Path) -> Path:
+    """Write the inputs of :func:`places`, and return the download of MSD's kind."""
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (root / variable).mkdir(parents=True)
     write_pairs(root / "pairs", "images", "masks")
@@ -133,58 +158,10 @@ def places(root: Path) -> list[Place]:
     for folder in ("reference", "prediction"):
         write_pairs(root / folder, "images", "labels")
     (root / "reference/dataset.json").write_text(json.dumps(DATASET_JSON))
-
-    generic = (
-        "Generic",
-        "-i",
-        root / "pairs",
-        "--images",
-        "images",
-        "--masks",
-        "masks",
-        "--channel",
-        "CT",
-    )
-    measured = (
-        "-r",
-        root / "reference/labels",
-        "-p",
-        root / "prediction/labels",
-        "-o",
-        root / "report",
-    )
-    stream = ("nnUNet_raw/Dataset998_Other/dataset.json", "nnUNet_raw/Dataset998_Other/*/*")
-    scans = ("RSNA-ICH", "-i", root / "dicom", "--dimension", "3d")
-    return [
-        Place("inspect", root, ("pairs/*/*",), (root / "pairs",)),
-        Place("inspect", root, ("Task99_Fuzz/*/*",), (task,)),
-        Place("inspect", root, ("dicom/*",), (root / "dicom",)),
-        Place("convert", root, ("pairs/*/*",), (*generic, "-d", 5, "-np", 1)),
-        Place(
-            "convert",
-            root,
-            ("Task99_Fuzz/*.json", "Task99_Fuzz/*/*"),
-            ("MSD", "-i", task, "-d", 5, "-np", 1),
-        ),
-        Place("convert", root, ("dicom/*",), (*scans, "-d", 5, "-np", 1)),
-        Place(
-            "configure",
-            root,
-            ("nnUNet_preprocessed/*/*.json",),
-            ("-d", 999, "--general", 998, "-np", 1),
-        ),
-        Place("configure", root, stream, ("-d", 999, "--general", 998, "-np", 1)),
-        Place(
-            "evaluate",
-            root,
-            ("reference/labels/*", "prediction/labels/*", "reference/dataset.json"),
-            measured,
-        ),
-    ]
+    return task
 
 
 # --- damages
-# --------------------------------------------------------------------------------------------------
 
 
 def _cut(file: Path, chance: random.Random) -> None:
@@ -304,7 +281,6 @@ def damages_of(file: Path) -> list[Damage]:
 
 
 # --- the runs
-# --------------------------------------------------------------------------------------------------
 
 
 def judged(place: Place, damage: Damage, file: Path, ended: Ended) -> str:
@@ -317,10 +293,9 @@ def judged(place: Place, damage: Damage, file: Path, ended: Ended) -> str:
         return "over 3 GB"
     if ended.code != 0:
         return "refused"
-    shown = file.name in ended.output or "odd" in ended.output or "passed over" in ended.output
-    is_dicom = (
-        file.parent.name == "dicom"
-    )  # of a series without one slice a note is all that is due
+    shown = file.name in ended.output or "odd" in ended.output or "ignored" in ended.output
+    # A note is all that is due of a series without one slice.
+    is_dicom = file.parent.name == "dicom"
     return "silent" if damage.fatal and not shown and not is_dicom else "accepted"
 
 
@@ -351,17 +326,12 @@ def run_all(
             kind = kinds[number % len(kinds)]
             root = Path(scratch, "run")
             shutil.copytree(template, root)
-            os.environ |= {
-                name: str(root / name)
-                for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-            }
+            for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+                os.environ[name] = str(root / name)
             os.environ["nnUNet_ext_key"] = str(Path(scratch, "key"))
-            files = [
-                file
-                for pattern in kind.patterns
-                for file in sorted(root.glob(pattern))
-                if file.is_file()
-            ]
+            files: list[Path] = []
+            for pattern in kind.patterns:
+                files += [file for file in sorted(root.glob(pattern)) if file.is_file()]
             file = chance.choice(files)
             damage = (
                 chance.choice(damages_of(file))

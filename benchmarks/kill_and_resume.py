@@ -1,5 +1,4 @@
-"""Kill a training at random moments, continue it each time, and compare its end with that of an
-uninterrupted one.
+"""Kill a training at random moments, continue it, and compare its end with an uninterrupted one.
 
 Run from the repository's root: ``python -m benchmarks.kill_and_resume [--trainer NAME] [--kills 10]
 [--seed 0]``. Generated data, the CPU, one loader worker; the kills are SIGKILL to the training and

@@ -1,5 +1,6 @@
-"""Kill convert, configure and evaluate at random moments, and run each twice at once: is anything
-lost or half written?
+"""Kill commands at random moments, and run each twice at once: is anything lost or half written?
+
+The commands are convert, configure and evaluate.
 
 Run from the repository's root: ``python -m benchmarks.kills [--kills 20] [--rounds 20] [--seed
 0]``; for trainings see ``benchmarks.kill_and_resume``. Generated data; SIGKILL to the command and
@@ -110,14 +111,14 @@ def fresh(work: Work, root: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a result, but those that a command is making."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    names = {file.relative_to(folder).as_posix(): file for file in files}
-    return {
-        name: _content(file)
-        for name, file in names.items()
-        if not any(_is_hidden(part) for part in name.split("/")) and not name.endswith(TIMED)
-    }
+    """Return every file of a result, except those that a command is making."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        is_hidden = any(map(_is_hidden, name.split("/")))
+        if file.is_file() and not is_hidden and not name.endswith(TIMED):
+            found[name] = _content(file)
+    return found
 
 
 def _is_hidden(part: str) -> bool:

@@ -1,5 +1,6 @@
-"""How well label-free scores rank the checkpoints of a training: Spearman's correlation with target
-Dice over epochs.
+"""Measure how well label-free scores rank the checkpoints of a training.
+
+The measure is Spearman's correlation with target Dice over epochs.
 
 Run from the repository's root: ``python -m benchmarks.label_free_ranking phantom-da -o FOLDER
 [--seeds 1] [--rows ...] [--every 2]``.
@@ -37,8 +38,9 @@ KEPT = "checkpoint_epoch_*.pth"
 
 
 def scored_suite(suite: Suite, every: int) -> Suite:
-    """The suite's rows with label-free scores, whose trainings keep checkpoints; nothing is tested
-    at their end.
+    """Return the suite's rows with label-free scores, whose trainings keep checkpoints.
+
+    Nothing is tested at their end.
     """
     unlabelled = [row.streams for row in suite.rows if set(row.streams) & set(UNLABELLED_ROLES)]
     rows = []
@@ -71,8 +73,9 @@ def epochs_table(run: Run) -> pd.DataFrame:
 
 
 def target_dice(run: Run, checkpoint: str) -> float:
-    """Mean over classes and test cases; cases without the class in reference and prediction are
-    left out.
+    """Return the mean Dice over classes and test cases.
+
+    Cases without the class in reference and prediction are left out.
     """
     model = run.training.model
     trained = TrainedModel(
@@ -99,8 +102,9 @@ def _dice(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def ranking(tables: Sequence[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
-    """One line per run: correlation of each score with target Dice, and the Dice of checkpoints
-    chosen by them.
+    """Return one line per run: correlations of each score with target Dice.
+
+    And the Dice of the checkpoints that they choose.
     """
     lines = []
     for run, table in tables:
@@ -128,7 +132,9 @@ def main() -> None:
     suite = scored_suite(load_suite(arguments.suite), arguments.every)
     place = Place(arguments.output.resolve(), arguments.device)
     rows = [suite.row(name) for name in arguments.rows] if arguments.rows else suite.rows
-    runs = [Run(suite, row, seed, place) for seed in range(arguments.seeds) for row in rows]
+    runs: list[Run] = []
+    for seed in range(arguments.seeds):
+        runs += [Run(suite, row, seed, place) for row in rows]
     _train(suite, place, runs)
 
     tables = [(run, epochs_table(run)) for run in runs if run.finished]

@@ -1,6 +1,4 @@
-"""Wall time, processor time and peak memory of whole commands, run in turns, and the table that
-shows them.
-"""
+"""Wall time, processor time and peak memory of whole commands, run in turns, and their table."""
 
 from __future__ import annotations
 
@@ -28,8 +26,11 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: ``cpu_s`` is user and system time of the command and its processes, ``peak_mb``
-    the largest resident set of any of them, ``output_mb`` what it wrote."""
+    """Costs of one run.
+
+    ``cpu_s`` is user and system time of the command and its processes, ``peak_mb`` the largest
+    resident set of any of them, ``output_mb`` what it wrote.
+    """
 
     wall_s: float
     cpu_s: float
@@ -80,8 +81,9 @@ def cost_of(tool: Tool) -> Cost:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The environment of a run: nnU-Net's folders are the output folder, one thread per process,
-    this repository.
+    """Return the environment of a run, with one thread per process.
+
+    nnU-Net's folders are the output folder, the package is this repository's.
     """
     values = dict.fromkeys(("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"), str(folder))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -89,8 +91,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def in_turns(tools: Mapping[str, Tool], repeats: int) -> dict[str, list[Cost]]:
-    """Costs of all runs by tool; the tools alternate, so that a machine that changes its speed
-    changes all.
+    """Return the costs of all runs by tool.
+
+    The tools alternate, so that a machine that changes its speed changes all.
     """
     costs: dict[str, list[Cost]] = {name: [] for name in tools}
     for _ in range(repeats):
@@ -100,8 +103,9 @@ def in_turns(tools: Mapping[str, Tool], repeats: int) -> dict[str, list[Cost]]:
 
 
 def rows_of(source: str, costs: Mapping[str, Sequence[Cost]]) -> list[dict[str, str]]:
-    """Rows of :data:`COLUMNS`: medians (lowest to highest), and how often ours does the work in a
-    tool's time.
+    """Return the rows of :data:`COLUMNS`: medians (lowest to highest).
+
+    And how often ours does the work in a tool's time.
     """
     rows = []
     for name, runs in costs.items():

@@ -1,5 +1,6 @@
-"""Step time of every trainer: against plain nnU-Net, against its FLOPs, and against the same step
-as a bare loop.
+"""Step time of every trainer, compared in three ways.
+
+Against plain nnU-Net, against its FLOPs, and against the same step as a bare loop.
 
 The *engine overhead* is the time of a step over that of the same forward and backward passes and
 optimizer steps in a bare PyTorch loop. The *FLOP ratio* says how much arithmetic the method adds to
@@ -91,8 +92,9 @@ def build(
 
 
 class BareLoop:
-    """A trainer's own training step in a loop as a script has it: no log, no checks, no
-    processes.
+    """A trainer's own training step in a loop as a script has it.
+
+    No log, no checks, no processes.
     """
 
     def __init__(self, made: Any) -> None:
@@ -118,7 +120,9 @@ class BareLoop:
         self.last = sum(losses.values(), torch.zeros((), device=self.made.device))
         scaler = updaters[0].scaler
         loss = self.last if scaler is None else scaler.scale(self.last)
-        parameters = [p for updater in updaters for p in updater.trained_parameters()]
+        parameters: list[torch.nn.Parameter] = []
+        for updater in updaters:
+            parameters += updater.trained_parameters()
         loss.backward(inputs=parameters, retain_graph=self.waiting is not None)
         if self.waiting is None:
             self.step(updaters)
@@ -159,8 +163,9 @@ def step_seconds(made: Any, data: dict[str, Any]) -> float:
 
 
 def seconds_of_each(runs: list[tuple[Any, dict]], first: int) -> list[float]:
-    """Seconds of one step of each, begun with another one every time: the later ones find other
-    things in the cache.
+    """Return the seconds of one step of each; every round begins with another one.
+
+    The later ones find other things in the cache.
     """
     order = [(first + i) % len(runs) for i in range(len(runs))]
     seconds = {index: step_seconds(*runs[index]) for index in order}
@@ -175,8 +180,9 @@ def ratio(over: list[float], under: list[float]) -> str:
 
 
 def flops(made: Any, data: dict[str, Any]) -> int:
-    """FLOPs of one training step, forward and backward; of the network as written, before any
-    compilation.
+    """Return the FLOPs of one training step, forward and backward.
+
+    Of the network as written, before any compilation.
     """
     with FlopCounterMode(display=False) as counter:
         made.train_step(data)
@@ -205,8 +211,9 @@ def _status(entry: str) -> float:
 
 
 def memory(cls: type, roles: tuple[str, ...], configuration: str, device: str) -> float:
-    """MiB at the peak of a training step, weights included: what it adds to the process, or is
-    allocated on a GPU.
+    """Return the MiB at the peak of a training step, weights included.
+
+    It is what the step adds to the process, or what is allocated on a GPU.
     """
     spawn = multiprocessing.get_context("spawn")
     answer = spawn.Queue()
@@ -261,11 +268,9 @@ def main() -> None:
     )
     parser.add_argument("--trainers", nargs="+", default=[], help="default: all")
     arguments = parser.parse_args()
-    table = [
-        row
-        for name in arguments.configurations
-        for row in measure(name, arguments.trainers, arguments.steps, arguments.device)
-    ]
+    table = []
+    for name in arguments.configurations:
+        table += measure(name, arguments.trainers, arguments.steps, arguments.device)
     print(
         f"\ntorch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, "
         f"{arguments.steps} steps\n"

@@ -1,3 +1,1 @@
-"""nnunet_ext: segmentation with few or no target labels, as trainers that stock nnU-Net v2 commands
-find.
-"""
+"""Segmentation with few or no target labels, as trainers for stock nnU-Net v2."""

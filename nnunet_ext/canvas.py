@@ -1,7 +1,7 @@
-"""The canvas of a figure: own Agg canvas, matplotlib's default style, PNG or PDF by the ending of
-the path.
+"""The canvas of a figure: matplotlib's default style, PNG or PDF by the ending of the path.
 
-No pyplot, hence no global state and no display. Matplotlib is imported inside.
+Each figure has its own Agg canvas: no pyplot, hence no global state and no display. Matplotlib is
+imported inside.
 """
 
 import functools
@@ -22,9 +22,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 
 
 def in_default_style(draw: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """nnU-Net's progress plot leaves seaborn's large fonts behind in the process; draw without
-    them.
-    """
+    """Draw without seaborn's large fonts, which nnU-Net's progress plot leaves in the process."""
 
     @functools.wraps(draw)
     def styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -37,7 +35,7 @@ def in_default_style(draw: Callable[Arguments, Result]) -> Callable[Arguments, R
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, size in inches."""
+    """Return an empty figure; its size is in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -57,14 +55,16 @@ def saved(figure: "Figure", path: Path) -> "Figure":
 
 
 def literal(name: object) -> str:
-    """A name as it is, also with dollar signs, or with the leading underscore that hides it in a
-    legend.
+    """Return a name that matplotlib shows as it is.
+
+    Dollar signs would begin a formula, and a leading underscore would hide it in a legend.
     """
     text = str(name).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def set_title(figure: "Figure", title: str) -> None:
-    """Above the whole figure, in as many lines as its width needs."""
+    """Write a title above the whole figure, in as many lines as its width needs."""
     characters = max(20, int(11 * figure.get_figwidth()))  # of 11 points, per inch
-    figure.suptitle("\n".join(textwrap.wrap(literal(title), characters)), fontsize=11)
+    lines = textwrap.wrap(literal(title), characters)
+    figure.suptitle("\n".join(lines), fontsize=11)

@@ -1,13 +1,14 @@
-"""The one exception that means: the input is wrong and the user can mend it."""
+"""The one exception that means: the input is wrong and the user can fix it."""
 
 from nnunet_ext.printable import printable
 
-LONGEST_BEGINNING, LONGEST_END = 1200, 400  # characters; lists of thousands of names are no message
+# Characters; nobody reads a list of thousands of names.
+LONGEST_BEGINNING = 1200
+LONGEST_END = 400
 
 
 class InputError(Exception, SystemExit):
-    """Wrong input. The message is one line that names the file, what is wrong with it and what to
-    do.
+    """Wrong input; the message is one line that names the file, what is wrong and what to do.
 
     It is a ``SystemExit``, too: where a trainer raises it inside a stock nnU-Net command, which
     catches nothing, Python prints the line instead of a traceback and exits with 1.

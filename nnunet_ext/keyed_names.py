@@ -1,9 +1,8 @@
-"""Names that stand for patients, studies and series: keyed hashes that only the owner of the key
-can trace back.
+"""Names that stand for patients, studies and series; only the owner of the key can trace them.
 
-A plain hash of a patient number is found again in seconds by trying all numbers. HMAC with a secret
-key is not. The key lies in the user's own configuration folder. Equal input and equal key give
-equal names, so that a second run finds the cases of the first.
+They are keyed hashes. A plain hash of a patient number is found again in seconds by trying all
+numbers. HMAC with a secret key is not. The key lies in the user's own configuration folder. Equal
+input and equal key give equal names, so that a second run finds the cases of the first.
 """
 
 from __future__ import annotations
@@ -29,8 +28,9 @@ OWNER_ONLY = 0o600
 
 
 def configuration_folder() -> Path:
-    """Return the user's own folder for settings of this package, made if absent, readable by the
-    user only.
+    """Return the user's own folder for settings of this package, made if absent.
+
+    Only the user can read it.
 
     Raises:
         InputError: it cannot be made.
@@ -51,8 +51,9 @@ def configuration_folder() -> Path:
 
 
 def key_file() -> Path:
-    """Return the file of the key: what ``nnUNet_ext_key`` names, else ``key`` in
-    :func:`configuration_folder`.
+    """Return the file of the key.
+
+    It is what ``nnUNet_ext_key`` names, else ``key`` in :func:`configuration_folder`.
     """
     chosen = os.environ.get(KEY_VARIABLE)
     return Path(chosen) if chosen else configuration_folder() / "key"
@@ -99,13 +100,15 @@ def keyed_name(kind: str, *parts: str, key: bytes | None = None) -> str:
         InputError: the key cannot be used.
     """
     message = json.dumps([kind, *parts]).encode()
-    digest = hmac.new(read_key() if key is None else key, message, hashlib.sha256).hexdigest()
+    secret = read_key() if key is None else key
+    digest = hmac.new(secret, message, hashlib.sha256).hexdigest()
     return f"{kind}-{digest[:NAME_DIGITS]}"
 
 
 def note_names(entries: Mapping[str, Mapping[str, str]], path: Path) -> None:
-    """Add what names stand for to a file of JSON lines that only its owner can read; known lines
-    are not repeated.
+    """Add what names stand for to a file of JSON lines that only its owner can read.
+
+    Known lines are not repeated.
 
     Args:
         entries: of each name, the identifiers behind it.
@@ -114,7 +117,9 @@ def note_names(entries: Mapping[str, Mapping[str, str]], path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    lines = [json.dumps({"name": name, **identifiers}) for name, identifiers in entries.items()]
+    lines = []
+    for name, identifiers in entries.items():
+        lines.append(json.dumps({"name": name, **identifiers}))
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, OWNER_ONLY)
         with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
@@ -132,9 +137,8 @@ def note_names(entries: Mapping[str, Mapping[str, str]], path: Path) -> None:
 def _make_key(path: Path) -> None:
     """Write a new key whole; where another process was faster, its key stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(
-        dir=path.parent
-    )  # mode 0600, a name that nobody can guess
+    # Mode 0600, and a name that nobody can guess.
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(KEY_BYTES))

@@ -6,8 +6,9 @@ DISTRIBUTION = "nnunetv2-ext"
 
 
 def made_by() -> str:
-    """Return ``nnunetv2-ext 0.1.0``; the version is unknown where the package runs from a source
-    folder.
+    """Return name and version, such as ``nnunetv2-ext 0.1.0``.
+
+    The version is unknown if the package runs from a source folder.
     """
     try:
         version = importlib.metadata.version(DISTRIBUTION)

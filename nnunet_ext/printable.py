@@ -5,12 +5,11 @@ from typing import TextIO
 
 _REPLACEMENT = "?"
 _LAYOUT = "\n\r\t"  # which programs print themselves; \r is how progress bars stay on their line
-# change the direction in which text is shown
+# These change the direction in which text is shown.
 _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _CONTROLS = [chr(code) for code in range(0xA0) if unicodedata.category(chr(code)) == "Cc"]
-_SURROGATES = dict.fromkeys(
-    range(55296, 57344), _REPLACEMENT
-)  # bytes of file names that are no text
+# Bytes of file names that are not text.
+_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), _REPLACEMENT)
 
 _OF_A_LINE = {ord(sign): _REPLACEMENT for sign in (*_CONTROLS, *_TURNING)} | _SURROGATES
 _OF_A_STREAM = {code: sign for code, sign in _OF_A_LINE.items() if chr(code) not in _LAYOUT}
@@ -26,7 +25,7 @@ def printable(text: str) -> str:
 
 
 class PrintableStream:
-    """A text stream that hands on everything but control characters."""
+    """A text stream that passes on everything but control characters."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

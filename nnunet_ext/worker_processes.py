@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 def in_worker_processes(
     function: Callable[[Item], Result], items: Sequence[Item], processes: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with ``function(item)`` as it is done, in this process if one is enough.
+    """Yield each item with ``function(item)`` when it is done, in this process if one is enough.
 
     ``function`` must be importable (or a ``functools.partial`` of such) and should return its
     errors: an exception ends the iteration. Leaving the iteration, also by Ctrl-C, cancels what has
@@ -25,6 +25,7 @@ def in_worker_processes(
         for item in items:
             yield item, function(item)
         return
+
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
@@ -45,7 +46,7 @@ def in_worker_processes(
 def on_dask_cluster(
     function: Callable[[Item], Result], items: Sequence[Item], address: str
 ) -> Iterator[tuple[Item, Result]]:
-    """The same on a Dask cluster, whose workers see the same folders under the same names.
+    """Do the same on a Dask cluster, whose workers see the same folders under the same names.
 
     Raises:
         InputError: Dask is not installed, no scheduler answers, or a worker died.
@@ -70,5 +71,6 @@ def on_dask_cluster(
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Return the first line of an exception's message, or its type if it has none."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,6 +1,4 @@
-"""``nnUNetv2_ext_benchmark``: train all rows of a suite with several seeds, and compare them in one
-table.
-"""
+"""``nnUNetv2_ext_benchmark``: train the rows of a suite with several seeds, and compare them."""
 
 import argparse
 import shlex
@@ -20,10 +18,10 @@ if TYPE_CHECKING:
 
 @command
 def benchmark_entry(argv: list[str] | None = None) -> int:
-    """Console script ``nnUNetv2_ext_benchmark``; 1 where a run failed."""
+    """Console script ``nnUNetv2_ext_benchmark``; 1 if a run failed."""
     args = _parser().parse_args(argv)
 
-    from nnunet_ext.benchmark.run import Place, Run
+    from nnunet_ext.benchmark.run import Place
     from nnunet_ext.benchmark.suite import load_suite
 
     suite = load_suite(args.suite)
@@ -31,11 +29,8 @@ def benchmark_entry(argv: list[str] | None = None) -> int:
     if args.run:
         return _one_run(suite, place, *args.run)
 
-    rows = _available(suite, [suite.row(name) for name in args.rows] if args.rows else suite.rows)
-    seeds = range(args.seeds or suite.seeds)
-    runs = [
-        Run(suite, row, seed, place) for seed in seeds for row in rows
-    ]  # all rows early, then further seeds
+    chosen = [suite.row(name) for name in args.rows or ()] or suite.rows
+    runs = _runs(suite, place, chosen, args.seeds or suite.seeds)
     missing = [run for run in runs if not run.finished]
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are finished", file=sys.stderr)
     if args.jobs:
@@ -49,12 +44,10 @@ def benchmark_entry(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_benchmark",
-        description="Generates or finds the suite's data, trains every row with every seed "
-        "through stock commands, "
-        "predicts and scores the test set, and writes one table with intervals over seeds and "
-        "cases. Finished runs are "
-        "skipped and interrupted ones continued: run the same command again. Several processes "
-        "share the work.",
+        description="Generate or find the suite's data, train every row with every seed through "
+        "stock commands, predict and score the test set, and write one table with intervals over "
+        "seeds and cases. Finished runs are skipped and interrupted ones continued: run the same "
+        "command again. Several processes share the work.",
     )
     parser.add_argument(
         "suite", metavar="SUITE", help="name of a suite, e.g. phantom-da, or a .py file with one"
@@ -89,8 +82,19 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _runs(suite: "Suite", place: "Place", rows: "Sequence[Row]", seeds: int) -> "list[Run]":
+    """Return all rows of the first seed, then those of further ones."""
+    from nnunet_ext.benchmark.run import Run
+
+    available = _available(suite, rows)
+    runs = []
+    for seed in range(seeds):
+        runs += [Run(suite, row, seed, place) for row in available]
+    return runs
+
+
 def _available(suite: "Suite", rows: "Sequence[Row]") -> "list[Row]":
-    """Rows that this installation can train; the others are said."""
+    """Return the rows that this installation can train, and print why others are left out."""
     from nnunet_ext.benchmark.suite import unavailable
 
     reasons = {row.name: unavailable(suite, row) for row in rows}
@@ -105,15 +109,8 @@ def _available(suite: "Suite", rows: "Sequence[Row]") -> "list[Row]":
 
 def _job(suite: str, run: "Run") -> list[str]:
     suite = str(Path(suite).resolve()) if suite.endswith(".py") else suite
-    words = [
-        "nnUNetv2_ext_benchmark",
-        suite,
-        "-o",
-        str(run.place.root),
-        "--run",
-        run.row.name,
-        str(run.seed),
-    ]
+    words = ["nnUNetv2_ext_benchmark", suite, "-o", str(run.place.root)]
+    words += ["--run", run.row.name, str(run.seed)]
     return [*words, "-device", run.place.device]
 
 
@@ -151,7 +148,7 @@ def _run_and_report(suite: "Suite", place: "Place", runs: "Sequence[Run]") -> in
         print(f"{run.name}: {run.reason}", file=sys.stderr)
     if failed:
         raise InputError(
-            f"{len(failed)} of {len(runs)} runs have no result; mend what they say and run the "
+            f"{len(failed)} of {len(runs)} runs have no result; fix what they say and run the "
             f"same again"
         )
     return 0

@@ -1,4 +1,4 @@
-"""``nnUNetv2_ext_convert``: a public data set, as downloaded, to nnU-Net raw data."""
+"""``nnUNetv2_ext_convert``: convert a public data set, as downloaded, to nnU-Net raw data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
@@ -21,9 +21,7 @@ PROGRAM = "nnUNetv2_ext_convert"
 
 @command
 def convert_entry(argv: list[str] | None = None) -> int:
-    """Console script ``nnUNetv2_ext_convert``; 0 when every case is converted, 1 when any
-    failed.
-    """
+    """Console script ``nnUNetv2_ext_convert``; 1 if a case failed."""
     argv = sys.argv[1:] if argv is None else argv
     if "--verify-only" in argv:
         return _verify([argument for argument in argv if argument != "--verify-only"])
@@ -43,25 +41,30 @@ def convert_entry(argv: list[str] | None = None) -> int:
             f"--part-id {arguments.part_id}: parts are numbered 0 to {arguments.num_parts - 1}"
         )
     raw = environment_folder("nnUNet_raw")
-    options = {
-        item.name: getattr(arguments, item.name)
-        for item in dataclasses.fields(kind)
-        if item.name != "source"
-    }
-    # Lists become tuples: a converter is a frozen value.
-    options = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
-    require_unpacked(arguments.i)  # some data sets are called after what lies in the folder
-    converter = kind(arguments.i, **options)
+    require_unpacked(arguments.i)  # some data sets are named after what lies in the folder
+    converter = kind(arguments.i, **_options_of(kind, arguments))
     folder = dataset_folder(raw, arguments.d, arguments.name or converter.folder_name)
     workers = Workers(arguments.np, arguments.dask, arguments.part_id, arguments.num_parts)
-    switches = {
-        name: getattr(arguments, name) for name in ("overwrite", "dry_run", "forbid_overlap")
-    }
-    summary = convert(converter, folder, workers, **switches)
+    summary = convert(
+        converter,
+        folder,
+        workers,
+        overwrite=arguments.overwrite,
+        dry_run=arguments.dry_run,
+        forbid_overlap=arguments.forbid_overlap,
+    )
     _print_summary(summary, arguments.d, arguments.dry_run)
     return 1 if summary.problems else 0
+
+
+def _options_of(kind: type[Converter], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the converter's fields; lists become tuples, because it is a frozen value."""
+    options = {}
+    for item in dataclasses.fields(kind):
+        if item.name != "source":
+            value = getattr(arguments, item.name)
+            options[item.name] = tuple(value) if isinstance(value, list) else value
+    return options
 
 
 def _without_name(argv: list[str]) -> int:
@@ -70,11 +73,12 @@ def _without_name(argv: list[str]) -> int:
     names = ", ".join(converters())
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n       {PROGRAM} NAME -h\n       "
-        f"{PROGRAM} --list\n"
+        usage=f"{PROGRAM} NAME -i DOWNLOAD -d ID [options]\n"
+        f"       {PROGRAM} NAME -h\n"
+        f"       {PROGRAM} --list\n"
         f"       {PROGRAM} --verify-only -d ID",
-        description=f"Convert a public data set, as downloaded, to nnU-Net raw data. NAME is one "
-        f"of: {names}.",
+        description="Convert a public data set, as downloaded, to nnU-Net raw data. "
+        f"NAME is one of: {names}.",
         epilog=f"Example: {PROGRAM} COVID-SemiSeg -i ~/downloads/COVID-SemiSeg -d 120",
     )
     parser.add_argument(
@@ -101,33 +105,39 @@ def _verify(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} --verify-only", description="Check a raw data set; change nothing."
     )
-    parser.add_argument(
-        "name", nargs="?", help=argparse.SUPPRESS
-    )  # of the data set; its folder says all
+    # A name of the data set is accepted and ignored; its folder says all.
+    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument(
         "-d", required=True, metavar="ID", help="number or name, e.g. 120 or Dataset120_X"
     )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
     arguments = parser.parse_args(argv)
+
     from dataset_conversion.checking.verification import verify
 
-    raw = environment_folder("nnUNet_raw")
-    pattern = f"Dataset{int(arguments.d):03d}_*" if arguments.d.isdigit() else arguments.d
-    folders = [
-        folder for folder in raw.glob("Dataset*") if folder.match(pattern) and folder.is_dir()
-    ]
-    if len(folders) != 1:
-        raise InputError(
-            f"{raw}: holds {len(folders)} data sets {arguments.d}; give the name of one, e.g. "
-            f"Dataset120_X"
-        )
-    verified = verify(folders[0], max(arguments.np, 1))
+    folder = _raw_folder(arguments.d)
+    verified = verify(folder, max(arguments.np, 1))
     for problem in verified.problems:
         print(f"{PROGRAM}: error: {problem}", file=sys.stderr)
     for finding in verified.findings:
         print(f"note: {finding}")
-    print(f"{folders[0]}: {verified.cases} cases checked, {len(verified.problems)} problems")
+    print(f"{folder}: {verified.cases} cases checked, {len(verified.problems)} problems")
     return 1 if verified.problems else 0
+
+
+def _raw_folder(dataset: str) -> Path:
+    raw = environment_folder("nnUNet_raw")
+    pattern = f"Dataset{int(dataset):03d}_*" if dataset.isdigit() else dataset
+    folders = []
+    for folder in raw.glob("Dataset*"):
+        if folder.match(pattern) and folder.is_dir():
+            folders.append(folder)
+    if len(folders) != 1:
+        raise InputError(
+            f"{raw}: holds {len(folders)} data sets {dataset}; give the name of one, e.g. "
+            f"Dataset120_X"
+        )
+    return folders[0]
 
 
 def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
@@ -146,7 +156,7 @@ def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
         help="folder becomes Dataset<ID>_<NAME>; default: after the data set",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="convert anew what this command made before"
+        "--overwrite", action="store_true", help="convert again what this command made before"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would be converted; write nothing"
@@ -174,8 +184,14 @@ def _parser(kind: type[Converter]) -> argparse.ArgumentParser:
 
 
 def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) -> None:
-    """Options that the core carries out for every data set."""
-    groups = "".join(f"; {name} = {' + '.join(parts)}" for name, parts in kind.label_groups.items())
+    """Add the options that the core carries out for every data set."""
+    _add_label_options(group, kind)
+    _add_image_options(group, kind)
+    _add_split_options(group)
+
+
+def _add_label_options(group: argparse._ArgumentGroup, kind: type[Converter]) -> None:
+    groups = "".join([f"; {name} = {' + '.join(of)}" for name, of in kind.label_groups.items()])
     group.set_defaults(labels_wanted=kind.labels_wanted)
     if kind.chooses_labels:
         group.add_argument(
@@ -189,10 +205,12 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
     group.add_argument(
         "--unlabeled",
         action="store_true",
-        help="the images that have no labels, or else those "
-        "of training without "
-        "them, into imagesUn",
+        help="the images that have no labels, or else those of training without them, into "
+        "imagesUn",
     )
+
+
+def _add_image_options(group: argparse._ArgumentGroup, kind: type[Converter]) -> None:
     group.add_argument(
         "--slices",
         default=kind.slices,
@@ -211,9 +229,8 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
     group.add_argument(
         "--crop",
         metavar="lungs",
-        help="CT volumes in HU: only the box around the lungs, found "
-        "by threshold and "
-        "connected components; nnUNetv2_ext_uncrop brings predictions back",
+        help="CT volumes in HU: only the box around the lungs, found by threshold and connected "
+        "components; nnUNetv2_ext_uncrop brings predictions back",
     )
     group.add_argument(
         "--lung-masks",
@@ -225,10 +242,12 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
         "--resize",
         type=int,
         metavar="N",
-        help="single slices become N x N pixels, e.g. 352; "
-        "nnUNetv2_ext_uncrop "
-        "brings predictions back",
+        help="single slices become N x N pixels, e.g. 352; nnUNetv2_ext_uncrop brings predictions "
+        "back",
     )
+
+
+def _add_split_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--split",
         default="",
@@ -240,7 +259,7 @@ def _add_shape_options(group: argparse._ArgumentGroup, kind: type[Converter]) ->
         "--patients",
         type=Path,
         metavar="CSV",
-        help="columns case,patient: whose the cases are, where the download does not say, for "
+        help="columns case,patient: assigns cases to patients if the download does not, for "
         "--split patient:K",
     )
 
@@ -250,9 +269,8 @@ def _print_list(kinds: list[type[Converter]]) -> None:
     rows += [(kind.name, kind.task, kind.licence, kind.download) for kind in kinds]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
 
 
 def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
@@ -261,11 +279,10 @@ def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:
     for note in summary.notes:
         print(f"note: {note}")
     if dry_run:
-        folders = ", ".join(
-            f"{count} in images{part}" for part, count in sorted(summary.count_by_part.items())
-        )
+        counts = sorted(summary.count_by_part.items())
+        folders = [f"{count} in images{part}" for part, count in counts]
         print(
-            f"would convert {len(summary.planned)} cases ({folders or 'none'}) to "
+            f"would convert {len(summary.planned)} cases ({', '.join(folders) or 'none'}) to "
             f"{summary.folder}; nothing is written"
         )
     else:

@@ -1,6 +1,4 @@
-"""``nnUNetv2_ext_demo``: the whole path on generated data, through the same commands a user
-runs.
-"""
+"""``nnUNetv2_ext_demo``: the whole path on generated data, through the commands that users run."""
 
 from __future__ import annotations
 
@@ -25,6 +23,22 @@ INFECTION, UNLABELED, NODULES = "120", "121", "6"
 PLAIN, PRETRAIN, RELATION = "PlainTrainer", "GeneralPretrainTrainer", "RelationDrivenTrainer"
 EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 9, 5, 30
 HOSPITAL_EPOCHS, HOSPITAL_ITERATIONS = 10, 25
+PLAN = ("nnUNetv2_plan_and_preprocess", "-c", "2d", "--verify_dataset_integrity")
+WINDOW = ("--window", "-1150", "250")
+SETTINGS = (
+    f"num_epochs={EPOCHS}",
+    f"num_iterations_per_epoch={ITERATIONS}",
+    "num_val_iterations_per_epoch=5",
+    "save_every=2",
+    f"{PRETRAIN}.num_epochs={PRETRAIN_EPOCHS}",
+)
+HOSPITAL_SETTINGS = (
+    f"num_epochs={HOSPITAL_EPOCHS}",
+    f"num_iterations_per_epoch={HOSPITAL_ITERATIONS}",
+    "num_val_iterations_per_epoch=2",
+    "save_every=2",
+    "oversample_foreground_percent=1",  # few slices show a nodule
+)
 EPOCH_LINE = re.compile(r"Epoch (\d+)\s*$")
 
 
@@ -34,10 +48,9 @@ def demo_entry(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_demo",
         description="Generate miniature chest CT in the original download layouts, convert, plan, "
-        "configure, train "
-        "plain nnU-Net and RelationDrivenTrainer on the same budget, predict, evaluate and draw; "
-        "about 8 minutes on "
-        "two CPU cores. Run again after an interruption: it goes on where it was.",
+        "configure, train plain nnU-Net and RelationDrivenTrainer on the same budget, predict, "
+        "evaluate and draw; about 8 minutes on two CPU cores. After an interruption, run it again: "
+        "it continues.",
     )
     parser.add_argument(
         "-o", default="nnunet_ext_demo", metavar="FOLDER", help="default: ./nnunet_ext_demo"
@@ -50,7 +63,8 @@ def demo_entry(argv: list[str] | None = None) -> int:
         "export (DICOM)",
     )
     arguments = parser.parse_args(argv)
-    root, device = Path(arguments.o).resolve(), arguments.device or _device()
+    root = Path(arguments.o).resolve()
+    device = arguments.device or _device()
     if arguments.hospital:
         HospitalDemo(root, device, steps=7).run()
     else:
@@ -66,9 +80,7 @@ def _device() -> str:
 
 @dataclass
 class Demo:
-    """Runs the steps below ``root``, each a stock or plugin command whose output goes to
-    ``root/logs``.
-    """
+    """Run the steps below ``root``, each a command with its log in ``root/logs``."""
 
     root: Path
     device: str
@@ -76,7 +88,7 @@ class Demo:
     done: int = field(default=0, init=False)
 
     def run(self) -> None:
-        """All steps in order; finished ones are skipped.
+        """Do all steps in order; finished ones are skipped.
 
         Raises:
             InputError: a step failed; names its log.
@@ -91,11 +103,13 @@ class Demo:
             self.predict(trainer)
         self.report()
         assert self.done == self.steps
-        print(
-            f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. "
-            f"Look at:"
-        )
-        for file in sorted((self.root / "report").iterdir()):
+        self.show(started, sorted((self.root / "report").iterdir()))
+
+    def show(self, started: float, files: Iterable[Path]) -> None:
+        """Print how long it took, and what to look at."""
+        minutes = (time.monotonic() - started) / 60
+        print(f"\nThe demo took {minutes:.1f} minutes on {self.device}. Look at:")
+        for file in files:
             print(f"  {file}")
 
     def make_folders(self) -> None:
@@ -104,7 +118,7 @@ class Demo:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
 
     def generate(self) -> None:
-        """Miniatures of two downloads."""
+        """Generate miniatures of two downloads."""
         downloads = self.root / "downloads"
         self.announce(
             "generate chest CT with infections (COVID-SemiSeg's layout) and with nodules (MSD's "
@@ -119,56 +133,23 @@ class Demo:
         (downloads / "generated").touch()
 
     def prepare(self) -> None:
-        """From the downloads to configured plans."""
-        covid, lung = (
-            str(self.root / "downloads" / name) for name in ("COVID-SemiSeg", "Task06_Lung")
-        )
-        self.call("nnUNetv2_ext_convert", "COVID-SemiSeg", "-i", covid, "-d", INFECTION)
-        self.call(
-            "nnUNetv2_ext_convert",
-            "COVID-SemiSeg",
-            "-i",
-            covid,
-            "-d",
-            UNLABELED,
-            "--unlabeled",
-            "--name",
-            "Unlabeled",
-        )
-        self.call(
-            "nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES, "--window", "-1150", "250"
-        )
-        planned = (
-            self.root / "nnUNet_preprocessed" / "planned"
-        )  # made when all cases are preprocessed
-        self.call(
-            "nnUNetv2_plan_and_preprocess",
-            "-d",
-            INFECTION,
-            "-c",
-            "2d",
-            "--verify_dataset_integrity",
-            skip=planned.exists(),
-        )
+        """Convert the downloads, plan, and configure."""
+        downloads = self.root / "downloads"
+        covid = ("-i", str(downloads / "COVID-SemiSeg"))
+        lung = ("-i", str(downloads / "Task06_Lung"))
+        unlabeled = ("-d", UNLABELED, "--unlabeled", "--name", "Unlabeled")
+        self.call("nnUNetv2_ext_convert", "COVID-SemiSeg", *covid, "-d", INFECTION)
+        self.call("nnUNetv2_ext_convert", "COVID-SemiSeg", *covid, *unlabeled)
+        self.call("nnUNetv2_ext_convert", "MSD", *lung, "-d", NODULES, *WINDOW)
+
+        planned = self.root / "nnUNet_preprocessed" / "planned"  # made when it has ended
+        self.call(*PLAN, "-d", INFECTION, skip=planned.exists())
         planned.touch()
-        self.call(
-            "nnUNetv2_ext_configure",
-            "-d",
-            INFECTION,
-            "--general",
-            NODULES,
-            "--unlabeled",
-            UNLABELED,
-            "--set",
-            f"num_epochs={EPOCHS}",
-            f"num_iterations_per_epoch={ITERATIONS}",
-            "num_val_iterations_per_epoch=5",
-            "save_every=2",
-            f"{PRETRAIN}.num_epochs={PRETRAIN_EPOCHS}",
-        )
+        streams = ("--general", NODULES, "--unlabeled", UNLABELED)
+        self.call("nnUNetv2_ext_configure", "-d", INFECTION, *streams, "--set", *SETTINGS)
 
     def train(self, trainer: str, fold: str) -> None:
-        """One training; continues an interrupted one."""
+        """Train, or continue an interrupted training."""
         folder = self.results(trainer) / f"fold_{fold}"
         finished = (folder / "checkpoint_final.pth").is_file()
         begun = ["--c"] if any(folder.glob("checkpoint_*.pth")) else []
@@ -178,46 +159,21 @@ class Demo:
 
     def predict(self, trainer: str) -> None:
         """Predict the held-out slices of the official test set."""
-        images = str(self.dataset(self.root / "nnUNet_raw") / "imagesTs")
-        self.call(
-            "nnUNetv2_predict",
-            "-i",
-            images,
-            "-o",
-            str(self.predictions(trainer)),
-            "-d",
-            INFECTION,
-            "-c",
-            "2d",
-            "-f",
-            "0",
-            "-tr",
-            trainer,
-            "-device",
-            self.device,
-            "-npp",
-            "1",
-            "-nps",
-            "1",
-        )
+        images = self.dataset(self.root / "nnUNet_raw") / "imagesTs"
+        arguments = ["-i", str(images), "-o", str(self.predictions(trainer))]
+        arguments += ["-d", INFECTION, "-c", "2d", "-f", "0", "-tr", trainer]
+        arguments += ["-device", self.device, "-npp", "1", "-nps", "1"]
+        self.call("nnUNetv2_predict", *arguments)
 
     def report(self) -> None:
-        """Table and figures in ``root/report``."""
+        """Write table and figures to ``root/report``."""
         report = self.root / "report"
         report.mkdir(exist_ok=True)
         reference = self.dataset(self.root / "nnUNet_raw") / "labelsTs"
         methods = {"plain": self.predictions(PLAIN), "relation-driven": self.predictions(RELATION)}
         named = [f"{name}={folder}" for name, folder in methods.items()]
-        self.call(
-            "nnUNetv2_ext_evaluate",
-            "-r",
-            str(reference),
-            "-p",
-            *named,
-            "-o",
-            str(report),
-            "--overwrite",
-        )
+        arguments = ("-r", str(reference), "-p", *named, "-o", str(report), "--overwrite")
+        self.call("nnUNetv2_ext_evaluate", *arguments)
         self.announce("draw overlays, relation matrices and training curves")
         draw_overlays(reference, methods, report / "overlays.png")
         fold = self.results(RELATION) / "fold_0"
@@ -225,11 +181,8 @@ class Demo:
             shutil.copyfile(fold / figure, report / figure)
         print("\n" + (report / "summary.md").read_text())
 
-    # --- how a step runs
-    # --------------------------------------------------------------------------------------------
-
     def announce(self, what: str) -> None:
-        """Count the step and say what it does."""
+        """Count the step and print what it does."""
         self.done += 1
         print(f"[{self.done:2}/{self.steps}] {what}", flush=True)
 
@@ -258,7 +211,7 @@ class Demo:
             self.follow(process.stdout, file, epochs)
         if process.returncode != 0:
             last = (log.read_text().strip().splitlines() or ["no output"])[-1]
-            raise InputError(f"{log}: {name} failed: {last}; mend that and run the demo again")
+            raise InputError(f"{log}: {name} failed: {last}; fix that and run the demo again")
 
     @staticmethod
     def follow(output: Iterable[str], log: TextIO, epochs: int) -> None:
@@ -273,28 +226,23 @@ class Demo:
                     bar.update(int(match[1]) - bar.n)
 
     def environment(self) -> dict[str, str]:
-        """nnU-Net's folders below the demo's, two worker processes."""
-        folders = {
-            name: str(self.root / name)
-            for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        }
+        """Return nnU-Net's folders below the demo's, and two worker processes."""
+        names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        folders = {name: str(self.root / name) for name in names}
         return command_environment(**folders, nnUNet_def_n_proc="2", nnUNet_n_proc_DA="2")
-
-    # --- where things lie
-    # -------------------------------------------------------------------------------------------
 
     @staticmethod
     def dataset(folder: Path) -> Path:
-        """The infection data set's folder below one of nnU-Net's."""
+        """Return the infection data set's folder below one of nnU-Net's."""
         return next(folder.glob(f"Dataset{INFECTION}_*"))
 
     def results(self, trainer: str) -> Path:
-        """A trainer's result folder, which need not exist yet."""
+        """Return a trainer's result folder, which need not exist yet."""
         name = self.dataset(self.root / "nnUNet_raw").name
         return self.root / "nnUNet_results" / name / f"{trainer}__nnUNetPlans__2d"
 
     def predictions(self, trainer: str) -> Path:
-        """Where a trainer's predictions go."""
+        """Return the folder of a trainer's predictions."""
         return self.root / "predictions" / trainer
 
 
@@ -303,52 +251,34 @@ class HospitalDemo(Demo):
     """A model of nodules in chest CT, and a hospital's export through it."""
 
     def run(self) -> None:
-        """All steps in order; a finished training is skipped.
+        """Do all steps in order; a finished training is skipped.
 
         Raises:
             InputError: a step failed; names its log.
         """
         started = time.monotonic()
         self.make_folders()
-        export, results = self.root / "downloads" / "export", self.root / "results"
+        export = self.root / "downloads" / "export"
+        results = self.root / "results"
         self.generate()
         lung = str(self.root / "downloads" / "Task06_Lung")
         self.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
-        self.call(
-            "nnUNetv2_plan_and_preprocess", "-d", NODULES, "-c", "2d", "--verify_dataset_integrity"
-        )
-        self.call(
-            "nnUNetv2_ext_configure",
-            "-d",
-            NODULES,
-            "--set",
-            f"num_epochs={HOSPITAL_EPOCHS}",
-            f"num_iterations_per_epoch={HOSPITAL_ITERATIONS}",
-            "num_val_iterations_per_epoch=2",
-            "save_every=2",
-            "oversample_foreground_percent=1",  # few slices show a nodule
-        )
-        finished = next(
-            self.root.glob(f"nnUNet_results/*/{PLAIN}__*__2d/fold_0/checkpoint_final.pth"), None
-        )
+        self.call(*PLAN, "-d", NODULES)
+        self.call("nnUNetv2_ext_configure", "-d", NODULES, "--set", *HOSPITAL_SETTINGS)
+        checkpoint = f"nnUNet_results/*/{PLAIN}__*__2d/fold_0/checkpoint_final.pth"
+        finished = any(self.root.glob(checkpoint))
         training = (NODULES, "2d", "0", "-tr", PLAIN, "-device", self.device)
-        self.call("nnUNetv2_train", *training, skip=finished is not None, epochs=HOSPITAL_EPOCHS)
+        self.call("nnUNetv2_train", *training, skip=finished, epochs=HOSPITAL_EPOCHS)
 
         model = ("-d", NODULES, "-c", "2d", "-tr", PLAIN, "-f", "0")
         options = ("-device", self.device, "--rules", "chest", "--orientation", "RAS", "--nifti")
-        self.call(
-            "nnUNetv2_ext_predict_dicom", "-i", str(export), "-o", str(results), *model, *options
-        )
+        places = ("-i", str(export), "-o", str(results))
+        self.call("nnUNetv2_ext_predict_dicom", *places, *model, *options)
         self.announce("results: DICOM SEG, structured report, captures with the volumes burnt in")
-        print(
-            f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes on {self.device}. "
-            f"Look at:"
-        )
-        for file in sorted(results.glob("case-*/*")):
-            print(f"  {file}")
+        self.show(started, sorted(results.glob("case-*/*")))
 
     def generate(self) -> None:
-        """Miniature of a download for training, and an export of one patient."""
+        """Generate a miniature download for training, and an export of one patient."""
         self.announce(
             "generate chest CT with nodules: MSD's layout for training, a hospital's export in "
             "DICOM"
@@ -376,16 +306,11 @@ def draw_overlays(
         with Image.open(path) as image:
             return np.asarray(image)
 
-    files = sorted(reference.glob("*.png"))
-    files = [file for file in files if read(file).any()]
-    chosen = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(cases, len(files)))]
-    rows = [
-        OverlayCase(
-            file.stem,
-            read(reference.parent / "imagesTs" / f"{file.stem}_0000.png"),
-            read(file),
-            {name: read(folder / file.name) for name, folder in methods.items()},
-        )
-        for file in chosen
-    ]
+    files = [file for file in sorted(reference.glob("*.png")) if read(file).any()]
+    places = np.linspace(0, len(files) - 1, min(cases, len(files)))
+    rows = []
+    for file in [files[round(place)] for place in places]:
+        image = read(reference.parent / "imagesTs" / f"{file.stem}_0000.png")
+        predictions = {name: read(folder / file.name) for name, folder in methods.items()}
+        rows.append(OverlayCase(file.stem, image, read(file), predictions))
     return overlay_figure(rows, figure)

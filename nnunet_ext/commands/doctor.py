@@ -1,4 +1,4 @@
-"""``nnUNetv2_ext_doctor``: is everything in place, and if not, what mends it?"""
+"""``nnUNetv2_ext_doctor``: is everything in place, and if not, what fixes it?"""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong, and the command that mends it."""
+    """Something wrong, and the command that fixes it."""
 
     what: str
-    mend: str
+    fix: str
 
 
 @command
@@ -71,7 +71,7 @@ def doctor_entry(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_doctor",
         description="Print versions, folders and where each trainer is found; for each problem, "
-        "what mends it.",
+        "what fixes it.",
     )
     parser.add_argument(
         "--enable",
@@ -84,8 +84,8 @@ def doctor_entry(argv: list[str] | None = None) -> int:
         return 0
     problems = [*_report_packages(), *_report_folders(), *_report_trainers()]
     for problem in problems:
-        print(f"\nPROBLEM  {problem.what}\n   mend  {problem.mend}")
-    print(f"\n{len(problems)} problem{'s' * (len(problems) != 1)}")
+        print(f"\nPROBLEM  {problem.what}\n    fix  {problem.fix}")
+    print("\n1 problem" if len(problems) == 1 else f"\n{len(problems)} problems")
     return 1 if problems else 0
 
 
@@ -132,29 +132,29 @@ def _report_packages() -> Iterator[Problem]:
     if nnunet is not None and nnunet.submodule_search_locations:
         print(f"nnunetv2 from {next(iter(nnunet.submodule_search_locations))}")
     supported = _supported("nnunetv2")
-    if (
-        supported
-        and nnunet is not None
-        and not _satisfies(importlib.metadata.version("nnunetv2"), supported)
-    ):
+    if nnunet is None or not supported:
+        return
+    version = importlib.metadata.version("nnunetv2")
+    if not _satisfies(version, supported):
         yield Problem(
-            f"nnunetv2 {importlib.metadata.version('nnunetv2')} is not tested with this version; "
-            f"it needs {supported}",
+            f"nnunetv2 {version} is not tested with this version; it needs {supported}",
             f"{sys.executable} -m pip install 'nnunetv2{supported}'",
         )
 
 
 def _supported(name: str) -> str:
-    """The version range that our metadata ask for, e.g. ``<2.9,>=2.8``."""
+    """Return the version range that our metadata ask for, e.g. ``<2.9,>=2.8``."""
     from packaging.requirements import Requirement
 
     try:
-        requirements = map(Requirement, importlib.metadata.requires(DISTRIBUTION) or [])
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
         return ""
-    return next(
-        (str(requirement.specifier) for requirement in requirements if requirement.name == name), ""
-    )
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.name == name:
+            return str(requirement.specifier)
+    return ""
 
 
 def _satisfies(version: str, specifier: str) -> bool:
@@ -170,7 +170,7 @@ def _report_folders() -> Iterator[Problem]:
         if not value:
             yield Problem(f"{variable} is not set", f"export {variable}=/path/to/{variable}")
         elif not Path(value).is_dir():
-            yield Problem(f"{variable}: {value} is no folder", f"mkdir -p {value}")
+            yield Problem(f"{variable}: {value} is not a folder", f"mkdir -p {value}")
         elif not os.access(value, os.W_OK):
             yield Problem(
                 f"{variable}: {value} cannot be written",
@@ -184,7 +184,7 @@ def _report_trainers() -> Iterator[Problem]:
     for folder in folders:
         if not Path(folder).is_dir():
             yield Problem(
-                f"{SEARCH_VARIABLE}: {folder} is no folder, nnU-Net skips it",
+                f"{SEARCH_VARIABLE}: {folder} is not a folder, nnU-Net skips it",
                 f"unset {SEARCH_VARIABLE}",
             )
         elif (Path(folder) / "setup.py").is_file():
@@ -194,19 +194,22 @@ def _report_trainers() -> Iterator[Problem]:
                 f"export {SEARCH_VARIABLE}=the folder that holds only your trainers",
             )
     if TRAINER_FOLDER not in folders:
-        mend = f"unset {OPT_OUT_VARIABLE}" if is_disabled() else "nnUNetv2_ext_doctor --enable"
+        fix = f"unset {OPT_OUT_VARIABLE}" if is_disabled() else "nnUNetv2_ext_doctor --enable"
         yield Problem(
-            f"nnU-Net does not find our trainers: {SEARCH_VARIABLE} lacks {TRAINER_FOLDER}", mend
+            f"nnU-Net does not find our trainers: {SEARCH_VARIABLE} lacks {TRAINER_FOLDER}", fix
         )
         return
-    names = trainer_names()
-    run = subprocess.run(
-        [sys.executable, "-c", RESOLVE, *names], capture_output=True, text=True, check=False
-    )
+    yield from _report_search()
+
+
+def _report_search() -> Iterator[Problem]:
+    """Let nnU-Net find each trainer, in a fresh interpreter."""
+    command = [sys.executable, "-c", RESOLVE, *trainer_names()]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
-        reason = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        mend = f"{sys.executable} -m pip install 'nnunetv2{_supported('nnunetv2')}'"
-        yield Problem(f"nnU-Net's trainer search fails: {reason}", mend)
+        lines = run.stderr.strip().splitlines() or ["no message"]
+        fix = f"{sys.executable} -m pip install 'nnunetv2{_supported('nnunetv2')}'"
+        yield Problem(f"nnU-Net's trainer search fails: {lines[-1]}", fix)
         return
     for name, (state, where) in json.loads(run.stdout.splitlines()[-1]).items():
         print(f"{name}: {where}")
@@ -219,14 +222,15 @@ def _report_trainers() -> Iterator[Problem]:
 
 
 def trainer_names() -> list[str]:
-    """Names that the re-export module imports, read without importing torch."""
+    """Return the names that the re-export module imports, read without importing torch."""
     import ast
 
     (module,) = Path(TRAINER_FOLDER).glob("*.py")
-    imports = [
-        node for node in ast.parse(module.read_text()).body if isinstance(node, ast.ImportFrom)
-    ]
-    return [alias.name for node in imports for alias in node.names]
+    names = []
+    for node in ast.parse(module.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            names += [alias.name for alias in node.names]
+    return names
 
 
 def _trainer_advice(error: str) -> str:

@@ -12,16 +12,17 @@ from nnunet_ext.printable import PrintableStream
 
 
 def command(entry: Callable[[list[str] | None], int]) -> Callable[..., None]:
-    """Turn ``entry(argv) -> exit code`` into a console script: wrong input is one line on stderr
-    and exit code 1.
+    """Turn ``entry(argv) -> exit code`` into a console script.
 
-    Names and header texts may hold anything; what they print never steers the terminal.
+    Wrong input is one line on stderr and exit code 1. Names and header texts may hold anything;
+    what they print never steers the terminal.
     """
     program = f"nnUNetv2_ext_{entry.__name__.removesuffix('_entry')}"
 
     @functools.wraps(entry)
     def run(argv: list[str] | None = None) -> None:
-        output, errors = (cast(Any, PrintableStream(stream)) for stream in (sys.stdout, sys.stderr))
+        output = cast(Any, PrintableStream(sys.stdout))
+        errors = cast(Any, PrintableStream(sys.stderr))
         with redirect_stdout(output), redirect_stderr(errors):
             code = _exit_code(entry, argv, program)
         sys.exit(code)
@@ -43,9 +44,8 @@ def _exit_code(
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has seen enough: `| head`
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # for Python's own flush at exit
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # for Python's own flush at exit
         return 141  # as a shell reports it
     except MemoryError:
         print(
@@ -61,7 +61,6 @@ def _exit_code(
     except OSError as error:
         if error.filename is None:
             raise
-        # A place that nobody looked at before: no rights, a name that is too long, links in a
-        # circle.
+        # A place not checked before: no rights, a name that is too long, links in a circle.
         print(f"{program}: error: {os.fsdecode(error.filename)}: {error.strerror}", file=sys.stderr)
         return 1

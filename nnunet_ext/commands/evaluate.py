@@ -118,6 +118,20 @@ def _parser() -> argparse.ArgumentParser:
 def measuring_options() -> argparse.ArgumentParser:
     """Return what is measured and drawn, and how: for every command that evaluates."""
     parser = argparse.ArgumentParser(add_help=False)
+    _add_profile_options(parser)
+    _add_figure_options(parser)
+    _add_label_options(parser)
+    parser.add_argument(
+        "-np",
+        dest="processes",
+        type=positive,
+        default=1,
+        help="processes of the evaluation, default 1",
+    )
+    return parser
+
+
+def _add_profile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         nargs="+",
@@ -148,6 +162,9 @@ def measuring_options() -> argparse.ArgumentParser:
         metavar="MM",
         help="of surface_dice, default 3",
     )
+
+
+def _add_figure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--figures",
         action="store_true",
@@ -160,6 +177,9 @@ def measuring_options() -> argparse.ArgumentParser:
         metavar="IMAGES",
         help="folder of CASE_0000.* images behind the worst cases",
     )
+
+
+def _add_label_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--empty",
         choices=("nan", "one", "zero"),
@@ -175,14 +195,6 @@ def measuring_options() -> argparse.ArgumentParser:
         help="labels, e.g. infection=1 or lesion=1,2; default: dataset.json beside the references "
         "or predictions, else all values found",
     )
-    parser.add_argument(
-        "-np",
-        dest="processes",
-        type=positive,
-        default=1,
-        help="processes of the evaluation, default 1",
-    )
-    return parser
 
 
 def positive(text: str) -> int:

@@ -1,4 +1,4 @@
-"""``nnUNetv2_ext_inspect``: what lies in a folder, before it is converted."""
+"""``nnUNetv2_ext_inspect``: show what lies in a folder before it is converted."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from nnunet_ext.commands.entry import command
 
 @command
 def inspect_entry(argv: list[str] | None = None) -> int:
-    """Console script ``nnUNetv2_ext_inspect``; 0, also where oddities are found."""
+    """Console script ``nnUNetv2_ext_inspect``; 0, also where something is unusual."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_inspect",
-        description="Name the public data set that a folder looks like, and show what its files "
-        "hold: counts, shapes, "
-        "voxel sizes, orientations, intensity units, label values, DICOM series, oddities. No "
-        "patient is named and "
-        "nothing is written.",
+        description="Identify the public data set in a folder, and show what its files hold: "
+        "counts, shapes, voxel sizes, orientations, intensity units, label values, DICOM series, "
+        "and anything unusual. No patient is named and nothing is written.",
     )
     parser.add_argument("folder", type=Path, help="of a download")
     parser.add_argument(
@@ -37,8 +35,6 @@ def inspect_entry(argv: list[str] | None = None) -> int:
         lines += table(group)
     print("\n".join(lines))
     if inspection.others:
-        print(
-            "passed over: "
-            + ", ".join(f"{count} {what}" for what, count in inspection.others.most_common(6))
-        )
+        others = [f"{count} {what}" for what, count in inspection.others.most_common(6)]
+        print(f"ignored: {', '.join(others)}")
     return 0

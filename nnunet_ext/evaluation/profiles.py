@@ -182,7 +182,7 @@ def _require_once(option: str, given: Sequence[str]) -> None:
 
 def _require_possible(profiles: Sequence[Profile], metrics: Sequence[str]) -> None:
     possible = {profile.name: profile.possible_metrics for profile in profiles}
-    measurable = {metric for of_profile in possible.values() for metric in of_profile}
+    measurable = set().union(*possible.values())
     for metric in metrics:
         if metric not in measurable:
             can = [

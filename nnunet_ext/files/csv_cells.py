@@ -13,22 +13,19 @@ FORMULA_SIGNS = ("=", "+", "-", "@")
 
 
 def plain_cell(text: str) -> str:
-    """Return the text so that no program takes it for a formula: with an apostrophe before it,
-    where it looks like one.
+    """Return the text, with an apostrophe before it if a program would take it for a formula.
 
     >>> plain_cell("=HYPERLINK(1)"), plain_cell("-1.5e-3 0"), plain_cell("left lung")
     ("'=HYPERLINK(1)", '-1.5e-3 0', 'left lung')
     """
     text = printable(text)
-    return (
-        f"'{text}" if text.lstrip().startswith(FORMULA_SIGNS) and not _holds_numbers(text) else text
-    )
+    looks_like_formula = text.lstrip().startswith(FORMULA_SIGNS) and not _holds_numbers(text)
+    return f"'{text}" if looks_like_formula else text
 
 
 def plain_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return a copy whose texts and column names are :func:`plain_cell`; numbers stay numbers."""
-    plain = table.rename(columns=lambda name: plain_cell(name) if isinstance(name, str) else name)
-    return plain.map(_plain_value)
+    return table.rename(columns=_plain_value).map(_plain_value)
 
 
 def _plain_value(value: Any) -> Any:

@@ -28,8 +28,7 @@ def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
     if declared_bytes > most:
         raise InputError(
             f"{path}: is truncated or damaged (its header declares {declared_bytes} bytes, more "
-            f"than its {size} bytes "
-            "can hold); download it again"
+            f"than its {size} bytes can hold); download it again"
         )
 
 
@@ -55,8 +54,7 @@ def require_intact(path: Path) -> None:
 
 
 def shape_in_header(path: Path) -> tuple[int, ...]:
-    """Shape of an image file of any format as its header declares it, axes slowest first, without
-    colours.
+    """Return the shape that an image file's header declares, axes slowest first, without colours.
 
     Raises:
         InputError: more voxels than the file can hold.

@@ -1,8 +1,7 @@
-"""JSON files from outside: read within bounds, and refused in one line where they are not what they
-should be.
-"""
+"""JSON files from outside: read within bounds, and refused in one line if they are wrong."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ def parse_json(text: str) -> Any:
     """Parse JSON from outside.
 
     Raises:
-        ValueError: no JSON, one nested too deeply, numbers that nothing can hold, or a name given
-            twice in one object.
+        ValueError: not JSON, or JSON nested too deeply, numbers that nothing can hold, or a name
+            given twice in one object.
     """
     if not text.strip():
         raise ValueError("it is empty")
@@ -48,7 +47,7 @@ def read_json(path: Path, advice: str) -> Any:
         size = path.stat().st_size
         if size > LARGEST_BYTES:
             raise InputError(
-                f"{path}: has {size >> 20} MiB, which is no file of this kind; {advice}"
+                f"{path}: has {size >> 20} MiB, too large for a file of this kind; {advice}"
             )
         return parse_json(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
@@ -76,9 +75,8 @@ def read_object(path: Path, advice: str, shape: Shape | None = None) -> dict[str
         raise InputError(f"{path}: holds no JSON object; {advice}")
     for key, kind in (shape or {}).items():
         value = content.get(key)
-        is_flag = (
-            isinstance(value, bool) and kind is not bool
-        )  # which Python counts among the whole numbers
+        # Python counts true and false among the whole numbers.
+        is_flag = isinstance(value, bool) and kind is not bool
         if not isinstance(value, kind) or is_flag:
             what = "no" if key not in content else "an impossible"
             raise InputError(f"{path}: has {what} {key!r}; {advice}")
@@ -101,12 +99,11 @@ def _number(text: str) -> float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"{twice[:SHOWN_CHARACTERS]!r} is given twice in one object")
     return content
 
 
 def _shown(text: str) -> str:
-    line = (text.splitlines() or [""])[0]
+    line = text.partition("\n")[0]
     return "".join(filter(str.isprintable, line))[:200]

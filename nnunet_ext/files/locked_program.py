@@ -1,9 +1,9 @@
-"""``python -m nnunet_ext.files.locked_program LOCK PROGRAM ...``: become a program that holds a
-lock until it ends.
+"""``python -m nnunet_ext.files.locked_program LOCK PROGRAM ...``: run a program under a lock.
 
-The lock survives the death of whoever started the program, so that nobody starts a second one
-meanwhile; and it ends with the program, however that is killed, also if workers that it forked
-outlive it. The lock file itself means nothing and stays.
+This process becomes the program, which holds the lock until it ends. The lock survives the death of
+whoever started the program, so that nobody starts a second one meanwhile; and it ends with the
+program, however that is killed, also if workers that it forked outlive it. The lock file itself
+means nothing and stays.
 """
 
 import os

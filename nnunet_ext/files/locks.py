@@ -27,7 +27,7 @@ _held_until_the_end: dict[Path, int] = {}  # the open file by lock
 
 @contextmanager
 def held(lock: Path, *, keep_file: bool = True) -> Iterator[None]:
-    """Hold the lock, after waiting for whoever has it; say so where that takes time."""
+    """Hold the lock, after waiting for whoever has it; a line says so if that takes time."""
     file = acquire(lock, wait=False)
     if file is None:
         sys.stderr.write(f"{lock.parent}: waiting for {holder(lock)}\n")
@@ -43,7 +43,7 @@ def held(lock: Path, *, keep_file: bool = True) -> Iterator[None]:
 
 @contextmanager
 def taken(lock: Path) -> Iterator[bool]:
-    """Hold the lock unless another process has it; says which."""
+    """Hold the lock unless another process has it; yields whether it is held."""
     file = acquire(lock, wait=False)
     try:
         yield file is not None
@@ -57,7 +57,7 @@ def alone(lock: Path, work: str, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock for a piece of work that only one process does, or only those that share it.
 
     Args:
-        lock: made for the time, and removed by the last who has it.
+        lock: made temporarily, and removed by the last who has it.
         work: such as ``another conversion is writing it``, for the message.
         shared: together with others that share it.
 
@@ -94,8 +94,9 @@ def hold_until_the_end(lock: Path, work: str) -> None:
 
 
 def acquire(lock: Path, *, wait: bool, shared: bool = False) -> int | None:
-    """Take the lock; returns the open file that holds it until it is closed, or None if another
-    process has it.
+    """Take the lock and return the open file that holds it until it is closed.
+
+    None if another process has it.
     """
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -107,14 +108,14 @@ def acquire(lock: Path, *, wait: bool, shared: bool = False) -> int | None:
         os.close(file)  # its last holder has removed it
 
     content = f"{os.getpid()} on {socket.gethostname()}\n".encode()
-    with suppress(OSError):  # a full disk does not hinder the lock
+    with suppress(OSError):  # the lock also works on a full disk
         os.ftruncate(file, 0)
         os.pwrite(file, content, 0)
     return file
 
 
 def holder(lock: Path) -> str:
-    """Who holds, or held, the lock: ``process 4711 on node12``."""
+    """Return who holds, or held, the lock: ``process 4711 on node12``."""
     try:
         text = lock.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -135,13 +136,17 @@ def _is_in_place(file: int, lock: Path) -> bool:
 
 
 def _lock(file: int, wait: bool, shared: bool) -> bool:
-    """Whether nobody else holds the lock; always where the file system has none, with a warning."""
+    """Return whether nobody else holds the lock.
+
+    True with a warning if the file system has no locks.
+    """
     if fcntl is None:
         return True
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    if not wait:
+        operation |= fcntl.LOCK_NB
     try:
-        fcntl.lockf(
-            file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-        )
+        fcntl.lockf(file, operation)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False

@@ -13,8 +13,9 @@ ORDINARY_MODE = 0o666  # before the user's umask
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to; the file takes its place when the block ends
-    without an error.
+    """Yield a name beside ``path`` to write to.
+
+    The file takes its place when the block ends without an error.
 
     A kill leaves the previous file as it was. The name is new and cannot be guessed, so that two
     writers never share it and a link planted there is never followed. It ends as ``path`` does,

@@ -19,8 +19,9 @@ CONFIGURATION_SHAPE = {
 
 
 def read_dataset_json(path: Path, advice: str) -> dict[str, Any]:
-    """Read a dataset.json; channels that it calls ``modality``, as nnU-Net may, are under
-    ``channel_names``, too.
+    """Read a dataset.json.
+
+    Channels that it calls ``modality``, as nnU-Net may, are also under ``channel_names``.
 
     Raises:
         InputError: unreadable, or channels, labels or the file ending are not as nnU-Net needs
@@ -31,22 +32,28 @@ def read_dataset_json(path: Path, advice: str) -> dict[str, Any]:
     for key in ("channel_names", "labels"):
         if not isinstance(content.get(key), dict) or not content[key]:
             raise InputError(f"{path}: has no {key!r} as nnU-Net needs it; {advice}")
+    for channel in content["channel_names"].values():
+        if not isinstance(channel, str):
+            raise InputError(f"{path}: has a channel whose name is not text; {advice}")
 
-    if not all(isinstance(name, str) for name in content["channel_names"].values()):
-        raise InputError(f"{path}: has a channel whose name is no text; {advice}")
-    wrong = [value for value in content["labels"].values() if not _is_label(value)]
-    if wrong:
-        raise InputError(
-            f"{path}: label value {wrong[0]!r} is no integer from 0, nor a list of such; {advice}"
-        )
-    if len(content["labels"]) > MOST_LABELS:
-        raise InputError(
-            f"{path}: declares {len(content['labels'])} labels, more than {MOST_LABELS}; {advice}"
-        )
+    _require_labels(content["labels"], path, advice)
     ending = content.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith(".") or "/" in ending:
         raise InputError(f"{path}: has no 'file_ending' such as .nii.gz; {advice}")
     return content
+
+
+def _require_labels(labels: dict[str, Any], path: Path, advice: str) -> None:
+    for value in labels.values():
+        if not _is_label(value):
+            raise InputError(
+                f"{path}: label value {value!r} is not an integer from 0, nor a list of such; "
+                f"{advice}"
+            )
+    if len(labels) > MOST_LABELS:
+        raise InputError(
+            f"{path}: declares {len(labels)} labels, more than {MOST_LABELS}; {advice}"
+        )
 
 
 def read_plans(path: Path, advice: str) -> dict[str, Any]:
@@ -69,7 +76,7 @@ def read_plans(path: Path, advice: str) -> dict[str, Any]:
         try:
             configuration = manager.get_configuration(name).configuration
         except Exception as error:  # nnU-Net checks nothing, so that anything may come
-            reason = (str(error).splitlines() or [""])[0][:120]
+            reason = str(error).partition("\n")[0][:120]
             raise InputError(
                 f"{path}: nnU-Net cannot use configuration {name!r} ({type(error).__name__}: "
                 f"{reason}); {advice}"
@@ -88,19 +95,24 @@ def read_folds(path: Path, advice: str) -> list[dict[str, list[str]]]:
     """
     folds = read_json(path, advice)
     if not isinstance(folds, list) or not folds or not all(_is_fold(fold) for fold in folds):
-        raise InputError(f"{path}: is no list of folds with train and val; {advice}")
+        raise InputError(f"{path}: is not a list of folds with train and val; {advice}")
     return folds
 
 
 def _is_label(value: Any) -> bool:
-    values = value if isinstance(value, list) and value else [value]
-    return all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in values)
+    if isinstance(value, list) and value:
+        return all(map(_is_whole_number, value))
+    return _is_whole_number(value)
+
+
+def _is_whole_number(value: Any) -> bool:
+    is_flag = isinstance(value, bool)  # which Python counts among the whole numbers
+    return isinstance(value, int) and not is_flag and value >= 0
 
 
 def _is_fold(fold: Any) -> bool:
-    if not isinstance(fold, dict):
-        return False
-    lists = [fold.get("train"), fold.get("val")]
-    return all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists
-    )
+    return isinstance(fold, dict) and all(_is_list_of_names(fold.get(k)) for k in ("train", "val"))
+
+
+def _is_list_of_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)

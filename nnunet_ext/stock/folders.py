@@ -7,7 +7,7 @@ from nnunet_ext.errors import InputError
 
 
 def plain_name(name: str, told_by: str) -> str:
-    """Return a name that becomes a file or folder, if it is one name and leads nowhere else.
+    """Check that a name can become a file or folder and leads nowhere else, and return it.
 
     Args:
         name: as a file from outside gives it.
@@ -20,13 +20,13 @@ def plain_name(name: str, told_by: str) -> str:
     is_shown = name.isprintable() and not name.startswith(".")
     if not name or not is_one_part or not is_shown:
         raise InputError(
-            f"{told_by} {name!r} is a path or no name for a file; use letters, digits, _ . and -"
+            f"{told_by} {name!r} is a path or cannot name a file; use letters, digits, _ . and -"
         )
     return name
 
 
 def environment_folder(variable: str) -> Path:
-    """The folder that an nnU-Net environment variable names.
+    """Return the folder that an nnU-Net environment variable names.
 
     Raises:
         InputError: unset, or no such folder.
@@ -42,7 +42,7 @@ def environment_folder(variable: str) -> Path:
 
 
 def dataset_name(dataset: str) -> str:
-    """``120`` or ``Dataset120_X`` as nnU-Net's data set name.
+    """Return nnU-Net's name of a data set that is given as ``120`` or ``Dataset120_X``.
 
     Raises:
         InputError: unknown, or several folders share the id.
@@ -57,9 +57,8 @@ def dataset_name(dataset: str) -> str:
             raise InputError(
                 f"{dataset}: not a data set; give its number (120) or name (Dataset120_X)"
             )
-        names = sorted(
-            map(str, find_candidate_datasets(int(dataset))), key=lambda name: name.partition("_")
-        )
+        candidates = map(str, find_candidate_datasets(int(dataset)))
+        names = sorted(candidates, key=lambda name: name.partition("_"))
         if not names:
             raise InputError(
                 f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed; convert it "
@@ -68,8 +67,7 @@ def dataset_name(dataset: str) -> str:
         if len(names) > 1:  # nnU-Net takes 1201 for a name of 120, too
             raise InputError(
                 f"{dataset} stands for {' and '.join(names)}; give the name in place of the "
-                f"number, here and in "
-                f"nnU-Net's commands: {names[0]}"
+                f"number, here and in nnU-Net's commands: {names[0]}"
             )
     try:
         return str(maybe_convert_to_dataset_name(dataset))

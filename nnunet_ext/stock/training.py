@@ -18,8 +18,9 @@ class Model:
     configuration: str
 
     def folder(self, results: Path) -> Path:
-        """nnU-Net's result folder of the model."""
-        return results / self.dataset / f"{self.trainer}__{self.plans}__{self.configuration}"
+        """Return nnU-Net's result folder of the model."""
+        name = f"{self.trainer}__{self.plans}__{self.configuration}"
+        return results / self.dataset / name
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Training:
 
     @property
     def checkpoint(self) -> Path:
-        """What nnU-Net writes after the last epoch, before it validates."""
+        """The file that nnU-Net writes after the last epoch, before it validates."""
         return self.folder / FINAL_CHECKPOINT
 
     @property
@@ -46,8 +47,9 @@ class Training:
         return any((self.folder / name).is_file() for name in _UNFINISHED)
 
     def arguments(self, device: str) -> list[str]:
-        """The stock command that finishes the fold from where it is: its start, a checkpoint, or
-        its validation.
+        """Return the stock command that finishes the fold from where it is.
+
+        That is its start, a checkpoint, or its validation.
         """
         model = self.model
         arguments = ["nnUNetv2_train", model.dataset, model.configuration, self.number]

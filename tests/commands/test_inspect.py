@@ -75,7 +75,7 @@ def test_what_a_converter_needs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "  values: 0 1",
     ]
     assert "  unit: HU" in lines
-    assert lines[-1].startswith("passed over: 6 hidden files of operating systems")
+    assert lines[-1].startswith("ignored: 6 hidden files of operating systems")
 
 
 def test_oddities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

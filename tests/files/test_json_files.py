@@ -35,8 +35,8 @@ def test_damaged_files_are_one_line_that_names_them(tmp_path: Path, content: byt
     path = tmp_path / "dataset.json"
     path.write_bytes(content)
     for reader in (read_object, read_dataset_json, read_plans, read_folds):
-        with pytest.raises(InputError, match=r"^.*dataset.json: .*; mend it$") as caught:
-            reader(path, "mend it")
+        with pytest.raises(InputError, match=r"^.*dataset.json: .*; fix it$") as caught:
+            reader(path, "fix it")
         assert "\n" not in str(caught.value)
 
 
@@ -45,7 +45,7 @@ def test_links_and_folders_are_no_json(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     for name in ("loop", "dangling", ".", "x" * 300):
         with pytest.raises(InputError, match="cannot be read"):
-            read_json(tmp_path / name, "mend it")
+            read_json(tmp_path / name, "fix it")
 
 
 @given(
@@ -74,9 +74,9 @@ def test_a_file_of_another_program_may_begin_with_a_byte_order_mark(tmp_path: Pa
     ("change", "reason"),
     [
         ({"channel_names": None}, "has no 'channel_names'"),
-        ({"channel_names": {"0": 1}}, "has a channel whose name is no text"),
-        ({"labels": {"background": "0"}}, "label value .* is no integer from 0"),
-        ({"labels": {"lesion": True}}, "label value .* is no integer from 0"),
+        ({"channel_names": {"0": 1}}, "has a channel whose name is not text"),
+        ({"labels": {"background": "0"}}, "label value .* is not an integer from 0"),
+        ({"labels": {"lesion": True}}, "label value .* is not an integer from 0"),
         ({"labels": {f"l{i}": i for i in range(20_000)}}, "declares 20000 labels"),
         ({"file_ending": "nii"}, "has no 'file_ending'"),
         ({"file_ending": "/../x"}, "has no 'file_ending'"),
@@ -86,7 +86,7 @@ def test_a_dataset_json_that_nnunet_cannot_use(tmp_path: Path, change: dict, rea
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps({**DATASET_JSON, **change}))
     with pytest.raises(InputError, match=reason):
-        read_dataset_json(path, "mend it")
+        read_dataset_json(path, "fix it")
 
 
 def test_old_files_call_channels_modality(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ class ArrayMeasurement:
             pair = stretched(map_slice, truth_slice)
             values = {}
             for name in self.profile.array_metrics:
-                if compute := METRICS[name].from_soft_map:
+                compute = METRICS[name].from_soft_map
+                if compute:
                     values[name] = compute(pair)
             per_slice.append(values)
         return per_slice
@@ -96,7 +97,8 @@ class ArrayMeasurement:
         pair = MaskPair(predicted, truth, reference.spacing, self.profile.tolerance_mm)
         values = {}
         for name in self.profile.array_metrics:
-            if compute := METRICS[name].from_masks:
+            compute = METRICS[name].from_masks
+            if compute:
                 values[name] = compute(pair)
         return values
 

@@ -234,11 +234,17 @@ def values_found(comparisons: Sequence[Comparison]) -> set[int]:
 
 
 def _reference_values(units: Sequence[ValuePairs]) -> set[int]:
-    return {in_reference for pairs in units for in_reference, _ in pairs}
+    values: set[int] = set()
+    for pairs in units:
+        values.update(in_reference for in_reference, _ in pairs)
+    return values
 
 
 def _predicted_values(units: Sequence[ValuePairs]) -> set[int]:
-    return {in_prediction for pairs in units for _, in_prediction in pairs}
+    values: set[int] = set()
+    for pairs in units:
+        values.update(in_prediction for _, in_prediction in pairs)
+    return values
 
 
 def counts_of_label(

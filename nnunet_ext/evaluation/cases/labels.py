@@ -150,7 +150,7 @@ def _checked(declared: dict[str, list[Any]], source: str) -> LabelSet:
     if ignore is None:
         return LabelSet(values)
 
-    taken = {value for foreground in values.values() for value in foreground}
+    taken = set().union(*values.values())
     if len(ignore) != 1 or ignore[0] in taken:
         raise InputError(f"{source}: 'ignore' needs one value that no other label has")
     return LabelSet(values, ignore[0])
