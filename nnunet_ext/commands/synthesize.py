@@ -101,7 +101,7 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from nnunet_ext.synthesis.export import Export, export, source_cases
+    from nnunet_ext.synthesis.export import ExportJob, export, source_cases
     from nnunet_ext.synthesis.export_figure import export_figure
     from nnunet_ext.synthesis.model import SynthesisModel
 
@@ -112,7 +112,7 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
         raise InputError("-device cuda: there is no CUDA device; use -device cpu")
     model = SynthesisModel.load(results, arguments.f, arguments.chk, torch.device(arguments.device))
 
-    job = Export(source, folder, chosen, _origin(arguments, results, str(model.window)))
+    job = ExportJob(source, folder, chosen, _origin(arguments, results, str(model.window)))
     contrasts = export(model, job)
     cases = [case for case in every_case if case.name in contrasts]
     figure = folder / "examples.png"

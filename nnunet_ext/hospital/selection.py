@@ -343,7 +343,7 @@ def _pattern(value: Any, source: str) -> re.Pattern[str]:
 
 
 def _range(value: Any, source: str) -> tuple[float, float]:
-    parts = value if isinstance(value, list) and len(value) == 2 else [None]
+    parts: list[Any] = value if isinstance(value, list) and len(value) == 2 else [None]
     if not all(type(part) in (int, float) for part in parts):
         raise InputError(f"{source}: is not [least, largest]")
 

@@ -222,6 +222,7 @@ def _data_set(item: Slice) -> Dataset:
     path = Path(item.path)
     if item.transfer_syntax == DEFLATED:
         refuse_inflation_bomb(path)
+    data: Dataset
     if item.frame is None:
         data = dcmread(path, force=True)
     else:

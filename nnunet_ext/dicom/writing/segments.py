@@ -212,7 +212,7 @@ def _code_of(value: object, where: str) -> CodedText:
 
 
 def _colour_of(value: object, where: str) -> tuple[int, int, int]:
-    parts = value if isinstance(value, list) and len(value) == 3 else [None]
+    parts: list[Any] = value if isinstance(value, list) and len(value) == 3 else [None]
     if not all(type(part) is int and 0 <= part <= 255 for part in parts):
         raise InputError(f"{where}: colour is three whole numbers from 0 to 255, not {value!r}")
     return parts[0], parts[1], parts[2]
