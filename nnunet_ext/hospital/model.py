@@ -18,8 +18,8 @@ from nnunet_ext.stock.folders import dataset_name, environment_folder
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 LARGEST_ZIP_BYTES = 1 << 36
 ADVICE = (
-    "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip "
-    "that nnU-Net exported"
+    "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip that "
+    "nnU-Net exported"
 )
 
 

@@ -182,8 +182,8 @@ def read_selection(rules: str | None, channel_names: Sequence[str]) -> Selection
     if len(channel_names) > 1:
         names = ", ".join(channel_names)
         raise InputError(
-            f"the model has {len(channel_names)} channels ({names}); give --rules FILE with "
-            "rules for each of them"
+            f"the model has {len(channel_names)} channels ({names}); give --rules FILE with rules "
+            "for each of them"
         )
     name = channel_names[0]
     conditions = {"modality": _modality_of(name), **BUILT_IN[rules or "any"]}

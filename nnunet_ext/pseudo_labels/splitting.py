@@ -1,5 +1,6 @@
-"""Easy and hard target cases: the easy ones with their predictions as labels, the hard ones as
-unlabelled images.
+"""Easy and hard target cases.
+
+Easy ones get their predictions as labels, hard ones become unlabelled images.
 
 Reference: Pan et al. 2020, "Unsupervised Intra-domain Adaptation for Semantic Segmentation through
 Self-Supervision" (IntraDA), section 3.2 and eq. 4.
@@ -64,19 +65,16 @@ def write_split(
     for name in easy_names:
         link_images(cases[name].case.images, easy_folder / "imagesTr", name, ending)
         link_files([cases[name].label_file], [easy_folder / "labelsTr" / f"{name}{ending}"])
-
     for name in hard_names:
         link_images(cases[name].case.images, hard_folder / "imagesUn", name, ending)
 
-    for folder, count in ((easy_folder, len(easy_names)), (hard_folder, 0)):
-        content = {key: value for key, value in model.dataset_json.items() if key != "dataset"}
-        content |= {"name": folder.name, "labels": model.classes, "numTraining": count}
+    ordered = [cases[name] for name in (*easy_names, *hard_names)]
+    for folder, labelled in ((easy_folder, len(easy_names)), (hard_folder, 0)):
+        content = dict(model.dataset_json)
+        content.pop("dataset", None)
+        content |= {"name": folder.name, "labels": model.classes, "numTraining": labelled}
         write_json(content, folder / "dataset.json")
-
-    for folder in (easy_folder, hard_folder):
-        _write_ranking(
-            [cases[name] for name in (*easy_names, *hard_names)], len(easy_names), folder / RANKING
-        )
+        _write_ranking(ordered, len(easy_names), folder / RANKING)
 
     return len(easy_names), len(hard_names)
 
@@ -84,14 +82,15 @@ def write_split(
 def _write_ranking(ordered: Sequence[PredictedCase], easy: int, path: Path) -> None:
     import pandas as pd
 
-    lines = [
-        {
+    lines = []
+    for place, case in enumerate(ordered):
+        line = {
             "case": case.case.name,
             "image": below_raw(case.case.images[0]),
             "entropy": case.entropy,
             "part": "easy" if place < easy else "hard",
         }
-        for place, case in enumerate(ordered)
-    ]
+        lines.append(line)
+
     with whole_file(path) as unfinished:
         plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.6f")

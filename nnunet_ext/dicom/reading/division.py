@@ -108,8 +108,8 @@ def _divided_without_copies(
     if len(layers) < rules.minimum_slices:
         positions = "one position" if len(layers) == 1 else f"{len(layers)} positions"
         raise NoVolume(
-            f"shows {positions} again and again, as the watch for a contrast agent does; it is "
-            "not a volume"
+            f"shows {positions} again and again, as the watch for a contrast agent does; it is not "
+            "a volume"
         )
 
     ways = [*_ways(kept), _by_runs(kept)]
