@@ -13,7 +13,12 @@ from PIL import Image
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.entropy import entropy_map
-from nnunet_ext.pseudo_labels.domains import LabelledSource, folds_with, labelled_source, target_cases
+from nnunet_ext.pseudo_labels.domains import (
+    LabelledSource,
+    folds_with,
+    labelled_source,
+    target_cases,
+)
 from nnunet_ext.pseudo_labels.labelling import KEPT, Criteria, Round, write_round
 from nnunet_ext.pseudo_labels.new_data_sets import NewDataSets, new_name
 from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel, mean_entropy
