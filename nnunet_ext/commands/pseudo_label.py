@@ -261,7 +261,7 @@ def _draw(plan: Round, kept: list[TargetCase], folder: Path) -> None:
     ordered = sorted(kept, key=lambda case: -np.nan_to_num(case.confidence))
     places = np.linspace(0, len(ordered) - 1, min(PICTURES, len(ordered))).round().astype(int)
     pictures = [picture_of(plan, ordered[place], folder) for place in places]
+
     foreground = {name: value for name, value in plan.model.classes.items() if value}
-    pseudo_labels_figure(
-        pictures, foreground, plan.ignore, folder / FIGURE, "Kept cases, most confident first"
-    )
+    title = "Kept cases, most confident first"
+    pseudo_labels_figure(pictures, foreground, plan.ignore, folder / FIGURE, title)

@@ -46,7 +46,9 @@ class ModelFolder:
     @property
     def name(self) -> str:
         """Return data set, trainer, plans and configuration, for the reports."""
-        return f"{self.plans.get('dataset_name', 'nnU-Net')} {self.folder.name.replace('__', ' ')}"
+        dataset = self.plans.get("dataset_name", "nnU-Net")
+        model = self.folder.name.replace("__", " ")
+        return f"{dataset} {model}"
 
     def checkpoints(self, folds: Sequence[str] | None, checkpoint: str) -> dict[str, Path]:
         """Return the checkpoint of each fold; all trained folds but ``all`` if none is named.

@@ -343,11 +343,12 @@ def _pattern(value: Any, source: str) -> re.Pattern[str]:
 
 
 def _range(value: Any, source: str) -> tuple[float, float]:
-    parts: list[Any] = value if isinstance(value, list) and len(value) == 2 else [None]
-    if not all(type(part) in (int, float) for part in parts):
+    parts: list[Any] = value if isinstance(value, list) else []
+    are_numbers = all(type(part) in (int, float) for part in parts)
+    if len(parts) != 2 or not are_numbers:
         raise InputError(f"{source}: is not [least, largest]")
 
-    least, largest = float(parts[0]), float(parts[1])
+    least, largest = map(float, parts)
     if not least <= largest:
         raise InputError(f"{source}: {least:g} is larger than {largest:g}")
     return least, largest

@@ -178,8 +178,10 @@ def case_name(channels: Sequence[Acquisition]) -> str:
 
     It stands for patient, study, and the series and acquisition of every channel.
     """
+    series = []
+    for channel in channels:
+        series.append(f"{channel.slices[0].series_uid} {channel.index}")
     first = channels[0].slices[0]
-    series = [f"{channel.slices[0].series_uid} {channel.index}" for channel in channels]
     return keyed_name("case", first.patient_id, first.study_uid, *series)
 
 

@@ -102,7 +102,9 @@ class Round:
         It is the model's own, or the next free one, as nnU-Net demands.
         """
         own = self.model.dataset_json["labels"].get("ignore")
-        return max(self.model.classes.values()) + 1 if own is None else int(own)
+        if own is None:
+            return max(self.model.classes.values()) + 1
+        return int(own)
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -262,7 +264,8 @@ def write_provenance(cases: Sequence[TargetCase], classes: Sequence[str], path: 
 
 def below_raw(image: str) -> str:
     """Return data set, folder and file name, without where they lie on this machine."""
-    return Path(*Path(image).parts[-3:]).as_posix()
+    parts = Path(image).parts[-3:]
+    return Path(*parts).as_posix()
 
 
 def picture_of(plan: Round, case: TargetCase, folder: Path) -> PseudoLabelPicture:
@@ -270,7 +273,8 @@ def picture_of(plan: Round, case: TargetCase, folder: Path) -> PseudoLabelPictur
     predicted = case.predicted
     labels, _ = predicted.labels(plan.reader)
     ending = plan.model.dataset_json["file_ending"]
-    written, _ = plan.reader.read_seg(str(folder / "labelsTr" / f"{case.name}{ending}"))
+    file = folder / "labelsTr" / f"{case.name}{ending}"
+    written, _ = plan.reader.read_seg(str(file))
     image, _ = plan.reader.read_images(predicted.case.images)
 
     z = largest_lesion_slice(labels > 0)

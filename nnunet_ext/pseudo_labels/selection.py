@@ -104,7 +104,7 @@ def class_means(labels: Labels, confidence: Confidence, classes: int) -> npt.NDA
 
 
 def best_share(scores: Mapping[str, float], share: float) -> list[str]:
-    """Return the names with the highest scores: the given share of them, rounded, and at least one.
+    """Return the names with the highest scores: the given share of them, and at least one.
 
     Equal scores are ordered by name.
 
@@ -112,5 +112,14 @@ def best_share(scores: Mapping[str, float], share: float) -> list[str]:
     ['b', 'c']
     """
     ordered = sorted(scores, key=lambda name: (-scores[name], name))
-    count = math.floor(share * len(ordered) + 0.5 + 1e-9)
+    count = rounded_share(share, len(ordered))
     return ordered[: max(1, count)]
+
+
+def rounded_share(share: float, count: int) -> int:
+    """Return the whole number nearest to a share of a number; halves are rounded up.
+
+    >>> rounded_share(0.5, 3), rounded_share(0.67, 3)
+    (2, 2)
+    """
+    return math.floor(share * count + 0.5 + 1e-9)

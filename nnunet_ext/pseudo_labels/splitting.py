@@ -8,7 +8,6 @@ Self-Supervision" (IntraDA), section 3.2 and eq. 4.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.labelling import below_raw
 from nnunet_ext.pseudo_labels.new_data_sets import link_files, link_images
 from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel
+from nnunet_ext.pseudo_labels.selection import rounded_share
 
 RANKING = "entropy_ranking.csv"
 
@@ -38,8 +38,9 @@ def split_by_entropy(entropies: dict[str, float], easy: float) -> tuple[list[str
     """
     if len(entropies) < 2:
         raise InputError(f"{len(entropies)} target case cannot be split; give two or more")
+
     ordered = sorted(entropies, key=lambda case: (entropies[case], case))
-    count = math.floor(easy * len(ordered) + 0.5 + 1e-9)
+    count = rounded_share(easy, len(ordered))
     count = min(max(1, count), len(ordered) - 1)
     return ordered[:count], ordered[count:]
 

@@ -69,8 +69,9 @@ def match_figure(matches: Matches, source: Measuring, target: Measuring, path: P
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
     """Return up to ``count`` of the items, at even distances in their order."""
-    places = np.linspace(0, len(items) - 1, count).round().astype(int)
-    return [items[place] for place in np.unique(places)]
+    evenly = np.linspace(0, len(items) - 1, count)
+    places = np.unique(evenly.round().astype(int))
+    return [items[place] for place in places]
 
 
 def _draw(

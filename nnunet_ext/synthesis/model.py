@@ -128,20 +128,29 @@ class SynthesisModel:
 
     def _on_original_grid(self, values: np.ndarray, properties: dict[str, Any]) -> np.ndarray:
         """Undo nnU-Net's resampling, cropping and transposing."""
-        plans, configuration = self.plans, self.configuration
         shape = properties["shape_after_cropping_and_before_resampling"]
         if tuple(values.shape[1:]) != tuple(shape):
-            spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
-            unplanned_axes = len(spacing) - len(configuration.spacing)
-            planned = [*spacing[:unplanned_axes], *configuration.spacing]
-            values = np.asarray(configuration.resampling_fn_data(values, shape, planned, spacing))
+            values = self._resampled(values, shape, properties["spacing"])
 
         low, high = self.window.low, self.window.high
         whole_shape = (len(values), *properties["shape_before_cropping"])
         whole = np.full(whole_shape, low, dtype=np.float32)
         box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
         whole[(slice(None), *box)] = values.clip(low, high)
-        return whole.transpose([0, *(axis + 1 for axis in plans.transpose_backward)])
+
+        axes = [1 + axis for axis in self.plans.transpose_backward]
+        return whole.transpose([0, *axes])
+
+    def _resampled(
+        self, values: np.ndarray, shape: Sequence[int], file_spacing: Sequence[float]
+    ) -> np.ndarray:
+        """Undo nnU-Net's resampling to the planned spacing."""
+        spacing = [file_spacing[axis] for axis in self.plans.transpose_forward]
+        planned = self.configuration.spacing
+        unplanned_axes = len(spacing) - len(planned)
+        whole_planned = [*spacing[:unplanned_axes], *planned]
+        resample = self.configuration.resampling_fn_data
+        return np.asarray(resample(values, shape, whole_planned, spacing))
 
 
 def _window_of(plans: PlansManager, file: Path) -> Window:

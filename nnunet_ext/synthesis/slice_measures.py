@@ -48,8 +48,10 @@ class SliceFiles:
         Raises:
             InputError: unreadable, a volume, or not finite.
         """
-        values, _ = _guarded(case.images[0], lambda: self.reader().read_images(case.images))
-        return _single_slice(values, case.images[0])
+        file = case.images[0]
+        reader = self.reader()
+        values, _ = _guarded(file, lambda: reader.read_images(case.images))
+        return _single_slice(values, file)
 
     def read_lesion(self, case: RawCase) -> np.ndarray:
         """Return where any lesion is labelled, bool ``(height, width)``.
@@ -57,9 +59,11 @@ class SliceFiles:
         Raises:
             InputError: unreadable, or a volume.
         """
-        assert case.label is not None
-        values, _ = _guarded(case.label, lambda: self.reader().read_seg(case.label))
-        return _single_slice(values, case.label) > 0
+        file = case.label
+        assert file is not None
+        reader = self.reader()
+        values, _ = _guarded(file, lambda: reader.read_seg(file))
+        return _single_slice(values, file) > 0
 
 
 @dataclass(frozen=True)

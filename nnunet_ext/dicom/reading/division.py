@@ -99,24 +99,36 @@ def _divided_without_copies(
     for layer in layers:
         kept += _without_copies(layer)
 
+    remarks: tuple[str, ...] = ()
     copies = len(items) - len(kept)
-    remarks = (f"{copies} exact {'copy' if copies == 1 else 'copies'} left out",) if copies else ()
+    if copies:
+        remarks = (f"{copies} exact {'copy' if copies == 1 else 'copies'} left out",)
+
     layers = layers_of(kept)
     if _largest(layers) == 1:
         return [(kept, remarks)]
-
     if len(layers) < rules.minimum_slices:
         positions = "one position" if len(layers) == 1 else f"{len(layers)} positions"
         raise NoVolume(
-            f"shows {positions} again and again, as the watch for a contrast agent does; it is not "
-            "a volume"
+            f"shows {positions} again and again, as the watch for a contrast agent does; it is "
+            "not a volume"
         )
 
     ways = [*_ways(kept), _by_runs(kept)]
     parts = _first_whole(ways, layers, rules) or _without_lone(kept, rules)
     if parts:
         return _numbered(parts, remarks, rules)
+    return [_thinned(layers, remarks, rules)]
 
+
+def _thinned(
+    layers: Sequence[Part], remarks: tuple[str, ...], rules: Rules
+) -> tuple[Part, tuple[str, ...]]:
+    """Return one slice of each position, if the rules allow it.
+
+    Raises:
+        InputError: they do not.
+    """
     repeated = sum(len(layer) > 1 for layer in layers)
     positions = counted(repeated, "position")
     if rules.repeats == "reject":
@@ -125,9 +137,8 @@ def _divided_without_copies(
             "reconstruction, time nor order in the headers sorts them into whole stacks"
         )
 
-    thinned = [min(layer, key=_order_of) for layer in layers]
-    remark = f"several slices at {positions}, the lowest InstanceNumber kept"
-    return [(thinned, (*remarks, remark))]
+    kept = [min(layer, key=_order_of) for layer in layers]
+    return kept, (*remarks, f"several slices at {positions}, the lowest InstanceNumber kept")
 
 
 def _order_of(item: Slice) -> tuple[int, str, int]:
@@ -379,27 +390,29 @@ def _by_runs(items: Sequence[Slice]) -> list[Part]:
     numbers = Counter(item.instance_number for item in items)
     if None in numbers or max(numbers.values()) > 1:
         return []
+
     ordered = sorted(items, key=lambda item: item.instance_number or 0)
     along_mm = _along_mm(ordered)
-
-    runs = [[0]]
-    for index in range(1, len(ordered)):
-        step_mm = along_mm[index] - along_mm[index - 1]
-        run = runs[-1]
-        turns = len(run) > 1 and step_mm * (along_mm[run[1]] - along_mm[run[0]]) < 0
-        if abs(step_mm) <= SAME_POSITION_MM or turns:
-            runs.append([index])
-        else:
-            run.append(index)
-
+    runs = _one_way_runs(along_mm)
     ranges_mm = [(along_mm[run].min(), along_mm[run].max()) for run in runs]
     if not _share_ranges(ranges_mm):
         return []
+    return [ordered[run[0] : run[-1] + 1] for run in runs]
 
-    parts = []
-    for run in runs:
-        parts.append([ordered[index] for index in run])
-    return parts
+
+def _one_way_runs(along_mm: np.ndarray) -> list[list[int]]:
+    """Return runs of indices along which the position moves one way."""
+    runs = [[0]]
+    for index in range(1, len(along_mm)):
+        run = runs[-1]
+        step_mm = along_mm[index] - along_mm[index - 1]
+        stands = abs(step_mm) <= SAME_POSITION_MM
+        turns = len(run) > 1 and step_mm * (along_mm[run[1]] - along_mm[run[0]]) < 0
+        if stands or turns:
+            runs.append([index])
+        else:
+            run.append(index)
+    return runs
 
 
 def _are_stacks(parts: Iterable[Part], rules: Rules) -> bool:

@@ -199,20 +199,22 @@ def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Seg
 
 
 def _code_of(value: object, where: str) -> CodedText:
-    texts = isinstance(value, list) and all(isinstance(part, str) and part for part in value)
-    if not texts or len(value) != 3:  # type: ignore[arg-type]
+    parts: list[Any] = value if isinstance(value, list) else []
+    are_texts = all(isinstance(part, str) and part for part in parts)
+    if len(parts) != 3 or not are_texts:
         raise InputError(
             f'{where} is not [value, scheme, meaning], such as ["10200004", "SCT", "Liver"]'
         )
 
-    code = CodedText(*value)  # type: ignore[misc]
+    code = CodedText(*parts)
     if len(code.value) > LONGEST_CODE or len(code.scheme) > LONGEST_CODE:
         raise InputError(f"{where} has a value or scheme of more than {LONGEST_CODE} characters")
     return code._replace(meaning=ascii_text(code.meaning))
 
 
 def _colour_of(value: object, where: str) -> tuple[int, int, int]:
-    parts: list[Any] = value if isinstance(value, list) and len(value) == 3 else [None]
-    if not all(type(part) is int and 0 <= part <= 255 for part in parts):
+    parts: list[Any] = value if isinstance(value, list) else []
+    in_range = all(type(part) is int and 0 <= part <= 255 for part in parts)
+    if len(parts) != 3 or not in_range:
         raise InputError(f"{where}: colour is three whole numbers from 0 to 255, not {value!r}")
     return parts[0], parts[1], parts[2]
