@@ -14,8 +14,8 @@ from nnunet_ext.synthesis.matching import (
     nearest_sources,
     pixels_at_scale,
     rank,
-    targets_by_case,
     subsets,
+    targets_by_case,
 )
 
 
