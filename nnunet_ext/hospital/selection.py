@@ -343,12 +343,12 @@ def _pattern(value: Any, source: str) -> re.Pattern[str]:
 
 
 def _range(value: Any, source: str) -> tuple[float, float]:
-    parts: list[Any] = value if isinstance(value, list) else []
-    are_numbers = all(type(part) in (int, float) for part in parts)
-    if len(parts) != 2 or not are_numbers:
+    if not isinstance(value, list) or len(value) != 2:
+        raise InputError(f"{source}: is not [least, largest]")
+    if not all(type(part) in (int, float) for part in value):
         raise InputError(f"{source}: is not [least, largest]")
 
-    least, largest = map(float, parts)
+    least, largest = float(value[0]), float(value[1])
     if not least <= largest:
         raise InputError(f"{source}: {least:g} is larger than {largest:g}")
     return least, largest

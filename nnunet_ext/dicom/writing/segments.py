@@ -213,8 +213,11 @@ def _code_of(value: object, where: str) -> CodedText:
 
 
 def _colour_of(value: object, where: str) -> tuple[int, int, int]:
-    parts: list[Any] = value if isinstance(value, list) else []
-    in_range = all(type(part) is int and 0 <= part <= 255 for part in parts)
-    if len(parts) != 3 or not in_range:
-        raise InputError(f"{where}: colour is three whole numbers from 0 to 255, not {value!r}")
-    return parts[0], parts[1], parts[2]
+    refusal = f"{where}: colour is three whole numbers from 0 to 255, not {value!r}"
+    if not isinstance(value, list) or len(value) != 3:
+        raise InputError(refusal)
+
+    red, green, blue = value
+    if not all(type(part) is int and 0 <= part <= 255 for part in value):
+        raise InputError(refusal)
+    return red, green, blue
