@@ -34,10 +34,10 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.files.json_files import read_object
 
 TEXT_FIELDS = ("image_type", "kernel", "description", "body_part")  # of a slice
+AXIAL_COSINE = 0.7  # least, between the normal of the slices and the axis of the body
 RANGES = ("step_mm", "thickness_mm", "slices")
 MODALITIES = ("CT", "MR")
 MR_WORDS = r"^(MRI?|T1|T2|FLAIR|ADC|DWI|PD|SWI)"
-AXIAL_COSINE = 0.7  # between the normal and the body's axis
 
 NO_SCAN_TEXT = r"scout|topogram|localizer|surview|\bMIP\b|MPR|dose|sagittal|coronal|3D"
 BUILT_IN: dict[str, dict[str, Any]] = {
