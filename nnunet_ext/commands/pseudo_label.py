@@ -239,7 +239,8 @@ def _write(plan: Round, folder: Path) -> None:
     from nnunet_ext.pseudo_labels.labelling import write_round
 
     cases, thresholds = write_round(plan, folder)
-    _draw(plan, [case for case in cases if case.kept], folder)
+    kept = [case for case in cases if case.kept]
+    _draw(plan, kept, folder)
 
     outcomes = Counter(case.outcome for case in cases)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())

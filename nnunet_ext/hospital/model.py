@@ -56,8 +56,9 @@ class ModelFolder:
         Raises:
             InputError: a fold is not trained.
         """
-        files = self.folder.glob(f"fold_*/{checkpoint}")
-        trained = sorted(file.parent.name.removeprefix("fold_") for file in files)
+        trained = {}
+        for file in sorted(self.folder.glob(f"fold_*/{checkpoint}")):
+            trained[file.parent.name.removeprefix("fold_")] = file
         usual = [fold for fold in trained if fold != "all"]
         wanted = list(folds or usual or trained)
 
@@ -68,7 +69,7 @@ class ModelFolder:
             raise InputError(
                 f"{self.folder}: lacks {checkpoint} of {which} ({having}); choose with -f and -chk"
             )
-        return {fold: self.folder / f"fold_{fold}" / checkpoint for fold in wanted}
+        return {fold: trained[fold] for fold in wanted}
 
 
 def digest_of(files: Sequence[Path]) -> str:

@@ -126,7 +126,7 @@ def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
 
     shape = {"channel_names": dict, "labels": dict, "file_ending": str}
     dataset_json = read_object(folder / "dataset.json", "convert the data set again", shape)
-    channels = [str(name) for name in dataset_json["channel_names"].values()]
+    channels = list(map(str, dataset_json["channel_names"].values()))
     if len(channels) != 1:
         raise InputError(
             f"{folder}: has {len(channels)} channels ({', '.join(channels)}); slices are matched "

@@ -111,8 +111,12 @@ def referenced_images(data: Dataset) -> set[str]:
         for derivation in group.get("DerivationImageSequence") or ():
             items += derivation.get("SourceImageSequence") or ()
 
-    uids = [item.get("ReferencedSOPInstanceUID") for item in items]
-    return {str(uid) for uid in uids if uid}
+    uids = set()
+    for item in items:
+        uid = item.get("ReferencedSOPInstanceUID")
+        if uid:
+            uids.add(str(uid))
+    return uids
 
 
 @dataclass(frozen=True)

@@ -215,8 +215,13 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
 
 def _by_size(parts: Sequence[Part], rules: Rules) -> tuple[list[Part], list[Part]]:
     """Return the parts that are large enough for a stack, and the others."""
-    whole = [part for part in parts if len(part) >= rules.smallest_stack]
-    lone = [part for part in parts if len(part) < rules.smallest_stack]
+    whole = []
+    lone = []
+    for part in parts:
+        if len(part) >= rules.smallest_stack:
+            whole.append(part)
+        else:
+            lone.append(part)
     return whole, lone
 
 
@@ -274,17 +279,16 @@ def _follow_each_other(parts: Sequence[Part]) -> bool:
         ranges.append((min(numbers), max(numbers)))
 
     pairs = itertools.pairwise(sorted(ranges))
-    return all(first[1] < second[0] for first, second in pairs)
+    return all(last < first for (_, last), (first, _) in pairs)
 
 
 def _share_ranges(ranges_mm: Iterable[Range]) -> bool:
     """Return whether each of these runs shares a good part of its range with the next one."""
-    for first_mm, second_mm in itertools.pairwise(ranges_mm):
-        shared_mm = min(first_mm[1], second_mm[1]) - max(first_mm[0], second_mm[0])
-        shorter_mm = min(first_mm[1] - first_mm[0], second_mm[1] - second_mm[0])
+    for (begin_mm, end_mm), (next_begin_mm, next_end_mm) in itertools.pairwise(ranges_mm):
+        shared_mm = min(end_mm, next_end_mm) - max(begin_mm, next_begin_mm)
+        shorter_mm = min(end_mm - begin_mm, next_end_mm - next_begin_mm)
         if not shared_mm >= SHARED_RANGE * shorter_mm:
             return False
-
     return True
 
 

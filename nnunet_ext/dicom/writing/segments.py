@@ -139,7 +139,7 @@ def ascii_text(text: str, otherwise: str = "unnamed", longest: int = LONGEST_LAB
 def _values_of(value: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(value, int | np.integer):
         return (int(value),)
-    return tuple(int(part) for part in value)
+    return tuple(map(int, value))
 
 
 def _order_of(values: tuple[int, ...]) -> tuple[int, ...]:
