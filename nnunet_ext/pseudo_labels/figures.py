@@ -49,7 +49,8 @@ def pseudo_labels_figure(
         path: file to write.
         title: above the figure.
     """
-    ratio = max(picture.image.shape[0] / picture.image.shape[1] for picture in pictures)
+    shapes = [picture.image.shape for picture in pictures]
+    ratio = max(height / width for height, width in shapes)
     width = PANEL_INCHES * len(COLUMNS) + 0.8
     height = (PANEL_INCHES * ratio + 0.1) * len(pictures) + 0.8
     figure = new_figure(width, height)

@@ -58,7 +58,8 @@ def source_cases(source: Path) -> list[RawCase]:
     Raises:
         InputError: not such a data set.
     """
-    return raw_cases("general", source, read_dataset_json(source / "dataset.json", ADVICE))
+    dataset_json = read_dataset_json(source / "dataset.json", ADVICE)
+    return raw_cases("general", source, dataset_json)
 
 
 def export(model: SynthesisModel, job: ExportJob) -> dict[str, LesionContrast]:
@@ -186,7 +187,8 @@ def measured_contrast(
 
 def read_slice_stack(path: Path | str) -> np.ndarray:
     """Return ``[slices, height, width]`` of an image file, a single slice too."""
-    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    image = sitk.ReadImage(str(path))
+    pixels = sitk.GetArrayFromImage(image)
     return pixels if pixels.ndim == 3 else pixels[None]
 
 
