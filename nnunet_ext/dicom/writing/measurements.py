@@ -152,7 +152,7 @@ def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> 
         spacing_mm: between columns, then rows.
 
     >>> float(largest_diameter_mm(np.ones((1, 4), bool), (0.5, 2.0)))
-    2.0
+    2.5
     """
     from scipy.spatial import ConvexHull
     from scipy.spatial.distance import pdist
