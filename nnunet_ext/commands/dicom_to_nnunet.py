@@ -1,6 +1,4 @@
-"""``nnUNetv2_ext_dicom_to_nnunet``: series of a hospital's export as input of
-``nnUNetv2_predict``.
-"""
+"""``nnUNetv2_ext_dicom_to_nnunet``: series of a hospital's export as input of nnU-Net."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from nnunet_ext.hospital import options
 
 @command
 def dicom_to_nnunet_entry(argv: list[str] | None = None) -> int:
-    """Console script ``nnUNetv2_ext_dicom_to_nnunet``; 0 if all went well, 3 if some series or
-    cases failed.
-    """
+    """Console script ``nnUNetv2_ext_dicom_to_nnunet``; see its ``--help`` for the exit codes."""
     arguments = _parser().parse_args(argv)
     with options.without_library_remarks():
         return _write(arguments)
@@ -27,20 +23,10 @@ def _write(arguments: argparse.Namespace) -> int:
     from nnunet_ext.hospital.each_case import write_inputs
     from nnunet_ext.hospital.images import require_orientation
     from nnunet_ext.hospital.manifest import FILE_NAME, write_manifest
-    from nnunet_ext.hospital.model import opened_model
     from nnunet_ext.hospital.summary import exit_code
     from nnunet_ext.keyed_names import note_names
 
-    channels, ending = ["CT"], ".nii.gz"
-    if arguments.m or arguments.d:
-        with (
-            tempfile.TemporaryDirectory() as temporary,
-            opened_model(
-                arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)
-            ) as model,
-        ):
-            channels, ending = model.channel_names, model.file_ending
-
+    channels, ending = _input_of_model(arguments)
     selection, found = options.survey_of(arguments, channels)
     print(found.table())
     if arguments.dry_run:
@@ -51,25 +37,46 @@ def _write(arguments: argparse.Namespace) -> int:
     options.require_output(arguments.o, arguments.i)
     names = options.names_file(arguments.names, arguments.o)
     note_names({case.name: case.identifiers for case in found.cases}, names)
-    done = write_inputs(
+
+    outcomes = write_inputs(
         found.cases, arguments.o, ending, arguments.orientation, keep_names=arguments.keep_names
     )
     write_manifest(
-        arguments.o / FILE_NAME, selection.rules, ending, done.finished, found, done.failed
+        arguments.o / FILE_NAME,
+        selection.rules,
+        ending,
+        outcomes.finished,
+        found,
+        outcomes.failed,
     )
     print(
-        f"{len(done.finished)} of {len(found.cases)} cases written; what their names stand for is "
-        f"noted in {names}"
+        f"{len(outcomes.finished)} of {len(found.cases)} cases written; what their names stand for "
+        f"is noted in {names}"
     )
-    return exit_code(found.cases, done, found.failures)
+    return exit_code(found.cases, outcomes, found.failures)
+
+
+def _input_of_model(arguments: argparse.Namespace) -> tuple[list[str], str]:
+    """Return the channels and the file ending that the model takes; without one those of CT."""
+    from nnunet_ext.hospital.model import opened_model
+
+    if not arguments.m and not arguments.d:
+        return ["CT"], ".nii.gz"
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        opened_model(
+            arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)
+        ) as model,
+    ):
+        return model.channel_names, model.file_ending
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_dicom_to_nnunet",
         description="Choose series of a DICOM export, and write them as input of nnUNetv2_predict "
-        "with a manifest "
-        "that leads back to the slices. Names are keyed hashes; nothing of the patient is written.",
+        "with a manifest that leads back to the slices. Names are keyed hashes; nothing of the "
+        "patient is written.",
         epilog="Exit code: 0 all series written, 3 some failed, 1 none.",
     )
     parser.add_argument(

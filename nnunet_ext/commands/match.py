@@ -20,10 +20,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_match",
         description="Find, for every labelled slice of one data set, the most similar slices of "
-        "another, and the other "
-        "way round. Similar means: similar at the coarsest scale (perceptual hash), and lesions "
-        "of similar size. The "
-        "file is for PseudoCTSynthesisTrainer and nnUNetv2_ext_synthesize.",
+        "another, and the other way round. Similar means: similar at the coarsest scale "
+        "(perceptual hash), and lesions of similar size. The file is for PseudoCTSynthesisTrainer "
+        "and nnUNetv2_ext_synthesize.",
         epilog="Example: nnUNetv2_ext_match -d 101 --target 102 -n 20 -o matches.json",
     )
     parser.add_argument(
@@ -49,8 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--target-lesion",
         metavar="LOW:HIGH|P%",
         help="what counts as lesion in the target: values in this range, or above this percentile "
-        "of its pixels; "
-        "default: 50:100 for CT in HU, else 98%%",
+        "of its pixels; default: 50:100 for CT in HU, else 98%%",
     )
     parser.add_argument(
         "--window",
@@ -89,7 +87,6 @@ def match_entry(argv: list[str] | None = None) -> int:
         raise InputError(
             f"-o {arguments.o}: call the file .json; the figure beside it becomes .png"
         )
-
     figure = arguments.o.with_suffix(".png")
     existing = [path for path in (arguments.o, figure) if path.exists()]
     if existing and not arguments.overwrite:
@@ -108,6 +105,7 @@ def match_entry(argv: list[str] | None = None) -> int:
     weights = Weights(arguments.fingerprint_weight, arguments.lesion_weight)
     pairing = Pairing(arguments.n, weights, arguments.seed, lesion)
     matches = match_data_sets(source, target, pairing, arguments.np)
+
     match_figure(matches, source, target, figure)
     write_matches(matches, arguments.o)
     print(summary(matches))
@@ -116,9 +114,7 @@ def match_entry(argv: list[str] | None = None) -> int:
 
 
 def _measurings(arguments: argparse.Namespace) -> tuple[Measuring, Measuring, str]:
-    """Return how both data sets are measured, and what counts as lesion in the target as an option
-    says it.
-    """
+    """Return how both data sets are measured, and what option says what a target lesion is."""
     from nnunet_ext.synthesis.slice_measures import (
         Measuring,
         parse_target_lesion,
@@ -127,7 +123,8 @@ def _measurings(arguments: argparse.Namespace) -> tuple[Measuring, Measuring, st
     )
 
     raw = environment_folder("nnUNet_raw")
-    source_name, target_name = dataset_name(arguments.d), dataset_name(arguments.target)
+    source_name = dataset_name(arguments.d)
+    target_name = dataset_name(arguments.target)
     if source_name == target_name:
         raise InputError(f"{source_name}: source and target are the same data set")
     source = slices_with_labels(source_name, raw)
@@ -135,11 +132,8 @@ def _measurings(arguments: argparse.Namespace) -> tuple[Measuring, Measuring, st
 
     lesion = arguments.target_lesion or ("50:100" if target.is_hu else "98%")
     band = parse_target_lesion(lesion, target)
-    return (
-        Measuring(source, None, None),
-        Measuring(target, _window(arguments, target), band),
-        lesion,
-    )
+    window = _window(arguments, target)
+    return Measuring(source, None, None), Measuring(target, window, band), lesion
 
 
 def _window(arguments: argparse.Namespace, target: SliceFiles) -> tuple[float, float] | None:
@@ -151,7 +145,7 @@ def _window(arguments: argparse.Namespace, target: SliceFiles) -> tuple[float, f
     if not target.is_hu:
         raise InputError(
             f"--window is for CT in HU, whose channel is called CT; {target.dataset} has another "
-            f"one"
+            "one"
         )
 
     if not low < high:
@@ -161,13 +155,15 @@ def _window(arguments: argparse.Namespace, target: SliceFiles) -> tuple[float, f
 
 def summary(matches: Matches) -> str:
     """Return what was matched, in words."""
-    best = [entry.distances[0] for entry in matches.source_cases.values()]
-    used = {name for entry in matches.source_cases.values() for name in entry.targets}
+    best = []
+    used: set[str] = set()
+    for entry in matches.source_cases.values():
+        best.append(entry.distances[0])
+        used.update(entry.targets)
+
+    mean = sum(best) / len(best)
     counts = f"{len(matches.source_cases)} source slices, {len(matches.target_cases)} target slices"
-    nearest = (
-        f"most similar target at distance {min(best):.0f} to {max(best):.0f}, mean "
-        f"{sum(best) / len(best):.0f}"
-    )
+    nearest = f"most similar target at distance {min(best):.0f} to {max(best):.0f}, mean {mean:.0f}"
     n_matched = len(matches.subset("matched"))
     subset = (
         f"matched subset: {n_matched} source slices; {len(used)} target slices are similar to any"

@@ -1,6 +1,4 @@
-"""``nnUNetv2_ext_nnunet_to_dicom``: predictions of nnU-Net as DICOM objects on the original
-slices.
-"""
+"""``nnUNetv2_ext_nnunet_to_dicom``: predictions of nnU-Net as DICOM on the original slices."""
 
 from __future__ import annotations
 
@@ -34,13 +32,14 @@ def _write(arguments: argparse.Namespace) -> int:
     dataset_json, name, checkpoints = _described(arguments)
     wanted = outputs_of(arguments, dataset_json, name, checkpoints)
     options.require_output(arguments.o, arguments.export)
+
     export = read_export(arguments.export, manifest.rules, processes=arguments.np)
     cases, missing = cases_in(manifest, export)
     if not cases:
         reason = next(iter(missing.values()), "it holds no case")
         raise InputError(f"{arguments.manifest}: no case can be written: {reason}")
 
-    done = write_outputs(
+    outcomes = write_outputs(
         cases.values(),
         arguments.i,
         manifest.file_ending,
@@ -49,14 +48,14 @@ def _write(arguments: argparse.Namespace) -> int:
         dataset_json,
         keep_names=arguments.keep_names,
     )
-    done.failed |= missing
-    write_summary(arguments.o, wanted.model, list(cases.values()), done, Survey())
-    print(f"{len(done.finished)} of {len(manifest.cases)} studies written")
-    return exit_code(list(cases.values()), done, 0)
+    outcomes.failed |= missing
+    write_summary(arguments.o, wanted.model, list(cases.values()), outcomes, Survey())
+    print(f"{len(outcomes.finished)} of {len(manifest.cases)} studies written")
+    return exit_code(list(cases.values()), outcomes, 0)
 
 
 def _described(arguments: argparse.Namespace) -> tuple[dict[str, Any], str, list[Path]]:
-    """dataset.json of the model, its name, and its checkpoints where the model is given."""
+    """Return the model's dataset.json, its name, and its checkpoints where the model is given."""
     from nnunet_ext.files.json_files import read_object
     from nnunet_ext.hospital.model import opened_model
 
@@ -72,20 +71,16 @@ def _described(arguments: argparse.Namespace) -> tuple[dict[str, Any], str, list
             arguments.m, arguments.d, arguments.c, arguments.tr, arguments.p, Path(temporary)
         ) as model,
     ):
-        return (
-            model.dataset_json,
-            model.name,
-            list(model.checkpoints(arguments.f, arguments.chk).values()),
-        )
+        checkpoints = model.checkpoints(arguments.f, arguments.chk)
+        return model.dataset_json, model.name, list(checkpoints.values())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_nnunet_to_dicom",
         description="Map predictions of images that nnUNetv2_ext_dicom_to_nnunet wrote back onto "
-        "the original slices, "
-        "and write for each study a DICOM SEG, a structured report and captures with the volumes "
-        "burnt in.",
+        "the original slices, and write for each study a DICOM SEG, a structured report and "
+        "captures with the volumes burnt in.",
         epilog="Exit code: 0 all studies written, 3 some failed, 1 none.",
     )
     parser.add_argument(

@@ -55,7 +55,7 @@ def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
     cases = found.cases
     if arguments.continue_prediction:
         cases = [case for case in cases if not (arguments.o / case.name).is_dir()]
-    done = predict_cases(
+    outcomes = predict_cases(
         cases,
         predictor,
         arguments.o,
@@ -64,16 +64,17 @@ def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
         arguments.orientation,
         keep_names=arguments.keep_names,
     )
-    write_summary(arguments.o, wanted.model, found.cases, done, found)
+
+    write_summary(arguments.o, wanted.model, found.cases, outcomes, found)
     print(
-        f"{len(done.finished)} of {len(cases)} studies predicted; what their names stand for is "
-        f"noted in {names}"
+        f"{len(outcomes.finished)} of {len(cases)} studies predicted; what their names stand for "
+        f"is noted in {names}"
     )
-    return exit_code(cases, done, found.failures)
+    return exit_code(cases, outcomes, found.failures)
 
 
 def _prepared(arguments: argparse.Namespace, model: ModelFolder) -> tuple[Predictor, Outputs]:
-    """The model in memory, and what is written of each case."""
+    """Return the model in memory, and what is written of each case."""
     from nnunet_ext.hospital.prediction import Predictor
     from nnunet_ext.hospital.results import outputs_of
 
@@ -95,9 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_predict_dicom",
         description="Choose series of a DICOM export, predict them with any nnU-Net model, and "
-        "write for each study "
-        "a DICOM SEG, a structured report and captures with the volumes burnt in, on the original "
-        "slices.",
+        "write for each study a DICOM SEG, a structured report and captures with the volumes burnt "
+        "in, on the original slices.",
         epilog="Exit code: 0 all studies predicted, 3 some series or studies failed, 1 none was "
         "predicted.",
     )

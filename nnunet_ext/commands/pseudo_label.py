@@ -1,6 +1,4 @@
-"""``nnUNetv2_ext_pseudo_label``: turn a model's confident predictions on target images into a
-labelled data set.
-"""
+"""``nnUNetv2_ext_pseudo_label``: confident predictions on target images as a labelled data set."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.stock.folders import dataset_name, environment_folder
 
 if TYPE_CHECKING:
-    from nnunet_ext.pseudo_labels.labelling import Judged, Round
+    from nnunet_ext.pseudo_labels.labelling import Round, TargetCase
     from nnunet_ext.pseudo_labels.prediction import TrainedModel
     from nnunet_ext.training.streams.raw_cases import RawCase
 
@@ -22,7 +20,7 @@ PICTURES = 5
 
 
 def model_options() -> argparse.ArgumentParser:
-    """Options that name a trained model and the images that it predicts."""
+    """Return options that name a trained model and the images that it predicts."""
     parser = argparse.ArgumentParser(add_help=False)
     model = parser.add_argument_group("trained model, as in nnUNetv2_predict")
     model.add_argument(
@@ -79,7 +77,7 @@ def model_options() -> argparse.ArgumentParser:
 
 
 def trained_model(args: argparse.Namespace) -> TrainedModel:
-    """The model that the options name.
+    """Return the model that the options name.
 
     Raises:
         InputError: there is none.
@@ -90,18 +88,20 @@ def trained_model(args: argparse.Namespace) -> TrainedModel:
     for name in (args.trainer, args.plans, args.configuration, args.checkpoint, *args.folds):
         if Path(name).name != name:
             raise InputError(
-                f"{name}: no name of a trainer, plans, configuration, fold or checkpoint"
+                f"{name}: is not the name of a trainer, plans, configuration, fold or checkpoint"
             )
-
     if len(set(args.folds)) < len(args.folds):
         raise InputError("-f: a fold is named twice")
-    model = Model(dataset_name(args.dataset), args.trainer, args.plans, args.configuration)
-    results = environment_folder("nnUNet_results")
-    device = args.device or _device()
+
     found = TrainedModel(
-        model, results, tuple(args.folds), args.checkpoint, device, not args.disable_tta
+        Model(dataset_name(args.dataset), args.trainer, args.plans, args.configuration),
+        environment_folder("nnUNet_results"),
+        tuple(args.folds),
+        args.checkpoint,
+        args.device or _device(),
+        not args.disable_tta,
     )
-    assert found.dataset_json and found.checkpoint_files  # raise where there is none
+    found.require_usable()
     return found
 
 
@@ -112,7 +112,7 @@ def _device() -> str:
 
 
 def target_of(args: argparse.Namespace, model: TrainedModel) -> list[RawCase]:
-    """The cases to predict; what is odd about them is printed.
+    """Return the cases to predict; anything unusual about them is printed.
 
     Raises:
         InputError: there are none, or they do not fit the model.
@@ -122,30 +122,36 @@ def target_of(args: argparse.Namespace, model: TrainedModel) -> list[RawCase]:
     from nnunet_ext.pseudo_labels.domains import target_cases
 
     raw = environment_folder("nnUNet_raw")
-    own, target = model.model.dataset, dataset_name(args.target)
+    own = model.model.dataset
+    target = dataset_name(args.target)
     cases, notes = target_cases(raw / target, model.dataset_json, own)
-    if units := different_units(raw / own, raw / target):
+
+    units = different_units(raw / own, raw / target)
+    if units:
         raise InputError(f"{units}; convert both to one unit (--window)")
+
     shared = shared_images(raw / own, raw / target) if own != target else None
     if shared and args.forbid_overlap:
         raise InputError(f"{shared}; leave it out, or leave out --forbid-overlap")
-    for note in filter(None, (*notes, shared)):
+    if shared:
+        notes.append(shared)
+    for note in notes:
         print(f"note: {note}")
     return cases
 
 
 def share(text: str) -> float:
-    """A share of something, above 0 and at most 1."""
+    """Return a share of something, above 0 and at most 1."""
     value = float(text)
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: is no share above 0 and at most 1")
+        raise argparse.ArgumentTypeError(f"{text}: is not a share above 0 and at most 1")
     return value
 
 
 def _probability(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: is no probability from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text}: is not a probability from 0 to 1")
     return value
 
 
@@ -153,10 +159,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_pseudo_label",
         parents=[model_options()],
-        description="Predicts the images of a target data set with a trained model, keeps the "
-        "confident cases and in "
-        "them the confident voxels, and writes a raw data set with these labels and with the "
-        "model's own labelled cases. Train on it with stock nnU-Net: one round of self-training.",
+        description="Predict the images of a target data set with a trained model, keep the "
+        "confident cases and in them the confident voxels, and write a raw data set with these "
+        "labels and with the model's own labelled cases. Train on it with stock nnU-Net: one round "
+        "of self-training.",
         epilog="Example: nnUNetv2_ext_pseudo_label -d 138 -c 2d -tr PlainTrainer -i 140 -o 150",
     )
     parser.add_argument(
@@ -176,8 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0.8,
         metavar="SHARE",
         help="of the voxels of each foreground class, the most confident ones; the others get "
-        "nnU-Net's ignore label; "
-        "default 0.8",
+        "nnU-Net's ignore label; default 0.8",
     )
     parser.add_argument(
         "--background",
@@ -219,14 +224,12 @@ def pseudo_label_entry(argv: list[str] | None = None) -> int:
         if not new.whole:
             predicted = predict_cases(model, cases, new.work / "predicted")
             criteria = Criteria(args.keep_cases, args.keep_voxels, args.background, args.keep_empty)
-            _write(Round(model, predicted, criteria, source), new.begin()[0])
-
+            (folder,) = new.begin()
+            _write(Round(model, predicted, criteria, source), folder)
         new.publish()
 
-    print(
-        f"{raw / new.names[0]}\nnext: nnUNetv2_plan_and_preprocess -d {args.number} "
-        f"--verify_dataset_integrity"
-    )
+    print(raw / new.names[0])
+    print(f"next: nnUNetv2_plan_and_preprocess -d {args.number} --verify_dataset_integrity")
     if args.pseudo_only:
         print("note: validation would be on pseudo-labels; train with fold all")
     return 0
@@ -235,23 +238,21 @@ def pseudo_label_entry(argv: list[str] | None = None) -> int:
 def _write(plan: Round, folder: Path) -> None:
     from nnunet_ext.pseudo_labels.labelling import write_round
 
-    judged, thresholds = write_round(plan, folder)
-    _draw(plan, [case for case in judged if case.kept], folder)
-    outcomes = Counter(case.outcome for case in judged)
-    print(
-        f"{len(judged)} target cases: "
-        + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-    )
+    cases, thresholds = write_round(plan, folder)
+    kept = [case for case in cases if case.kept]
+    _draw(plan, kept, folder)
+
+    outcomes = Counter(case.outcome for case in cases)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    print(f"{len(cases)} target cases: {counts}")
     lowest = ", ".join(f"{name} {value:.3f}" for name, value in thresholds.items())
     print(f"lowest confidence of a kept voxel: {lowest}")
     if plan.source is not None:
-        print(
-            f"{len(plan.source.cases)} labelled cases of {plan.model.model.dataset}; only these "
-            f"validate"
-        )
+        labelled = len(plan.source.cases)
+        print(f"{labelled} labelled cases of {plan.model.model.dataset}; only these validate")
 
 
-def _draw(plan: Round, kept: list[Judged], folder: Path) -> None:
+def _draw(plan: Round, kept: list[TargetCase], folder: Path) -> None:
     """Draw cases from the most to the least confident."""
     import numpy as np
 
@@ -261,7 +262,7 @@ def _draw(plan: Round, kept: list[Judged], folder: Path) -> None:
     ordered = sorted(kept, key=lambda case: -np.nan_to_num(case.confidence))
     places = np.linspace(0, len(ordered) - 1, min(PICTURES, len(ordered))).round().astype(int)
     pictures = [picture_of(plan, ordered[place], folder) for place in places]
+
     foreground = {name: value for name, value in plan.model.classes.items() if value}
-    pseudo_labels_figure(
-        pictures, foreground, plan.ignore, folder / FIGURE, "Kept cases, most confident first"
-    )
+    title = "Kept cases, most confident first"
+    pseudo_labels_figure(pictures, foreground, plan.ignore, folder / FIGURE, title)

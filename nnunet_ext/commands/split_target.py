@@ -1,5 +1,6 @@
-"""``nnUNetv2_ext_split_target``: divide target images into easy ones with pseudo-labels and hard
-unlabelled ones.
+"""``nnUNetv2_ext_split_target``: divide target images into easy and hard ones.
+
+Easy ones get pseudo-labels, hard ones stay unlabelled.
 """
 
 import argparse
@@ -14,12 +15,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_split_target",
         parents=[model_options()],
-        description="Predicts the images of a target data set with a trained model and ranks them "
-        "by the mean entropy "
-        "of the prediction. The surest become a labelled data set with the predictions as labels, "
-        "the others an "
-        "unlabelled one: the easy and the hard part of the target, between which AdvEntTrainer "
-        "adapts (IntraDA).",
+        description="Predict the images of a target data set with a trained model and rank them "
+        "by the mean entropy of the prediction. The surest become a labelled data set with the "
+        "predictions as labels, the others an unlabelled one: the easy and the hard part of the "
+        "target, between which AdvEntTrainer adapts (IntraDA).",
         epilog="Example: nnUNetv2_ext_split_target -d 138 -c 2d -tr AdvEntTrainer -i 140 -o 151 "
         "--hard 152",
     )
@@ -76,6 +75,6 @@ def split_target_entry(argv: list[str] | None = None) -> int:
     configure = f"nnUNetv2_ext_configure -d {args.number} --target_domain {args.hard}"
     print(
         f"next: nnUNetv2_plan_and_preprocess -d {args.number}, then {configure}, then train "
-        f"AdvEntTrainer"
+        "AdvEntTrainer"
     )
     return 0

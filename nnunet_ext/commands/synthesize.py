@@ -1,6 +1,4 @@
-"""``nnUNetv2_ext_synthesize``: a labelled data set of synthetic target images from a trained
-synthesis.
-"""
+"""``nnUNetv2_ext_synthesize``: a labelled data set of synthetic images from a trained synthesis."""
 
 from __future__ import annotations
 
@@ -26,8 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_synthesize",
         description="Translate the labelled cases of a data set to the target domain by a trained "
-        "synthesis, and write "
-        "them in Hounsfield units, with their labels and geometry, as a new raw data set.",
+        "synthesis, and write them in Hounsfield units, with their labels and geometry, as a new "
+        "raw data set.",
         epilog="Example: nnUNetv2_ext_synthesize -d 101 -f all -o 301 --matched-only matches.json",
     )
     parser.add_argument(
@@ -88,6 +86,35 @@ def _parser() -> argparse.ArgumentParser:
 def synthesize_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_synthesize``."""
     arguments = _parser().parse_args(argv)
+    _require_possible(arguments)
+    source, results, folder = _folders(arguments)
+
+    import torch
+
+    from nnunet_ext.synthesis.export import ExportJob, export, source_cases
+    from nnunet_ext.synthesis.export_figure import export_figure
+    from nnunet_ext.synthesis.model import SynthesisModel
+
+    matches = _matches(arguments, source.name)
+    every_case = source_cases(source)
+    chosen = _chosen(arguments, matches, [case.name for case in every_case])
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("-device cuda: no CUDA device found; use -device cpu")
+    model = SynthesisModel.load(results, arguments.f, arguments.chk, torch.device(arguments.device))
+
+    job = ExportJob(source, folder, chosen, _origin(arguments, results, str(model.window)))
+    contrasts = export(model, job)
+
+    cases = [case for case in every_case if case.name in contrasts]
+    window = (model.window.low, model.window.high)
+    matched = _matched_files(matches, cases) if matches else None
+    export_figure(folder, cases, window, folder / "examples.png", matched)
+    differences = [found.difference for found in contrasts.values()]
+    print(_summary(folder, differences, str(model.window)))
+    return 0
+
+
+def _require_possible(arguments: argparse.Namespace) -> None:
     if not NAME.fullmatch(arguments.name):
         raise InputError(f"--name {arguments.name}: use letters, digits, _ . and -")
     if arguments.f != "all" and not arguments.f.isdigit():
@@ -96,32 +123,6 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
         raise InputError(
             f"--subset {arguments.subset} needs --matches FILE, which says what belongs to it"
         )
-
-    source, results, folder = _folders(arguments)
-
-    import torch
-
-    from nnunet_ext.synthesis.export import Export, export, source_cases
-    from nnunet_ext.synthesis.export_figure import export_figure
-    from nnunet_ext.synthesis.model import SynthesisModel
-
-    matches = _matches(arguments, source.name)
-    every_case = source_cases(source)
-    chosen = _chosen(arguments, matches, [case.name for case in every_case])
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("-device cuda: there is no CUDA device; use -device cpu")
-    model = SynthesisModel.load(results, arguments.f, arguments.chk, torch.device(arguments.device))
-
-    job = Export(source, folder, chosen, _origin(arguments, results, str(model.window)))
-    contrasts = export(model, job)
-    cases = [case for case in every_case if case.name in contrasts]
-    figure = folder / "examples.png"
-    window = (model.window.low, model.window.high)
-    export_figure(
-        folder, cases, window, figure, _matched_files(matches, cases) if matches else None
-    )
-    print(_summary(folder, [found.difference for found in contrasts.values()], str(model.window)))
-    return 0
 
 
 def _folders(arguments: argparse.Namespace) -> tuple[Path, Path, Path]:
@@ -137,8 +138,7 @@ def _folders(arguments: argparse.Namespace) -> tuple[Path, Path, Path]:
     if not (results / "plans.json").is_file():
         raise InputError(
             f"{results}: no trained synthesis; run nnUNetv2_train {source} {arguments.c} "
-            f"{arguments.f} "
-            f"-tr {arguments.tr} -p {arguments.p} first"
+            f"{arguments.f} -tr {arguments.tr} -p {arguments.p} first"
         )
 
     folder = raw / f"Dataset{arguments.o:03d}_{arguments.name}"
@@ -177,28 +177,28 @@ def _chosen(
     Raises:
         InputError: there are none, or fewer than wanted, or the source lacks one.
     """
-    import numpy as np
-
     if arguments.random_subset:
-        if arguments.random_subset > len(cases):
-            raise InputError(
-                f"--random-subset {arguments.random_subset}: there are {len(cases)} cases"
-            )
-        generator = np.random.default_rng(arguments.seed)
-        return tuple(
-            sorted(generator.choice(cases, arguments.random_subset, replace=False).tolist())
-        )
-
+        return _random_cases(cases, arguments.random_subset, arguments.seed)
     subset = "matched" if arguments.matched_only else arguments.subset
     if subset is None or matches is None:
         return tuple(cases)
+
     wanted = matches.subset(subset)
     missing = sorted(set(wanted) - set(cases))
     if missing or not wanted:
         what = f"names {missing[0]}, which {matches.source} lacks" if missing else "is empty"
         raise InputError(f"the subset {subset} {what}; run nnUNetv2_ext_match again")
-
     return tuple(sorted(wanted))
+
+
+def _random_cases(cases: list[str], count: int, seed: int) -> tuple[str, ...]:
+    import numpy as np
+
+    if count > len(cases):
+        raise InputError(f"--random-subset {count}: there are {len(cases)} cases")
+    generator = np.random.default_rng(seed)
+    drawn = generator.choice(cases, count, replace=False)
+    return tuple(sorted(drawn.tolist()))
 
 
 def _origin(arguments: argparse.Namespace, results: Path, window: str) -> dict[str, Any]:
@@ -223,23 +223,19 @@ def _origin(arguments: argparse.Namespace, results: Path, window: str) -> dict[s
 
 
 def _matched_files(matches: Matches, cases: list[RawCase]) -> dict[str, str]:
-    """Return the image of the most similar target case of each case, where its raw data are
-    here.
-    """
+    """Return the image of each case's most similar target case, where its raw data are here."""
     folder = environment_folder("nnUNet_raw") / matches.target
     files = {}
     for case in cases:
         similar = matches.source_cases.get(case.name)
         if similar is None:
             continue
-        found = sorted(
-            path
-            for part in ("imagesUn", "imagesTr")
-            for path in folder.glob(f"{part}/{similar.targets[0]}_0000.*")
-        )
-        if found:
-            files[case.name] = str(found[0])
 
+        found: list[Path] = []
+        for part in ("imagesUn", "imagesTr"):
+            found += folder.glob(f"{part}/{similar.targets[0]}_0000.*")
+        if found:
+            files[case.name] = str(min(found))
     return files
 
 

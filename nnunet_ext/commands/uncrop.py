@@ -1,6 +1,4 @@
-"""``nnUNetv2_ext_uncrop``: predictions of cropped, resized or sliced images, back on the grid of
-the download.
-"""
+"""``nnUNetv2_ext_uncrop``: predictions of cropped or resized images, back on the original grid."""
 
 from __future__ import annotations
 
@@ -16,11 +14,9 @@ def uncrop_entry(argv: list[str] | None = None) -> int:
     """Console script ``nnUNetv2_ext_uncrop``."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_uncrop",
-        description="Write predictions on the grid that the images had before "
-        "nnUNetv2_ext_convert cropped (--crop, "
-        "--lung-masks), resized (--resize) or cut them into slices (--slices with one of these). "
-        "Evaluate the result "
-        "against masks on that grid.",
+        description="Write predictions on the grid that the images had before nnUNetv2_ext_convert "
+        "cropped (--crop, --lung-masks), resized (--resize) or cut them into slices (--slices with "
+        "one of these). Evaluate the result against masks on that grid.",
     )
     parser.add_argument(
         "-i",

@@ -103,7 +103,9 @@ def require_orientation(orientation: str) -> None:
     Raises:
         InputError: as :func:`oriented`.
     """
-    oriented(np.zeros((1, 1, 1), np.uint8), Grid((1, 1, 1), np.eye(4)), orientation)
+    voxel = np.zeros((1, 1, 1), np.uint8)
+    grid = Grid((1, 1, 1), np.eye(4))
+    oriented(voxel, grid, orientation)
 
 
 def oriented(voxels: np.ndarray, grid: Grid, orientation: str) -> tuple[np.ndarray, Grid]:

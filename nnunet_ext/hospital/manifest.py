@@ -116,14 +116,19 @@ def cases_in(manifest: Manifest, export: Export) -> tuple[dict[str, Case], dict[
     cases: dict[str, Case] = {}
     missing: dict[str, str] = {}
     for name, entry in manifest.cases.items():
-        wanted = [str(channel["series"]) for channel in entry["channels"]]
-        channels = tuple(by_name[series] for series in wanted if series in by_name)
-        if not wanted or len(channels) < len(wanted):
+        channels = []
+        for channel in entry["channels"]:
+            acquisition = by_name.get(str(channel["series"]))
+            if acquisition is not None:
+                channels.append(acquisition)
+
+        if not channels or len(channels) < len(entry["channels"]):
             missing[name] = "its series is not in the export, or was read with another key"
             continue
 
         first = channels[0].slices[0]
-        taken = frozenset(export.series_numbers.get((first.patient_id, first.study_uid), ()))
-        cases[name] = Case(name, str(entry.get("study", "")), channels, taken)
+        taken = export.series_numbers.get((first.patient_id, first.study_uid), set())
+        study = str(entry.get("study", ""))
+        cases[name] = Case(name, study, tuple(channels), frozenset(taken))
 
     return cases, missing

@@ -18,8 +18,8 @@ from nnunet_ext.stock.folders import dataset_name, environment_folder
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 LARGEST_ZIP_BYTES = 1 << 36
 ADVICE = (
-    "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip "
-    "that nnU-Net exported"
+    "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip that "
+    "nnU-Net exported"
 )
 
 
@@ -46,7 +46,9 @@ class ModelFolder:
     @property
     def name(self) -> str:
         """Return data set, trainer, plans and configuration, for the reports."""
-        return f"{self.plans.get('dataset_name', 'nnU-Net')} {self.folder.name.replace('__', ' ')}"
+        dataset = self.plans.get("dataset_name", "nnU-Net")
+        model = self.folder.name.replace("__", " ")
+        return f"{dataset} {model}"
 
     def checkpoints(self, folds: Sequence[str] | None, checkpoint: str) -> dict[str, Path]:
         """Return the checkpoint of each fold; all trained folds but ``all`` if none is named.
@@ -54,8 +56,9 @@ class ModelFolder:
         Raises:
             InputError: a fold is not trained.
         """
-        files = self.folder.glob(f"fold_*/{checkpoint}")
-        trained = sorted(file.parent.name.removeprefix("fold_") for file in files)
+        trained = {}
+        for file in sorted(self.folder.glob(f"fold_*/{checkpoint}")):
+            trained[file.parent.name.removeprefix("fold_")] = file
         usual = [fold for fold in trained if fold != "all"]
         wanted = list(folds or usual or trained)
 
@@ -66,7 +69,7 @@ class ModelFolder:
             raise InputError(
                 f"{self.folder}: lacks {checkpoint} of {which} ({having}); choose with -f and -chk"
             )
-        return {fold: self.folder / f"fold_{fold}" / checkpoint for fold in wanted}
+        return {fold: trained[fold] for fold in wanted}
 
 
 def digest_of(files: Sequence[Path]) -> str:

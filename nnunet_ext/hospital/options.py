@@ -66,8 +66,8 @@ def add_series(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rules",
         metavar="RULES",
-        help=f"which series are taken: a JSON file, or one of {', '.join(BUILT_IN_RULES)}; "
-        "default any",
+        help=f"which series are taken: a JSON file, or one of {', '.join(BUILT_IN_RULES)}; default "
+        "any",
     )
     parser.add_argument(
         "--orientation",

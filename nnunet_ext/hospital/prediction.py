@@ -81,7 +81,7 @@ class Predictor:
         Returns:
             The file of the prediction.
         """
-        files = [str(image) for image in images]
+        files = list(map(str, images))
         with self._quiet():
             self.predictor.predict_from_files_sequential(
                 [files], [str(output)], save_probabilities=probabilities

@@ -38,7 +38,6 @@ AXIAL_COSINE = 0.7  # least, between the normal of the slices and the axis of th
 RANGES = ("step_mm", "thickness_mm", "slices")
 MODALITIES = ("CT", "MR")
 MR_WORDS = r"^(MRI?|T1|T2|FLAIR|ADC|DWI|PD|SWI)"
-AXIAL_COSINE = 0.7  # between the normal and the body's axis
 
 NO_SCAN_TEXT = r"scout|topogram|localizer|surview|\bMIP\b|MPR|dose|sagittal|coronal|3D"
 BUILT_IN: dict[str, dict[str, Any]] = {
@@ -183,8 +182,8 @@ def read_selection(rules: str | None, channel_names: Sequence[str]) -> Selection
     if len(channel_names) > 1:
         names = ", ".join(channel_names)
         raise InputError(
-            f"the model has {len(channel_names)} channels ({names}); give --rules FILE with "
-            "rules for each of them"
+            f"the model has {len(channel_names)} channels ({names}); give --rules FILE with rules "
+            "for each of them"
         )
     name = channel_names[0]
     conditions = {"modality": _modality_of(name), **BUILT_IN[rules or "any"]}

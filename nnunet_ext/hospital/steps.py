@@ -75,6 +75,7 @@ def _results(
     mask = read_mask(file, case)
     probabilities = None
     if wanted.kind == "fractional":
-        archive = file.with_name(file.name.removesuffix(dataset_json["file_ending"]) + ".npz")
+        stem = file.name.removesuffix(dataset_json["file_ending"])
+        archive = file.with_name(f"{stem}.npz")
         probabilities = fractions_of(archive, dataset_json, wanted.segments, file, case)
     return write_results(case, mask, output, wanted, probabilities)

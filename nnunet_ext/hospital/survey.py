@@ -92,14 +92,12 @@ class Survey:
             step = "" if row.step_mm is None else f"{row.step_mm:.3g} mm"
             lines.append((row.study, row.series, row.modality, str(row.slices), step, row.verdict))
 
-        widths = [0] * len(HEADER)
-        for line in lines:
-            widths = [max(width, len(cell)) for width, cell in zip(widths, line, strict=True)]
+        columns = []
+        for cells in zip(*lines, strict=True):
+            width = max(map(len, cells))
+            columns.append([cell.ljust(width) for cell in cells])
+        texts = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
-        texts = []
-        for line in lines:
-            cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-            texts.append("  ".join(cells).rstrip())
         for reason, count in sorted(self.damaged.items()):
             texts.append(f"{counted(count, 'file')} left out: {reason}")
         return "\n".join(texts)
@@ -178,8 +176,10 @@ def case_name(channels: Sequence[Acquisition]) -> str:
 
     It stands for patient, study, and the series and acquisition of every channel.
     """
+    series = []
+    for channel in channels:
+        series.append(f"{channel.slices[0].series_uid} {channel.index}")
     first = channels[0].slices[0]
-    series = [f"{channel.slices[0].series_uid} {channel.index}" for channel in channels]
     return keyed_name("case", first.patient_id, first.study_uid, *series)
 
 

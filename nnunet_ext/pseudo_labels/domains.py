@@ -1,6 +1,4 @@
-"""The two sides of self-training: the labelled source cases of a model, and the target cases to be
-labelled.
-"""
+"""The two sides of self-training: labelled source cases of a model, and target cases to label."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ Fold = dict[str, list[str]]  # "train" and "val"
 
 
 @dataclass(frozen=True)
-class Source:
+class LabelledSource:
     """Truly labelled cases, and nnU-Net's folds of them."""
 
     cases: list[RawCase]
@@ -38,8 +36,9 @@ class Source:
 def target_cases(
     raw_folder: Path, model_json: dict[str, Any], trained_on: str
 ) -> tuple[list[RawCase], list[str]]:
-    """Return the cases of imagesUn, or else of imagesTr, whose labels are not looked at, and notes
-    for the user.
+    """Return the cases of imagesUn, or else of imagesTr, and notes for the user.
+
+    Labels of imagesTr are not read.
 
     Args:
         raw_folder: of the target data set.
@@ -55,7 +54,6 @@ def target_cases(
         raise InputError(
             f"{file}: no such file; convert the data set first (nnUNetv2_ext_convert --list)"
         )
-
     content = load_json(str(file))
     notes = _require_readable(file, content, model_json, trained_on)
 
@@ -63,9 +61,8 @@ def target_cases(
     if labels_ignored and raw_folder.name == trained_on:
         raise InputError(
             f"{raw_folder}: is the labelled data set itself and has no imagesUn; name a target "
-            f"data set"
+            "data set"
         )
-
     if labels_ignored:
         notes.append(
             f"{raw_folder.name} has no imagesUn: its imagesTr are used, its labels are ignored"
@@ -79,19 +76,19 @@ def target_cases(
 def _require_readable(
     file: Path, content: dict[str, Any], model: dict[str, Any], trained_on: str
 ) -> list[str]:
+    """Refuse images that the model cannot read; returns notes on the names of channels."""
     if content["file_ending"] != model["file_ending"]:
         raise InputError(
             f"{file}: its files end in {content['file_ending']}, those of {trained_on} in "
-            f"{model['file_ending']}; "
-            "convert both to the same format"
+            f"{model['file_ending']}; convert both to the same format"
         )
 
-    names, wanted = (list(one["channel_names"].values()) for one in (content, model))
+    names = list(content["channel_names"].values())
+    wanted = list(model["channel_names"].values())
     if len(names) != len(wanted):
         raise InputError(
             f"{file}: {len(names)} channels ({', '.join(names)}), but {trained_on} has "
-            f"{len(wanted)} "
-            f"({', '.join(wanted)}); convert it with the matching --channel"
+            f"{len(wanted)} ({', '.join(wanted)}); convert it with the matching --channel"
         )
 
     if names == wanted:
@@ -111,9 +108,10 @@ def _require_channels(cases: Sequence[RawCase], channels: int, folder: Path) -> 
             )
 
 
-def labelled_source(raw_folder: Path, preprocessed_folder: Path) -> Source:
-    """Return the model's labelled cases without pseudo-labels of an earlier round, and the folds it
-    was trained on.
+def labelled_source(raw_folder: Path, preprocessed_folder: Path) -> LabelledSource:
+    """Return the model's labelled cases, and the folds it was trained on.
+
+    Pseudo-labels of an earlier round are left out.
 
     Raises:
         InputError: the raw data set is gone or has no labelled cases.
@@ -125,19 +123,16 @@ def labelled_source(raw_folder: Path, preprocessed_folder: Path) -> Source:
         )
 
     earlier = _pseudo_labelled(raw_folder)
-    cases = [
-        case
-        for case in labelled_cases(raw_folder, load_json(str(file)))
-        if case.name not in earlier
-    ]
+    labelled = labelled_cases(raw_folder, load_json(str(file)))
+    cases = [case for case in labelled if case.name not in earlier]
     if not cases:
         raise InputError(
             f"{raw_folder}: has only pseudo-labels; give the model of the first round, or "
-            f"--pseudo-only"
+            "--pseudo-only"
         )
 
     names = [case.name for case in cases]
-    return Source(cases, _folds(names, preprocessed_folder, raw_folder))
+    return LabelledSource(cases, _folds(names, preprocessed_folder, raw_folder))
 
 
 def _pseudo_labelled(raw_folder: Path) -> set[str]:
@@ -149,39 +144,45 @@ def _pseudo_labelled(raw_folder: Path) -> set[str]:
 
 
 def _folds(names: list[str], preprocessed_folder: Path, raw_folder: Path) -> list[Fold]:
-    """The folds in force, restricted to these cases; nnU-Net's own where no file says otherwise."""
-    files = [
-        folder / SPLITS
-        for folder in (preprocessed_folder, raw_folder)
-        if (folder / SPLITS).is_file()
-    ]
-    if not files:
-        from nnunetv2.utilities.crossval_split import generate_crossval_split
+    """Return the folds in force, restricted to these cases.
 
-        ordered = sorted(names)
-        return (
-            generate_crossval_split(ordered, n_splits=min(5, len(ordered)))
-            if len(ordered) > 1
-            else []
-        )
+    They are nnU-Net's own where no file says otherwise.
+    """
+    for folder in (preprocessed_folder, raw_folder):
+        if (folder / SPLITS).is_file():
+            return _folds_in(folder / SPLITS, names)
 
+    ordered = sorted(names)
+    if len(ordered) < 2:
+        return []
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    return generate_crossval_split(ordered, n_splits=min(5, len(ordered)))
+
+
+def _folds_in(file: Path, names: list[str]) -> list[Fold]:
+    """Return the folds of a file, restricted to these cases."""
+    folds: list[Fold] = []
     try:
-        folds: list[Fold] = json.loads(files[0].read_text(encoding="utf-8"))
-        return [
-            {part: [case for case in fold[part] if case in names] for part in ("train", "val")}
-            for fold in folds
-        ]
+        for fold in json.loads(file.read_text(encoding="utf-8")):
+            train = [case for case in fold["train"] if case in names]
+            val = [case for case in fold["val"] if case in names]
+            folds.append({"train": train, "val": val})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{files[0]}: no readable list of folds; restore it, or plan the data set again"
+            f"{file}: no readable list of folds; restore it, or plan the data set again"
         ) from error
+    return folds
 
 
 def folds_with(folds: Sequence[Fold], pseudo: Sequence[str]) -> list[Fold]:
-    """Return folds that train on the pseudo-labelled cases, too, and validate on truly labelled
-    ones only.
+    """Return folds that also train on the pseudo-labelled cases.
+
+    They validate on truly labelled ones only.
     """
-    return [
-        {"train": [*map(str, fold["train"]), *pseudo], "val": [*map(str, fold["val"])]}
-        for fold in folds
-    ]
+    extended: list[Fold] = []
+    for fold in folds:
+        train = [*map(str, fold["train"]), *pseudo]
+        val = [*map(str, fold["val"])]
+        extended.append({"train": train, "val": val})
+    return extended

@@ -38,8 +38,9 @@ def pseudo_labels_figure(
     path: Path,
     title: str,
 ) -> Figure:
-    """Rows of cases: image, confidence, and the image under its label; voxels without a label are
-    grey.
+    """Draw rows of cases: image, confidence, and the image under its label.
+
+    Voxels without a label are grey.
 
     Args:
         pictures: at least one.
@@ -48,22 +49,23 @@ def pseudo_labels_figure(
         path: file to write.
         title: above the figure.
     """
-    from matplotlib.patches import Patch
-
-    ratio = max(picture.image.shape[0] / picture.image.shape[1] for picture in pictures)
-    size = (PANEL_INCHES * len(COLUMNS) + 0.8, (PANEL_INCHES * ratio + 0.1) * len(pictures) + 0.8)
-    figure = new_figure(*size)
+    shapes = [picture.image.shape for picture in pictures]
+    ratio = max(height / width for height, width in shapes)
+    width = PANEL_INCHES * len(COLUMNS) + 0.8
+    height = (PANEL_INCHES * ratio + 0.1) * len(pictures) + 0.8
+    figure = new_figure(width, height)
     axes = figure.subplots(len(pictures), len(COLUMNS), squeeze=False)
-    colors = {
-        value: COLORS[1 + place % (len(COLORS) - 1)] for place, value in enumerate(classes.values())
-    }
+
+    colors: dict[int, str] = {}
+    for place, value in enumerate(classes.values()):
+        colors[value] = COLORS[1 + place % (len(COLORS) - 1)]
+    least_confidence = 1 / (len(classes) + 1)
+
     for row, picture in zip(axes, pictures, strict=True):
         low, high = np.percentile(picture.image, (1, 99))
         for ax in (row[0], row[2]):
             ax.imshow(picture.image, cmap="gray", vmin=low, vmax=high)
-        shown = row[1].imshow(
-            picture.confidence, cmap="cividis", vmin=1 / (len(classes) + 1), vmax=1
-        )
+        shown = row[1].imshow(picture.confidence, cmap="cividis", vmin=least_confidence, vmax=1)
         row[2].imshow(_coloured(picture.label, {**colors, ignore: IGNORED_COLOR}))
         row[0].set_ylabel(literal(picture.name), fontsize=8)
         for ax in row:
@@ -73,17 +75,24 @@ def pseudo_labels_figure(
     for ax, column in zip(axes[0], COLUMNS, strict=True):
         ax.set_title(column, fontsize=11)
     figure.colorbar(shown, ax=axes, shrink=0.7, aspect=30, pad=0.02)
-    keys = [Patch(color=colors[value], label=literal(name)) for name, value in classes.items()]
-    keys.append(Patch(color=IGNORED_COLOR, label="no label"))
-    figure.legend(
-        handles=keys, loc="outside lower center", ncols=min(4, len(keys)), fontsize=9, frameon=False
-    )
+    _add_legend(figure, {name: colors[value] for name, value in classes.items()})
     set_title(figure, title)
     return saved(figure, path)
 
 
+def _add_legend(figure: Figure, colors: dict[str, str]) -> None:
+    """Say below the pictures what the colours stand for."""
+    from matplotlib.patches import Patch
+
+    keys = [Patch(color=color, label=literal(name)) for name, color in colors.items()]
+    keys.append(Patch(color=IGNORED_COLOR, label="no label"))
+    figure.legend(
+        handles=keys, loc="outside lower center", ncols=min(4, len(keys)), fontsize=9, frameon=False
+    )
+
+
 def _coloured(label: npt.NDArray[Any], colors: dict[int, str]) -> npt.NDArray[np.float64]:
-    """RGBA of a label map, transparent where it is background."""
+    """Return a label map as RGBA, transparent where it is background."""
     from matplotlib.colors import to_rgba
 
     picture = np.zeros((*label.shape, 4))

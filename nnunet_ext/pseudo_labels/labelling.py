@@ -20,7 +20,7 @@ from nnunet_ext.evaluation.report.figures import largest_lesion_slice
 from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.csv_cells import plain_table
 from nnunet_ext.files.whole_file import whole_file
-from nnunet_ext.pseudo_labels.domains import PROVENANCE, SPLITS, Source, folds_with
+from nnunet_ext.pseudo_labels.domains import PROVENANCE, SPLITS, LabelledSource, folds_with
 from nnunet_ext.pseudo_labels.figures import PseudoLabelPicture
 from nnunet_ext.pseudo_labels.new_data_sets import link_files, link_images
 from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel
@@ -55,12 +55,12 @@ class Criteria:
 
     @property
     def keeps_all_voxels(self) -> bool:
-        """Whether no voxel can be left without a label."""
+        """Return whether no voxel can be left without a label."""
         return self.keep_voxels == 1 and self.background == 0
 
 
 @dataclass
-class Judged:
+class TargetCase:
     """A target case and what becomes of it."""
 
     predicted: PredictedCase
@@ -70,12 +70,12 @@ class Judged:
 
     @property
     def name(self) -> str:
-        """In the new data set."""
+        """Return its name in the new data set."""
         return f"{PREFIX}{self.predicted.case.name}"
 
     @property
     def kept(self) -> bool:
-        """Whether it is in the new data set."""
+        """Return whether it is in the new data set."""
         return self.outcome == KEPT
 
 
@@ -86,31 +86,36 @@ class Round:
     model: TrainedModel
     predicted: Sequence[PredictedCase]
     criteria: Criteria
-    source: Source | None  # None: the new data set holds pseudo-labels only
+    source: LabelledSource | None  # None: the new data set holds pseudo-labels only
 
     @cached_property
     def reader(self) -> Any:
-        """nnU-Net's reader and writer of the model's files."""
+        """Return nnU-Net's reader and writer of the model's files."""
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
         return PlansManager(str(self.model.folder / "plans.json")).image_reader_writer_class()
 
     @property
     def ignore(self) -> int:
-        """Label of voxels without a label: the model's own, or the next free one, as nnU-Net
-        demands.
+        """Return the label of voxels without a label.
+
+        It is the model's own, or the next free one, as nnU-Net demands.
         """
         own = self.model.dataset_json["labels"].get("ignore")
-        return max(self.model.classes.values()) + 1 if own is None else int(own)
+        if own is None:
+            return max(self.model.classes.values()) + 1
+        return int(own)
 
     @property
     def labels(self) -> dict[str, Any]:
-        """Of the new data set."""
+        """Return the labels of the new data set."""
         labels = dict(self.model.dataset_json["labels"])
-        return labels if self.criteria.keeps_all_voxels else {**labels, "ignore": self.ignore}
+        if not self.criteria.keeps_all_voxels:
+            labels["ignore"] = self.ignore
+        return labels
 
 
-def write_round(plan: Round, folder: Path) -> tuple[list[Judged], dict[str, float]]:
+def write_round(plan: Round, folder: Path) -> tuple[list[TargetCase], dict[str, float]]:
     """Write the new data set into an empty folder.
 
     Returns:
@@ -119,15 +124,15 @@ def write_round(plan: Round, folder: Path) -> tuple[list[Judged], dict[str, floa
     Raises:
         InputError: nothing is confident enough, or names collide.
     """
-    judged = _judge_cases(plan)
-    thresholds = _thresholds(plan, judged)
+    cases = _target_cases(plan)
+    thresholds = _thresholds(plan, cases)
     (folder / "imagesTr").mkdir()
     (folder / "labelsTr").mkdir()
-    for case in judged:
+    for case in cases:
         if case.kept:
             _write_case(plan, case, thresholds, folder)
 
-    pseudo = [case.name for case in judged if case.kept]
+    pseudo = [case.name for case in cases if case.kept]
     if not pseudo:
         raise InputError(
             "no target case has a voxel that is confident enough; keep more, or train a better "
@@ -137,46 +142,50 @@ def write_round(plan: Round, folder: Path) -> tuple[list[Judged], dict[str, floa
     true = _write_source(plan, folder, pseudo)
     named = {name: float(thresholds[value] / STEPS) for name, value in plan.model.classes.items()}
     _write_dataset_json(plan, folder, len(pseudo) + true, named)
-    write_provenance(judged, list(plan.model.classes), folder / PROVENANCE)
-    return judged, named
+    write_provenance(cases, list(plan.model.classes), folder / PROVENANCE)
+    return cases, named
 
 
-def _judge_cases(plan: Round) -> list[Judged]:
-    """Rank the cases with foreground by confidence and leave the worst out; those without are one
-    question for all.
+def _target_cases(plan: Round) -> list[TargetCase]:
+    """Rank the cases with foreground by confidence and leave the worst out.
+
+    One criterion decides about all cases without foreground.
     """
     classes = len(plan.model.classes)
-    judged = []
+    cases = []
+    ranked = {}
     for predicted in plan.predicted:
         labels, _ = predicted.labels(plan.reader)
         means = class_means(labels, predicted.confidence, classes)[1:]
         is_empty = bool(np.isnan(means).all())
-        judged.append(Judged(predicted, math.nan if is_empty else float(np.nanmean(means))))
+        case = TargetCase(predicted, math.nan if is_empty else float(np.nanmean(means)))
+        cases.append(case)
+        if not is_empty:
+            ranked[case.name] = case.confidence
 
-    ranked = {case.name: case.confidence for case in judged if not math.isnan(case.confidence)}
     best = set(best_share(ranked, plan.criteria.keep_cases)) if ranked else set()
-    for case in judged:
-        if case.name in ranked and case.name not in best:
+    for case in cases:
+        if case.name not in ranked:
+            case.outcome = KEPT if plan.criteria.keep_empty else "no foreground"
+        elif case.name not in best:
             case.outcome = "not among the most confident"
-        if case.name not in ranked and not plan.criteria.keep_empty:
-            case.outcome = "no foreground"
-
-    return judged
+    return cases
 
 
-def _thresholds(plan: Round, judged: Sequence[Judged]) -> npt.NDArray[np.int64]:
-    """Over all voxels of the kept cases."""
+def _thresholds(plan: Round, cases: Sequence[TargetCase]) -> npt.NDArray[np.int64]:
+    """Return each class's threshold over all voxels of the kept cases."""
     classes = len(plan.model.classes)
     counts = np.zeros((classes, STEPS + 1), np.int64)
-    for case in judged:
+    for case in cases:
         if case.kept:
             labels, _ = case.predicted.labels(plan.reader)
             counts += confidence_counts(labels, case.predicted.confidence, classes)
-
     return class_thresholds(counts, plan.criteria.keep_voxels, plan.criteria.background)
 
 
-def _write_case(plan: Round, case: Judged, thresholds: npt.NDArray[np.int64], folder: Path) -> None:
+def _write_case(
+    plan: Round, case: TargetCase, thresholds: npt.NDArray[np.int64], folder: Path
+) -> None:
     labels, properties = case.predicted.labels(plan.reader)
     kept = kept_voxels(labels, case.predicted.confidence, thresholds)
     if not kept.any():
@@ -186,10 +195,9 @@ def _write_case(plan: Round, case: Judged, thresholds: npt.NDArray[np.int64], fo
     case.kept_shares = _kept_shares(labels, kept, plan.model.classes)
     ending = plan.model.dataset_json["file_ending"]
     link_images(case.predicted.case.images, folder / "imagesTr", case.name, ending)
-    pseudo = np.where(kept, labels, plan.ignore)
-    plan.reader.write_seg(
-        pseudo.astype(np.uint8), str(folder / "labelsTr" / f"{case.name}{ending}"), properties
-    )
+    file = folder / "labelsTr" / f"{case.name}{ending}"
+    pseudo = np.where(kept, labels, plan.ignore).astype(np.uint8)
+    plan.reader.write_seg(pseudo, str(file), properties)
 
 
 def _kept_shares(
@@ -233,39 +241,40 @@ def _write_dataset_json(
     write_json(content, folder / "dataset.json")
 
 
-def write_provenance(judged: Sequence[Judged], classes: Sequence[str], path: Path) -> None:
-    """Write one line per target case: what it is called, its image, what became of it, and how
-    confident it is.
-    """
+def write_provenance(cases: Sequence[TargetCase], classes: Sequence[str], path: Path) -> None:
+    """Write a line per target case: name, image, what became of it, and how confident it is."""
     import pandas as pd
 
     lines = []
-    for case in judged:
-        line = {
+    for case in cases:
+        line: dict[str, Any] = {
             "case": case.name,
             "image": below_raw(case.predicted.case.images[0]),
             "outcome": case.outcome,
+            "confidence": case.confidence,
+            "entropy": case.predicted.entropy,
         }
-        line |= {"confidence": case.confidence, "entropy": case.predicted.entropy}  # type: ignore[dict-item]
-        lines.append(
-            line | {f"kept_{name}": case.kept_shares.get(name, math.nan) for name in classes}
-        )
+        for name in classes:
+            line[f"kept_{name}"] = case.kept_shares.get(name, math.nan)
+        lines.append(line)
 
     with whole_file(path) as unfinished:
         plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.5f")
 
 
 def below_raw(image: str) -> str:
-    """Data set, folder and file name: where an image lies on this machine is nobody's business."""
-    return Path(*Path(image).parts[-3:]).as_posix()
+    """Return data set, folder and file name, without where they lie on this machine."""
+    parts = Path(image).parts[-3:]
+    return Path(*parts).as_posix()
 
 
-def picture_of(plan: Round, case: Judged, folder: Path) -> PseudoLabelPicture:
+def picture_of(plan: Round, case: TargetCase, folder: Path) -> PseudoLabelPicture:
     """Return the slice of a written case with most foreground."""
     predicted = case.predicted
     labels, _ = predicted.labels(plan.reader)
     ending = plan.model.dataset_json["file_ending"]
-    written, _ = plan.reader.read_seg(str(folder / "labelsTr" / f"{case.name}{ending}"))
+    file = folder / "labelsTr" / f"{case.name}{ending}"
+    written, _ = plan.reader.read_seg(str(file))
     image, _ = plan.reader.read_images(predicted.case.images)
 
     z = largest_lesion_slice(labels > 0)

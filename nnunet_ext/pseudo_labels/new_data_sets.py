@@ -19,21 +19,19 @@ NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 @dataclass(frozen=True)
 class NewDataSets:
-    """One or several data sets that appear in ``nnUNet_raw`` together, when all of them are
-    whole.
-    """
+    """One or several data sets that appear in ``nnUNet_raw`` together, when all are whole."""
 
     raw: Path
     names: tuple[str, ...]
 
     @property
     def work(self) -> Path:
-        """Hidden folder of what is not finished; nnU-Net does not look there."""
+        """Return the hidden folder of what is not finished; nnU-Net does not look there."""
         return self.raw / f".{self.names[0]}.unfinished"
 
     @property
     def whole(self) -> bool:
-        """Whether everything is written, so that only the move is left."""
+        """Return whether everything is written, so that only the move is left."""
         return self._marker.is_file()
 
     @property
@@ -56,14 +54,14 @@ class NewDataSets:
             if not ours:
                 raise InputError(
                     f"{self.names[0]}: another process is writing it; wait for it, or choose "
-                    f"another -o"
+                    "another -o"
                 )
-
             yield
 
     def begin(self) -> list[Path]:
-        """Return a fresh, empty folder for each data set; what a killed run left there is
-        removed.
+        """Return a fresh, empty folder for each data set.
+
+        What a killed run left there is removed.
         """
         shutil.rmtree(self.work / "new", ignore_errors=True)
         folders = [self.work / "new" / name for name in self.names]
@@ -85,7 +83,7 @@ def new_name(number: str, title: str, option: str) -> str:
     """Return ``Dataset130_Title``.
 
     Raises:
-        InputError: no number of nnU-Net's, or an impossible title.
+        InputError: not a number of nnU-Net's, or an impossible title.
     """
     if not re.fullmatch("[0-9]{1,3}", number) or number == "000":
         raise InputError(f"{option} {number}: give an unused number from 1 to 999")
@@ -101,17 +99,17 @@ def require_unused(name: str) -> None:
         InputError: there is one.
     """
     number = name.partition("_")[0]
-    folders = [environment_folder(variable) for variable in NNUNET_FOLDERS]
-    taken_by = [path for folder in folders for path in sorted(folder.glob(f"{number}_*"))]
-    if taken_by:
-        raise InputError(
-            f"{taken_by[0]}: the number {number.removeprefix('Dataset')} is in use; choose another"
-        )
+    for variable in NNUNET_FOLDERS:
+        for path in sorted(environment_folder(variable).glob(f"{number}_*")):
+            raise InputError(
+                f"{path}: the number {number.removeprefix('Dataset')} is in use; choose another"
+            )
 
 
 def link_files(files: Sequence[str | Path], targets: Sequence[Path]) -> None:
-    """Put files under other names: hard links, which take no space, or copies on another file
-    system.
+    """Put files under other names.
+
+    They are hard links, which take no space, or copies on another file system.
     """
     for file, target in zip(files, targets, strict=True):
         original = Path(file).resolve()

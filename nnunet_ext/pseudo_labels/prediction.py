@@ -1,5 +1,6 @@
-"""Predict cases with a trained model of nnU-Net and keep what pseudo-labels need; a killed
-prediction goes on.
+"""Predict cases with a trained model of nnU-Net and keep what pseudo-labels need.
+
+A killed prediction goes on.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model of nnU-Net whose folds predict together, as ``nnUNetv2_predict -d -c -tr -p -f -chk``
-    names it.
+    """A model of nnU-Net whose folds predict together.
+
+    ``nnUNetv2_predict -d -c -tr -p -f -chk`` names it.
     """
 
     model: Model
@@ -44,51 +46,55 @@ class TrainedModel:
 
     @property
     def folder(self) -> Path:
-        """nnU-Net's result folder of the model."""
+        """Return nnU-Net's result folder of the model."""
         return self.model.folder(self.results)
 
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
-        """What the model was trained on.
+        """Return the description of what the model was trained on.
 
         Raises:
-            InputError: there is no such model, or its labels are regions.
+            InputError: no such model.
         """
         file = self.folder / "dataset.json"
         if not file.is_file():
             raise InputError(
                 f"{self.folder}: no such model; train it first, or correct -d, -c, -tr, -p"
             )
-
         content: dict[str, Any] = load_json(str(file))
-        if any(isinstance(value, list) and len(value) > 1 for value in content["labels"].values()):
-            raise InputError(f"{file}: has regions, which overlap; pseudo-labels need plain labels")
         return content
 
     @property
     def classes(self) -> dict[str, int]:
-        """Its labels without ``ignore``: background and foreground, numbered from 0."""
-        labels = self.dataset_json["labels"]
-        numbered = {
-            name: value[0] if isinstance(value, list) else value for name, value in labels.items()
-        }
-        return {name: int(value) for name, value in numbered.items() if name != "ignore"}
+        """Return its labels without ``ignore``: background and foreground, numbered from 0."""
+        classes = {}
+        for name, value in self.dataset_json["labels"].items():
+            if name != "ignore":
+                classes[name] = int(value[0] if isinstance(value, list) else value)
+        return classes
 
     @property
     def checkpoint_files(self) -> list[Path]:
-        """The folds' checkpoints.
+        """Return the folds' checkpoints."""
+        return [self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds]
+
+    def require_usable(self) -> None:
+        """Check that the model is there with the checkpoints of its folds, and has plain labels.
 
         Raises:
-            InputError: one is missing.
+            InputError: it is not, or its labels are regions.
         """
-        files = [self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds]
-        for file in files:
+        for value in self.dataset_json["labels"].values():
+            if isinstance(value, list) and len(value) > 1:
+                raise InputError(
+                    f"{self.folder / 'dataset.json'}: has regions, which overlap; pseudo-labels "
+                    "need plain labels"
+                )
+        for file in self.checkpoint_files:
             if not file.is_file():
                 raise InputError(
                     f"{file}: no such checkpoint; train the fold first, or correct -f, -chk"
                 )
-
-        return files
 
     def load(self) -> nnUNetPredictor:
         """Return nnU-Net's predictor with the weights of all folds.
@@ -99,10 +105,9 @@ class TrainedModel:
         import torch
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+        device = torch.device(self.device)
         with contextlib.redirect_stdout(io.StringIO()):  # it tells what a CPU cannot do
-            predictor = nnUNetPredictor(
-                use_mirroring=self.mirroring, device=torch.device(self.device)
-            )
+            predictor = nnUNetPredictor(use_mirroring=self.mirroring, device=device)
             predictor.initialize_from_trained_model_folder(
                 str(self.folder), self.folds, self.checkpoint
             )
@@ -111,9 +116,8 @@ class TrainedModel:
         if predictor.configuration_manager.previous_stage_name is not None:
             raise InputError(
                 f"-c {self.model.configuration}: a cascade's second stage; use the first, or "
-                f"another one"
+                "another one"
             )
-
         return predictor
 
 
@@ -126,25 +130,29 @@ class PredictedCase:
 
     @property
     def numbers(self) -> Path:
-        """Written after the label file: its presence means that the case is done."""
+        """Return the file of confidence and entropy.
+
+        It is written after the label file: its presence means that the case is done.
+        """
         return self.label_file.with_name(f"{self.case.name}.npz")
 
     @property
     def entropy(self) -> float:
-        """Mean over the voxels of the entropy as a share of its maximum, in [0, 1]."""
+        """Return the mean over the voxels of the entropy as a share of its maximum, in [0, 1]."""
         with np.load(self.numbers) as numbers:
             return float(numbers["entropy"])
 
     @property
     def confidence(self) -> Confidence:
-        """Probability of the predicted class in steps of 1 / 65535, in the axes of the image's file
-        reader.
+        """Return the probability of the predicted class in steps of 1 / 65535.
+
+        It has the axes of the image's file reader.
         """
         with np.load(self.numbers) as numbers:
             return np.asarray(numbers["confidence"])
 
     def labels(self, reader: Any) -> tuple[Labels, dict[str, Any]]:
-        """Predicted classes and the geometry that nnU-Net's writer of label files takes."""
+        """Return predicted classes and the geometry that nnU-Net's writer of label files takes."""
         labels, properties = reader.read_seg(str(self.label_file))
         return labels[0].astype(np.int64), properties
 
@@ -152,8 +160,9 @@ class PredictedCase:
 def predict_cases(
     model: TrainedModel, cases: Sequence[RawCase], folder: Path
 ) -> list[PredictedCase]:
-    """Predict all cases into a folder; those that an earlier run finished stay, unless model or
-    images have changed.
+    """Predict all cases into a folder.
+
+    Those that an earlier run finished stay, unless model or images have changed.
 
     Raises:
         InputError: no such model, or an image that cannot be read; what is done stays.
@@ -178,14 +187,20 @@ def predict_cases(
             raise InputError(
                 f"{case.case.images[0]}: cannot be predicted ({first_line(error)})"
             ) from error
-
     return predicted
 
 
 def _begin(model: TrainedModel, cases: Sequence[RawCase], folder: Path) -> None:
     """Make the folder; drop what an earlier run left there for another model or other images."""
-    files = [*model.checkpoint_files, *(Path(file) for case in cases for file in case.images)]
-    stamps = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    files = list(model.checkpoint_files)
+    for case in cases:
+        files += map(Path, case.images)
+
+    stamps = {}
+    for file in files:
+        status = file.stat()
+        stamps[str(file)] = [status.st_size, status.st_mtime_ns]
+
     record = {"mirroring": model.mirroring, "files": stamps}
     begun = folder / "begun.json"
     if begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) == record:

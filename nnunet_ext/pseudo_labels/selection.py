@@ -1,5 +1,4 @@
-"""Which predictions become labels: confident cases, and in them the confident voxels of every
-class.
+"""Which predictions become labels: confident cases, and their confident voxels of every class.
 
 Confidence is the probability of the predicted class, kept in steps of 1 / 65535 so that a quantile
 over all voxels of a data set is exact and needs no more memory than a histogram.
@@ -31,7 +30,8 @@ def confidence_of(labels: Labels, probabilities: npt.NDArray[np.floating[Any]]) 
         labels: ``(*spatial)``, predicted classes 0 .. C - 1.
         probabilities: ``(C, *spatial)`` in [0, 1].
     """
-    of_predicted = np.take_along_axis(probabilities, labels[None].astype(np.int64), axis=0)[0]
+    channels = labels[None].astype(np.int64)
+    of_predicted = np.take_along_axis(probabilities, channels, axis=0)[0]
     steps = np.rint(of_predicted * STEPS).clip(0, STEPS)
     return steps.astype(np.uint16)
 
@@ -45,8 +45,10 @@ def confidence_counts(
         ``(classes, 65536)``; counts of several cases may be added.
     """
     width = STEPS + 1
-    places = labels.astype(np.int64).ravel() * width + confidence.ravel()
-    return np.bincount(places, minlength=classes * width).reshape(classes, width)
+    first_places = labels.astype(np.int64).ravel() * width
+    places = first_places + confidence.ravel()
+    counts = np.bincount(places, minlength=classes * width)
+    return counts.reshape(classes, width)
 
 
 def class_thresholds(
@@ -70,9 +72,13 @@ def class_thresholds(
     reaching = counts[:, ::-1].cumsum(axis=1)[:, ::-1]  # voxels of at least that confidence
     thresholds = [math.ceil(round(background * STEPS, 6))]
     for of_class in reaching[1:]:
-        wanted = math.ceil(round(keep * int(of_class[0]), 6))
-        highest = int(np.flatnonzero(of_class >= wanted)[-1]) if wanted else 0
-        thresholds.append(highest)
+        voxels = int(of_class[0])
+        wanted = math.ceil(round(keep * voxels, 6))
+        if not wanted:
+            thresholds.append(0)
+            continue
+        reached = np.flatnonzero(of_class >= wanted)
+        thresholds.append(int(reached[-1]))
 
     return np.array(thresholds)
 
@@ -80,13 +86,14 @@ def class_thresholds(
 def kept_voxels(
     labels: Labels, confidence: Confidence, thresholds: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """Tell which voxels reach their class's threshold; shapes ``(*spatial)``."""
+    """Return which voxels reach their class's threshold; shapes ``(*spatial)``."""
     return confidence >= thresholds[labels]
 
 
 def class_means(labels: Labels, confidence: Confidence, classes: int) -> npt.NDArray[np.float64]:
-    """Return the mean confidence of each predicted class in [0, 1]; NaN for a class that is not
-    predicted.
+    """Return the mean confidence of each predicted class in [0, 1].
+
+    It is NaN for a class that is not predicted.
     """
     places = labels.ravel()
     totals = np.bincount(places, weights=confidence.ravel(), minlength=classes)
@@ -97,7 +104,7 @@ def class_means(labels: Labels, confidence: Confidence, classes: int) -> npt.NDA
 
 
 def best_share(scores: Mapping[str, float], share: float) -> list[str]:
-    """Return the names with the highest scores: the given share of them, rounded, and at least one.
+    """Return the names with the highest scores: the given share of them, and at least one.
 
     Equal scores are ordered by name.
 
@@ -105,5 +112,14 @@ def best_share(scores: Mapping[str, float], share: float) -> list[str]:
     ['b', 'c']
     """
     ordered = sorted(scores, key=lambda name: (-scores[name], name))
-    count = math.floor(share * len(ordered) + 0.5 + 1e-9)
+    count = rounded_share(share, len(ordered))
     return ordered[: max(1, count)]
+
+
+def rounded_share(share: float, count: int) -> int:
+    """Return the whole number nearest to a share of a number; halves are rounded up.
+
+    >>> rounded_share(0.5, 3), rounded_share(0.67, 3)
+    (2, 2)
+    """
+    return math.floor(share * count + 0.5 + 1e-9)

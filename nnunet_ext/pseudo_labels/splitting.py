@@ -1,5 +1,6 @@
-"""Easy and hard target cases: the easy ones with their predictions as labels, the hard ones as
-unlabelled images.
+"""Easy and hard target cases.
+
+Easy ones get their predictions as labels, hard ones become unlabelled images.
 
 Reference: Pan et al. 2020, "Unsupervised Intra-domain Adaptation for Semantic Segmentation through
 Self-Supervision" (IntraDA), section 3.2 and eq. 4.
@@ -7,7 +8,6 @@ Self-Supervision" (IntraDA), section 3.2 and eq. 4.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.labelling import below_raw
 from nnunet_ext.pseudo_labels.new_data_sets import link_files, link_images
 from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel
+from nnunet_ext.pseudo_labels.selection import rounded_share
 
 RANKING = "entropy_ranking.csv"
 
@@ -37,8 +38,9 @@ def split_by_entropy(entropies: dict[str, float], easy: float) -> tuple[list[str
     """
     if len(entropies) < 2:
         raise InputError(f"{len(entropies)} target case cannot be split; give two or more")
+
     ordered = sorted(entropies, key=lambda case: (entropies[case], case))
-    count = math.floor(easy * len(ordered) + 0.5 + 1e-9)
+    count = rounded_share(easy, len(ordered))
     count = min(max(1, count), len(ordered) - 1)
     return ordered[:count], ordered[count:]
 
@@ -64,19 +66,16 @@ def write_split(
     for name in easy_names:
         link_images(cases[name].case.images, easy_folder / "imagesTr", name, ending)
         link_files([cases[name].label_file], [easy_folder / "labelsTr" / f"{name}{ending}"])
-
     for name in hard_names:
         link_images(cases[name].case.images, hard_folder / "imagesUn", name, ending)
 
-    for folder, count in ((easy_folder, len(easy_names)), (hard_folder, 0)):
-        content = {key: value for key, value in model.dataset_json.items() if key != "dataset"}
-        content |= {"name": folder.name, "labels": model.classes, "numTraining": count}
+    ordered = [cases[name] for name in (*easy_names, *hard_names)]
+    for folder, labelled in ((easy_folder, len(easy_names)), (hard_folder, 0)):
+        content = dict(model.dataset_json)
+        content.pop("dataset", None)
+        content |= {"name": folder.name, "labels": model.classes, "numTraining": labelled}
         write_json(content, folder / "dataset.json")
-
-    for folder in (easy_folder, hard_folder):
-        _write_ranking(
-            [cases[name] for name in (*easy_names, *hard_names)], len(easy_names), folder / RANKING
-        )
+        _write_ranking(ordered, len(easy_names), folder / RANKING)
 
     return len(easy_names), len(hard_names)
 
@@ -84,14 +83,15 @@ def write_split(
 def _write_ranking(ordered: Sequence[PredictedCase], easy: int, path: Path) -> None:
     import pandas as pd
 
-    lines = [
-        {
+    lines = []
+    for place, case in enumerate(ordered):
+        line = {
             "case": case.case.name,
             "image": below_raw(case.case.images[0]),
             "entropy": case.entropy,
             "part": "easy" if place < easy else "hard",
         }
-        for place, case in enumerate(ordered)
-    ]
+        lines.append(line)
+
     with whole_file(path) as unfinished:
         plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.6f")

@@ -20,7 +20,7 @@ class LesionContrast:
 
     @property
     def difference(self) -> float:
-        """Inside minus rim."""
+        """Return inside minus rim."""
         return self.inside - self.rim
 
 
@@ -45,11 +45,14 @@ def lesion_contrast(
     """
     in_plane = generate_binary_structure(2, 1)[None]
     near = binary_dilation(lesion, in_plane, iterations=RIM_PIXELS)
-    rim = near & ~lesion
     inside = lesion
+    rim = near & ~lesion
     if excluded is not None:
-        rim, inside = rim & ~excluded, lesion & ~excluded
-    return LesionContrast(int(inside.sum()), _mean(image[inside]), _mean(image[rim]))
+        inside = inside & ~excluded
+        rim = rim & ~excluded
+
+    lesion_pixels = int(inside.sum())
+    return LesionContrast(lesion_pixels, _mean(image[inside]), _mean(image[rim]))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnunet_ext.synthesis.matches import Matches
-from nnunet_ext.synthesis.matching import Weights, nearest_sources, rank, similar_targets, subsets
+from nnunet_ext.synthesis.matching import Weights, nearest_sources, rank, subsets, targets_by_case
 from nnunet_ext.synthesis.slice_measures import Measuring, measure_slices
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """How slices are matched: targets kept of each source slice, weights, seed of the random
-    subsets.
+    """How slices are matched: targets kept of each source slice, weights, seed of random subsets.
 
     ``target_lesion`` is what counts as lesion in the target, as the user said it; it is only
     recorded.
@@ -50,7 +49,7 @@ def match_data_sets(
         source.files.dataset,
         target.files.dataset,
         parameters,
-        similar_targets(ranking, source_slices, target_slices),
+        targets_by_case(ranking, source_slices, target_slices),
         nearest,
         subsets(source_slices.names, matched, pairing.seed),
     )

@@ -1,5 +1,6 @@
-"""Write a labelled data set of synthetic images: each source case in the target domain, with its
-own label.
+"""Write a labelled data set of synthetic images: source cases in the target domain.
+
+Each case keeps its own label.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
 ENDING = ".nii.gz"
 ADVICE = "convert the source data set again"
 RECORD = "synthesis.json"
+KEPT_KEYS = ("labels", "regions_class_order", "licence", "license", "reference")
 PROVENANCE, CONTRASTS = "provenance.csv", "lesion_contrast.csv"
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportJob:
     """What is written where.
 
     Args:
@@ -56,10 +58,11 @@ def source_cases(source: Path) -> list[RawCase]:
     Raises:
         InputError: not such a data set.
     """
-    return raw_cases("general", source, read_dataset_json(source / "dataset.json", ADVICE))
+    dataset_json = read_dataset_json(source / "dataset.json", ADVICE)
+    return raw_cases("general", source, dataset_json)
 
 
-def export(model: SynthesisModel, job: Export) -> dict[str, LesionContrast]:
+def export(model: SynthesisModel, job: ExportJob) -> dict[str, LesionContrast]:
     """Translate and write every case that is not there yet; ``dataset.json`` comes last.
 
     Returns:
@@ -76,17 +79,18 @@ def export(model: SynthesisModel, job: Export) -> dict[str, LesionContrast]:
         if not all(path.is_file() for path in written_files(job.folder, case)):
             _write_case(model, case, job.folder)
 
-    contrasts = {
-        case.name: measured_contrast(job.folder, case, dataset_json, model.window.low)
-        for case in cases
-    }
+    contrasts = {}
+    for case in cases:
+        contrast = measured_contrast(job.folder, case, dataset_json, model.window.low)
+        contrasts[case.name] = contrast
+
     _write_tables(job, cases, contrasts)
     _write_splits(job)
     write_json(new_dataset_json(dataset_json, job, len(cases)), job.folder / "dataset.json")
     return contrasts
 
 
-def begin(job: Export) -> None:
+def begin(job: ExportJob) -> None:
     """Make the new folder, or check that it is that of an unfinished run of the same export.
 
     Raises:
@@ -94,18 +98,14 @@ def begin(job: Export) -> None:
     """
     record = {**job.origin, "source": job.source.name, "cases": list(job.cases)}
     path = job.folder / RECORD
-    if (
-        path.is_file()
-        and read_json(path, "remove the folder") == record
-        and not (job.folder / "dataset.json").exists()
-    ):
+    same_job = path.is_file() and read_json(path, "remove the folder") == record
+    if same_job and not (job.folder / "dataset.json").exists():
         return
 
     if job.folder.exists():
         raise InputError(
             f"{job.folder}: exists already; choose another number with -o, or remove it"
         )
-
     for name in ("imagesTr", "labelsTr"):
         (job.folder / name).mkdir(parents=True)
     write_json(record, path)
@@ -113,11 +113,11 @@ def begin(job: Export) -> None:
 
 def written_files(folder: Path, case: RawCase) -> list[Path]:
     """Return the files of a case in the new data set: its channels, then its label."""
-    images = [
-        folder / "imagesTr" / f"{case.name}_{channel:04d}{ENDING}"
-        for channel in range(len(case.images))
-    ]
-    return [*images, folder / "labelsTr" / f"{case.name}{ENDING}"]
+    files = []
+    for channel in range(len(case.images)):
+        files.append(folder / "imagesTr" / f"{case.name}_{channel:04d}{ENDING}")
+    files.append(folder / "labelsTr" / f"{case.name}{ENDING}")
+    return files
 
 
 def _write_case(model: SynthesisModel, case: RawCase, folder: Path) -> None:
@@ -140,9 +140,7 @@ def _write_case(model: SynthesisModel, case: RawCase, folder: Path) -> None:
             raise InputError(
                 f"{case.images[0]}: has shape {own_shape}, its translation {pixels.shape}"
             )
-
         _write(np.rint(pixels).astype(np.int16), reference, path)
-
     _copy_label(case, reference, label)
 
 
@@ -170,55 +168,46 @@ def _copy_label(case: RawCase, reference: sitk.Image, path: Path) -> None:
     _write(pixels, reference, path)
 
 
-# --- what is said about the cases
-# -------------------------------------------------------------------------------------
-
-
 def measured_contrast(
     folder: Path, case: RawCase, dataset_json: Mapping[str, Any], background: float
 ) -> LesionContrast:
-    """Return a written case's lesion contrast in its first channel; background and ignored pixels
-    do not count.
+    """Return a written case's lesion contrast in its first channel.
+
+    Background and ignored pixels do not count.
     """
     image_file, *_, label_file = written_files(folder, case)
-    image = read_slices(image_file)
-    label = read_slices(label_file)
+    image = read_slice_stack(image_file)
+    label = read_slice_stack(label_file)
+
     ignored = label == dataset_json["labels"].get("ignore", -1)
     lesion = (label > 0) & ~ignored
-    return lesion_contrast(image, lesion, ignored | ((image <= background) & ~lesion))
+    empty = (image <= background) & ~lesion
+    return lesion_contrast(image, lesion, ignored | empty)
 
 
-def read_slices(path: Path | str) -> np.ndarray:
+def read_slice_stack(path: Path | str) -> np.ndarray:
     """Return ``[slices, height, width]`` of an image file, a single slice too."""
-    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    image = sitk.ReadImage(str(path))
+    pixels = sitk.GetArrayFromImage(image)
     return pixels if pixels.ndim == 3 else pixels[None]
 
 
 def _write_tables(
-    job: Export, cases: Sequence[RawCase], contrasts: Mapping[str, LesionContrast]
+    job: ExportJob, cases: Sequence[RawCase], contrasts: Mapping[str, LesionContrast]
 ) -> None:
-    provenance = [
-        [case.name, Path(case.images[0]).name, job.source.name, *job.origin.values()]
-        for case in cases
-    ]
+    origins: list[list[object]] = []
+    for case in cases:
+        image = Path(case.images[0]).name
+        origins.append([case.name, image, job.source.name, *job.origin.values()])
     header = ["case", "source_image", "source_dataset", *job.origin]
-    _write_csv(job.folder / PROVENANCE, header, provenance)
+    _write_csv(job.folder / PROVENANCE, header, origins)
 
-    measured = [
-        [
-            name,
-            found.lesion_pixels,
-            f"{found.inside:.2f}",
-            f"{found.rim:.2f}",
-            f"{found.difference:.2f}",
-        ]
-        for name, found in contrasts.items()
-    ]
-    _write_csv(
-        job.folder / CONTRASTS,
-        ["case", "lesion_pixels", "inside", "rim", "inside_minus_rim"],
-        measured,
-    )
+    measured: list[list[object]] = []
+    for name, found in contrasts.items():
+        means = (found.inside, found.rim, found.difference)
+        measured.append([name, found.lesion_pixels, *(f"{mean:.2f}" for mean in means)])
+    header = ["case", "lesion_pixels", "inside", "rim", "inside_minus_rim"]
+    _write_csv(job.folder / CONTRASTS, header, measured)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -232,33 +221,34 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
             writer.writerow([plain_cell(str(value)) for value in row])
 
 
-def new_dataset_json(source: Mapping[str, Any], job: Export, count: int) -> dict[str, Any]:
+def new_dataset_json(source: Mapping[str, Any], job: ExportJob, count: int) -> dict[str, Any]:
     """Return the new data set's description: CT, with the source's labels and licence."""
-    kept = {
-        name: source[name]
-        for name in ("labels", "regions_class_order", "licence", "license", "reference")
-        if name in source
-    }
-    return {
-        "channel_names": dict.fromkeys(source["channel_names"], "CT"),
-        **kept,
+    content: dict[str, Any] = {"channel_names": dict.fromkeys(source["channel_names"], "CT")}
+    for name in KEPT_KEYS:
+        if name in source:
+            content[name] = source[name]
+
+    content |= {
         "numTraining": count,
         "file_ending": ENDING,
         "name": job.folder.name,
         "description": f"synthetic images from {job.source.name}, with its labels; see {RECORD}",
     }
+    return content
 
 
-def _write_splits(job: Export) -> None:
+def _write_splits(job: ExportJob) -> None:
     """Keep the source's folds, as far as their cases are there."""
     name = "splits_final.json"
     if not (job.source / name).is_file():
         return
+
     chosen = set(job.cases)
-    every_fold = read_folds(job.source / name, ADVICE)
-    folds = [
-        {part: [case for case in fold[part] if case in chosen] for part in ("train", "val")}
-        for fold in every_fold
-    ]
-    if all(fold["train"] and fold["val"] for fold in folds):
-        write_json(folds, job.folder / name)
+    folds = []
+    for fold in read_folds(job.source / name, ADVICE):
+        train = [case for case in fold["train"] if case in chosen]
+        val = [case for case in fold["val"] if case in chosen]
+        if not train or not val:
+            return
+        folds.append({"train": train, "val": val})
+    write_json(folds, job.folder / name)

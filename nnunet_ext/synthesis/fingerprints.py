@@ -10,9 +10,8 @@ import numpy.typing as npt
 REDUCED_SIZE = 32  # N of eq. 8
 KEPT_FREQUENCIES = 8  # rows and columns of B', eq. 12
 BITS = KEPT_FREQUENCIES**2
-_PLACES = np.left_shift(
-    np.uint64(1), np.arange(BITS - 1, -1, -1, dtype=np.uint64)
-)  # the first bit is the highest
+# the first bit is the highest
+_PLACES = np.left_shift(np.uint64(1), np.arange(BITS - 1, -1, -1, dtype=np.uint64))
 _BITS_OF_BYTE = np.array([value.bit_count() for value in range(256)], np.uint8)
 
 
@@ -40,8 +39,9 @@ def fingerprint(images: npt.ArrayLike) -> Any:
 
 
 def low_frequencies(images: npt.ArrayLike) -> np.ndarray:
-    """Return the lowest frequencies ``(*, 8, 8)`` of images ``(*, height, width)``, in their unit
-    times pixels.
+    """Return the lowest frequencies ``(*, 8, 8)`` of images ``(*, height, width)``.
+
+    They are in the images' unit times pixels.
     """
     values = np.asarray(images, np.float64)
     height, width = values.shape[-2:]
@@ -53,17 +53,20 @@ def low_frequencies(images: npt.ArrayLike) -> np.ndarray:
 
 
 def packed(frequencies: np.ndarray) -> Any:
-    """Return 64 bits, 1 where a frequency of ``(*, 8, 8)`` is above the mean of the 64; uint64
-    ``(*)``.
+    """Return 64 bits as uint64 ``(*)``.
+
+    A bit is 1 where a frequency of ``(*, 8, 8)`` is above the mean of the 64.
     """
     flat = frequencies.reshape(*frequencies.shape[:-2], BITS)
     above = flat > flat.mean(axis=-1, keepdims=True)
-    return (above * _PLACES).sum(axis=-1, dtype=np.uint64)[()]
+    numbers = (above * _PLACES).sum(axis=-1, dtype=np.uint64)
+    return numbers[()]
 
 
 def hamming(first: npt.ArrayLike, second: npt.ArrayLike) -> Any:
-    """Return the number of bits, 0 to 64, in which fingerprints differ; uint8, of the arrays'
-    common shape.
+    """Return the number of bits, 0 to 64, in which fingerprints differ.
+
+    It is uint8, of the arrays' common shape.
 
     >>> int(hamming(np.uint64(0b1011), np.uint64(0b0010)))
     2
@@ -75,28 +78,29 @@ def hamming(first: npt.ArrayLike, second: npt.ArrayLike) -> Any:
 
 
 def bits_by_table(numbers: npt.ArrayLike) -> Any:
-    """Return the number of ones in each uint64, byte by byte; for NumPy 1, which cannot count
-    them.
+    """Return the number of ones in each uint64, byte by byte.
+
+    NumPy 1 cannot count them.
     """
     values = np.ascontiguousarray(numbers, np.uint64)
     single_bytes = values.reshape(*values.shape, 1).view(np.uint8)
-    return _BITS_OF_BYTE[single_bytes].sum(axis=-1, dtype=np.uint8)[()]
+    counts = _BITS_OF_BYTE[single_bytes].sum(axis=-1, dtype=np.uint8)
+    return counts[()]
 
 
 def _cosines(size: int) -> np.ndarray:
     """Return the orthonormal DCT-II as a matrix ``(frequency, place)``, A of eq. 9-10."""
     frequency = np.arange(size)[:, None]
     place = np.arange(size)[None, :]
-    matrix = np.cos(np.pi * (2 * place + 1) * frequency / (2 * size))
+    angle = np.pi * (2 * place + 1) * frequency / (2 * size)
+    matrix = np.cos(angle)
     matrix *= np.sqrt(2 / size)
     matrix[0] = np.sqrt(1 / size)
     return matrix
 
 
 def _reduction(size: int, reduced: int) -> np.ndarray:
-    """Return the matrix ``(reduced, size)`` that averages a line of pixels over equal parts of its
-    length.
-    """
+    """Return the matrix ``(reduced, size)`` that averages a line of pixels over equal parts."""
     edges = np.linspace(0, size, reduced + 1)
     pixel = np.arange(size)
     begin = np.maximum(edges[:-1, None], pixel)

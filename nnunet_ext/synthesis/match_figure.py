@@ -1,11 +1,10 @@
-"""Example pairs of a matching: source slices with their labels beside the most similar target
-slices.
-"""
+"""Example pairs of a matching: source slices beside the most similar target slices."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,11 +20,12 @@ ROWS = 5
 TARGETS = 3
 PANEL_INCHES = 2.1
 
+Item = TypeVar("Item")
+
 
 @in_default_style
 def match_figure(matches: Matches, source: Measuring, target: Measuring, path: Path) -> Figure:
-    """Draw source slices from the best to the worst matched, each with its three most similar
-    targets.
+    """Draw source slices from the best to the worst matched, each with its nearest targets.
 
     Args:
         matches: of both data sets.
@@ -33,37 +33,45 @@ def match_figure(matches: Matches, source: Measuring, target: Measuring, path: P
         target: what its band takes for lesion is outlined.
         path: file to write.
     """
-    ordered = sorted(
-        matches.source_cases, key=lambda case: (matches.source_cases[case].distances[0], case)
-    )
-    places = np.unique(np.linspace(0, len(ordered) - 1, ROWS).round().astype(int))
-    shown = [ordered[place] for place in places]
-    source_files = {case.name: case for case in source.files.cases}
-    target_files = {case.name: case for case in target.files.cases}
+
+    def by_distance(case: str) -> tuple[float, str]:
+        return matches.source_cases[case].distances[0], case
+
+    shown = spread(sorted(matches.source_cases, key=by_distance), ROWS)
+    source_cases = {case.name: case for case in source.files.cases}
+    target_cases = {case.name: case for case in target.files.cases}
 
     figure = new_figure((1 + TARGETS) * PANEL_INCHES, len(shown) * (PANEL_INCHES + 0.3) + 0.4)
     axes = figure.subplots(len(shown), 1 + TARGETS, squeeze=False)
-    for row, case in zip(axes, shown, strict=True):
+    for row, name in zip(axes, shown, strict=True):
         for axis in row:
             axis.set_axis_off()
-        own = source_files[case]
-        _draw(row[0], source.files.read(own), source.window, source.files.read_lesion(own), case)
 
-        similar = matches.source_cases[case]
+        case = source_cases[name]
+        image = source.files.read(case)
+        _draw(row[0], image, source.window, source.files.read_lesion(case), name)
+
+        similar = matches.source_cases[name]
         found = zip(row[1:], similar.targets, similar.distances, strict=False)
-        for axis, name, distance in found:
-            image = target.files.read(target_files[name])
+        for axis, target_name, distance in found:
+            image = target.files.read(target_cases[target_name])
             assert isinstance(target.band, LesionBand)
-            _draw(
-                axis, image, target.window, target.band(image), f"{name}\ndistance {distance:.0f}"
-            )
+            title = f"{target_name}\ndistance {distance:.0f}"
+            _draw(axis, image, target.window, target.band(image), title)
 
     set_title(
         figure,
         f"{matches.source}: from the best to the worst matched slice; {matches.target}: most "
-        f"similar",
+        "similar",
     )
     return saved(figure, path)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return up to ``count`` of the items, at even distances in their order."""
+    evenly = np.linspace(0, len(items) - 1, count)
+    places = np.unique(evenly.round().astype(int))
+    return [items[place] for place in places]
 
 
 def _draw(
@@ -75,7 +83,8 @@ def _draw(
 ) -> None:
     """Show one slice with the outline of its lesion."""
     shown = above_background(image, window)
-    axis.imshow(shown, cmap="gray", vmin=0, vmax=max(float(np.percentile(shown, 99.5)), 1e-6))
+    brightest = max(float(np.percentile(shown, 99.5)), 1e-6)
+    axis.imshow(shown, cmap="gray", vmin=0, vmax=brightest)
     if lesion.any():
         axis.contour(lesion.astype(float), levels=[0.5], colors=[COLORS[4]], linewidths=0.7)
     axis.set_title(literal(title), fontsize=6)

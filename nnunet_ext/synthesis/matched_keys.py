@@ -19,34 +19,35 @@ def target_keys(matches: Matches, stream_keys: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: the stream does not hold the data set that was matched.
     """
-    keys = [key for key in stream_keys if key.split("/")[0] == matches.target]
+    keys = {}
+    for key in stream_keys:
+        parts = key.split("/")
+        if parts[0] == matches.target:
+            keys[parts[-1]] = key
+
     if not keys:
         raise InputError(
             f"the matches are with {matches.target}, which is not in the target_domain stream; "
-            f"configure that data "
-            "set, or match again"
+            "configure that data set, or match again"
         )
-
-    return {key.split("/")[-1]: key for key in keys}
+    return keys
 
 
 def similar_targets(matches: Matches, stream_keys: Sequence[str]) -> dict[str, list[str]]:
-    """Return the keys of the n most similar target cases of every source case: the pairs of stage
-    1.
+    """Return the keys of the n most similar targets of every source case: the pairs of stage 1.
 
     Raises:
         InputError: the stream does not hold the data set that was matched, or lacks a case of it.
     """
     keys = target_keys(matches, stream_keys)
-    return {
-        case: [_key_of(target, keys) for target in similar.targets]
-        for case, similar in matches.source_cases.items()
-    }
+    pairs = {}
+    for case, similar in matches.source_cases.items():
+        pairs[case] = [_key_of(target, keys) for target in similar.targets]
+    return pairs
 
 
 def nearest_pairs(matches: Matches, stream_keys: Sequence[str]) -> dict[str, list[str]]:
-    """Return the keys of the target cases to which a source case is the most similar one: the pairs
-    of stage 2.
+    """Return the keys of the targets to which a source case is nearest: the pairs of stage 2.
 
     A source case that is nearest to no target case gets its own most similar target.
 
@@ -61,7 +62,6 @@ def nearest_pairs(matches: Matches, stream_keys: Sequence[str]) -> dict[str, lis
     for case, similar in matches.source_cases.items():
         if not pairs[case]:
             pairs[case].append(_key_of(similar.targets[0], keys))
-
     return pairs
 
 
@@ -69,6 +69,6 @@ def _key_of(case: str, keys: dict[str, str]) -> str:
     if case not in keys:
         raise InputError(
             f"the target_domain stream has no case {case}, with which cases were matched; match "
-            f"again"
+            "again"
         )
     return keys[case]

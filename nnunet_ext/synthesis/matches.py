@@ -1,5 +1,6 @@
-"""The file of similar slices: written by ``nnUNetv2_ext_match``, read by what trains on pairs or
-subsets.
+"""The file of similar slices, written by ``nnUNetv2_ext_match``.
+
+What trains on pairs or subsets reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.json_files import read_object
 
 FORMAT = "nnunet_ext matches 1"
-MEND = "run nnUNetv2_ext_match again"
+ADVICE = "run nnUNetv2_ext_match again"
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,11 @@ class NearestSource:
 
 @dataclass(frozen=True)
 class Matches:
-    """What is similar between a source and a target data set of single slices; cases by nnU-Net's
-    names.
+    """What is similar between a source and a target data set of single slices.
 
-    ``subsets`` are lists of source cases: ``matched`` is the nearest source of any target slice,
-    ``unmatched`` all others; ``random`` is drawn from all cases and ``unmatched_random`` from the
-    unmatched, as many as are matched.
+    Cases have nnU-Net's names. ``subsets`` are lists of source cases: ``matched`` is the nearest
+    source of any target slice, ``unmatched`` all others; ``random`` is drawn from all cases and
+    ``unmatched_random`` from the unmatched, as many as are matched.
 
     Reference: Dong et al. 2022, section 3.2 and table 4
     """
@@ -56,7 +56,7 @@ class Matches:
         """Return the source cases of a subset.
 
         Raises:
-            InputError: there is no subset of that name.
+            InputError: no subset has that name.
         """
         if name not in self.subsets:
             raise InputError(
@@ -77,58 +77,69 @@ def read_matches(path: Path) -> Matches:
     Raises:
         InputError: it cannot be read, is something else, or contradicts itself.
     """
-    content = read_object(path, MEND)
+    content = read_object(path, ADVICE)
     if content.get("format") != FORMAT:
-        raise InputError(f"{path}: does not hold matches of this version; {MEND}")
+        raise InputError(f"{path}: does not hold matches of this version; {ADVICE}")
 
     try:
         matches = _from_json(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}); {MEND}") from error
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); {ADVICE}"
+        ) from error
 
     _require_consistent(matches, path)
     return matches
 
 
 def _from_json(content: dict[str, Any]) -> Matches:
-    source_cases = {
-        str(case): SimilarTargets(
-            tuple(map(str, entry["targets"])), tuple(map(float, entry["distances"]))
-        )
-        for case, entry in content["source_cases"].items()
-    }
-    target_cases = {
-        str(case): NearestSource(str(entry["source"]), float(entry["distance"]))
-        for case, entry in content["target_cases"].items()
-    }
-    subsets = {str(name): tuple(map(str, cases)) for name, cases in content["subsets"].items()}
-    names = str(content["source"]), str(content["target"])
-    return Matches(*names, dict(content["parameters"]), source_cases, target_cases, subsets)
+    source_cases = {}
+    for case, entry in content["source_cases"].items():
+        targets = tuple(map(str, entry["targets"]))
+        distances = tuple(map(float, entry["distances"]))
+        source_cases[str(case)] = SimilarTargets(targets, distances)
+
+    target_cases = {}
+    for case, entry in content["target_cases"].items():
+        target_cases[str(case)] = NearestSource(str(entry["source"]), float(entry["distance"]))
+
+    subsets = {}
+    for name, cases in content["subsets"].items():
+        subsets[str(name)] = tuple(map(str, cases))
+
+    return Matches(
+        source=str(content["source"]),
+        target=str(content["target"]),
+        parameters=dict(content["parameters"]),
+        source_cases=source_cases,
+        target_cases=target_cases,
+        subsets=subsets,
+    )
 
 
 def _require_consistent(matches: Matches, path: Path) -> None:
+    """Refuse matches that name cases which are not among them."""
     for case, similar in matches.source_cases.items():
         if not similar.targets or len(similar.targets) != len(similar.distances):
             raise InputError(
-                f"{path}: source case {case} has not one distance for each of its targets; {MEND}"
+                f"{path}: source case {case} has not one distance for each of its targets; {ADVICE}"
             )
-
         unknown = [target for target in similar.targets if target not in matches.target_cases]
         if unknown:
             raise InputError(
-                f"{path}: {unknown[0]}, a target of {case}, is not among the target cases; {MEND}"
+                f"{path}: {unknown[0]}, a target of {case}, is not among the target cases; {ADVICE}"
             )
 
     for case, nearest in matches.target_cases.items():
         if nearest.source not in matches.source_cases:
             raise InputError(
                 f"{path}: {nearest.source}, the source of {case}, is not among the source cases; "
-                f"{MEND}"
+                f"{ADVICE}"
             )
 
     for name, cases in matches.subsets.items():
-        strangers = [case for case in cases if case not in matches.source_cases]
-        if strangers:
+        unknown = [case for case in cases if case not in matches.source_cases]
+        if unknown:
             raise InputError(
-                f"{path}: {strangers[0]} of the subset {name} is not among the source cases; {MEND}"
+                f"{path}: {unknown[0]} of the subset {name} is not among the source cases; {ADVICE}"
             )

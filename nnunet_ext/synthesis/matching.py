@@ -18,10 +18,10 @@ BLOCK_BYTES = 64 * 2**20  # of one matrix of distances; a block needs about five
 
 @dataclass(frozen=True)
 class Slices:
-    """What is compared of a data set's slices: names, fingerprints uint64 ``(N,)``, and lesion
-    sizes ``(N,)``.
+    """What is compared of a data set's slices.
 
-    Sizes are pixels at 240 x 240, whatever the size of the images.
+    These are names, fingerprints uint64 ``(N,)``, and lesion sizes ``(N,)``. Sizes are pixels at
+    240 x 240, whatever the size of the images.
     """
 
     names: tuple[str, ...]
@@ -60,8 +60,9 @@ def pixels_at_scale(pixels: int, height: int, width: int) -> float:
 def distances(
     source: Slices, target: Slices, weights: Weights, rows: slice = slice(None)
 ) -> np.ndarray:
-    """Return d_sim between source slices ``rows`` and all target slices; float32 ``(rows, target
-    slices)``.
+    """Return d_sim between source slices ``rows`` and all target slices.
+
+    It is float32 ``(rows, target slices)``.
 
     Reference: Dong et al. 2022, eq. 15-17
     """
@@ -92,7 +93,8 @@ def rank(source: Slices, target: Slices, n_similar: int, weights: Weights) -> Ra
     from tqdm import tqdm
 
     _require_possible(source, target, n_similar, weights)
-    n_source, n_target = len(source.names), len(target.names)
+    n_source = len(source.names)
+    n_target = len(target.names)
     kept = min(n_similar, n_target)
     targets = np.empty((n_source, kept), np.int64)
     target_distances = np.empty((n_source, kept), np.float32)
@@ -100,9 +102,8 @@ def rank(source: Slices, target: Slices, n_similar: int, weights: Weights) -> Ra
     source_distances = np.full(n_target, np.inf, np.float32)
 
     rows_of_block = max(1, BLOCK_BYTES // (4 * n_target))
-    with tqdm(
-        total=n_source, desc="ranking", unit="slice", disable=not sys.stderr.isatty()
-    ) as progress:
+    is_quiet = not sys.stderr.isatty()
+    with tqdm(total=n_source, desc="ranking", unit="slice", disable=is_quiet) as progress:
         for begin in range(0, n_source, rows_of_block):
             rows = slice(begin, min(begin + rows_of_block, n_source))
             block = distances(source, target, weights, rows)
@@ -125,22 +126,21 @@ def _require_possible(source: Slices, target: Slices, n_similar: int, weights: W
         raise InputError("one of the data sets has no slices, so nothing can be matched")
     if n_similar < 1:
         raise InputError(f"-n {n_similar}: keep at least one similar slice")
-    for name, weight in (
-        ("--fingerprint-weight", weights.fingerprint),
-        ("--lesion-weight", weights.lesion),
-    ):
+
+    options = {"--fingerprint-weight": weights.fingerprint, "--lesion-weight": weights.lesion}
+    for name, weight in options.items():
         if not 0 <= weight < np.inf:
             raise InputError(f"{name} {weight:g}: use a number from 0")
-
-    if weights.fingerprint == weights.lesion == 0:
+    if not any(options.values()):
         raise InputError(
             "--fingerprint-weight and --lesion-weight are both 0, so all slices are equally similar"
         )
 
 
 def _lowest_of_rows(block: np.ndarray, count: int) -> np.ndarray:
-    """Return the indices of the lowest values of each row, lowest first, and of equal ones the
-    first first.
+    """Return the indices of the lowest values of each row, lowest first.
+
+    Of equal values the one with the lower index comes first.
     """
     highest_kept = np.partition(block, count - 1, axis=1)[:, count - 1]
     lowest = np.empty((len(block), count), np.int64)
@@ -148,25 +148,26 @@ def _lowest_of_rows(block: np.ndarray, count: int) -> np.ndarray:
         candidates = np.flatnonzero(block[row] <= limit)
         order = np.argsort(block[row, candidates], kind="stable")
         lowest[row] = candidates[order[:count]]
-
     return lowest
 
 
-def similar_targets(ranking: Ranking, source: Slices, target: Slices) -> dict[str, SimilarTargets]:
+def targets_by_case(ranking: Ranking, source: Slices, target: Slices) -> dict[str, SimilarTargets]:
     """Return the most similar targets of each source slice by name."""
     result = {}
     for index, case in enumerate(source.names):
         names = tuple(target.names[position] for position in ranking.targets[index])
-        result[case] = SimilarTargets(names, tuple(map(float, ranking.target_distances[index])))
+        distances = tuple(map(float, ranking.target_distances[index]))
+        result[case] = SimilarTargets(names, distances)
     return result
 
 
 def nearest_sources(ranking: Ranking, source: Slices, target: Slices) -> dict[str, NearestSource]:
     """Return the most similar source of each target slice by name."""
+    result = {}
     found = zip(target.names, ranking.sources, ranking.source_distances, strict=True)
-    return {
-        case: NearestSource(source.names[index], float(distance)) for case, index, distance in found
-    }
+    for case, index, distance in found:
+        result[case] = NearestSource(source.names[index], float(distance))
+    return result
 
 
 def subsets(source: Sequence[str], matched: set[str], seed: int) -> dict[str, tuple[str, ...]]:
@@ -179,9 +180,11 @@ def subsets(source: Sequence[str], matched: set[str], seed: int) -> dict[str, tu
     """
     every = sorted(source)
     unmatched = [case for case in every if case not in matched]
+    count = len(matched)
+
     generator = np.random.default_rng(seed)
-    random = generator.choice(every, len(matched), replace=False)
-    unmatched_random = generator.choice(unmatched, min(len(matched), len(unmatched)), replace=False)
+    random = generator.choice(every, count, replace=False)
+    unmatched_random = generator.choice(unmatched, min(count, len(unmatched)), replace=False)
     return {
         "matched": tuple(sorted(matched)),
         "random": tuple(sorted(map(str, random))),

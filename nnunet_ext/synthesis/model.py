@@ -1,5 +1,6 @@
-"""A trained synthesis: from a raw source case to its image in the target domain, in the target's
-unit.
+"""A trained synthesis: from a raw source case to its image in the target domain.
+
+The image is in the target's unit.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ from nnunet_ext.training.streams.normalization import Window
 from nnunet_ext.training.weights.checkpoint_files import read_content
 from nnunet_ext.worker_processes import first_line
 
-READERS = (
-    "SimpleITKIO",
-    "NaturalImage2DIO",
-)  # whose arrays lie as SimpleITK's; others reorder axes
+# whose arrays lie as SimpleITK's; others reorder axes
+READERS = ("SimpleITKIO", "NaturalImage2DIO")
 ROLE = "target_domain"
 
 
@@ -75,7 +74,7 @@ class SynthesisModel:
         if not isinstance(network, SegmentationThroughSynthesis):
             raise InputError(
                 f"{file}: is of a trainer that does not synthesise images; use "
-                f"PseudoCTSynthesisTrainer"
+                "PseudoCTSynthesisTrainer"
             )
 
         network.load_state_dict(predictor.list_of_parameters[0])
@@ -104,42 +103,54 @@ class SynthesisModel:
         data, _, properties = preprocessor.run_case(
             list(images), None, self.plans, self.configuration, self.dataset_json
         )
-        slices = torch.as_tensor(np.asarray(data)).float().movedim(1, 0)
-        translated = [self._translate_slice(one[None].to(self.device)) for one in slices]
+
+        translated = []
+        for one in torch.as_tensor(np.asarray(data)).float().movedim(1, 0):
+            translated.append(self._translate_slice(one[None].to(self.device)))
         normalized = torch.cat(translated).movedim(0, 1).cpu().numpy()
         return self._on_original_grid(self.window.inverse(normalized), properties)
 
     def _translate_slice(self, image: torch.Tensor) -> torch.Tensor:
-        """Translate ``[1, channels, H, W]`` as it was seen in training, in the middle of the patch
-        if it is smaller.
+        """Translate ``[1, channels, H, W]`` as it was seen in training.
+
+        An image smaller than the patch lies in its middle.
         """
-        patch_size = self.configuration.patch_size
-        missing = [
-            max(0, patch - size) for patch, size in zip(patch_size, image.shape[2:], strict=True)
-        ]
-        top, left = (count // 2 for count in missing)
-        padded = functional.pad(image, (left, missing[1] - left, top, missing[0] - top))
+        patch_height, patch_width = self.configuration.patch_size
         height, width = image.shape[2:]
+        missing_rows = max(0, patch_height - height)
+        missing_columns = max(0, patch_width - width)
+        top = missing_rows // 2
+        left = missing_columns // 2
+
+        margins = (left, missing_columns - left, top, missing_rows - top)
+        padded = functional.pad(image, margins)
         return self.translator(padded)[..., top : top + height, left : left + width]
 
     def _on_original_grid(self, values: np.ndarray, properties: dict[str, Any]) -> np.ndarray:
         """Undo nnU-Net's resampling, cropping and transposing."""
-        plans, configuration = self.plans, self.configuration
-        spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
         shape = properties["shape_after_cropping_and_before_resampling"]
         if tuple(values.shape[1:]) != tuple(shape):
-            planned = [
-                *spacing[: len(spacing) - len(configuration.spacing)],
-                *configuration.spacing,
-            ]
-            values = np.asarray(configuration.resampling_fn_data(values, shape, planned, spacing))
+            values = self._resampled(values, shape, properties["spacing"])
 
-        whole = np.full(
-            (len(values), *properties["shape_before_cropping"]), self.window.low, dtype=np.float32
-        )
+        low, high = self.window.low, self.window.high
+        whole_shape = (len(values), *properties["shape_before_cropping"])
+        whole = np.full(whole_shape, low, dtype=np.float32)
         box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
-        whole[(slice(None), *box)] = values.clip(self.window.low, self.window.high)
-        return whole.transpose([0, *(axis + 1 for axis in plans.transpose_backward)])
+        whole[(slice(None), *box)] = values.clip(low, high)
+
+        axes = [1 + axis for axis in self.plans.transpose_backward]
+        return whole.transpose([0, *axes])
+
+    def _resampled(
+        self, values: np.ndarray, shape: Sequence[int], file_spacing: Sequence[float]
+    ) -> np.ndarray:
+        """Undo nnU-Net's resampling to the planned spacing."""
+        spacing = [file_spacing[axis] for axis in self.plans.transpose_forward]
+        planned = self.configuration.spacing
+        unplanned_axes = len(spacing) - len(planned)
+        whole_planned = [*spacing[:unplanned_axes], *planned]
+        resample = self.configuration.resampling_fn_data
+        return np.asarray(resample(values, shape, whole_planned, spacing))
 
 
 def _window_of(plans: PlansManager, file: Path) -> Window:
@@ -153,7 +164,7 @@ def _window_of(plans: PlansManager, file: Path) -> Window:
         raise InputError(
             f"{file}: was trained without a window of the target, so its output has no unit; run "
             f'nnUNetv2_ext_configure -d {plans.dataset_name} --normalize "{ROLE}=window(0,80)" '
-            f"and train again"
+            "and train again"
         )
 
     reader = plans.image_reader_writer_class.__name__
@@ -162,5 +173,4 @@ def _window_of(plans: PlansManager, file: Path) -> Window:
             f"{file}: its images are read by {reader}; plan the data set with "
             f"{' or '.join(READERS)}"
         )
-
     return Window.parse(normalization)

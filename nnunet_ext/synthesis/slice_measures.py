@@ -1,5 +1,6 @@
-"""Read the slices of raw data sets, and measure what the matching compares: fingerprints and lesion
-sizes.
+"""Read the slices of raw data sets, and measure what the matching compares.
+
+These are fingerprints and lesion sizes.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ SHOWN_ERRORS = 3
 
 @dataclass(frozen=True)
 class SliceFiles:
-    """A raw data set of single slices; ``is_hu`` where its channel is called CT, as nnU-Net calls
-    Hounsfield units.
+    """A raw data set of single slices.
+
+    ``is_hu`` says whether its channel is called CT, as nnU-Net calls Hounsfield units.
     """
 
     dataset: str
@@ -47,8 +49,10 @@ class SliceFiles:
         Raises:
             InputError: unreadable, a volume, or not finite.
         """
-        values, _ = _guarded(case.images[0], lambda: self.reader().read_images(case.images))
-        return _single_slice(values, case.images[0])
+        file = case.images[0]
+        reader = self.reader()
+        values, _ = _guarded(file, lambda: reader.read_images(case.images))
+        return _single_slice(values, file)
 
     def read_lesion(self, case: RawCase) -> np.ndarray:
         """Return where any lesion is labelled, bool ``(height, width)``.
@@ -56,28 +60,27 @@ class SliceFiles:
         Raises:
             InputError: unreadable, or a volume.
         """
-        assert case.label is not None
-        values, _ = _guarded(case.label, lambda: self.reader().read_seg(case.label))
-        return _single_slice(values, case.label) > 0
+        file = case.label
+        assert file is not None
+        reader = self.reader()
+        values, _ = _guarded(file, lambda: reader.read_seg(file))
+        return _single_slice(values, file) > 0
 
 
 @dataclass(frozen=True)
 class LesionBand:
-    """A rough segmentation of lesions without labels: values from ``low`` to ``high``, section 3.1
-    of the paper.
+    """A rough segmentation of lesions without labels: values from ``low`` to ``high``.
 
     Noise and the thin rim that is left of the skull reach the values of blood, too, and together
     they are larger than most haemorrhages. So the image is smoothed, and what is narrower than 1/80
-    of it does not count. The paper takes the pixels as they are.
+    of it does not count. The paper (section 3.1) takes the pixels as they are.
     """
 
     low: float
     high: float
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return where the values of an image ``(height, width)`` lie in the band, bool of the same
-        shape.
-        """
+        """Return where the values of an image ``(height, width)`` lie in the band."""
         width = round(min(image.shape) * NARROWEST_LESION)
         if width <= 1:
             return (image >= self.low) & (image <= self.high)
@@ -97,7 +100,7 @@ class Measuring:
 
 
 def slices_with_labels(dataset: str, raw: Path) -> SliceFiles:
-    """The labelled slices of a raw data set, its imagesTr.
+    """Return the labelled slices of a raw data set, its imagesTr.
 
     Raises:
         InputError: not such a data set.
@@ -106,7 +109,7 @@ def slices_with_labels(dataset: str, raw: Path) -> SliceFiles:
 
 
 def slices_without_labels(dataset: str, raw: Path) -> SliceFiles:
-    """The slices in imagesUn, or else those in imagesTr, whose labels are not looked at.
+    """Return the slices in imagesUn, or else those in imagesTr, whose labels are not read.
 
     Raises:
         InputError: not such a data set.
@@ -119,13 +122,14 @@ def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
     folder = raw / dataset
     if not (folder / "dataset.json").is_file():
         raise InputError(f"{folder}: has no dataset.json; convert the data set first")
+
     shape = {"channel_names": dict, "labels": dict, "file_ending": str}
     dataset_json = read_object(folder / "dataset.json", "convert the data set again", shape)
-    channels = [str(name) for name in dataset_json["channel_names"].values()]
+    channels = list(map(str, dataset_json["channel_names"].values()))
     if len(channels) != 1:
         raise InputError(
             f"{folder}: has {len(channels)} channels ({', '.join(channels)}); slices are matched "
-            f"by one"
+            "by one"
         )
 
     cases = tuple(raw_cases(role, folder, dataset_json))
@@ -133,7 +137,7 @@ def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
     return SliceFiles(dataset, cases, reader, channels[0].casefold() == "ct")
 
 
-def _guarded(path: str, read: Any) -> Any:
+def _guarded(path: str, read: Callable[[], Any]) -> Any:
     """Call a reader of nnU-Net's, which raise exceptions of many kinds."""
     try:
         return read()
@@ -148,9 +152,8 @@ def _single_slice(values: np.ndarray, path: str) -> np.ndarray:
     if values.shape[1] != 1:
         raise InputError(
             f"{path}: has {values.shape[1]} slices; convert the data set with --slices all or "
-            f"lesion"
+            "lesion"
         )
-
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are not finite; repair the file")
     return np.asarray(values[0, 0])
@@ -172,12 +175,12 @@ def parse_target_lesion(text: str, target: SliceFiles) -> LesionBand:
         return LesionBand(_percentile(target, percentile), math.inf)
 
     low_text, separator, high_text = text.partition(":")
-    low, high = _number(low_text, text), _number(high_text, text)
+    low = _number(low_text, text)
+    high = _number(high_text, text)
     if not separator or not low < high:
         raise InputError(
             f"--target-lesion {text}: write LOW:HIGH with the lower value first, e.g. 50:100, or P%"
         )
-
     return LesionBand(low, high)
 
 
@@ -204,8 +207,9 @@ def _percentile(files: SliceFiles, percentile: float) -> float:
 
 
 def above_background(image: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
-    """Return an image whose background is 0: its window from 0 to 1, or its values less the
-    lowest.
+    """Return an image whose background is 0.
+
+    It is the window from 0 to 1, or the image's values less the lowest.
     """
     if window is None:
         return image - image.min()
@@ -222,23 +226,20 @@ def measure_slices(measuring: Measuring, processes: int) -> Slices:
     from tqdm import tqdm
 
     cases = measuring.files.cases
+    dataset = measuring.files.dataset
+    is_quiet = not sys.stderr.isatty()
     work = functools.partial(_attempt, measuring)
     outcomes = in_worker_processes(work, cases, processes)
+
     measured: dict[str, tuple[int, float]] = {}
     errors: list[str] = []
-    shown = tqdm(
-        outcomes,
-        total=len(cases),
-        desc=measuring.files.dataset,
-        unit="slice",
-        disable=not sys.stderr.isatty(),
-    )
-    for case, outcome in shown:
+    for case, outcome in tqdm(
+        outcomes, total=len(cases), desc=dataset, unit="slice", disable=is_quiet
+    ):
         if isinstance(outcome, str):
             errors.append(outcome)
         else:
             measured[case.name] = outcome
-
     _require_no_errors(errors, len(cases))
 
     names = tuple(case.name for case in cases)
@@ -257,17 +258,17 @@ def _attempt(measuring: Measuring, case: RawCase) -> tuple[int, float] | str:
     """Return fingerprint and lesion size of a slice, or what is wrong with it."""
     try:
         image = measuring.files.read(case)
-        lesion = (
-            measuring.files.read_lesion(case) if measuring.band is None else measuring.band(image)
-        )
+        if measuring.band is None:
+            lesion = measuring.files.read_lesion(case)
+        else:
+            lesion = measuring.band(image)
     except InputError as error:
         return str(error)
 
     if lesion.shape != image.shape:
         return (
             f"{case.label}: shape {lesion.shape}, its image has {image.shape}; convert the data "
-            f"set again"
+            "set again"
         )
-
-    print_of_image = int(fingerprint(above_background(image, measuring.window)))
-    return print_of_image, pixels_at_scale(int(lesion.sum()), *image.shape)
+    own_fingerprint = int(fingerprint(above_background(image, measuring.window)))
+    return own_fingerprint, pixels_at_scale(int(lesion.sum()), *image.shape)

@@ -51,7 +51,7 @@ def refusal(entry: Callable[..., None], capsys: pytest.CaptureFixture[str], *arg
         (("-f", "0", "0"), "a fold is named twice"),
         (
             ("-chk", "../checkpoint_final.pth"),
-            "no name of a trainer, plans, configuration, fold or checkpoint",
+            "not the name of a trainer, plans, configuration, fold or checkpoint",
         ),
         (("-i", "999"), "is the labelled data set itself"),
         (("-i", "97"), "data set 97 is in none of"),

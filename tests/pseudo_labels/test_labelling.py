@@ -13,7 +13,12 @@ from PIL import Image
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.entropy import entropy_map
-from nnunet_ext.pseudo_labels.domains import Source, folds_with, labelled_source, target_cases
+from nnunet_ext.pseudo_labels.domains import (
+    LabelledSource,
+    folds_with,
+    labelled_source,
+    target_cases,
+)
 from nnunet_ext.pseudo_labels.labelling import KEPT, Criteria, Round, write_round
 from nnunet_ext.pseudo_labels.new_data_sets import NewDataSets, new_name
 from nnunet_ext.pseudo_labels.prediction import PredictedCase, TrainedModel, mean_entropy
@@ -284,7 +289,7 @@ def test_names_that_collide_are_refused(place: Path) -> None:
     predicted = predictions(place, [0.5] * 4, [0.9] * 4)
     plan = round_of(place, ALL, predicted)
     assert plan.source is not None
-    twin = Source(
+    twin = LabelledSource(
         [*plan.source.cases, type(plan.source.cases[0])("pseudo_case_00", ["x"], "y.png")], []
     )
     with pytest.raises(InputError, match="is called as a pseudo-labelled case"):

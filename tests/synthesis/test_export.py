@@ -19,7 +19,7 @@ from torch import nn
 
 from nnunet_ext.commands.synthesize import synthesize_entry
 from nnunet_ext.synthesis.contrast import lesion_contrast
-from nnunet_ext.synthesis.export import RECORD, Export, begin
+from nnunet_ext.synthesis.export import RECORD, ExportJob, begin
 from nnunet_ext.synthesis.matches import Matches, NearestSource, SimilarTargets, write_matches
 from nnunet_ext.synthesis.model import SynthesisModel
 from nnunet_ext.trainers.plain import PlainTrainer
@@ -339,10 +339,10 @@ def read_bytes(content: bytes, root: Path) -> np.ndarray:
 
 
 def test_another_export_is_not_continued(tmp_path: Path) -> None:
-    begin(Export(tmp_path / SOURCE, tmp_path / "new", ("a", "b")))
-    begin(Export(tmp_path / SOURCE, tmp_path / "new", ("a", "b")))
+    begin(ExportJob(tmp_path / SOURCE, tmp_path / "new", ("a", "b")))
+    begin(ExportJob(tmp_path / SOURCE, tmp_path / "new", ("a", "b")))
     with pytest.raises(Exception, match="exists already; choose another number"):
-        begin(Export(tmp_path / SOURCE, tmp_path / "new", ("a",)))
+        begin(ExportJob(tmp_path / SOURCE, tmp_path / "new", ("a",)))
 
 
 # --- refusals

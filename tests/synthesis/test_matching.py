@@ -14,8 +14,8 @@ from nnunet_ext.synthesis.matching import (
     nearest_sources,
     pixels_at_scale,
     rank,
-    similar_targets,
     subsets,
+    targets_by_case,
 )
 
 
@@ -108,7 +108,7 @@ def matches() -> Matches:
     ranking = rank(source, target, 2, Weights())
     nearest = nearest_sources(ranking, source, target)
     drawn = subsets(source.names, {entry.source for entry in nearest.values()}, seed=0)
-    similar = similar_targets(ranking, source, target)
+    similar = targets_by_case(ranking, source, target)
     return Matches("Dataset101_MR", "Dataset102_CT", {"n_similar": 2}, similar, nearest, drawn)
 
 

@@ -79,8 +79,11 @@ def _name_of(region: Any, names: Mapping[int, str]) -> str:
 
 def _closed(region: Any) -> list[Any]:
     """Return the contours of a region that enclose something."""
-    contours = _items(region, "Contour")
-    return [item for item in contours if str(item.get("ContourGeometricType")) in CLOSED]
+    closed = []
+    for contour in _items(region, "Contour"):
+        if str(contour.get("ContourGeometricType")) in CLOSED:
+            closed.append(contour)
+    return closed
 
 
 def referenced_series(data: Dataset) -> set[str]:

@@ -70,6 +70,6 @@ def slice_at(along_mm: float, stack: Stack) -> int | None:
     if not first_mm < along_mm < last_mm:
         return None
     raise InputError(
-        f"lies {distances_mm[nearest]:.2f} mm off the nearest image of the series; it was drawn "
-        "on other images"
+        f"lies {distances_mm[nearest]:.2f} mm off the nearest image of the series; it was drawn on "
+        "other images"
     )

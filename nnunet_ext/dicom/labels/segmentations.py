@@ -111,8 +111,12 @@ def referenced_images(data: Dataset) -> set[str]:
         for derivation in group.get("DerivationImageSequence") or ():
             items += derivation.get("SourceImageSequence") or ()
 
-    uids = [item.get("ReferencedSOPInstanceUID") for item in items]
-    return {str(uid) for uid in uids if uid}
+    uids = set()
+    for item in items:
+        uid = item.get("ReferencedSOPInstanceUID")
+        if uid:
+            uids.add(str(uid))
+    return uids
 
 
 @dataclass(frozen=True)
@@ -196,19 +200,24 @@ def _on_image(frame: _Frame, stack: Stack, index: int) -> np.ndarray:
     """
     cosines = stack.directions @ frame.directions.T  # of image axes by frame axes
     turned = np.round(cosines)
-    if np.abs(cosines - turned).max() > DIRECTION_TOLERANCE or not turned[2, 2]:
+    deviation = np.abs(cosines - turned).max()
+    if deviation > DIRECTION_TOLERANCE or not turned[2, 2]:
         raise InputError("is inclined to the images; it was made on other images")
 
-    swapped = bool(turned[0, 1])
-    pixels = frame.pixels.T if swapped else frame.pixels
-    spacing_mm = frame.spacing_mm[::-1] if swapped else frame.spacing_mm
+    pixels = frame.pixels
+    spacing_mm = frame.spacing_mm
+    if turned[0, 1]:  # rows are columns
+        pixels = pixels.T
+        spacing_mm = spacing_mm[::-1]
     if not np.allclose(spacing_mm, stack.spacing_mm, rtol=SPACING_TOLERANCE):
         raise InputError("has other pixels than the images; it was made on other images")
 
+    corner_mm = frame.position_mm @ stack.directions.T
+    offset_mm = corner_mm[:2] - stack.offsets_mm[index, :2]
+    first = offset_mm / np.array(stack.spacing_mm)
+
     # of the image's columns and rows: 1, or -1 where the frame runs against them
     signs = turned[:2, :2].sum(axis=1)
-    corner_mm = (frame.position_mm @ stack.directions.T)[:2] - stack.offsets_mm[index, :2]
-    first = corner_mm / np.array(stack.spacing_mm)
     lengths = np.array(pixels.shape[::-1])
     first = np.where(signs > 0, first, first - (lengths - 1))
     begin = np.round(first).astype(int)
@@ -224,10 +233,10 @@ def _window(pixels: np.ndarray, begin: np.ndarray, shape: tuple[int, int]) -> np
     result = np.zeros(shape, pixels.dtype)
     x, y = int(begin[0]), int(begin[1])
     height, width = pixels.shape
-    rows = slice(max(y, 0), max(0, min(y + height, shape[0])))
-    columns = slice(max(x, 0), max(0, min(x + width, shape[1])))
 
-    part = pixels[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
-    if part.size and rows.stop > rows.start and columns.stop > columns.start:
-        result[rows, columns] = part
+    top, bottom = max(y, 0), min(y + height, shape[0])
+    left, right = max(x, 0), min(x + width, shape[1])
+    if top < bottom and left < right:
+        part = pixels[top - y : bottom - y, left - x : right - x]
+        result[top:bottom, left:right] = part
     return result

@@ -99,12 +99,14 @@ def _divided_without_copies(
     for layer in layers:
         kept += _without_copies(layer)
 
+    remarks: tuple[str, ...] = ()
     copies = len(items) - len(kept)
-    remarks = (f"{copies} exact {'copy' if copies == 1 else 'copies'} left out",) if copies else ()
+    if copies:
+        remarks = (f"{copies} exact {'copy' if copies == 1 else 'copies'} left out",)
+
     layers = layers_of(kept)
     if _largest(layers) == 1:
         return [(kept, remarks)]
-
     if len(layers) < rules.minimum_slices:
         positions = "one position" if len(layers) == 1 else f"{len(layers)} positions"
         raise NoVolume(
@@ -116,7 +118,17 @@ def _divided_without_copies(
     parts = _first_whole(ways, layers, rules) or _without_lone(kept, rules)
     if parts:
         return _numbered(parts, remarks, rules)
+    return [_thinned(layers, remarks, rules)]
 
+
+def _thinned(
+    layers: Sequence[Part], remarks: tuple[str, ...], rules: Rules
+) -> tuple[Part, tuple[str, ...]]:
+    """Return one slice of each position, if the rules allow it.
+
+    Raises:
+        InputError: they do not.
+    """
     repeated = sum(len(layer) > 1 for layer in layers)
     positions = counted(repeated, "position")
     if rules.repeats == "reject":
@@ -125,9 +137,8 @@ def _divided_without_copies(
             "reconstruction, time nor order in the headers sorts them into whole stacks"
         )
 
-    thinned = [min(layer, key=_order_of) for layer in layers]
-    remark = f"several slices at {positions}, the lowest InstanceNumber kept"
-    return [(thinned, (*remarks, remark))]
+    kept = [min(layer, key=_order_of) for layer in layers]
+    return kept, (*remarks, f"several slices at {positions}, the lowest InstanceNumber kept")
 
 
 def _order_of(item: Slice) -> tuple[int, str, int]:
@@ -204,8 +215,13 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
 
 def _by_size(parts: Sequence[Part], rules: Rules) -> tuple[list[Part], list[Part]]:
     """Return the parts that are large enough for a stack, and the others."""
-    whole = [part for part in parts if len(part) >= rules.smallest_stack]
-    lone = [part for part in parts if len(part) < rules.smallest_stack]
+    whole = []
+    lone = []
+    for part in parts:
+        if len(part) >= rules.smallest_stack:
+            whole.append(part)
+        else:
+            lone.append(part)
     return whole, lone
 
 
@@ -263,17 +279,16 @@ def _follow_each_other(parts: Sequence[Part]) -> bool:
         ranges.append((min(numbers), max(numbers)))
 
     pairs = itertools.pairwise(sorted(ranges))
-    return all(first[1] < second[0] for first, second in pairs)
+    return all(last < first for (_, last), (first, _) in pairs)
 
 
 def _share_ranges(ranges_mm: Iterable[Range]) -> bool:
     """Return whether each of these runs shares a good part of its range with the next one."""
-    for first_mm, second_mm in itertools.pairwise(ranges_mm):
-        shared_mm = min(first_mm[1], second_mm[1]) - max(first_mm[0], second_mm[0])
-        shorter_mm = min(first_mm[1] - first_mm[0], second_mm[1] - second_mm[0])
+    for (begin_mm, end_mm), (next_begin_mm, next_end_mm) in itertools.pairwise(ranges_mm):
+        shared_mm = min(end_mm, next_end_mm) - max(begin_mm, next_begin_mm)
+        shorter_mm = min(end_mm - begin_mm, next_end_mm - next_begin_mm)
         if not shared_mm >= SHARED_RANGE * shorter_mm:
             return False
-
     return True
 
 
@@ -379,27 +394,29 @@ def _by_runs(items: Sequence[Slice]) -> list[Part]:
     numbers = Counter(item.instance_number for item in items)
     if None in numbers or max(numbers.values()) > 1:
         return []
+
     ordered = sorted(items, key=lambda item: item.instance_number or 0)
     along_mm = _along_mm(ordered)
-
-    runs = [[0]]
-    for index in range(1, len(ordered)):
-        step_mm = along_mm[index] - along_mm[index - 1]
-        run = runs[-1]
-        turns = len(run) > 1 and step_mm * (along_mm[run[1]] - along_mm[run[0]]) < 0
-        if abs(step_mm) <= SAME_POSITION_MM or turns:
-            runs.append([index])
-        else:
-            run.append(index)
-
+    runs = _one_way_runs(along_mm)
     ranges_mm = [(along_mm[run].min(), along_mm[run].max()) for run in runs]
     if not _share_ranges(ranges_mm):
         return []
+    return [ordered[run[0] : run[-1] + 1] for run in runs]
 
-    parts = []
-    for run in runs:
-        parts.append([ordered[index] for index in run])
-    return parts
+
+def _one_way_runs(along_mm: np.ndarray) -> list[list[int]]:
+    """Return runs of indices along which the position moves one way."""
+    runs = [[0]]
+    for index in range(1, len(along_mm)):
+        run = runs[-1]
+        step_mm = along_mm[index] - along_mm[index - 1]
+        stands = abs(step_mm) <= SAME_POSITION_MM
+        turns = len(run) > 1 and step_mm * (along_mm[run[1]] - along_mm[run[0]]) < 0
+        if stands or turns:
+            runs.append([index])
+        else:
+            run.append(index)
+    return runs
 
 
 def _are_stacks(parts: Iterable[Part], rules: Rules) -> bool:

@@ -141,7 +141,7 @@ def vector_of(path: Path, data: Elements, name: str, count: int) -> tuple[float,
 def vector(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[float, ...]:
     """Return the same as :func:`vector_of`, of decoded values."""
     try:
-        numbers = tuple(float(value) for value in values)
+        numbers = tuple(map(float, values))
     except (TypeError, ValueError):
         numbers = (math.nan,)
     if not numbers:

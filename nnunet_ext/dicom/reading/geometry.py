@@ -251,8 +251,9 @@ def grid_of(stack: Stack) -> Grid:
 
     # the layers fit all slices best, not the first one exactly
     if stack.kind in ("regular", "missing"):
-        layer_of_slice = np.round((stack.offsets_mm[:, 2] - begin_mm[2]) / stack.step_mm)
-        begin_mm[2] = float(np.mean(stack.offsets_mm[:, 2] - layer_of_slice * stack.step_mm))
+        along_mm = stack.offsets_mm[:, 2]
+        layer_of_slice = np.round((along_mm - begin_mm[2]) / stack.step_mm)
+        begin_mm[2] = float(np.mean(along_mm - layer_of_slice * stack.step_mm))
 
     shape = (stack.columns + int(wider[0]), stack.rows + int(wider[1]), layers)
     if int(np.prod(np.array(shape, float))) > LARGEST_VOXELS:

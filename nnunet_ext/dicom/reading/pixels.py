@@ -283,7 +283,7 @@ def _stored_values(data: Dataset, item: Slice) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _multi_frame(path: Path, changed_ns: int) -> Dataset:
-    """A file of many frames, read once for all of them."""
+    """Return a file of many frames, read once for all of them."""
     from pydicom import dcmread
 
     del changed_ns  # part of the key

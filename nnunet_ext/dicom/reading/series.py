@@ -164,8 +164,11 @@ def _usable(members: Sequence[Slice], rules: Rules) -> tuple[list[Slice], list[R
 
 
 def _too_few(part: Sequence[Slice], remarks: tuple[str, ...], rules: Rules) -> str:
-    reason = f"has only {counted(len(part), 'slice')}, at least {rules.minimum_slices} needed"
-    return f"{reason}; {LONE}" if LONE in remarks else reason
+    slices = counted(len(part), "slice")
+    reason = f"has only {slices}, at least {rules.minimum_slices} needed"
+    if LONE in remarks:
+        reason += f"; {LONE}"
+    return reason
 
 
 def other_kind(item: Slice, rules: Rules) -> str:
@@ -190,8 +193,10 @@ def other_kind(item: Slice, rules: Rules) -> str:
 
 
 def _has_accepted_class(item: Slice, rules: Rules) -> bool:
-    classes = [CLASS_OF_MODALITY[name] for name in rules.modalities]
-    return any(is_kind_of(item.sop_class, storage) for storage in classes)
+    for modality in rules.modalities:
+        if is_kind_of(item.sop_class, CLASS_OF_MODALITY[modality]):
+            return True
+    return False
 
 
 def _defect(item: Slice) -> str:

@@ -90,7 +90,8 @@ def slices_on_grid(arrays: np.ndarray, acquisition: Acquisition) -> np.ndarray:
     result = np.zeros(grid.shape, arrays.dtype)
     height, width = arrays.shape[1:]
     for layer in range(grid.shape[2]):
-        nearest = int(np.abs(places[:, 2] - layer).argmin())
+        distances = np.abs(places[:, 2] - layer)
+        nearest = int(distances.argmin())
         x, y = np.round(places[nearest, :2]).astype(int)
         covered = arrays[nearest].T[: grid.shape[0] - x, : grid.shape[1] - y]
         result[x : x + width, y : y + height, layer] = covered
@@ -203,13 +204,14 @@ def _resampled(
         fill: what stands where no slice is.
     """
     result = np.empty(shape[::-1], slices.dtype)
+    heights = places[:, 2]
     for layer in range(shape[2]):
-        above = min(int(np.searchsorted(places[:, 2], layer)), len(places) - 1)
+        above = min(int(np.searchsorted(heights, layer)), len(places) - 1)
         below = max(above - 1, 0)
-        distance = places[above, 2] - places[below, 2]
+        distance = heights[above] - heights[below]
         weight = 1.0
         if distance != 0:
-            weight = float(np.clip((layer - places[below, 2]) / distance, 0, 1))
+            weight = float(np.clip((layer - heights[below]) / distance, 0, 1))
 
         values = np.zeros(shape[1::-1])
         for index, share in ((below, 1 - weight), (above, weight)):

@@ -145,8 +145,8 @@ def _without_straight_points(points: np.ndarray) -> np.ndarray:
     """Return the points at which an outline turns."""
     before = points - np.roll(points, 1, axis=0)
     after = np.roll(points, -1, axis=0) - points
-    turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
-    return points[turns]
+    cross_products = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    return points[np.abs(cross_products) > 1e-9]
 
 
 def _in_patient_mm(points: np.ndarray, stack: Stack, index: int) -> np.ndarray:

@@ -220,10 +220,10 @@ def _window_of(source: Source) -> tuple[float, float] | None:
 def _size_px(source: Source) -> tuple[int, int]:
     """Return width and height of the pictures: square pixels, and large enough for letters."""
     stack = source.acquisition.stack
-    extent_mm = np.array([stack.columns * stack.spacing_mm[0], stack.rows * stack.spacing_mm[1]])
-    wanted = extent_mm / min(stack.spacing_mm)
-    enlarged = wanted * max(1.0, SMALLEST_SIDE_PX / wanted.max())
-    width, height = np.maximum(np.round(enlarged), 1).astype(int)
+    pixels = np.array([stack.columns, stack.rows])
+    square_px = pixels * np.array(stack.spacing_mm) / min(stack.spacing_mm)
+    scale = max(1.0, SMALLEST_SIDE_PX / square_px.max())
+    width, height = np.maximum(np.round(square_px * scale), 1).astype(int)
     return int(width), int(height)
 
 

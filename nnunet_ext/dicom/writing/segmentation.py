@@ -108,8 +108,8 @@ def _pixels(
         expected = (len(segments), *mask.shape)
         if probabilities.shape != expected:
             raise InputError(
-                f"probabilities have shape {probabilities.shape}, expected {expected}; "
-                "predict with --save_probabilities on the exported image"
+                f"probabilities have shape {probabilities.shape}, expected {expected}; predict "
+                "with --save_probabilities on the exported image"
             )
         fractions = np.clip(np.moveaxis(probabilities, 0, -1), 0, 1)
         return np.nan_to_num(fractions).astype(np.float32)

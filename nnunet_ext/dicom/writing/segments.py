@@ -139,7 +139,7 @@ def ascii_text(text: str, otherwise: str = "unnamed", longest: int = LONGEST_LAB
 def _values_of(value: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(value, int | np.integer):
         return (int(value),)
-    return tuple(int(part) for part in value)
+    return tuple(map(int, value))
 
 
 def _order_of(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -199,13 +199,14 @@ def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Seg
 
 
 def _code_of(value: object, where: str) -> CodedText:
-    texts = isinstance(value, list) and all(isinstance(part, str) and part for part in value)
-    if not texts or len(value) != 3:  # type: ignore[arg-type]
+    parts: list[Any] = value if isinstance(value, list) else []
+    are_texts = all(isinstance(part, str) and part for part in parts)
+    if len(parts) != 3 or not are_texts:
         raise InputError(
             f'{where} is not [value, scheme, meaning], such as ["10200004", "SCT", "Liver"]'
         )
 
-    code = CodedText(*value)  # type: ignore[misc]
+    code = CodedText(*parts)
     if len(code.value) > LONGEST_CODE or len(code.scheme) > LONGEST_CODE:
         raise InputError(f"{where} has a value or scheme of more than {LONGEST_CODE} characters")
     return code._replace(meaning=ascii_text(code.meaning))

@@ -163,7 +163,8 @@ def text_of(header: Dataset, name: str) -> str:
 
 def derived_uid(text: str) -> str:
     """Return a UID that depends only on a text."""
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
+    digest = hashlib.sha256(text.encode()).digest()
+    number = int.from_bytes(digest[:16], "big")
     return f"2.25.{number}"
 
 
