@@ -15,17 +15,13 @@ Kind = Literal["bce", "lsgan"]
 Domain = Literal["source", "target"]
 DOMAINS: tuple[Domain, ...] = ("source", "target")
 OTHER_DOMAIN: dict[Domain, Domain] = {"source": "target", "target": "source"}
-FOUR_WAY_CLASSES = (
-    ("source", True),
-    ("source", False),
-    ("target", True),
-    ("target", False),
-)  # (domain, real)
+# (domain, real)
+FOUR_WAY_CLASSES = (("source", True), ("source", False), ("target", True), ("target", False))
 
 
 @full_precision
 def real_fake(logits: torch.Tensor, real: bool, kind: Kind = "bce") -> torch.Tensor:
-    """Distance of a critic's answer from "real" (1) or "fake" (0).
+    """Return the distance of a critic's answer from "real" (1) or "fake" (0).
 
     Args:
         logits: any shape, unbounded.
@@ -52,8 +48,9 @@ def real_fake(logits: torch.Tensor, real: bool, kind: Kind = "bce") -> torch.Ten
 
 @full_precision
 def source_target(logits: torch.Tensor, source: bool) -> torch.Tensor:
-    """Binary cross entropy of a domain critic, whose logit is positive for "source" (1) and
-    negative for "target" (0).
+    """Return the binary cross entropy of a domain critic.
+
+    Its logit is positive for "source" (1) and negative for "target" (0).
 
     Args:
         logits: any shape, unbounded.
@@ -68,7 +65,7 @@ def source_target(logits: torch.Tensor, source: bool) -> torch.Tensor:
 
 @full_precision
 def four_way(logits: torch.Tensor, domain: Domain, real: bool) -> torch.Tensor:
-    """Cross entropy of the patch critic that tells domain and reality at once.
+    """Return the cross entropy of the patch critic that tells domain and reality at once.
 
     The classes are, in this order, source-real, source-fake, target-real, target-fake. The critic
     and the generator (always "real") keep the image's own domain; the feature extractor passes the
@@ -96,4 +93,5 @@ def four_way(logits: torch.Tensor, domain: Domain, real: bool) -> torch.Tensor:
         raise ValueError(f"domain must be one of {', '.join(get_args(Domain))}, not {domain!r}")
 
     label = FOUR_WAY_CLASSES.index((domain, real))
-    return -logits.log_softmax(dim=1)[:, label].mean()
+    log_probabilities = logits.log_softmax(dim=1)
+    return -log_probabilities[:, label].mean()

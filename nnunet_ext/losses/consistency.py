@@ -1,5 +1,4 @@
-"""What a student learns from a teacher without labels: pseudo-labels or soft agreement, at
-confident pixels only.
+"""What a student learns from a teacher without labels, at confident pixels only.
 
 A rejected pixel takes no part in a loss, neither in its sum nor in its count; it is not background.
 The teacher is data here: the caller computes its prediction without gradients.
@@ -31,7 +30,7 @@ def confident(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
 def pseudo_label_loss(
     logits: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor
 ) -> torch.Tensor:
-    """Cross entropy with a teacher's hard labels, averaged over the kept pixels of the batch.
+    """Return the cross entropy with a teacher's hard labels, averaged over the kept pixels.
 
     Args:
         logits: ``[B, C, *spatial]`` of the student.
@@ -52,8 +51,9 @@ def pseudo_label_loss(
 def soft_consistency(
     logits: torch.Tensor, probabilities: torch.Tensor, kept: torch.Tensor
 ) -> torch.Tensor:
-    """Squared difference of student and teacher softmax, averaged over the classes and the kept
-    pixels of the batch.
+    """Return the squared difference of student and teacher softmax.
+
+    It is averaged over the classes and the kept pixels of the batch.
 
     Args:
         logits: ``[B, C, *spatial]`` of the student.
@@ -73,11 +73,12 @@ def soft_consistency(
 
 def _mean_of_kept(per_pixel: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     total = torch.where(kept, per_pixel, 0.0).sum()
-    return total / kept.sum().clamp_min(1)
+    count = kept.sum().clamp_min(1)
+    return total / count
 
 
 def rare_class_weights(pixels: Sequence[float], temperature: float = 0.01) -> torch.Tensor:
-    """Probability of drawing each class when a training case is chosen by a class it contains.
+    """Return the probability of drawing each class when a case is chosen by a class it contains.
 
     This is softmax((1 - f) / T) over the classes that occur, where f is the class frequency. A low
     temperature draws rare classes almost only; a high one draws all alike. A class that never

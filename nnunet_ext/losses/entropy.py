@@ -13,8 +13,7 @@ from nnunet_ext.losses.precision import full_precision
 
 @full_precision
 def self_information_map(probabilities: torch.Tensor) -> torch.Tensor:
-    """Weighted self-information -p log p / log C of every class: the map that AdvEnt's critic
-    judges.
+    """Return the weighted self-information -p log p / log C of every class.
 
     A probability of 0 gives 0 and a finite gradient: softmax underflows to 0 where logits lie 104
     apart.
@@ -39,7 +38,7 @@ def self_information_map(probabilities: torch.Tensor) -> torch.Tensor:
 
 @full_precision
 def entropy_map(probabilities: torch.Tensor) -> torch.Tensor:
-    """Shannon entropy of every pixel as a share of its maximum, log C.
+    """Return the Shannon entropy of every pixel as a share of its maximum, log C.
 
     Args:
         probabilities: ``[B, C, *spatial]`` softmax, C at least 2.
@@ -55,7 +54,7 @@ def entropy_map(probabilities: torch.Tensor) -> torch.Tensor:
 
 @full_precision
 def entropy_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Mean normalised entropy of the predictions, MinEnt's L_ent.
+    """Return the mean normalised entropy of the predictions, MinEnt's L_ent.
 
     Args:
         logits: ``[B, C, *spatial]``, C at least 2.

@@ -12,8 +12,9 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def full_precision(loss: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorate a loss so that it computes in float32: autocast is off inside, half-precision
-    tensors are cast.
+    """Decorate a loss so that it computes in float32.
+
+    Autocast is off inside, and half-precision tensors are cast.
 
     Tensors inside lists and tuples are cast too. Integer and boolean tensors stay as they are, and
     so does float64, which serves finite differences.

@@ -18,7 +18,9 @@ Norm = Literal["l2", "l1", "kl"]
 def proportion_loss(
     logits: torch.Tensor, target: torch.Tensor, norm: Norm = "l2", valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Distance of true and mean predicted share of each class, background included, per image.
+    """Return the distance of true and mean predicted share of each class, per image.
+
+    The background is included.
 
     Args:
         logits: ``[B, C, *spatial]``, whose softmax are the predicted probabilities.
@@ -42,24 +44,25 @@ def proportion_loss(
     """
     probabilities = logits.softmax(dim=1)
     labels = _without_channel(target, logits)
-    kept = (
-        torch.ones_like(labels, dtype=torch.bool)
-        if valid is None
-        else _without_channel(valid, logits).bool()
-    )
+    kept = torch.ones_like(labels, dtype=torch.bool)
+    if valid is not None:
+        kept = _without_channel(valid, logits).bool()
 
     classes = logits.shape[1]
     known = torch.where(kept, labels, 0).long()
     truth = functional.one_hot(known, classes).movedim(-1, 1)
-    return _distance(_shares(truth, kept), _shares(probabilities, kept), norm, kept)
+    true_shares = _shares(truth, kept)
+    predicted_shares = _shares(probabilities, kept)
+    return _distance(true_shares, predicted_shares, norm, kept)
 
 
 @full_precision
 def region_proportion_loss(
     logits: torch.Tensor, target: torch.Tensor, norm: Norm = "l2", valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The same for regions, which overlap: the sigmoid of each is a problem of two classes, inside
-    and outside.
+    """Return the same for regions, which overlap.
+
+    The sigmoid of each is a problem of two classes, inside and outside.
 
     Args:
         logits: ``[B, R, *spatial]``.
@@ -73,16 +76,17 @@ def region_proportion_loss(
     Raises:
         ValueError: unknown norm.
     """
-    everywhere = torch.ones_like(logits[:, 0], dtype=torch.bool)
-    kept = everywhere if valid is None else _without_channel(valid, logits).bool()
-    inside, predicted = _shares(target, kept), _shares(logits.sigmoid(), kept)
+    kept = torch.ones_like(logits[:, 0], dtype=torch.bool)
+    if valid is not None:
+        kept = _without_channel(valid, logits).bool()
+    inside = _shares(target, kept)
+    predicted_inside = _shares(logits.sigmoid(), kept)
 
     covered = kept.flatten(1).any(dim=1, keepdim=True)
-    outside, predicted_outside = (
-        torch.where(covered, 1 - share, 0.0) for share in (inside, predicted)
-    )
+    outside = torch.where(covered, 1 - inside, 0.0)
+    predicted_outside = torch.where(covered, 1 - predicted_inside, 0.0)
     true_shares = torch.cat((inside, outside), dim=1)
-    predicted_shares = torch.cat((predicted, predicted_outside), dim=1)
+    predicted_shares = torch.cat((predicted_inside, predicted_outside), dim=1)
     return _distance(true_shares, predicted_shares, norm, kept)
 
 
@@ -91,8 +95,9 @@ def _without_channel(tensor: torch.Tensor, logits: torch.Tensor) -> torch.Tensor
 
 
 def _shares(maps: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Mean of ``[B, C, *spatial]`` over the kept pixels of ``[B, *spatial]``: ``[B, C]``, 0 where
-    none is kept.
+    """Return the mean of ``[B, C, *spatial]`` over the kept pixels of ``[B, *spatial]``.
+
+    It is ``[B, C]``, and 0 where none is kept.
     """
     mask = kept.flatten(1)[:, None]
     values = torch.where(mask, maps.flatten(2), 0)

@@ -1,5 +1,4 @@
-"""Vector quantisation: the nearest code, the gradient past it, and what draws features and codes
-together.
+"""Vector quantisation: the nearest code, the gradient past it, and its losses.
 
 Reference: van den Oord et al. 2017, "Neural Discrete Representation Learning"; eq. 1-2 of Jin et
 al. 2022, "An efficient deep neural network framework for COVID-19 lung infection segmentation".
@@ -36,8 +35,9 @@ def nearest_codes(features: torch.Tensor, codebook: torch.Tensor) -> torch.Tenso
 
 @full_precision
 def straight_through(features: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Return the codes, with a gradient that passes to the features unchanged and does not reach
-    the codes.
+    """Return the codes, with a gradient that passes to the features unchanged.
+
+    It does not reach the codes.
 
     Args:
         features: any shape, what was quantised.
@@ -62,8 +62,7 @@ def codebook_loss(features: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 @full_precision
 def commitment_loss(features: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Draw the features to their codes: ‖sg[e] - E(x)‖², the third term of eq. 2 without its weight
-    β.
+    """Draw the features to their codes: ‖sg[e] - E(x)‖², the third term of eq. 2 without β.
 
     Args:
         features: any shape.

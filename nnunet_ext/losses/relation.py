@@ -1,5 +1,8 @@
-"""Feature relations of the relation-driven method: Zhang et al., "Exploiting Shared Knowledge from
-Non-COVID Lesions for Annotation-Efficient COVID-19 CT Lung Infection Segmentation", eq. 1-5."""
+"""Feature relations of the relation-driven method.
+
+Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions for
+Annotation-Efficient COVID-19 CT Lung Infection Segmentation", eq. 1-5.
+"""
 
 from typing import Literal, get_args
 
@@ -13,8 +16,9 @@ Reduction = Literal["row_mean", "sum", "element_mean"]
 
 @full_precision
 def relation_matrix(features: torch.Tensor) -> torch.Tensor:
-    """Channel-wise relation matrix R of a batch of feature maps (eq. 1-2), in float32 also under
-    autocast.
+    """Return the channel-wise relation matrix R of a batch of feature maps (eq. 1-2).
+
+    It is computed in float32, also under autocast.
 
     The features are averaged over the batch, flattened to A ``[C, N]``, and R is the Gram matrix A
     Aᵀ with every row divided by its L2 norm. R does not change with the scale of the features. A
@@ -42,8 +46,7 @@ def relation_matrix(features: torch.Tensor) -> torch.Tensor:
 def relation_consistency(
     a: torch.Tensor, b: torch.Tensor, reduction: Reduction = "row_mean"
 ) -> torch.Tensor:
-    """Squared distance of two relation matrices, the ‖R - R'‖² of eq. 4 and 5, without weight and
-    sign.
+    """Return the squared distance ‖R - R'‖² of eq. 4 and 5, without weight and sign.
 
     Args:
         a: ``[C, C]`` relation matrix.

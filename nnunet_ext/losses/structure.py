@@ -15,8 +15,7 @@ from nnunet_ext.losses.precision import full_precision
 def boundary_weight(
     target: torch.Tensor, window: int = 31, gamma: float = 5.0, count_padding: bool = False
 ) -> torch.Tensor:
-    """Return 1 + γ |mean of the target in a window around the pixel - target|, the pixel weights of
-    eq. 6-8.
+    """Return the pixel weights of eq. 6-8, 1 + γ |mean of the target in a window - target|.
 
     Args:
         target: ``[B, C, H, W]`` in [0, 1], a mask per class.
@@ -57,14 +56,16 @@ def weighted_bce(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tenso
     per_pixel = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     weight = weight.expand_as(per_pixel)
     total = weight.sum((2, 3))
-    means = (weight * per_pixel).sum((2, 3)) / total.clamp_min(torch.finfo(total.dtype).tiny)
+    smallest = torch.finfo(total.dtype).tiny
+    means = (weight * per_pixel).sum((2, 3)) / total.clamp_min(smallest)
     return means.mean()
 
 
 @full_precision
 def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return 1 - (2 I + 1) / (U + 1) with I = Σ w p g and U = Σ w (p + g), averaged over images and
-    channels.
+    """Return 1 - (2 I + 1) / (U + 1), averaged over images and channels.
+
+    I = Σ w p g and U = Σ w (p + g).
 
     Args:
         logits: ``[B, C, H, W]``.
@@ -80,7 +81,8 @@ def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
     probability = logits.sigmoid()
     intersection = (weight * probability * target).sum((2, 3))
     union = (weight * (probability + target)).sum((2, 3))
-    return (1 - (2 * intersection + 1) / (union + 1)).mean()
+    dice = (2 * intersection + 1) / (union + 1)
+    return (1 - dice).mean()
 
 
 @full_precision

@@ -1,5 +1,6 @@
-"""What a translation between two modalities must keep: the image after a way there and back, and
-its own likeness.
+"""What a translation between two modalities must keep.
+
+These are the image after a way there and back, and the likeness of an image to itself.
 
 Every loss is a mean over batch, channels and positions.
 """
@@ -16,8 +17,9 @@ def cycle_loss(
     target: torch.Tensor,
     target_again: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean absolute difference between images and what they are after two translations, the sum
-    over both domains.
+    """Return the mean absolute difference between images and what two translations make of them.
+
+    It is the sum over both domains.
 
     Args:
         source: real images ``[B, channels, *spatial]``.
@@ -45,8 +47,9 @@ def identity_loss(
     target: torch.Tensor,
     target_as_target: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean absolute change of images that a translator should leave as they are, the sum over both
-    domains.
+    """Return the mean absolute change of images that a translator should leave as they are.
+
+    It is the sum over both domains.
 
     A translator to the target domain gets a target image, and the reverse. This keeps bright tissue
     bright.
@@ -67,7 +70,7 @@ def identity_loss(
 
 @full_precision
 def lesion_loss(on_synthetic: torch.Tensor, on_reconstructed: torch.Tensor) -> torch.Tensor:
-    """Sum of the segmentation losses of a translated image and of the image translated back.
+    """Return the sum of the segmentation losses of a translated image and of it translated back.
 
     Args:
         on_synthetic: scalar, the loss of the segmenter of synthetic target images.

@@ -7,9 +7,8 @@ from dynamic_network_architectures.building_blocks.helper import get_matching_in
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-ConvOp = type[
-    Any
-]  # torch's Conv2d or Conv3d, as the plans name it; their common base hides their arguments
+# torch's Conv2d or Conv3d, as the plans name it; their common base hides their arguments
+ConvOp = type[Any]
 INITIAL_SD = 0.02
 
 
@@ -42,8 +41,9 @@ class ResidualBlock(nn.Module):
 
 
 def initialize_normal(module: nn.Module) -> None:
-    """Draw a convolution's weights from N(0, 0.02²) and set its bias to 0;
-    ``network.apply(initialize_normal)``.
+    """Draw a convolution's weights from N(0, 0.02²) and set its bias to 0.
+
+    Call it as ``network.apply(initialize_normal)``.
 
     Reference: Radford et al. 2016 (DCGAN), which the patch critics follow.
     """

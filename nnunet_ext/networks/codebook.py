@@ -35,9 +35,8 @@ class Codebook(nn.Module):
 
     codes: torch.Tensor
     use: torch.Tensor  # [K], moving average of each code's share of all positions
-    sums: (
-        torch.Tensor
-    )  # [K, D], moving average of the sum of each code's features over the number of positions
+    # [K, D], moving average of the sum of each code's features over the number of positions
+    sums: torch.Tensor
 
     def __init__(self, size: int, channels: int, learnt: bool = True) -> None:
         super().__init__()
@@ -55,10 +54,8 @@ class Codebook(nn.Module):
 
     def forward(self, features: torch.Tensor) -> Quantized:
         """Return ``features`` ``[B, D, *spatial]`` with their nearest codes."""
-        spatial = features.shape[2:]
-        indices = nearest_codes(rows_by_image([features]), self.codes).reshape(
-            len(features), *spatial
-        )
+        rows = rows_by_image([features])
+        indices = nearest_codes(rows, self.codes).reshape(len(features), *features.shape[2:])
         codes = functional.embedding(indices, self.codes).movedim(-1, 1)
         return Quantized(features, codes, indices)
 
@@ -66,12 +63,14 @@ class Codebook(nn.Module):
     def statistics(
         self, rows: torch.Tensor, indices: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return each code's share of the positions, ``[K]``, and the sum of its features over N,
-        ``[K, D]``.
+        """Return each code's share of the positions, and the sum of its features over N.
 
         Args:
             rows: ``[N, D]`` float32 features.
             indices: ``[N]`` their codes.
+
+        Returns:
+            ``[K]`` and ``[K, D]``.
         """
         share = torch.zeros_like(self.use)
         share.index_add_(0, indices, torch.ones_like(rows[:, 0]))
@@ -81,34 +80,36 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def absorb(self, share: torch.Tensor, sums: torch.Tensor, decay: float) -> None:
-        """Move the averages towards a batch's :meth:`statistics`, and codes that are not learnt
-        with them.
-        """
+        """Move the averages and the codes that are not learnt towards a batch."""
         self.use.lerp_(share, 1 - decay)
         if self.learnt:
             return
+
         self.sums.lerp_(sums, 1 - decay)
         means = self.sums / self.use.clamp_min(SMALLEST_USE)[:, None]
-        self.codes.copy_(torch.where(self.use[:, None] > SMALLEST_USE, means, self.codes))
+        is_used = self.use[:, None] > SMALLEST_USE
+        self.codes.copy_(torch.where(is_used, means, self.codes))
 
     @torch.no_grad()
     def replace(self, chosen: torch.Tensor, codes: torch.Tensor) -> None:
-        """Set some codes anew; they count as averagely used from now on.
+        """Replace some codes; they count as averagely used from now on.
 
         Args:
             chosen: ``[K]`` boolean.
             codes: ``[K, D]``, of which the chosen ones are taken.
         """
         usual = 1 / len(self)
-        self.codes.copy_(torch.where(chosen[:, None], codes, self.codes))
+        rows = chosen[:, None]
+        self.codes.copy_(torch.where(rows, codes, self.codes))
         self.use.masked_fill_(chosen, usual)
         if not self.learnt:
-            self.sums.copy_(torch.where(chosen[:, None], codes * usual, self.sums))
+            self.sums.copy_(torch.where(rows, codes * usual, self.sums))
 
 
 def rows_by_image(maps: list[torch.Tensor]) -> torch.Tensor:
-    """Return the vectors of several maps ``[B, D, *spatial]`` as ``[N, D]``, those of each image
-    together.
+    """Return the vectors of several maps ``[B, D, *spatial]`` as ``[N, D]``.
+
+    Those of each image are together.
 
     The batches of several processes, one behind the other, thus give the rows of their common
     batch.

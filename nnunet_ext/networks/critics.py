@@ -1,5 +1,4 @@
-"""Critics: fully convolutional networks that judge every patch of an image or map. They return
-logits.
+"""Critics: fully convolutional networks that judge every patch and return logits.
 
 Nothing works in place: the opponents differentiate through a critic more than once, between its
 updates.
@@ -29,8 +28,7 @@ HALVABLE = 4  # shorter axes are not halved: a normalisation needs more than one
 
 
 class ImagePatchCritic(nn.Module):
-    """The discriminator d of image-space adaptation: four logits for every patch of 8 pixels a
-    side.
+    """The discriminator d of image-space adaptation: four logits per patch of 8 pixels a side.
 
     A 4-convolution of stride 2, then three groups of three residual blocks with a max pooling
     between the groups. The paper's two 4-convolutions with nine residual blocks cannot turn 512
@@ -55,9 +53,8 @@ class ImagePatchCritic(nn.Module):
     ) -> None:
         super().__init__()
         activation = nn.LeakyReLU(NEGATIVE_SLOPE)
-        self.pool = (
-            functional.max_pool3d if convert_conv_op_to_dim(conv_op) == 3 else functional.max_pool2d
-        )
+        is_3d = convert_conv_op_to_dim(conv_op) == 3
+        self.pool = functional.max_pool3d if is_3d else functional.max_pool2d
         self.stem = nn.Sequential(
             conv_op(input_channels, width, kernel_size=4, stride=2, padding=1, bias=False),
             get_matching_instancenorm(conv_op)(width),
@@ -118,7 +115,8 @@ class PatchCritic(nn.Module):
         channels = input_channels
         for index, stride in enumerate(strides[:-1]):
             wider = width * 2**index
-            layers += [_convolution(conv_op, channels, wider, stride), nn.LeakyReLU(NEGATIVE_SLOPE)]
+            layers.append(_convolution(conv_op, channels, wider, stride))
+            layers.append(nn.LeakyReLU(NEGATIVE_SLOPE))
             channels = wider
         layers.append(_convolution(conv_op, channels, classes, strides[-1]))
         self.layers = nn.Sequential(*layers)
@@ -128,8 +126,9 @@ class PatchCritic(nn.Module):
 
 
 class TranslationCritic(nn.Module):
-    """CycleGAN's critic of translated images: 70 x 70 patches at full depth, fewer layers on a
-    small image.
+    """CycleGAN's critic of translated images, which judges patches of 70 x 70 pixels.
+
+    On a small image it has fewer layers.
 
     Convolutions of kernel 4: ``layers`` of stride 2, then two of stride 1, the last one with a
     logit per patch. A stride is left out where fewer than 4 positions would remain.
@@ -172,12 +171,10 @@ class TranslationCritic(nn.Module):
         modules: list[nn.Module] = []
         channels = input_channels
         for index, (wider, stride) in enumerate(zip(widths, strides, strict=True)):
-            normalization_behind = normalize(wider) if index > 0 else []
-            modules.append(
-                _four_convolution(conv_op, channels, wider, stride, bias=not normalization_behind)
-            )
-            modules += normalization_behind
-            modules.append(nn.LeakyReLU(NEGATIVE_SLOPE))
+            behind = normalize(wider) if index > 0 else []
+            has_bias = not behind
+            modules.append(_four_convolution(conv_op, channels, wider, stride, has_bias))
+            modules += [*behind, nn.LeakyReLU(NEGATIVE_SLOPE)]
             channels = wider
         modules.append(_four_convolution(conv_op, channels, 1, 1))
         self.layers = nn.Sequential(*modules).apply(initialize_normal)
@@ -189,12 +186,13 @@ class TranslationCritic(nn.Module):
 
 
 def _possible_halvings(size: int) -> int:
-    """How often a length can be halved so that 4 positions remain.
+    """Return how often a length can be halved so that 4 positions remain.
 
     >>> [_possible_halvings(size) for size in (8, 15, 16, 240)]
     [1, 1, 2, 5]
     """
-    return max(0, (size // HALVABLE).bit_length() - 1)
+    quarters = size // HALVABLE
+    return max(0, quarters.bit_length() - 1)
 
 
 def _four_convolution(
@@ -249,6 +247,6 @@ def halving_strides(
 
 
 def _convolution(conv_op: ConvOp, inputs: int, outputs: int, stride: tuple[int, ...]) -> nn.Module:
-    """A convolution that divides each axis by its stride, rounding down."""
+    """Build a convolution that divides each axis by its stride, rounding down."""
     kernel = tuple(4 if step == 2 else 3 for step in stride)
     return conv_op(inputs, outputs, kernel_size=kernel, stride=stride, padding=1)

@@ -1,5 +1,7 @@
-"""Two encoders, one decoder: the network of the relation-driven method (Zhang et al., fig. 2,
-tables I-II).
+"""Two encoders, one decoder: the network of the relation-driven method.
+
+Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions ...", fig. 2, tables
+I-II.
 """
 
 from __future__ import annotations
@@ -25,17 +27,16 @@ class RelationFeatures(NamedTuple):
 
 
 class DualEncoderOutput(NamedTuple):
-    """What the training forward returns: segmentation logits as in inference, and the features to
-    relate.
-    """
+    """What the training forward returns: segmentation logits, and the features to relate."""
 
     segmentation: torch.Tensor | list[torch.Tensor]
     features: RelationFeatures
 
 
 class DualEncoderUNet(nn.Module):
-    """General and target encoder of equal shape; both bottlenecks feed one decoder, skips come from
-    the target only.
+    """General and target encoder of equal shape, whose bottlenecks feed one decoder.
+
+    The skips come from the target encoder only.
 
     The general features enter the decoder detached: Algorithm 1 updates the general encoder by its
     relation loss alone.
@@ -54,11 +55,9 @@ class DualEncoderUNet(nn.Module):
         self.encoder_general = encoder_general
         self.encoder = encoder
         self.decoder = decoder
-        # Statistics over the batch would mix the streams, so such encoders see one stream at a
-        # time.
-        self.batch_statistics = any(
-            isinstance(module, _BatchNorm) for module in encoder_general.modules()
-        )
+        # Statistics over a batch would mix the streams: such encoders see one stream at a time.
+        modules = encoder_general.modules()
+        self.batch_statistics = any(isinstance(module, _BatchNorm) for module in modules)
 
     @classmethod
     def from_plans(
@@ -92,8 +91,7 @@ class DualEncoderUNet(nn.Module):
         general: torch.Tensor | None = None,
         unlabeled: torch.Tensor | None = None,
     ) -> torch.Tensor | list[torch.Tensor] | DualEncoderOutput:
-        """Segment ``x``; with a general stream, also return the features that the relation losses
-        compare.
+        """Segment ``x``; with a general stream, also return the features to compare.
 
         Args:
             x: ``[B, channels, *spatial]``, the labelled stream or the image to segment.
@@ -112,23 +110,27 @@ class DualEncoderUNet(nn.Module):
         segmentation = self.decoder([*skips[:-1], bottleneck])
         if general is None:
             return segmentation
+
+        general_on_unlabeled = target_on_unlabeled = None
+        if unlabeled is not None:
+            general_on_unlabeled = general_others[1]
+            target_on_unlabeled = self.encoder(unlabeled)[-1]  # its skips are not needed
         features = RelationFeatures(
             general_on_labelled=general_x,
             target_on_labelled=skips[-1],
             general_on_general=general_others[0],
-            general_on_unlabeled=None if unlabeled is None else general_others[1],
-            target_on_unlabeled=None
-            if unlabeled is None
-            else self.encoder(unlabeled)[-1],  # its skips are not needed
+            general_on_unlabeled=general_on_unlabeled,
+            target_on_unlabeled=target_on_unlabeled,
         )
         return DualEncoderOutput(segmentation, features)
 
     def _encode_general(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Bottlenecks of the general encoder for every stream, in one pass where the normalisation
-        allows that.
+        """Return the general encoder's bottlenecks of every stream.
+
+        This takes one pass where the normalisation allows that.
         """
         if self.batch_statistics:
             return [self.encoder_general(stream)[-1] for stream in streams]
-        return list(
-            self.encoder_general(torch.cat(streams))[-1].split([len(stream) for stream in streams])
-        )
+
+        together = self.encoder_general(torch.cat(streams))[-1]
+        return list(together.split([len(stream) for stream in streams]))

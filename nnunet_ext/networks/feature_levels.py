@@ -13,7 +13,7 @@ Strides = Sequence[Sequence[int] | int]
 
 
 def cumulative_strides(strides: Strides, dimension: int) -> list[tuple[int, ...]]:
-    """Downsampling of every stage relative to the input, per axis, finest first.
+    """Return the downsampling of every stage relative to the input, per axis, finest first.
 
     Args:
         strides: of each stage relative to the one before, as in the plans' ``strides``; one number
@@ -33,7 +33,7 @@ def cumulative_strides(strides: Strides, dimension: int) -> list[tuple[int, ...]
 
 
 def level_at_stride(strides: Strides, stride: int) -> int:
-    """Index of the stage whose name is ``stride``; the finest one where several share it.
+    """Return the index of the stage whose name is ``stride``; the finest where several share it.
 
     Args:
         strides: of each stage relative to the one before, as in the plans' ``strides``.
@@ -42,10 +42,13 @@ def level_at_stride(strides: Strides, stride: int) -> int:
     Raises:
         InputError: no stage has this stride.
     """
-    dimension = max(1 if isinstance(step, int) else len(step) for step in strides)
+    dimension = 1
+    for step in strides:
+        if not isinstance(step, int):
+            dimension = max(dimension, len(step))
     names = [max(level) for level in cumulative_strides(strides, dimension)]
     if stride not in names:
-        available = ", ".join(str(name) for name in dict.fromkeys(names))
+        available = ", ".join(map(str, dict.fromkeys(names)))
         raise InputError(
             f"the network has no level of stride {stride}; its levels have strides {available}"
         )
@@ -53,12 +56,11 @@ def level_at_stride(strides: Strides, stride: int) -> int:
 
 
 def level_size(image_size: Sequence[int], level_stride: Sequence[int]) -> tuple[int, ...]:
-    """Spatial size of a level of nnU-Net's encoder, whose strided convolutions round up.
+    """Return the spatial size of a level of nnU-Net's encoder: strided convolutions round up.
 
     Args:
         image_size: spatial size of the input.
         level_stride: per axis, from :func:`cumulative_strides`.
     """
-    return tuple(
-        math.ceil(size / stride) for size, stride in zip(image_size, level_stride, strict=True)
-    )
+    axes = zip(image_size, level_stride, strict=True)
+    return tuple(math.ceil(size / stride) for size, stride in axes)

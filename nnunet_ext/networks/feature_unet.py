@@ -21,9 +21,7 @@ class FeatureOutput(NamedTuple):
     """What the training forward returns."""
 
     segmentation: Segmentation | None  # as in inference; None for an image that was only encoded
-    features: list[
-        torch.Tensor
-    ]  # the encoder's map of every level, finest first, each [B, C, *spatial]
+    features: list[torch.Tensor]  # the encoder's maps [B, C, *spatial], finest first
     decoder_map: torch.Tensor | None  # [B, C, *spatial], what the finest head reads
 
 
@@ -52,8 +50,7 @@ class FeatureUNet(nn.Module):
         output_channels: int,
         deep_supervision: bool,
     ) -> FeatureUNet:
-        """Build the plans' U-Net (plain or residual encoder); it draws the same random numbers as
-        nnU-Net.
+        """Build the plans' U-Net (plain or residual encoder), with nnU-Net's random numbers.
 
         Raises:
             InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder.
@@ -89,11 +86,10 @@ class FeatureUNet(nn.Module):
         """Do what nnU-Net's decoder does and keep the map that its finest head reads."""
         decoder = self.decoder
         skips = features[-2::-1]  # coarsest first
+        levels = zip(decoder.transpconvs, skips, decoder.stages, decoder.seg_layers, strict=True)
         outputs = []
         x = features[-1]
-        for upsample, skip, stage, head in zip(
-            decoder.transpconvs, skips, decoder.stages, decoder.seg_layers, strict=True
-        ):
+        for upsample, skip, stage, head in levels:
             x = stage(torch.cat((upsample(x), skip), dim=1))
             finest = head is decoder.seg_layers[-1]
             if decoder.deep_supervision or finest:

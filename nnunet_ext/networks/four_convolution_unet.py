@@ -77,8 +77,7 @@ class FourConvolutionEncoder(nn.Module):
 
 
 class ThreeUpsamplingDecoder(nn.Module):
-    """The classifier c: three times upsampling, concatenation with the cropped encoder map and a
-    convolution.
+    """The classifier c: three times upsampling, the cropped encoder map, and a convolution.
 
     The paper's four poolings but three upsamplings leave a factor of 2, which a linear
     interpolation closes.
@@ -167,9 +166,8 @@ class FourConvolutionUNet(FeatureUNet):
         if min(patch_size) < SMALLEST:
             raise InputError(
                 f"the paper's network halves every axis four times and needs {SMALLEST} pixels; "
-                f"the plans' patch is "
-                f"{' x '.join(str(size) for size in patch_size)}; use the plans' network "
-                f"(extractor=plans)"
+                f"the plans' patch is {' x '.join(map(str, patch_size))}; use the plans' network "
+                "(extractor=plans)"
             )
         conv_op = nn.Conv3d if len(patch_size) == 3 else nn.Conv2d
         encoder = FourConvolutionEncoder(conv_op, input_channels, width)

@@ -1,6 +1,4 @@
-"""The generator of image-space adaptation: it rebuilds the image from three levels of the
-encoder.
-"""
+"""The generator of image-space adaptation, which rebuilds the image from encoder levels."""
 
 import itertools
 import math
@@ -22,8 +20,9 @@ WIDEST = 4  # multiples of the last stage's width
 
 
 class ImageGenerator(nn.Module):
-    """The generator g: upsampling stages from the coarsest level to the image, each finer level
-    concatenated.
+    """The generator g: upsampling stages from the coarsest level to the image.
+
+    Each finer level is concatenated.
 
     A stage is a transposed 3-convolution, InstanceNorm, ReLU and two residual blocks with dropout.
     It doubles the axes that differ in size from the next level: anisotropic 3d plans keep their
@@ -79,21 +78,20 @@ class ImageGenerator(nn.Module):
         Returns:
             ``[B, image_channels, *image_size]``.
         """
-        coarsest_first = list(levels)[::-1]
-        sizes = [*(level.shape[2:] for level in coarsest_first[1:]), image_size]
-
-        joined = coarsest_first[0]
-        for leg, finer, size in zip(self.legs, [*coarsest_first[1:], None], sizes, strict=True):
-            upsampled = _fit(leg(joined), size)
-            joined = upsampled if finer is None else torch.cat((upsampled, finer), dim=1)
-        return self.image(joined)
+        *legs, last = self.legs
+        joined, *others = reversed(levels)  # coarsest first
+        for leg, finer in zip(legs, others, strict=True):
+            upsampled = _fit(leg(joined), finer.shape[2:])
+            joined = torch.cat((upsampled, finer), dim=1)
+        return self.image(_fit(last(joined), image_size))
 
 
 def upsampling_legs(
     level_strides: Sequence[tuple[int, ...]], dimension: int
 ) -> list[list[tuple[int, ...]]]:
-    """Upsampling factors from every level to the next finer one, the coarsest level first, the
-    image last.
+    """Return the upsampling factors from every level to the next finer one.
+
+    The coarsest level comes first, the image last.
 
     Args:
         level_strides: cumulative strides per axis, finest first.
@@ -114,18 +112,22 @@ def upsampling_legs(
 
 
 def _doublings(coarse: tuple[int, ...], fine: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Factors of the stages that lead from one stride to a finer one, doubling the axes that still
-    differ.
+    """Return the factors of the stages that lead from one stride to a finer one.
+
+    Each stage doubles the axes that still differ.
     """
-    missing = [math.ceil(math.log2(c / f)) for c, f in zip(coarse, fine, strict=True)]
-    return [
-        tuple(2 if step < doublings else 1 for doublings in missing) for step in range(max(missing))
-    ]
+    ratios = [long / short for long, short in zip(coarse, fine, strict=True)]
+    missing = [math.ceil(math.log2(ratio)) for ratio in ratios]
+    factors = []
+    for step in range(max(missing)):
+        factors.append(tuple(2 if step < doublings else 1 for doublings in missing))
+    return factors
 
 
 def _stage(conv_op: ConvOp, inputs: int, outputs: int, factor: tuple[int, ...]) -> nn.Sequential:
-    """A transposed convolution that multiplies every axis by its factor exactly, and two residual
-    blocks.
+    """Build a transposed convolution and two residual blocks.
+
+    The convolution multiplies every axis by its factor exactly.
     """
     activation = nn.ReLU()
     upsampling = get_matching_convtransp(conv_op)(
@@ -147,8 +149,9 @@ def _stage(conv_op: ConvOp, inputs: int, outputs: int, factor: tuple[int, ...]) 
 
 
 def _fit(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Resample where the encoder rounded an odd size; planned patches divide evenly and pass
-    untouched.
+    """Resample where the encoder rounded an odd size.
+
+    Planned patches divide evenly and pass untouched.
     """
     if tuple(x.shape[2:]) == tuple(size):
         return x

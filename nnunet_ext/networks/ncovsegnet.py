@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-COARSEST_STRIDE = 32
+STRIDES = (4, 8, 16, 32)  # of the backbone's stages
+COARSEST_STRIDE = STRIDES[-1]
 BASE_CHANNELS = 64  # of ResNet-50's first stage, a quarter of what it puts out
 
 EcaKernel = Literal["3", "adaptive"]
@@ -41,8 +42,9 @@ class Design:
 
 
 class NCoVSegNet(nn.Module):
-    """Backbone, a context module per stage, fusions from coarse to fine, and a side output at each
-    of the four levels.
+    """Backbone, a context module per stage, fusions from coarse to fine, and side outputs.
+
+    There is one output at each of the four levels.
 
     Args:
         input_channels: of the image.
@@ -73,8 +75,9 @@ class NCoVSegNet(nn.Module):
         self.outputs = nn.ModuleList(nn.Conv2d(count, logits, 1) for count in supervised)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        """Segment images of any size; those that are no multiple of 32 are continued by their last
-        pixels meanwhile.
+        """Segment images of any size.
+
+        Those that are not a multiple of 32 are temporarily continued by their last pixels.
 
         Args:
             x: ``[B, channels, H, W]``.
@@ -84,9 +87,8 @@ class NCoVSegNet(nn.Module):
             finest first.
         """
         features = self.backbone(padded(x, COARSEST_STRIDE))
-        *finer, coarsest = [
-            context(feature) for context, feature in zip(self.contexts, features, strict=True)
-        ]
+        pairs = zip(self.contexts, features, strict=True)
+        *finer, coarsest = [context(feature) for context, feature in pairs]
 
         fused = [coarsest]
         for fusion, low in zip(reversed(self.fusions), reversed(finer), strict=True):
@@ -94,27 +96,29 @@ class NCoVSegNet(nn.Module):
         fused.reverse()
 
         heads = self.outputs if self.training else self.outputs[:1]
-        logits = [
-            self._logits(head, level, stride, x.shape[2:])
-            for head, level, stride in zip(heads, fused, (4, 8, 16, 32), strict=False)
-        ]
+        logits = []
+        for head, level, stride in zip(heads, fused, STRIDES, strict=False):
+            logits.append(self._logits(head, level, stride, x.shape[2:]))
         return logits if self.training else logits[0]
 
     def _logits(
         self, head: nn.Module, level: torch.Tensor, stride: int, size: torch.Size
     ) -> torch.Tensor:
         coarse = head(level)
-        height, width = (stride * edge for edge in coarse.shape[2:])
-        logits = functional.interpolate(coarse, size=(height, width), mode="bilinear")
+        padded_size = [stride * edge for edge in coarse.shape[2:]]
+        logits = functional.interpolate(coarse, size=padded_size, mode="bilinear")
         logits = logits[..., : size[0], : size[1]]
         if not self.stacks_background:
             return logits
-        return torch.cat((torch.zeros_like(logits[:, :1]), logits), 1)
+
+        background = torch.zeros_like(logits[:, :1])
+        return torch.cat((background, logits), 1)
 
 
 def padded(images: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the last row and column of ``[B, C, H, W]`` until both edges are multiples of
-    ``multiple``.
+    """Repeat the last row and column until both edges are multiples of ``multiple``.
+
+    Images are ``[B, C, H, W]``.
     """
     below, right = (-edge % multiple for edge in images.shape[2:])
     if below == right == 0:
@@ -135,9 +139,7 @@ def resnet50(input_channels: int, design: Design) -> Any:
     from timm.layers import EcaModule
 
     def attention(channels: int, **options: Any) -> nn.Module:
-        """Build the gate; timm sets the kernel by ECA-Net's rule wherever it is told the
-        channels.
-        """
+        """Build the gate; timm sets the kernel by ECA-Net's rule where it knows the channels."""
         return EcaModule(channels if design.eca_kernel == "adaptive" else None, **options)
 
     first = round(BASE_CHANNELS * design.width)
@@ -171,8 +173,7 @@ def normalised(
 
 
 class GlobalContext(nn.Module):
-    """GCA: a 1x1 branch and branches of growing asymmetric kernels and dilation, with a shortcut;
-    eq. 1.
+    """GCA, eq. 1: a 1x1 branch and branches of growing kernels and dilation, with a shortcut.
 
     The branches have no activation, as in the authors' code; the paper shows none either.
 
@@ -199,13 +200,15 @@ class GlobalContext(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        branches = torch.cat([branch(x) for branch in self.branches], 1)
-        return functional.relu(self.merge(branches) + self.shortcut(x))
+        branches = [branch(x) for branch in self.branches]
+        merged = self.merge(torch.cat(branches, 1))
+        return functional.relu(merged + self.shortcut(x))
 
 
 class PlainContext(nn.Sequential):
-    """What stands in place of GCA: a 1x1 convolution with normalisation and ReLU; ``kernels`` has
-    no meaning.
+    """What stands in place of GCA: a 1x1 convolution with normalisation and ReLU.
+
+    ``kernels`` is accepted for signature compatibility.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernels: tuple[int, ...]) -> None:
@@ -213,8 +216,7 @@ class PlainContext(nn.Sequential):
 
 
 class DualAttentionFusion(nn.Module):
-    """DAF: the coarser level, upsampled, plus the finer one weighed by the coarser one's attention;
-    eq. 2-4.
+    """DAF, eq. 2-4: the coarser level plus the finer one, weighted by the coarser one's attention.
 
     The channel attention sees one value per channel, so group normalisation (one group) stands
     where the authors' code has batch normalisation, which refuses a batch of one.
@@ -242,12 +244,12 @@ class DualAttentionFusion(nn.Module):
     def forward(self, high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         channel = self.channel_attention(high)  # eq. 3
         spatial = self.spatial_attention(high).amax(1, keepdim=True).sigmoid()  # eq. 4
-        return functional.relu(self.upsampling(high) + spatial * channel * self.detail(low))
+        upsampled = self.upsampling(high)
+        return functional.relu(upsampled + spatial * channel * self.detail(low))  # eq. 2
 
 
 class PlainFusion(nn.Module):
-    """What stands in place of DAF: bilinear upsampling, concatenation and two 3x3 convolutions, as
-    in U-Net.
+    """What stands in place of DAF: upsampling, concatenation and two convolutions, as in U-Net.
 
     Args:
         channels: of the finer level and the result; the coarser level has twice as many.

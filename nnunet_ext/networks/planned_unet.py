@@ -28,10 +28,11 @@ def planned_unet(
         allow_init=True,
         deep_supervision=deep_supervision,
     )
-    if not hasattr(unet, "encoder") or not hasattr(getattr(unet, "decoder", None), "transpconvs"):
+    decoder = getattr(unet, "decoder", None)
+    if not hasattr(unet, "encoder") or not hasattr(decoder, "transpconvs"):
         raise InputError(
             f"the plans use {configuration.network_arch_class_name}, which has no separate "
-            f"encoder and decoder; "
-            "plan with nnU-Net's PlainConvUNet or ResidualEncoderUNet (nnUNetv2_plan_experiment)"
+            "encoder and decoder; plan with nnU-Net's PlainConvUNet or ResidualEncoderUNet "
+            "(nnUNetv2_plan_experiment)"
         )
     return unet

@@ -9,14 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def running_statistics(network: nn.Module) -> Iterator[None]:
-    """Let batch normalisation use its running mean and variance, and leave them as they are, within
-    the block.
+    """Let batch normalisation use its running statistics within the block.
+
+    Its mean and variance stay as they are.
 
     Gradients pass. Networks with other kinds of normalisation are not affected.
     """
-    learning = [
-        module for module in network.modules() if isinstance(module, _BatchNorm) and module.training
-    ]
+    normalizations = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    learning = [module for module in normalizations if module.training]
     for module in learning:
         module.eval()
     try:

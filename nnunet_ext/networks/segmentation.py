@@ -1,5 +1,6 @@
-"""What a segmentation network returns: logits, or a list of them, finest first, under deep
-supervision.
+"""What a segmentation network returns.
+
+These are logits, or a list of them, finest first, under deep supervision.
 """
 
 import torch
@@ -9,4 +10,6 @@ Segmentation = torch.Tensor | list[torch.Tensor]
 
 def finest(segmentation: Segmentation) -> torch.Tensor:
     """Return the logits of the input's size, ``[B, classes, *spatial]``."""
-    return segmentation[0] if isinstance(segmentation, list | tuple) else segmentation
+    if isinstance(segmentation, list | tuple):
+        return segmentation[0]
+    return segmentation

@@ -1,5 +1,4 @@
-"""Translation between two modalities: an encoder and a decoder per domain, and a module that both
-directions share.
+"""Translation between two modalities: encoders, decoders, and a module that they share.
 
 2d only. Nothing works in place: several losses differentiate through one graph. A convolution
 before a normalisation has no bias, which the normalisation would take away.
@@ -23,8 +22,9 @@ GROWTH, DENSE_CONVOLUTIONS = 12, 5
 
 
 class TranslationEncoder(nn.Sequential):
-    """A 7-convolution and two 3-convolutions of stride 2, each with instance normalisation and
-    ReLU.
+    """A 7-convolution and two 3-convolutions of stride 2.
+
+    Each has instance normalisation and ReLU.
 
     Args:
         input_channels: of the image.
@@ -35,21 +35,19 @@ class TranslationEncoder(nn.Sequential):
     """
 
     def __init__(self, input_channels: int, width: int = 64) -> None:
+        first = nn.Conv2d(input_channels, width, kernel_size=7, bias=False)
         super().__init__(
             nn.ReflectionPad2d(3),
-            *_normalised(nn.Conv2d(input_channels, width, kernel_size=7, bias=False)),
-            *_normalised(
-                nn.Conv2d(width, 2 * width, kernel_size=3, stride=2, padding=1, bias=False)
-            ),
-            *_normalised(
-                nn.Conv2d(2 * width, 4 * width, kernel_size=3, stride=2, padding=1, bias=False)
-            ),
+            *_normalised(first),
+            *_halving(width, 2 * width),
+            *_halving(2 * width, 4 * width),
         )
 
 
 class DenseFusion(nn.Module):
-    """One dense block of five 3-convolutions of 12 channels, and a 3-convolution back to the
-    input's channels.
+    """One dense block of five 3-convolutions of 12 channels, and a 3-convolution.
+
+    The last one returns to the input's channels.
 
     Args:
         channels: of input and output.
@@ -62,16 +60,12 @@ class DenseFusion(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        inputs = [channels + GROWTH * index for index in range(DENSE_CONVOLUTIONS + 1)]
-        self.dense = nn.ModuleList(
-            nn.Sequential(
-                *_normalised(nn.Conv2d(before, GROWTH, kernel_size=3, padding=1, bias=False))
-            )
-            for before in inputs[:-1]
-        )
-        self.last = nn.Sequential(
-            *_normalised(nn.Conv2d(inputs[-1], channels, kernel_size=3, padding=1, bias=False))
-        )
+        self.dense = nn.ModuleList()
+        inputs = channels
+        for _ in range(DENSE_CONVOLUTIONS):
+            self.dense.append(_three_convolution(inputs, GROWTH))
+            inputs += GROWTH
+        self.last = _three_convolution(inputs, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for convolution in self.dense:
@@ -170,8 +164,9 @@ class SynthesisOutput(NamedTuple):
 
 
 class SegmentationThroughSynthesis(nn.Module):
-    """Segments a source image by translating it to the target domain first: it finds what the
-    translation keeps.
+    """Segments a source image by translating it to the target domain first.
+
+    It finds what the translation keeps.
 
     Args:
         translator: from source to target, G_MRI of the paper.
@@ -210,13 +205,23 @@ class SegmentationThroughSynthesis(nn.Module):
         features = self.translator.features(image)
         synthetic = self.translator.decode(features, image)
         segmentation = self.segmenter(synthetic)
-        return (
-            SynthesisOutput(segmentation, synthetic, features) if with_synthetic else segmentation
-        )
+        if not with_synthetic:
+            return segmentation
+        return SynthesisOutput(segmentation, synthetic, features)
 
 
 def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
     return [convolution, nn.InstanceNorm2d(convolution.out_channels), nn.ReLU()]
+
+
+def _three_convolution(inputs: int, outputs: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
+    return nn.Sequential(*_normalised(convolution))
+
+
+def _halving(inputs: int, outputs: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1, bias=False)
+    return _normalised(convolution)
 
 
 def _doubling(inputs: int, outputs: int, upsampling: Upsampling) -> list[nn.Module]:

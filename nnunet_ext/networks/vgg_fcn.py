@@ -1,5 +1,6 @@
-"""The segmentation network of the AMD-DAS paper: VGG-16 with skips that are added, for slices of
-any size.
+"""The segmentation network of the AMD-DAS paper: VGG-16 with skips that are added.
+
+Slices may have any size.
 
 Reference: Long et al. 2015, "Fully Convolutional Networks for Semantic Segmentation"; Simonyan &
 Zisserman 2015 (VGG); layers from the AMD-DAS authors' code. That code works only for sizes that
@@ -41,16 +42,16 @@ class VGGEncoder(nn.Module):
         widths = [width * multiple for multiple in MULTIPLES]
         self.output_channels = [input_channels, *widths]
         self.strides = [[1, 1]] + [[2, 2]] * len(MULTIPLES)  # each block ends in a pooling
-        self.blocks = nn.ModuleList(
-            _block(before, after, count)
-            for before, after, count in zip(
-                self.output_channels, widths, CONVOLUTIONS, strict=False
-            )
-        )
+        self.blocks = nn.ModuleList()
+        inputs = input_channels
+        for outputs, count in zip(widths, CONVOLUTIONS, strict=True):
+            self.blocks.append(_block(inputs, outputs, count))
+            inputs = outputs
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return the image, whose size the decoder restores, and the five pooled maps, of strides 2
-        to 32.
+        """Return the image and the five pooled maps, of strides 2 to 32.
+
+        The decoder restores the size of the image.
         """
         maps = [x]
         for block in self.blocks:
@@ -60,8 +61,9 @@ class VGGEncoder(nn.Module):
 
 
 class AdditionDecoder(nn.Module):
-    """Five transposed 4-convolutions, each with ReLU and batch normalisation; the finer map of the
-    encoder is added.
+    """Five transposed 4-convolutions, each with ReLU and batch normalisation.
+
+    The finer map of the encoder is added.
 
     Args:
         encoder: whose maps it reads.
@@ -130,9 +132,8 @@ class VGGFCN(FeatureUNet):
         if len(patch_size) != 2 or min(patch_size) < SMALLEST:
             raise InputError(
                 f"VGG-FCN needs 2d patches of {SMALLEST} pixels or more on each axis; the plans' "
-                f"patch is "
-                f"{' x '.join(str(size) for size in patch_size)}; use the plans' network "
-                f"(segmenter=plans)"
+                f"patch is {' x '.join(map(str, patch_size))}; use the plans' network "
+                "(segmenter=plans)"
             )
         encoder = VGGEncoder(input_channels, width)
         network = cls(encoder, AdditionDecoder(encoder, output_channels, deep_supervision))
@@ -153,8 +154,9 @@ def segmenter_from_plans(
     deep_supervision: bool,
     vgg_width: int = 64,
 ) -> FeatureUNet:
-    """Build the plans' U-Net (``plans``) or the paper's network (``vgg_fcn``); ``vgg_width`` only
-    concerns the latter.
+    """Build the plans' U-Net (``plans``) or the paper's network (``vgg_fcn``).
+
+    Only the latter has a ``vgg_width``.
 
     Raises:
         InputError: the plans do not fit the network.

@@ -51,15 +51,13 @@ class VQOutput(NamedTuple):
     """What the training forward returns."""
 
     segmentation: Segmentation  # as in inference
-    codes: (
-        torch.Tensor | None
-    )  # [B, 2 D, *spatial] at the bottom level, gradient straight through to the encoder
+    # [B, 2 D, *spatial] at the bottom level, gradient straight through to the encoder
+    codes: torch.Tensor | None
     levels: tuple[Quantized, ...]  # bottom (local details), top (global shape)
 
 
 class VQUNet(nn.Module):
-    """A U-Net two of whose encoder levels are quantised; their codes are concatenated to the bottom
-    level's skip.
+    """A U-Net two of whose encoder levels are quantised; the codes join the bottom level's skip.
 
     A 1x1 convolution brings the concatenation back to the skip's width. It passes the skip and
     ignores the codes at first, so the network starts as the planned U-Net.
@@ -88,14 +86,16 @@ class VQUNet(nn.Module):
 
         conv_op, widths = self.encoder.conv_op, self.encoder.output_channels
         channels = branch.code_channels
-        self.projections = nn.ModuleList(
-            conv_op(widths[level], channels, kernel_size=1) for level in (self.bottom, self.top)
-        )
-        self.codebooks = nn.ModuleList(
-            Codebook(branch.codebook_size, channels, branch.learnt)
-            for _ in range(1 if branch.shared else 2)
-        )
-        self.mix = conv_op(widths[self.bottom] + 2 * channels, widths[self.bottom], kernel_size=1)
+        self.projections = nn.ModuleList()
+        for level in (self.bottom, self.top):
+            self.projections.append(conv_op(widths[level], channels, kernel_size=1))
+
+        self.codebooks = nn.ModuleList()
+        for _ in range(1 if branch.shared else 2):
+            self.codebooks.append(Codebook(branch.codebook_size, channels, branch.learnt))
+
+        skip = widths[self.bottom]
+        self.mix = conv_op(skip + 2 * channels, skip, kernel_size=1)
 
     @classmethod
     def from_plans(
@@ -139,16 +139,17 @@ class VQUNet(nn.Module):
         codes = torch.cat((upsampled, details), dim=1)
 
         skip = torch.cat((maps[self.bottom], codes), dim=1)
-        mixed = [
-            self.mix(skip) if level == self.bottom else features
-            for level, features in enumerate(maps)
-        ]
+        mixed = list(maps)
+        mixed[self.bottom] = self.mix(skip)
         segmentation = self.decoder(mixed)
-        return VQOutput(segmentation, codes, (bottom, top)) if with_codes else segmentation
+        if not with_codes:
+            return segmentation
+        return VQOutput(segmentation, codes, (bottom, top))
 
     def project(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the features to quantise, ``[B, D, *spatial]`` each, of the encoder's maps:
-        bottom, top.
+        """Return the features to quantise of the encoder's maps: bottom, top.
+
+        Each is ``[B, D, *spatial]``.
         """
         bottom, top = self.projections
         return bottom(maps[self.bottom]), top(maps[self.top])
@@ -160,9 +161,8 @@ class VQUNet(nn.Module):
 
 def _quantised_levels(strides: Any, branch: VQBranch) -> tuple[int, int]:
     try:
-        bottom, top = (
-            level_at_stride(strides, stride) for stride in (branch.bottom_stride, branch.top_stride)
-        )
+        bottom = level_at_stride(strides, branch.bottom_stride)
+        top = level_at_stride(strides, branch.top_stride)
     except InputError as error:
         raise InputError(
             f"{error}; choose two of them with bottom_stride and top_stride"
@@ -170,15 +170,16 @@ def _quantised_levels(strides: Any, branch: VQBranch) -> tuple[int, int]:
     if top <= bottom:
         raise InputError(
             f"top_stride={branch.top_stride} must be larger than "
-            f"bottom_stride={branch.bottom_stride}: the top level "
-            "sees the whole, the bottom level details"
+            f"bottom_stride={branch.bottom_stride}: the top level sees the whole, the bottom "
+            "level details"
         )
     return bottom, top
 
 
 class ReconstructionDecoder(nn.Module):
-    """Rebuilds the image from the codes: a 3-convolution, two residual blocks, and a doubling per
-    halving before.
+    """Rebuilds the image from the codes.
+
+    It is a 3-convolution, two residual blocks, and a doubling per halving before.
 
     No normalisation, which would lose the intensities, and no output activation: nnU-Net's images
     are z-scores.
@@ -209,22 +210,21 @@ class ReconstructionDecoder(nn.Module):
 
         layers = [conv_op(code_channels, widths[0], kernel_size=3, padding=1)]
         layers += [_PlainResidualBlock(conv_op, widths[0]) for _ in range(2)]
-        for factor, inputs, outputs in zip(
-            factors, widths, [*widths[1:], image_channels], strict=True
-        ):
+        following = [*widths[1:], image_channels]
+        for factor, inputs, outputs in zip(factors, widths, following, strict=True):
             layers += [nn.ReLU(), _enlarging(conv_op, inputs, outputs, factor)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, codes: torch.Tensor, image_size: torch.Size) -> torch.Tensor:
-        """Return the image ``[B, image_channels, *image_size]`` for codes ``[B, code_channels,
-        *spatial]``.
+        """Return the image ``[B, image_channels, *image_size]``.
+
+        The codes are ``[B, code_channels, *spatial]``.
         """
         image = self.layers(codes)
         if image.shape[2:] == image_size:
             return image
-        return functional.interpolate(
-            image, size=image_size, mode="nearest"
-        )  # the encoder rounds odd sizes up
+        # the encoder rounds odd sizes up
+        return functional.interpolate(image, size=image_size, mode="nearest")
 
 
 class _PlainResidualBlock(nn.Module):
@@ -232,11 +232,12 @@ class _PlainResidualBlock(nn.Module):
 
     def __init__(self, conv_op: ConvOp, channels: int) -> None:
         super().__init__()
+        half = max(1, channels // 2)
         self.residual = nn.Sequential(
             nn.ReLU(),
-            conv_op(channels, channels // 2 or 1, kernel_size=3, padding=1),
+            conv_op(channels, half, kernel_size=3, padding=1),
             nn.ReLU(),
-            conv_op(channels // 2 or 1, channels, kernel_size=1),
+            conv_op(half, channels, kernel_size=1),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

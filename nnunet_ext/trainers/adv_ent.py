@@ -19,12 +19,11 @@ class AdvEntTrainer(DomainCriticTrainer):
     use_when: ClassVar[str] = "you compare with ImageSpaceDATrainer: it aligns entropy maps instead"
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
-        """Segmentation and its self-information map, at full size."""
+        """Return the segmentation and its map I = -p log p, at full size."""
         segmentation = self.network(images)
-        return segmentation, self_information_map(
-            self.class_logits(finest(segmentation)).softmax(1)
-        )
+        probabilities = self.class_logits(finest(segmentation)).softmax(1)
+        return segmentation, self_information_map(probabilities)
 
     def judged_channels(self) -> int:
-        """One channel per class."""
+        """Return one channel per class."""
         return self.class_count

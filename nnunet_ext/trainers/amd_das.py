@@ -21,8 +21,9 @@ NO_MATCHES = "none"
 
 
 class AMDDASTrainer(DomainCriticTrainer):
-    """A critic judges the hidden map that the classifier reads; real CT passes with the statistics
-    of pseudo-CT.
+    """A critic judges the hidden map that the classifier reads.
+
+    Real CT passes with the statistics of batch normalisation that pseudo-CT has left.
 
     The labelled data set is pseudo-CT (``nnUNetv2_ext_synthesize``), or MR for the paper's rows
     without synthesis.
@@ -54,12 +55,10 @@ class AMDDASTrainer(DomainCriticTrainer):
     critic_lr: Weight = 1e-3  # Adam of D_seg; 0.01 in the paper
     segmenter: Segmenter = "plans"  # the planned U-Net, or the paper's network
     vgg_width: Count = 64  # channels of the first block of vgg_fcn
-    optimizer_kind: Literal["nnunet", "sgd"] = (
-        "nnunet"  # of the network; sgd: momentum 0.7, constant, no clipping
-    )
-    paired_batches: bool = (
-        False  # each labelled slice beside a target slice that it matches, as the paper says
-    )
+    # of the network; sgd: momentum 0.7, constant, no clipping
+    optimizer_kind: Literal["nnunet", "sgd"] = "nnunet"
+    # each labelled slice beside a target slice that it matches, as the paper says
+    paired_batches: bool = False
     matches_file: str = NO_MATCHES  # of nnUNetv2_ext_match, for paired batches
 
     @staticmethod
@@ -70,7 +69,7 @@ class AMDDASTrainer(DomainCriticTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The plans' U-Net or VGG-FCN, which also return their hidden map in training."""
+        """Build the plans' U-Net or VGG-FCN, which also return their hidden map in training."""
         settings = AMDDASTrainer.hyperparameters_in(plans_manager)
         return segmenter_from_plans(
             settings["segmenter"],
@@ -82,7 +81,7 @@ class AMDDASTrainer(DomainCriticTrainer):
         )
 
     def configure(self) -> None:
-        """As every trainer's.
+        """Configure as every trainer does.
 
         Raises:
             InputError: paired batches without a file of matches, or see the base.
@@ -91,47 +90,54 @@ class AMDDASTrainer(DomainCriticTrainer):
         if self.paired_batches and self.matches_file == NO_MATCHES:
             raise InputError(
                 "paired_batches=true needs the pairs: set matches_file to the file of "
-                "nnUNetv2_ext_match "
-                "(nnUNetv2_ext_configure --set matches_file=FILE), or paired_batches=false"
+                "nnUNetv2_ext_match (nnUNetv2_ext_configure --set matches_file=FILE), or "
+                "paired_batches=false"
             )
 
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """nnU-Net's or the paper's for the network, Adam for the critic; the paper's rates stay as
-        they are.
+        """Return nnU-Net's or the paper's optimizer for the network, Adam for the critic.
+
+        The paper's learning rates are constant.
         """
         if self.optimizer_kind == "nnunet":
             return super().configure_optimizer(player, module)
+
+        weights = module.parameters()
         if player == "network":
-            return torch.optim.SGD(module.parameters(), self.initial_lr, momentum=0.7), None
-        return torch.optim.Adam(module.parameters(), self.critic_lr, (0.9, 0.99)), None
+            return torch.optim.SGD(weights, self.initial_lr, momentum=0.7), None
+        return torch.optim.Adam(weights, self.critic_lr, (0.9, 0.99)), None
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """nnU-Net's limit with its optimizer; the paper has none."""
-        return super().max_gradient_norm(player) if self.optimizer_kind == "nnunet" else None
+        """Return nnU-Net's limit for its optimizer; the paper has none."""
+        if self.optimizer_kind != "nnunet":
+            return None
+        return super().max_gradient_norm(player)
 
     def matches(self, role: str) -> dict[str, list[str]]:
-        """The target slices to which a labelled slice is nearest, where batches are paired."""
+        """Return the target slices to which a labelled slice is nearest, for paired batches."""
         if not self.paired_batches:
             return {}
-        return nearest_pairs(read_matches(Path(self.matches_file)), self.stream_keys(role))
+        found = read_matches(Path(self.matches_file))
+        return nearest_pairs(found, self.stream_keys(role))
 
     # --- the judged map
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
-        """Segmentation and the hidden map, at full size."""
+        """Return the segmentation and the hidden map, at full size."""
         output: Any = self.network(images, with_features=True)
         return output.segmentation, output.decoder_map
 
     def judged_map_of_target(self, images: torch.Tensor) -> torch.Tensor:
-        """The hidden map of target images; batch normalisation neither learns from them nor
-        normalises by them.
+        """Return the hidden map of target images.
+
+        Batch normalisation neither learns from them nor normalises by them.
         """
         with running_statistics(self.module_of("network")):
             return super().judged_map_of_target(images)
 
     def judged_channels(self) -> int:
-        """What the classifier reads."""
+        """Return the number of channels that the classifier reads."""
         network: Any = self.module_of("network")
         return network.decoder.seg_layers[-1].in_channels

@@ -1,6 +1,4 @@
-"""Feature-space adversarial adaptation, with which the paper compares its image-space
-adaptation.
-"""
+"""Feature-space adversarial adaptation, the baseline of the image-space adaptation paper."""
 
 from typing import Any, ClassVar
 
@@ -18,8 +16,9 @@ from nnunet_ext.training.settings.miniature import Miniature
 
 
 class FeatureSpaceDATrainer(DomainCriticTrainer):
-    """A critic tells the domains by the encoder's map of one stride; no image is rebuilt, so
-    nothing is fake.
+    """A critic tells the domains by the encoder's map of one stride.
+
+    No image is rebuilt, so nothing is fake.
 
     Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
     network", section 4.4, "feature space training". The paper does not say which map is judged; see
@@ -39,25 +38,26 @@ class FeatureSpaceDATrainer(DomainCriticTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The plans' U-Net, which also returns its features in training."""
+        """Build the plans' U-Net, which also returns its features in training."""
         return FeatureUNet.from_plans(
             configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
-        """Segmentation and the encoder's map at ``judged_stride``."""
+        """Return the segmentation and the encoder's map at ``judged_stride``."""
         output: Any = self.network(images, with_features=True)
         return output.segmentation, output.features[self._judged_level()]
 
     def judged_channels(self) -> int:
-        """Channels of that map."""
+        """Return the number of channels of that map."""
         return self.encoder.output_channels[self._judged_level()]
 
     def judged_size(self) -> list[int]:
-        """Spatial size of that map."""
+        """Return the spatial size of that map."""
         patch_size = self.configuration_manager.patch_size
         strides = cumulative_strides(self.encoder.strides, len(patch_size))
-        return list(level_size(patch_size, strides[self._judged_level()]))
+        stride = strides[self._judged_level()]
+        return list(level_size(patch_size, stride))
 
     def _judged_level(self) -> int:
         try:

@@ -15,10 +15,13 @@ from nnunet_ext.training.engine import processes
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.streams.location import LESION_LABELS
 
+FOLDS = 5  # nnU-Net's
+
 
 class GeneralPretrainTrainer(MultiStreamTrainer):
-    """Trains the planned single-encoder U-Net on the general stream, under the labelled data set's
-    plans.
+    """Trains the planned single-encoder U-Net on the general stream, X^n.
+
+    The plans are those of the labelled data set.
 
     The labels of all general data sets are merged to lesion. ``fold all`` trains on every case;
     folds 0-4 hold a fifth out for nnU-Net's pseudo Dice, the 80/20 of the paper.
@@ -39,29 +42,40 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
         super().initialize()
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """Training and validation keys of the general stream."""
+        """Return training and validation keys of the general stream."""
         keys = self.stream_keys("general")
-        if self.fold == "all" or len(keys) < 5:
+        if self.fold == "all" or len(keys) < FOLDS:
             return keys, keys
-        split = generate_crossval_split(keys, seed=12345, n_splits=5)[int(self.fold) % 5]
+
+        splits = generate_crossval_split(keys, seed=12345, n_splits=FOLDS)  # nnU-Net's seed
+        split = splits[int(self.fold) % FOLDS]
         return split["train"], split["val"]
 
     def get_tr_and_val_datasets(self) -> tuple[nnUNetDatasetBlosc2, nnUNetDatasetBlosc2]:
-        """The general stream takes the labelled stream's place."""
+        """Return the general stream in the labelled stream's place."""
         training, validation = self.do_split()
         return self.stream_dataset("general", training), self.stream_dataset("general", validation)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Dice of the held-out general cases, on the plans' grid, in nnU-Net's
-        ``validation/summary.json``.
+        """Write the Dice of the held-out general cases to ``validation/summary.json``.
 
-        nnU-Net's own validation would predict the labelled data set, which is not this network's
-        task.
+        It is measured on the plans' grid. nnU-Net's own validation would predict the labelled data
+        set, which is not this network's task.
         """
-        from nnunet_ext.evaluation.metrics.overlap import dice
-
         self.set_deep_supervision_enabled(False)
         self.evaluated_network.eval()
+        own_keys = self.do_split()[1][self.local_rank :: processes.world_size()]
+        dices = self._dices(own_keys)
+        self.set_deep_supervision_enabled(True)
+
+        dices = processes.union_over_ranks(dices)
+        if self.local_rank == 0:
+            self._write_summary(dices)
+
+    def _dices(self, keys: list[str]) -> dict[str, float]:
+        """Predict preprocessed general cases and return the Dice of the lesions in each."""
+        from nnunet_ext.evaluation.metrics.overlap import dice
+
         predictor = nnUNetPredictor(
             perform_everything_on_device=self.device.type == "cuda", device=self.device
         )
@@ -74,26 +88,26 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
             type(self).__name__,
             self.inference_allowed_mirroring_axes,
         )
-        cases = self.stream_dataset(
-            "general", self.do_split()[1][self.local_rank :: processes.world_size()]
-        )
+        cases = self.stream_dataset("general", keys)
         dices = {}
         for key in tqdm(cases.identifiers, "general validation", disable=self.local_rank != 0):
             data, reference, *_ = cases.load_case(key)
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
-            dices[key] = dice(logits.argmax(0).cpu().numpy() == 1, reference[0] == 1)
-        self.set_deep_supervision_enabled(True)
-        dices = processes.union_over_ranks(dices)
-        if self.local_rank == 0:
-            mean = {"Dice": float(np.nanmean(list(dices.values())))}
-            per_case = [
-                {"prediction_file": key, "metrics": {"1": {"Dice": value}}}
-                for key, value in dices.items()
-            ]
-            summary = {"foreground_mean": mean, "mean": {"1": mean}, "metric_per_case": per_case}
-            folder = Path(self.output_folder, "validation")
-            folder.mkdir(exist_ok=True)
-            write_json(summary, folder / "summary.json")
-            self.print_to_log_file(
-                f"General validation: mean Dice {mean['Dice']:.4f} of {len(dices)} cases"
-            )
+            prediction = logits.argmax(0).cpu().numpy()
+            dices[key] = dice(prediction == 1, reference[0] == 1)
+        return dices
+
+    def _write_summary(self, dices: dict[str, float]) -> None:
+        """Write the file that nnU-Net's own validation would write."""
+        mean = {"Dice": float(np.nanmean(list(dices.values())))}
+        per_case = []
+        for key, value in dices.items():
+            per_case.append({"prediction_file": key, "metrics": {"1": {"Dice": value}}})
+        summary = {"foreground_mean": mean, "mean": {"1": mean}, "metric_per_case": per_case}
+
+        folder = Path(self.output_folder, "validation")
+        folder.mkdir(exist_ok=True)
+        write_json(summary, folder / "summary.json")
+        self.print_to_log_file(
+            f"General validation: mean Dice {mean['Dice']:.4f} of {len(dices)} cases"
+        )

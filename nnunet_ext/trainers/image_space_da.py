@@ -1,8 +1,6 @@
-"""Image-space adversarial adaptation: images rebuilt from features must not give their domain
-away.
-"""
+"""Image-space adversarial adaptation: images rebuilt from features must hide their domain."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -29,8 +27,7 @@ LevelsByDomain = dict[Domain, list[torch.Tensor]]
 
 
 class ImageSpaceDATrainer(MultiStreamTrainer):
-    """Extractor f and classifier c segment; generator g rebuilds the image from f's maps; critic d
-    judges patches.
+    """Extractor f and classifier c segment, generator g rebuilds images, critic d judges patches.
 
     θ_d learns to tell source from target and real from rebuilt (eq. 5). θ_g learns to rebuild
     images that look real in their own domain (eq. 4). θ_f learns features whose rebuilt images look
@@ -75,27 +72,21 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     )
 
     adversarial_weight: Weight = 0.1  # alpha, eq. 6; 0 trains on the source alone
-    adversarial_reduction: Literal["paper_sum", "mean"] = (
-        "paper_sum"  # of eq. 6: sum over patches, or mean
-    )
+    # of eq. 6: sum over patches, or mean
+    adversarial_reduction: Literal["paper_sum", "mean"] = "paper_sum"
     order: Literal["simultaneous", "alternating"] = "simultaneous"
     generator_levels: Literal["1-3", "2-4", "3-5"] = "3-5"  # table 3; level l has stride 2^(l-1)
-    extractor: Literal["plans", "paper"] = (
-        "plans"  # the planned U-Net, or the four convolutions of section 3.2
-    )
-    optimizer_kind: Literal["nnunet", "adam"] = (
-        "nnunet"  # adam: the paper's, for f and c, without clipping
-    )
+    # the planned U-Net, or the four convolutions of section 3.2
+    extractor: Literal["plans", "paper"] = "plans"
+    # adam: the paper's, for f and c, without clipping
+    optimizer_kind: Literal["nnunet", "adam"] = "nnunet"
     auxiliary_lr: Weight = 1e-4  # Adam of generator and critic
     auxiliary_beta1: Fraction = 0.7
     critic_width: Count = 32
     generator_width: Count = 16
 
-    # what a mean over a domain's judged samples weighs, where several processes have unequal
-    # numbers of them
-    _shares: Mapping[Domain, float | torch.Tensor] = MappingProxyType(
-        {"source": 1.0, "target": 1.0}
-    )
+    # what a mean over a domain's judged samples weighs: processes may have unequal numbers of them
+    _shares: Mapping[Domain, float | torch.Tensor] = MappingProxyType(dict.fromkeys(DOMAINS, 1.0))
 
     @staticmethod
     def build_network_architecture(
@@ -105,7 +96,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """f and c: the plans' U-Net, which also returns its features, or the paper's network."""
+        """Build f and c: the plans' U-Net, which also returns its features, or the paper's."""
         extractor = ImageSpaceDATrainer.hyperparameters_in(plans_manager)["extractor"]
         network = FourConvolutionUNet if extractor == "paper" else FeatureUNet
         return network.from_plans(
@@ -113,21 +104,23 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         )
 
     def configure(self) -> None:
-        """As every trainer; the paper's network has one output, so nothing to supervise below
-        it.
+        """Configure as every trainer does.
+
+        The paper's network has one output, so there is nothing to supervise below it.
         """
         super().configure()
         if self.extractor == "paper":
             self.enable_deep_supervision = False
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """g and d; neither where the training is on the source alone.
+        """Build g and d; neither where the training is on the source alone.
 
         Raises:
             InputError: the network lacks a level that the generator reads.
         """
         if not self.adversarial_weight:
             return {}
+
         encoder = self.encoder
         strides = cumulative_strides(encoder.strides, len(self.configuration_manager.patch_size))
         levels = self._levels()
@@ -147,35 +140,41 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """For f and c nnU-Net's or the paper's Adam, for g and d Adam; all with nnU-Net's or the
-        paper's schedule.
+        """Return nnU-Net's optimizer or the paper's Adam for f and c, Adam for g and d.
+
+        All have nnU-Net's or the paper's schedule.
         """
         as_nnunet = self.optimizer_kind == "nnunet"
         if player == "network" and as_nnunet:
             return super().configure_optimizer(player, module)
 
-        schedule = (
-            polynomial(self.total_iterations) if as_nnunet else step_decay(every=10_000, factor=0.8)
-        )
+        schedule = step_decay(every=10_000, factor=0.8)
+        if as_nnunet:
+            schedule = polynomial(self.total_iterations)
+        weights = module.parameters()
         if player == "network":
-            return torch.optim.Adam(module.parameters(), self.initial_lr), schedule
-        return torch.optim.Adam(
-            module.parameters(), self.auxiliary_lr, (self.auxiliary_beta1, 0.999)
-        ), schedule
+            return torch.optim.Adam(weights, self.initial_lr), schedule
+        betas = (self.auxiliary_beta1, 0.999)
+        return torch.optim.Adam(weights, self.auxiliary_lr, betas), schedule
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """nnU-Net's limit for its optimizer; the paper has none."""
-        return super().max_gradient_norm(player) if self.optimizer_kind == "nnunet" else None
+        """Return nnU-Net's limit for its optimizer; the paper has none."""
+        if self.optimizer_kind != "nnunet":
+            return None
+        return super().max_gradient_norm(player)
 
     def roles_in_use(self) -> list[str]:
-        """No target images where the training is on the source alone."""
-        return super().roles_in_use() if self.adversarial_weight else []
+        """Return no target images where the training is on the source alone."""
+        if not self.adversarial_weight:
+            return []
+        return super().roles_in_use()
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """One update of each player, all at once or in turn."""
+        """Update each player once, all at once or in turn."""
         if not self.adversarial_weight:
             super().training_step(batch)
             return
+
         source: Any = self.network(batch["data"], with_features=True)
         target: Any = self.network(
             batch["target_domain"]["data"], with_features=True, segment=False
@@ -188,10 +187,12 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             "source": batch["data"][judged],
             "target": batch["target_domain"]["data"],
         }
+        read = self._levels()
         levels: LevelsByDomain = {
-            "source": [source.features[level][judged] for level in self._levels()],
-            "target": [target.features[level] for level in self._levels()],
+            "source": [source.features[level][judged] for level in read],
+            "target": [target.features[level] for level in read],
         }
+
         step = self._step_at_once if self.order == "simultaneous" else self._step_in_turn
         rebuilt = step(images, levels, segmentation)
         self.draw(**{domain: (images[domain], rebuilt[domain]) for domain in DOMAINS})
@@ -199,32 +200,39 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     def _step_at_once(
         self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor
     ) -> ByDomain:
-        """All losses on one graph, before anybody moves."""
-        rebuilt = self._rebuild(images, levels)
-        real, fake = self._judge(images), self._judge(rebuilt)
+        """Compute all losses on one graph, before anybody moves."""
+        rebuilt = self._rebuild(images, levels)  # g(f(x))
+        real = self._judge(images)  # d(x)
+        fake = self._judge(rebuilt)  # d(g(f(x)))
         with self.simultaneous():
-            self._update_critic(real, fake)
-            self.update("generator", **self.generator_losses(images, rebuilt, fake))
-            self._update_network(segmentation, self.cross_domain_loss(images, fake))
+            self._update_critic(real, fake)  # eq. 5
+            self.update("generator", **self.generator_losses(images, rebuilt, fake))  # eq. 4
+            self._update_network(segmentation, self.cross_domain_loss(images, fake))  # eq. 6
         return rebuilt
 
     def _step_in_turn(
         self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor
     ) -> ByDomain:
-        """Critic, generator, network; each sees what the others have become."""
-        detached = {domain: [level.detach() for level in maps] for domain, maps in levels.items()}
+        """Update critic, generator and network; each sees what the others have become."""
+        detached: LevelsByDomain = {}
+        for domain, maps in levels.items():
+            detached[domain] = [level.detach() for level in maps]
         rebuilt = self._rebuild(images, detached)
         without_graph = {domain: image.detach() for domain, image in rebuilt.items()}
-        self._update_critic(self._judge(images), self._judge(without_graph))
-        self.update("generator", **self.generator_losses(images, rebuilt, self._judge(rebuilt)))
+
+        self._update_critic(self._judge(images), self._judge(without_graph))  # eq. 5
+        losses = self.generator_losses(images, rebuilt, self._judge(rebuilt))
+        self.update("generator", **losses)  # eq. 4
 
         rebuilt = self._rebuild(images, levels)
-        self._update_network(segmentation, self.cross_domain_loss(images, self._judge(rebuilt)))
+        adversarial = self.cross_domain_loss(images, self._judge(rebuilt))
+        self._update_network(segmentation, adversarial)  # eq. 6
         return rebuilt
 
     def _update_critic(self, real: ByDomain, fake: ByDomain) -> None:
         self.update("critic", discriminator=self.discriminator_loss(real, fake))
-        self.note(discriminator_balance=discriminator_balance(_realness(real), _realness(fake)))
+        balance = discriminator_balance(_realness(real), _realness(fake))
+        self.note(discriminator_balance=balance)
 
     def _update_network(self, segmentation: torch.Tensor, adversarial: torch.Tensor) -> None:
         self.note_gradient_ratio("adversarial_gradient_ratio", adversarial, segmentation)
@@ -233,48 +241,42 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     # --- the losses
 
     def discriminator_loss(self, real: ByDomain, fake: ByDomain) -> torch.Tensor:
-        """Eq. 5 from the critic's logits of images and rebuilt images: each patch in its own
-        class.
+        """Return eq. 5: each patch of images and rebuilt images belongs in its own class.
+
+        Both arguments are the critic's logits, by domain.
         """
-        on_real = [
-            self._shares[domain] * four_way(real[domain], domain, True) for domain in DOMAINS
-        ]
-        on_fake = [
-            self._shares[domain] * four_way(fake[domain], domain, False) for domain in DOMAINS
-        ]
+        on_real = self._by_domain(lambda domain: four_way(real[domain], domain, True))
+        on_fake = self._by_domain(lambda domain: four_way(fake[domain], domain, False))
         return torch.stack(on_real + on_fake).sum()
 
     def generator_losses(
         self, images: ByDomain, rebuilt: ByDomain, fake: ByDomain
     ) -> dict[str, torch.Tensor]:
-        """Eq. 4: the rebuilt image equals the image and looks real in its own domain; sums, divided
-        by the pixels.
+        """Return eq. 4: the rebuilt image equals the image and looks real in its own domain.
+
+        The sums are divided by the number of pixels.
         """
-        distances = [
-            self._shares[domain] * (rebuilt[domain] - images[domain]).abs().mean()
-            for domain in DOMAINS
-        ]
-        within_domain = [
-            self._shares[domain] * four_way(fake[domain], domain, True) for domain in DOMAINS
-        ]
+        distances = self._by_domain(lambda domain: (rebuilt[domain] - images[domain]).abs().mean())
+        within_domain = self._by_domain(lambda domain: four_way(fake[domain], domain, True))
         realism = patches_per_pixel(images, fake) * torch.stack(within_domain).sum()
         return {"reconstruction": torch.stack(distances).sum(), "realism": realism}
 
     def cross_domain_loss(self, images: ByDomain, fake: ByDomain) -> torch.Tensor:
-        """Eq. 6, second term: the rebuilt image looks real in the other domain."""
-        swapped = [
-            self._shares[domain] * four_way(fake[domain], OTHER_DOMAIN[domain], True)
-            for domain in DOMAINS
-        ]
-        weight = self.adversarial_weight
+        """Return the second term of eq. 6: the rebuilt image looks real in the other domain."""
+        swapped = self._by_domain(lambda domain: four_way(fake[domain], OTHER_DOMAIN[domain], True))
+        weight = self.adversarial_weight  # alpha
         if self.adversarial_reduction == "paper_sum":
             weight *= patches_per_pixel(images, fake)
         return weight * torch.stack(swapped).sum()
 
+    def _by_domain(self, loss: Callable[[Domain], torch.Tensor]) -> list[torch.Tensor]:
+        """Return the loss of each domain, weighted by its share of the samples."""
+        return [self._shares[domain] * loss(domain) for domain in DOMAINS]
+
     # --- the players
 
     def _levels(self) -> list[int]:
-        """Indices of the encoder's maps that the generator reads, finest first."""
+        """Return the indices of the encoder's maps that the generator reads, finest first."""
         first, last = map(int, self.generator_levels.split("-"))
         strides = [2 ** (level - 1) for level in range(first, last + 1)]
         try:
@@ -295,12 +297,14 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
 
 
 def patches_per_pixel(images: ByDomain, logits: ByDomain) -> float:
-    """What a sum over patches weighs beside a sum over pixels, once both are means."""
-    return logits["target"][0, 0].numel() / images["target"][0, 0].numel()
+    """Return what a sum over patches weighs beside a sum over pixels, once both are means."""
+    patches = logits["target"][0, 0].numel()
+    pixels = images["target"][0, 0].numel()
+    return patches / pixels
 
 
 def _realness(logits: ByDomain) -> torch.Tensor:
-    """Above 0 where the critic takes a patch for real, whatever its domain."""
+    """Return what is above 0 where the critic takes a patch for real, whatever its domain."""
     every = torch.cat(list(logits.values()))
     real, fake = every[:, 0::2], every[:, 1::2]
     return real.logsumexp(1) - fake.logsumexp(1)

@@ -40,38 +40,41 @@ class MeanTeacherTrainer(MultiStreamTrainer):
     rampup_fraction: Fraction = 0.4  # of the training, over which the weight grows
     teacher_decay: Fraction = 0.99
     confidence: Fraction = 0.9  # tau; pixels that the teacher is less sure of are left out
-    rare_class_temperature: Weight = (
-        0  # T of rare-class sampling, 0.01 in DAFormer; 0 draws all labelled cases alike
-    )
+    # T of rare-class sampling, 0.01 in DAFormer; 0 draws all labelled cases alike
+    rare_class_temperature: Weight = 0
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """The teacher, equal to the student at first."""
+        """Build the teacher, equal to the student at first."""
         return {"teacher": frozen_copy(self.module_of("network"))}
 
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """nnU-Net's for the student, none for the teacher."""
-        return super().configure_optimizer(player, module) if player == "network" else (None, None)
+        """Return nnU-Net's optimizer for the student, none for the teacher."""
+        if player != "network":
+            return None, None
+        return super().configure_optimizer(player, module)
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """The teacher labels the target images; the student sees them in another view."""
+        """Let the teacher label the target images, which the student sees in another view."""
         images = batch["target_domain"]["data"]
         view, flipped = augmented_view(images, self.inference_allowed_mirroring_axes or ())
+
+        # the teacher: labels where its confidence exceeds tau
         with torch.no_grad():
             teacher = self.auxiliary_networks["teacher"]
             taught = self.class_logits(finest(teacher(images))).softmax(1)
         labels = taught.argmax(1)
         kept = confident(taught, self.confidence)
 
+        # the student
         source = self.network(batch["data"])
         student = finest(self.network(view)).flip(flipped)
         consistency = pseudo_label_loss(self.class_logits(student), labels, kept)
+
         rampup = max(1, round(self.rampup_fraction * self.total_iterations))
         weight = gaussian_rampup(self.iteration, rampup, self.consistency_weight)
-
         share = self.share_of_mean(kept.sum())
-
         self.update(
             "network",
             segmentation=self.loss(source, batch["target"]),
@@ -82,22 +85,22 @@ class MeanTeacherTrainer(MultiStreamTrainer):
         self.draw(target=(images, labels[:, None], kept[:, None].float()))
 
     def _training_loader(self, nnunet_loader: Any, workers: int) -> MultiStreamLoader:
-        """As every trainer's, with labelled cases drawn by the classes they show."""
+        """Build every trainer's loader, with labelled cases drawn by the classes they show."""
         if self.rare_class_temperature:
             labels = self.label_manager
             classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
             pixels = class_pixels(nnunet_loader._data, classes)
-            nnunet_loader.sampling_probabilities = case_probabilities(
-                pixels, self.rare_class_temperature
-            )
+            probabilities = case_probabilities(pixels, self.rare_class_temperature)
+            nnunet_loader.sampling_probabilities = probabilities
         return super()._training_loader(nnunet_loader, workers)
 
 
 def class_pixels(
     dataset: nnUNetDatasetBlosc2, classes: Sequence[int | tuple[int, ...]]
 ) -> np.ndarray:
-    """Count the pixels of each class in each preprocessed case, by the places that nnU-Net has
-    listed.
+    """Count the pixels of each class in each preprocessed case.
+
+    They are the places that nnU-Net has listed.
 
     nnU-Net lists 10 000 pixels of a class, or 1 % of them if that is more; larger lesions count as
     that many.
@@ -119,8 +122,9 @@ def class_pixels(
 
 
 def case_probabilities(pixels: np.ndarray, temperature: float) -> np.ndarray:
-    """Probability of each case when a class is drawn first, rare ones more often, then one of the
-    cases that show it.
+    """Return the probability of each case when a class is drawn first, rare ones more often.
+
+    Then one of the cases that show it is drawn.
 
     Args:
         pixels: ``[cases, classes]`` numbers of pixels.

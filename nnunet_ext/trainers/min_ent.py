@@ -9,8 +9,7 @@ from nnunet_ext.training.settings.hyperparameters import Weight
 
 
 class MinEntTrainer(MultiStreamTrainer):
-    """Minimises the entropy of predictions on the target beside the segmentation loss on the
-    source.
+    """Minimises the entropy of predictions on the target beside the segmentation loss.
 
     Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in
     Semantic Segmentation", eq. 2-4, with nnU-Net's loss and optimizer.
@@ -23,10 +22,10 @@ class MinEntTrainer(MultiStreamTrainer):
     entropy_weight: Weight = 0.001  # lambda_ent
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """One update with both losses."""
+        """Make one update with both losses."""
         source = self.network(batch["data"])
         target = self.network(batch["target_domain"]["data"])
-        entropy = entropy_loss(self.class_logits(finest(target)))
+        entropy = entropy_loss(self.class_logits(finest(target)))  # L_ent
 
         self.update(
             "network",

@@ -1,7 +1,6 @@
-"""nCoVSegNet: a large network with attention, weighted towards borders, that starts from
-transferred weights.
-"""
+"""nCoVSegNet: attention and losses weighted towards borders, from transferred weights."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,10 +21,8 @@ from nnunet_ext.training.weights.transfer import Origin, fill_network
 
 RATES = (0.75, 1.0, 1.25)  # of the patch's edges
 DECAY = 0.1
-MAY_LACK = (
-    ".se.",
-    "num_batches_tracked",
-)  # channel attention, which a plain ResNet has not; a count nobody reads
+# channel attention, which a plain ResNet does not have; a count that nobody reads
+MAY_LACK = (".se.", "num_batches_tracked")
 
 
 class NCoVSegNetTrainer(MultiStreamTrainer):
@@ -77,12 +74,10 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
 
     initial_lr: Weight = 1e-4
     weight_decay: Weight = 0.0
-    decay_after: Fraction = (
-        0.5  # of the training, then a tenth of the rate: after 50 of the paper's 100 epochs
-    )
-    decay_every_epoch: bool = (
-        False  # a further tenth in every epoch from then on, as in the authors' code
-    )
+    # of the training, then a tenth of the rate: after 50 of the paper's 100 epochs
+    decay_after: Fraction = 0.5
+    # a further tenth in every epoch from then on, as in the authors' code
+    decay_every_epoch: bool = False
     clip_gradients: bool = True  # to nnU-Net's norm
     enable_deep_supervision: bool = False  # nnU-Net's
 
@@ -105,7 +100,7 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         )
 
     def configure(self) -> None:
-        """As every trainer.
+        """Configure as every trainer does.
 
         Raises:
             InputError: see the base; nnU-Net's deep supervision; batches too small for batch
@@ -122,15 +117,14 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         if self.configuration_manager.batch_size * pixels < 2:
             raise InputError(
                 f"{type(self).__name__}: a batch of one patch of {patch_size[0]} x "
-                f"{patch_size[1]} leaves batch "
-                f"normalisation a single value per channel; raise batch_size or patch_size in "
-                f"{self.plans_manager.plans_name}.json"
+                f"{patch_size[1]} leaves batch normalisation a single value per channel; raise "
+                f"batch_size or patch_size in {self.plans_manager.plans_name}.json"
             )
 
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """Adam, whose rate falls once."""
+        """Return Adam, whose rate falls once, or in every epoch from then on."""
         optimizer = torch.optim.Adam(
             module.parameters(), self.initial_lr, weight_decay=self.weight_decay
         )
@@ -139,16 +133,21 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
             return optimizer, one_step(start, DECAY)
 
         steps = self.num_iterations_per_epoch
-        return optimizer, per_epoch(
-            lambda iteration: DECAY ** max(0, (iteration - start) // steps + 1), steps
-        )
+
+        def decayed(iteration: int) -> float:
+            epochs = (iteration - start) // steps + 1
+            return DECAY ** max(0, epochs)
+
+        return optimizer, per_epoch(decayed, steps)
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """nnU-Net's, or none."""
-        return super().max_gradient_norm(player) if self.clip_gradients else None
+        """Return nnU-Net's, or none."""
+        if not self.clip_gradients:
+            return None
+        return super().max_gradient_norm(player)
 
     def _build_loss(self) -> nn.Module:
-        """Weighted binary cross entropy and Dice of each foreground class against the rest."""
+        """Return weighted cross entropy and Dice of each foreground class against the rest."""
         return StructureLoss(
             self.label_manager,
             self.boundary_gamma,
@@ -157,7 +156,7 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         )
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """A forward pass and an update at each rate; images and masks are resized alike."""
+        """Make a forward pass and an update at each rate, with images and masks resized alike."""
         for rate in self.rates_of_step():
             size = size_at(rate, batch["data"].shape[2:])
             images = resized(batch["data"], size)
@@ -165,16 +164,15 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
 
             outputs = self.network(images)
             bce, dice = self.loss.terms(outputs, masks)
-            self.update(
-                "network", segmentation=bce + dice
-            )  # eq. 5 as a mean, which Adam does not tell from the sum
+            # eq. 5 as a mean, which Adam does not tell from the sum
+            self.update("network", segmentation=bce + dice)
             self.note(bce=bce, dice=dice)
 
         probability = self.loss.foreground_logits(outputs[0]).detach().sigmoid()
         self.draw(segmentation=(images, masks.foreground, probability))
 
     def rates_of_step(self) -> Sequence[float]:
-        """All rates, or a random one, the same in every process."""
+        """Return all rates, or a random one, the same in every process."""
         if self.rates == "all":
             return RATES
         index = int(torch.randint(len(RATES), (), generator=self.shared_generator()))
@@ -191,6 +189,7 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         super().initialize()
         if self._continues_a_run:
             return  # the checkpoint holds the backbone
+
         if self.backbone_weights == "random":
             self.print_to_log_file("The backbone starts at random (backbone_weights=random).")
             return
@@ -207,35 +206,35 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
 
 
 def account_of(origins: list[Origin]) -> str:
-    """How many tensors are copied, adapted and random, and which of the latter two kinds."""
-    counts = {
-        how: sum(origin.how == how for origin in origins) for how in ("copied", "adapted", "random")
-    }
-    parts = ", ".join(f"{count} {how}" for how, count in counts.items())
-    adapted = [
-        f"{origin.name} ({origin.adaptation})" for origin in origins if origin.how == "adapted"
-    ]
-    random = [origin.name for origin in origins if origin.how == "random"]
-    named = "".join(
-        f"; {how}: {', '.join(names)}"
-        for how, names in (("adapted", adapted), ("random", random))
-        if names
-    )
-    return f"{len(origins)} tensors, {parts}{named}"
+    """Return how many tensors are copied, adapted and random, and which of the latter two."""
+    names: dict[str, list[str]] = {"copied": [], "adapted": [], "random": []}
+    for origin in origins:
+        name = origin.name
+        if origin.how == "adapted":
+            name += f" ({origin.adaptation})"
+        names[origin.how].append(name)
+
+    counts = [f"{len(group)} {how}" for how, group in names.items()]
+    account = f"{len(origins)} tensors, {', '.join(counts)}"
+    for how in ("adapted", "random"):
+        if names[how]:
+            account += f"; {how}: {', '.join(names[how])}"
+    return account
 
 
 def _pixels(size: Sequence[int]) -> int:
-    """Pixels of the coarsest map."""
-    height, width = (-(-edge // COARSEST_STRIDE) for edge in size)
-    return height * width
+    """Return the number of pixels of the coarsest map."""
+    return math.prod(math.ceil(edge / COARSEST_STRIDE) for edge in size)
 
 
 def size_at(rate: float, size: Sequence[int]) -> tuple[int, int]:
-    """The size at a rate, rounded to multiples of 32 as in the authors' code; rate 1 leaves it."""
+    """Return the size at a rate, in multiples of 32 as in the authors' code; rate 1 leaves it."""
     height, width = size
     if rate == 1:
         return height, width
-    edges = [
-        max(1, round(edge * rate / COARSEST_STRIDE)) * COARSEST_STRIDE for edge in (height, width)
-    ]
-    return edges[0], edges[1]
+    return _rounded(height * rate), _rounded(width * rate)
+
+
+def _rounded(edge: float) -> int:
+    """Return the nearest multiple of 32, and at least 32."""
+    return max(1, round(edge / COARSEST_STRIDE)) * COARSEST_STRIDE

@@ -6,8 +6,7 @@ from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 
 
 class PlainTrainer(MultiStreamTrainer):
-    """nnU-Net's own training on the labelled stream, for the budget that ``nnUNetv2_ext_configure
-    --set`` gives it.
+    """nnU-Net's own training on the labelled stream, with settings from the plans.
 
     Reference: Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based
     biomedical image segmentation".

@@ -59,13 +59,12 @@ class Translations(NamedTuple):
 
 
 class PseudoCTSynthesisTrainer(MultiStreamTrainer):
-    """Two translators that share their fusion module, critics of both domains and of the features,
-    two segmenters.
+    """Two translators, critics of both domains and of the features, and two segmenters.
 
-    The translators follow cycle, adversarial, lesion, feature-domain and identity loss; every
-    critic and segmenter follows its own loss. All losses are on one graph, before anybody moves.
-    What nnU-Net validates and predicts with is segmentation through the pseudo-CT: its Dice says
-    how much of the lesions survives.
+    The translators share their fusion module. They follow cycle, adversarial, lesion,
+    feature-domain and identity loss; every critic and segmenter follows its own loss. All losses
+    are on one graph, before anybody moves. What nnU-Net validates and predicts with is segmentation
+    through the pseudo-CT: its Dice says how much of the lesions survives.
 
     Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across
     image modalities and diseases", section 3.1, eq. 1-7. Readings: docs/amd_das.md.
@@ -77,9 +76,8 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     configurations: ClassVar[tuple[str, ...]] = ("2d",)
     required_streams: ClassVar[tuple[str, ...]] = (TARGET,)
     without_spatial_augmentation: ClassVar[tuple[str, ...]] = (LABELLED, TARGET)
-    scores_without_labels: ClassVar[bool] = (
-        False  # it would push target images through the source's translator
-    )
+    # it would push target images through the source's translator
+    scores_without_labels: ClassVar[bool] = False
     loss_terms: ClassVar[tuple[str, ...]] = (
         "segmentation",
         "reconstructed_segmentation",
@@ -128,35 +126,30 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     }
     miniature: ClassVar[Miniature] = Miniature(settings={"generator_width": 2, "critic_width": 2})
 
-    cycle_weight: Weight = (
-        50.0  # lambda_cyc, eq. 1; 5 in the paper, 5 times an inherited 10 in its code
-    )
+    # lambda_cyc, eq. 1; 5 in the paper, 5 times an inherited 10 in its code
+    cycle_weight: Weight = 50.0
     lesion_weight: Weight = 50.0  # lambda_les; 0: CycleGAN without the lesion loss
     feature_weight: Weight = 15.0  # lambda_fda; 0: no alignment of the fused features
     identity_weight: Weight = 5.0  # in the code alone; 0: none
     shared_fusion: bool = True  # False: two independent translators, as CycleGAN's
     gan_loss: Kind = "lsgan"  # of translated images and of L_fda
-    matches_file: str = (
-        NO_MATCHES  # of nnUNetv2_ext_match: pairs of slices that are similar; none: any pairs
-    )
+    # of nnUNetv2_ext_match: pairs of slices that are similar; none: any pairs
+    matches_file: str = NO_MATCHES
     intensity_augmentation: bool = False  # nnU-Net's, of both domains
     segmenter: Segmenter = "plans"  # the planned U-Net, or the paper's network
     vgg_width: Count = 64  # channels of the first block of vgg_fcn
-    optimizer_kind: Literal["nnunet", "sgd"] = (
-        "nnunet"  # of the segmenters; sgd: momentum 0.7, as the paper
-    )
+    # of the segmenters; sgd: momentum 0.7, as the paper
+    optimizer_kind: Literal["nnunet", "sgd"] = "nnunet"
 
     generator_width: Count = 64  # channels of the encoders' first convolution
-    upsampling: Upsampling = (
-        "transposed"  # of the decoders; repeated pixels draw no chequered patterns
-    )
+    # of the decoders; repeated pixels draw no chequered patterns
+    upsampling: Upsampling = "transposed"
     critic_width: Count = 64
     critic_layers: Count = 3  # of stride 2, in the critics of images; fewer on small patches
     critic_normalization: Normalization = "instance"
     image_pool: Seed = 0  # generated images from which the critics get older ones, too; 0: none
-    translation_lr: Weight = (
-        2e-4  # Adam of translators and critics of images, linear decay in the second half
-    )
+    # Adam of translators and critics of images, linear decay in the second half
+    translation_lr: Weight = 2e-4
     translation_beta1: Fraction = 0.5
     translation_beta2: Fraction = 0.999
     feature_critic_lr: Weight = 1e-3
@@ -173,18 +166,16 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The translator to the target domain, and the segmenter of what it makes."""
+        """Build the translator to the target domain, and the segmenter of what it makes."""
         settings = PseudoCTSynthesisTrainer.hyperparameters_in(plans_manager)
         width = settings["generator_width"]
         is_window = TARGET in PlansEntry.from_plans(plans_manager.plans).normalizations
-        translator = Translator(
-            TranslationEncoder(num_input_channels, width),
-            DenseFusion(WIDEST * width),
-            TranslationDecoder(
-                num_input_channels, width, bounded=is_window, upsampling=settings["upsampling"]
-            ),
-            reads_z_scores=True,
+        encoder = TranslationEncoder(num_input_channels, width)
+        fusion = DenseFusion(WIDEST * width)
+        decoder = TranslationDecoder(
+            num_input_channels, width, bounded=is_window, upsampling=settings["upsampling"]
         )
+        translator = Translator(encoder, fusion, decoder, reads_z_scores=True)
         segmenter = segmenter_from_plans(
             settings["segmenter"],
             configuration_manager,
@@ -196,8 +187,9 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         return SegmentationThroughSynthesis(translator.apply(initialize_normal), segmenter)
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """The translator back, the segmenter of images that were translated there and back, and
-        three critics.
+        """Build the translator back, the second segmenter, and three critics.
+
+        The second segmenter sees images that were translated there and back.
         """
         channels, width = self.num_input_channels, self.generator_width
         patch_size = self.configuration_manager.patch_size
@@ -245,7 +237,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """SGD for the segmenters, Adam for everybody else."""
+        """Return SGD for the segmenters, Adam for everybody else."""
         if player in SEGMENTERS:
             segmenter = module.segmenter if player == "network" else module
             return self._segmenters_optimizer(segmenter)
@@ -253,12 +245,12 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         parameters = list(module.parameters())
         if player == "translators":
             parameters = self._parameters_of_translators()
-        rate, betas = self.translation_lr, (self.translation_beta1, self.translation_beta2)
+        rate = self.translation_lr
+        betas = (self.translation_beta1, self.translation_beta2)
         if player == "feature_critic":
-            rate, betas = (
-                self.feature_critic_lr,
-                (self.feature_critic_beta1, self.feature_critic_beta2),
-            )
+            rate = self.feature_critic_lr
+            betas = (self.feature_critic_beta1, self.feature_critic_beta2)
+
         schedule = linear_decay(self.total_iterations // 2, self.total_iterations)
         return torch.optim.Adam(parameters, rate, betas), schedule
 
@@ -268,54 +260,57 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         weights = segmenter.parameters()
         if self.optimizer_kind == "sgd":
             return torch.optim.SGD(weights, self.initial_lr, momentum=0.7), None
+
         optimizer = torch.optim.SGD(
             weights, self.initial_lr, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
         )
-        return optimizer, per_epoch(
-            polynomial(self.total_iterations), self.num_iterations_per_epoch
-        )
+        schedule = per_epoch(polynomial(self.total_iterations), self.num_iterations_per_epoch)
+        return optimizer, schedule
 
     def _translators(self) -> tuple[Any, Any]:
-        """From source to target, and back."""
+        """Return the one from source to target, and the one back."""
         network: Any = self.module_of("network")
         return network.translator, self.auxiliary_networks["translators"]
 
     def _parameters_of_translators(self) -> list[nn.Parameter]:
-        """Those of both translators; a shared fusion module once."""
+        """Return those of both translators; a shared fusion module once."""
         there, back = self._translators()
         return list(nn.ModuleList([there, back]).parameters())
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """nnU-Net's limit for its optimizer; the translators' gradients are a hundred times as
-        large.
+        """Return nnU-Net's limit for its optimizer; none for others.
+
+        The translators' gradients are a hundred times as large.
         """
         as_nnunet = player in SEGMENTERS and self.optimizer_kind == "nnunet"
-        return super().max_gradient_norm(player) if as_nnunet else None
+        if not as_nnunet:
+            return None
+        return super().max_gradient_norm(player)
 
     # --- data
 
     def configure(self) -> None:
-        """As every trainer, and say what is missing for pseudo-CT in Hounsfield units."""
+        """Configure as every trainer does, and say what is missing for Hounsfield units."""
         super().configure()
         if TARGET not in self.plans_entry.normalizations:
             self.print_to_log_file(
                 "Warning: the target has no window, so what is synthesised cannot be exported in "
-                "Hounsfield units; "
-                f"run nnUNetv2_ext_configure -d {self.plans_manager.dataset_name} --normalize "
-                f'"{TARGET}=window(0,80)"'
+                f"Hounsfield units; run nnUNetv2_ext_configure -d "
+                f'{self.plans_manager.dataset_name} --normalize "{TARGET}=window(0,80)"'
             )
-        self._pools = {
-            name: ImagePool(self.image_pool) for name in ("source", "target") if self.image_pool
-        }
+        self._pools: dict[str, ImagePool] = {}
+        if self.image_pool:
+            self._pools = {domain: ImagePool(self.image_pool) for domain in ("source", "target")}
 
     def matches(self, role: str) -> dict[str, list[str]]:
-        """The similar target slices of each source slice, of which one is drawn for each sample.
+        """Return the similar target slices of each source slice; one is drawn for each sample.
 
         Raises:
             InputError: the matches are of other data sets.
         """
         if self.matches_file == NO_MATCHES:
             return {}
+
         found = read_matches(Path(self.matches_file))
         labelled = self.plans_manager.dataset_name
         if found.source != labelled:
@@ -325,66 +320,58 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         return similar_targets(found, self.stream_keys(role))
 
     def identity(self) -> dict[str, Any]:
-        """As every trainer's, with the content of the matches."""
+        """Return the identity of every trainer, with the content of the matches."""
         identity = super().identity()
         if self.matches_file != NO_MATCHES:
-            content = (
-                Path(self.matches_file).read_bytes() if Path(self.matches_file).is_file() else b""
-            )
+            file = Path(self.matches_file)
+            content = file.read_bytes() if file.is_file() else b""
             identity["matches"] = hashlib.sha256(content).hexdigest()
         return identity
 
     def get_training_transforms(self, *arguments: Any, **named: Any) -> BasicTransform:
-        """As every trainer's, or none at all: intensities of both domains mean what they are."""
+        """Return every trainer's, or none at all, since intensities of both domains matter."""
         if self.intensity_augmentation:
             return super().get_training_transforms(*arguments, **named)
-        parameters = inspect.signature(nnUNetTrainer.get_training_transforms)
-        given = parameters.bind(*arguments, **named).arguments
-        kept = (
-            "deep_supervision_scales",
-            "is_cascaded",
-            "foreground_labels",
-            "regions",
-            "ignore_label",
-        )
-        return self.get_validation_transforms(
-            **{name: given[name] for name in kept if name in given}
-        )
+
+        training = inspect.signature(nnUNetTrainer.get_training_transforms)
+        validation = inspect.signature(nnUNetTrainer.get_validation_transforms)
+        given = training.bind(*arguments, **named).arguments
+        kept = {name: value for name, value in given.items() if name in validation.parameters}
+        return self.get_validation_transforms(**kept)
 
     # --- the step
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Five updates on one graph, before anybody moves: translators, three critics,
-        segmenters.
+        """Compute five updates on one graph, before anybody moves.
+
+        They are those of translators, three critics and segmenters.
         """
         images = self.translate(batch["data"], batch[TARGET]["data"])
-        on_synthetic = self.loss(images.on_synthetic, batch["target"])
-        on_reconstructed = self.loss(
-            self.auxiliary_networks["source_segmenter"](images.source_again), batch["target"]
-        )
+        networks = self.auxiliary_networks
+        on_synthetic = self.loss(images.on_synthetic, batch["target"])  # S_ori
+        segmented_again = networks["source_segmenter"](images.source_again)  # S_rec
+        on_reconstructed = self.loss(segmented_again, batch["target"])
         judged = {
-            "target": self.auxiliary_networks["target_critic"](images.synthetic),
-            "source": self.auxiliary_networks["source_critic"](images.synthetic_source),
+            "target": networks["target_critic"](images.synthetic),
+            "source": networks["source_critic"](images.synthetic_source),
         }
-        on_target_features = self.auxiliary_networks["feature_critic"](images.target_features)
+        on_target_features = networks["feature_critic"](images.target_features)
 
+        # eq. 1: L_adv, L_cyc, L_les, L_fda
         translators = self.translation_losses(images, judged)
-        translators["lesion"] = self.lesion_weight * lesion_loss(on_synthetic, on_reconstructed)
-        translators["feature_domain"] = self.feature_weight * real_fake(
-            on_target_features, True, self.gan_loss
-        )
+        lesion = lesion_loss(on_synthetic, on_reconstructed)
+        translators["lesion"] = self.lesion_weight * lesion
+        feature_domain = real_fake(on_target_features, True, self.gan_loss)
+        translators["feature_domain"] = self.feature_weight * feature_domain
+
         with self.simultaneous():
             self.update("translators", **translators)
-            self.update(
-                "feature_critic",
-                feature_discriminator=self.feature_critic_loss(images, on_target_features),
-            )
-            self.update(
-                "target_critic", target_discriminator=self.critic_loss("target", images, judged)
-            )
-            self.update(
-                "source_critic", source_discriminator=self.critic_loss("source", images, judged)
-            )
+            of_features = self.feature_critic_loss(images, on_target_features)
+            self.update("feature_critic", feature_discriminator=of_features)
+            of_target = self.critic_loss("target", images, judged)
+            self.update("target_critic", target_discriminator=of_target)
+            of_source = self.critic_loss("source", images, judged)
+            self.update("source_critic", source_discriminator=of_source)
             self.update(
                 *SEGMENTERS, segmentation=on_synthetic, reconstructed_segmentation=on_reconstructed
             )
@@ -425,7 +412,10 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         """
         adversarial = [real_fake(logits, True, self.gan_loss) for logits in judged.values()]
         cycle = cycle_loss(images.source, images.source_again, images.target, images.target_again)
-        losses = {"adversarial": torch.stack(adversarial).sum(), "cycle": self.cycle_weight * cycle}
+        losses = {
+            "adversarial": torch.stack(adversarial).sum(),  # eq. 2
+            "cycle": self.cycle_weight * cycle,  # eq. 4
+        }
         if self.identity_weight:
             there, back = self._translators()
             same = identity_loss(
@@ -450,17 +440,15 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
 
         if domain == "target":
             decision = 0.5 if self.gan_loss == "lsgan" else 0.0
-            self.note(
-                discriminator_balance=discriminator_balance(on_real - decision, on_fake - decision)
-            )
-        return (
-            real_fake(on_real, True, self.gan_loss) + real_fake(on_fake, False, self.gan_loss)
-        ) / 2
+            balance = discriminator_balance(on_real - decision, on_fake - decision)
+            self.note(discriminator_balance=balance)
+
+        distance_of_real = real_fake(on_real, True, self.gan_loss)
+        distance_of_fake = real_fake(on_fake, False, self.gan_loss)
+        return (distance_of_real + distance_of_fake) / 2
 
     def feature_critic_loss(self, images: Translations, on_target: torch.Tensor) -> torch.Tensor:
-        """Eq. 7: the fused features of source images are "source", those of target images are
-        not.
-        """
+        """Return eq. 7: features of source images are "source", those of target images are not."""
         on_source = self.auxiliary_networks["feature_critic"](images.source_features)
         self.note(feature_discriminator_balance=discriminator_balance(on_source, on_target))
         return source_target(on_source, source=True) + source_target(on_target, source=False)
@@ -468,7 +456,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     # --- the state
 
     def auxiliary_state(self) -> dict[str, Any]:
-        """The pools of translated images."""
+        """Return the pools of translated images."""
         return {name: pool.state() for name, pool in self._pools.items()}
 
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:

@@ -20,10 +20,11 @@ from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content
 
+RELATION_MATRICES = "relation_matrices.npz"
+
 
 class RelationDrivenTrainer(MultiStreamTrainer):
-    """A general encoder learns lesions from other diseases, a target encoder what sets this disease
-    apart.
+    """A general encoder learns lesions of all diseases, a target encoder those of this disease.
 
     Algorithm 1: θ_G follows the general relation loss, θ_T segmentation and target relation loss,
     θ_D segmentation. The detached general features (network) and the detached R_G(X^c) of eq. 5
@@ -46,10 +47,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     )
     changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "general_checkpoint")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {
-            "relation_reduction": "sum",
-            "rampup_squared": False,
-        },  # eq. 4-5 and the ramp-up as printed
+        # eq. 4-5 and the ramp-up as printed
+        "paper": {"relation_reduction": "sum", "rampup_squared": False},
         "code": {},  # the authors published none; the closest (SRC-MT) has the defaults below
     }
 
@@ -58,15 +57,13 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     }
     without_first_stage: ClassVar[dict[str, Any]] = {"general_checkpoint": "random"}
 
-    general_relation_weight: Weight = (
-        0.1  # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder
-    )
+    # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder
+    general_relation_weight: Weight = 0.1
     target_relation_weight: Weight = 0.1  # lambda_T after the ramp-up, eq. 5
     relation_reduction: Reduction = "row_mean"
     rampup_squared: bool = True
-    general_checkpoint: str = (
-        "pretrained"  # of GeneralPretrainTrainer under these plans; or a path, or random
-    )
+    # of GeneralPretrainTrainer under these plans; or a path, or random
+    general_checkpoint: str = "pretrained"
 
     _continues_a_run = False
 
@@ -78,23 +75,18 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The plans' U-Net with a second encoder."""
+        """Build the plans' U-Net with a second encoder."""
         return DualEncoderUNet.from_plans(
             configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """One pass of Algorithm 1."""
-        unlabeled = batch.get("unlabeled")
-        output = self.network(
-            batch["data"],
-            general=batch["general"]["data"],
-            unlabeled=None if unlabeled is None else unlabeled["data"],
-        )
-        lambda_g, lambda_t = (
-            gaussian_rampup(self.iteration, self.total_iterations, weight, self.rampup_squared)
-            for weight in (self.general_relation_weight, self.target_relation_weight)
-        )
+        """Make one pass of Algorithm 1."""
+        unlabeled = batch["unlabeled"]["data"] if "unlabeled" in batch else None
+        output = self.network(batch["data"], general=batch["general"]["data"], unlabeled=unlabeled)
+
+        lambda_g = self._ramped_up(self.general_relation_weight)
+        lambda_t = self._ramped_up(self.target_relation_weight)
         general_distance, target_distance = self.relation_distances(output.features)
         self.update(
             "network",
@@ -109,48 +101,54 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             target_relation_distance=target_distance,
         )
 
+    def _ramped_up(self, weight: float) -> float:
+        """Return a weight λ as it is at this iteration."""
+        return gaussian_rampup(self.iteration, self.total_iterations, weight, self.rampup_squared)
+
     def relation_distances(self, features: RelationFeatures) -> tuple[torch.Tensor, torch.Tensor]:
-        """‖R_G(X^n) - R_G(X^c)‖² and ‖R_G(X^c) - R_T(X^c)‖², each the mean over labelled and
-        unlabelled X^c.
+        """Return ‖R_G(X^n) - R_G(X^c)‖² of eq. 4 and ‖R_G(X^c) - R_T(X^c)‖² of eq. 5.
+
+        Each is the mean over the labelled and the unlabelled X^c.
         """
-        general_n = self.relation_matrix(features.general_on_general)
-        streams = (
-            (features.general_on_labelled, features.target_on_labelled),
-            (features.general_on_unlabeled, features.target_on_unlabeled),
-        )
-        pairs = [
-            (self.relation_matrix(g), self.relation_matrix(t))
-            for g, t in streams
-            if g is not None and t is not None
+        r_g_n = self.relation_matrix(features.general_on_general)  # R_G(X^n)
+        relations = [  # R_G(X^c), R_T(X^c)
+            (
+                self.relation_matrix(features.general_on_labelled),
+                self.relation_matrix(features.target_on_labelled),
+            )
         ]
-        general_c, target_c = pairs[0]
+        if features.general_on_unlabeled is not None and features.target_on_unlabeled is not None:
+            relations.append(
+                (
+                    self.relation_matrix(features.general_on_unlabeled),
+                    self.relation_matrix(features.target_on_unlabeled),
+                )
+            )
         self._relations = {
-            "general_on_general": general_n.detach(),
-            "general_on_labelled": general_c.detach(),
-            "target_on_labelled": target_c.detach(),
+            "general_on_general": r_g_n.detach(),
+            "general_on_labelled": relations[0][0].detach(),
+            "target_on_labelled": relations[0][1].detach(),
         }
-        pulled = [
-            relation_consistency(general_n, general, self.relation_reduction)
-            for general, _ in pairs
-        ]
+
+        reduction = self.relation_reduction
+        pulled = [relation_consistency(r_g_n, r_g_c, reduction) for r_g_c, _ in relations]
         pushed = [
-            relation_consistency(general.detach(), target, self.relation_reduction)
-            for general, target in pairs
+            relation_consistency(r_g_c.detach(), r_t_c, reduction) for r_g_c, r_t_c in relations
         ]
         return torch.stack(pulled).mean(), torch.stack(pushed).mean()
 
     def relation_matrix(self, features: torch.Tensor) -> torch.Tensor:
-        """R of the whole batch, that of all processes."""
+        """Return R of the whole batch, that of all processes."""
         return relation_matrix(self.batch_mean(features))
 
     def clipped_groups(self, player: str) -> list[list[nn.Parameter]]:
-        """θ_G apart from the rest, so that neither gradient norm scales the other."""
-        general = list(self.network.encoder_general.parameters())
-        ours = {id(parameter) for parameter in general}
-        return [
-            general,
-            [parameter for parameter in self.network.parameters() if id(parameter) not in ours],
+        """Return θ_G apart from the rest, so that neither gradient norm scales the other."""
+        theta_g = list(self.network.encoder_general.parameters())
+        in_theta_g = set(map(id, theta_g))
+        others = [
+            parameter for parameter in self.network.parameters() if id(parameter) not in in_theta_g
         ]
+        return [theta_g, others]
 
     # --- the general encoder's start
 
@@ -166,6 +164,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             self.network.encoder_general.requires_grad_(False)
         if self._continues_a_run:
             return  # the checkpoint holds the general encoder
+
         if self.general_checkpoint == "random":
             self.print_to_log_file(
                 "The general encoder starts at random (general_checkpoint=random)."
@@ -178,15 +177,18 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         self.print_to_log_file(f"The general encoder starts from {path}")
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """Continue a run; its checkpoint holds both encoders, so no pre-trained one is looked
-        for.
+        """Continue a run.
+
+        Its checkpoint holds both encoders, so no pre-trained one is looked for.
         """
         self._continues_a_run = True
         super().load_checkpoint(filename_or_checkpoint)
 
     def general_checkpoint_path(self) -> Path:
-        """The given checkpoint, or the result of ``GeneralPretrainTrainer`` under the same plans
-        and configuration.
+        """Return the file from which the general encoder starts.
+
+        It is the given one, or the result of ``GeneralPretrainTrainer`` under the same plans and
+        configuration.
         """
         if self.general_checkpoint != "pretrained":
             return Path(self.general_checkpoint).expanduser()
@@ -195,9 +197,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         return Path(self.output_folder_base).parent / sibling / "fold_all" / "checkpoint_final.pth"
 
     def _require_pretraining_of_these_plans(self, checkpoint: Path) -> None:
-        """Compare the streams and the seed with those of the pre-training; a path given by name is
-        not questioned.
-        """
+        """Compare the streams and the seed with those of the pre-training."""
         content = read_content(checkpoint, self.pretraining_advice())
         before = content.get(PLANS_KEY, {}).get("identity", {})
         if not before:
@@ -210,57 +210,65 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         now = {"general": self.plans_entry.streams["general"], "seed": self.hyperparameters["seed"]}
         found = differences(saved, now)
         if found:
+            plans = self.plans_manager
             raise InputError(
                 f"{checkpoint}: the plans have changed since this pre-training: "
-                f"{'; '.join(found)}. Train "
-                f"{GeneralPretrainTrainer.__name__} again, or use it as it is: "
-                f"nnUNetv2_ext_configure "
-                f"-d {self.plans_manager.dataset_name} -p {self.plans_manager.plans_name} "
+                f"{'; '.join(found)}. Train {GeneralPretrainTrainer.__name__} again, or use it as "
+                f"it is: nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} "
                 f"--set general_checkpoint={checkpoint}"
             )
 
     def pretraining_advice(self) -> str:
-        """What to do where the general encoder's checkpoint is missing or does not fit."""
+        """Return what to do where the general encoder's checkpoint is missing or does not fit."""
         plans = self.plans_manager
         return (
-            f"run nnUNetv2_train {plans.dataset_name} {self.configuration_name} all -tr "
-            f"{GeneralPretrainTrainer.__name__} -p {plans.plans_name} first, or "
-            f"nnUNetv2_ext_configure "
-            f"-d {plans.dataset_name} -p {plans.plans_name} --set general_checkpoint=PATH|random"
+            f"run nnUNetv2_train {plans.dataset_name} {self.configuration_name} all "
+            f"-tr {GeneralPretrainTrainer.__name__} -p {plans.plans_name} first, or "
+            f"nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} "
+            "--set general_checkpoint=PATH|random"
         )
 
     # --- the relation matrices, for the figures
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Log the terms and keep the relation matrices of the first and the latest epoch's last
-        batch.
+        """Log the terms and keep the relation matrices of the epoch's last batch.
+
+        Those of the first and of the latest epoch are kept.
         """
         super().on_train_epoch_end(train_outputs)
         if self.local_rank != 0:
             return
-        path = Path(self.output_folder) / "relation_matrices.npz"
-        kept = {}
-        if path.is_file():
-            with np.load(path) as stored:
-                kept = {name: stored[name] for name in stored.files if name.startswith("first_")}
+
         now = {name: matrix.cpu().numpy() for name, matrix in self._relations.items()}
         now["epoch"] = np.array(self.current_epoch)
-        if self.current_epoch == 0 or not kept:
+        path = Path(self.output_folder, RELATION_MATRICES)
+        kept = {} if self.current_epoch == 0 else _first_epoch(path)
+        if not kept:
             kept = {f"first_{name}": value for name, value in now.items()}
+
         last = {f"last_{name}": value for name, value in now.items()}
         with whole_file(path) as unfinished:
             np.savez_compressed(unfinished, **kept, **last)  # type: ignore[arg-type]
 
     def on_train_end(self) -> None:
-        """As nnU-Net, and draw the relation matrices."""
+        """End as nnU-Net does, and draw the relation matrices."""
         super().on_train_end()
         if self.local_rank == 0:
-            draw_relation_matrices(Path(self.output_folder) / "relation_matrices.npz")
+            draw_relation_matrices(Path(self.output_folder, RELATION_MATRICES))
+
+
+def _first_epoch(path: Path) -> dict[str, np.ndarray]:
+    """Return the first epoch's matrices that a training kept; none if there is no such file."""
+    if not path.is_file():
+        return {}
+    with np.load(path) as stored:
+        return {name: stored[name] for name in stored.files if name.startswith("first_")}
 
 
 def draw_relation_matrices(stored: Path) -> Path:
-    """Draw what a training kept in ``relation_matrices.npz`` beside it, first epoch above last;
-    returns the figure.
+    """Draw what a training kept in ``relation_matrices.npz``; returns the figure.
+
+    The first epoch stands above the last.
     """
     from nnunet_ext.training.figures import relation_matrices_figure
 
@@ -269,15 +277,13 @@ def draw_relation_matrices(stored: Path) -> Path:
         "general_on_labelled": "$R_G(X^c)$",
         "target_on_labelled": "$R_T(X^c)$",
     }
+    rows = {}
     with np.load(stored) as kept:
-        rows = {
-            f"epoch {kept[f'{when}_epoch']}": {
-                title: kept[f"{when}_{name}"] for name, title in titles.items()
-            }
-            for when in ("first", "last")
-        }
+        for when in ("first", "last"):
+            matrices = {title: kept[f"{when}_{name}"] for name, title in titles.items()}
+            rows[f"epoch {kept[f'{when}_epoch']}"] = matrices
+
     figure = stored.with_suffix(".png")
-    relation_matrices_figure(
-        rows, figure, "feature relations of general (G) and target (T) encoder"
-    )
+    title = "feature relations of general (G) and target (T) encoder"
+    relation_matrices_figure(rows, figure, title)
     return figure

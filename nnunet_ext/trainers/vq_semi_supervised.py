@@ -21,10 +21,9 @@ from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, 
 from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.vector_quantized import VectorQuantizedTrainer
 
-STUCK_EPOCHS, STUCK_MARGIN = (
-    2,
-    0.01,
-)  # a retained fraction so close to 0 or 1, for so long, is warned about
+# A retained fraction so close to 0 or 1, for so long, is warned about.
+STUCK_EPOCHS = 2
+STUCK_MARGIN = 0.01
 
 
 class PseudoLabels(NamedTuple):
@@ -37,8 +36,7 @@ class PseudoLabels(NamedTuple):
 
 
 class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
-    """Codes regularise and join the segmentation; from ``semi_start`` on, a critic picks
-    pseudo-labels to learn from.
+    """Codes regularise and join the segmentation; later, a critic picks pseudo-labels.
 
     Phase 1 learns L_comp and L_vq from labelled images. Phase 2 adds unlabelled ones: L_adv on
     both, L_semi on the pixels of a pseudo-label that the discriminator takes for a true label.
@@ -118,7 +116,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The plans' U-Net, with the quantised branch unless ``use_vq`` is off."""
+        """Build the plans' U-Net, with the quantised branch unless ``use_vq`` is off."""
         return VectorQuantizedTrainer.network_with(
             VQSemiSupervisedTrainer.hyperparameters_in(plans_manager),
             configuration_manager,
@@ -128,25 +126,21 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         )
 
     def configure(self) -> None:
-        """As every trainer's.
+        """Configure as every trainer does.
 
         Raises:
             InputError: pseudo-labels from an averaged network that does not exist, or see the base.
         """
         super().configure()
-        if (
-            self.semi_supervised
-            and self.pseudo_labels_from == "average"
-            and not self.average_weights
-        ):
+        needs_average = self.semi_supervised and self.pseudo_labels_from == "average"
+        if needs_average and not self.average_weights:
             raise InputError(
                 "pseudo_labels_from=average needs an averaged network: set average_weights, such "
-                "as 0.999, or "
-                "pseudo_labels_from=network"
+                "as 0.999, or pseudo_labels_from=network"
             )
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """The reconstruction decoder and the discriminator, as far as the settings need them."""
+        """Build the reconstruction decoder and the discriminator, if the settings need them."""
         networks = super().build_auxiliary_networks()
         if self.semi_supervised:
             patch_size = self.configuration_manager.patch_size
@@ -159,15 +153,18 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """Adam for the discriminator, as AdvSemiSeg; the others as in the base."""
+        """Return Adam for the discriminator, as AdvSemiSeg; the others as in the base."""
         if player != "discriminator":
             return super().configure_optimizer(player, module)
+
         optimizer = torch.optim.Adam(module.parameters(), self.discriminator_lr, (0.9, 0.99))
         return optimizer, polynomial(self.total_iterations)
 
     def roles_in_use(self) -> list[str]:
-        """No unlabelled images where nothing is learnt from them."""
-        return super().roles_in_use() if self.semi_supervised else []
+        """Return no unlabelled images where nothing is learnt from them."""
+        if not self.semi_supervised:
+            return []
+        return super().roles_in_use()
 
     # --- the step
 
@@ -177,7 +174,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         return self.semi_supervised and self.iteration >= self.semi_start
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Phase 1: L_comp + L_vq. Phase 2: + L_adv + L_semi on one graph with L_D."""
+        """Learn L_comp + L_vq in phase 1; in phase 2 L_adv + L_semi, too, on one graph with L_D."""
         if self.iteration == 0:
             self.start_codebooks(batch["data"])
         if self.semi_supervised and self.iteration == self.semi_start:
@@ -185,18 +182,19 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
 
         labelled = self.run_network(batch["data"])
         outputs = [(batch["data"], labelled)]
-        losses = {"segmentation": self.loss(labelled.segmentation, batch["target"])}
+        losses = {"segmentation": self.loss(labelled.segmentation, batch["target"])}  # L_comp
         against: dict[str, torch.Tensor] = {}
         if self.in_second_phase:
             images = batch["unlabeled"]["data"]
             unlabelled = self.run_network(images)
-            outputs += [(images, unlabelled)] if self.vq_on_unlabeled else []
+            if self.vq_on_unlabeled:
+                outputs.append((images, unlabelled))
             semi_supervised, against = self.semi_supervised_losses(
                 labelled, batch["target"], unlabelled, images
             )
             losses |= semi_supervised
 
-        losses |= self.vq_losses(outputs)
+        losses |= self.vq_losses(outputs)  # L_vq
         with self.simultaneous():
             self.update(*self.segmenting_players, **losses)
             if against:
@@ -208,16 +206,22 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     def semi_supervised_losses(
         self, labelled: VQOutput, target: Segmentation, unlabelled: VQOutput, images: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the terms of phase 2: the network's (eq. 12, 13) and the discriminator's (eq.
-        14).
+        """Return the terms of phase 2.
+
+        These are the network's (eq. 12, 13) and the discriminator's (eq. 14).
         """
         logits = self.class_logits(finest(unlabelled.segmentation)).float()
-        of_labelled, of_unlabelled = self.probabilities(labelled.segmentation), logits.softmax(1)
-        on_labelled, on_unlabelled = self.judge(of_labelled), self.judge(of_unlabelled)
-        on_truth = self.judge(self.true_maps(finest(target), of_labelled.detach()))
+        of_labelled = self.probabilities(labelled.segmentation)
+        of_unlabelled = logits.softmax(1)
+        on_labelled = self.judge(of_labelled)
+        on_unlabelled = self.judge(of_unlabelled)
+        truth = self.true_maps(finest(target), of_labelled.detach())
+        on_truth = self.judge(truth)
 
-        pseudo = self.pseudo_labels(images, of_unlabelled, on_unlabelled)
+        # eq. 12, L_adv: predictions look like labels
         adversarial = real_fake(on_labelled, real=True) + real_fake(on_unlabelled, real=True)
+        # eq. 13, L_semi: pseudo-labels where the discriminator trusts them
+        pseudo = self.pseudo_labels(images, of_unlabelled, on_unlabelled)
         share = self.share_of_mean(pseudo.kept.sum())
         agreement = share * pseudo_label_loss(logits, pseudo.labels, pseudo.kept)
         losses = {
@@ -228,11 +232,10 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             proportion = proportion_loss(logits, pseudo.labels, self.proportion_norm, pseudo.kept)
             losses["pseudo_proportion"] = self.proportion_weight * proportion
 
-        fakes = (
-            torch.cat((on_labelled, on_unlabelled))
-            if self.discriminator_sees_unlabeled
-            else on_labelled
-        )
+        # eq. 14, L_D
+        fakes = on_labelled
+        if self.discriminator_sees_unlabeled:
+            fakes = torch.cat((on_labelled, on_unlabelled))
         discriminator = real_fake(on_truth, real=True) + real_fake(fakes, real=False)
         self.note(discriminator_balance=discriminator_balance(on_truth, fakes))
         self.note(retained_fraction=pseudo.kept.float().mean())
@@ -251,7 +254,8 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             own: the network's probabilities for them, ``[B, classes, *spatial]``.
             on_own: the discriminator's logits for those, ``[B, 1, *spatial]``.
         """
-        probabilities, judgement = own.detach(), on_own.detach()
+        probabilities = own.detach()
+        judgement = on_own.detach()
         if self.pseudo_labels_from == "average":
             assert self.averaged_network is not None  # see configure
             probabilities = self.probabilities(self.averaged_network(images))
@@ -265,16 +269,15 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         return self.class_logits(finest(segmentation)).float().softmax(1)
 
     def judge(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the discriminator's logits ``[B, 1, *spatial]``, resampled to the size of what it
-        judges.
-        """
+        """Return the discriminator's logits ``[B, 1, *spatial]``, at the size of what it judges."""
         logits = self.auxiliary_networks["discriminator"](maps).float()
         mode = "bilinear" if maps.ndim == 4 else "trilinear"
         return functional.interpolate(logits, size=maps.shape[2:], mode=mode, align_corners=False)
 
     def true_maps(self, target: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
-        """Return the labels one-hot, like a prediction; where they say ignore, the prediction
-        itself.
+        """Return the labels one-hot, like a prediction.
+
+        Where they say ignore, it is the prediction itself.
 
         Args:
             target: ``[B, 1, *spatial]`` integers, or ``[B, R, *spatial]`` regions, then one more
@@ -284,12 +287,14 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         manager = self.label_manager
         if manager.has_regions:
             labels = target[:, : manager.num_segmentation_heads].amax(1).long()
-            ignored = target[:, -1].bool()
         else:
             labels = target[:, 0].long()
-            ignored = labels == (-1 if manager.ignore_label is None else manager.ignore_label)
-        if not manager.has_ignore_label:
-            ignored = torch.zeros_like(labels, dtype=torch.bool)
+
+        ignored = torch.zeros_like(labels, dtype=torch.bool)
+        if manager.has_ignore_label and manager.has_regions:
+            ignored = target[:, -1].bool()
+        elif manager.has_ignore_label:
+            ignored = torch.eq(labels, manager.ignore_label)
 
         known = labels.masked_fill(ignored, 0)
         one_hot = functional.one_hot(known, predicted.shape[1]).movedim(-1, 1).to(predicted.dtype)
@@ -303,15 +308,14 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         latest = self.logger.get_value("retained_fraction", step=None)[-STUCK_EPOCHS:]
         if len(latest) < STUCK_EPOCHS:
             return
+
         if max(latest) < STUCK_MARGIN:
             self.print_to_log_file(
                 "Warning: the discriminator rejects all pseudo-labels; unlabelled images teach "
-                "nothing. Lower "
-                "confidence_threshold or discriminator_lr"
+                "nothing. Lower confidence_threshold or discriminator_lr"
             )
         if min(latest) > 1 - STUCK_MARGIN:
             self.print_to_log_file(
                 "Warning: the discriminator rejects no pseudo-label; it does not filter. Raise "
-                "confidence_threshold or "
-                "discriminator_lr"
+                "confidence_threshold or discriminator_lr"
             )

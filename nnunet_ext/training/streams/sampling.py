@@ -54,10 +54,11 @@ class StreamDataLoader(nnUNetDataLoader):
 
     def get_indices(self) -> Any:
         """Return the keys of the next batch: the demanded ones, or drawn by nnU-Net."""
-        self._keys = self.demanded_keys
-        if self._keys is None:
-            self._keys = super().get_indices()
-        return self._keys
+        keys = self.demanded_keys
+        if keys is None:
+            keys = super().get_indices()
+        self._keys = keys
+        return keys
 
     def generate_train_batch(self) -> dict[str, Any]:
         """Return one batch of nnU-Net's, with ``forced``."""
