@@ -223,7 +223,8 @@ class NsclcPleuralEffusion(DicomConverter):
             return np.zeros(shape, np.uint8)
 
         drawn = np.stack(effusions)
-        effusion = drawn.all(axis=0) if self.reviewer == "intersection" else drawn.any(axis=0)
+        unite = np.all if self.reviewer == "intersection" else np.any
+        effusion: np.ndarray = unite(drawn, axis=0)
 
         return effusion.astype(np.uint8)
 
