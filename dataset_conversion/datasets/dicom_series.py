@@ -203,14 +203,14 @@ class DicomSeries(DicomConverter):
         self._require_names(objects)
         wanted = [item for item in objects if self._is_wanted(item)]
         images = [item for item in content.slices if not kind_of(item)]
+        needs_labels = self._source_of_labels is not None and not self.unlabeled
 
         without = 0
         used: set[Path] = set()
         for acquisition in self.usable_series(content, found, images):
             files = [item.file for item in wanted if item.belongs_to(acquisition)]
             used.update(files)
-            needs_label = self._source_of_labels is not None and not self.unlabeled
-            if needs_label and not files:
+            if needs_labels and not files:
                 without += 1
                 continue
 
@@ -222,9 +222,9 @@ class DicomSeries(DicomConverter):
             found.notes.append(
                 f"{without} series have no label and are left out; --unlabeled takes them"
             )
-        homeless = sum(item.file not in used for item in wanted)
+        homeless = [item for item in wanted if item.file not in used]
         if homeless:
-            found.notes.append(f"{homeless} label objects refer to no series that is taken")
+            found.notes.append(f"{len(homeless)} label objects refer to no series that is taken")
 
         return found
 

@@ -200,6 +200,15 @@ class Generic(Converter):
 
             return np.asarray(mask != 0).astype(np.uint8)
 
+        self._require_mapped(file, found, is_colour)
+        label = np.zeros(mask.shape[:-1] if is_colour else mask.shape, np.uint8)
+        for key, name in self._names.items():
+            inside = (mask == key).all(axis=-1) if is_colour else mask == key[0]
+            label[inside] = self.labels[name]
+
+        return label
+
+    def _require_mapped(self, file: Path, found: set[Key], is_colour: bool) -> None:
         maps_colours = len(next(iter(self._names))) == 3
         if maps_colours and not is_colour:
             raise InputError(f"{file}: is grey, but --map gives colours; write VALUE=NAME")
@@ -209,13 +218,6 @@ class Generic(Converter):
         unknown = found - self._names.keys() - {(0,), (0, 0, 0)}
         if unknown:
             raise InputError(f"{file}: holds {_shown(unknown)}, which --map does not name")
-
-        label = np.zeros(mask.shape[:-1] if is_colour else mask.shape, np.uint8)
-        for key, name in self._names.items():
-            inside = (mask == key).all(axis=-1) if is_colour else mask == key[0]
-            label[inside] = self.labels[name]
-
-        return label
 
 
 @dataclass(frozen=True)

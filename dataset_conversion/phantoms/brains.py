@@ -1,7 +1,7 @@
 """Generated MR-like tumours with labels and CT-like haemorrhages, as nnU-Net raw data.
 
 The MR is FLAIR-like: the skull is dark, the scalp bright, fluid dark, and a tumour is a bright
-oedema around a dark core; bright spots without a core are no tumours. The CT is in Hounsfield
+oedema around a dark core; bright spots without a core are not tumours. The CT is in Hounsfield
 units: the skull is bright, a haemorrhage of 55 to 80 HU has a thin dark rim of oedema, and
 calcifications are brighter than blood. Lesions of both diseases have outlines of one kind; tumours
 vary more in size, and MR covers more of the head than CT, so that some MR slices resemble CT slices
@@ -42,7 +42,7 @@ MR_GREY = (0, 330, 30, 50, 240, 190, 80)  # air, scalp, bone, fluid, grey matter
 CT_HU = (-1000, 15, 900, 8, 38, 28, 48)
 TUMOUR = LesionKind(number=(1, 2), radius_mm=(8, 30))
 HAEMORRHAGE = LesionKind(number=(1, 2), radius_mm=(8, 22))
-AGE_SPOTS = LesionKind(number=(2, 5), radius_mm=(5, 12))  # bright in FLAIR, common, and no tumour
+AGE_SPOTS = LesionKind(number=(2, 5), radius_mm=(5, 12))  # bright in FLAIR, common, not tumours
 CALCIFICATIONS = LesionKind(number=(0, 3), radius_mm=(2, 5))  # brighter than blood
 MR_LEVELS = (0.0, 1.0)
 CT_LEVELS = (0.1, 0.7)
@@ -50,9 +50,7 @@ CT_LEVELS = (0.1, 0.7)
 
 @dataclass(frozen=True)
 class BrainSlice:
-    """A slice of either modality: image and label 0, 1 ``(row, column)``, and where the inside of
-    the skull is.
-    """
+    """A slice of either modality: image, label 0 or 1, and inside of the skull, (row, column)."""
 
     image: np.ndarray
     label: np.ndarray
@@ -62,8 +60,7 @@ class BrainSlice:
 def write_brain_sets(
     raw: Path, *, seed: int = 0, n_mr: int = 90, n_ct: int = 60, n_test: int = 40, size: int = 96
 ) -> None:
-    """Write five raw data sets: labelled MR, labelled CT with a test set, CT without labels; and
-    two with skulls.
+    """Write five raw data sets: MR, CT with a test set, CT without labels; and two with skulls.
 
     The first three show the brain alone: MR by the true mask, as public data sets of brain tumours
     are published, and CT by :func:`~nnunet_ext.synthesis.skull.without_skull`. The others are the
@@ -78,10 +75,10 @@ def write_brain_sets(
         size: rows and columns.
     """
     mr = [mr_slice(seed, patient, size) for patient in range(n_mr)]
-    ct = [
-        ct_slice(seed, n_mr + patient, size) for patient in range(n_ct)
-    ]  # no patient is in two sets
-    test = [ct_slice(seed, n_mr + n_ct + patient, size) for patient in range(n_test)]
+    # No patient is in two sets.
+    first_test = n_mr + n_ct
+    ct = [ct_slice(seed, patient, size) for patient in range(n_mr, first_test)]
+    test = [ct_slice(seed, patient, size) for patient in range(first_test, first_test + n_test)]
 
     _write_cases(raw / MR, "Tr", "mr", mr, _masked)
     _write_cases(raw / MR_WITH_SKULL, "Tr", "mr", mr, _as_scanned)
@@ -90,62 +87,73 @@ def write_brain_sets(
     _write_images(raw / UNLABELED_CT / "imagesUn", "ct", map(_stripped, ct))
     _write_images(raw / UNLABELED_CT_WITH_SKULL / "imagesUn", "ct", map(_as_scanned, ct))
 
-    described = ((MR, "FLAIR", n_mr), (MR_WITH_SKULL, "FLAIR", n_mr), (CT, "CT", n_ct))
-    for name, channel, count in (
-        *described,
-        (UNLABELED_CT, "CT", 0),
-        (UNLABELED_CT_WITH_SKULL, "CT", 0),
-    ):
-        _write_dataset_json(raw / name, channel, count)
+    for name in (MR, MR_WITH_SKULL):
+        _write_dataset_json(raw / name, "FLAIR", n_mr)
+    for name, count in ((CT, n_ct), (UNLABELED_CT, 0), (UNLABELED_CT_WITH_SKULL, 0)):
+        _write_dataset_json(raw / name, "CT", count)
 
 
 def mr_slice(seed: int, patient: int, size: int) -> BrainSlice:
-    """One FLAIR-like slice with skull, int16 from 0, and the label of the whole tumour."""
+    """Return one FLAIR-like slice with skull, int16 from 0, with the label of the whole tumour."""
     generator = np.random.default_rng([seed, patient])
-    head = head_slice(generator, size, generator.uniform(*MR_LEVELS))
+    level = generator.uniform(*MR_LEVELS)
+    head = head_slice(generator, size, level)
     grey = painted(head, MR_GREY)
     in_brain = head.depth_mm > 0
     for outline in lesion_outlines(head, generator, AGE_SPOTS):
-        grey = _blended(grey, _share(outline, 0.15) * in_brain, generator.uniform(300, 380))
+        spot = _share(outline, 0.15) * in_brain
+        grey = _blended(grey, spot, generator.uniform(300, 380))
 
     label = np.zeros(grey.shape, np.uint8)
     for outline in lesion_outlines(head, generator, TUMOUR):
         oedema = _share(outline, 0.08) * in_brain
-        core = _share(outline - generator.uniform(0.3, 0.5), 0.08) * in_brain
+        core_depth = generator.uniform(0.3, 0.5)
+        core = _share(outline - core_depth, 0.08) * in_brain
         grey = _blended(grey, oedema, generator.uniform(330, 420))
         grey = _blended(grey, core, generator.uniform(60, 200))
         label[oedema > 0.5] = 1
 
-    bias = 1 + 0.1 * smooth_noise(generator, grey.shape, 0.3 * size)
-    real, imaginary = (12 * smooth_noise(generator, grey.shape, 0.5) for _ in range(2))
-    scanned = np.hypot(
-        ndimage.gaussian_filter(grey, 0.5) * bias + real, imaginary
-    )  # the magnitude, hence Rician
+    return BrainSlice(_scanned_mr(grey, generator), label, head.inside_skull)
+
+
+def _scanned_mr(grey: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return what a scanner makes of it: uneven brightness, blur and Rician noise, int16."""
+    bias = 1 + 0.1 * smooth_noise(generator, grey.shape, 0.3 * grey.shape[0])
+    real = 12 * smooth_noise(generator, grey.shape, 0.5)
+    imaginary = 12 * smooth_noise(generator, grey.shape, 0.5)
+    blurred = ndimage.gaussian_filter(grey, 0.5)
+    magnitude = np.hypot(blurred * bias + real, imaginary)
     gain = generator.uniform(0.8, 1.3)
-    return BrainSlice(np.round(gain * scanned).astype(np.int16), label, head.inside_skull)
+
+    return np.round(gain * magnitude).astype(np.int16)
 
 
 def ct_slice(seed: int, patient: int, size: int) -> BrainSlice:
-    """One CT-like slice with skull, int16 in HU, and the label of the haemorrhage."""
+    """Return one CT-like slice with skull, int16 in HU, with the label of the haemorrhage."""
     generator = np.random.default_rng([seed, patient])
-    head = head_slice(generator, size, generator.uniform(*CT_LEVELS))
+    level = generator.uniform(*CT_LEVELS)
+    head = head_slice(generator, size, level)
     hu = painted(head, CT_HU)
     in_brain = head.depth_mm > 0
     for outline in lesion_outlines(head, generator, CALCIFICATIONS):
-        hu = _blended(hu, _share(outline, 0.2) * in_brain, generator.uniform(90, 180))
+        calcification = _share(outline, 0.2) * in_brain
+        hu = _blended(hu, calcification, generator.uniform(90, 180))
 
     label = np.zeros(hu.shape, np.uint8)
     for outline in lesion_outlines(head, generator, HAEMORRHAGE):
-        oedema = _share(outline + generator.uniform(0.1, 0.3), 0.05) * in_brain
+        rim = generator.uniform(0.1, 0.3)
+        oedema = _share(outline + rim, 0.05) * in_brain
         blood = _share(outline, 0.06) * in_brain
         hu = _blended(hu, oedema * (hu > 20), 20)
         clot = generator.uniform(55, 80) + 4 * smooth_noise(generator, hu.shape, 1.5)
         hu = _blended(hu, blood, clot)
         label[blood > 0.5] = 1
 
-    hardening = 8 * np.exp(-np.clip(head.depth_mm, 0, None) / 6) * in_brain
+    depth_mm = np.clip(head.depth_mm, 0, None)
+    hardening = 8 * np.exp(-depth_mm / 6) * in_brain
     noise = 5 * smooth_noise(generator, hu.shape, 0.6)
     scanned = ndimage.gaussian_filter(hu + hardening, 0.5) + noise
+
     return BrainSlice(np.round(scanned).astype(np.int16), label, head.inside_skull)
 
 
@@ -156,7 +164,8 @@ def _blended(values: np.ndarray, share: np.ndarray, other: float | np.ndarray) -
 
 def _share(outline: np.ndarray, softness: float) -> np.ndarray:
     """Return the share of a lesion in each pixel: one half on the outline."""
-    return 1 / (1 + np.exp(-np.clip(outline / softness, -40, 40)))
+    sharpened = np.clip(outline / softness, -40, 40)
+    return 1 / (1 + np.exp(-sharpened))
 
 
 def _as_scanned(item: BrainSlice) -> np.ndarray:
@@ -169,7 +178,9 @@ def _masked(item: BrainSlice) -> np.ndarray:
 
 def _stripped(item: BrainSlice) -> np.ndarray:
     pixel_mm = FIELD_OF_VIEW_MM / item.image.shape[0]
-    return without_skull(item.image, (pixel_mm, pixel_mm), BACKGROUND_HU)[0]
+    brain, _ = without_skull(item.image, (pixel_mm, pixel_mm), BACKGROUND_HU)
+
+    return brain
 
 
 def _write_cases(
@@ -194,7 +205,8 @@ def _write_images(folder: Path, prefix: str, images: Iterable[np.ndarray]) -> No
 
 def _write_slice(path: Path, values: np.ndarray) -> None:
     pixel_mm = FIELD_OF_VIEW_MM / values.shape[0]
-    write_volume(path, values.T, slice_affine(np.array([pixel_mm, pixel_mm])))
+    affine_mm = slice_affine(np.array([pixel_mm, pixel_mm]))
+    write_volume(path, values.T, affine_mm)
 
 
 def _write_dataset_json(dataset: Path, channel: str, training: int) -> None:
@@ -204,7 +216,8 @@ def _write_dataset_json(dataset: Path, channel: str, training: int) -> None:
         "numTraining": training,
         "file_ending": ".nii.gz",
         "licence": "Apache-2.0",
-        "description": "generated by dataset_conversion.phantoms.brains; no patient's data is in "
-        "it",
+        "description": (
+            "generated by dataset_conversion.phantoms.brains; no patient's data is in it"
+        ),
     }
     write_json(content, dataset / "dataset.json")

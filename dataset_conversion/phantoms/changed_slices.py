@@ -1,5 +1,4 @@
-"""A domain shift on real slices: COVID-SemiSeg's labelled slices as if another scanner had made
-them.
+"""A domain shift on real slices: COVID-SemiSeg's as if another scanner had made them.
 
 The change is ours: grey values along a curve that is not monotonic, another texture and sharpness,
 and an uneven illumination. What is a lesion stays; how tissues look does not.
@@ -61,15 +60,11 @@ def write_changed_domain(download: Path, raw: Path, seed: int = 0) -> None:
     for number, case in enumerate(cases):
         image, label = _resized(labelled, case)
         assert label is not None
-        if number < count:
-            _write(
-                raw / CHANGED,
-                "Tr",
-                case.id,
-                changed(image, np.random.default_rng([seed, number])),
-                label,
-            )
-        _write(raw / UNCHANGED, "Tr" if number < count else "Ts", case.id, image, label)
+        is_training = number < count
+        if is_training:
+            generator = np.random.default_rng([seed, number])
+            _write(raw / CHANGED, "Tr", case.id, changed(image, generator), label)
+        _write(raw / UNCHANGED, "Tr" if is_training else "Ts", case.id, image, label)
 
     unlabelled = CovidSemiSeg(download, unlabeled=True)
     for case in _evenly(_cases(unlabelled), MOST_UNLABELED):
@@ -90,6 +85,7 @@ def changed(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     texture = TEXTURE_GREY * smooth_noise(generator, image.shape, TEXTURE_PIXELS)
     noise = NOISE_GREY * generator.standard_normal(image.shape)
     grey = grey * (1 + ILLUMINATION * slow) + texture + noise
+
     return np.clip(np.round(grey), 0, 255).astype(np.uint8)
 
 
@@ -97,26 +93,29 @@ def _cases(converter: CovidSemiSeg) -> list[SourceCase]:
     found = converter.find_cases()
     if found.problems:
         raise InputError(found.problems[0])
+
     cases = [case for case in found.cases if case.part != "Ts"]
     return sorted(cases, key=lambda case: natural_key(case.id))
 
 
 def _evenly(cases: Sequence[SourceCase], most: int) -> list[SourceCase]:
-    """Cases from all over the list, so that every patient takes part."""
+    """Return cases from all over the list, so that every patient takes part."""
     places = np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int)
     return [cases[place] for place in places]
 
 
 def _resized(converter: CovidSemiSeg, case: SourceCase) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image by the mean over areas, label by the nearest pixel."""
-    reading = converter.read_case(case)
-    image = Image.fromarray(reading.image[0]).resize((SIZE, SIZE), Image.Resampling.BOX)
-    if reading.label is None:
-        return np.asarray(image), None
-    label = Image.fromarray(reading.label.astype(np.uint8)).resize(
-        (SIZE, SIZE), Image.Resampling.NEAREST
-    )
-    return np.asarray(image), np.asarray(label)
+    """Return the image resized by the mean over areas, the label by the nearest pixel."""
+    loaded = converter.read_case(case)
+    size = (SIZE, SIZE)
+    image = Image.fromarray(loaded.image[0])
+    resized = np.asarray(image.resize(size, Image.Resampling.BOX))
+    if loaded.label is None:
+        return resized, None
+
+    label = Image.fromarray(loaded.label.astype(np.uint8))
+
+    return resized, np.asarray(label.resize(size, Image.Resampling.NEAREST))
 
 
 def _write(

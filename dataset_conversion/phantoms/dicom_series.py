@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,18 @@ from dataset_conversion.phantoms.lesions import add_nodule
 ROOT_UID = "2.25.7"  # of generated objects
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 INTERCEPT = -1024
+# Of single slices; an enhanced file states them elsewhere.
+FIELDS_OF_FRAMES = (
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *("SliceThickness", "RescaleSlope", "RescaleIntercept"),
+)
 Edit = Callable[[int, Any], None]
 
 
 def uid(*parts: int | str) -> str:
-    """A valid UID that depends only on its arguments."""
-    return f"{ROOT_UID}.{zlib.crc32(repr(parts).encode())}.{zlib.adler32(repr(parts).encode())}"
+    """Return a valid UID that depends only on its arguments."""
+    text = repr(parts).encode()
+    return f"{ROOT_UID}.{zlib.crc32(text)}.{zlib.adler32(text)}"
 
 
 def write_series(
@@ -65,21 +71,26 @@ def write_series(
     series = series or uid(patient, study, "series")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [Path()] * len(hu)
+    indices = range(len(hu)) if order is None else order
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about identifiers that are no UIDs, which some collections have
-        for number, index in enumerate(range(len(hu)) if order is None else order, start=1):
+        # About identifiers that are not UIDs, which some collections have.
+        warnings.simplefilter("ignore")
+        for number, index in enumerate(indices, start=1):
             data = ct_slice(hu[index], positions_mm[index], orientation, spacing_mm)
-            data.PatientID, data.StudyInstanceUID, data.SeriesInstanceUID = patient, study, series
+            data.PatientID = patient
+            data.StudyInstanceUID = study
+            data.SeriesInstanceUID = series
             data.FrameOfReferenceUID = uid(study, "frame")
-            data.Modality, data.InstanceNumber, data.SeriesNumber = modality, number, 2
+            data.Modality = modality
+            data.InstanceNumber = number
+            data.SeriesNumber = 2
             data.SOPInstanceUID = uid(series, index)
             data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
             if edit is not None:
                 edit(index, data)
             paths[index] = folder / names(number)
             data.save_as(paths[index], enforce_file_format=True)
+
     return paths
 
 
@@ -113,6 +124,7 @@ def write_multi_frame(
         edit=edit,
         **options,
     )
+
     return path
 
 
@@ -126,47 +138,43 @@ def _make_multi_frame(
     from pydicom.dataset import Dataset
     from pydicom.uid import UID
 
-    def group(**fields: Any) -> list[Dataset]:
-        item = Dataset()
-        for name, value in fields.items():
-            setattr(item, name, value)
-        return [item]
-
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2.1")
-    for name in (
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "SliceThickness",
-        "RescaleSlope",
-        "RescaleIntercept",
-    ):
+    for name in FIELDS_OF_FRAMES:
         delattr(data, name)
     data.NumberOfFrames = len(hu)
-    shared, frames = Dataset(), []
-    shared.PixelMeasuresSequence = group(
-        PixelSpacing=[_decimal(value) for value in spacing_mm], SliceThickness="99"
-    )
-    shared.PlaneOrientationSequence = group(
-        ImageOrientationPatient=[_decimal(value) for value in orientation]
-    )
-    shared.PixelValueTransformationSequence = group(
+
+    shared = Dataset()
+    shared.PixelMeasuresSequence = _group(PixelSpacing=_decimals(spacing_mm), SliceThickness="99")
+    shared.PlaneOrientationSequence = _group(ImageOrientationPatient=_decimals(orientation))
+    shared.PixelValueTransformationSequence = _group(
         RescaleSlope=1, RescaleIntercept=INTERCEPT, RescaleType="HU"
     )
+    data.SharedFunctionalGroupsSequence = [shared]
+
+    frames = []
     for position_mm in positions_mm:
         frame = Dataset()
-        frame.PlanePositionSequence = group(
-            ImagePositionPatient=[_decimal(value) for value in position_mm]
-        )
+        frame.PlanePositionSequence = _group(ImagePositionPatient=_decimals(position_mm))
         frames.append(frame)
-    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
+    data.PerFrameFunctionalGroupsSequence = frames
     set_pixels(data, np.asarray(hu) - INTERCEPT, bits=16, signed=False)
+
+
+def _group(**fields: Any) -> list[Any]:
+    """Return a sequence of one item with these fields."""
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    for name, value in fields.items():
+        setattr(item, name, value)
+
+    return [item]
 
 
 def ct_slice(
     hu: np.ndarray, position_mm: Sequence[float], orientation: Sequence[float], spacing_mm: Any
 ) -> Any:
-    """A CT data set with unsigned 16-bit pixels and intercept -1024, without patient and series."""
+    """Return a CT data set with unsigned 16-bit pixels, intercept -1024, and without patient."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
@@ -176,14 +184,17 @@ def ct_slice(
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta.ImplementationClassUID = UID(ROOT_UID)
     data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    data.ImagePositionPatient = [_decimal(value) for value in position_mm]
-    data.ImageOrientationPatient = [_decimal(value) for value in orientation]
-    data.PixelSpacing = [_decimal(value) for value in spacing_mm]
+    data.ImagePositionPatient = _decimals(position_mm)
+    data.ImageOrientationPatient = _decimals(orientation)
+    data.PixelSpacing = _decimals(spacing_mm)
     data.SliceThickness = "99"  # never the distance between slices
     data.Rows, data.Columns = hu.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.RescaleSlope, data.RescaleIntercept = "1", str(INTERCEPT)
+    data.SamplesPerPixel = 1
+    data.PhotometricInterpretation = "MONOCHROME2"
+    data.RescaleSlope = "1"
+    data.RescaleIntercept = str(INTERCEPT)
     set_pixels(data, np.asarray(hu) - INTERCEPT, bits=16, signed=False)
+
     return data
 
 
@@ -191,24 +202,28 @@ def set_pixels(data: Any, stored: np.ndarray, bits: int, signed: bool) -> None:
     """Give a data set stored values of so many bits."""
     data.BitsAllocated, data.BitsStored, data.HighBit = 16, bits, bits - 1
     data.PixelRepresentation = int(signed)
-    values = np.asarray(stored).astype(np.int64) & ((1 << bits) - 1 if not signed else 0xFFFF)
+    kept_bits = 0xFFFF if signed else (1 << bits) - 1
+    values = np.asarray(stored).astype(np.int64) & kept_bits
     data.add_new("PixelData", "OW", values.astype("<u2").tobytes())
 
 
 def _decimal(value: float) -> str:
-    """A number as DICOM's decimal string, of at most 16 characters."""
-    return (
-        f"{float(value):.16g}" if len(f"{float(value):.16g}") <= 16 else f"{float(value):.9e}"[:16]
-    )
+    """Return a number as DICOM's decimal string, of at most 16 characters."""
+    text = f"{float(value):.16g}"
+    return text if len(text) <= 16 else f"{float(value):.9e}"[:16]
+
+
+def _decimals(values: Iterable[float]) -> list[str]:
+    return [_decimal(value) for value in values]
 
 
 def chest_series(
     seed: int, slices: int, size: int, spacing_mm: tuple[float, float, float], nodules: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A chest CT in HU (slice, row, column), foot to head, its nodules as numbers 1, 2, ..., and
-    positions (n, 3).
+    """Return a chest CT in HU (slice, row, column), foot to head.
 
-    ``spacing_mm`` is (slice, row, column).
+    With it come its nodules as numbers 1, 2, ..., and positions (n, 3). ``spacing_mm`` is
+    (slice, row, column).
     """
     generator = np.random.default_rng([seed, 44])
     body = thorax(generator, (slices, size, size), np.linspace(-0.6, 0.6, slices))
@@ -217,8 +232,9 @@ def chest_series(
         nodule = add_nodule(body, generator, spacing_mm, 7 * spacing_mm[1])
         label[(nodule > 0) & (label == 0)] = number
     hu = np.round(scanned(generator, body.hu)).astype(np.int16)[::-1]
-    first_mm = -np.array(spacing_mm[1:]) * (size - 1) / 2
-    positions_mm = np.array(
-        [(first_mm[1], first_mm[0], -200 + index * spacing_mm[0]) for index in range(slices)]
-    )
+
+    first_y_mm, first_x_mm = -np.array(spacing_mm[1:]) * (size - 1) / 2
+    heights_mm = [-200 + index * spacing_mm[0] for index in range(slices)]
+    positions_mm = np.array([(first_x_mm, first_y_mm, height_mm) for height_mm in heights_mm])
+
     return hu, np.ascontiguousarray(label[::-1]), positions_mm

@@ -1,5 +1,4 @@
-"""Two generated diseases under one scanner, as nnU-Net raw data: few labelled slices of one, many
-of the other.
+"""Two generated diseases under one scanner, as nnU-Net raw data.
 
 The target disease is several faint, spread lesions with soft outlines, as ground-glass opacities
 are. The general disease is one or two dense, compact lesions, as nodules and tumours are.
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from dataset_conversion.phantoms.domains import (
     SOURCE_DOMAIN,
-    domain_slice,
+    domain_slices,
     write_cases,
     write_dataset_json,
     write_images,
@@ -37,8 +36,9 @@ def write_disease_pair(
     n_test: int = 40,
     size: int = 96,
 ) -> None:
-    """Write four raw data sets: few labelled slices, many (they hold the few), the other disease,
-    no labels.
+    """Write four raw data sets: few labelled slices, many, the other disease, and no labels.
+
+    The many hold the few.
 
     Args:
         raw: nnU-Net's folder of raw data sets.
@@ -50,13 +50,11 @@ def write_disease_pair(
         n_test: test slices of the target disease, in imagesTs and labelsTs.
         size: width in pixels; a slice is 5/6 as high.
     """
-    target = [domain_slice(TARGET_DISEASE, seed, patient, size) for patient in range(n_many)]
-    test = [domain_slice(TARGET_DISEASE, seed, n_many + patient, size) for patient in range(n_test)]
     first_general = n_many + n_test
-    general = [
-        domain_slice(GENERAL_DISEASE, seed, first_general + patient, size)
-        for patient in range(n_general)
-    ]
+    patients = range(first_general + n_general)  # no patient is in two sets
+    target = domain_slices(TARGET_DISEASE, seed, patients[:n_many], size)
+    test = domain_slices(TARGET_DISEASE, seed, patients[n_many:first_general], size)
+    general = domain_slices(GENERAL_DISEASE, seed, patients[first_general:], size)
 
     write_cases(raw / FEW, "Tr", "target", target[:n_few])
     write_cases(raw / FEW, "Ts", "test", test)

@@ -1,5 +1,4 @@
-"""A generated domain shift: one anatomy, seen by two scanners, with lesions of other statistics, as
-nnU-Net raw data.
+"""A generated domain shift, as nnU-Net raw data: one anatomy, seen by two scanners.
 
 The source is CT-like: grey follows density. The target's contrast is not monotonic: fat is the
 brightest tissue, bone and air are dark, and aerated lung is brighter than air by far. Texture,
@@ -77,8 +76,7 @@ def write_domain_pair(
     n_test: int = 40,
     size: int = 96,
 ) -> None:
-    """Write three raw data sets: labelled source, labelled target with a test set, the target's
-    images without labels.
+    """Write three raw data sets: source, target with a test set, target images without labels.
 
     Args:
         raw: nnU-Net's folder of raw data sets.
@@ -88,10 +86,11 @@ def write_domain_pair(
         n_test: test slices of the target, in imagesTs and labelsTs.
         size: width in pixels; a slice is 5/6 as high.
     """
-    patients = iter(range(n_source + n_target + n_test))  # no patient is in two sets
-    source = [domain_slice(SOURCE_DOMAIN, seed, next(patients), size) for _ in range(n_source)]
-    target = [domain_slice(TARGET_DOMAIN, seed, next(patients), size) for _ in range(n_target)]
-    test = [domain_slice(TARGET_DOMAIN, seed, next(patients), size) for _ in range(n_test)]
+    first_test = n_source + n_target  # no patient is in two sets
+    patients = range(first_test + n_test)
+    source = domain_slices(SOURCE_DOMAIN, seed, patients[:n_source], size)
+    target = domain_slices(TARGET_DOMAIN, seed, patients[n_source:first_test], size)
+    test = domain_slices(TARGET_DOMAIN, seed, patients[first_test:], size)
 
     write_cases(raw / SOURCE, "Tr", "source", source)
     write_cases(raw / TARGET, "Tr", "target", target)
@@ -101,63 +100,72 @@ def write_domain_pair(
         write_dataset_json(raw / name, count)
 
 
+def domain_slices(
+    domain: Domain, seed: int, patients: Iterable[int], size: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return a slice and its label of each patient, see :func:`domain_slice`."""
+    return [domain_slice(domain, seed, patient, size) for patient in patients]
+
+
 def domain_slice(
     domain: Domain, seed: int, patient: int, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One slice (row, column) uint8 0..255 and its label: 0, 1 lesion."""
+    """Return one slice (row, column) uint8 0..255 and its label: 0, 1 lesion."""
     generator = np.random.default_rng([seed, patient])
     shape = (1, round(HEIGHT * size), size)
-    body = thorax(generator, shape, np.array([generator.uniform(-0.4, 0.6)]))
+    level = generator.uniform(-0.4, 0.6)
+    body = thorax(generator, shape, np.array([level]))
     texture_pixels = domain.texture_size * size / 2
-    body.hu += (
-        domain.texture_hu
-        * body.lung
-        * smooth_noise(generator, shape, (0, texture_pixels, texture_pixels))
-    )
+    texture = smooth_noise(generator, shape, (0, texture_pixels, texture_pixels))
+    body.hu += domain.texture_hu * body.lung * texture
 
     label = _add_lesions(body, generator, domain)
+
     return _scanned(body.hu[0], generator, domain), label[0]
 
 
 def _add_lesions(body: Thorax, generator: np.random.Generator, domain: Domain) -> np.ndarray:
-    """Blend soft-edged lesions of irregular outline into the lungs; returns their label."""
-    label = np.zeros(body.hu.shape, np.uint8)
+    """Blend soft-edged lesions of irregular outline into the lungs; return their label."""
+    shape = body.hu.shape
+    label = np.zeros(shape, np.uint8)
     inside = np.argwhere((body.lung[0] > 0.5) & (np.abs(body.x[0]) > 0.2))
-    for _ in range(int(generator.integers(domain.lesions[0], domain.lesions[1] + 1))):
+    fewest, most = domain.lesions
+    for _ in range(int(generator.integers(fewest, most + 1))):
         row, column = inside[generator.integers(len(inside))]
         radius = generator.uniform(*domain.radius)
         elongation = generator.uniform(0.7, 1.4)
         down = (body.y - body.y[0, row, column]) * elongation
         across = (body.x - body.x[0, row, column]) / elongation
-        wobble_pixels = 0.35 * radius * body.hu.shape[2] / 2
-        wobble = smooth_noise(generator, body.hu.shape, (0, wobble_pixels, wobble_pixels))
+        wobble_pixels = 0.35 * radius * shape[2] / 2
+        wobble = smooth_noise(generator, shape, (0, wobble_pixels, wobble_pixels))
         outline = 1 - np.hypot(down, across) / radius + 0.25 * wobble
 
-        share = body.lung / (1 + np.exp(-np.clip(outline / 0.12, -40, 40)))
-        density = generator.uniform(*domain.lesion_hu) + 40 * smooth_noise(
-            generator, body.hu.shape, (0, 1.5, 1.5)
-        )
+        sharpened = np.clip(outline / 0.12, -40, 40)
+        share = body.lung / (1 + np.exp(-sharpened))
+        lesion_hu = generator.uniform(*domain.lesion_hu)
+        density = lesion_hu + 40 * smooth_noise(generator, shape, (0, 1.5, 1.5))
         body.blend(share * (body.hu < density), density)  # vessels stay visible
         label[share > 0.5] = 1
+
     return label
 
 
 def _scanned(hu: np.ndarray, generator: np.random.Generator, domain: Domain) -> np.ndarray:
     """Turn densities (row, column) into the domain's grey values."""
     knots, greys = zip(*domain.contrast, strict=True)
-    grey = np.interp(ndimage.gaussian_filter(hu, domain.blur_pixels), knots, greys)
+    blurred = ndimage.gaussian_filter(hu, domain.blur_pixels)
+    grey = np.interp(blurred, knots, greys)
     slow = smooth_noise(generator, hu.shape, 0.25 * hu.shape[1])
     noise = smooth_noise(generator, hu.shape, domain.noise_pixels)
     grey = grey * (1 + domain.illumination * slow) + domain.noise_grey * noise
+
     return np.clip(np.round(grey), 0, 255).astype(np.uint8)
 
 
 def write_cases(
     dataset: Path, part: str, prefix: str, cases: list[tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    """Write images and labels of one part, ``Tr`` or ``Ts``; cases are numbered after
-    ``prefix``.
-    """
+    """Write images and labels of one part, ``Tr`` or ``Ts``, numbered after ``prefix``."""
     write_images(dataset / f"images{part}", prefix, (image for image, _ in cases))
     labels = dataset / f"labels{part}"
     labels.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ class Head:
 
 
 def head_slice(generator: np.random.Generator, size: int, level: float) -> Head:
-    """A head without disease.
+    """Return a head without disease.
 
     Args:
         generator: decides build, posture and folds.
@@ -47,77 +47,91 @@ def head_slice(generator: np.random.Generator, size: int, level: float) -> Head:
     _brain(head, generator)
     _ventricles(head, generator, level)
     _covers(head, generator)
+
     return head
 
 
 def _placed_head(generator: np.random.Generator, size: int, level: float) -> Head:
-    """An empty head with its axes: shifted, turned and not quite an ellipse."""
+    """Return an empty head with its axes: shifted, turned and not quite an ellipse."""
     pixel_mm = FIELD_OF_VIEW_MM / size
     places_mm = (np.arange(size) - (size - 1) / 2) * pixel_mm
     row_mm, column_mm = np.meshgrid(places_mm, places_mm, indexing="ij")
     row_mm = row_mm - generator.normal(0, 4)
     column_mm = column_mm - generator.normal(0, 4)
+
     angle = np.deg2rad(generator.normal(0, 6))
-    turned_column = np.cos(angle) * column_mm + np.sin(angle) * row_mm
-    turned_row = np.cos(angle) * row_mm - np.sin(angle) * column_mm
+    cosine, sine = np.cos(angle), np.sin(angle)
+    turned_column = cosine * column_mm + sine * row_mm
+    turned_row = cosine * row_mm - sine * column_mm
 
     scale = np.sqrt(1 - (0.75 * level) ** 2)
     half_width_mm = 64 * scale * generator.uniform(0.94, 1.06)
     half_length_mm = 80 * scale * generator.uniform(0.94, 1.06)
-    across, along = turned_column / half_width_mm, turned_row / half_length_mm
+    across = turned_column / half_width_mm
+    along = turned_row / half_length_mm
+
     radius = np.hypot(across, along)
-    radius = radius * (1 + 0.02 * smooth_noise(generator, radius.shape, 20 / pixel_mm))
+    wobble = 0.02 * smooth_noise(generator, radius.shape, 20 / pixel_mm)
+    radius = radius * (1 + wobble)
     depth_mm = (1 - radius) * (half_width_mm + half_length_mm) / 2
-    return Head(np.full((size, size), AIR, np.uint8), depth_mm, across, along, pixel_mm)
+    tissue = np.full((size, size), AIR, np.uint8)
+
+    return Head(tissue, depth_mm, across, along, pixel_mm)
 
 
 def _brain(head: Head, generator: np.random.Generator) -> None:
-    """Grey matter with folds, white matter inside, grey nuclei in the depth, the falx between the
-    halves.
-    """
+    """Add grey matter with folds, white matter, grey nuclei, and the falx between the halves."""
     folds = smooth_noise(generator, head.tissue.shape, 5 / head.pixel_mm)
     border_mm = 6 + 3 * smooth_noise(generator, head.tissue.shape, 4 / head.pixel_mm)
-    head.tissue[head.depth_mm > 0] = GREY
+    in_brain = head.depth_mm > 0
+    head.tissue[in_brain] = GREY
     head.tissue[head.depth_mm > np.maximum(border_mm, 2)] = WHITE
 
-    is_sulcus = (np.abs(folds) < 0.1) & (head.depth_mm < 14) & (head.depth_mm > 0)
+    is_sulcus = (np.abs(folds) < 0.1) & (head.depth_mm < 14) & in_brain
     head.tissue[is_sulcus] = FLUID
+
     for side in (-1, 1):
-        nucleus = np.hypot((head.across - 0.32 * side) / 0.13, (head.along + 0.02) / 0.22)
-        head.tissue[(nucleus < 1) & (head.tissue == WHITE)] = GREY
-    is_falx = (np.abs(head.across) < 0.014) & (np.abs(head.along) > 0.45) & (head.depth_mm > 0)
+        across = (head.across - 0.32 * side) / 0.13
+        along = (head.along + 0.02) / 0.22
+        in_nucleus = np.hypot(across, along) < 1
+        head.tissue[in_nucleus & (head.tissue == WHITE)] = GREY
+
+    is_falx = (np.abs(head.across) < 0.014) & (np.abs(head.along) > 0.45) & in_brain
     head.tissue[is_falx] = FALX
 
 
 def _ventricles(head: Head, generator: np.random.Generator, level: float) -> None:
-    """Two bent ventricles; none near the vertex."""
+    """Add two bent ventricles; none near the vertex."""
     width = 0.1 * (1 - level) * generator.uniform(0.7, 1.4)
     length = 0.36 * np.sqrt(max(1 - level, 0)) * generator.uniform(0.85, 1.15)
     if width < 0.02:
         return
+
+    bend = 0.12 + 0.35 * head.along**2
+    along = (head.along + 0.03) / length
     for side in (-1, 1):
-        bend = 0.12 + 0.35 * head.along**2
-        distance = np.hypot((side * head.across - bend) / width, (head.along + 0.03) / length)
-        head.tissue[(distance < 1) & (head.depth_mm > 8)] = FLUID
+        across = (side * head.across - bend) / width
+        in_ventricle = np.hypot(across, along) < 1
+        head.tissue[in_ventricle & (head.depth_mm > 8)] = FLUID
 
 
 def _covers(head: Head, generator: np.random.Generator) -> None:
-    """Fluid, skull and scalp around the brain, each of varying thickness."""
+    """Add fluid, skull and scalp around the brain, each of varying thickness."""
     slow = smooth_noise(generator, head.tissue.shape, 15 / head.pixel_mm)
     bone_mm = generator.uniform(5.5, 8) + 0.7 * slow
     scalp_mm = generator.uniform(4, 8) + 0.7 * slow
     outside_mm = -head.depth_mm
+    skull_mm = FLUID_MM + bone_mm
+    skin_mm = skull_mm + scalp_mm
+
     head.tissue[(outside_mm >= 0) & (outside_mm < FLUID_MM)] = FLUID
-    head.tissue[(outside_mm >= FLUID_MM) & (outside_mm < FLUID_MM + bone_mm)] = BONE
-    begin_mm = FLUID_MM + bone_mm
-    head.tissue[(outside_mm >= begin_mm) & (outside_mm < begin_mm + scalp_mm)] = SCALP
+    head.tissue[(outside_mm >= FLUID_MM) & (outside_mm < skull_mm)] = BONE
+    head.tissue[(outside_mm >= skull_mm) & (outside_mm < skin_mm)] = SCALP
 
 
 @dataclass(frozen=True)
 class LesionKind:
-    """Number and size of the lesions of a disease: fewest and most, smallest and largest radius in
-    mm.
-    """
+    """Lesions of a disease: fewest and most of them, smallest and largest radius in mm."""
 
     number: tuple[int, int]
     radius_mm: tuple[float, float]
@@ -126,26 +140,31 @@ class LesionKind:
 def lesion_outlines(
     head: Head, generator: np.random.Generator, kind: LesionKind
 ) -> list[np.ndarray]:
-    """Return one map per lesion, ``(row, column)``: 1 in its centre, 0 on its outline, negative
-    outside.
+    """Return one map per lesion, ``(row, column)``.
 
-    An outline is an ellipse with dents and bulges; its centre lies in the brain.
+    It is 1 in its centre, 0 on its outline and negative outside. An outline is an ellipse with
+    dents and bulges; its centre lies in the brain.
     """
     possible = np.argwhere(head.depth_mm > 8)
     rows, columns = np.indices(head.tissue.shape) * head.pixel_mm
+    fewest, most = kind.number
     outlines = []
-    for _ in range(int(generator.integers(kind.number[0], kind.number[1] + 1))):
+    for _ in range(int(generator.integers(fewest, most + 1))):
         centre_mm = possible[generator.integers(len(possible))] * head.pixel_mm
         radius_mm = generator.uniform(*kind.radius_mm)
         elongation = generator.uniform(0.75, 1.35)
-        down, right = (rows - centre_mm[0]) * elongation, (columns - centre_mm[1]) / elongation
+        down = (rows - centre_mm[0]) * elongation
+        right = (columns - centre_mm[1]) / elongation
+        distance = np.hypot(down, right) / radius_mm
         wobble = smooth_noise(generator, head.tissue.shape, 0.35 * radius_mm / head.pixel_mm)
-        outlines.append(1 - np.hypot(down, right) / radius_mm + 0.2 * wobble)
+        outlines.append(1 - distance + 0.2 * wobble)
+
     return outlines
 
 
 def painted(head: Head, values: Sequence[float]) -> np.ndarray:
-    """Return the value of each pixel's tissue, in the order of :data:`TISSUES`; float64 ``(row,
-    column)``.
+    """Return the value of each pixel's tissue, float64 ``(row, column)``.
+
+    The values come in the order of :data:`TISSUES`.
     """
     return np.asarray(values, np.float64)[head.tissue]

@@ -1,5 +1,4 @@
-"""Generated miniatures of public data sets in the layout of the original downloads, for tests and
-demonstrations.
+"""Generated miniatures of public data sets in the layout of the original downloads.
 
 Everything is computed (:mod:`dataset_conversion.phantoms.anatomy`), nothing comes from a patient.
 Equal arguments give equal files. The traps of the real downloads are part of the layout: hidden
@@ -21,11 +20,18 @@ LUNG_WINDOW_HU = (-1150.0, 250.0)
 PALETTE = (0, 0, 0, 128, 0, 0, 0, 128, 0)
 APPLE_DOUBLE = bytes.fromhex("0005160700020000") + b"Mac OS X        "
 PATIENTS = (
-    "coronacases_org_001",
-    "coronacases_org_008",
+    *("coronacases_org_001", "coronacases_org_008"),
     "radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm",
 )
 HEIGHT = 0.82  # of a slice, as share of its width
+# Rows: FLAIR, T1w, T1 with gadolinium, T2w. Columns: white matter, grey matter, fluid, oedema,
+# core, enhancing rim.
+BRAIN_CONTRAST = (
+    (300, 380, 90, 640, 470, 560),
+    (520, 400, 160, 380, 300, 360),
+    (530, 410, 170, 390, 310, 820),
+    (280, 380, 720, 600, 560, 500),
+)
 TINY_EVERY = 6  # of so many labelled slices one shows only a tiny lesion
 
 
@@ -52,66 +58,64 @@ def write_covid_semiseg(
         The folder to give to ``nnUNetv2_ext_convert COVID-SemiSeg -i``.
     """
     root = folder / "Dataset"
-    lung, multi = (
-        root / "TrainingSet/LungInfection-Train",
-        root / "TrainingSet/MultiClassInfection-Train",
-    )
+    train = root / "TrainingSet"
+    doctor = train / "LungInfection-Train/Doctor-label"
     for index in range(n_labelled):
         image, label = infected_slice(seed, index, size)
-        _write_labelled(lung / "Doctor-label", multi, "Prior", str(index), image, label)
-        _save(lung / "Doctor-label/Edge" / f"{index}.png", _edge(label))
+        multi = train / "MultiClassInfection-Train"
+        _write_labelled(doctor, multi, str(index), image, label)
+        _save(multi / "Prior" / f"{index}.png", 255 * (label > 0))
+        _save(doctor / "Edge" / f"{index}.png", _edge(label))
+
+    test = root / "TestingSet"
     for index in range(n_labelled, n_labelled + n_test):
         image, label = infected_slice(seed, index, size)
-        test = root / "TestingSet"
-        _write_labelled(
-            test / "LungInfection-Test",
-            test / "MultiClassInfection-Test",
-            None,
-            str(index),
-            image,
-            label,
-        )
+        multi = test / "MultiClassInfection-Test"
+        _write_labelled(test / "LungInfection-Test", multi, str(index), image, label)
         for value in (1, 2):
-            _save(
-                test / f"MultiClassInfection-Test/GT-{value}" / f"{index}.png",
-                255 * (label == value),
-            )
-    pseudo = lung / "Pseudo-label"
-    for index in range(n_unlabeled):
-        image, label = infected_slice(seed, 10_000 + index, size)
-        stem = f"Data-1_{PATIENTS[index % len(PATIENTS)]}_{1 + index // len(PATIENTS)}"
-        blurred = ndimage.gaussian_filter(255.0 * (label > 0), 1.5)  # a network's output, no mask
-        for place in (pseudo, pseudo / "DataPrepare/Hybrid-label"):
-            _save(place / "Imgs" / f"{stem}.jpg", image)
-            _save(place / "GT" / f"{stem}.png", blurred)
-    for hidden in (
-        lung / "Doctor-label/Imgs/.DS_Store",
-        lung / "Doctor-label/Imgs/._0.jpg",
-        pseudo / "Imgs/Thumbs.db",
-    ):
-        _write_bytes(hidden, APPLE_DOUBLE)
-    _write_bytes(
-        folder / "__MACOSX/Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs/._0.jpg",
-        APPLE_DOUBLE,
-    )
+            _save(multi / f"GT-{value}" / f"{index}.png", 255 * (label == value))
+
+    pseudo = train / "LungInfection-Train/Pseudo-label"
+    _write_unlabelled(pseudo, seed, n_unlabeled, size)
+
+    hidden = folder / "__MACOSX/Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs/._0.jpg"
+    _write_bytes(hidden, APPLE_DOUBLE)
+    _write_bytes(doctor / "Imgs/.DS_Store", APPLE_DOUBLE)
+    _write_bytes(doctor / "Imgs/._0.jpg", APPLE_DOUBLE)
+    _write_bytes(pseudo / "Imgs/Thumbs.db", APPLE_DOUBLE)
+
     return folder
 
 
+def _write_unlabelled(folder: Path, seed: int, count: int, size: int) -> None:
+    """Write slices with the soft output of a network, and copies of both in further folders."""
+    for index in range(count):
+        image, label = infected_slice(seed, 10_000 + index, size)
+        patient, number = PATIENTS[index % len(PATIENTS)], 1 + index // len(PATIENTS)
+        stem = f"Data-1_{patient}_{number}"
+        blurred = ndimage.gaussian_filter(255.0 * (label > 0), 1.5)
+        for place in (folder, folder / "DataPrepare/Hybrid-label"):
+            _save(place / "Imgs" / f"{stem}.jpg", image)
+            _save(place / "GT" / f"{stem}.png", blurred)
+
+
 def infected_slice(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One lung-windowed slice (row, column) uint8 0..255 and its label: 0, 1 ground glass, 2
-    consolidation.
+    """Return one lung-windowed slice (row, column) uint8 0..255 and its label.
+
+    The label is 0, 1 for ground glass, 2 for consolidation.
     """
     generator = np.random.default_rng([seed, index])
     width = size - int(generator.integers(0, 9))
-    body = thorax(
-        generator, (1, round(HEIGHT * width), width), np.array([generator.uniform(-0.5, 0.7)])
-    )
-    label = add_infection(
-        body, generator, "tiny" if index % TINY_EVERY == TINY_EVERY - 1 else "usual"
-    )[0]
+    level = generator.uniform(-0.5, 0.7)
+    body = thorax(generator, (1, round(HEIGHT * width), width), np.array([level]))
+    is_tiny = index % TINY_EVERY == TINY_EVERY - 1
+    label = add_infection(body, generator, "tiny" if is_tiny else "usual")
+
     low, high = LUNG_WINDOW_HU
-    grey = 255 * np.clip((scanned(generator, body.hu)[0] - low) / (high - low), 0, 1)
-    return np.round(grey).astype(np.uint8), label
+    hu = scanned(generator, body.hu)[0]
+    grey = 255 * np.clip((hu - low) / (high - low), 0, 1)
+
+    return np.round(grey).astype(np.uint8), label[0]
 
 
 def write_msd_lung(
@@ -137,40 +141,38 @@ def write_msd_lung(
         The task folder.
     """
     root = folder / "Task06_Lung"
-    train: list[str] = []
-    test: list[str] = []
-    for index in range(n_train + n_test):
-        name = f"lung_{1 + 2 * index + index // 3:03d}"
+    names = [f"lung_{1 + 2 * index + index // 3:03d}" for index in range(n_train + n_test)]
+    train, test = names[:n_train], names[n_train:]
+    for index, name in enumerate(names):
         image, label = nodule_volume(seed, index, shape, spacing)
-        part, entries = ("Ts", test) if index >= n_train else ("Tr", train)
+        part = "Tr" if name in train else "Ts"
         _save_volume(root / f"images{part}" / f"{name}.nii.gz", image, spacing)
         if part == "Tr":
             _save_volume(root / "labelsTr" / f"{name}.nii.gz", label, spacing)
-        entries.append(name)
-    _write_msd_list(
-        root, "Lung", {"0": "CT"}, {"0": "background", "1": "cancer"}, train, test, "relase"
-    )
+
+    labels = {"0": "background", "1": "cancer"}
+    _write_msd_list(root, "Lung", {"0": "CT"}, labels, train, test, "relase")
+
     return root
 
 
 def nodule_volume(
     seed: int, index: int, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A chest CT (x, y, z) int16 in HU, axes to the right, front and head, and its label (x, y, z)
-    uint8 0..1.
+    """Return a chest CT (x, y, z) int16 in HU, axes to the right, front and head.
+
+    With it comes its label (x, y, z) uint8 0..1.
     """
     generator = np.random.default_rng([seed, index, 6])
-    depth = (shape[2], shape[1], shape[0])
-    body = thorax(generator, depth, np.linspace(-0.75, 0.75, shape[2]))
-    label = np.zeros(depth, np.uint8)
+    columns, rows, slices = shape
+    body = thorax(generator, (slices, rows, columns), np.linspace(-0.75, 0.75, slices))
+    label = np.zeros(body.hu.shape, np.uint8)
+    column_mm, row_mm, slice_mm = spacing_mm
     for _ in range(int(generator.integers(1, 3))):
-        label |= add_nodule(
-            body,
-            generator,
-            (spacing_mm[2], spacing_mm[1], spacing_mm[0]),
-            generator.uniform(14, 32),
-        )
+        diameter_mm = generator.uniform(14, 32)
+        label |= add_nodule(body, generator, (slice_mm, row_mm, column_mm), diameter_mm)
     hu = np.round(scanned(generator, body.hu)).astype(np.int16)
+
     return _as_nifti(hu), _as_nifti(label)
 
 
@@ -182,8 +184,7 @@ def write_msd_brain(
     n_test: int = 1,
     shape: tuple[int, int, int] = (48, 48, 32),
 ) -> Path:
-    """Write the Decathlon's ``Task01_BrainTumour`` tree: 4-D images (x, y, z, channel) of 1 mm,
-    labels 0..3.
+    """Write the Decathlon's ``Task01_BrainTumour`` tree: 4-D images of 1 mm, labels 0..3.
 
     Args:
         folder: made if absent; receives ``Task01_BrainTumour``.
@@ -196,89 +197,72 @@ def write_msd_brain(
         The task folder.
     """
     root = folder / "Task01_BrainTumour"
-    train: list[str] = []
-    test: list[str] = []
-    for index in range(n_train + n_test):
-        name = f"BRATS_{1 + index:03d}"
+    names = [f"BRATS_{1 + index:03d}" for index in range(n_train + n_test)]
+    train, test = names[:n_train], names[n_train:]
+    one_mm = (1.0, 1.0, 1.0)
+    for index, name in enumerate(names):
         image, label = tumour_volume(seed, index, shape)
-        part, entries = ("Ts", test) if index >= n_train else ("Tr", train)
-        _save_volume(root / f"images{part}" / f"{name}.nii.gz", image, (1.0, 1.0, 1.0))
+        part = "Tr" if name in train else "Ts"
+        _save_volume(root / f"images{part}" / f"{name}.nii.gz", image, one_mm)
         if part == "Tr":
-            _save_volume(root / "labelsTr" / f"{name}.nii.gz", label, (1.0, 1.0, 1.0))
-        entries.append(name)
+            _save_volume(root / "labelsTr" / f"{name}.nii.gz", label, one_mm)
+
     labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
     channels = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
     _write_msd_list(root, "BRATS", channels, labels, train, test, "release")
+
     return root
 
 
 def tumour_volume(
     seed: int, index: int, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A skull-stripped brain (x, y, z, 4) float32, 0 outside, and its label (x, y, z) uint8
-    0..3.
-    """
+    """Return a skull-stripped brain (x, y, z, 4) float32, 0 outside, and its label uint8 0..3."""
     generator = np.random.default_rng([seed, index, 1])
-    axes = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    axes = np.stack(np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij"))
+    x, y, z = axes
     size = max(shape)
     folds = smooth_noise(generator, shape, size / 24)
-    radius = (
-        np.sqrt((axes[0] / 0.72) ** 2 + (axes[1] / 0.88) ** 2 + (axes[2] / 0.85) ** 2)
-        + 0.03 * folds
-    )
-    ventricle = (
-        np.sqrt(
-            ((np.abs(axes[0]) - 0.12) / 0.07) ** 2 + (axes[1] / 0.3) ** 2 + (axes[2] / 0.25) ** 2
-        )
-        < 1
-    )
+    radius = np.sqrt((x / 0.72) ** 2 + (y / 0.88) ** 2 + (z / 0.85) ** 2) + 0.03 * folds
+    from_ventricle = ((np.abs(x) - 0.12) / 0.07) ** 2 + (y / 0.3) ** 2 + (z / 0.25) ** 2
+    ventricle = np.sqrt(from_ventricle) < 1
     grey_matter = (radius > 0.82) | (folds > 1.3)
+
     centre = generator.uniform(-0.35, 0.35, 3)
-    reach = np.sqrt(((axes - centre[:, None, None, None]) ** 2).sum(axis=0)) / generator.uniform(
-        0.3, 0.42
-    )
+    offset = axes - centre[:, None, None, None]
+    reach = np.sqrt((offset**2).sum(axis=0)) / generator.uniform(0.3, 0.42)
     reach += 0.12 * smooth_noise(generator, shape, size / 14)
     label = np.select([reach < 0.42, reach < 0.62, reach < 1.0], [2, 3, 1], 0).astype(np.uint8)
     label[(radius > 0.97) | (ventricle & (label == 1))] = 0
-    # Rows: FLAIR, T1w, T1 with gadolinium, T2w. Columns: white and grey matter, fluid, edema, core,
-    # enhancing rim.
-    contrast = [
-        [300, 380, 90, 640, 470, 560],
-        [520, 400, 160, 380, 300, 360],
-        [530, 410, 170, 390, 310, 820],
-        [280, 380, 720, 600, 560, 500],
-    ]
-    tissue = np.select(
-        [label == 1, label == 2, label == 3, ventricle, grey_matter], [3, 4, 5, 2, 1], 0
-    )
+
+    kinds = [label == 1, label == 2, label == 3, ventricle, grey_matter]
+    tissue = np.select(kinds, [3, 4, 5, 2, 1], 0)
     channels = []
-    for row in contrast:
-        clean = ndimage.gaussian_filter(np.array(row, float)[tissue], 0.5)
+    for greys in BRAIN_CONTRAST:
+        clean = ndimage.gaussian_filter(np.array(greys, float)[tissue], 0.5)
         bias = 1 + 0.05 * smooth_noise(generator, shape, size / 4)
-        channels.append(
-            np.where(radius < 1, np.maximum(clean * bias + generator.normal(0, 18, shape), 1), 0)
-        )
+        noisy = clean * bias + generator.normal(0, 18, shape)
+        channels.append(np.where(radius < 1, np.maximum(noisy, 1), 0))
+
     return np.stack(channels, axis=-1).astype(np.float32), label
 
 
 def _as_nifti(volume: np.ndarray) -> np.ndarray:
-    """From (slice, row, column), head first and front up, to axes that run to the right, front and
-    head.
-    """
-    return np.ascontiguousarray(volume[::-1, ::-1, ::-1].transpose(2, 1, 0))
+    """Turn (slice, row, column), head first and front up, to axes to the right, front and head."""
+    turned = volume[::-1, ::-1, ::-1].transpose(2, 1, 0)
+    return np.ascontiguousarray(turned)
 
 
 def _write_labelled(
-    binary: Path, multi: Path, prior: str | None, stem: str, image: np.ndarray, label: np.ndarray
+    binary: Path, multi: Path, stem: str, image: np.ndarray, label: np.ndarray
 ) -> None:
-    """Both labelled folders hold the same images; one has black and white masks, one a palette."""
+    """Write a slice into both labelled folders, with a black and white mask and with a palette."""
     from PIL import Image
 
     for place in (binary, multi):
         _save(place / "Imgs" / f"{stem}.jpg", image)
     _save(binary / "GT" / f"{stem}.png", 255 * (label > 0))
-    if prior is not None:
-        _save(multi / prior / f"{stem}.png", 255 * (label > 0))
+
     classes = Image.fromarray(label, mode="P")
     classes.putpalette(PALETTE)
     (multi / "GT").mkdir(parents=True, exist_ok=True)
@@ -318,6 +302,10 @@ def _write_msd_list(
     release: str,
 ) -> None:
     """Write dataset.json; ``release`` is the key, which one task misspells."""
+    training = []
+    for case in reversed(train):
+        entry = {"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"}
+        training.append(entry)
     content = {
         "name": name,
         "description": "generated",
@@ -329,11 +317,8 @@ def _write_msd_list(
         "labels": labels,
         "numTraining": len(train),
         "numTest": len(test),
-        "training": [
-            {"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"}
-            for n in train[::-1]
-        ],
-        "test": [f"./imagesTs/{n}.nii.gz" for n in test],
+        "training": training,
+        "test": [f"./imagesTs/{case}.nii.gz" for case in test],
     }
     (root / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 

@@ -7,7 +7,6 @@ first pixels *outside* the nodule; a nodule below 3 mm is a single point; an out
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,13 +123,8 @@ def _nodules(session: Element) -> tuple[tuple[Outline, ...], ...]:
 
 def _outlines(nodule: Element) -> Iterator[Outline]:
     for roi in nodule.findall(f"{NAMESPACE}roi"):
-        edges = roi.findall(f"{NAMESPACE}edgeMap")
-        points = tuple((_whole(edge, "xCoord"), _whole(edge, "yCoord")) for edge in edges)
-        values = list(itertools.chain.from_iterable(points))
-        if values and (min(values) < 0 or max(values) >= 1 << 16):
-            raise ValueError(f"points outside of any image, such as {min(points)}")
-
         inclusion = _text(roi, "inclusion").upper()
+        points = _points(roi)
         if inclusion not in ("TRUE", "FALSE"):
             raise ValueError(f"inclusion is {inclusion or 'absent'}, expected TRUE or FALSE")
 
@@ -141,6 +135,18 @@ def _outlines(nodule: Element) -> Iterator[Outline]:
             raise ValueError("it names neither its image nor its height")
 
         yield Outline(sop_uid, z_mm, inclusion == "FALSE", points)
+
+
+def _points(roi: Element) -> tuple[tuple[int, int], ...]:
+    points = []
+    for edge in roi.findall(f"{NAMESPACE}edgeMap"):
+        points.append((_whole(edge, "xCoord"), _whole(edge, "yCoord")))
+
+    for point in points:
+        if min(point) < 0 or max(point) >= 1 << 16:
+            raise ValueError(f"points outside of any image, such as {min(points)}")
+
+    return tuple(points)
 
 
 def _whole(element: Element, name: str) -> int:

@@ -158,17 +158,20 @@ def _require_numbers(path: Path, volume: Any, header: Any) -> None:
 
 
 def _require_voxel_sizes(path: Path, volume: Any, header: Any) -> None:
-    affine = getattr(volume, "affine", None)
-    is_usable = False
-    if affine is not None and np.isfinite(affine).all():
-        is_usable = abs(np.linalg.det(affine[:3, :3])) >= 1e-9
-
     has_sizes = header["sform_code"] > 0 or _gives_sizes(header, _long_axes(volume.shape))
-    if not is_usable or not has_sizes:
+    if not has_sizes or not _is_usable(getattr(volume, "affine", None)):
         raise InputError(
             f"{path}: its header gives no voxel size; write it with the right spacing, and run "
             f"again"
         )
+
+
+def _is_usable(affine_mm: np.ndarray | None) -> bool:
+    """Whether an affine is finite and spans space."""
+    if affine_mm is None or not np.isfinite(affine_mm).all():
+        return False
+
+    return bool(abs(np.linalg.det(affine_mm[:3, :3])) >= 1e-9)
 
 
 def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:

@@ -144,25 +144,16 @@ def pieces(
         case: to convert.
         loaded: the case in memory, image and label already on one grid.
     """
-    label_choice = output_labels(converter)
-    if loaded.label is not None:
-        loaded = replace(loaded, label=label_choice(loaded.label))
-
+    loaded = _with_output_labels(converter, loaded)
     is_volume = loaded.image.ndim == 4 and loaded.affine_mm is not None
     if is_volume and (converter.resize is not None or crops(converter)):
         case = _with_original_grid(case, loaded)
 
-    box = None
-    if crops(converter):
-        try:
-            box = _box(converter, case, loaded)
-        except InputError as error:
-            raise InputError(f"{case.image_files[0]}: {error}") from error
+    box = _box(converter, case, loaded) if crops(converter) else None
+    if box is not None:
         case, loaded = _cropped(case, loaded, box)
 
-    if loaded.label is not None and label_choice.changes:
-        done = f"labels {label_choice.new_value}"
-        loaded = replace(loaded, transforms=(*loaded.transforms, done))
+    loaded = _with_note_of_labels(converter, loaded)
     if converter.window is not None:
         loaded = _windowed(loaded, *converter.window)
 
@@ -177,6 +168,25 @@ def pieces(
             yield piece, content
         else:
             yield _resized(piece, content, converter.resize)
+
+
+def _with_output_labels(converter: Converter, loaded: LoadedCase) -> LoadedCase:
+    if loaded.label is None:
+        return loaded
+
+    renumbering = output_labels(converter)
+
+    return replace(loaded, label=renumbering(loaded.label))
+
+
+def _with_note_of_labels(converter: Converter, loaded: LoadedCase) -> LoadedCase:
+    renumbering = output_labels(converter)
+    if loaded.label is None or not renumbering.changes:
+        return loaded
+
+    done = f"labels {renumbering.new_value}"
+
+    return replace(loaded, transforms=(*loaded.transforms, done))
 
 
 def crops(converter: Converter) -> bool:
@@ -207,6 +217,13 @@ def _box(converter: Converter, case: SourceCase, loaded: LoadedCase) -> Box:
     Raises:
         InputError: the case is not a volume or not in HU, has no lungs, or has no mask of them.
     """
+    try:
+        return _lungs(converter, case, loaded)
+    except InputError as error:
+        raise InputError(f"{case.image_files[0]}: {error}") from error
+
+
+def _lungs(converter: Converter, case: SourceCase, loaded: LoadedCase) -> Box:
     affine_mm = loaded.affine_mm
     if affine_mm is None or loaded.image.ndim != 4:
         raise InputError("is a single slice; --crop and --lung-masks are for volumes")

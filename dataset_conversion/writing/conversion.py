@@ -227,8 +227,8 @@ def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> No
 
     headers = [read_header(journal) for journal in journals(folder)] or [None]
     for existing in headers:
-        if existing is None or existing["converter"] != header["converter"]:
-            maker = "something else" if existing is None else existing["converter"]
+        maker = existing["converter"] if existing else "something else"
+        if existing is None or maker != header["converter"]:
             raise InputError(
                 f"{folder}: was made by {maker} and is not changed; choose another -d or --name"
             )
@@ -272,9 +272,7 @@ def _prepare(job: _Job) -> None:
         InputError: a file in it is of unknown origin.
     """
     folder = job.folder
-    made: set[str] = set()
-    for record in itertools.chain.from_iterable(read_records(folder).values()):
-        made.update(record.outputs)
+    made = _outputs(itertools.chain.from_iterable(read_records(folder).values()))
     _require_known_files(job, made)
     remove_leftovers(folder, {case.id for case in job.own})
 
@@ -288,10 +286,16 @@ def _prepare(job: _Job) -> None:
         start_journal(job.journal, job.header)
 
     # A data set of only unlabelled images has no folders for training.
-    for part in {case.part for case in job.cases}:
-        (folder / f"images{part}").mkdir(exist_ok=True)
-    for part in {case.part for case in job.cases if case.label_files}:
-        (folder / f"labels{part}").mkdir(exist_ok=True)
+    names: set[str] = set()
+    for case in job.cases:
+        names.update(_folder_names(case))
+    for name in names:
+        (folder / name).mkdir(exist_ok=True)
+
+
+def _folder_names(case: SourceCase) -> tuple[str, ...]:
+    images, labels = f"images{case.part}", f"labels{case.part}"
+    return (images, labels) if case.label_files else (images,)
 
 
 def _require_known_files(job: _Job, made: set[str]) -> None:
@@ -334,7 +338,7 @@ def _is_output(converter: Converter, case: SourceCase | None, name: str) -> bool
     if case is None:
         return False
     if converter.slices:
-        return name.partition("/")[0] in (f"images{case.part}", f"labels{case.part}")
+        return name.partition("/")[0] in _folder_names(case)
 
     images, label = output_names(converter, case)
     return name in images or name == label
@@ -344,22 +348,7 @@ def _convert_cases(job: _Job, summary: Summary) -> None:
     """Convert the cases of this run that are not done, or whose files changed."""
     folder = job.folder
     done = read_records(folder)
-    pending, changed = [], []
-    for case in job.own:
-        records = done.get(case.id)
-        if records is None or not is_complete(folder, records):
-            pending.append(case)
-        elif records and not is_unchanged(job.converter, case, records[0]):
-            pending.append(case)
-            changed.append(case.id)
-        else:
-            summary.skipped.append(case.id)
-
-    if changed:
-        summary.notes.append(
-            f"{len(changed)} cases to convert again: their files changed or more came "
-            f"({first_of(changed, 3)})"
-        )
+    pending, changed = _pending_cases(job, done, summary)
     if pending:
         (folder / "dataset.json").unlink(missing_ok=True)  # it comes last and says: complete
 
@@ -378,6 +367,30 @@ def _convert_cases(job: _Job, summary: Summary) -> None:
             summary.converted.append(case.id)
     finally:
         journal.close()
+
+
+def _pending_cases(
+    job: _Job, done: Mapping[str, list[Record]], summary: Summary
+) -> tuple[list[SourceCase], list[str]]:
+    """Return the cases to convert, and the ids of those that were converted from other files."""
+    pending, changed = [], []
+    for case in job.own:
+        records = done.get(case.id)
+        if records is None or not is_complete(job.folder, records):
+            pending.append(case)
+        elif records and not is_unchanged(job.converter, case, records[0]):
+            pending.append(case)
+            changed.append(case.id)
+        else:
+            summary.skipped.append(case.id)
+
+    if changed:
+        summary.notes.append(
+            f"{len(changed)} cases to convert again: their files changed or more came "
+            f"({first_of(changed, 3)})"
+        )
+
+    return pending, changed
 
 
 def _outputs(records: Iterable[Record]) -> set[str]:

@@ -1,6 +1,4 @@
-"""What holds for every data set; a new module in dataset_conversion.datasets is tested on the day
-it appears.
-"""
+"""What holds for every data set; a new module in dataset_conversion.datasets is tested at once."""
 
 import dataclasses
 import pickle
@@ -51,13 +49,25 @@ MINIATURES: dict[str, tuple[str, dict]] = {
         },
     ),
 }
-CASES = [(name, MINIATURES[name][1]) for name in converters()]
+NAMES = tuple(converters())
 
 
 @pytest.fixture
 def converter(request: pytest.FixtureRequest) -> Converter:
-    name, options = request.param
-    return converters()[name](request.getfixturevalue(MINIATURES[name][0]), **options)
+    name = request.param
+    if name not in MINIATURES:
+        pytest.fail(
+            f"{name} has no miniature: write one in dataset_conversion/phantoms, give it a fixture "
+            f"in tests/dataset_conversion/conftest.py, and name both in MINIATURES of this file"
+        )
+
+    fixture, options = MINIATURES[name]
+
+    return converters()[name](request.getfixturevalue(fixture), **options)
+
+
+def test_every_miniature_is_of_a_data_set() -> None:
+    assert set(MINIATURES) <= set(NAMES)
 
 
 @pytest.mark.parametrize("kind", converters().values(), ids=str)
@@ -68,13 +78,13 @@ def test_declaration_is_complete(kind: type[Converter]) -> None:
     assert converter_named(kind.name.upper()) is kind
 
 
-@pytest.mark.parametrize("converter", CASES, indirect=True)
+@pytest.mark.parametrize("converter", NAMES, indirect=True)
 def test_nnunet_accepts_the_result(converter: Converter, raw: Path) -> None:
     assert convert(converter, raw / "Dataset120_X").problems == []
     verify_dataset_integrity(str(raw / "Dataset120_X"), 1)
 
 
-@pytest.mark.parametrize("converter", CASES, indirect=True)
+@pytest.mark.parametrize("converter", NAMES, indirect=True)
 def test_without_labels(converter: Converter, raw: Path) -> None:
     """``--unlabeled``: images as with labels, or those that the data set has without."""
     slices = "" if converter.slices == "lesion" else converter.slices
@@ -87,7 +97,7 @@ def test_without_labels(converter: Converter, raw: Path) -> None:
     assert not (raw / "Dataset121_X" / "labelsTr").exists()
 
 
-@pytest.mark.parametrize("converter", CASES, indirect=True)
+@pytest.mark.parametrize("converter", NAMES, indirect=True)
 def test_result_depends_on_neither_run_nor_processes(
     converter: Converter, raw: Path, contents: Callable[[Path], dict[str, bytes]]
 ) -> None:
