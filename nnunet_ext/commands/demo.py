@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import shutil
 import subprocess
@@ -62,14 +63,40 @@ def demo_entry(argv: list[str] | None = None) -> int:
         help="instead: train on generated chest CT with nodules, and predict a generated hospital "
         "export (DICOM)",
     )
+    parser.add_argument(
+        "--downloads",
+        action="store_true",
+        help="instead: only write a generated miniature of every data set's download",
+    )
     arguments = parser.parse_args(argv)
     root = Path(arguments.o).resolve()
+    if arguments.downloads:
+        _write_downloads(root)
+        return 0
+
     device = arguments.device or _device()
     if arguments.hospital:
         HospitalDemo(root, device, steps=7).run()
     else:
         Demo(root, device).run()
     return 0
+
+
+def _write_downloads(root: Path) -> None:
+    """Write the miniatures, and print the folder of each.
+
+    Raises:
+        InputError: a miniature is there already.
+    """
+    from dataset_conversion.phantoms.miniatures import write_miniatures
+
+    logging.getLogger("pydicom").setLevel(logging.ERROR)  # the challenge's UIDs are odd, as here
+    try:
+        folders = write_miniatures(root)
+    except FileExistsError as error:
+        raise InputError(f"{error.filename}: is there already; choose another -o") from error
+    for folder in folders:
+        print(folder)
 
 
 def _device() -> str:

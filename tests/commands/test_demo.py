@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunet_ext.commands.demo import Demo, draw_overlays
+from dataset_conversion.phantoms.miniatures import MINIATURES
+from nnunet_ext.commands.demo import Demo, demo_entry, draw_overlays
 from nnunet_ext.errors import InputError
 
 
@@ -27,6 +28,23 @@ def test_a_failing_step_names_its_log_and_its_last_line(
     printed = capsys.readouterr().out.splitlines()
     assert [line[:8] for line in printed] == [f"[{step:2}/{demo.steps}] " for step in (1, 2, 3)]
     assert printed[2].endswith("(done before)")
+
+
+def test_every_data_sets_download_in_miniature(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--downloads", "-o", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        demo_entry(arguments)
+    assert ended.value.code == 0
+    printed = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert printed == list(MINIATURES)
+    assert all(any((tmp_path / name).iterdir()) for name in printed)
+
+    with pytest.raises(SystemExit) as ended:
+        demo_entry(arguments)
+    assert ended.value.code == 1
+    assert "BHSD: is there already; choose another -o" in capsys.readouterr().err
 
 
 def test_the_output_is_kept_and_its_epochs_are_counted() -> None:
