@@ -172,7 +172,7 @@ def test_labels_of_dataset_json_are_whole_numbers(tmp_path: Path, value: str) ->
     convert(generic(tmp_path / "in", LESION), tmp_path / "Dataset120_X")
     file = tmp_path / "Dataset120_X/dataset.json"
     file.write_text(file.read_text().replace('"lesion": 1', f'"lesion": {value}'))
-    with pytest.raises(InputError, match="is no integer"):
+    with pytest.raises(InputError, match="is not an integer"):
         verify(tmp_path / "Dataset120_X")
 
 

@@ -277,7 +277,7 @@ def test_lits_leaves_lost_voxel_sizes_out_until_a_table_gives_them(
         nibabel.load(other / "labelsTr/volume_028.nii.gz").header.get_zooms(), (0.7, 0.7, 1.6)
     )
     table.write_text("volume,x,y,z\n28,0.7,0.7,a\n")
-    with pytest.raises(InputError, match=r"spacing\.csv: is no table"):
+    with pytest.raises(InputError, match=r"spacing\.csv: is not a table"):
         LiTS(source, ircad_spacing_table=str(table)).find_cases()
 
 
