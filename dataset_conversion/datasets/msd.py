@@ -22,11 +22,11 @@ from dataset_conversion.reading.download_folder import (
     visible_files,
 )
 from dataset_conversion.reading.label_values import LabelRenumbering, label_map, rounded_labels
-from dataset_conversion.reading.nifti_cases import CT_HAS_BELOW_HU
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.json_files import read_object
+from nnunet_ext.hounsfield import AIR_SHOWS_BELOW_HU
 
 ENDINGS = (".nii.gz", ".nii")
 # Lung tumours on which Ma et al. 2021, COVID-19 CT segmentation benchmark (doi:10.1002/mp.14676),
@@ -264,10 +264,10 @@ class MSD(Converter):
         warnings: tuple[str, ...] = ()
         unit = "arbitrary"
         if all(name.casefold() == "ct" for name in self._channels):
-            has_air = image.min() < CT_HAS_BELOW_HU
+            has_air = image.min() < AIR_SHOWS_BELOW_HU
             unit = "HU" if has_air else "unknown"
             if not has_air:
-                line = f"called CT, but no value lies below {CT_HAS_BELOW_HU}: perhaps not HU"
+                line = f"called CT, but no value lies below {AIR_SHOWS_BELOW_HU}: perhaps not HU"
                 warnings = (line,)
 
         label = label_affine_mm = None

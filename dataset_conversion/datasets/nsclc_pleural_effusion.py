@@ -24,6 +24,7 @@ from dataset_conversion.reading.mirroring import points_of, shares_by_mirroring
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.volumes import label_on_image_grid, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
+from nnunet_ext.hounsfield import LUNG_BELOW_HU
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.series import Acquisition
@@ -32,7 +33,6 @@ MASK_NAME = re.compile(
     r"(?P<patient>LUNG1-\d{3})_(?P<kind>effusion|thor_cav)_(?P<reviewer>first|second|primary)_reviewer\.nii(\.gz)?",
     re.IGNORECASE,
 )
-LUNG_BELOW_HU = -400  # aerated lung
 FLUID_RANGE_HU = (-150, 150)
 CLEAR_LEAD = 0.02  # by which the share of fitting voxels must exceed that of any other orientation
 Reviewer = Literal["first", "second", "union", "intersection"]

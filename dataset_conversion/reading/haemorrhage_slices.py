@@ -13,6 +13,7 @@ from dataset_conversion.converter import Inventory, LoadedCase, SourceCase
 from dataset_conversion.reading.dicom_cases import DicomCase
 from dataset_conversion.reading.haemorrhage_labels import read_slice_mask
 from nnunet_ext.errors import InputError
+from nnunet_ext.hounsfield import AIR_SHOWS_BELOW_HU, FILL_HU, PADDING_BELOW_HU
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.headers import Slice
@@ -91,9 +92,6 @@ def as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, .
     Returns:
         The values, what was done to them, and a warning where they seem to be something else.
     """
-    from nnunet_ext.dicom.reading.pixels import FILL_HU, PADDING_BELOW_HU
-    from nnunet_ext.dicom.reading.volume import AIR_SHOWS_BELOW_HU
-
     is_padding = values < PADDING_BELOW_HU
     transforms = ("padding set to air",) if is_padding.any() else ()
     filled = np.where(is_padding, FILL_HU, values)

@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 
 from dataset_conversion.reading.volumes import axial_axis, spacing_of
+from nnunet_ext.hounsfield import LUNG_BELOW_HU
 
 Axes = tuple[int, ...]
 Fits = Callable[[np.ndarray], np.ndarray]
@@ -33,7 +34,6 @@ BOTH_LUNGS = (frozenset({"lung"}), frozenset({"lungs"}), frozenset({"left lung",
 LUNG_LESIONS = frozenset(
     {"infection", "ggo", "ground glass", "consolidation", "nodule", "cancer", "lesion"}
 )
-LUNG_BELOW_HU = -400.0
 SMALLEST_LUNG_ML = 100.0  # smaller pieces of air are airways and bowel
 COARSE_MM = 4.0  # fine enough to find lungs
 NEAR_MM = 10.0  # what lungs enclose to twice this width (vessels, nodules) belongs to them

@@ -14,9 +14,9 @@ from dataset_conversion.reading.label_values import rounded_labels
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
+from nnunet_ext.hounsfield import AIR_SHOWS_BELOW_HU
 
-CT_HAS_BELOW_HU = -200  # any CT of a patient shows air below this
-PADDING_BELOW_HU = -1100  # no tissue and no air lies below this
+SCANNED_ABOVE_HU = -1100  # neither tissue nor air lies below
 # for patterns of names: some browsers unpack files or drop their endings
 ENDING = r"(?:\.nii)?(?:\.gz)?"
 
@@ -27,7 +27,7 @@ def intensity_unit(image: np.ndarray) -> str:
     It is ``HU``, ``grey values 0..255``, ``0..1`` or ``unknown``.
     """
     low, high = float(image.min()), float(image.max())
-    if low < CT_HAS_BELOW_HU:
+    if low < AIR_SHOWS_BELOW_HU:
         return "HU"
     if low < 0:
         return "unknown"
@@ -122,8 +122,8 @@ def read_ct(
     unit = intensity_unit(image)
     warnings: list[str] = []
     if unit != "HU":
-        warnings.append(f"no value lies below {CT_HAS_BELOW_HU}: not HU, or air was cut off")
-    elif image.min() < PADDING_BELOW_HU:
+        warnings.append(f"no value lies below {AIR_SHOWS_BELOW_HU}: not HU, or air was cut off")
+    elif image.min() < SCANNED_ABOVE_HU:
         warnings.append(f"values down to {image.min():g} HU are padding outside the field of view")
 
     label = label_affine_mm = None

@@ -14,11 +14,11 @@ from dataset_conversion.reading.volumes import (
     spacing_of,
 )
 from nnunet_ext.errors import InputError
+from nnunet_ext.hounsfield import LUNG_BELOW_HU
 
 Box = tuple[tuple[int, int], ...]
 """Start and stop along each array axis."""
 
-LUNG_BELOW_HU = -400  # aerated lung has -900 to -500 HU, soft tissue more than -100
 COARSE_MM = 2.5  # lungs are looked for on voxels of about this size
 CLOSING_MM = 7.5  # gaps of this radius are bridged: vessels, small consolidations
 SMALLEST_LUNG_ML = 50.0

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from nnunet_ext.dicom.reading.geometry import Grid, grid_of
-from nnunet_ext.dicom.reading.pixels import FILL_HU
 from nnunet_ext.dicom.reading.volume import Volume, read_volume
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.hospital.survey import Case
+from nnunet_ext.hounsfield import FILL_HU
 
 AS_SCANNED = "as-scanned"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -18,14 +18,12 @@ from nnunet_ext.dicom.reading.ordinary_files import (
     ordinary_elements,
 )
 from nnunet_ext.errors import InputError
+from nnunet_ext.hounsfield import FILL_HU, PADDING_BELOW_HU
 from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-FILL_HU = -1024  # air, which stands where nothing was scanned
-# nothing scanned lies below; scanners fill what they did not scan with -2000, -3024 and the like
-PADDING_BELOW_HU = -1500
 # 12-bit values stored without their sign; air reads 3096
 WRAP_LIMIT, WRAP, WRAP_INTERCEPT = 3096, 4096, -100
 LARGEST_RESCALE = 1e6  # of slope and intercept; beyond, voxels would not fit their type

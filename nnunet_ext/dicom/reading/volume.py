@@ -10,11 +10,10 @@ import numpy as np
 
 from nnunet_ext.dicom.reading.geometry import Grid, grid_of, slice_places
 from nnunet_ext.dicom.reading.headers import Slice
-from nnunet_ext.dicom.reading.pixels import FILL_HU, read_pixels
+from nnunet_ext.dicom.reading.pixels import read_pixels
 from nnunet_ext.dicom.reading.series import Acquisition, Rules, acquisitions_of
 from nnunet_ext.errors import InputError
-
-AIR_SHOWS_BELOW_HU = -200  # in any CT of a patient
+from nnunet_ext.hounsfield import AIR_SHOWS_BELOW_HU, FILL_HU
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ from dataset_conversion.writing.conversion import convert
 from nnunet_ext.errors import InputError
 from tests.places import REAL_DATA
 
-REAL = REAL_DATA
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="needs real data")
+needs_real = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs real data")
 
 
 @pytest.fixture
@@ -431,14 +430,14 @@ def test_real_slices_of_ct_ich(raw: Path) -> None:
     """16 slices without geometry, masks of -32768 and 32767; every mask marks something."""
     import pydicom
 
-    converter = RsnaIch(REAL / "ich_physionet")
+    converter = RsnaIch(REAL_DATA / "ich_physionet")
     summary = convert(converter, raw / "Dataset120_X")
     assert summary.problems == summary.empty == []
     assert summary.count_by_part == {"Tr": 16}
-    for path in (REAL / "ich_physionet/images").glob("*.dcm"):
+    for path in (REAL_DATA / "ich_physionet/images").glob("*.dcm"):
         case = f"ich_{path.stem}"
         hu = pydicom.dcmread(path).pixel_array.astype(int)
-        mask = pydicom.dcmread(REAL / "ich_physionet/masks" / path.name).pixel_array > 0
+        mask = pydicom.dcmread(REAL_DATA / "ich_physionet/masks" / path.name).pixel_array > 0
         voxels = np.asarray(image(raw / "Dataset120_X", case, "Tr").dataobj)[:, :, 0].T
         assert np.array_equal(voxels, np.where(hu < -1500, -1024, hu))
         assert np.array_equal(label(raw / "Dataset120_X", case)[:, :, 0].T, mask)
@@ -454,7 +453,7 @@ def test_real_slices_in_the_challenges_layout(tmp_path: Path, raw: Path) -> None
     """
     expected = {}
     rows = ["ID,Label"]
-    for number, path in enumerate(sorted((REAL / "rsna_ich/raw").glob("*.nii"))):
+    for number, path in enumerate(sorted((REAL_DATA / "rsna_ich/raw").glob("*.nii"))):
         name, volume = path.stem, nibabel.load(path)
         hu = np.round(np.squeeze(np.asarray(volume.dataobj))).astype(int).T
         expected[name] = np.where(hu < -1500, -1024, hu)
