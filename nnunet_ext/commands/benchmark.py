@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_ext.argument_types import positive
 from nnunet_ext.commands.entry import command
-from nnunet_ext.commands.evaluate import positive
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:

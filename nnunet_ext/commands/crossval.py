@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_ext.commands.entry import command
-from nnunet_ext.commands.evaluate import evaluate, measuring_options, required_profiles
+from nnunet_ext.commands.evaluate import measuring_options, options_of
 from nnunet_ext.crossval import checks
 from nnunet_ext.crossval.folds import Fold, folds_of, models_of
 from nnunet_ext.crossval.merging import merge_folds
@@ -113,7 +113,7 @@ def _require_measurable(args: argparse.Namespace) -> None:
     """
     from nnunet_ext.evaluation.cases.labels import labels_from_arguments
 
-    required_profiles(args)
+    options_of(args).chosen_profiles()
     if args.labels:
         labels_from_arguments(args.labels)
     if args.images and not args.images.is_dir():
@@ -157,6 +157,8 @@ def _make_folder(folder: Path) -> None:
 
 def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -> None:
     """Merge each model's validation predictions, then evaluate all of them."""
+    from nnunet_ext.evaluation.evaluation import evaluate
+
     predictions = {}
     for model in models:
         name = model.trainer if len(args.plans) == 1 else f"{model.trainer} {model.plans}"
@@ -166,10 +168,13 @@ def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -
     dataset = models[0].dataset
     preprocessed = environment_folder("nnUNet_preprocessed") / dataset
     checks.require_all_held_out(args.folds, predictions.values(), preprocessed)
-    measured = {
-        "reference": preprocessed / "gt_segmentations",
-        "predictions": [f"{name}={folder}" for name, folder in predictions.items()],
-    }
-    written = {"output": args.output / "comparison", "overwrite": True, "chill": True}
-    conversion = environment_folder("nnUNet_raw") / dataset / "conversion.csv"
-    evaluate(argparse.Namespace(**{**vars(args), **measured, **written}), conversion)
+    report = evaluate(
+        preprocessed / "gt_segmentations",
+        predictions,
+        options_of(args),
+        output=args.output / "comparison",
+        overwrite=True,
+        allow_missing=True,
+        conversion=environment_folder("nnUNet_raw") / dataset / "conversion.csv",
+    )
+    print(report)

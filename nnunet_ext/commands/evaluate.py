@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_ext.argument_types import positive, positive_number
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.evaluation import Options
-    from nnunet_ext.evaluation.profiles import Profile
 
 # As in nnunet_ext.evaluation, whose import would make --help slow; a test compares them.
 PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "hits", "smooth1")
@@ -20,35 +20,22 @@ RESULTS = ("cases.csv", "summary.csv", "tests.csv", "table.csv", "table.tex", "s
 @command
 def evaluate_entry(argv: list[str] | None = None) -> int:
     """Compare folders of predicted label files with reference labels."""
-    evaluate(_parser().parse_args(argv))
-    return 0
-
-
-def evaluate(args: argparse.Namespace, conversion: Path | None = None) -> None:
-    """Evaluate as the arguments of the command say, and print the reports.
-
-    Args:
-        args: of the command.
-        conversion: conversion.csv of the references, where it does not lie beside their folder.
-
-    Raises:
-        InputError: an argument or a file is wrong; nothing was written.
-    """
+    args = _parser().parse_args(argv)
     methods = _methods(args.predictions)
 
     # Imported here, so that --help and wrong arguments answer at once.
-    from nnunet_ext.evaluation import evaluation
+    from nnunet_ext.evaluation.evaluation import evaluate
 
-    report = evaluation.evaluate(
+    report = evaluate(
         args.reference,
         methods,
         options_of(args),
         output=args.output,
         overwrite=args.overwrite,
         allow_missing=args.chill,
-        conversion=conversion,
     )
     print(report)
+    return 0
 
 
 def options_of(args: argparse.Namespace) -> "Options":
@@ -66,15 +53,6 @@ def options_of(args: argparse.Namespace) -> "Options":
         images=args.images,
         processes=args.processes,
     )
-
-
-def required_profiles(args: argparse.Namespace) -> "list[Profile]":
-    """Return the profiles.
-
-    Raises:
-        InputError: the :func:`measuring_options` contradict each other.
-    """
-    return options_of(args).chosen_profiles()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,7 +136,7 @@ def _add_profile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
         dest="tolerance_mm",
-        type=_positive_number,
+        type=positive_number,
         metavar="MM",
         help="of surface_dice, default 3",
     )
@@ -195,23 +173,6 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
         help="labels, e.g. infection=1 or lesion=1,2; default: dataset.json beside the references "
         "or predictions, else all values found",
     )
-
-
-def positive(text: str) -> int:
-    """Return a whole number from 1, as an argument."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _positive_number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
 
 
 def _methods(arguments: Sequence[str]) -> dict[str, Path]:

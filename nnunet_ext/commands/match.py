@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_ext.argument_types import positive
 from nnunet_ext.commands.entry import command
-from nnunet_ext.commands.evaluate import positive
 from nnunet_ext.errors import InputError
 from nnunet_ext.stock.folders import dataset_name, environment_folder
 

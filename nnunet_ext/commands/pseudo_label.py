@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_ext.argument_types import probability, share
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 from nnunet_ext.stock.folders import dataset_name, environment_folder
@@ -140,21 +141,6 @@ def target_of(args: argparse.Namespace, model: TrainedModel) -> list[RawCase]:
     return cases
 
 
-def share(text: str) -> float:
-    """Return a share of something, above 0 and at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: is not a share above 0 and at most 1")
-    return value
-
-
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: is not a probability from 0 to 1")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_pseudo_label",
@@ -186,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--background",
-        type=_probability,
+        type=probability,
         default=0.9,
         metavar="P",
         help="background below this probability gets the ignore label, too; default 0.9",

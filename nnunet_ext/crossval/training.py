@@ -68,5 +68,5 @@ def _train(fold: Fold, device: str, progress: str, say: Say) -> int:
     if run.returncode == BUSY:
         say(f"{fold.folder}: another run is training it")
     elif run.returncode:
-        say(f"{fold.folder}: failed with code {run.returncode}")
+        sys.stderr.write(f"{fold.folder}: failed with code {run.returncode}\n")
     return run.returncode
