@@ -1,4 +1,4 @@
-"""The one exception that means: the input is wrong and the user can fix it."""
+"""The one exception that means: the input is wrong and the user can fix it; errors in a line."""
 
 from nnunet_ext.printable import printable
 
@@ -18,6 +18,12 @@ class InputError(Exception, SystemExit):
         line = _bounded(printable(message))
         super().__init__(line)
         self.code = f"error: {line}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type if it has none."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _bounded(line: str) -> str:

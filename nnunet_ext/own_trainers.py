@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nnunet_ext.discovery import TRAINER_FOLDER, search_folders
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from nnunet_ext.training.configured_trainer import ConfiguredTrainer
@@ -80,7 +80,7 @@ def _trainers_in(file: Path, folder: Path) -> dict[str, type[ConfiguredTrainer]]
     try:
         module = _imported(file, name)
     except Exception as error:  # nnU-Net would name it when it comes to this file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         sys.stderr.write(
             f"note: {file}: its trainers are left out, it cannot be imported ({reason})\n"
         )

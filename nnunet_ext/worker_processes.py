@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -68,9 +68,3 @@ def on_dask_cluster(
                 client.cancel(list(futures))
                 raise InputError(f"a Dask worker failed: {first_line(future.exception())}")
             yield futures[future], future.result()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, or its type if it has none."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

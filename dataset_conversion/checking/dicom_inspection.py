@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataset_conversion.reading.dicom_cases import images_in_words
 from dataset_conversion.writing.line_kinds import LineKinds
 from nnunet_ext.errors import InputError
+from nnunet_ext.printable import counted
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.folder_scan import Scan
@@ -165,7 +165,7 @@ def _lines_of_group(group: SeriesGroup) -> list[str]:
     ]
     if group.accepted:
         slices = sum(len(acquisition.slices) for acquisition in group.accepted)
-        lines.append(f"  volumes: {len(group.accepted)} ({images_in_words(slices)})")
+        lines.append(f"  volumes: {len(group.accepted)} ({counted(slices, 'image')})")
     for name, counter in group.counts.items():
         lines.append(property_line(name, counter))
     if group.range:
@@ -188,7 +188,7 @@ def _lines_of_rejected(group: SeriesGroup) -> list[str]:
 
     lines = []
     for reason, count in series.most_common():
-        lines.append(f"  {count} series left out ({images_in_words(images[reason])}): {reason}")
+        lines.append(f"  {count} series left out ({counted(images[reason], 'image')}): {reason}")
 
     return lines
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from dataset_conversion.converter import Converter, Inventory, LoadedCase, Part, SourceCase
 from nnunet_ext.errors import InputError
 from nnunet_ext.keyed_names import keyed_name
+from nnunet_ext.printable import counted
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.folder_scan import Scan
@@ -280,7 +281,7 @@ def report_rejected(rejected: Iterable[Rejected], found: Inventory) -> None:
         if item.defect:
             folder = Path(item.slices[0].path).parent
             found.problems.append(
-                f"{folder}: series left out ({images_in_words(count)}): {item.reason}"
+                f"{folder}: series left out ({counted(count, 'image')}): {item.reason}"
             )
         else:
             series[item.reason] += 1
@@ -288,17 +289,8 @@ def report_rejected(rejected: Iterable[Rejected], found: Inventory) -> None:
 
     for reason in sorted(series):
         found.notes.append(
-            f"{series[reason]} series left out ({images_in_words(images[reason])}): {reason}"
+            f"{series[reason]} series left out ({counted(images[reason], 'image')}): {reason}"
         )
-
-
-def images_in_words(count: int) -> str:
-    """Return a number of images as text.
-
-    >>> images_in_words(1), images_in_words(2)
-    ('1 image', '2 images')
-    """
-    return f"{count} image" if count == 1 else f"{count} images"
 
 
 def image_name(path: str) -> str:

@@ -15,7 +15,6 @@ from dataset_conversion.reading.dicom_cases import (
     DicomConverter,
     SeriesCase,
     image_name,
-    images_in_words,
     volume_of,
 )
 from dataset_conversion.reading.download_folder import case_id, natural_key
@@ -30,6 +29,7 @@ from dataset_conversion.reading.haemorrhage_slices import (
 from dataset_conversion.reading.haemorrhage_table import in_words
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.volumes import label_place
+from nnunet_ext.printable import counted
 
 if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.folder_scan import Scan
@@ -98,7 +98,7 @@ class Challenge:
                 known.append(item)
 
         for kind, count in sorted(others.items()):
-            found.notes.append(f"{images_in_words(count)} left out: {kind}")
+            found.notes.append(f"{counted(count, 'image')} left out: {kind}")
 
         return known
 

@@ -11,8 +11,7 @@ from dataset_conversion.reading.label_values import binary_mask, integer_labels
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.pictures import open_picture, read_grey
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
-from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import first_line
+from nnunet_ext.errors import InputError, first_line
 
 MASK_ENDINGS = (".nii.gz", ".nii", ".png", ".npy", ".dcm")
 

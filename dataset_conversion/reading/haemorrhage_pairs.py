@@ -19,9 +19,8 @@ from dataset_conversion.reading.haemorrhage_labels import slice_label
 from dataset_conversion.reading.haemorrhage_slices import as_hu
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.json_files import read_object
-from nnunet_ext.worker_processes import first_line
 
 VOLUME_ENDINGS = (".nii.gz", ".nii")
 PAIR_ENDINGS = (*VOLUME_ENDINGS, ".dcm")

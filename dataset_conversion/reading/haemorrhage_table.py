@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import first_line
+from nnunet_ext.errors import InputError, first_line
 
 TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 """In the order of BHSD's label values 1 to 5, which is also the table's."""

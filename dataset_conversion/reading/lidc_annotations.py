@@ -16,8 +16,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import first_line
+from nnunet_ext.errors import InputError, first_line
 
 CT_ROOT = "{http://www.nih.gov}LidcReadMessage"
 XRAY_ROOT = "{http://www.nih.gov/idri}IdriReadMessage"

@@ -17,9 +17,8 @@ import numpy as np
 from isal import igzip
 
 from nnunet_ext.dicom.reading.geometry import LARGEST_VOXELS
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.declared_size import require_size
-from nnunet_ext.worker_processes import first_line
 
 PIECE = 1 << 18  # bytes that stay in the processor's cache
 HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348

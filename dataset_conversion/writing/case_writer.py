@@ -25,10 +25,9 @@ from dataset_conversion.reading.volumes import (
 )
 from dataset_conversion.shaping.choices import output_channels, output_labels, pieces
 from dataset_conversion.writing.label_placing import placed_label
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, to_disk
 from nnunet_ext.keyed_names import keyed_name, read_key
-from nnunet_ext.worker_processes import first_line
 
 LONGEST_NAME = 255  # bytes, on most file systems; names of cases are ASCII
 SLICE_SUFFIX = "_s0000"  # of a case that is one slice

@@ -56,9 +56,9 @@ from dataset_conversion.writing.result_files import (
 )
 from dataset_conversion.writing.splits import SPLITS_NAME, with_patients, write_splits
 from dataset_conversion.writing.summary import SUMMARY_NAME, Summary, markdown
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.locks import held
-from nnunet_ext.worker_processes import first_line, in_worker_processes, on_dask_cluster
+from nnunet_ext.worker_processes import in_worker_processes, on_dask_cluster
 
 # Of entries that are no part of a data set: files in work, and locks.
 PASSING_NAMES = (TEMPORARY_PREFIX, LOCK_PREFIX)

@@ -24,6 +24,7 @@ from nnunet_ext.discovery import (
     search_folders,
 )
 from nnunet_ext.errors import InputError
+from nnunet_ext.printable import counted
 
 DISTRIBUTION = "nnunetv2-ext"
 PACKAGES = (
@@ -85,7 +86,7 @@ def doctor_entry(argv: list[str] | None = None) -> int:
     problems = [*_report_packages(), *_report_folders(), *_report_trainers()]
     for problem in problems:
         print(f"\nPROBLEM  {problem.what}\n    fix  {problem.fix}")
-    print("\n1 problem" if len(problems) == 1 else f"\n{len(problems)} problems")
+    print(f"\n{counted(len(problems), 'problem')}")
     return 1 if problems else 0
 
 

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.hospital.model import ModelFolder
-from nnunet_ext.worker_processes import first_line
 
 DEVICES = ("cuda", "cpu", "mps")
 

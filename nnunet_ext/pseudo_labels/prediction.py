@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.selection import Confidence, Labels, confidence_of
 from nnunet_ext.stock.training import Model
 from nnunet_ext.training.streams.raw_cases import RawCase
-from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor

@@ -15,12 +15,11 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch.nn import functional
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.networks.translation import SegmentationThroughSynthesis, Translator
 from nnunet_ext.training.settings.plans_entry import PlansEntry
 from nnunet_ext.training.streams.normalization import Window
 from nnunet_ext.training.weights.checkpoint_files import read_content
-from nnunet_ext.worker_processes import first_line
 
 # whose arrays lie as SimpleITK's; others reorder axes
 READERS = ("SimpleITKIO", "NaturalImage2DIO")

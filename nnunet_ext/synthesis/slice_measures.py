@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.json_files import read_object
 from nnunet_ext.stock.readers import reader_class
 from nnunet_ext.synthesis.fingerprints import fingerprint
 from nnunet_ext.synthesis.matching import Slices, pixels_at_scale
 from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
-from nnunet_ext.worker_processes import first_line, in_worker_processes
+from nnunet_ext.worker_processes import in_worker_processes
 
 BRAIN_WINDOW_HU = (0.0, 80.0)
 HAEMORRHAGE_HU = (50.0, 100.0)  # fresh blood; white and grey matter lie at 20 to 40 HU

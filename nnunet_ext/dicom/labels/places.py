@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunet_ext.dicom.reading.geometry import Stack
-from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import first_line
+from nnunet_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -12,8 +12,7 @@ import numpy as np
 from nnunet_ext.dicom.labels.places import SEGMENTATIONS, read_object, slice_at
 from nnunet_ext.dicom.reading.geometry import Stack, directions_of
 from nnunet_ext.dicom.reading.series import Acquisition
-from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import first_line
+from nnunet_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -29,8 +29,7 @@ from nnunet_ext.dicom.reading.elements import (
     whole_of,
 )
 from nnunet_ext.dicom.reading.ordinary_files import ordinary_elements
-from nnunet_ext.errors import InputError
-from nnunet_ext.worker_processes import first_line
+from nnunet_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -17,9 +17,8 @@ from nnunet_ext.dicom.reading.ordinary_files import (
     PLAIN_SYNTAXES,
     ordinary_elements,
 )
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.hounsfield import FILL_HU, PADDING_BELOW_HU
-from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -18,9 +18,8 @@ import numpy as np
 from nnunet_ext.dicom.reading.headers import CT_STORAGE, MR_STORAGE
 from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.dicom.writing.segments import Model, Segment, ascii_text
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.whole_file import whole_file
-from nnunet_ext.worker_processes import first_line
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

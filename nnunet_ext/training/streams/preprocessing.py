@@ -20,7 +20,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnU
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.declared_size import require_intact, shape_in_header
 from nnunet_ext.files.json_files import read_object
@@ -35,7 +35,7 @@ from nnunet_ext.training.streams.location import (
 )
 from nnunet_ext.training.streams.normalization import Window, normalize_by
 from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
-from nnunet_ext.worker_processes import first_line, in_worker_processes
+from nnunet_ext.worker_processes import in_worker_processes
 
 UNKNOWN_SPACING = 999.0  # nnU-Net's slice spacing of PNG and the like, which have no spacing in mm
 SHOWN_ERRORS = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ def fetch_weights(model: str) -> dict[str, torch.Tensor]:
     try:
         network = timm.create_model(model, pretrained=True)
     except Exception as error:  # of the network, the hub, a proxy or a torn file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = first_line(error)[:200]
         raise InputError(
             f"--timm {model}: cannot be fetched ({reason}); connect to the internet, or fetch it "
             "on another machine and copy the file"

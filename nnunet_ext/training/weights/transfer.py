@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.training.settings.plans_entry import record_regions
 from nnunet_ext.training.weights.checkpoint_files import read_weights
 from nnunet_ext.training.weights.fitting_shapes import Fitted, fitted, image_convolutions
@@ -98,7 +98,7 @@ def build_network(
         except InputError:
             raise
         except Exception as error:  # the trainer's author may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = first_line(error)[:200]
             raise InputError(
                 f"{trainer.__name__} builds no network from configuration {configuration} of "
                 f"{plans.plans_name} ({reason}); choose another -tr or -c"
