@@ -11,6 +11,7 @@ from nnunet_ext.dicom.reading.folder_scan import scan
 from nnunet_ext.dicom.reading.headers import Slice
 from nnunet_ext.dicom.reading.rules import Rules
 from nnunet_ext.dicom.reading.series import Acquisition, Rejected, acquisitions_of, series_of
+from nnunet_ext.dicom.writing.source import NEEDED_UIDS, without_uid
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.privacy import reason_of, series_name, shown_reason, study_name
 from nnunet_ext.hospital.selection import Selection, choose
@@ -78,12 +79,19 @@ class Survey:
         """Refuse an export of which nothing would be predicted.
 
         Raises:
-            InputError: no study has series that meet the rules.
+            InputError: no study has series that meet the rules, or those are defective.
         """
-        if not self.cases:
+        if self.cases:
+            return
+
+        defects = dict.fromkeys(row.verdict for row in self.rows if row.failure)
+        if defects:
             raise InputError(
-                "no study has series that meet the rules; see the table above, and --rules"
+                f"no study has series that can be used ({'; '.join(defects)}); see the table above"
             )
+        raise InputError(
+            "no study has series that meet the rules; see the table above, and --rules"
+        )
 
     def table(self) -> str:
         """Return the series as text, one a line, without any text of a header."""
@@ -135,9 +143,23 @@ def read_export(export: Path, rules: Rules, *, processes: int = 1) -> Export:
 
     for members in series_of(content.slices):
         accepted, rejected = _acquisitions(members, rules)
-        found.acquisitions += accepted
         found.rejected += rejected
+        for acquisition in accepted:
+            missing = _missing_uid(acquisition)
+            if missing:
+                reason = without_uid(missing)
+                found.rejected.append(Rejected(acquisition.slices, reason, defect=True))
+            else:
+                found.acquisitions.append(acquisition)
     return found
+
+
+def _missing_uid(acquisition: Acquisition) -> str:
+    """Return the UID that a slice lacks although results must refer to it; empty: none."""
+    for name, attribute in NEEDED_UIDS.items():
+        if not all(getattr(item, attribute) for item in acquisition.slices):
+            return name
+    return ""
 
 
 def survey(export: Export, selection: Selection, *, keep_names: bool = False) -> Survey:

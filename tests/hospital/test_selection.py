@@ -80,6 +80,23 @@ def test_what_is_no_scan_is_left_out_with_a_reason(export: Export) -> None:
     assert found.failures == 0
 
 
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_a_series_that_no_result_can_refer_to_is_left_out_before_it_is_predicted(
+    export: Export, name: str
+) -> None:
+    folder = export("nameless", 6, study=series_uid("study"), edit=described(**{name: ""}))
+    found = surveyed(folder)
+    (verdict,) = verdicts(found)
+    assert verdict.startswith(f"left out: has no {name}, so no result can refer to it")
+    assert [row.failure for row in found.rows] == [True]
+    with pytest.raises(InputError, match=rf"can be used \(left out: has no {name}"):
+        found.require_cases()
+
+    found = surveyed(export("whole", 6))
+    assert len(found.cases) == 1
+    found.require_cases()
+
+
 def test_a_case_per_study_and_equal_names_in_every_run(export: Export) -> None:
     export("one", patient="P1")
     folder = export("two", patient="P2")

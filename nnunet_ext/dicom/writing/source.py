@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 FIRST_NEW_NUMBER = 1001  # of series; scanners count from 1
 LARGEST_SERIES_NUMBER = 9999
+# What results refer to, and where a slice keeps it.
+NEEDED_UIDS = {
+    "StudyInstanceUID": "study_uid",
+    "SeriesInstanceUID": "series_uid",
+    "SOPInstanceUID": "sop_uid",
+}
 TYPE_2 = (
     "PatientName",
     "PatientID",
@@ -129,16 +135,19 @@ def _read_header(path: str) -> Dataset:
             f"{path}: DICOM header cannot be read ({first_line(error)}); copy it again"
         ) from error
 
-    for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+    for name in NEEDED_UIDS:
         if not text_of(header, name):
-            raise InputError(
-                f"{path}: has no {name}, so no result can refer to it; export the study again"
-            )
+            raise InputError(f"{path}: {without_uid(name)}")
 
     for name in TYPE_2:
         if name not in header:
             setattr(header, name, "")
     return header
+
+
+def without_uid(name: str) -> str:
+    """Return why images without this UID are of no use."""
+    return f"has no {name}, so no result can refer to it; export the study again"
 
 
 def new_series_numbers(taken: Iterable[int | None], count: int) -> list[int]:
