@@ -81,18 +81,21 @@ def write_brain_sets(
     ct = [ct_slice(seed, patient, size) for patient in patients[n_mr:first_test]]
     test = [ct_slice(seed, patient, size) for patient in patients[first_test:]]
 
-    _write_cases(raw / MR, "Tr", "mr", mr, _masked)
-    _write_cases(raw / MR_WITH_SKULL, "Tr", "mr", mr, _as_scanned)
-    _write_cases(raw / CT, "Tr", "ct", ct, _stripped)
-    _write_cases(raw / CT, "Ts", "test", test, _stripped)
-    _write_images(raw / UNLABELED_CT, "Un", "ct", map(_stripped, ct))
-    _write_images(raw / UNLABELED_CT_WITH_SKULL, "Un", "ct", map(_as_scanned, ct))
+    for name, shown in ((MR, _masked), (MR_WITH_SKULL, _as_scanned)):
+        dataset = raw / name
+        _write_cases(dataset, "Tr", "mr", mr, shown)
+        _write_dataset_json(dataset, "FLAIR", n_mr)
 
-    _write_dataset_json(raw / MR, "FLAIR", n_mr)
-    _write_dataset_json(raw / MR_WITH_SKULL, "FLAIR", n_mr)
-    _write_dataset_json(raw / CT, "CT", n_ct)
-    _write_dataset_json(raw / UNLABELED_CT, "CT", 0)
-    _write_dataset_json(raw / UNLABELED_CT_WITH_SKULL, "CT", 0)
+    target = raw / CT
+    _write_cases(target, "Tr", "ct", ct, _stripped)
+    _write_cases(target, "Ts", "test", test, _stripped)
+    _write_dataset_json(target, "CT", n_ct)
+
+    for name, shown in ((UNLABELED_CT, _stripped), (UNLABELED_CT_WITH_SKULL, _as_scanned)):
+        dataset = raw / name
+        images = map(shown, ct)
+        _write_images(dataset, "Un", "ct", images)
+        _write_dataset_json(dataset, "CT", 0)
 
 
 def mr_slice(seed: int, patient: int, size: int) -> BrainSlice:
@@ -223,7 +226,6 @@ def _write_cases(
     _write_images(dataset, part, prefix, images)
 
     folder = dataset / f"labels{part}"
-    folder.mkdir(parents=True, exist_ok=True)
     for number, item in enumerate(cases):
         name = f"{prefix}_{number:03d}.nii.gz"
         _write_slice(folder / name, item.label)
@@ -231,7 +233,6 @@ def _write_cases(
 
 def _write_images(dataset: Path, part: str, prefix: str, images: Iterable[np.ndarray]) -> None:
     folder = dataset / f"images{part}"
-    folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         name = f"{prefix}_{number:03d}_0000.nii.gz"
         _write_slice(folder / name, image)
@@ -241,6 +242,8 @@ def _write_slice(path: Path, values: np.ndarray) -> None:
     pixel_mm = FIELD_OF_VIEW_MM / len(values)
     spacing_mm = np.array([pixel_mm, pixel_mm])
     affine_mm = slice_affine(spacing_mm)
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
     write_volume(path, values.T, affine_mm)
 
 
