@@ -37,9 +37,9 @@ def predict_dicom_entry(argv: list[str] | None = None) -> int:
 def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
     _, found = options.survey_of(arguments, model.channel_names)
     print(found.table())
+    found.require_cases()
     if arguments.dry_run:
         return 0
-    found.require_cases()
 
     from nnunet_ext.hospital.images import require_orientation
     from nnunet_ext.hospital.steps import predict_cases
