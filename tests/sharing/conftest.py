@@ -9,6 +9,7 @@ import torch
 
 from nnunet_ext.commands.share import share_entry
 from nnunet_ext.discovery import SEARCH_VARIABLE, TRAINER_FOLDER
+from nnunet_ext.package import made_by
 from tests.miniature_models import write_model
 
 DATASET = "Dataset999_Miniature"
@@ -23,7 +24,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SEARCH_VARIABLE, TRAINER_FOLDER)
 
 
-def train(root: Path, trainer: str, folds: tuple[int, ...] = (0,), **settings: object) -> Path:
+def train(root: Path, trainer: str, folds: tuple[int, ...] = (0,)) -> Path:
     """Write a model as a training leaves it, whose files name a patient and this machine."""
     folder = write_model(root / "nnUNet_results", trainer=trainer, folds=folds)
     private = f"/home/{PATIENT}/lesions.pth"
@@ -34,7 +35,7 @@ def train(root: Path, trainer: str, folds: tuple[int, ...] = (0,), **settings: o
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
 
     plans = json.loads((folder / "plans.json").read_text())
-    plans["nnunet_ext"] = {"settings": {"backbone_weights": private, **settings}}
+    plans["nnunet_ext"] = {"made_by": made_by(), "settings": {"backbone_weights": private}}
     (folder / "plans.json").write_text(json.dumps(plans))
 
     for fold in folds:
