@@ -42,6 +42,7 @@ def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
     found.require_cases()
 
     from nnunet_ext.hospital.images import require_orientation
+    from nnunet_ext.hospital.report.index import write_index
     from nnunet_ext.hospital.steps import predict_cases
     from nnunet_ext.hospital.summary import exit_code, write_summary
     from nnunet_ext.keyed_names import note_names
@@ -66,6 +67,8 @@ def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
     )
 
     write_summary(arguments.o, wanted.model, found.cases, outcomes, found)
+    if wanted.page is not None:
+        write_index(arguments.o)
     print(
         f"{len(outcomes.finished)} of {len(cases)} studies predicted; what their names stand for "
         f"is noted in {names}"
