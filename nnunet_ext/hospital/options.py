@@ -26,8 +26,8 @@ NAMES_FILE = "cases.jsonl"
 
 @contextmanager
 def without_library_remarks() -> Iterator[None]:
-    """Silence pydicom and highdicom, whose remarks quote values of headers."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    """Silence libraries whose remarks quote values of headers."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom", "pynetdicom")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
