@@ -237,6 +237,7 @@ def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> N
         "--seg-type",
         "fractional",
         "--deidentify",
+        "--certainty",
         *FAST,
     )
     assert run(predict_dicom_entry, *options) == 0
@@ -246,6 +247,9 @@ def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> N
         assert data.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     seg = dcmread(next(output.glob("*/segmentation.dcm")))
     assert seg.SegmentationType == "FRACTIONAL"
+    (page,) = output.glob("*/report.html")
+    assert "Certainty" in page.read_text() and "Doe-1" not in page.read_text()
+    assert page.parent.name in (output / "index.html").read_text()
     assert len(np.unique(seg.pixel_array)) > 10
 
 
