@@ -23,7 +23,16 @@ PROFILE_NAMES = (
     "lesions",
     "smooth1",
 )
-RESULTS = ("cases.csv", "summary.csv", "tests.csv", "table.csv", "table.tex", "summary.md")
+RESULTS = (
+    "cases.csv",
+    "summary.csv",
+    "tests.csv",
+    "ranks.csv",
+    "table.csv",
+    "table.tex",
+    "summary.json",
+    "summary.md",
+)
 
 
 @command
