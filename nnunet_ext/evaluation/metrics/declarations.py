@@ -37,8 +37,8 @@ def metrics_from_counts(counts: ConfusionCounts, *, empty: EmptyPolicy = "nan") 
     >>> metrics_from_counts(ConfusionCounts(tp=1, fp=1, fn=1, tn=1))["dice"]
     0.5
     """
-    return {
-        name: metric.of_counts(counts, empty)
-        for name, metric in METRICS.items()
-        if metric.from_counts
-    }
+    values = {}
+    for name, metric in METRICS.items():
+        if metric.from_counts:
+            values[name] = metric.of_counts(counts, empty)
+    return values
