@@ -145,11 +145,12 @@ def pieces(
         loaded: the case in memory, image and label already on one grid.
     """
     loaded = _with_output_labels(converter, loaded)
+    is_cropped = crops(converter)
     is_volume = loaded.image.ndim == 4 and loaded.affine_mm is not None
-    if is_volume and (converter.resize is not None or crops(converter)):
+    if is_volume and (is_cropped or converter.resize is not None):
         case = _with_original_grid(case, loaded)
 
-    box = _box(converter, case, loaded) if crops(converter) else None
+    box = _box(converter, case, loaded) if is_cropped else None
     if box is not None:
         case, loaded = _cropped(case, loaded, box)
 
@@ -157,17 +158,23 @@ def pieces(
     if converter.window is not None:
         loaded = _windowed(loaded, *converter.window)
 
-    choice = slice_choice(converter)
-    if choice is None or loaded.image.ndim == 3:
-        written = iter([(case, loaded)])
-    else:
-        written = _slices(choice, case, loaded, box)
-
-    for piece, content in written:
+    for piece, content in _written(converter, case, loaded, box):
         if converter.resize is None:
             yield piece, content
         else:
             yield _resized(piece, content, converter.resize)
+
+
+def _written(
+    converter: Converter, case: SourceCase, loaded: LoadedCase, box: Box | None
+) -> Iterator[tuple[SourceCase, LoadedCase]]:
+    """Yield the chosen slices of a case; the case itself where none are chosen or it is one."""
+    choice = slice_choice(converter)
+    is_slice = loaded.image.ndim == 3
+    if choice is None or is_slice:
+        yield case, loaded
+    else:
+        yield from _slices(choice, case, loaded, box)
 
 
 def _with_output_labels(converter: Converter, loaded: LoadedCase) -> LoadedCase:

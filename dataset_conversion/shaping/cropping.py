@@ -13,7 +13,7 @@ from dataset_conversion.reading.volumes import (
     read_voxels,
     spacing_of,
 )
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 from nnunet_ext.hounsfield import LUNG_BELOW_HU
 
 Box = tuple[tuple[int, int], ...]
@@ -141,10 +141,9 @@ def box_of_mask_file(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) 
 
     volume = open_volume(path)
     voxels = read_voxels(path, volume)
-    try:
-        mask, _ = label_on_image_grid(voxels, label_place(volume, affine_mm), shape, affine_mm)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    place_mm = label_place(volume, affine_mm)
+    with naming(path):
+        mask, _ = label_on_image_grid(voxels, place_mm, shape, affine_mm)
 
     if not mask.any():
         raise InputError(f"{path}: marks no lung; give another mask, or leave the case out")
