@@ -25,8 +25,8 @@ class InputError(Exception, SystemExit):
 
 
 @contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Put a file's name before the message of an :class:`InputError` that does not name it.
+def naming(file: Path, *others: Path) -> Iterator[None]:
+    """Put a file's name before the message of an :class:`InputError` that names none of the files.
 
     >>> with naming(Path("ct.nii.gz")):
     ...     raise InputError("holds no voxel")
@@ -37,7 +37,8 @@ def naming(file: Path) -> Iterator[None]:
         yield
     except InputError as error:
         message = str(error)
-        if str(file) in message:
+        is_named = any(str(known) in message for known in (file, *others))
+        if is_named:
             raise
         raise InputError(f"{file}: {message}") from error
 

@@ -13,7 +13,7 @@ from dataset_conversion.reading.volumes import axial_axis, spacing_of
 from dataset_conversion.shaping.cropping import Box, box_of_mask_file, box_text, lung_box
 from dataset_conversion.shaping.option_values import SliceChoice, slice_choice, split_choice
 from dataset_conversion.shaping.resizing import resized_image, resized_label
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 
 # Columns of conversion.csv that nnUNetv2_ext_uncrop needs
 ORIGINAL_SHAPE, ORIGINAL_AFFINE = "original_shape", "original_affine"  # of the volume
@@ -209,10 +209,11 @@ def _with_details(case: SourceCase, **details: str) -> SourceCase:
 def _with_original_grid(case: SourceCase, loaded: LoadedCase) -> SourceCase:
     """Return the case with columns for the volume's shape and affine."""
     assert loaded.affine_mm is not None
-    numbers = [repr(float(value)) for value in loaded.affine_mm[:3].ravel()]
+    shape = loaded.image.shape[1:]
+    numbers = loaded.affine_mm[:3].ravel().tolist()
     columns = {
-        ORIGINAL_SHAPE: "x".join(map(str, loaded.image.shape[1:])),
-        ORIGINAL_AFFINE: " ".join(numbers),
+        ORIGINAL_SHAPE: "x".join(map(str, shape)),
+        ORIGINAL_AFFINE: " ".join(map(repr, numbers)),
     }
 
     return _with_details(case, **columns)
@@ -224,10 +225,8 @@ def _box(converter: Converter, case: SourceCase, loaded: LoadedCase) -> Box:
     Raises:
         InputError: the case is not a volume or not in HU, has no lungs, or has no mask of them.
     """
-    try:
+    with naming(case.image_files[0]):
         return _lungs(converter, case, loaded)
-    except InputError as error:
-        raise InputError(f"{case.image_files[0]}: {error}") from error
 
 
 def _lungs(converter: Converter, case: SourceCase, loaded: LoadedCase) -> Box:
@@ -259,7 +258,8 @@ def _cropped(case: SourceCase, loaded: LoadedCase, box: Box) -> tuple[SourceCase
     shift = np.eye(4)
     shift[:3, 3] = [start for start, _ in box]
 
-    label, warnings = loaded.label, loaded.warnings
+    label = loaded.label
+    warnings = loaded.warnings
     if label is not None:
         before = np.count_nonzero(label)
         label = label[inside]
@@ -267,13 +267,15 @@ def _cropped(case: SourceCase, loaded: LoadedCase, box: Box) -> tuple[SourceCase
         if lost:
             warnings += (f"{lost} of {before} label voxels lie outside the lung box",)
 
-    size = "x".join(map(str, loaded.image.shape[1:]))
+    _, *shape = loaded.image.shape
+    size = "x".join(map(str, shape))
+    done = f"cropped to {box_text(box)} of {size}"
     content = replace(
         loaded,
         image=loaded.image[(slice(None), *inside)],
         label=label,
         affine_mm=loaded.affine_mm @ shift,
-        transforms=(*loaded.transforms, f"cropped to {box_text(box)} of {size}"),
+        transforms=(*loaded.transforms, done),
         warnings=warnings,
     )
 
@@ -367,11 +369,14 @@ def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
 
     It works slice by slice, to save memory.
     """
-    table, lowest = None, 0
+    table = None
+    lowest = 0
     if image.dtype.kind in "iu" and image.size:
-        lowest, highest = int(image.min()), int(image.max())
+        lowest = int(image.min())
+        highest = int(image.max())
         if highest - lowest < 2**16:
-            table = _grey(np.arange(lowest, highest + 1), low, high)  # each value once
+            each_value_once = np.arange(lowest, highest + 1)
+            table = _grey(each_value_once, low, high)
 
     grey = np.empty_like(image, np.uint8)
     for index in range(image.shape[-1]):
@@ -379,11 +384,15 @@ def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
         if table is None:
             grey[..., index] = _grey(values, low, high)
         else:
-            grey[..., index] = table[values.astype(np.intp) - lowest]
+            places = values.astype(np.intp) - lowest
+            grey[..., index] = table[places]
 
     return grey
 
 
 def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
     share = (values.astype(np.float64) - low) / (high - low)
-    return np.round(255 * np.clip(share, 0, 1)).astype(np.uint8)
+    grey = 255 * np.clip(share, 0, 1)
+    whole = np.round(grey)
+
+    return whole.astype(np.uint8)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -202,7 +200,7 @@ def _load(converter: Converter, case: SourceCase) -> tuple[LoadedCase, _Sources]
     sources = source_names(converter, case)
     try:
         stats = {name: file.stat() for name, file in sources.items()}  # before they are read
-        with _naming_any(case):
+        with naming(*case.label_files, *case.image_files):
             loaded = _proven(converter, case, converter.read_case(case))
         hashes = {name: sha256_of_file(file) for name, file in sources.items()}
     except OSError as error:  # nothing is written yet, so it is a source that cannot be read
@@ -213,20 +211,6 @@ def _load(converter: Converter, case: SourceCase) -> tuple[LoadedCase, _Sources]
         ) from error
 
     return loaded, _Sources(stats, hashes)
-
-
-@contextmanager
-def _naming_any(case: SourceCase) -> Iterator[None]:
-    """Put a file's name before the message of an error that names none of the case's files."""
-    try:
-        yield
-    except InputError as error:
-        message = str(error)
-        files = (*case.label_files, *case.image_files)  # what concerns the image alone names it
-        is_named = any(str(file) in message for file in files)
-        if is_named:
-            raise
-        raise InputError(f"{files[0]}: {message}") from error
 
 
 def _require_possible_names(converter: Converter, case: SourceCase) -> None:
