@@ -18,7 +18,7 @@ from nnunet_ext.hospital.selection import Selection, choose
 from nnunet_ext.keyed_names import keyed_name
 from nnunet_ext.printable import counted
 
-HEADER = ("study", "series", "modality", "slices", "step", "verdict")
+HEADER: tuple[str, ...] = ("study", "series", "modality", "slices", "step", "verdict")
 
 
 @dataclass(frozen=True)
