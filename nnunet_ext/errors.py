@@ -46,11 +46,15 @@ def naming(file: Path, *others: Path) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its type if it has none."""
     lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[0]
 
 
 def _bounded(line: str) -> str:
     """Cut out the middle of a line that nobody would read; what to do stands at its end."""
     if len(line) <= LONGEST_BEGINNING + LONGEST_END:
         return line
-    return f"{line[:LONGEST_BEGINNING]} [...] {line[-LONGEST_END:]}"
+    beginning = line[:LONGEST_BEGINNING]
+    end = line[-LONGEST_END:]
+    return f"{beginning} [...] {end}"
