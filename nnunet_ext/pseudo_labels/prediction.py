@@ -196,7 +196,7 @@ def predict_cases(
                 _predict(predictor, unpredicted)
         except InputError:
             raise
-        except Exception as error:  # every reader raises exceptions of its own
+        except Exception as error:  # readers raise exceptions of many kinds
             image = unpredicted.case.images[0]
             raise InputError(f"{image}: cannot be predicted ({first_line(error)})") from error
     return predicted

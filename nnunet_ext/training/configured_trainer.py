@@ -90,7 +90,7 @@ class ConfiguredTrainer(nnUNetTrainer):
 
     @property
     def plans_entry(self) -> PlansEntry:
-        """What the plans say about streams and hyperparameters."""
+        """The entry of the plans: streams and hyperparameters."""
         return PlansEntry.from_plans(self.plans_manager.plans)
 
     @classmethod

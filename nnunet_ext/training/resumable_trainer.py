@@ -228,7 +228,7 @@ class ResumableTrainer(ConfiguredTrainer):
         self.frozen_networks: set[str] = set()
         for name in ("network", *self.auxiliary_networks):
             network = self.module_of(name)
-            if _nobody_owns(network, owned):
+            if _is_unowned(network, owned):
                 network.requires_grad_(False)
                 network.eval()
                 self.frozen_networks.add(name)
@@ -241,7 +241,7 @@ class ResumableTrainer(ConfiguredTrainer):
         return on_device
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch as nnU-Net does, with random numbers and a count of steps of its own."""
+        """Start the epoch as nnU-Net does, with its own random numbers and count of steps."""
         super().on_train_epoch_start()
         for name in ("network", *self.auxiliary_networks):
             module = self.module_of(name)
@@ -483,7 +483,7 @@ class ResumableTrainer(ConfiguredTrainer):
         }
 
 
-def _nobody_owns(network: nn.Module, owned: set[int]) -> bool:
+def _is_unowned(network: nn.Module, owned: set[int]) -> bool:
     """Return whether no optimizer holds a parameter of the network.
 
     False for a network without parameters, which may learn in another way.
