@@ -104,7 +104,7 @@ class ResumableTrainer(ConfiguredTrainer):
 
     def module_of(self, name: str) -> nn.Module:
         """Return ``network`` or an auxiliary network, without the wrapper of ``torch.compile``."""
-        network = self.network
+        network: Any = self.network
         if name != "network":
             network = self.auxiliary_networks[name]
         return getattr(network, "_orig_mod", network)
