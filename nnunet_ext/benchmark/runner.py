@@ -28,6 +28,7 @@ from nnunet_ext.benchmark.suite import MadeData, Suite
 from nnunet_ext.errors import InputError
 from nnunet_ext.files import locked_program
 from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.folders import make_folder
 from nnunet_ext.files.locked_program import BUSY
 from nnunet_ext.files.locks import held, taken
 from nnunet_ext.stock.commands import program
@@ -46,12 +47,7 @@ def prepare(suite: Suite, place: Place) -> None:
         InputError: the folder holds runs of another suite, or of rows declared differently.
     """
     for folder in (place.raw, place.preprocessed, place.results, place.root / "logs"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"-o {place.root}: no folder can be made there ({error.strerror})"
-            ) from error
+        make_folder(folder, "choose another -o")
     with held(place.root / ".lock"):
         _require_same(suite, place.root / DECLARED)
         _write_data(suite, place)

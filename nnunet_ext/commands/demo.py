@@ -312,7 +312,7 @@ class HospitalDemo(Demo):
         )
         if (self.root / "downloads" / "generated").exists():
             return
-        from dataset_conversion.phantoms.dicom_downloads import write_export
+        from dataset_conversion.phantoms.hospital_export import write_export
         from dataset_conversion.phantoms.slice_downloads import write_msd_lung
 
         write_msd_lung(self.root / "downloads")

@@ -82,7 +82,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     """Fill the trainer's network from the checkpoint, and write and report it."""
     folder = environment_folder("nnUNet_preprocessed") / dataset_name(arguments.d)
 
-    from dataset_conversion.reading.download_folder import sha256_of_file
+    from nnunet_ext.files.checksums import sha256_of_file
     from nnunet_ext.training.weights.transfer import build_network
 
     trainer = find_trainer(arguments.tr)

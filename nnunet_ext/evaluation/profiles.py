@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.infnet import INFNET_METRICS
+from nnunet_ext.evaluation.metrics.lesions import LESION_METRICS
 from nnunet_ext.evaluation.metrics.metric import EmptyPolicy
 
 
@@ -133,6 +134,14 @@ PROFILES = {
             "Dice of each case in two readings: dice leaves out a case where both masks are empty; "
             "dice_hits counts every case, and one without a true positive as 0",
             ("dice", "dice_hits"),
+            empty="nan",
+        ),
+        Profile(
+            "lesions",
+            "lesions of each case, which are connected components (26 neighbours, 8 in slices); "
+            "one is found, or true, if it shares a voxel with the other mask; panoptic quality "
+            "matches lesions whose IoU exceeds 0.5",
+            ("dice", *LESION_METRICS),
             empty="nan",
         ),
         Profile(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Arrays = TypeVar("Arrays", bound="_Arrays")
+Values = TypeVar("Values", "pd.Series", npt.NDArray[np.float64])
 
 EmptyPolicy = Literal["nan", "one", "zero"]
 EMPTY_POLICIES: tuple[EmptyPolicy, ...] = get_args(EmptyPolicy)
@@ -151,9 +152,9 @@ class Metric:
         """Return the value with the metric's decimals, ``nan`` where it is undefined."""
         return "nan" if math.isnan(value) else f"{value:.{self.decimals}f}"
 
-    def badness(self, values: "pd.Series") -> "pd.Series":
+    def badness(self, values: Values) -> Values:
         """Return numbers that rise from the best to the worst value."""
-        return -values if self.better is Better.HIGHER else values.abs()
+        return -values if self.better is Better.HIGHER else abs(values)
 
     def best(self, values: dict[str, float]) -> set[str]:
         """Return the names with the best value as it is printed; none if there is no choice.

@@ -17,6 +17,8 @@ from nnunet_ext.evaluation.report.comparison_figures import (
     score_over_volume_figure,
 )
 from nnunet_ext.evaluation.report.gallery import worst_cases_figure
+from nnunet_ext.evaluation.report.machine_readable import json_report
+from nnunet_ext.evaluation.report.ranks import ranks_table
 from nnunet_ext.evaluation.report.tables import cases_table, paired_tests_table, summary_table
 from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wide_table
 from nnunet_ext.files.csv_cells import plain_table
@@ -24,7 +26,16 @@ from nnunet_ext.files.locks import held
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, whole_file
 
 REPORT = "summary.md"  # written last: where it is missing, a run was stopped
-RESULTS = ("cases.csv", "summary.csv", "tests.csv", "table.csv", "table.tex", REPORT)
+RESULTS = (
+    "cases.csv",
+    "summary.csv",
+    "tests.csv",
+    "ranks.csv",
+    "table.csv",
+    "table.tex",
+    "summary.json",
+    REPORT,
+)
 FIGURES = "figures"
 LOCK = ".evaluate.lock"
 
@@ -46,15 +57,19 @@ class Results:
         self.cases = cases_table(comparisons, labels, profile, empty)
         summary = summary_table(self.cases, profile)
         tests = paired_tests_table(self.cases, profile)
+        ranks = ranks_table(self.cases, profile)
 
-        self.report = markdown_report(summary, tests, profile, empty, notes)
+        self.report = markdown_report(summary, tests, ranks, profile, empty, notes)
         self.texts: dict[str, str | None] = dict.fromkeys(RESULTS)
         tables = {"cases.csv": self.cases, "summary.csv": summary, "table.csv": wide_table(summary)}
         if len(tests):
             tables["tests.csv"] = tests
+        if len(ranks):
+            tables["ranks.csv"] = ranks
         for name, table in tables.items():
             self.texts[name] = plain_table(table).to_csv(index=False, na_rep="nan")
         self.texts["table.tex"] = latex_table(summary, profile)
+        self.texts["summary.json"] = json_report(summary, tests, ranks, profile, empty, notes)
         self.texts[REPORT] = self.report
 
     def draw(self, folder: Path, images: Mapping[str, Path]) -> None:

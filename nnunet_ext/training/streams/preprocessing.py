@@ -270,9 +270,7 @@ def _read_case(
     shape = data.shape[1:]
     label_shape = label.shape[1:]
     if label_shape != shape:
-        raise InputError(
-            f"has shape {shape}, label {case.label} {label_shape}; convert it again"
-        )
+        raise InputError(f"has shape {shape}, label {case.label} {label_shape}; convert it again")
     if settings.lesion_values is None:
         is_lesion = label > 0
     else:
