@@ -30,7 +30,6 @@ DATASET_KEYS = (
     "release",
     "licence",
     "license",
-    "converted_by",
 )
 NOT_SHARED = "share a model that nnU-Net trained, or train it again"
 
