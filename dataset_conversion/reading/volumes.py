@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dataset_conversion.reading.download_folder import sha256_of_file
 from dataset_conversion.reading.nifti_headers import (
     SIZE_TOLERANCE,
     GzipFile,
@@ -20,6 +19,7 @@ from dataset_conversion.reading.nifti_headers import (
     states_orientation,
 )
 from nnunet_ext.errors import InputError, first_line
+from nnunet_ext.files.checksums import sha256_of_file
 
 GRID_TOLERANCE_VOXEL = 1e-2  # headers store float32; a hundredth of a voxel is invisible
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # without name, date and operating system

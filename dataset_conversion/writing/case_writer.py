@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from dataset_conversion.converter import Converter, LoadedCase, SourceCase
-from dataset_conversion.reading.download_folder import sha256_of_file
 from dataset_conversion.reading.label_values import count_values, integer_labels
 from dataset_conversion.reading.pictures import check_written_png, write_png
 from dataset_conversion.reading.volumes import (
@@ -26,6 +25,7 @@ from dataset_conversion.reading.volumes import (
 from dataset_conversion.shaping.choices import output_channels, output_labels, pieces
 from dataset_conversion.writing.label_placing import placed_label
 from nnunet_ext.errors import InputError, first_line
+from nnunet_ext.files.checksums import sha256_of_file
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, to_disk
 from nnunet_ext.keyed_names import keyed_name, read_key
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_conversion.reading.download_folder import sha256_of_file
 from dataset_conversion.reading.raw_files import read_raw_file
 from dataset_conversion.reading.volumes import voxels_sha256
 from dataset_conversion.writing.case_writer import Record
 from dataset_conversion.writing.journal import journals, read_header, read_records
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.checksums import sha256_of_file
 
 
 @dataclass(frozen=True)

@@ -101,13 +101,25 @@ def write_splits(folder: Path, converter: Converter, records: Iterable[Record]) 
     else:
         folds = _published_folds(folder, converter, training)
 
+    return replace_splits(folder / SPLITS_NAME, folds)
+
+
+def replace_splits(file: Path, folds: Iterable[tuple[list[str], list[str]]]) -> str | None:
+    """Write folds as nnU-Net reads them.
+
+    Args:
+        file: ``splits_final.json``.
+        folds: training and validation cases of each.
+
+    Returns:
+        The new name of an earlier file with other folds; None: there was none.
+    """
     content = [{"train": train, "val": validation} for train, validation in folds]
     text = json.dumps(content, indent=4) + "\n"
-    file = folder / SPLITS_NAME
     earlier = None
     if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
-        earlier = _free_name(folder)
-        file.rename(folder / earlier)  # perhaps the user's own
+        earlier = _free_name(file.parent)
+        file.rename(file.parent / earlier)  # perhaps the user's own
     replace_text(file, text)
 
     return earlier

@@ -44,6 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", required=True, type=Path, metavar="FILE", help="matches.json to write"
     )
+    _add_similarity(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random subsets; 0")
+    parser.add_argument(
+        "-np", type=positive, default=2, metavar="N", help="worker processes, default 2"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    return parser
+
+
+def _add_similarity(parser: argparse.ArgumentParser) -> None:
+    """Add what makes two slices similar."""
     parser.add_argument(
         "--target-lesion",
         metavar="LOW:HIGH|P%",
@@ -71,12 +82,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="W",
         help="of each pixel of difference at 240 x 240; 1",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random subsets; 0")
-    parser.add_argument(
-        "-np", type=positive, default=2, metavar="N", help="worker processes, default 2"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
-    return parser
 
 
 @command

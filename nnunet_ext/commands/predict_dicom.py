@@ -44,9 +44,9 @@ def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
 
     selection, found = options.survey_of(arguments, model.channel_names)
     print(found.table())
+    found.require_cases()
     if arguments.dry_run:
         return 0
-    found.require_cases()
 
     from nnunet_ext.hospital.summary import exit_code, write_summary
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.folders import make_folder
 from nnunet_ext.hospital.images import AS_SCANNED
 from nnunet_ext.keyed_names import key_file
 
@@ -186,9 +187,4 @@ def require_output(output: Path, export: Path) -> None:
             "-o lies in the export; choose a folder outside, so that results are not read as input"
         )
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{output}: cannot be made ({error.strerror}); choose another -o"
-        ) from error
+    make_folder(output, "choose another -o")

@@ -1,7 +1,4 @@
-"""What a segmentation network returns.
-
-These are logits, or a list of them, finest first, under deep supervision.
-"""
+"""What a segmentation network returns: logits, under deep supervision a list, finest first."""
 
 import torch
 

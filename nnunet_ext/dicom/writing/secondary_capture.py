@@ -22,6 +22,7 @@ from nnunet_ext.dicom.writing.source import (
     write_object,
 )
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.folders import make_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,10 +78,7 @@ def write_captures(
     require_mask(mask, source.acquisition, segments)
     if values.shape != mask.shape:
         raise InputError(f"the values have shape {values.shape}, the mask {mask.shape}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
+    make_folder(folder, "choose another one")
 
     grey_range = _grey_range(values, source, window)
     size = _size_px(source)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Arrays = TypeVar("Arrays", bound="_Arrays")
+Values = TypeVar("Values", "pd.Series", npt.NDArray[np.float64])
 
 EmptyPolicy = Literal["nan", "one", "zero"]
 EMPTY_POLICIES: tuple[EmptyPolicy, ...] = get_args(EmptyPolicy)
@@ -110,11 +111,13 @@ class Metric:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"metric {self.name!r}: the name is letters, digits and _")
-        if self.range[0] >= self.range[1]:
+        lowest, highest = self.range
+        if lowest >= highest:
             raise ValueError(f"metric {self.name}: range {self.range} is empty")
 
         ways = (self.from_counts, self.from_masks, self.from_soft_map, self.from_cases)
-        if ways.count(None) == len(ways):
+        undeclared = ways.count(None)
+        if undeclared == len(ways):
             raise ValueError(f"metric {self.name}: nothing says what it is computed from")
 
     @property
@@ -149,11 +152,15 @@ class Metric:
 
     def formatted(self, value: float) -> str:
         """Return the value with the metric's decimals, ``nan`` where it is undefined."""
-        return "nan" if math.isnan(value) else f"{value:.{self.decimals}f}"
+        if math.isnan(value):
+            return "nan"
+        return f"{value:.{self.decimals}f}"
 
-    def badness(self, values: "pd.Series") -> "pd.Series":
+    def badness(self, values: Values) -> Values:
         """Return numbers that rise from the best to the worst value."""
-        return -values if self.better is Better.HIGHER else values.abs()
+        if self.better is Better.HIGHER:
+            return -values
+        return abs(values)
 
     def best(self, values: dict[str, float]) -> set[str]:
         """Return the names with the best value as it is printed; none if there is no choice.
@@ -164,9 +171,11 @@ class Metric:
         scores = {}
         for name, value in values.items():
             if not math.isnan(value):
-                scores[name] = sign * abs(float(self.formatted(value)))
+                printed = float(self.formatted(value))
+                scores[name] = sign * abs(printed)
 
-        if len(values) < 2 or len(set(scores.values())) < 2:
+        different = set(scores.values())
+        if len(values) < 2 or len(different) < 2:
             return set()
-        highest = max(scores.values())
+        highest = max(different)
         return {name for name, score in scores.items() if score == highest}

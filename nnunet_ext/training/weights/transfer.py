@@ -25,6 +25,12 @@ from nnunet_ext.training.weights.matching_names import (
     tensors_of,
     under_our_names,
 )
+from nnunet_ext.training.weights.other_plans import (
+    DECODER,
+    names_of_missing_stages,
+    without_decoder,
+    without_surplus_stages,
+)
 
 HEADS = ".seg_layers."  # nnU-Net's -pretrained_weights ignores what it finds under this name
 ENCODER_STAGE = re.compile(r"encoder\.stages\.(\d+)\.")
@@ -106,7 +112,7 @@ def build_network(
 
 
 def fill_network(
-    network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = ()
+    network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = (), adapt: bool = False
 ) -> list[Origin]:
     """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``.
 
@@ -126,6 +132,8 @@ def fill_network(
     their values; so do weights with one of ``may_lack`` in their names if the source has none of
     that name.
 
+    With ``adapt``, the source may be planned otherwise, see ``other_plans.py``.
+
     Returns:
         Where each weight comes from.
 
@@ -133,10 +141,14 @@ def fill_network(
         InputError: unreadable checkpoint, or one that does not fit; the network is then unchanged.
     """
     source = under_our_names(read_weights(checkpoint, READABLE), network, checkpoint)
-    pairs = _pairs(network, source)
+    ours = set(network.state_dict())
+    if adapt:
+        missing = names_of_missing_stages(_stages(source), _stages(ours))
+        may_lack = (*may_lack, *missing)
+        source = _reduced(source, network, ours)
+    pairs = _pairs(network, source, adapt)
     _require_finite(pairs, checkpoint)
 
-    ours = set(network.state_dict())
     stages = _differing_stages(source, ours)
     _require_equal_shapes(pairs, stages, checkpoint)
     origins = [pair.origin for pair in pairs]
@@ -151,7 +163,22 @@ def fill_network(
     return origins
 
 
-def _pairs(network: nn.Module, source: Weights) -> list[Pair]:
+def _reduced(source: Weights, network: nn.Module, ours: set[str]) -> Weights:
+    """Return what of a source with other plans can be taken over.
+
+    These are the encoder's stages that we have, and the decoder only if it fits whole.
+    """
+    depth = _stages(ours)
+    same_depth = _stages(source) == depth
+    source = without_surplus_stages(source, depth)
+    pairs = _pairs(network, source, adapt=True)
+    decoder = [p for p in pairs if p.name.startswith(DECODER) and HEADS not in p.name]
+    if same_depth and all(pair.fitted is not None for pair in decoder):
+        return source
+    return without_decoder(source)
+
+
+def _pairs(network: nn.Module, source: Weights, adapt: bool = False) -> list[Pair]:
     """Pair every tensor of the network with the source's."""
     encoders = further_encoders(network)
     reads_image = image_convolutions(network)
@@ -160,7 +187,7 @@ def _pairs(network: nn.Module, source: Weights) -> list[Pair]:
         theirs = counterpart(names, source, encoders)
         fits = None
         if theirs is not None:
-            fits = fitted(names[0], theirs, own, id(own) in reads_image)
+            fits = fitted(names[0], theirs, own, id(own) in reads_image, adapt)
         pairs.append(Pair(names[0], own, theirs, fits))
     return pairs
 
