@@ -24,6 +24,7 @@ def listen_entry(argv: list[str] | None = None) -> int:
 
 def _listen(arguments: argparse.Namespace) -> int:
     # Imported here, so that --help and wrong arguments answer at once.
+    from nnunet_ext.files.folders import make_folder
     from nnunet_ext.hospital.exchange.listener import Limits, Listener, network_of
 
     limits = Limits(
@@ -33,7 +34,7 @@ def _listen(arguments: argparse.Namespace) -> int:
         free_bytes=arguments.keep_free_gb << 30,
         associations=arguments.associations,
     )
-    exchange.make_folder(arguments.o)
+    make_folder(arguments.o, "choose another -o")
 
     listener = Listener(arguments.o, arguments.aet, limits)
     with listener.listening(arguments.host, arguments.port) as port:

@@ -176,7 +176,7 @@ class Listener:
         if file.is_file() and file.stat().st_size == len(content):
             return
 
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         with whole_file(file) as unfinished:
             unfinished.write_bytes(content)
 

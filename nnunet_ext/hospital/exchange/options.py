@@ -97,20 +97,6 @@ def destinations_of(arguments: argparse.Namespace) -> list[Destination]:
     return found
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner can read, because it will hold patients' images.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be made ({error.strerror}); choose another -o"
-        ) from error
-
-
 def require_network() -> None:
     """Check that DICOM's network is installed.
 

@@ -1,6 +1,7 @@
 """The listener stores what it may, refuses what it may not, and goes on."""
 
 import re
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,7 @@ def test_a_study_is_stored_whole_under_keyed_names(tmp_path: Path) -> None:
         assert send(port, study[:1]) == [0]  # again
     (folder,) = (tmp_path / "in").iterdir()
     assert re.fullmatch("study-[0-9a-f]{16}", folder.name)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert len(stored(folder)) == 4 == len(list(folder.iterdir()))
     uids = {str(dcmread(file).SOPInstanceUID) for file in stored(folder)}
     assert uids == {str(data.SOPInstanceUID) for data in study}
