@@ -114,7 +114,12 @@ class Metric:
         if lowest >= highest:
             raise ValueError(f"metric {self.name}: range {self.range} is empty")
 
-        ways = (self.from_counts, self.from_masks, self.from_soft_map, self.from_cases)
+        ways = (
+            self.from_counts,
+            self.from_masks,
+            self.from_soft_map,
+            self.from_cases,
+        )
         undeclared = ways.count(None)
         if undeclared == len(ways):
             raise ValueError(f"metric {self.name}: nothing says what it is computed from")
