@@ -19,7 +19,8 @@ LAYERS = (
     "nnunet_ext.nnunetv2_trainers dataset_conversion.shaping",
     "dataset_conversion.datasets dataset_conversion.writing",
     "dataset_conversion.checking dataset_conversion.phantoms nnunet_ext.pseudo_labels",
-    "nnunet_ext.benchmark nnunet_ext.configure nnunet_ext.crossval nnunet_ext.demo",
+    "nnunet_ext.benchmark nnunet_ext.configure nnunet_ext.crossval nnunet_ext.demo "
+    "nnunet_ext.sharing",
     "nnunet_ext.commands",
 )
 HEIGHT = {folder: height for height, line in enumerate(LAYERS) for folder in line.split()}

@@ -30,7 +30,9 @@ def convert_entry(argv: list[str] | None = None) -> int:
 
     from dataset_conversion.datasets import converter_named
     from dataset_conversion.reading.download_folder import require_unpacked
-    from dataset_conversion.writing.conversion import Workers, convert, dataset_folder
+    from dataset_conversion.writing.conversion import convert
+    from dataset_conversion.writing.conversion_job import Workers
+    from dataset_conversion.writing.result_folder import dataset_folder
 
     kind = converter_named(argv[0])
     arguments = _parser(kind).parse_args(argv[1:])

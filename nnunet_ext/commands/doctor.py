@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,17 @@ def doctor_entry(argv: list[str] | None = None) -> int:
         help="let nnU-Net find the trainers after an editable install (pip install -e), which "
         "brings no start-up file",
     )
-    if parser.parse_args(argv).enable:
+    parser.add_argument(
+        "-m", type=Path, metavar="ZIP", help="also: a model that you were given, and what it needs"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.enable:
         print(f"wrote {enable()}; pip uninstall {DISTRIBUTION} removes it")
         return 0
-    problems = [*_report_packages(), *_report_folders(), *_report_trainers()]
+
+    problems = [*_report_packages(), *_report_clashes(), *_report_folders(), *_report_trainers()]
+    if arguments.m:
+        problems += _report_model(arguments.m)
     for problem in problems:
         print(f"\nPROBLEM  {problem.what}\n    fix  {problem.fix}")
     print(f"\n{counted(len(problems), 'problem')}")
@@ -148,6 +156,33 @@ def _report_packages() -> Iterator[Problem]:
             f"nnunetv2 {version} is not tested with this version; it needs {supported}",
             f"{install} 'nnunetv2{supported}'",
         )
+
+
+def _report_clashes() -> Iterator[Problem]:
+    """Name other packages called nnunet_ext; Lifelong-nnUNet has one, for nnU-Net v1."""
+    name = PACKAGE_FOLDER.name
+    for other in importlib.metadata.packages_distributions().get(name, []):
+        if _canonical(other) != DISTRIBUTION:
+            yield Problem(
+                f"{other} installs a package {name}, too: each breaks the other",
+                f"{sys.executable} -m pip uninstall {other}, then install {DISTRIBUTION} again; or "
+                "give each an environment of its own",
+            )
+
+    for folder in dict.fromkeys(map(os.path.abspath, sys.path)):
+        other_package = Path(folder, name, "__init__.py")
+        if other_package.is_file() and not other_package.parent.samefile(PACKAGE_FOLDER):
+            yield Problem(
+                f"{other_package.parent} is another package called {name}: Python may import it in "
+                "place of this one",
+                f"take {folder} out of PYTHONPATH, or start elsewhere",
+            )
+
+
+def _canonical(distribution: str) -> str:
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(distribution)
 
 
 def _supported(name: str) -> str:
@@ -231,6 +266,25 @@ def _report_search() -> Iterator[Problem]:
             yield Problem(
                 f"{name} comes from {where}, not from nnunet_ext", f"unset {SEARCH_VARIABLE}"
             )
+
+
+def _report_model(archive: Path) -> Iterator[Problem]:
+    """Say what is in a zip, and what it needs that is not here."""
+    from nnunet_ext.sharing.received import (
+        missing_for,
+        predicts_with_nnunet_alone,
+        read_received,
+    )
+
+    with tempfile.TemporaryDirectory() as temporary:
+        models = read_received(archive, Path(temporary))
+    for model in models:
+        made_by = f", made by {model.made_by}" if model.made_by else ""
+        alone = "; nnU-Net alone predicts with it" if predicts_with_nnunet_alone(model) else ""
+        print(f"{archive}: {model.place} as {model.trainer}{made_by}{alone}")
+        missing = missing_for(model)
+        if missing:
+            yield Problem(*missing)
 
 
 def trainer_names() -> list[str]:

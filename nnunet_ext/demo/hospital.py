@@ -46,7 +46,7 @@ class HospitalExport:
 
     def generate(self) -> None:
         """Generate a miniature download for training, and an export of one patient."""
-        from dataset_conversion.phantoms.dicom_downloads import write_export
+        from dataset_conversion.phantoms.hospital_export import write_export
         from dataset_conversion.phantoms.slice_downloads import write_msd_lung
 
         self.steps.announce(
@@ -90,5 +90,5 @@ class HospitalExport:
         predict += ["-tr", TRAINER, "-f", "0"]
         predict += ["-device", self.device]
         predict += ["--rules", "chest", "--orientation", "RAS"]
-        predict += ["--nifti"]
+        predict += ["--nifti", "--html"]
         self.steps.call(*predict)

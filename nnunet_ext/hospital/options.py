@@ -27,8 +27,8 @@ NAMES_FILE = "cases.jsonl"
 
 @contextmanager
 def without_library_remarks() -> Iterator[None]:
-    """Silence pydicom and highdicom, whose remarks quote values of headers."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    """Silence libraries whose remarks quote values of headers."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom", "pynetdicom")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
@@ -139,6 +139,25 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--rtstruct", action="store_true", help="also write contours.dcm (RTSTRUCT)")
     group.add_argument("--nifti", action="store_true", help="also write segmentation.nii.gz")
+    group.add_argument(
+        "--html", action="store_true", help="also write a page per study, report.html, and an index"
+    )
+    group.add_argument(
+        "--html-patient",
+        action="store_true",
+        help="show name, number and dates of the patient in report.html; off",
+    )
+    group.add_argument(
+        "--lungs",
+        action="store_true",
+        help="show in report.html volumes in per cent of the lungs, which are found by their air "
+        "unless the model labels them; chest CT only",
+    )
+    group.add_argument(
+        "--certainty",
+        action="store_true",
+        help="show in report.html how certain the model is of each lesion; takes time and memory",
+    )
     group.add_argument(
         "--deidentify",
         action="store_true",

@@ -31,10 +31,13 @@ from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.deidentification import deidentified
 from nnunet_ext.hospital.images import on_reference, read_grid, write_volume
 from nnunet_ext.hospital.model import digest_of
+from nnunet_ext.hospital.report.model_facts import facts_of
+from nnunet_ext.hospital.report.page import PageOptions, Study, write_page
 from nnunet_ext.hospital.survey import Case
 
 SEGMENTATION, REPORT, CAPTURES = "segmentation.dcm", "report.dcm", "captures"
 CONTOURS, NIFTI, MEASUREMENTS = "contours.dcm", "segmentation.nii.gz", "measurements.json"
+PAGE, PAGE_FACTS = "report.html", "report.json"
 SERIES_PER_CASE = 4
 
 
@@ -42,7 +45,8 @@ SERIES_PER_CASE = 4
 class Outputs:
     """What is written of a case.
 
-    ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels.
+    ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels. ``page`` is what
+    the HTML page shows, if one is written. ``soft`` asks for the model's probabilities.
     """
 
     segments: tuple[Segment, ...]
@@ -51,6 +55,8 @@ class Outputs:
     contours: bool = False
     nifti: bool = False
     deidentify: bool = False
+    page: PageOptions | None = None
+    soft: bool = False
 
 
 def outputs_of(
@@ -84,7 +90,17 @@ def outputs_of(
         contours=arguments.rtstruct,
         nifti=arguments.nifti,
         deidentify=arguments.deidentify,
+        page=_page_options(arguments, checkpoints),
+        soft=arguments.certainty or arguments.seg_type == "fractional",
     )
+
+
+def _page_options(arguments: argparse.Namespace, checkpoints: Sequence[Path]) -> PageOptions | None:
+    for_page = (arguments.html, arguments.html_patient, arguments.lungs, arguments.certainty)
+    if not any(for_page):
+        return None
+    folder = checkpoints[0].parent.parent if checkpoints else None
+    return PageOptions(arguments.html_patient, arguments.lungs, facts_of(folder))
 
 
 def write_results(
@@ -182,6 +198,20 @@ def _write_all(
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
     write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)
+
+    if wanted.page is not None:
+        study = Study(
+            case.name,
+            source,
+            on_slices,
+            values,
+            unit,
+            segments,
+            measurements,
+            model,
+            fractions,
+        )
+        write_json(write_page(folder / PAGE, study, wanted.page), folder / PAGE_FACTS)
     return measurements
 
 

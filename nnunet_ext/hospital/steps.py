@@ -55,7 +55,6 @@ def predict_cases(
 
     Images and predictions lie in a folder that is removed.
     """
-    fractional = wanted.kind == "fractional"
 
     def predict(case: Case) -> Any:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=output) as temporary:
@@ -63,7 +62,7 @@ def predict_cases(
             written = write_images(case, folder, UNCOMPRESSED, orientation)
             images = [folder / channel["file"] for channel in written.channels]
             predicted = folder / f"predicted-{case.name}"
-            file = predictor.predict(images, predicted, probabilities=fractional)
+            file = predictor.predict(images, predicted, probabilities=wanted.soft)
             return _results(case, file, output, wanted, dataset_json)
 
     return for_each(cases, predict, "predicting", keep_names=keep_names)
@@ -74,7 +73,7 @@ def _results(
 ) -> Any:
     mask = read_mask(file, case)
     probabilities = None
-    if wanted.kind == "fractional":
+    if wanted.soft:
         stem = file.name.removesuffix(dataset_json["file_ending"])
         archive = file.with_name(f"{stem}.npz")
         probabilities = fractions_of(archive, dataset_json, wanted.segments, file, case)

@@ -1,7 +1,7 @@
-"""What critics minimise, and what their opponents minimise with the label turned round.
+"""The losses of critics, and of their opponents, who use the opposite label.
 
-Every loss is a mean over batch and map positions, so its size does not depend on the map. A paper
-that sums instead is obtained by a factor.
+Every loss is a mean over batch and map positions, so its size does not depend on the map. For a
+paper that sums instead, multiply by the number of positions.
 """
 
 from typing import Literal, get_args
@@ -43,7 +43,8 @@ def real_fake(logits: torch.Tensor, real: bool, kind: Kind = "bce") -> torch.Ten
         return functional.binary_cross_entropy_with_logits(logits, label)
     if kind == "lsgan":
         return functional.mse_loss(logits, label)
-    raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, not {kind!r}")
+    kinds = ", ".join(get_args(Kind))
+    raise ValueError(f"kind must be one of {kinds}, not {kind!r}")
 
 
 @full_precision
@@ -65,7 +66,7 @@ def source_target(logits: torch.Tensor, source: bool) -> torch.Tensor:
 
 @full_precision
 def four_way(logits: torch.Tensor, domain: Domain, real: bool) -> torch.Tensor:
-    """Return the cross entropy of the patch critic that tells domain and reality at once.
+    """Return the cross entropy of the patch critic that tells the domain, and real from fake.
 
     The classes are, in this order, source-real, source-fake, target-real, target-fake. The critic
     and the generator (always "real") keep the image's own domain; the feature extractor passes the
@@ -85,13 +86,14 @@ def four_way(logits: torch.Tensor, domain: Domain, real: bool) -> torch.Tensor:
     Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
     network", eq. 4-6, the terms Y log D(.) as a mean over patches.
     """
-    if logits.shape[1] != len(FOUR_WAY_CLASSES):
-        raise ValueError(
-            f"the critic must have {len(FOUR_WAY_CLASSES)} classes, not {logits.shape[1]}"
-        )
-    if domain not in get_args(Domain):
-        raise ValueError(f"domain must be one of {', '.join(get_args(Domain))}, not {domain!r}")
+    expected = len(FOUR_WAY_CLASSES)
+    classes = logits.shape[1]
+    if classes != expected:
+        raise ValueError(f"the critic must have {expected} classes, not {classes}")
+    if domain not in DOMAINS:
+        raise ValueError(f"domain must be one of {', '.join(DOMAINS)}, not {domain!r}")
 
     label = FOUR_WAY_CLASSES.index((domain, real))
     log_probabilities = logits.log_softmax(dim=1)
-    return -log_probabilities[:, label].mean()
+    log_likelihood = log_probabilities[:, label]  # Y log D(.)
+    return -log_likelihood.mean()

@@ -1,7 +1,7 @@
 """What a student learns from a teacher without labels, at confident pixels only.
 
-A rejected pixel takes no part in a loss, neither in its sum nor in its count; it is not background.
-The teacher is data here: the caller computes its prediction without gradients.
+A rejected pixel counts neither in the sum of a loss nor in its number of pixels; it is not
+background. The caller computes the teacher's prediction without gradients.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,12 @@ def pseudo_label_loss(
     Reference: Hoyer et al. 2022, "DAFormer", eq. 2-4, with the mask at each pixel instead of one
     weight per image.
     """
-    per_pixel = functional.cross_entropy(logits, labels.long(), reduction="none")
+    target = labels.long()
+    per_pixel = functional.cross_entropy(
+        logits,
+        target,
+        reduction="none",
+    )
     return _mean_of_kept(per_pixel, kept)
 
 
@@ -51,9 +56,9 @@ def pseudo_label_loss(
 def soft_consistency(
     logits: torch.Tensor, probabilities: torch.Tensor, kept: torch.Tensor
 ) -> torch.Tensor:
-    """Return the squared difference of student and teacher softmax.
+    """Return the mean squared difference of student and teacher softmax.
 
-    It is averaged over the classes and the kept pixels of the batch.
+    The mean is over the classes and the kept pixels of the batch.
 
     Args:
         logits: ``[B, C, *spatial]`` of the student.
@@ -66,22 +71,24 @@ def soft_consistency(
     Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models", the MSE of their
     section 2; Perone et al. 2019 for segmentation.
     """
-    difference = logits.softmax(dim=1) - probabilities
-    per_pixel = difference.square().mean(dim=1)
+    student = logits.softmax(dim=1)
+    difference = student - probabilities
+    squared = difference.square()
+    per_pixel = squared.mean(dim=1)
     return _mean_of_kept(per_pixel, kept)
 
 
 def _mean_of_kept(per_pixel: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    total = torch.where(kept, per_pixel, 0.0).sum()
-    count = kept.sum().clamp_min(1)
-    return total / count
+    counted = torch.where(kept, per_pixel, 0.0)
+    pixels = kept.sum()
+    return counted.sum() / pixels.clamp_min(1)
 
 
 def rare_class_weights(pixels: Sequence[float], temperature: float = 0.01) -> torch.Tensor:
     """Return the probability of drawing each class when a case is chosen by a class it contains.
 
     This is softmax((1 - f) / T) over the classes that occur, where f is the class frequency. A low
-    temperature draws rare classes almost only; a high one draws all alike. A class that never
+    temperature draws almost only rare classes, a high one all classes alike. A class that never
     occurs gets 0.
 
     Args:
@@ -97,11 +104,14 @@ def rare_class_weights(pixels: Sequence[float], temperature: float = 0.01) -> to
     Reference: Hoyer et al. 2022, "DAFormer", eq. 5-6.
     """
     counts = torch.tensor(pixels, dtype=torch.float64)
-    if counts.sum() <= 0:
+    total = counts.sum()
+    if total <= 0:
         raise ValueError("rare-class weights need at least one pixel")
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
 
-    frequency = counts / counts.sum()
+    frequency = counts / total  # f
     score = (1 - frequency) / temperature
-    return score.masked_fill(counts == 0, -torch.inf).softmax(dim=0)
+    is_absent = counts == 0
+    score = score.masked_fill(is_absent, -torch.inf)
+    return score.softmax(dim=0)

@@ -1,4 +1,4 @@
-"""Entropy of predictions, as MinEnt minimises it and AdvEnt's critic judges it.
+"""Entropy of predictions, which MinEnt minimises and AdvEnt's critic judges.
 
 Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in
 Semantic Segmentation", eq. 2-4.
@@ -32,8 +32,10 @@ def self_information_map(probabilities: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"entropy needs at least 2 classes, not {classes}")
 
     smallest = torch.finfo(probabilities.dtype).tiny
-    information = -probabilities.clamp_min(smallest).log()
-    return probabilities * information / math.log(classes)
+    positive = probabilities.clamp_min(smallest)
+    information = -positive.log()
+    largest_entropy = math.log(classes)
+    return probabilities * information / largest_entropy
 
 
 @full_precision
@@ -62,4 +64,6 @@ def entropy_loss(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar in [0, 1].
     """
-    return entropy_map(logits.softmax(dim=1)).mean()
+    probabilities = logits.softmax(dim=1)
+    entropy = entropy_map(probabilities)
+    return entropy.mean()

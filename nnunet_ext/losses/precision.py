@@ -1,4 +1,4 @@
-"""Losses in single precision, whatever autocast does around them."""
+"""Losses in single precision, also under autocast."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +14,8 @@ HALF = (torch.float16, torch.bfloat16)
 def full_precision(loss: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorate a loss so that it computes in float32.
 
-    Autocast is off inside, and half-precision tensors are cast.
-
-    Tensors inside lists and tuples are cast too. Integer and boolean tensors stay as they are, and
-    so does float64, which serves finite differences.
+    Autocast is off inside. Half-precision tensors are cast, also those in lists and tuples. Integer
+    and boolean tensors are left alone, and so is float64, for checks by finite differences.
 
     >>> @full_precision
     ... def mean(values: torch.Tensor) -> torch.Tensor:
@@ -28,10 +26,14 @@ def full_precision(loss: Callable[Parameters, Result]) -> Callable[Parameters, R
 
     @functools.wraps(loss)
     def in_full_precision(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        first = next(_tensors([*args, *kwargs.values()]), None)
+        values = [*args, *kwargs.values()]
+        first = next(_tensors(values), None)
         device_type = "cpu" if first is None else first.device.type
-        cast_args = [_cast(value) for value in args]
-        cast_kwargs = {name: _cast(value) for name, value in kwargs.items()}
+
+        cast_args = _cast(args)
+        cast_kwargs = {}
+        for name, value in kwargs.items():
+            cast_kwargs[name] = _cast(value)
 
         with torch.autocast(device_type, enabled=False):
             return loss(*cast_args, **cast_kwargs)
@@ -49,12 +51,14 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 
 def _cast(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.float() if value.dtype in HALF else value
+        is_half = value.dtype in HALF
+        return value.float() if is_half else value
 
     if not isinstance(value, (list, tuple)):
         return value
 
+    container = type(value)
     items = [_cast(item) for item in value]
     if hasattr(value, "_fields"):  # a NamedTuple takes its items one by one
-        return type(value)(*items)
-    return type(value)(items)
+        return container(*items)
+    return container(items)

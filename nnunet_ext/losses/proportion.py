@@ -1,4 +1,4 @@
-"""The proportion loss: the predicted share of each class in an image should be the true one.
+"""The proportion loss: the predicted share of each class in an image should equal the true one.
 
 Reference: Jin et al. 2022, "An efficient deep neural network framework for COVID-19 lung infection
 segmentation", eq. 11; eq. 9 is its form with the Kullback-Leibler divergence.
@@ -18,18 +18,18 @@ Norm = Literal["l2", "l1", "kl"]
 def proportion_loss(
     logits: torch.Tensor, target: torch.Tensor, norm: Norm = "l2", valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the distance of true and mean predicted share of each class, per image.
+    """Return the distance of the true and the mean predicted share of each class, per image.
 
-    The background is included.
+    The background is one of the classes.
 
     Args:
-        logits: ``[B, C, *spatial]``, whose softmax are the predicted probabilities.
-        target: ``[B, *spatial]`` or ``[B, 1, *spatial]`` integers; values at pixels that are not
-            valid do not matter.
+        logits: ``[B, C, *spatial]``; their softmax gives the predicted probabilities.
+        target: ``[B, *spatial]`` or ``[B, 1, *spatial]`` integers; any value at pixels that are not
+            valid.
         norm: ``l2`` squares the differences and sums over the classes, ``l1`` sums their absolute
             values, ``kl`` is the divergence of the predicted shares from the true ones.
-        valid: of the target's shape; pixels that are zero or False take no part. None: all pixels
-            take part.
+        valid: of the target's shape; pixels that are zero or False do not count. None: all pixels
+            count.
 
     Returns:
         Scalar, at least 0: mean over the images that have a valid pixel; 0 without any.
@@ -49,8 +49,10 @@ def proportion_loss(
         kept = _without_channel(valid, logits).bool()
 
     classes = logits.shape[1]
-    known = torch.where(kept, labels, 0).long()
-    truth = functional.one_hot(known, classes).movedim(-1, 1)
+    known_labels = torch.where(kept, labels, 0)
+    channels_last = functional.one_hot(known_labels.long(), classes)
+    truth = channels_last.movedim(-1, 1)
+
     true_shares = _shares(truth, kept)
     predicted_shares = _shares(probabilities, kept)
     return _distance(true_shares, predicted_shares, norm, kept)
@@ -60,9 +62,9 @@ def proportion_loss(
 def region_proportion_loss(
     logits: torch.Tensor, target: torch.Tensor, norm: Norm = "l2", valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the same for regions, which overlap.
+    """Return the proportion loss of regions, which may overlap.
 
-    The sigmoid of each is a problem of two classes, inside and outside.
+    Each region is a problem of two classes, inside and outside, by the sigmoid of its logit.
 
     Args:
         logits: ``[B, R, *spatial]``.
@@ -76,47 +78,57 @@ def region_proportion_loss(
     Raises:
         ValueError: unknown norm.
     """
-    kept = torch.ones_like(logits[:, 0], dtype=torch.bool)
+    one_region = logits[:, 0]
+    kept = torch.ones_like(one_region, dtype=torch.bool)
     if valid is not None:
         kept = _without_channel(valid, logits).bool()
-    inside = _shares(target, kept)
-    predicted_inside = _shares(logits.sigmoid(), kept)
 
-    covered = kept.flatten(1).any(dim=1, keepdim=True)
-    outside = torch.where(covered, 1 - inside, 0.0)
-    predicted_outside = torch.where(covered, 1 - predicted_inside, 0.0)
+    probabilities = logits.sigmoid()
+    inside = _shares(target, kept)
+    predicted_inside = _shares(probabilities, kept)
+
+    has_kept_pixels = kept.flatten(1).any(dim=1, keepdim=True)
+    outside = torch.where(has_kept_pixels, 1 - inside, 0.0)
+    predicted_outside = torch.where(has_kept_pixels, 1 - predicted_inside, 0.0)
+
     true_shares = torch.cat((inside, outside), dim=1)
     predicted_shares = torch.cat((predicted_inside, predicted_outside), dim=1)
     return _distance(true_shares, predicted_shares, norm, kept)
 
 
 def _without_channel(tensor: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    return tensor[:, 0] if tensor.ndim == logits.ndim else tensor
+    has_channel = tensor.ndim == logits.ndim
+    return tensor[:, 0] if has_channel else tensor
 
 
 def _shares(maps: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Return the mean of ``[B, C, *spatial]`` over the kept pixels of ``[B, *spatial]``.
+    """Return the mean ``[B, C]`` of ``[B, C, *spatial]`` over the kept pixels ``[B, *spatial]``.
 
-    It is ``[B, C]``, and 0 where none is kept.
+    It is 0 where no pixel is kept.
     """
     mask = kept.flatten(1)[:, None]
-    values = torch.where(mask, maps.flatten(2), 0)
-    pixels = mask.sum(dim=2).clamp_min(1)
-    return values.sum(dim=2) / pixels
+    values = maps.flatten(2)
+    counted = torch.where(mask, values, 0)
+    pixels = mask.sum(dim=2)
+    return counted.sum(dim=2) / pixels.clamp_min(1)
 
 
 def _distance(
     true: torch.Tensor, predicted: torch.Tensor, norm: Norm, kept: torch.Tensor
 ) -> torch.Tensor:
+    """Return the distance of shares ``[B, C]``, as a mean over the images that have kept pixels."""
     if norm == "l2":
         per_class = (true - predicted).square()
     elif norm == "l1":
         per_class = (true - predicted).abs()
     elif norm == "kl":
         smallest = torch.finfo(predicted.dtype).tiny
-        per_class = torch.xlogy(true, true) - torch.xlogy(true, predicted.clamp_min(smallest))
+        positive = predicted.clamp_min(smallest)
+        per_class = torch.xlogy(true, true) - torch.xlogy(true, positive)
     else:
-        raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, not {norm!r}")
+        norms = ", ".join(get_args(Norm))
+        raise ValueError(f"norm must be one of {norms}, not {norm!r}")
 
-    images = kept.flatten(1).any(dim=1).sum()
+    has_kept_pixels = kept.flatten(1).any(dim=1)
+    images = has_kept_pixels.sum()
     return per_class.sum() / images.clamp_min(1)

@@ -27,7 +27,8 @@ def nearest_codes(features: torch.Tensor, codebook: torch.Tensor) -> torch.Tenso
     >>> nearest_codes(torch.tensor([[0.9, 0.0], [0.0, 3.0]]), torch.eye(2))
     tensor([0, 1])
     """
-    squared_norms = codebook.square().sum(dim=1)
+    squares = codebook.square()
+    squared_norms = squares.sum(dim=1)
     products = features @ codebook.T
     distances = squared_norms - 2 * products  # the norm of the feature is the same for every code
     return distances.argmin(dim=1)
@@ -35,20 +36,19 @@ def nearest_codes(features: torch.Tensor, codebook: torch.Tensor) -> torch.Tenso
 
 @full_precision
 def straight_through(features: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Return the codes, with a gradient that passes to the features unchanged.
-
-    It does not reach the codes.
+    """Return the codes; their gradient goes to the features unchanged, and not to the codes.
 
     Args:
         features: any shape, what was quantised.
         codes: the same shape, their nearest codes.
     """
-    return features + (codes - features).detach()
+    step = codes - features
+    return features + step.detach()
 
 
 @full_precision
 def codebook_loss(features: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Draw the codes to the features: ‖sg[E(x)] - e‖², the second term of eq. 2.
+    """Pull the codes to the features: ‖sg[E(x)] - e‖², the second term of eq. 2.
 
     Args:
         features: any shape; they get no gradient.
@@ -57,12 +57,13 @@ def codebook_loss(features: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar, at least 0: mean over all elements.
     """
-    return functional.mse_loss(codes, features.detach())
+    fixed_features = features.detach()  # sg[E(x)]
+    return functional.mse_loss(codes, fixed_features)
 
 
 @full_precision
 def commitment_loss(features: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Draw the features to their codes: ‖sg[e] - E(x)‖², the third term of eq. 2 without β.
+    """Pull the features to their codes: ‖sg[e] - E(x)‖², the third term of eq. 2 without β.
 
     Args:
         features: any shape.
@@ -71,4 +72,5 @@ def commitment_loss(features: torch.Tensor, codes: torch.Tensor) -> torch.Tensor
     Returns:
         Scalar, at least 0: mean over all elements.
     """
-    return functional.mse_loss(features, codes.detach())
+    fixed_codes = codes.detach()  # sg[e]
+    return functional.mse_loss(features, fixed_codes)

@@ -18,10 +18,8 @@ Reduction = Literal["row_mean", "sum", "element_mean"]
 def relation_matrix(features: torch.Tensor) -> torch.Tensor:
     """Return the channel-wise relation matrix R of a batch of feature maps (eq. 1-2).
 
-    It is computed in float32, also under autocast.
-
-    The features are averaged over the batch, flattened to A ``[C, N]``, and R is the Gram matrix A
-    Aᵀ with every row divided by its L2 norm. R does not change with the scale of the features. A
+    The features are averaged over the batch and flattened to A ``[C, N]``. R is the Gram matrix A
+    Aᵀ with every row divided by its L2 norm; it does not depend on the scale of the features. A
     channel that is zero everywhere gives a row of zeros and gets no gradient.
 
     Args:
@@ -34,12 +32,15 @@ def relation_matrix(features: torch.Tensor) -> torch.Tensor:
     tensor([[1., 0.],
             [0., 1.]])
     """
-    activations = features.mean(dim=0).flatten(start_dim=1)
-    gram = activations @ activations.T
+    mean = features.mean(dim=0)
+    activations = mean.flatten(start_dim=1)  # A
+    gram = activations @ activations.T  # eq. 1
     norm = torch.linalg.vector_norm(gram, dim=1, keepdim=True)
 
-    # where, not clamp alone: a silent channel must not send gradients of 1 / 1e-12
-    return torch.where(norm > SILENT, gram / norm.clamp_min(SILENT), 0.0)
+    # clamp alone would send gradients of 1 / 1e-12 to a silent channel
+    normalized = gram / norm.clamp_min(SILENT)
+    is_active = norm > SILENT
+    return torch.where(is_active, normalized, 0.0)  # eq. 2
 
 
 @full_precision
@@ -68,6 +69,5 @@ def relation_consistency(
         return squared.sum()
     if reduction == "element_mean":
         return squared.mean()
-    raise ValueError(
-        f"reduction must be one of {', '.join(get_args(Reduction))}, not {reduction!r}"
-    )
+    reductions = ", ".join(get_args(Reduction))
+    raise ValueError(f"reduction must be one of {reductions}, not {reduction!r}")

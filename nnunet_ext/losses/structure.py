@@ -2,7 +2,7 @@
 
 Reference: Liu et al. 2021, "COVID-19 lung infection segmentation with a novel two-stage
 cross-domain transfer learning framework", eq. 6-8, with the weights of Wei et al. 2020, "F3Net".
-Where both differ: docs/ncovsegnet.md.
+docs/ncovsegnet.md says where both differ.
 """
 
 import torch
@@ -20,9 +20,9 @@ def boundary_weight(
     Args:
         target: ``[B, C, H, W]`` in [0, 1], a mask per class.
         window: odd edge of the square window, in pixels.
-        gamma: 5 in F3Net and in the authors' code; 1 as the paper prints it.
-        count_padding: pixels outside of the image count as background, as in the authors' code. A
-            mask that fills the image then has a border at the image's edge.
+        gamma: γ, 5 in F3Net and in the authors' code; 1 as the paper prints it.
+        count_padding: pixels outside the image count as background, as in the authors' code. A mask
+            that fills the image then has a border at the image's edge.
 
     Returns:
         ``[B, C, H, W]`` in [1, 1 + γ].
@@ -32,10 +32,21 @@ def boundary_weight(
     margin = window // 2
     # the mean over a rectangle is the mean of its rows' means, also where the image cuts it
     rows = functional.avg_pool2d(
-        target, (1, window), 1, (0, margin), count_include_pad=count_padding
+        target,
+        kernel_size=(1, window),
+        stride=1,
+        padding=(0, margin),
+        count_include_pad=count_padding,
     )
-    mean = functional.avg_pool2d(rows, (window, 1), 1, (margin, 0), count_include_pad=count_padding)
-    return 1 + gamma * (mean - target).abs()
+    mean = functional.avg_pool2d(
+        rows,
+        kernel_size=(window, 1),
+        stride=1,
+        padding=(margin, 0),
+        count_include_pad=count_padding,
+    )
+    difference = mean - target
+    return 1 + gamma * difference.abs()
 
 
 @full_precision
@@ -53,11 +64,16 @@ def weighted_bce(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tenso
     Reference: Liu et al. 2021, eq. 6, with the weights' sum as denominator: the printed one is 0
     for an empty mask.
     """
-    per_pixel = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    per_pixel = functional.binary_cross_entropy_with_logits(
+        logits,
+        target,
+        reduction="none",
+    )
     weight = weight.expand_as(per_pixel)
     total = weight.sum((2, 3))
     smallest = torch.finfo(total.dtype).tiny
-    means = (weight * per_pixel).sum((2, 3)) / total.clamp_min(smallest)
+    weighted = weight * per_pixel
+    means = weighted.sum((2, 3)) / total.clamp_min(smallest)
     return means.mean()
 
 
@@ -79,17 +95,20 @@ def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
     prediction.
     """
     probability = logits.sigmoid()
-    intersection = (weight * probability * target).sum((2, 3))
-    union = (weight * (probability + target)).sum((2, 3))
+    common = weight * probability * target
+    both = weight * (probability + target)
+    intersection = common.sum((2, 3))  # I
+    union = both.sum((2, 3))  # U
     dice = (2 * intersection + 1) / (union + 1)
-    return (1 - dice).mean()
+    loss = 1 - dice
+    return loss.mean()
 
 
 @full_precision
 def legacy_unweighted_bce(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the plain mean of the binary cross entropy, which the authors' code computes.
+    """Return the plain mean of the binary cross entropy, which is what the authors' code computes.
 
-    It passes the deprecated ``reduce='none'``, which PyTorch reads as a mean: the weights then
+    The code passes the deprecated ``reduce='none'``. PyTorch reads that as a mean, so the weights
     cancel.
 
     Args:

@@ -1,8 +1,7 @@
-"""What a translation between two modalities must keep.
+"""What a translation between two modalities must preserve.
 
-These are the image after a way there and back, and the likeness of an image to itself.
-
-Every loss is a mean over batch, channels and positions.
+An image translated there and back should be the same again, and so should an image that is already
+in the translator's domain. Every loss is a mean over batch, channels and positions.
 """
 
 import torch
@@ -17,9 +16,9 @@ def cycle_loss(
     target: torch.Tensor,
     target_again: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the mean absolute difference between images and what two translations make of them.
+    """Return the mean absolute difference between images and their translation there and back.
 
-    It is the sum over both domains.
+    The differences of both domains are added.
 
     Args:
         source: real images ``[B, channels, *spatial]``.
@@ -37,7 +36,9 @@ def cycle_loss(
     >>> cycle_loss(zero, one, one, 4 * one)
     tensor(4.)
     """
-    return _distance(source_again, source) + _distance(target_again, target)
+    of_source = _distance(source_again, source)
+    of_target = _distance(target_again, target)
+    return of_source + of_target
 
 
 @full_precision
@@ -49,10 +50,8 @@ def identity_loss(
 ) -> torch.Tensor:
     """Return the mean absolute change of images that a translator should leave as they are.
 
-    It is the sum over both domains.
-
-    A translator to the target domain gets a target image, and the reverse. This keeps bright tissue
-    bright.
+    The translator to the target domain gets a target image, and vice versa; the changes of both
+    domains are added. This keeps bright tissue bright.
 
     Args:
         source: real images ``[B, channels, *spatial]``.
@@ -65,7 +64,9 @@ def identity_loss(
 
     Reference: Zhu et al. 2017, section 5.2; not in Dong et al. (AMD-DAS), but in their code.
     """
-    return _distance(source_as_source, source) + _distance(target_as_target, target)
+    of_source = _distance(source_as_source, source)
+    of_target = _distance(target_as_target, target)
+    return of_source + of_target
 
 
 @full_precision
@@ -77,7 +78,7 @@ def lesion_loss(on_synthetic: torch.Tensor, on_reconstructed: torch.Tensor) -> t
         on_reconstructed: scalar, that of the segmenter of reconstructed source images.
 
     Returns:
-        Scalar. Only the translators follow its gradient; the segmenters have losses of their own.
+        Scalar. Only the translators use its gradient; the segmenters have their own losses.
 
     Reference: Dong et al. (AMD-DAS), eq. 5.
     """
@@ -85,4 +86,5 @@ def lesion_loss(on_synthetic: torch.Tensor, on_reconstructed: torch.Tensor) -> t
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    return (one - other).abs().mean()
+    difference = one - other
+    return difference.abs().mean()

@@ -18,7 +18,7 @@ class ResidualBlock(nn.Module):
     Args:
         conv_op: convolution of the plans, 2d or 3d.
         channels: of input and output.
-        activation: shared freely, it has no weights and must not work in place.
+        activation: may be shared, since it has no weights; must not work in place.
         dropout: probability; 0 for none.
 
     Reference: Sankaranarayanan et al. 2018, "Learning from Synthetic Data".

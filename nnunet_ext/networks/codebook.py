@@ -1,4 +1,4 @@
-"""A codebook of vector quantisation: its codes, and how often they are used."""
+"""A codebook of vector quantisation: its codes and how often they are used."""
 
 from typing import NamedTuple
 
@@ -22,8 +22,8 @@ class Quantized(NamedTuple):
 class Codebook(nn.Module):
     """Codes that are learnt by gradient, or that follow the features by a moving average.
 
-    The forward pass changes nothing. Whoever trains calls :meth:`absorb` after it: features are
-    quantised with the codes of before.
+    The forward pass changes nothing. The training calls :meth:`absorb` after it, so features are
+    quantised with the codes as they were before the batch.
 
     Args:
         size: number of codes, K.
@@ -55,64 +55,80 @@ class Codebook(nn.Module):
     def forward(self, features: torch.Tensor) -> Quantized:
         """Return ``features`` ``[B, D, *spatial]`` with their nearest codes."""
         rows = rows_by_image([features])
-        indices = nearest_codes(rows, self.codes).reshape(len(features), *features.shape[2:])
-        codes = functional.embedding(indices, self.codes).movedim(-1, 1)
+        indices = nearest_codes(rows, self.codes)
+        batch_size, _, *spatial = features.shape
+        indices = indices.reshape(batch_size, *spatial)
+
+        codes = functional.embedding(indices, self.codes)
+        codes = codes.movedim(-1, 1)
         return Quantized(features, codes, indices)
 
     @torch.no_grad()
     def statistics(
         self, rows: torch.Tensor, indices: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return each code's share of the positions, and the sum of its features over N.
+        """Return each code's share of the positions, and the sum of its features divided by N.
 
         Args:
             rows: ``[N, D]`` float32 features.
-            indices: ``[N]`` their codes.
+            indices: ``[N]``, their codes.
 
         Returns:
             ``[K]`` and ``[K, D]``.
         """
-        share = torch.zeros_like(self.use)
-        share.index_add_(0, indices, torch.ones_like(rows[:, 0]))
+        positions = len(rows)
+        one_each = torch.ones_like(rows[:, 0])
+        counts = torch.zeros_like(self.use)
+        counts.index_add_(0, indices, one_each)
+
         sums = torch.zeros_like(self.codes)
         sums.index_add_(0, indices, rows)
-        return share / len(rows), sums / len(rows)
+        return counts / positions, sums / positions
 
     @torch.no_grad()
     def absorb(self, share: torch.Tensor, sums: torch.Tensor, decay: float) -> None:
-        """Move the averages and the codes that are not learnt towards a batch."""
-        self.use.lerp_(share, 1 - decay)
+        """Move the averages, and codes that are not learnt, towards those of a batch."""
+        weight = 1 - decay
+        self.use.lerp_(share, weight)
         if self.learnt:
             return
 
-        self.sums.lerp_(sums, 1 - decay)
-        means = self.sums / self.use.clamp_min(SMALLEST_USE)[:, None]
-        is_used = self.use[:, None] > SMALLEST_USE
-        self.codes.copy_(torch.where(is_used, means, self.codes))
+        self.sums.lerp_(sums, weight)
+        use = self.use[:, None]
+        means = self.sums / use.clamp_min(SMALLEST_USE)
+        is_used = use > SMALLEST_USE
+        codes = torch.where(is_used, means, self.codes)
+        self.codes.copy_(codes)
 
     @torch.no_grad()
     def replace(self, chosen: torch.Tensor, codes: torch.Tensor) -> None:
-        """Replace some codes; they count as averagely used from now on.
+        """Replace some codes; each then counts as used as often as the average code.
 
         Args:
             chosen: ``[K]`` boolean.
             codes: ``[K, D]``, of which the chosen ones are taken.
         """
-        usual = 1 / len(self)
+        average_use = 1 / len(self)
         rows = chosen[:, None]
-        self.codes.copy_(torch.where(rows, codes, self.codes))
-        self.use.masked_fill_(chosen, usual)
-        if not self.learnt:
-            self.sums.copy_(torch.where(rows, codes * usual, self.sums))
+        replaced = torch.where(rows, codes, self.codes)
+        self.codes.copy_(replaced)
+        self.use.masked_fill_(chosen, average_use)
+        if self.learnt:
+            return
+
+        sums = torch.where(rows, codes * average_use, self.sums)
+        self.sums.copy_(sums)
 
 
 def rows_by_image(maps: list[torch.Tensor]) -> torch.Tensor:
-    """Return the vectors of several maps ``[B, D, *spatial]`` as ``[N, D]``.
+    """Return the vectors of several maps ``[B, D, *spatial]`` as ``[N, D]``, image by image.
 
-    Those of each image are together.
-
-    The batches of several processes, one behind the other, thus give the rows of their common
-    batch.
+    The rows of several processes, one after the other, are thus those of their common batch.
     """
-    by_image = [one.movedim(1, -1).flatten(1, -2) for one in maps]
-    return torch.cat(by_image, dim=1).flatten(0, 1)
+    by_image = []
+    for one_map in maps:
+        channels_last = one_map.movedim(1, -1)
+        by_image.append(channels_last.flatten(1, -2))
+
+    joined = torch.cat(by_image, dim=1)
+    return joined.flatten(0, 1)

@@ -33,7 +33,7 @@ class ImagePatchCritic(nn.Module):
     A 4-convolution of stride 2, then three groups of three residual blocks with a max pooling
     between the groups. The paper's two 4-convolutions with nine residual blocks cannot turn 512
     pixels into its 64 x 64 map; LSD-seg, which it follows, pools twice. An axis shorter than 4 is
-    not pooled, so that small images work, too.
+    not pooled, so that small images also work.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -53,30 +53,53 @@ class ImagePatchCritic(nn.Module):
     ) -> None:
         super().__init__()
         activation = nn.LeakyReLU(NEGATIVE_SLOPE)
+        norm_op = get_matching_instancenorm(conv_op)
         is_3d = convert_conv_op_to_dim(conv_op) == 3
         self.pool = functional.max_pool3d if is_3d else functional.max_pool2d
-        self.stem = nn.Sequential(
-            conv_op(input_channels, width, kernel_size=4, stride=2, padding=1, bias=False),
-            get_matching_instancenorm(conv_op)(width),
-            activation,
+
+        first = conv_op(
+            input_channels,
+            width,
+            kernel_size=4,
+            stride=2,
+            padding=1,
+            bias=False,
         )
-        self.groups = nn.ModuleList(self._group(conv_op, width, activation) for _ in range(3))
-        self.head = conv_op(width, classes, kernel_size=3, stride=1, padding=1)
+        self.stem = nn.Sequential(first, norm_op(width), activation)
+
+        self.groups = nn.ModuleList()
+        for _ in range(3):
+            group = self._group(conv_op, width, activation)
+            self.groups.append(group)
+
+        self.head = conv_op(
+            width,
+            classes,
+            kernel_size=3,
+            stride=1,
+            padding=1,
+        )
 
     @staticmethod
     def _group(conv_op: ConvOp, width: int, activation: nn.Module) -> nn.Sequential:
-        blocks = [ResidualBlock(conv_op, width, activation) for _ in range(3)]
-        return nn.Sequential(*blocks)
+        group = nn.Sequential()
+        for _ in range(3):
+            block = ResidualBlock(conv_op, width, activation)
+            group.append(block)
+        return group
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, *others = self.groups
-        x = first(self.stem(x))
+        x = self.stem(x)
+        x = first(x)
         for group in others:
-            x = group(self._halve(x))
+            x = self._halve(x)
+            x = group(x)
         return self.head(x)
 
     def _halve(self, x: torch.Tensor) -> torch.Tensor:
-        kernel = [2 if size >= HALVABLE else 1 for size in x.shape[2:]]
+        spatial = x.shape[2:]
+        kernel = halving_stride(spatial)
         return self.pool(x, kernel_size=kernel)
 
 
@@ -110,16 +133,20 @@ class PatchCritic(nn.Module):
         classes: int = 1,
     ) -> None:
         super().__init__()
-        strides = halving_strides(map_size)
-        layers: list[nn.Module] = []
+        *strides, last_stride = halving_strides(map_size)
+        self.layers = nn.Sequential()
         channels = input_channels
-        for index, stride in enumerate(strides[:-1]):
-            wider = width * 2**index
-            layers.append(_convolution(conv_op, channels, wider, stride))
-            layers.append(nn.LeakyReLU(NEGATIVE_SLOPE))
+        wider = width
+        for stride in strides:
+            convolution = _convolution(conv_op, channels, wider, stride)
+            activation = nn.LeakyReLU(NEGATIVE_SLOPE)
+            self.layers.append(convolution)
+            self.layers.append(activation)
             channels = wider
-        layers.append(_convolution(conv_op, channels, classes, strides[-1]))
-        self.layers = nn.Sequential(*layers)
+            wider = 2 * wider
+
+        last = _convolution(conv_op, channels, classes, last_stride)
+        self.layers.append(last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
@@ -128,19 +155,18 @@ class PatchCritic(nn.Module):
 class TranslationCritic(nn.Module):
     """CycleGAN's critic of translated images, which judges patches of 70 x 70 pixels.
 
-    On a small image it has fewer layers.
-
-    Convolutions of kernel 4: ``layers`` of stride 2, then two of stride 1, the last one with a
-    logit per patch. A stride is left out where fewer than 4 positions would remain.
+    Its convolutions have kernel 4: ``layers`` of stride 2, then two of stride 1. The last one
+    returns a logit per patch. A small image gets fewer layers: a layer of stride 2 is left out
+    where fewer than 4 positions would remain.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
         input_channels: of the image.
         image_size: spatial size of the image, at least 4 along each axis.
         width: channels of the first layer; they double with every layer, up to 8 times.
-        layers: of stride 2, at most.
-        normalization: of all layers but the first and last: of instance or batch, or spectral of
-            every layer's weight in its place.
+        layers: largest number of layers of stride 2.
+        normalization: instance or batch normalisation after every layer but the first and the last;
+            or, instead, spectral normalisation of the weights of all layers.
 
     Shape: ``[B, input_channels, *spatial]`` -> ``[B, 1, *patches]``; 240 x 240 pixels give 28 x 28
     patches.
@@ -163,21 +189,28 @@ class TranslationCritic(nn.Module):
         normalization: Normalization = "instance",
     ) -> None:
         super().__init__()
-        normalize = _normalization_after(conv_op, normalization)
-        strided = min(layers, _possible_halvings(min(image_size)))
-        widths = [width * min(WIDEST, 2**index) for index in range(strided + 1)]
+        norm_op = _normalization_op(conv_op, normalization)
+        shortest_axis = min(image_size)
+        strided = min(layers, _possible_halvings(shortest_axis))
         strides = [2] * strided + [1]
 
-        modules: list[nn.Module] = []
+        self.layers = nn.Sequential()
         channels = input_channels
-        for index, (wider, stride) in enumerate(zip(widths, strides, strict=True)):
-            behind = normalize(wider) if index > 0 else []
-            has_bias = not behind
-            modules.append(_four_convolution(conv_op, channels, wider, stride, has_bias))
-            modules += [*behind, nn.LeakyReLU(NEGATIVE_SLOPE)]
+        for index, stride in enumerate(strides):
+            wider = width * min(WIDEST, 2**index)
+            norm = norm_op(wider) if norm_op and index > 0 else None
+            has_bias = norm is None
+            convolution = _four_convolution(conv_op, channels, wider, stride, has_bias)
+            self.layers.append(convolution)
+            if norm is not None:
+                self.layers.append(norm)
+            self.layers.append(nn.LeakyReLU(NEGATIVE_SLOPE))
             channels = wider
-        modules.append(_four_convolution(conv_op, channels, 1, 1))
-        self.layers = nn.Sequential(*modules).apply(initialize_normal)
+
+        last = _four_convolution(conv_op, channels, 1, 1)
+        self.layers.append(last)
+
+        self.layers.apply(initialize_normal)
         if normalization == "spectral":
             _normalize_spectrally(self.layers)
 
@@ -186,7 +219,7 @@ class TranslationCritic(nn.Module):
 
 
 def _possible_halvings(size: int) -> int:
-    """Return how often a length can be halved so that 4 positions remain.
+    """Return how often a length can be halved with at least 4 positions left.
 
     >>> [_possible_halvings(size) for size in (8, 15, 16, 240)]
     [1, 1, 2, 5]
@@ -198,33 +231,39 @@ def _possible_halvings(size: int) -> int:
 def _four_convolution(
     conv_op: ConvOp, inputs: int, outputs: int, stride: int, bias: bool = True
 ) -> nn.Module:
-    return conv_op(inputs, outputs, kernel_size=4, stride=stride, padding=1, bias=bias)
-
-
-def _normalization_after(conv_op: ConvOp, kind: Normalization) -> Callable[[int], list[nn.Module]]:
-    """Return what builds the normalisation behind a convolution of so many channels."""
-    if kind == "instance":
-        return lambda channels: [get_matching_instancenorm(conv_op)(channels)]
-    if kind == "batch":
-        return lambda channels: [get_matching_batchnorm(conv_op)(channels)]
-    if kind == "spectral":
-        return lambda channels: []
-    raise ValueError(
-        f"normalization must be one of {', '.join(get_args(Normalization))}, not {kind!r}"
+    return conv_op(
+        inputs,
+        outputs,
+        kernel_size=4,
+        stride=stride,
+        padding=1,
+        bias=bias,
     )
 
 
-def _normalize_spectrally(layers: nn.Module) -> None:
-    """Divide every convolution's weight by its spectral norm; the initial weights must be there."""
-    convolutions = [module for module in layers.modules() if isinstance(module, _ConvNd)]
-    for convolution in convolutions:
-        spectral_norm(convolution)
+def _normalization_op(conv_op: ConvOp, kind: Normalization) -> Callable[[int], nn.Module] | None:
+    """Return the class of the normalisation after a convolution; None for ``spectral``."""
+    if kind == "instance":
+        return get_matching_instancenorm(conv_op)
+    if kind == "batch":
+        return get_matching_batchnorm(conv_op)
+    if kind == "spectral":
+        return None
+    kinds = ", ".join(get_args(Normalization))
+    raise ValueError(f"normalization must be one of {kinds}, not {kind!r}")
+
+
+def _normalize_spectrally(layers: nn.Sequential) -> None:
+    """Divide every convolution's weight by its spectral norm; call it after initialisation."""
+    for layer in layers:
+        if isinstance(layer, _ConvNd):
+            spectral_norm(layer)
 
 
 def halving_strides(
     map_size: Sequence[int], least: int = 2, most: int = 5
 ) -> list[tuple[int, ...]]:
-    """Strides of the layers that halve a map as long as an axis has 4 positions or more.
+    """Return the strides of layers that halve a map as long as an axis has 4 positions or more.
 
     Args:
         map_size: spatial size.
@@ -239,14 +278,33 @@ def halving_strides(
     """
     sizes = list(map_size)
     strides: list[tuple[int, ...]] = []
-    while len(strides) < most and (len(strides) < least or max(sizes) >= HALVABLE):
-        stride = tuple(2 if size >= HALVABLE else 1 for size in sizes)
-        sizes = [size // step for size, step in zip(sizes, stride, strict=True)]
+    while len(strides) < most:
+        is_deep_enough = len(strides) >= least
+        if is_deep_enough and max(sizes) < HALVABLE:
+            break
+        stride = halving_stride(sizes)
         strides.append(stride)
+        for axis, step in enumerate(stride):
+            sizes[axis] //= step
     return strides
+
+
+def halving_stride(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return 2 for every axis of 4 positions or more, 1 for the others.
+
+    >>> halving_stride([3, 4])
+    (1, 2)
+    """
+    return tuple(2 if size >= HALVABLE else 1 for size in sizes)
 
 
 def _convolution(conv_op: ConvOp, inputs: int, outputs: int, stride: tuple[int, ...]) -> nn.Module:
     """Build a convolution that divides each axis by its stride, rounding down."""
     kernel = tuple(4 if step == 2 else 3 for step in stride)
-    return conv_op(inputs, outputs, kernel_size=kernel, stride=stride, padding=1)
+    return conv_op(
+        inputs,
+        outputs,
+        kernel_size=kernel,
+        stride=stride,
+        padding=1,
+    )

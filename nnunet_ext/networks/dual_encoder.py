@@ -27,7 +27,7 @@ class RelationFeatures(NamedTuple):
 
 
 class DualEncoderOutput(NamedTuple):
-    """What the training forward returns: segmentation logits, and the features to relate."""
+    """The output of the training forward pass: segmentation logits, and the features to relate."""
 
     segmentation: torch.Tensor | list[torch.Tensor]
     features: RelationFeatures
@@ -36,10 +36,8 @@ class DualEncoderOutput(NamedTuple):
 class DualEncoderUNet(nn.Module):
     """General and target encoder of equal shape, whose bottlenecks feed one decoder.
 
-    The skips come from the target encoder only.
-
-    The general features enter the decoder detached: Algorithm 1 updates the general encoder by its
-    relation loss alone.
+    The skips come from the target encoder only. The general features enter the decoder detached:
+    Algorithm 1 updates the general encoder by its relation loss alone.
 
     Args:
         encoder_general: θ_G, returns its list of skips, bottleneck last.
@@ -55,7 +53,8 @@ class DualEncoderUNet(nn.Module):
         self.encoder_general = encoder_general
         self.encoder = encoder
         self.decoder = decoder
-        # Statistics over a batch would mix the streams: such encoders see one stream at a time.
+
+        # Batch statistics would mix the streams: such encoders see one stream at a time.
         modules = encoder_general.modules()
         self.batch_statistics = any(isinstance(module, _BatchNorm) for module in modules)
 
@@ -105,9 +104,9 @@ class DualEncoderUNet(nn.Module):
         """
         streams = [stream for stream in (x, general, unlabeled) if stream is not None]
         general_x, *general_others = self._encode_general(streams)
-        skips = self.encoder(x)
-        bottleneck = torch.cat((general_x.detach(), skips[-1]), dim=1)
-        segmentation = self.decoder([*skips[:-1], bottleneck])
+        *skips, target_x = self.encoder(x)
+        bottleneck = torch.cat((general_x.detach(), target_x), dim=1)
+        segmentation = self.decoder([*skips, bottleneck])
         if general is None:
             return segmentation
 
@@ -117,7 +116,7 @@ class DualEncoderUNet(nn.Module):
             target_on_unlabeled = self.encoder(unlabeled)[-1]  # its skips are not needed
         features = RelationFeatures(
             general_on_labelled=general_x,
-            target_on_labelled=skips[-1],
+            target_on_labelled=target_x,
             general_on_general=general_others[0],
             general_on_unlabeled=general_on_unlabeled,
             target_on_unlabeled=target_on_unlabeled,
@@ -125,12 +124,15 @@ class DualEncoderUNet(nn.Module):
         return DualEncoderOutput(segmentation, features)
 
     def _encode_general(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the general encoder's bottlenecks of every stream.
-
-        This takes one pass where the normalisation allows that.
-        """
+        """Return the general encoder's bottleneck of each stream, in one pass where possible."""
         if self.batch_statistics:
-            return [self.encoder_general(stream)[-1] for stream in streams]
+            bottlenecks = []
+            for stream in streams:
+                maps = self.encoder_general(stream)
+                bottlenecks.append(maps[-1])
+            return bottlenecks
 
-        together = self.encoder_general(torch.cat(streams))[-1]
-        return list(together.split([len(stream) for stream in streams]))
+        sizes = [len(stream) for stream in streams]
+        together = torch.cat(streams)
+        bottleneck = self.encoder_general(together)[-1]
+        return list(bottleneck.split(sizes))

@@ -1,7 +1,7 @@
 """Resolution levels of a network, named by their stride.
 
-The stride of a level is its downsampling along its most reduced axis. Anisotropic 3d plans leave
-the slice axis alone at first: a level with strides (2, 8, 8) has the name 8.
+The stride of a level is its downsampling along its most reduced axis. Anisotropic 3d plans do not
+downsample the slice axis at first: a level with strides (2, 8, 8) is called level 8.
 """
 
 import math
@@ -23,17 +23,18 @@ def cumulative_strides(strides: Strides, dimension: int) -> list[tuple[int, ...]
     >>> cumulative_strides([[1, 1, 1], [1, 2, 2], 2], dimension=3)
     [(1, 1, 1), (1, 2, 2), (2, 4, 4)]
     """
-    current = (1,) * dimension
+    current = [1] * dimension
     cumulative = []
     for stride in strides:
-        per_axis = (stride,) * dimension if isinstance(stride, int) else stride
-        current = tuple(total * step for total, step in zip(current, per_axis, strict=True))
-        cumulative.append(current)
+        per_axis = [stride] * dimension if isinstance(stride, int) else stride
+        for axis in range(dimension):
+            current[axis] *= per_axis[axis]
+        cumulative.append(tuple(current))
     return cumulative
 
 
 def level_at_stride(strides: Strides, stride: int) -> int:
-    """Return the index of the stage whose name is ``stride``; the finest where several share it.
+    """Return the index of the stage of this ``stride``; the finest where several share it.
 
     Args:
         strides: of each stage relative to the one before, as in the plans' ``strides``.
@@ -46,13 +47,15 @@ def level_at_stride(strides: Strides, stride: int) -> int:
     for step in strides:
         if not isinstance(step, int):
             dimension = max(dimension, len(step))
-    names = [max(level) for level in cumulative_strides(strides, dimension)]
-    if stride not in names:
-        available = ", ".join(map(str, dict.fromkeys(names)))
+
+    levels = cumulative_strides(strides, dimension)
+    level_strides = [max(level) for level in levels]
+    if stride not in level_strides:
+        available = ", ".join(map(str, dict.fromkeys(level_strides)))
         raise InputError(
             f"the network has no level of stride {stride}; its levels have strides {available}"
         )
-    return names.index(stride)
+    return level_strides.index(stride)
 
 
 def level_size(image_size: Sequence[int], level_stride: Sequence[int]) -> tuple[int, ...]:

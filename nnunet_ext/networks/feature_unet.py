@@ -1,7 +1,7 @@
-"""nnU-Net's planned U-Net that also shows its features in training.
+"""nnU-Net's planned U-Net, which can also return its features in training.
 
 Its state dictionary has the keys of the stock network, so checkpoints and ``-pretrained_weights``
-go both ways, and without a request for features it computes what the stock network computes.
+work in both directions. Without a request for features it computes what the stock network computes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nnunet_ext.networks.segmentation import Segmentation
 
 
 class FeatureOutput(NamedTuple):
-    """What the training forward returns."""
+    """The output of the training forward pass."""
 
     segmentation: Segmentation | None  # as in inference; None for an image that was only encoded
     features: list[torch.Tensor]  # the encoder's maps [B, C, *spatial], finest first
@@ -55,7 +55,12 @@ class FeatureUNet(nn.Module):
         Raises:
             InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder.
         """
-        unet = planned_unet(configuration, input_channels, output_channels, deep_supervision)
+        unet = planned_unet(
+            configuration,
+            input_channels,
+            output_channels,
+            deep_supervision,
+        )
         return cls(unet.encoder, unet.decoder)
 
     def forward(
@@ -66,8 +71,8 @@ class FeatureUNet(nn.Module):
         Args:
             x: ``[B, channels, *spatial]``.
             with_features: return a :class:`FeatureOutput`.
-            segment: False spares the decoder where only the encoder's maps are of interest, as for
-                target images; only together with ``with_features``.
+            segment: False skips the decoder where only the encoder's maps are needed, as for target
+                images; only together with ``with_features``.
 
         Returns:
             Logits ``[B, classes, *spatial]``, or a list of them, finest first, when
@@ -85,21 +90,33 @@ class FeatureUNet(nn.Module):
     def decode(self, features: list[torch.Tensor]) -> tuple[Segmentation, torch.Tensor]:
         """Do what nnU-Net's decoder does and keep the map that its finest head reads."""
         decoder = self.decoder
-        skips = features[-2::-1]  # coarsest first
-        levels = zip(decoder.transpconvs, skips, decoder.stages, decoder.seg_layers, strict=True)
-        outputs = []
-        x = features[-1]
-        for upsample, skip, stage, head in levels:
-            x = stage(torch.cat((upsample(x), skip), dim=1))
-            finest = head is decoder.seg_layers[-1]
-            if decoder.deep_supervision or finest:
-                outputs.append(head(x))
+        *skips, x = features
+        skips.reverse()  # coarsest first
+        levels = zip(
+            decoder.transpconvs,
+            skips,
+            decoder.stages,
+            decoder.seg_layers,
+            strict=True,
+        )
 
-        segmentation = outputs[::-1] if decoder.deep_supervision else outputs[0]
+        outputs = []
+        for upsample, skip, stage, head in levels:
+            upsampled = upsample(x)
+            joined = torch.cat((upsampled, skip), dim=1)
+            x = stage(joined)
+
+            is_finest = head is decoder.seg_layers[-1]
+            if decoder.deep_supervision or is_finest:
+                logits = head(x)
+                outputs.append(logits)
+
+        outputs.reverse()  # finest first
+        segmentation = outputs if decoder.deep_supervision else outputs[0]
         return segmentation, x
 
     def level(self, stride: int) -> int:
-        """Index in ``features`` of the level with this stride along its most reduced axis.
+        """Return the index in ``features`` of the level with this stride, see ``level_at_stride``.
 
         Raises:
             InputError: the plans have no such level.

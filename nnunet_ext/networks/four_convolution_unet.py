@@ -1,4 +1,4 @@
-"""The segmentation network of the image-space adaptation paper, as it is printed.
+"""The segmentation network of the image-space adaptation paper, as printed.
 
 Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
 network", 3.2.
@@ -56,16 +56,21 @@ class FourConvolutionEncoder(nn.Module):
 
     def __init__(self, conv_op: ConvOp, input_channels: int, width: int = 64) -> None:
         super().__init__()
-        dimension = convert_conv_op_to_dim(conv_op)
         widths = [width, 2 * width, 4 * width, 8 * width]
-        inputs = [input_channels, *widths[:-1]]
-        self.convolutions = nn.ModuleList(
-            _convolution(conv_op, before, after)
-            for before, after in zip(inputs, widths, strict=True)
-        )
-        self.pool = get_matching_pool_op(conv_op, pool_type="max")(kernel_size=2)
+        self.convolutions = nn.ModuleList()
+        inputs = input_channels
+        for outputs in widths:
+            convolution = _convolution(conv_op, inputs, outputs)
+            self.convolutions.append(convolution)
+            inputs = outputs
+
+        pool_op = get_matching_pool_op(conv_op, pool_type="max")
+        self.pool = pool_op(kernel_size=2)
+
+        dimension = convert_conv_op_to_dim(conv_op)
+        poolings = [[2] * dimension] * len(widths)
         self.output_channels = [*widths, widths[-1]]
-        self.strides = [[1] * dimension] + [[2] * dimension] * 4
+        self.strides = [[1] * dimension, *poolings]
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         maps = []
@@ -77,10 +82,10 @@ class FourConvolutionEncoder(nn.Module):
 
 
 class ThreeUpsamplingDecoder(nn.Module):
-    """The classifier c: three times upsampling, the cropped encoder map, and a convolution.
+    """The classifier c: three times an upsampling, the cropped encoder map and a convolution.
 
-    The paper's four poolings but three upsamplings leave a factor of 2, which a linear
-    interpolation closes.
+    The paper has four poolings but three upsamplings. A linear interpolation makes up for the
+    remaining factor of 2.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -98,41 +103,64 @@ class ThreeUpsamplingDecoder(nn.Module):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        upsampling_op = get_matching_convtransp(conv_op)
-        widths = encoder.output_channels[3:0:-1]  # of strides 8, 4, 2
-        inputs = [encoder.output_channels[-1], *widths[:-1]]
         self.deep_supervision = deep_supervision
-        self.interpolation = "trilinear" if convert_conv_op_to_dim(conv_op) == 3 else "bilinear"
-        self.transpconvs = nn.ModuleList(
-            upsampling_op(before, after, kernel_size=2, stride=2)
-            for before, after in zip(inputs, widths, strict=True)
-        )
-        self.stages = nn.ModuleList(_convolution(conv_op, 2 * width, width) for width in widths)
-        self.seg_layers = nn.ModuleList([conv_op(widths[-1], classes, kernel_size=1)])
+        is_3d = convert_conv_op_to_dim(conv_op) == 3
+        self.interpolation = "trilinear" if is_3d else "bilinear"
+
+        widths = encoder.output_channels[3:0:-1]  # of strides 8, 4, 2
+        upsampling_op = get_matching_convtransp(conv_op)
+        self.transpconvs = nn.ModuleList()
+        inputs = encoder.output_channels[-1]
+        for width in widths:
+            upsampling = upsampling_op(inputs, width, kernel_size=2, stride=2)
+            self.transpconvs.append(upsampling)
+            inputs = width
+
+        self.stages = nn.ModuleList()
+        for width in widths:
+            convolution = _convolution(conv_op, 2 * width, width)
+            self.stages.append(convolution)
+
+        head = conv_op(inputs, classes, kernel_size=1)
+        self.seg_layers = nn.ModuleList([head])
 
     def full_size_map(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Return the map ``[B, C, *spatial]`` of the input's size that the head reads."""
-        x = features[-1]
-        skips = features[3:0:-1]
-        for upsample, skip, stage in zip(self.transpconvs, skips, self.stages, strict=True):
+        full_size, *skips, x = features
+        skips.reverse()  # coarsest first
+        levels = zip(
+            self.transpconvs,
+            skips,
+            self.stages,
+            strict=True,
+        )
+        for upsample, skip, stage in levels:
             upsampled = upsample(x)
             cropped = _crop(skip, upsampled.shape[2:])
-            x = stage(torch.cat((upsampled, cropped), dim=1))
+            joined = torch.cat((upsampled, cropped), dim=1)
+            x = stage(joined)
+
         return functional.interpolate(
-            x, size=features[0].shape[2:], mode=self.interpolation, align_corners=False
+            x,
+            size=full_size.shape[2:],
+            mode=self.interpolation,
+            align_corners=False,
         )
 
     def classify(self, full_size_map: torch.Tensor) -> Segmentation:
         """Return the logits, in a list of one under deep supervision."""
-        logits = self.seg_layers[0](full_size_map)
-        return [logits] if self.deep_supervision else logits
+        head = self.seg_layers[0]
+        logits = head(full_size_map)
+        if self.deep_supervision:
+            return [logits]
+        return logits
 
     def forward(self, features: list[torch.Tensor]) -> Segmentation:
         return self.classify(self.full_size_map(features))
 
 
 def _crop(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Leave out the last rows that pooling left out."""
+    """Cut off the last rows, which the pooling of an odd size dropped."""
     for axis, length in enumerate(size, start=2):
         x = x.narrow(axis, 0, length)
     return x
@@ -164,11 +192,12 @@ class FourConvolutionUNet(FeatureUNet):
         """
         patch_size = list(configuration.patch_size)
         if min(patch_size) < SMALLEST:
+            size = " x ".join(map(str, patch_size))
             raise InputError(
                 f"the paper's network halves every axis four times and needs {SMALLEST} pixels; "
-                f"the plans' patch is {' x '.join(map(str, patch_size))}; use the plans' network "
-                "(extractor=plans)"
+                f"the plans' patch is {size}; use the plans' network (extractor=plans)"
             )
+
         conv_op = nn.Conv3d if len(patch_size) == 3 else nn.Conv2d
         encoder = FourConvolutionEncoder(conv_op, input_channels, width)
         decoder = ThreeUpsamplingDecoder(conv_op, encoder, output_channels, deep_supervision)
@@ -178,4 +207,5 @@ class FourConvolutionUNet(FeatureUNet):
 
     def decode(self, features: list[torch.Tensor]) -> tuple[Segmentation, torch.Tensor]:
         full_size_map = self.decoder.full_size_map(features)
-        return self.decoder.classify(full_size_map), full_size_map
+        segmentation = self.decoder.classify(full_size_map)
+        return segmentation, full_size_map

@@ -1,4 +1,4 @@
-"""The generator of image-space adaptation, which rebuilds the image from encoder levels."""
+"""The generator of image-space adaptation, which rebuilds the image from the encoder's levels."""
 
 import itertools
 import math
@@ -22,13 +22,13 @@ WIDEST = 4  # multiples of the last stage's width
 class ImageGenerator(nn.Module):
     """The generator g: upsampling stages from the coarsest level to the image.
 
-    Each finer level is concatenated.
+    Each finer level is concatenated on the way.
 
     A stage is a transposed 3-convolution, InstanceNorm, ReLU and two residual blocks with dropout.
-    It doubles the axes that differ in size from the next level: anisotropic 3d plans keep their
-    slice axis where the encoder does. Levels of strides 4, 8 and 16 make the paper's four stages,
-    of 256, 256, 128 and 64 channels. There is no output activation, because nnU-Net's images are
-    z-scores.
+    It doubles the axes whose size differs from the next level: the slice axis of anisotropic 3d
+    plans is doubled only where the encoder halved it. With levels of strides 4, 8 and 16 there are
+    the paper's four stages, of 256, 256, 128 and 64 channels. There is no output activation,
+    because nnU-Net's images are z-scores.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
@@ -51,22 +51,32 @@ class ImageGenerator(nn.Module):
         width: int = 64,
     ) -> None:
         super().__init__()
-        legs = upsampling_legs(level_strides, convert_conv_op_to_dim(conv_op))
-        remaining = sum(len(leg) for leg in legs)
+        dimension = convert_conv_op_to_dim(conv_op)
+        legs = upsampling_legs(level_strides, dimension)
+        remaining = sum(map(len, legs))  # stages still to come
+        coarsest_first = reversed(level_channels)
 
         self.legs = nn.ModuleList()
         carried = 0  # channels that the leg before hands on
-        for channels, factors in zip(reversed(level_channels), legs, strict=True):
-            stages = []
+        for channels, factors in zip(coarsest_first, legs, strict=True):
+            leg = nn.Sequential()
             inputs = carried + channels
             for factor in factors:
                 remaining -= 1
                 outputs = width * min(WIDEST, 2**remaining)
-                stages.append(_stage(conv_op, inputs, outputs, factor))
+                stage = _stage(conv_op, inputs, outputs, factor)
+                leg.append(stage)
                 inputs = outputs
+            self.legs.append(leg)
             carried = inputs
-            self.legs.append(nn.Sequential(*stages))
-        self.image = conv_op(carried, image_channels, kernel_size=3, stride=1, padding=1)
+
+        self.image = conv_op(
+            carried,
+            image_channels,
+            kernel_size=3,
+            stride=1,
+            padding=1,
+        )
 
     def forward(self, levels: Sequence[torch.Tensor], image_size: Sequence[int]) -> torch.Tensor:
         """Rebuild the image.
@@ -81,9 +91,13 @@ class ImageGenerator(nn.Module):
         *legs, last = self.legs
         joined, *others = reversed(levels)  # coarsest first
         for leg, finer in zip(legs, others, strict=True):
-            upsampled = _fit(leg(joined), finer.shape[2:])
+            upsampled = leg(joined)
+            upsampled = _fit(upsampled, finer.shape[2:])
             joined = torch.cat((upsampled, finer), dim=1)
-        return self.image(_fit(last(joined), image_size))
+
+        full_size = last(joined)
+        full_size = _fit(full_size, image_size)
+        return self.image(full_size)
 
 
 def upsampling_legs(
@@ -105,9 +119,16 @@ def upsampling_legs(
     [[(2, 2)], [(2, 2)], [(2, 2), (2, 2)]]
     """
     full_size = (1,) * dimension
-    path = [*reversed(level_strides), full_size]
-    legs = [_doublings(coarse, fine) for coarse, fine in itertools.pairwise(path)]
-    legs[-1] = legs[-1] or [full_size]
+    coarsest_first = reversed(level_strides)
+    path = [*coarsest_first, full_size]
+
+    legs = []
+    for coarse, fine in itertools.pairwise(path):
+        factors = _doublings(coarse, fine)
+        legs.append(factors)
+
+    if not legs[-1]:
+        legs[-1] = [full_size]
     return legs
 
 
@@ -116,32 +137,40 @@ def _doublings(coarse: tuple[int, ...], fine: tuple[int, ...]) -> list[tuple[int
 
     Each stage doubles the axes that still differ.
     """
-    ratios = [long / short for long, short in zip(coarse, fine, strict=True)]
-    missing = [math.ceil(math.log2(ratio)) for ratio in ratios]
+    missing = []
+    for long, short in zip(coarse, fine, strict=True):
+        doublings = math.log2(long / short)
+        missing.append(math.ceil(doublings))
+
     factors = []
     for step in range(max(missing)):
-        factors.append(tuple(2 if step < doublings else 1 for doublings in missing))
+        factor = tuple(2 if step < doublings else 1 for doublings in missing)
+        factors.append(factor)
     return factors
 
 
 def _stage(conv_op: ConvOp, inputs: int, outputs: int, factor: tuple[int, ...]) -> nn.Sequential:
     """Build a transposed convolution and two residual blocks.
 
-    The convolution multiplies every axis by its factor exactly.
+    The convolution multiplies every axis by exactly its factor.
     """
     activation = nn.ReLU()
-    upsampling = get_matching_convtransp(conv_op)(
+    norm_op = get_matching_instancenorm(conv_op)
+    upsampling_op = get_matching_convtransp(conv_op)
+    output_padding = tuple(step - 1 for step in factor)
+
+    upsampling = upsampling_op(
         inputs,
         outputs,
         kernel_size=3,
         stride=factor,
         padding=1,
-        output_padding=tuple(step - 1 for step in factor),
+        output_padding=output_padding,
         bias=False,
     )
     return nn.Sequential(
         upsampling,
-        get_matching_instancenorm(conv_op)(outputs),
+        norm_op(outputs),
         activation,
         ResidualBlock(conv_op, outputs, activation, DROPOUT),
         ResidualBlock(conv_op, outputs, activation, DROPOUT),
@@ -151,8 +180,10 @@ def _stage(conv_op: ConvOp, inputs: int, outputs: int, factor: tuple[int, ...]) 
 def _fit(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Resample where the encoder rounded an odd size.
 
-    Planned patches divide evenly and pass untouched.
+    Planned patches divide evenly and are returned as they are.
     """
-    if tuple(x.shape[2:]) == tuple(size):
+    wanted = tuple(size)
+    found = tuple(x.shape[2:])
+    if found == wanted:
         return x
-    return functional.interpolate(x, size=tuple(size), mode="nearest")
+    return functional.interpolate(x, size=wanted, mode="nearest")

@@ -15,16 +15,18 @@ from torch.nn import functional
 STRIDES = (4, 8, 16, 32)  # of the backbone's stages
 COARSEST_STRIDE = STRIDES[-1]
 BASE_CHANNELS = 64  # of ResNet-50's first stage, a quarter of what it puts out
+# of the branches of GCA, per stage; the coarsest stage already sees far enough
+CONTEXT_KERNELS = ((3, 5, 7), (3, 5, 7), (3, 5, 7), (3, 5))
 
 EcaKernel = Literal["3", "adaptive"]
 
 
 @dataclass(frozen=True)
 class Design:
-    """Which modules the network has; without one, its replacement stands in its place.
+    """Which modules the network has, and what replaces the others.
 
     Args:
-        width: share of the paper's channels.
+        width: factor on the paper's channels.
         eca_kernel: of the channel attention in the backbone: 3 as in the authors' code, or by the
             rule of ECA-Net, which gives 5, 5, 5 and 7.
         use_eca: otherwise a plain ResNet-50.
@@ -42,16 +44,14 @@ class Design:
 
 
 class NCoVSegNet(nn.Module):
-    """Backbone, a context module per stage, fusions from coarse to fine, and side outputs.
-
-    There is one output at each of the four levels.
+    """Backbone, a context module per stage, fusions from coarse to fine, an output at every level.
 
     Args:
         input_channels: of the image.
         logits: learned logits: one per foreground class or region.
-        stacks_background: put a logit of 0 for the background before them. Then softmax of two
-            classes is the sigmoid, and the largest logit is the class of one against the rest that
-            is likelier than not.
+        stacks_background: put a logit of 0 for the background before them. The softmax of two
+            classes is then the sigmoid, and the background has the largest logit unless the sigmoid
+            of some class exceeds 1/2.
         design: the modules.
     """
 
@@ -61,23 +61,34 @@ class NCoVSegNet(nn.Module):
         super().__init__()
         self.stacks_background = stacks_background
         self.backbone = resnet50(input_channels, design)
-        channels: list[int] = self.backbone.feature_info.channels()
-        context = GlobalContext if design.use_gca else PlainContext
-        fusion = DualAttentionFusion if design.use_daf else PlainFusion
+        context_module = GlobalContext if design.use_gca else PlainContext
+        fusion_module = DualAttentionFusion if design.use_daf else PlainFusion
 
-        kernels = [(3, 5, 7)] * 3 + [(3, 5)]  # the coarsest stage sees far enough
-        self.contexts = nn.ModuleList(
-            context(count, count // 2, k) for count, k in zip(channels, kernels, strict=True)
-        )
-        contexts = [count // 2 for count in channels]
-        self.fusions = nn.ModuleList(fusion(low) for low in contexts[:-1])
-        supervised = contexts if design.use_deep_supervision else contexts[:1]
-        self.outputs = nn.ModuleList(nn.Conv2d(count, logits, 1) for count in supervised)
+        # GCA 1-4
+        channels: list[int] = self.backbone.feature_info.channels()
+        widths = [count // 2 for count in channels]
+        self.contexts = nn.ModuleList()
+        for count, width, kernels in zip(channels, widths, CONTEXT_KERNELS, strict=True):
+            context = context_module(count, width, kernels)
+            self.contexts.append(context)
+
+        # DAF 1-3
+        self.fusions = nn.ModuleList()
+        for width in widths[:-1]:
+            fusion = fusion_module(width)
+            self.fusions.append(fusion)
+
+        # side outputs, the finest first
+        supervised = widths if design.use_deep_supervision else widths[:1]
+        self.outputs = nn.ModuleList()
+        for width in supervised:
+            output = nn.Conv2d(width, logits, 1)
+            self.outputs.append(output)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Segment images of any size.
 
-        Those that are not a multiple of 32 are temporarily continued by their last pixels.
+        Edges that are not a multiple of 32 are temporarily padded by repeating the last pixels.
 
         Args:
             x: ``[B, channels, H, W]``.
@@ -86,32 +97,48 @@ class NCoVSegNet(nn.Module):
             Logits ``[B, classes, H, W]``; while training a list of them, all of this size, the
             finest first.
         """
-        features = self.backbone(padded(x, COARSEST_STRIDE))
-        pairs = zip(self.contexts, features, strict=True)
-        *finer, coarsest = [context(feature) for context, feature in pairs]
+        image = padded(x, COARSEST_STRIDE)
+        features = self.backbone(image)
 
-        fused = [coarsest]
-        for fusion, low in zip(reversed(self.fusions), reversed(finer), strict=True):
-            fused.append(fusion(fused[-1], low))
-        fused.reverse()
+        # GCA: the context of every stage
+        contexts = []
+        for context, feature in zip(self.contexts, features, strict=True):
+            contexts.append(context(feature))
 
+        # DAF: from coarse to fine
+        *finer, fused = contexts
+        finer.reverse()
+        fusions = reversed(self.fusions)
+        levels = [fused]
+        for fusion, low in zip(fusions, finer, strict=True):
+            fused = fusion(fused, low)
+            levels.append(fused)
+        levels.reverse()
+
+        # side outputs
         heads = self.outputs if self.training else self.outputs[:1]
-        logits = []
-        for head, level, stride in zip(heads, fused, STRIDES, strict=False):
-            logits.append(self._logits(head, level, stride, x.shape[2:]))
-        return logits if self.training else logits[0]
+        size = x.shape[2:]
+        segmentation = []
+        for head, level, stride in zip(heads, levels, STRIDES, strict=False):
+            logits = self._logits(head, level, stride, size)
+            segmentation.append(logits)
+        return segmentation if self.training else segmentation[0]
 
     def _logits(
         self, head: nn.Module, level: torch.Tensor, stride: int, size: torch.Size
     ) -> torch.Tensor:
+        """Return a level's logits at the size of the image."""
         coarse = head(level)
         padded_size = [stride * edge for edge in coarse.shape[2:]]
         logits = functional.interpolate(coarse, size=padded_size, mode="bilinear")
-        logits = logits[..., : size[0], : size[1]]
+
+        height, width = size
+        logits = logits[..., :height, :width]
         if not self.stacks_background:
             return logits
 
-        background = torch.zeros_like(logits[:, :1])
+        one_class = logits[:, :1]
+        background = torch.zeros_like(one_class)
         return torch.cat((background, logits), 1)
 
 
@@ -120,17 +147,21 @@ def padded(images: torch.Tensor, multiple: int) -> torch.Tensor:
 
     Images are ``[B, C, H, W]``.
     """
-    below, right = (-edge % multiple for edge in images.shape[2:])
+    height, width = images.shape[2:]
+    below = -height % multiple
+    right = -width % multiple
     if below == right == 0:
         return images
-    return functional.pad(images, (0, right, 0, below), mode="replicate")
+
+    padding = (0, right, 0, below)
+    return functional.pad(images, padding, mode="replicate")
 
 
 def resnet50(input_channels: int, design: Design) -> Any:
-    """Build timm's ResNet-50, at random, that returns its features at strides 4, 8, 16 and 32.
+    """Build timm's ResNet-50 with random weights; it returns the maps of strides 4, 8, 16 and 32.
 
     With ``use_eca`` each block scales the channels of its last normalised map, before the residual
-    sum. Every block starts with its branch active, as torchvision's ResNet does, so that all
+    sum. Every residual branch is active from the start, as in torchvision's ResNet, so that all
     weights learn from the first step.
 
     Reference: Wang et al. 2020, "ECA-Net".
@@ -140,9 +171,11 @@ def resnet50(input_channels: int, design: Design) -> Any:
 
     def attention(channels: int, **options: Any) -> nn.Module:
         """Build the gate; timm sets the kernel by ECA-Net's rule where it knows the channels."""
-        return EcaModule(channels if design.eca_kernel == "adaptive" else None, **options)
+        known_channels = channels if design.eca_kernel == "adaptive" else None
+        return EcaModule(known_channels, **options)
 
     first = round(BASE_CHANNELS * design.width)
+    block_options = {"attn_layer": attention} if design.use_eca else {}
     return create_model(
         "resnet50",
         pretrained=False,
@@ -151,7 +184,7 @@ def resnet50(input_channels: int, design: Design) -> Any:
         in_chans=input_channels,
         channels=(first, 2 * first, 4 * first, 8 * first),
         zero_init_last=False,
-        block_args={"attn_layer": attention} if design.use_eca else {},
+        block_args=block_options,
     )
 
 
@@ -162,14 +195,23 @@ def normalised(
     dilation: int = 1,
     relu: bool = False,
 ) -> nn.Sequential:
-    """Convolution that keeps the map's size, with batch normalisation and perhaps a ReLU."""
+    """Build a convolution that keeps the map's size, with batch normalisation, a ReLU if asked."""
     height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
-    padding = (dilation * (height // 2), dilation * (width // 2))
+    rows = dilation * (height // 2)
+    columns = dilation * (width // 2)
     convolution = nn.Conv2d(
-        in_channels, out_channels, (height, width), padding=padding, dilation=dilation, bias=False
+        in_channels,
+        out_channels,
+        kernel_size=(height, width),
+        padding=(rows, columns),
+        dilation=dilation,
+        bias=False,
     )
-    activation = [nn.ReLU()] if relu else []
-    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), *activation)
+
+    layers = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+    if relu:
+        layers.append(nn.ReLU())
+    return layers
 
 
 class GlobalContext(nn.Module):
@@ -178,16 +220,21 @@ class GlobalContext(nn.Module):
     The branches have no activation, as in the authors' code; the paper shows none either.
 
     Args:
-        in_channels: of the map that comes in.
-        out_channels: of the map that leaves.
+        in_channels: of the input.
+        out_channels: of the output.
         kernels: one branch each.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernels: tuple[int, ...]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([normalised(in_channels, out_channels, 1)])
-        self.branches.extend(self._branch(in_channels, out_channels, kernel) for kernel in kernels)
-        self.merge = normalised(len(self.branches) * out_channels, out_channels, 3)
+        pointwise = normalised(in_channels, out_channels, 1)
+        self.branches = nn.ModuleList([pointwise])
+        for kernel in kernels:
+            branch = self._branch(in_channels, out_channels, kernel)
+            self.branches.append(branch)
+
+        concatenated = len(self.branches) * out_channels
+        self.merge = normalised(concatenated, out_channels, 3)
         self.shortcut = normalised(in_channels, out_channels, 1)
 
     @staticmethod
@@ -201,12 +248,14 @@ class GlobalContext(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         branches = [branch(x) for branch in self.branches]
-        merged = self.merge(torch.cat(branches, 1))
-        return functional.relu(merged + self.shortcut(x))
+        concatenated = torch.cat(branches, 1)
+        merged = self.merge(concatenated)
+        shortcut = self.shortcut(x)
+        return functional.relu(merged + shortcut)  # eq. 1
 
 
 class PlainContext(nn.Sequential):
-    """What stands in place of GCA: a 1x1 convolution with normalisation and ReLU.
+    """The replacement of GCA: a 1x1 convolution with normalisation and ReLU.
 
     ``kernels`` is accepted for signature compatibility.
     """
@@ -218,8 +267,8 @@ class PlainContext(nn.Sequential):
 class DualAttentionFusion(nn.Module):
     """DAF, eq. 2-4: the coarser level plus the finer one, weighted by the coarser one's attention.
 
-    The channel attention sees one value per channel, so group normalisation (one group) stands
-    where the authors' code has batch normalisation, which refuses a batch of one.
+    The channel attention sees one value per channel. It therefore uses group normalisation (one
+    group) instead of the batch normalisation of the authors' code, which refuses a batch of one.
 
     Args:
         channels: of the finer level and the result; the coarser level has twice as many.
@@ -243,13 +292,19 @@ class DualAttentionFusion(nn.Module):
 
     def forward(self, high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         channel = self.channel_attention(high)  # eq. 3
-        spatial = self.spatial_attention(high).amax(1, keepdim=True).sigmoid()  # eq. 4
+
+        doubled = self.spatial_attention(high)
+        largest = doubled.amax(1, keepdim=True)
+        spatial = largest.sigmoid()  # eq. 4
+
         upsampled = self.upsampling(high)
-        return functional.relu(upsampled + spatial * channel * self.detail(low))  # eq. 2
+        attention = spatial * channel
+        detail = self.detail(low)
+        return functional.relu(upsampled + attention * detail)  # eq. 2
 
 
 class PlainFusion(nn.Module):
-    """What stands in place of DAF: upsampling, concatenation and two convolutions, as in U-Net.
+    """The replacement of DAF: upsampling, concatenation and two convolutions, as in U-Net.
 
     Args:
         channels: of the finer level and the result; the coarser level has twice as many.
@@ -263,5 +318,7 @@ class PlainFusion(nn.Module):
         )
 
     def forward(self, high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-        upsampled = functional.interpolate(high, size=low.shape[2:], mode="bilinear")
-        return self.convolutions(torch.cat((upsampled, low), 1))
+        size = low.shape[2:]
+        upsampled = functional.interpolate(high, size=size, mode="bilinear")
+        joined = torch.cat((upsampled, low), 1)
+        return self.convolutions(joined)

@@ -1,4 +1,4 @@
-"""nnU-Net's U-Net as the plans describe it, for networks that use its encoder and decoder apart."""
+"""The planned U-Net, for networks that use its encoder and decoder separately."""
 
 from typing import Any
 

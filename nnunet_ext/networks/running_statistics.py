@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics that it has learnt, in a network that trains."""
+"""Batch normalisation with its learnt statistics, in a network that is being trained."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def running_statistics(network: nn.Module) -> Iterator[None]:
-    """Let batch normalisation use its running statistics within the block.
-
-    Its mean and variance stay as they are.
+    """Let batch normalisation use its running statistics within the block, without changing them.
 
     Gradients pass. Networks with other kinds of normalisation are not affected.
     """
-    normalizations = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    learning = [module for module in normalizations if module.training]
-    for module in learning:
-        module.eval()
+    learning = []
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            learning.append(module)
+            module.eval()
+
     try:
         yield
     finally:

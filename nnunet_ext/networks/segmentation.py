@@ -1,7 +1,4 @@
-"""What a segmentation network returns.
-
-These are logits, or a list of them, finest first, under deep supervision.
-"""
+"""The output of a segmentation network: logits, or a list of them under deep supervision."""
 
 import torch
 

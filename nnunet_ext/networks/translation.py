@@ -1,7 +1,7 @@
 """Translation between two modalities: encoders, decoders, and a module that they share.
 
 2d only. Nothing works in place: several losses differentiate through one graph. A convolution
-before a normalisation has no bias, which the normalisation would take away.
+before a normalisation has no bias, because the normalisation would remove it.
 
 Reference: the AMD-DAS paper, section 4.2.1, and its public code; see docs/amd_das.md.
 """
@@ -22,9 +22,7 @@ GROWTH, DENSE_CONVOLUTIONS = 12, 5
 
 
 class TranslationEncoder(nn.Sequential):
-    """A 7-convolution and two 3-convolutions of stride 2.
-
-    Each has instance normalisation and ReLU.
+    """A 7-convolution and two 3-convolutions of stride 2, with instance normalisation and ReLU.
 
     Args:
         input_channels: of the image.
@@ -47,7 +45,7 @@ class TranslationEncoder(nn.Sequential):
 class DenseFusion(nn.Module):
     """One dense block of five 3-convolutions of 12 channels, and a 3-convolution.
 
-    The last one returns to the input's channels.
+    The last convolution has as many channels as the input.
 
     Args:
         channels: of input and output.
@@ -69,7 +67,8 @@ class DenseFusion(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for convolution in self.dense:
-            x = torch.cat((x, convolution(x)), dim=1)
+            grown = convolution(x)
+            x = torch.cat((x, grown), dim=1)
         return self.last(x)
 
 
@@ -81,7 +80,7 @@ class TranslationDecoder(nn.Module):
         width: channels before the last convolution.
         bounded: end in tanh, for images within [-1, 1]; otherwise without activation, for z-scores.
         upsampling: by transposed 3-convolutions, as in the authors' code; or by repeated pixels and
-            a 3-convolution, which draws no chequered patterns (Odena et al. 2016, "Deconvolution
+            a 3-convolution, which avoids checkerboard patterns (Odena et al. 2016, "Deconvolution
             and Checkerboard Artifacts").
 
     Shape: ``[B, 4 width, h, w]`` -> ``[B, output_channels, 4 h, 4 w]``.
@@ -111,9 +110,9 @@ class Translator(nn.Module):
     """A generator from one domain to the other: encoder, fusion, decoder.
 
     Args:
-        encoder: of the domain that is read.
-        fusion: perhaps that of the other direction, too.
-        decoder: of the domain that is written.
+        encoder: of the input's domain.
+        fusion: may be shared with the other direction.
+        decoder: of the output's domain.
         reads_z_scores: the images are nnU-Net's z-scores, see :func:`with_dark_background`.
     """
 
@@ -132,31 +131,36 @@ class Translator(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Translate ``[B, channels, H, W]``; the result has the same size."""
-        return self.decode(self.features(image), image)
+        features = self.features(image)
+        return self.decode(features, image)
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the fused map ``[B, 4 width, ceil(H / 4), ceil(W / 4)]``, F of the paper."""
-        read = with_dark_background(image) if self.reads_z_scores else image
-        return self.fusion(self.encoder(read))
+        if self.reads_z_scores:
+            image = with_dark_background(image)
+        encoded = self.encoder(image)
+        return self.fusion(encoded)
 
     def decode(self, features: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Return the translation of the image that has these features, cut to its size."""
         height, width = image.shape[2:]
-        return self.decoder(features)[..., :height, :width]
+        translated = self.decoder(features)
+        return translated[..., :height, :width]
 
 
 def with_dark_background(z_scores: torch.Tensor) -> torch.Tensor:
     """Return the images with a value below all tissue where they are exactly 0.
 
-    Within a head that nnU-Net normalises alone (``use_mask_for_norm``), 0 is the mean of the brain;
-    around it, and beyond the image's border, 0 is the background. A translator could not tell them
-    apart.
+    Where nnU-Net normalises the head only (``use_mask_for_norm``), 0 is the mean of the brain; the
+    background around it, and beyond the image's border, is 0 as well. A translator could not tell
+    them apart.
     """
-    return torch.where(z_scores == 0, torch.full_like(z_scores, BACKGROUND_Z_SCORE), z_scores)
+    dark = torch.full_like(z_scores, BACKGROUND_Z_SCORE)
+    return torch.where(z_scores == 0, dark, z_scores)
 
 
 class SynthesisOutput(NamedTuple):
-    """What the training forward returns."""
+    """The output of the training forward pass."""
 
     segmentation: Segmentation  # of the synthetic image
     synthetic: torch.Tensor  # [B, channels, H, W], the image in the target domain
@@ -166,7 +170,7 @@ class SynthesisOutput(NamedTuple):
 class SegmentationThroughSynthesis(nn.Module):
     """Segments a source image by translating it to the target domain first.
 
-    It finds what the translation keeps.
+    Its Dice shows how much of the lesions the translation keeps.
 
     Args:
         translator: from source to target, G_MRI of the paper.
@@ -181,12 +185,12 @@ class SegmentationThroughSynthesis(nn.Module):
 
     @property
     def encoder(self) -> Any:
-        """The segmenter's encoder, where nnU-Net and trainers look for it."""
+        """Return the segmenter's encoder, where nnU-Net and trainers look for it."""
         return self.segmenter.encoder
 
     @property
     def decoder(self) -> Any:
-        """The segmenter's decoder, whose deep supervision nnU-Net switches."""
+        """Return the segmenter's decoder, whose deep supervision nnU-Net switches."""
         return self.segmenter.decoder
 
     def forward(
@@ -211,24 +215,53 @@ class SegmentationThroughSynthesis(nn.Module):
 
 
 def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
-    return [convolution, nn.InstanceNorm2d(convolution.out_channels), nn.ReLU()]
+    norm = nn.InstanceNorm2d(convolution.out_channels)
+    return [convolution, norm, nn.ReLU()]
 
 
 def _three_convolution(inputs: int, outputs: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-    return nn.Sequential(*_normalised(convolution))
+    convolution = nn.Conv2d(
+        inputs,
+        outputs,
+        kernel_size=3,
+        padding=1,
+        bias=False,
+    )
+    layers = _normalised(convolution)
+    return nn.Sequential(*layers)
 
 
 def _halving(inputs: int, outputs: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1, bias=False)
+    convolution = nn.Conv2d(
+        inputs,
+        outputs,
+        kernel_size=3,
+        stride=2,
+        padding=1,
+        bias=False,
+    )
     return _normalised(convolution)
 
 
 def _doubling(inputs: int, outputs: int, upsampling: Upsampling) -> list[nn.Module]:
     if upsampling == "repeated":
-        convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-        return [nn.Upsample(scale_factor=2), *_normalised(convolution)]
+        repeated = nn.Upsample(scale_factor=2)
+        convolution = nn.Conv2d(
+            inputs,
+            outputs,
+            kernel_size=3,
+            padding=1,
+            bias=False,
+        )
+        return [repeated, *_normalised(convolution)]
+
     transposed = nn.ConvTranspose2d(
-        inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=1, bias=False
+        inputs,
+        outputs,
+        kernel_size=3,
+        stride=2,
+        padding=1,
+        output_padding=1,
+        bias=False,
     )
     return _normalised(transposed)

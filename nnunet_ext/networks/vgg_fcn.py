@@ -1,16 +1,13 @@
 """The segmentation network of the AMD-DAS paper: VGG-16 with skips that are added.
 
-Slices may have any size.
+Slices may have any size; the authors' code needs multiples of 32.
 
 Reference: Long et al. 2015, "Fully Convolutional Networks for Semantic Segmentation"; Simonyan &
-Zisserman 2015 (VGG); layers from the AMD-DAS authors' code. That code works only for sizes that
-five poolings divide evenly.
+Zisserman 2015 (VGG); layers from the AMD-DAS authors' code.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -30,7 +27,7 @@ SMALLEST = 32  # five poolings
 
 
 class VGGEncoder(nn.Module):
-    """VGG-16 without batch normalisation and without its classifier, at random weights.
+    """VGG-16 without batch normalisation and without its classifier, with random weights.
 
     Args:
         input_channels: of the image.
@@ -40,19 +37,19 @@ class VGGEncoder(nn.Module):
     def __init__(self, input_channels: int, width: int = 64) -> None:
         super().__init__()
         widths = [width * multiple for multiple in MULTIPLES]
+        poolings = [[2, 2]] * len(MULTIPLES)  # each block ends in a pooling
         self.output_channels = [input_channels, *widths]
-        self.strides = [[1, 1]] + [[2, 2]] * len(MULTIPLES)  # each block ends in a pooling
+        self.strides = [[1, 1], *poolings]
+
         self.blocks = nn.ModuleList()
         inputs = input_channels
         for outputs, count in zip(widths, CONVOLUTIONS, strict=True):
-            self.blocks.append(_block(inputs, outputs, count))
+            block = _block(inputs, outputs, count)
+            self.blocks.append(block)
             inputs = outputs
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Return the image and the five pooled maps, of strides 2 to 32.
-
-        The decoder restores the size of the image.
-        """
+        """Return the image, for its size, and the five pooled maps of strides 2 to 32."""
         maps = [x]
         for block in self.blocks:
             x = block(x)
@@ -63,7 +60,7 @@ class VGGEncoder(nn.Module):
 class AdditionDecoder(nn.Module):
     """Five transposed 4-convolutions, each with ReLU and batch normalisation.
 
-    The finer map of the encoder is added.
+    The encoder's map of the same size is added to the result of each.
 
     Args:
         encoder: whose maps it reads.
@@ -77,25 +74,37 @@ class AdditionDecoder(nn.Module):
         self.deep_supervision = deep_supervision
         coarsest, *finer = encoder.output_channels[:0:-1]
         hidden = max(1, finer[-1] // 2)  # 32 of VGG's 64
-        outputs = [*finer, hidden]
-        inputs = [coarsest, *finer]
-        self.upsamplings = nn.ModuleList(
-            _upsampling(before, after) for before, after in zip(inputs, outputs, strict=True)
-        )
-        self.seg_layers = nn.ModuleList([nn.Conv2d(hidden, classes, kernel_size=1)])
+
+        self.upsamplings = nn.ModuleList()
+        inputs = coarsest
+        for outputs in (*finer, hidden):
+            upsampling = _upsampling(inputs, outputs)
+            self.upsamplings.append(upsampling)
+            inputs = outputs
+
+        head = nn.Conv2d(hidden, classes, kernel_size=1)
+        self.seg_layers = nn.ModuleList([head])
 
     def full_size_map(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Return the hidden map ``[B, C, *spatial]`` of the input's size that the head reads."""
         *upsamplings, last = self.upsamplings
         image, *skips, x = features
-        for upsampling, skip in zip(upsamplings, reversed(skips), strict=True):
-            x = _fit(upsampling(x), skip.shape[2:]) + skip
-        return _fit(last(x), image.shape[2:])
+        skips.reverse()  # coarsest first
+        for upsampling, skip in zip(upsamplings, skips, strict=True):
+            upsampled = upsampling(x)
+            fitted = _fit(upsampled, skip.shape[2:])
+            x = fitted + skip
+
+        full_size = last(x)
+        return _fit(full_size, image.shape[2:])
 
     def classify(self, hidden: torch.Tensor) -> Segmentation:
         """Return the logits, in a list of one under deep supervision."""
-        logits = self.seg_layers[0](hidden)
-        return [logits] if self.deep_supervision else logits
+        head = self.seg_layers[0]
+        logits = head(hidden)
+        if self.deep_supervision:
+            return [logits]
+        return logits
 
     def forward(self, features: list[torch.Tensor]) -> Segmentation:
         return self.classify(self.full_size_map(features))
@@ -130,20 +139,23 @@ class VGGFCN(FeatureUNet):
         """
         patch_size = list(configuration.patch_size)
         if len(patch_size) != 2 or min(patch_size) < SMALLEST:
+            size = " x ".join(map(str, patch_size))
             raise InputError(
                 f"VGG-FCN needs 2d patches of {SMALLEST} pixels or more on each axis; the plans' "
-                f"patch is {' x '.join(map(str, patch_size))}; use the plans' network "
-                "(segmenter=plans)"
+                f"patch is {size}; use the plans' network (segmenter=plans)"
             )
+
         encoder = VGGEncoder(input_channels, width)
-        network = cls(encoder, AdditionDecoder(encoder, output_channels, deep_supervision))
+        decoder = AdditionDecoder(encoder, output_channels, deep_supervision)
+        network = cls(encoder, decoder)
         network.apply(InitWeights_He(1e-2))
         return network
 
     def decode(self, features: list[torch.Tensor]) -> tuple[Segmentation, torch.Tensor]:
         """Return the logits and the hidden map of the input's size."""
         hidden = self.decoder.full_size_map(features)
-        return self.decoder.classify(hidden), hidden
+        segmentation = self.decoder.classify(hidden)
+        return segmentation, hidden
 
 
 def segmenter_from_plans(
@@ -154,9 +166,7 @@ def segmenter_from_plans(
     deep_supervision: bool,
     vgg_width: int = 64,
 ) -> FeatureUNet:
-    """Build the plans' U-Net (``plans``) or the paper's network (``vgg_fcn``).
-
-    Only the latter has a ``vgg_width``.
+    """Build the plans' U-Net (``plans``) or the paper's network (``vgg_fcn`` of ``vgg_width``).
 
     Raises:
         InputError: the plans do not fit the network.
@@ -169,20 +179,35 @@ def segmenter_from_plans(
 
 
 def _block(inputs: int, outputs: int, count: int) -> nn.Sequential:
-    channels = [inputs] + [outputs] * count
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(channels):
-        layers += [nn.Conv2d(before, after, kernel_size=3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.MaxPool2d(2))
+    layers = nn.Sequential()
+    for _ in range(count):
+        convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+        layers.append(convolution)
+        layers.append(nn.ReLU())
+        inputs = outputs
+    layers.append(nn.MaxPool2d(2))
+    return layers
 
 
 def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
-    doubling = nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
-    return nn.Sequential(doubling, nn.ReLU(), nn.BatchNorm2d(outputs))
+    doubling = nn.ConvTranspose2d(
+        inputs,
+        outputs,
+        kernel_size=4,
+        stride=2,
+        padding=1,
+    )
+    norm = nn.BatchNorm2d(outputs)
+    return nn.Sequential(doubling, nn.ReLU(), norm)
 
 
-def _fit(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def _fit(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """Resample where a pooling rounded an odd size."""
-    if tuple(x.shape[2:]) == tuple(size):
+    if x.shape[2:] == size:
         return x
-    return functional.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    return functional.interpolate(
+        x,
+        size=size,
+        mode="bilinear",
+        align_corners=False,
+    )

@@ -1,4 +1,4 @@
-"""nnU-Net's planned U-Net with a quantised branch whose codes join the segmentation path."""
+"""The planned U-Net with a quantised branch whose codes join the segmentation path."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WIDEST = 4  # multiples of the reconstruction decoder's width
 
 @dataclass(frozen=True)
 class VQBranch:
-    """How the quantised branch is made.
+    """The design of the quantised branch.
 
     Args:
         bottom_stride: of the finer quantised level of the encoder, along the most reduced axis.
@@ -48,7 +48,7 @@ class VQBranch:
 
 
 class VQOutput(NamedTuple):
-    """What the training forward returns."""
+    """The output of the training forward pass."""
 
     segmentation: Segmentation  # as in inference
     # [B, 2 D, *spatial] at the bottom level, gradient straight through to the encoder
@@ -57,15 +57,15 @@ class VQOutput(NamedTuple):
 
 
 class VQUNet(nn.Module):
-    """A U-Net two of whose encoder levels are quantised; the codes join the bottom level's skip.
+    """A U-Net with two quantised encoder levels, whose codes join the skip of the bottom level.
 
-    A 1x1 convolution brings the concatenation back to the skip's width. It passes the skip and
-    ignores the codes at first, so the network starts as the planned U-Net.
+    A 1x1 convolution brings the concatenation back to the skip's width. At first it passes the skip
+    and ignores the codes, so the network starts as the planned U-Net.
 
     Args:
         encoder: of the planned U-Net.
         decoder: of the planned U-Net.
-        branch: how the quantised branch is made.
+        branch: design of the quantised branch.
 
     Raises:
         InputError: the encoder has no level of these strides, or top is not coarser than bottom.
@@ -83,19 +83,24 @@ class VQUNet(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.bottom, self.top = _quantised_levels(self.encoder.strides, branch)
-
-        conv_op, widths = self.encoder.conv_op, self.encoder.output_channels
+        conv_op = self.encoder.conv_op
+        widths = self.encoder.output_channels
         channels = branch.code_channels
+
         self.projections = nn.ModuleList()
         for level in (self.bottom, self.top):
-            self.projections.append(conv_op(widths[level], channels, kernel_size=1))
+            projection = conv_op(widths[level], channels, kernel_size=1)
+            self.projections.append(projection)
 
+        codebook_count = 1 if branch.shared else 2
         self.codebooks = nn.ModuleList()
-        for _ in range(1 if branch.shared else 2):
-            self.codebooks.append(Codebook(branch.codebook_size, channels, branch.learnt))
+        for _ in range(codebook_count):
+            codebook = Codebook(branch.codebook_size, channels, branch.learnt)
+            self.codebooks.append(codebook)
 
         skip = widths[self.bottom]
-        self.mix = conv_op(skip + 2 * channels, skip, kernel_size=1)
+        both_codes = 2 * channels
+        self.mix = conv_op(skip + both_codes, skip, kernel_size=1)
 
     @classmethod
     def from_plans(
@@ -112,9 +117,16 @@ class VQUNet(nn.Module):
             InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder, or
                 lacks a level.
         """
-        unet = planned_unet(configuration, input_channels, output_channels, deep_supervision)
+        unet = planned_unet(
+            configuration,
+            input_channels,
+            output_channels,
+            deep_supervision,
+        )
         network = cls(unet.encoder, unet.decoder, branch)
         network.projections.apply(unet.initialize)
+
+        # the mix passes the skip and ignores the codes
         nn.init.dirac_(network.mix.weight)
         nn.init.zeros_(network.mix.bias)
         return network
@@ -133,30 +145,39 @@ class VQUNet(nn.Module):
         maps = self.encoder(x)
         bottom, top = self._quantize(maps)
 
+        # the codes of both levels, at the size of the bottom one
         details = straight_through(bottom.features, bottom.codes)
         shape = straight_through(top.features, top.codes)
-        upsampled = functional.interpolate(shape, size=details.shape[2:], mode="nearest")
+        size = details.shape[2:]
+        upsampled = functional.interpolate(shape, size=size, mode="nearest")
         codes = torch.cat((upsampled, details), dim=1)
 
-        skip = torch.cat((maps[self.bottom], codes), dim=1)
+        # they join the skip of the bottom level
+        skip = maps[self.bottom]
+        joined = torch.cat((skip, codes), dim=1)
         mixed = list(maps)
-        mixed[self.bottom] = self.mix(skip)
+        mixed[self.bottom] = self.mix(joined)
+
         segmentation = self.decoder(mixed)
         if not with_codes:
             return segmentation
         return VQOutput(segmentation, codes, (bottom, top))
 
     def project(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the features to quantise of the encoder's maps: bottom, top.
-
-        Each is ``[B, D, *spatial]``.
-        """
-        bottom, top = self.projections
-        return bottom(maps[self.bottom]), top(maps[self.top])
+        """Return the features to quantise, bottom and top, each ``[B, D, *spatial]``."""
+        project_bottom, project_top = self.projections
+        bottom = project_bottom(maps[self.bottom])
+        top = project_top(maps[self.top])
+        return bottom, top
 
     def _quantize(self, maps: list[torch.Tensor]) -> tuple[Quantized, Quantized]:
+        bottom_codebook = self.codebooks[0]
+        top_codebook = self.codebooks[-1]  # the same one where they share it
+
         bottom, top = self.project(maps)
-        return self.codebooks[0](bottom), self.codebooks[-1](top)
+        quantized_bottom = bottom_codebook(bottom)
+        quantized_top = top_codebook(top)
+        return quantized_bottom, quantized_top
 
 
 def _quantised_levels(strides: Any, branch: VQBranch) -> tuple[int, int]:
@@ -170,26 +191,24 @@ def _quantised_levels(strides: Any, branch: VQBranch) -> tuple[int, int]:
     if top <= bottom:
         raise InputError(
             f"top_stride={branch.top_stride} must be larger than "
-            f"bottom_stride={branch.bottom_stride}: the top level sees the whole, the bottom "
-            "level details"
+            f"bottom_stride={branch.bottom_stride}: the top level encodes the global shape, the "
+            "bottom level local details"
         )
     return bottom, top
 
 
 class ReconstructionDecoder(nn.Module):
-    """Rebuilds the image from the codes.
+    """Rebuilds the image from the codes: a 3-convolution, two residual blocks, and doublings.
 
-    It is a 3-convolution, two residual blocks, and a doubling per halving before.
-
-    No normalisation, which would lose the intensities, and no output activation: nnU-Net's images
-    are z-scores.
+    There is one doubling per halving of the encoder. There is no normalisation, which would lose
+    the intensities, and no output activation, because nnU-Net's images are z-scores.
 
     Args:
         conv_op: convolution of the plans, 2d or 3d.
         code_channels: of the codes, both levels together.
         stride: of the codes, per axis.
         image_channels: of the image.
-        width: channels before the last doubling; twice as many before, at most 4 times.
+        width: channels before the last doubling. They double towards the codes, up to 4 times.
 
     Reference: Razavi et al. 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2", the
     decoder.
@@ -204,16 +223,26 @@ class ReconstructionDecoder(nn.Module):
         width: int = 32,
     ) -> None:
         super().__init__()
-        (factors,) = upsampling_legs([stride], convert_conv_op_to_dim(conv_op))
-        doublings = len(factors)
-        widths = [width * min(WIDEST, 2**left) for left in range(doublings - 1, -1, -1)]
+        dimension = convert_conv_op_to_dim(conv_op)
+        (factors,) = upsampling_legs([stride], dimension)
+        widths = []  # before each doubling, the coarsest first
+        for left in reversed(range(len(factors))):
+            multiple = min(WIDEST, 2**left)
+            widths.append(width * multiple)
 
-        layers = [conv_op(code_channels, widths[0], kernel_size=3, padding=1)]
-        layers += [_PlainResidualBlock(conv_op, widths[0]) for _ in range(2)]
-        following = [*widths[1:], image_channels]
-        for factor, inputs, outputs in zip(factors, widths, following, strict=True):
-            layers += [nn.ReLU(), _enlarging(conv_op, inputs, outputs, factor)]
-        self.layers = nn.Sequential(*layers)
+        widest, *narrower = widths
+        first = conv_op(code_channels, widest, kernel_size=3, padding=1)
+        self.layers = nn.Sequential(first)
+        for _ in range(2):
+            block = _PlainResidualBlock(conv_op, widest)
+            self.layers.append(block)
+
+        inputs = widest
+        for factor, outputs in zip(factors, [*narrower, image_channels], strict=True):
+            doubling = _enlarging(conv_op, inputs, outputs, factor)
+            self.layers.append(nn.ReLU())
+            self.layers.append(doubling)
+            inputs = outputs
 
     def forward(self, codes: torch.Tensor, image_size: torch.Size) -> torch.Tensor:
         """Return the image ``[B, image_channels, *image_size]``.
@@ -223,6 +252,7 @@ class ReconstructionDecoder(nn.Module):
         image = self.layers(codes)
         if image.shape[2:] == image_size:
             return image
+
         # the encoder rounds odd sizes up
         return functional.interpolate(image, size=image_size, mode="nearest")
 
@@ -245,8 +275,13 @@ class _PlainResidualBlock(nn.Module):
 
 
 def _enlarging(conv_op: ConvOp, inputs: int, outputs: int, factor: tuple[int, ...]) -> nn.Module:
-    """A transposed convolution that multiplies every axis by its factor, 1 or 2, exactly."""
+    """Build a transposed convolution that multiplies every axis by exactly its factor, 1 or 2."""
     kernel = tuple(4 if step == 2 else 3 for step in factor)
-    return get_matching_convtransp(conv_op)(
-        inputs, outputs, kernel_size=kernel, stride=factor, padding=1
+    upsampling_op = get_matching_convtransp(conv_op)
+    return upsampling_op(
+        inputs,
+        outputs,
+        kernel_size=kernel,
+        stride=factor,
+        padding=1,
     )

@@ -1,7 +1,8 @@
-"""How much a lesion stands out from what surrounds it."""
+"""How much a lesion stands out from its surroundings."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ def lesion_contrast(
     Args:
         image: ``[slices, height, width]``, any unit.
         lesion: bool, same shape.
-        excluded: bool, same shape; what belongs to neither, such as ignored pixels and the
+        excluded: bool, same shape; pixels that belong to neither, such as ignored ones and the
             background.
 
     Returns:
@@ -43,7 +44,8 @@ def lesion_contrast(
     >>> lesion_contrast(image, lesion).difference
     30.0
     """
-    in_plane = generate_binary_structure(2, 1)[None]
+    cross = generate_binary_structure(2, 1)
+    in_plane = cross[None]
     near = binary_dilation(lesion, in_plane, iterations=RIM_PIXELS)
     inside = lesion
     rim = near & ~lesion
@@ -51,9 +53,16 @@ def lesion_contrast(
         inside = inside & ~excluded
         rim = rim & ~excluded
 
-    lesion_pixels = int(inside.sum())
-    return LesionContrast(lesion_pixels, _mean(image[inside]), _mean(image[rim]))
+    inside_values = image[inside]
+    rim_values = image[rim]
+    return LesionContrast(
+        lesion_pixels=inside_values.size,
+        inside=_mean(inside_values),
+        rim=_mean(rim_values),
+    )
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")
+    if not values.size:
+        return math.nan
+    return float(values.mean())

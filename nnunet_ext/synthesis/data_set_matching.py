@@ -11,9 +11,9 @@ from nnunet_ext.synthesis.slice_measures import Measuring, measure_slices
 
 @dataclass(frozen=True)
 class Pairing:
-    """How slices are matched: targets kept of each source slice, weights, seed of random subsets.
+    """How slices are matched: targets to keep per source slice, weights, seed of random subsets.
 
-    ``target_lesion`` is what counts as lesion in the target, as the user said it; it is only
+    ``target_lesion`` is the option that says what counts as lesion in the target; it is only
     recorded.
     """
 
@@ -46,10 +46,10 @@ def match_data_sets(
         "seed": pairing.seed,
     }
     return Matches(
-        source.files.dataset,
-        target.files.dataset,
-        parameters,
-        targets_by_case(ranking, source_slices, target_slices),
-        nearest,
-        subsets(source_slices.names, matched, pairing.seed),
+        source=source.files.dataset,
+        target=target.files.dataset,
+        parameters=parameters,
+        source_cases=targets_by_case(ranking, source_slices, target_slices),
+        target_cases=nearest,
+        subsets=subsets(source_slices.names, matched, pairing.seed),
     )

@@ -1,6 +1,6 @@
 """Write a labelled data set of synthetic images: source cases in the target domain.
 
-Each case keeps its own label.
+Each case keeps its label.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PROVENANCE, CONTRASTS = "provenance.csv", "lesion_contrast.csv"
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What is written where.
+    """What to write, and where.
 
     Args:
         source: raw folder of the labelled source data set.
         folder: raw folder of the new data set.
         cases: names of the source's cases to translate.
-        origin: model, subset and settings; plain JSON, kept beside the data.
+        origin: model, subset and settings; plain JSON, recorded beside the data.
     """
 
     source: Path
@@ -58,7 +58,8 @@ def source_cases(source: Path) -> list[RawCase]:
     Raises:
         InputError: not such a data set.
     """
-    dataset_json = read_dataset_json(source / "dataset.json", ADVICE)
+    file = source / "dataset.json"
+    dataset_json = read_dataset_json(file, ADVICE)
     return raw_cases("general", source, dataset_json)
 
 
@@ -74,32 +75,47 @@ def export(model: SynthesisModel, job: ExportJob) -> dict[str, LesionContrast]:
     begin(job)
     dataset_json = read_dataset_json(job.source / "dataset.json", ADVICE)
     chosen = set(job.cases)
-    cases = [case for case in source_cases(job.source) if case.name in chosen]
+    all_cases = source_cases(job.source)
+    cases = [case for case in all_cases if case.name in chosen]
+
     for case in tqdm(cases, desc=job.folder.name, unit="case"):
-        if not all(path.is_file() for path in written_files(job.folder, case)):
+        files = written_files(job.folder, case)
+        is_complete = all(map(Path.is_file, files))
+        if not is_complete:
             _write_case(model, case, job.folder)
 
     contrasts = {}
     for case in cases:
-        contrast = measured_contrast(job.folder, case, dataset_json, model.window.low)
+        contrast = measured_contrast(
+            job.folder,
+            case,
+            dataset_json,
+            model.window.low,
+        )
         contrasts[case.name] = contrast
 
     _write_tables(job, cases, contrasts)
     _write_splits(job)
-    write_json(new_dataset_json(dataset_json, job, len(cases)), job.folder / "dataset.json")
+    description = new_dataset_json(dataset_json, job, len(cases))
+    write_json(description, job.folder / "dataset.json")
     return contrasts
 
 
 def begin(job: ExportJob) -> None:
-    """Make the new folder, or check that it is that of an unfinished run of the same export.
+    """Make the new folder, or check that it belongs to an unfinished run of the same export.
 
     Raises:
         InputError: it holds something else, or is finished.
     """
-    record = {**job.origin, "source": job.source.name, "cases": list(job.cases)}
+    record = {
+        **job.origin,
+        "source": job.source.name,
+        "cases": list(job.cases),
+    }
     path = job.folder / RECORD
-    same_job = path.is_file() and read_json(path, "remove the folder") == record
-    if same_job and not (job.folder / "dataset.json").exists():
+    is_same_job = path.is_file() and read_json(path, "remove the folder") == record
+    is_finished = (job.folder / "dataset.json").exists()
+    if is_same_job and not is_finished:
         return
 
     if job.folder.exists():
@@ -107,16 +123,23 @@ def begin(job: ExportJob) -> None:
             f"{job.folder}: exists already; choose another number with -o, or remove it"
         )
     for name in ("imagesTr", "labelsTr"):
-        (job.folder / name).mkdir(parents=True)
+        folder = job.folder / name
+        folder.mkdir(parents=True)
     write_json(record, path)
 
 
 def written_files(folder: Path, case: RawCase) -> list[Path]:
     """Return the files of a case in the new data set: its channels, then its label."""
+    images = folder / "imagesTr"
+    labels = folder / "labelsTr"
+
     files = []
-    for channel in range(len(case.images)):
-        files.append(folder / "imagesTr" / f"{case.name}_{channel:04d}{ENDING}")
-    files.append(folder / "labelsTr" / f"{case.name}{ENDING}")
+    for channel, _ in enumerate(case.images):
+        name = f"{case.name}_{channel:04d}{ENDING}"
+        files.append(images / name)
+
+    label_name = f"{case.name}{ENDING}"
+    files.append(labels / label_name)
     return files
 
 
@@ -127,20 +150,22 @@ def _write_case(model: SynthesisModel, case: RawCase, folder: Path) -> None:
         InputError: they cannot be read, or do not lie on one grid.
     """
     *images, label = written_files(folder, case)
+    source_file = case.images[0]
     try:
-        reference = sitk.ReadImage(case.images[0])
+        reference = sitk.ReadImage(source_file)
         values = model.synthesize(case.images)
     except RuntimeError as error:
-        raise InputError(f"{case.images[0]}: cannot be read; convert the data set again") from error
+        raise InputError(f"{source_file}: cannot be read; convert the data set again") from error
 
     own_shape = reference.GetSize()[::-1]
     for path, channel in zip(images, values, strict=True):
         pixels = channel[0] if len(own_shape) == 2 else channel
         if pixels.shape != own_shape:
             raise InputError(
-                f"{case.images[0]}: has shape {own_shape}, its translation {pixels.shape}"
+                f"{source_file}: has shape {own_shape}, its translation {pixels.shape}"
             )
-        _write(np.rint(pixels).astype(np.int16), reference, path)
+        whole_numbers = np.rint(pixels).astype(np.int16)
+        _write(whole_numbers, reference, path)
     _copy_label(case, reference, label)
 
 
@@ -159,7 +184,8 @@ def _copy_label(case: RawCase, reference: sitk.Image, path: Path) -> None:
             shutil.copyfile(case.label, unfinished)
         return
 
-    pixels = sitk.GetArrayFromImage(sitk.ReadImage(case.label))
+    label = sitk.ReadImage(case.label)
+    pixels = sitk.GetArrayFromImage(label)
     if pixels.shape != reference.GetSize()[::-1]:
         raise InputError(
             f"{case.label}: has another shape than {case.images[0]}; convert the data set again"
@@ -179,33 +205,47 @@ def measured_contrast(
     image = read_slice_stack(image_file)
     label = read_slice_stack(label_file)
 
-    ignored = label == dataset_json["labels"].get("ignore", -1)
-    lesion = (label > 0) & ~ignored
-    empty = (image <= background) & ~lesion
-    return lesion_contrast(image, lesion, ignored | empty)
+    ignore_label = dataset_json["labels"].get("ignore", -1)
+    is_ignored = label == ignore_label
+    is_lesion = (label > 0) & ~is_ignored
+    is_empty = (image <= background) & ~is_lesion
+    excluded = is_ignored | is_empty
+    return lesion_contrast(image, is_lesion, excluded)
 
 
 def read_slice_stack(path: Path | str) -> np.ndarray:
-    """Return ``[slices, height, width]`` of an image file, a single slice too."""
+    """Return ``[slices, height, width]`` of an image file, also of a single slice."""
     image = sitk.ReadImage(str(path))
     pixels = sitk.GetArrayFromImage(image)
-    return pixels if pixels.ndim == 3 else pixels[None]
+    if pixels.ndim == 2:
+        return pixels[None]
+    return pixels
 
 
 def _write_tables(
     job: ExportJob, cases: Sequence[RawCase], contrasts: Mapping[str, LesionContrast]
 ) -> None:
+    """Write where each case comes from, and how its lesions stand out."""
     origins: list[list[object]] = []
     for case in cases:
         image = Path(case.images[0]).name
-        origins.append([case.name, image, job.source.name, *job.origin.values()])
+        row = [case.name, image, job.source.name, *job.origin.values()]
+        origins.append(row)
+
     header = ["case", "source_image", "source_dataset", *job.origin]
     _write_csv(job.folder / PROVENANCE, header, origins)
 
     measured: list[list[object]] = []
-    for name, found in contrasts.items():
-        means = (found.inside, found.rim, found.difference)
-        measured.append([name, found.lesion_pixels, *(f"{mean:.2f}" for mean in means)])
+    for name, contrast in contrasts.items():
+        row = [
+            name,
+            contrast.lesion_pixels,
+            f"{contrast.inside:.2f}",
+            f"{contrast.rim:.2f}",
+            f"{contrast.difference:.2f}",
+        ]
+        measured.append(row)
+
     header = ["case", "lesion_pixels", "inside", "rim", "inside_minus_rim"]
     _write_csv(job.folder / CONTRASTS, header, measured)
 
@@ -218,7 +258,9 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
         writer = csv.writer(stream)
         writer.writerow(header)
         for row in rows:
-            writer.writerow([plain_cell(str(value)) for value in row])
+            texts = map(str, row)
+            cells = map(plain_cell, texts)
+            writer.writerow(cells)
 
 
 def new_dataset_json(source: Mapping[str, Any], job: ExportJob, count: int) -> dict[str, Any]:
@@ -238,14 +280,15 @@ def new_dataset_json(source: Mapping[str, Any], job: ExportJob, count: int) -> d
 
 
 def _write_splits(job: ExportJob) -> None:
-    """Keep the source's folds, as far as their cases are there."""
+    """Keep the source's folds, reduced to the exported cases, unless one of them becomes empty."""
     name = "splits_final.json"
-    if not (job.source / name).is_file():
+    source_file = job.source / name
+    if not source_file.is_file():
         return
 
     chosen = set(job.cases)
     folds = []
-    for fold in read_folds(job.source / name, ADVICE):
+    for fold in read_folds(source_file, ADVICE):
         train = [case for case in fold["train"] if case in chosen]
         val = [case for case in fold["val"] if case in chosen]
         if not train or not val:

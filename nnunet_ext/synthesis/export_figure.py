@@ -30,34 +30,44 @@ def export_figure(
     path: Path,
     matched: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Draw some cases, a row each: source, translation, translation with label, match.
+    """Draw some cases in a row each: source, translation, translation with label, match.
 
     Args:
         folder: of the exported data set.
-        cases: of the source; those with lesions are preferred, at even distances in their order.
+        cases: of the source; cases with lesions are preferred, at even distances in their order.
         window: grey scale of synthetic and target images.
         path: file to write.
-        matched: case -> image file of the most similar target slice; without it there is no such
-            column.
+        matched: case -> image file of the most similar target slice, for the last column.
     """
     shown = _examples(folder, cases)
     columns = ["source", "synthetic", "label"]
     if matched:
         columns.append("matched target")
 
-    figure = new_figure(len(columns) * PANEL_INCHES, len(shown) * (PANEL_INCHES + 0.2) + 0.5)
+    row_inches = PANEL_INCHES + 0.2
+    width = len(columns) * PANEL_INCHES
+    height = len(shown) * row_inches + 0.5
+    figure = new_figure(width, height)
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
     for axis in axes.ravel():
         axis.set_axis_off()
-    for axis, title in zip(axes[0][1:], columns[1:], strict=True):
+
+    first_row = axes[0]
+    for axis, title in zip(first_row[1:], columns[1:], strict=True):
         axis.set_title(title, fontsize=8)
 
     low, high = window
     for row, (case, place) in zip(axes, shown, strict=True):
         _draw_case(row, folder, case, place, window)
         if matched and case.name in matched:
-            target = read_slice_stack(matched[case.name])[0]
-            row[3].imshow(target, cmap="gray", vmin=low, vmax=high)
+            file = matched[case.name]
+            target = read_slice_stack(file)[0]
+            row[3].imshow(
+                target,
+                cmap="gray",
+                vmin=low,
+                vmax=high,
+            )
 
     set_title(figure, f"{folder.name}: source, synthetic image in {low:g} to {high:g}")
     return saved(figure, path)
@@ -70,25 +80,47 @@ def _draw_case(
     synthetic_file, *_, label_file = written_files(folder, case)
     source = read_slice_stack(case.images[0])[place]
     synthetic = read_slice_stack(synthetic_file)[place]
-    lesion = read_slice_stack(label_file)[place] > 0
+    label = read_slice_stack(label_file)[place]
 
-    brightest = max(float(np.percentile(source, 99.5)), 1e-6)
-    row[0].imshow(source, cmap="gray", vmax=brightest)
-    row[0].set_title(literal(case.name), fontsize=6)
-    for axis in row[1:3]:
-        axis.imshow(synthetic, cmap="gray", vmin=window[0], vmax=window[1])
+    source_axis, synthetic_axis, label_axis = row[:3]
+    bright = np.percentile(source, 99.5)
+    brightest = max(float(bright), 1e-6)
+    source_axis.imshow(source, cmap="gray", vmax=brightest)
+    source_axis.set_title(literal(case.name), fontsize=6)
+
+    low, high = window
+    for axis in (synthetic_axis, label_axis):
+        axis.imshow(
+            synthetic,
+            cmap="gray",
+            vmin=low,
+            vmax=high,
+        )
+
+    lesion = label > 0
     if lesion.any():
-        row[2].contour(lesion.astype(float), levels=[0.5], colors=[COLORS[4]], linewidths=0.8)
+        label_axis.contour(
+            lesion.astype(float),
+            levels=[0.5],
+            colors=[COLORS[4]],
+            linewidths=0.8,
+        )
 
 
 def _examples(folder: Path, cases: Sequence[RawCase]) -> list[tuple[RawCase, int]]:
     """Return up to six cases, each with the slice that shows most of its lesions."""
-    tried = spread(cases, 4 * ROWS)
     examples = []
-    for case in tried:
-        label = read_slice_stack(written_files(folder, case)[-1])
-        pixels = (label > 0).sum((1, 2))
-        examples.append((case, int(pixels.argmax()), int(pixels.max())))
+    with_lesion = []
+    for case in spread(cases, 4 * ROWS):
+        *_, label_file = written_files(folder, case)
+        label = read_slice_stack(label_file)
+        is_lesion = label > 0
+        pixels_of_slices = is_lesion.sum((1, 2))
 
-    with_lesion = [example for example in examples if example[2]] or examples
-    return [(case, place) for case, place, _ in spread(with_lesion, ROWS)]
+        place = int(pixels_of_slices.argmax())
+        example = (case, place)
+        examples.append(example)
+        if is_lesion.any():
+            with_lesion.append(example)
+
+    return spread(with_lesion or examples, ROWS)

@@ -1,4 +1,4 @@
-"""Example pairs of a matching: source slices beside the most similar target slices."""
+"""Example pairs of a matching: source slices beside their most similar target slices."""
 
 from __future__ import annotations
 
@@ -30,34 +30,43 @@ def match_figure(matches: Matches, source: Measuring, target: Measuring, path: P
     Args:
         matches: of both data sets.
         source: its labels are outlined.
-        target: what its band takes for lesion is outlined.
+        target: its lesions by the band are outlined.
         path: file to write.
     """
 
     def by_distance(case: str) -> tuple[float, str]:
-        return matches.source_cases[case].distances[0], case
+        similar = matches.source_cases[case]
+        return similar.distances[0], case
 
-    shown = spread(sorted(matches.source_cases, key=by_distance), ROWS)
+    best_first = sorted(matches.source_cases, key=by_distance)
+    shown = spread(best_first, ROWS)
     source_cases = {case.name: case for case in source.files.cases}
     target_cases = {case.name: case for case in target.files.cases}
 
-    figure = new_figure((1 + TARGETS) * PANEL_INCHES, len(shown) * (PANEL_INCHES + 0.3) + 0.4)
-    axes = figure.subplots(len(shown), 1 + TARGETS, squeeze=False)
+    columns = 1 + TARGETS
+    row_inches = PANEL_INCHES + 0.3
+    height = len(shown) * row_inches + 0.4
+    figure = new_figure(columns * PANEL_INCHES, height)
+    axes = figure.subplots(len(shown), columns, squeeze=False)
     for row, name in zip(axes, shown, strict=True):
         for axis in row:
             axis.set_axis_off()
 
+        source_axis, *target_axes = row
         case = source_cases[name]
         image = source.files.read(case)
-        _draw(row[0], image, source.window, source.files.read_lesion(case), name)
+        lesion = source.files.read_lesion(case)
+        _draw(source_axis, image, source.window, lesion, name)
 
         similar = matches.source_cases[name]
-        found = zip(row[1:], similar.targets, similar.distances, strict=False)
+        found = zip(target_axes, similar.targets, similar.distances, strict=False)
         for axis, target_name, distance in found:
-            image = target.files.read(target_cases[target_name])
+            target_case = target_cases[target_name]
+            image = target.files.read(target_case)
             assert isinstance(target.band, LesionBand)
+            lesion = target.band(image)
             title = f"{target_name}\ndistance {distance:.0f}"
-            _draw(axis, image, target.window, target.band(image), title)
+            _draw(axis, image, target.window, lesion, title)
 
     set_title(
         figure,
@@ -69,8 +78,10 @@ def match_figure(matches: Matches, source: Measuring, target: Measuring, path: P
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
     """Return up to ``count`` of the items, at even distances in their order."""
-    evenly = np.linspace(0, len(items) - 1, count)
-    places = np.unique(evenly.round().astype(int))
+    last = len(items) - 1
+    evenly = np.linspace(0, last, count)
+    whole_numbers = evenly.round().astype(int)
+    places = np.unique(whole_numbers)
     return [items[place] for place in places]
 
 
@@ -83,8 +94,14 @@ def _draw(
 ) -> None:
     """Show one slice with the outline of its lesion."""
     shown = above_background(image, window)
-    brightest = max(float(np.percentile(shown, 99.5)), 1e-6)
+    bright = np.percentile(shown, 99.5)
+    brightest = max(float(bright), 1e-6)
     axis.imshow(shown, cmap="gray", vmin=0, vmax=brightest)
     if lesion.any():
-        axis.contour(lesion.astype(float), levels=[0.5], colors=[COLORS[4]], linewidths=0.7)
+        axis.contour(
+            lesion.astype(float),
+            levels=[0.5],
+            colors=[COLORS[4]],
+            linewidths=0.7,
+        )
     axis.set_title(literal(title), fontsize=6)

@@ -1,4 +1,4 @@
-"""From the cases of a file of matches to the keys under which a training reads them."""
+"""Translate the cases of a file of matches into the keys under which a training reads them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def target_keys(matches: Matches, stream_keys: Sequence[str]) -> dict[str, str]:
     """Return the key in the target stream of every target case.
 
     Args:
-        matches: of the target data set.
+        matches: with the target data set.
         stream_keys: paths of the stream's cases, which begin with the data set and end with the
             case.
 
@@ -28,7 +28,7 @@ def target_keys(matches: Matches, stream_keys: Sequence[str]) -> dict[str, str]:
     if not keys:
         raise InputError(
             f"the matches are with {matches.target}, which is not in the target_domain stream; "
-            "configure that data set, or match again"
+            "add that data set to the stream, or match again"
         )
     return keys
 
@@ -40,9 +40,12 @@ def similar_targets(matches: Matches, stream_keys: Sequence[str]) -> dict[str, l
         InputError: the stream does not hold the data set that was matched, or lacks a case of it.
     """
     keys = target_keys(matches, stream_keys)
-    pairs = {}
+    pairs: dict[str, list[str]] = {}
     for case, similar in matches.source_cases.items():
-        pairs[case] = [_key_of(target, keys) for target in similar.targets]
+        pairs[case] = []
+        for target in similar.targets:
+            key = _key_of(target, keys)
+            pairs[case].append(key)
     return pairs
 
 
@@ -57,18 +60,20 @@ def nearest_pairs(matches: Matches, stream_keys: Sequence[str]) -> dict[str, lis
     keys = target_keys(matches, stream_keys)
     pairs: dict[str, list[str]] = {case: [] for case in matches.source_cases}
     for target, nearest in matches.target_cases.items():
-        pairs[nearest.source].append(_key_of(target, keys))
+        key = _key_of(target, keys)
+        pairs[nearest.source].append(key)
 
     for case, similar in matches.source_cases.items():
         if not pairs[case]:
-            pairs[case].append(_key_of(similar.targets[0], keys))
+            most_similar = similar.targets[0]
+            key = _key_of(most_similar, keys)
+            pairs[case].append(key)
     return pairs
 
 
 def _key_of(case: str, keys: dict[str, str]) -> str:
     if case not in keys:
         raise InputError(
-            f"the target_domain stream has no case {case}, with which cases were matched; match "
-            "again"
+            f"the target_domain stream has no case {case}, which the matches name; match again"
         )
     return keys[case]

@@ -1,6 +1,6 @@
 """The file of similar slices, written by ``nnUNetv2_ext_match``.
 
-What trains on pairs or subsets reads it.
+Trainings on pairs and exports of subsets read it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class NearestSource:
 
 @dataclass(frozen=True)
 class Matches:
-    """What is similar between a source and a target data set of single slices.
+    """The similar slices of a source and a target data set.
 
-    Cases have nnU-Net's names. ``subsets`` are lists of source cases: ``matched`` is the nearest
-    source of any target slice, ``unmatched`` all others; ``random`` is drawn from all cases and
-    ``unmatched_random`` from the unmatched, as many as are matched.
+    Cases have nnU-Net's names. ``subsets`` are lists of source cases: ``matched`` holds the nearest
+    source of any target slice, ``unmatched`` all others. ``random`` is drawn from all cases and
+    ``unmatched_random`` from the unmatched; both have as many cases as ``matched``.
 
     Reference: Dong et al. 2022, section 3.2 and table 4
     """
@@ -59,15 +59,15 @@ class Matches:
             InputError: no subset has that name.
         """
         if name not in self.subsets:
-            raise InputError(
-                f"the matches have no subset {name}; they have {', '.join(self.subsets)}"
-            )
+            existing = ", ".join(self.subsets)
+            raise InputError(f"the matches have no subset {name}; they have {existing}")
         return self.subsets[name]
 
 
 def write_matches(matches: Matches, path: Path) -> None:
     """Write the file, whole or not at all."""
-    content = {"format": FORMAT, **asdict(matches)}
+    fields = asdict(matches)
+    content = {"format": FORMAT, **fields}
     write_json(content, path)
 
 
@@ -75,7 +75,7 @@ def read_matches(path: Path) -> Matches:
     """Read a file of matches.
 
     Raises:
-        InputError: it cannot be read, is something else, or contradicts itself.
+        InputError: it cannot be read, is not a file of matches, or contradicts itself.
     """
     content = read_object(path, ADVICE)
     if content.get("format") != FORMAT:
@@ -101,7 +101,9 @@ def _from_json(content: dict[str, Any]) -> Matches:
 
     target_cases = {}
     for case, entry in content["target_cases"].items():
-        target_cases[str(case)] = NearestSource(str(entry["source"]), float(entry["distance"]))
+        source = str(entry["source"])
+        distance = float(entry["distance"])
+        target_cases[str(case)] = NearestSource(source, distance)
 
     subsets = {}
     for name, cases in content["subsets"].items():
@@ -118,17 +120,8 @@ def _from_json(content: dict[str, Any]) -> Matches:
 
 
 def _require_consistent(matches: Matches, path: Path) -> None:
-    """Refuse matches that name cases which are not among them."""
-    for case, similar in matches.source_cases.items():
-        if not similar.targets or len(similar.targets) != len(similar.distances):
-            raise InputError(
-                f"{path}: source case {case} has not one distance for each of its targets; {ADVICE}"
-            )
-        unknown = [target for target in similar.targets if target not in matches.target_cases]
-        if unknown:
-            raise InputError(
-                f"{path}: {unknown[0]}, a target of {case}, is not among the target cases; {ADVICE}"
-            )
+    """Refuse matches that name cases they do not list."""
+    _require_consistent_sources(matches, path)
 
     for case, nearest in matches.target_cases.items():
         if nearest.source not in matches.source_cases:
@@ -138,8 +131,23 @@ def _require_consistent(matches: Matches, path: Path) -> None:
             )
 
     for name, cases in matches.subsets.items():
-        unknown = [case for case in cases if case not in matches.source_cases]
-        if unknown:
+        for case in cases:
+            if case not in matches.source_cases:
+                raise InputError(
+                    f"{path}: {case} of the subset {name} is not among the source cases; {ADVICE}"
+                )
+
+
+def _require_consistent_sources(matches: Matches, path: Path) -> None:
+    """Refuse source cases without known targets, or without one distance for each of them."""
+    for case, similar in matches.source_cases.items():
+        target_count = len(similar.targets)
+        if target_count == 0 or target_count != len(similar.distances):
             raise InputError(
-                f"{path}: {unknown[0]} of the subset {name} is not among the source cases; {ADVICE}"
+                f"{path}: source case {case} needs targets and one distance for each; {ADVICE}"
             )
+        for target in similar.targets:
+            if target not in matches.target_cases:
+                raise InputError(
+                    f"{path}: {target}, a target of {case}, is not among the target cases; {ADVICE}"
+                )

@@ -13,15 +13,15 @@ from nnunet_ext.synthesis.fingerprints import hamming
 from nnunet_ext.synthesis.matches import NearestSource, SimilarTargets
 
 SCALE = 240  # lesions are compared in pixels of a 240 x 240 image, section 4.1.2
-BLOCK_BYTES = 64 * 2**20  # of one matrix of distances; a block needs about five such
+BLOCK_BYTES = 64 * 2**20  # of one matrix of distances; a block needs about five of them
 
 
 @dataclass(frozen=True)
 class Slices:
-    """What is compared of a data set's slices.
+    """The slices of a data set as the matching compares them.
 
-    These are names, fingerprints uint64 ``(N,)``, and lesion sizes ``(N,)``. Sizes are pixels at
-    240 x 240, whatever the size of the images.
+    Fingerprints are uint64 ``(N,)``. Lesion sizes ``(N,)`` are in pixels of a 240 x 240 image,
+    whatever the size of the images.
     """
 
     names: tuple[str, ...]
@@ -31,9 +31,9 @@ class Slices:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the Hamming distance and of the lesion distance, eq. 17: lambda_ham = 100, and 1."""
+    """Weights of the Hamming distance and of the lesion distance, eq. 17."""
 
-    fingerprint: float = 100.0
+    fingerprint: float = 100.0  # lambda_ham
     lesion: float = 1.0
 
 
@@ -42,7 +42,7 @@ class Ranking:
     """Most similar slices by index, and their distances.
 
     ``targets`` and ``target_distances`` are ``(source slices, n)``, the most similar first;
-    ``sources`` and ``source_distances`` are ``(target slices,)``. Of equal distances the lower
+    ``sources`` and ``source_distances`` are ``(target slices,)``. Among equal distances the lower
     index comes first.
     """
 
@@ -66,16 +66,18 @@ def distances(
 
     Reference: Dong et al. 2022, eq. 15-17
     """
-    bits = hamming(source.fingerprints[rows, None], target.fingerprints[None, :])
-    result = bits.astype(np.float32)
-    result *= np.float32(weights.fingerprint)
+    own_fingerprints = source.fingerprints[rows, None]
+    other_fingerprints = target.fingerprints[None, :]
+    differing_bits = hamming(own_fingerprints, other_fingerprints)
+    similarity = differing_bits.astype(np.float32)
+    similarity *= np.float32(weights.fingerprint)
 
-    own = source.lesion_pixels[rows, None].astype(np.float32)
-    others = target.lesion_pixels[None, :].astype(np.float32)
-    lesion = np.abs(own - others)
+    own_pixels = source.lesion_pixels[rows, None].astype(np.float32)
+    other_pixels = target.lesion_pixels[None, :].astype(np.float32)
+    lesion = np.abs(own_pixels - other_pixels)
     lesion *= np.float32(weights.lesion)
-    result += lesion
-    return result
+    similarity += lesion
+    return similarity
 
 
 def rank(source: Slices, target: Slices, n_similar: int, weights: Weights) -> Ranking:
@@ -84,7 +86,7 @@ def rank(source: Slices, target: Slices, n_similar: int, weights: Weights) -> Ra
     Args:
         source: slices with labels.
         target: slices of the other domain.
-        n_similar: targets to keep of each source slice; all, where there are fewer.
+        n_similar: targets to keep per source slice; all where there are fewer.
         weights: of the two distances.
 
     Raises:
@@ -101,22 +103,28 @@ def rank(source: Slices, target: Slices, n_similar: int, weights: Weights) -> Ra
     sources = np.zeros(n_target, np.int64)
     source_distances = np.full(n_target, np.inf, np.float32)
 
-    rows_of_block = max(1, BLOCK_BYTES // (4 * n_target))
+    bytes_of_row = 4 * n_target
+    rows_of_block = max(1, BLOCK_BYTES // bytes_of_row)
+    columns = np.arange(n_target)
     is_quiet = not sys.stderr.isatty()
     with tqdm(total=n_source, desc="ranking", unit="slice", disable=is_quiet) as progress:
         for begin in range(0, n_source, rows_of_block):
-            rows = slice(begin, min(begin + rows_of_block, n_source))
+            end = min(begin + rows_of_block, n_source)
+            rows = slice(begin, end)
             block = distances(source, target, weights, rows)
 
-            targets[rows] = _lowest_of_rows(block, kept)
-            target_distances[rows] = np.take_along_axis(block, targets[rows], axis=1)
+            # the targets of these sources
+            lowest = _lowest_of_rows(block, kept)
+            targets[rows] = lowest
+            target_distances[rows] = np.take_along_axis(block, lowest, axis=1)
 
+            # the sources of all targets, where they are nearer than those of earlier blocks
             nearest = block.argmin(axis=0)
-            nearest_distance = block[nearest, np.arange(n_target)]
+            nearest_distance = block[nearest, columns]
             is_nearer = nearest_distance < source_distances
             sources[is_nearer] = begin + nearest[is_nearer]
             source_distances[is_nearer] = nearest_distance[is_nearer]
-            progress.update(rows.stop - rows.start)
+            progress.update(end - begin)
 
     return Ranking(targets, target_distances, sources, source_distances)
 
@@ -130,7 +138,7 @@ def _require_possible(source: Slices, target: Slices, n_similar: int, weights: W
     options = {"--fingerprint-weight": weights.fingerprint, "--lesion-weight": weights.lesion}
     for name, weight in options.items():
         if not 0 <= weight < np.inf:
-            raise InputError(f"{name} {weight:g}: use a number from 0")
+            raise InputError(f"{name} {weight:g}: use 0 or a positive number")
     if not any(options.values()):
         raise InputError(
             "--fingerprint-weight and --lesion-weight are both 0, so all slices are equally similar"
@@ -140,41 +148,48 @@ def _require_possible(source: Slices, target: Slices, n_similar: int, weights: W
 def _lowest_of_rows(block: np.ndarray, count: int) -> np.ndarray:
     """Return the indices of the lowest values of each row, lowest first.
 
-    Of equal values the one with the lower index comes first.
+    Among equal values the lower index comes first.
     """
-    highest_kept = np.partition(block, count - 1, axis=1)[:, count - 1]
+    last = count - 1
+    partitioned = np.partition(block, last, axis=1)
+    highest_kept = partitioned[:, last]
+
     lowest = np.empty((len(block), count), np.int64)
-    for row, limit in enumerate(highest_kept):
-        candidates = np.flatnonzero(block[row] <= limit)
-        order = np.argsort(block[row, candidates], kind="stable")
-        lowest[row] = candidates[order[:count]]
+    for row, values in enumerate(block):
+        is_candidate = values <= highest_kept[row]
+        candidates = np.flatnonzero(is_candidate)
+        order = np.argsort(values[candidates], kind="stable")
+        lowest_first = candidates[order]
+        lowest[row] = lowest_first[:count]
     return lowest
 
 
 def targets_by_case(ranking: Ranking, source: Slices, target: Slices) -> dict[str, SimilarTargets]:
     """Return the most similar targets of each source slice by name."""
-    result = {}
+    by_case = {}
     for index, case in enumerate(source.names):
-        names = tuple(target.names[position] for position in ranking.targets[index])
+        positions = ranking.targets[index]
+        names = tuple(target.names[position] for position in positions)
         distances = tuple(map(float, ranking.target_distances[index]))
-        result[case] = SimilarTargets(names, distances)
-    return result
+        by_case[case] = SimilarTargets(names, distances)
+    return by_case
 
 
 def nearest_sources(ranking: Ranking, source: Slices, target: Slices) -> dict[str, NearestSource]:
     """Return the most similar source of each target slice by name."""
-    result = {}
-    found = zip(target.names, ranking.sources, ranking.source_distances, strict=True)
-    for case, index, distance in found:
-        result[case] = NearestSource(source.names[index], float(distance))
-    return result
+    by_case = {}
+    for position, case in enumerate(target.names):
+        index = ranking.sources[position]
+        distance = ranking.source_distances[position]
+        by_case[case] = NearestSource(source.names[index], float(distance))
+    return by_case
 
 
 def subsets(source: Sequence[str], matched: set[str], seed: int) -> dict[str, tuple[str, ...]]:
     """Return subsets of the source, each sorted: matched, random, unmatched, unmatched_random.
 
-    Both random ones have as many cases as are matched; the last is all of the unmatched, where they
-    are fewer.
+    Both random ones have as many cases as are matched; ``unmatched_random`` has all unmatched cases
+    where there are fewer.
 
     Reference: Dong et al. 2022, table 4
     """
@@ -182,9 +197,11 @@ def subsets(source: Sequence[str], matched: set[str], seed: int) -> dict[str, tu
     unmatched = [case for case in every if case not in matched]
     count = len(matched)
 
+    possible = min(count, len(unmatched))
+
     generator = np.random.default_rng(seed)
     random = generator.choice(every, count, replace=False)
-    unmatched_random = generator.choice(unmatched, min(count, len(unmatched)), replace=False)
+    unmatched_random = generator.choice(unmatched, possible, replace=False)
     return {
         "matched": tuple(sorted(matched)),
         "random": tuple(sorted(map(str, random))),

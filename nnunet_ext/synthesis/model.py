@@ -1,7 +1,4 @@
-"""A trained synthesis: from a raw source case to its image in the target domain.
-
-The image is in the target's unit.
-"""
+"""A trained synthesis: from a raw source case to its image in the target's domain and unit."""
 
 from __future__ import annotations
 
@@ -21,16 +18,16 @@ from nnunet_ext.training.settings.plans_entry import PlansEntry
 from nnunet_ext.training.streams.normalization import Window
 from nnunet_ext.training.weights.checkpoint_files import read_content
 
-# whose arrays lie as SimpleITK's; others reorder axes
+# their arrays have SimpleITK's order of axes; other readers reorder them
 READERS = ("SimpleITKIO", "NaturalImage2DIO")
 ROLE = "target_domain"
 
 
 @dataclass(frozen=True)
 class SynthesisModel:
-    """The translator of a finished or running training, with what prepares its images.
+    """The translator of a finished or running training, and what its images need.
 
-    ``window`` is that of the target: the translator's [-1, 1] are its bounds.
+    ``window`` is that of the target: the translator's -1 and 1 are its bounds.
     """
 
     translator: Translator
@@ -60,10 +57,15 @@ class SynthesisModel:
         read_content(
             file, "train the synthesis first, or name another fold (-f) or checkpoint (-chk)"
         )
+
         predictor = nnUNetPredictor(device=device, verbose=False, allow_tqdm=False)
         use_fold: Any = fold if fold == "all" else int(fold)
         try:
-            predictor.initialize_from_trained_model_folder(str(folder), (use_fold,), checkpoint)
+            predictor.initialize_from_trained_model_folder(
+                str(folder),
+                (use_fold,),
+                checkpoint,
+            )
         except Exception as error:  # plans, trainer or weights of others
             raise InputError(
                 f"{file}: cannot be loaded ({first_line(error)}); train the synthesis again"
@@ -72,19 +74,19 @@ class SynthesisModel:
         network: Any = getattr(predictor.network, "_orig_mod", predictor.network)
         if not isinstance(network, SegmentationThroughSynthesis):
             raise InputError(
-                f"{file}: is of a trainer that does not synthesise images; use "
+                f"{file}: was written by a trainer that does not synthesise images; use "
                 "PseudoCTSynthesisTrainer"
             )
 
         network.load_state_dict(predictor.list_of_parameters[0])
         plans = predictor.plans_manager
         return cls(
-            network.translator.to(device).eval(),
-            plans,
-            predictor.configuration_manager,
-            predictor.dataset_json,
-            _window_of(plans, file),
-            device,
+            translator=network.translator.to(device).eval(),
+            plans=plans,
+            configuration=predictor.configuration_manager,
+            dataset_json=predictor.dataset_json,
+            window=_window_of(plans, file),
+            device=device,
         )
 
     @torch.inference_mode()
@@ -100,19 +102,29 @@ class SynthesisModel:
         """
         preprocessor = self.configuration.preprocessor_class(verbose=False)
         data, _, properties = preprocessor.run_case(
-            list(images), None, self.plans, self.configuration, self.dataset_json
+            list(images),
+            None,
+            self.plans,
+            self.configuration,
+            self.dataset_json,
         )
 
+        channels_first = torch.as_tensor(np.asarray(data)).float()
+        slices_first = channels_first.movedim(1, 0)
         translated = []
-        for one in torch.as_tensor(np.asarray(data)).float().movedim(1, 0):
-            translated.append(self._translate_slice(one[None].to(self.device)))
-        normalized = torch.cat(translated).movedim(0, 1).cpu().numpy()
-        return self._on_original_grid(self.window.inverse(normalized), properties)
+        for one_slice in slices_first:
+            batch = one_slice[None].to(self.device)
+            translated.append(self._translate_slice(batch))
+
+        joined = torch.cat(translated).movedim(0, 1)
+        normalized = joined.cpu().numpy()
+        values = self.window.inverse(normalized)
+        return self._on_original_grid(values, properties)
 
     def _translate_slice(self, image: torch.Tensor) -> torch.Tensor:
         """Translate ``[1, channels, H, W]`` as it was seen in training.
 
-        An image smaller than the patch lies in its middle.
+        An image smaller than the patch is padded on all sides.
         """
         patch_height, patch_width = self.configuration.patch_size
         height, width = image.shape[2:]
@@ -120,21 +132,30 @@ class SynthesisModel:
         missing_columns = max(0, patch_width - width)
         top = missing_rows // 2
         left = missing_columns // 2
+        bottom = missing_rows - top
+        right = missing_columns - left
 
-        margins = (left, missing_columns - left, top, missing_rows - top)
+        margins = (left, right, top, bottom)
         padded = functional.pad(image, margins)
-        return self.translator(padded)[..., top : top + height, left : left + width]
+        translated = self.translator(padded)
+        rows = slice(top, top + height)
+        columns = slice(left, left + width)
+        return translated[..., rows, columns]
 
     def _on_original_grid(self, values: np.ndarray, properties: dict[str, Any]) -> np.ndarray:
         """Undo nnU-Net's resampling, cropping and transposing."""
         shape = properties["shape_after_cropping_and_before_resampling"]
-        if tuple(values.shape[1:]) != tuple(shape):
+        own_shape = values.shape[1:]
+        if own_shape != tuple(shape):
             values = self._resampled(values, shape, properties["spacing"])
 
-        low, high = self.window.low, self.window.high
-        whole_shape = (len(values), *properties["shape_before_cropping"])
+        low = self.window.low
+        high = self.window.high
+        channels = len(values)
+        whole_shape = (channels, *properties["shape_before_cropping"])
         whole = np.full(whole_shape, low, dtype=np.float32)
-        box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
+        bounds_of_axes = properties["bbox_used_for_cropping"]
+        box = [slice(*bounds) for bounds in bounds_of_axes]
         whole[(slice(None), *box)] = values.clip(low, high)
 
         axes = [1 + axis for axis in self.plans.transpose_backward]
@@ -144,21 +165,31 @@ class SynthesisModel:
         self, values: np.ndarray, shape: Sequence[int], file_spacing: Sequence[float]
     ) -> np.ndarray:
         """Undo nnU-Net's resampling to the planned spacing."""
-        spacing = [file_spacing[axis] for axis in self.plans.transpose_forward]
+        order_of_axes = self.plans.transpose_forward
+        spacing = [file_spacing[axis] for axis in order_of_axes]
         planned = self.configuration.spacing
         unplanned_axes = len(spacing) - len(planned)
-        whole_planned = [*spacing[:unplanned_axes], *planned]
+        unplanned = spacing[:unplanned_axes]
+        whole_planned = [*unplanned, *planned]
+
         resample = self.configuration.resampling_fn_data
-        return np.asarray(resample(values, shape, whole_planned, spacing))
+        resampled = resample(
+            values,
+            shape,
+            whole_planned,
+            spacing,
+        )
+        return np.asarray(resampled)
 
 
 def _window_of(plans: PlansManager, file: Path) -> Window:
     """Return the window of the target stream.
 
     Raises:
-        InputError: the plans have none, or nnU-Net reads the images by a reader that reorders axes.
+        InputError: the plans have none, or nnU-Net's reader of the images reorders axes.
     """
-    normalization = PlansEntry.from_plans(plans.plans).normalizations.get(ROLE)
+    entry = PlansEntry.from_plans(plans.plans)
+    normalization = entry.normalizations.get(ROLE)
     if normalization is None:
         raise InputError(
             f"{file}: was trained without a window of the target, so its output has no unit; run "
@@ -168,8 +199,8 @@ def _window_of(plans: PlansManager, file: Path) -> Window:
 
     reader = plans.image_reader_writer_class.__name__
     if reader not in READERS:
+        usable = " or ".join(READERS)
         raise InputError(
-            f"{file}: its images are read by {reader}; plan the data set with "
-            f"{' or '.join(READERS)}"
+            f"{file}: its images are read by {reader}; plan the data set with {usable}"
         )
     return Window.parse(normalization)

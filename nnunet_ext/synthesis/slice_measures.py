@@ -1,6 +1,6 @@
 """Read the slices of raw data sets, and measure what the matching compares.
 
-These are fingerprints and lesion sizes.
+The matching compares fingerprints and lesion sizes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nnunet_ext.worker_processes import in_worker_processes
 
 BRAIN_WINDOW_HU = (0.0, 80.0)
 HAEMORRHAGE_HU = (50.0, 100.0)  # fresh blood; white and grey matter lie at 20 to 40 HU
-SAMPLED_SLICES = 200  # from which a percentile is taken
+SAMPLED_SLICES = 200  # at most so many for a percentile
 NARROWEST_LESION = 1 / 80  # of the image: 3 mm where it shows 240 mm
 SHOWN_ERRORS = 3
 
@@ -35,7 +35,7 @@ SHOWN_ERRORS = 3
 class SliceFiles:
     """A raw data set of single slices.
 
-    ``is_hu`` says whether its channel is called CT, as nnU-Net calls Hounsfield units.
+    ``is_hu`` says whether its channel is called CT, nnU-Net's name for Hounsfield units.
     """
 
     dataset: str
@@ -51,7 +51,8 @@ class SliceFiles:
         """
         file = case.images[0]
         reader = self.reader()
-        values, _ = _guarded(file, lambda: reader.read_images(case.images))
+        read = functools.partial(reader.read_images, case.images)
+        values, _ = _guarded(file, read)
         return _single_slice(values, file)
 
     def read_lesion(self, case: RawCase) -> np.ndarray:
@@ -63,16 +64,18 @@ class SliceFiles:
         file = case.label
         assert file is not None
         reader = self.reader()
-        values, _ = _guarded(file, lambda: reader.read_seg(file))
-        return _single_slice(values, file) > 0
+        read = functools.partial(reader.read_seg, file)
+        values, _ = _guarded(file, read)
+        label = _single_slice(values, file)
+        return label > 0
 
 
 @dataclass(frozen=True)
 class LesionBand:
     """A rough segmentation of lesions without labels: values from ``low`` to ``high``.
 
-    Noise and the thin rim that is left of the skull reach the values of blood, too, and together
-    they are larger than most haemorrhages. So the image is smoothed, and what is narrower than 1/80
+    Noise and the thin remainder of the skull also have the values of blood, and together they are
+    larger than most haemorrhages. The image is therefore smoothed, and anything narrower than 1/80
     of it does not count. The paper (section 3.1) takes the pixels as they are.
     """
 
@@ -81,18 +84,24 @@ class LesionBand:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Return where the values of an image ``(height, width)`` lie in the band."""
-        width = round(min(image.shape) * NARROWEST_LESION)
+        shortest_edge = min(image.shape)
+        width = round(shortest_edge * NARROWEST_LESION)
         if width <= 1:
-            return (image >= self.low) & (image <= self.high)
+            return self._contains(image)
 
-        smooth = ndimage.gaussian_filter(np.asarray(image, np.float32), width / 3)
-        in_band = (smooth >= self.low) & (smooth <= self.high)
-        return ndimage.binary_opening(in_band, np.ones((width, width), bool))
+        values = np.asarray(image, np.float32)
+        smooth = ndimage.gaussian_filter(values, width / 3)
+        in_band = self._contains(smooth)
+        square = np.ones((width, width), bool)
+        return ndimage.binary_opening(in_band, square)
+
+    def _contains(self, values: np.ndarray) -> np.ndarray:
+        return (values >= self.low) & (values <= self.high)
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """How a slice is measured. Without a ``band`` the lesion is what the label says."""
+    """How a slice is measured. Without a ``band`` its label says what is lesion."""
 
     files: SliceFiles
     window: tuple[float, float] | None
@@ -109,36 +118,45 @@ def slices_with_labels(dataset: str, raw: Path) -> SliceFiles:
 
 
 def slices_without_labels(dataset: str, raw: Path) -> SliceFiles:
-    """Return the slices in imagesUn, or else those in imagesTr, whose labels are not read.
+    """Return the slices in imagesUn, or else those in imagesTr; their labels are not read.
 
     Raises:
         InputError: not such a data set.
     """
-    has_unlabelled = (raw / dataset / "imagesUn").is_dir()
-    return _slice_files(dataset, raw, "unlabeled" if has_unlabelled else "general")
+    folder = raw / dataset
+    has_unlabelled = (folder / "imagesUn").is_dir()
+    role = "unlabeled" if has_unlabelled else "general"
+    return _slice_files(dataset, raw, role)
 
 
 def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
     folder = raw / dataset
-    if not (folder / "dataset.json").is_file():
+    file = folder / "dataset.json"
+    if not file.is_file():
         raise InputError(f"{folder}: has no dataset.json; convert the data set first")
 
     shape = {"channel_names": dict, "labels": dict, "file_ending": str}
-    dataset_json = read_object(folder / "dataset.json", "convert the data set again", shape)
+    dataset_json = read_object(file, "convert the data set again", shape)
     channels = list(map(str, dataset_json["channel_names"].values()))
     if len(channels) != 1:
+        names = ", ".join(channels)
         raise InputError(
-            f"{folder}: has {len(channels)} channels ({', '.join(channels)}); slices are matched "
-            "by one"
+            f"{folder}: has {len(channels)} channels ({names}); slices are matched by one"
         )
 
-    cases = tuple(raw_cases(role, folder, dataset_json))
-    reader = reader_class(dataset_json, cases[0].images[0])
-    return SliceFiles(dataset, cases, reader, channels[0].casefold() == "ct")
+    cases = raw_cases(role, folder, dataset_json)
+    first_image = cases[0].images[0]
+    channel = channels[0].casefold()
+    return SliceFiles(
+        dataset=dataset,
+        cases=tuple(cases),
+        reader=reader_class(dataset_json, first_image),
+        is_hu=channel == "ct",
+    )
 
 
 def _guarded(path: str, read: Callable[[], Any]) -> Any:
-    """Call a reader of nnU-Net's, which raise exceptions of many kinds."""
+    """Call one of nnU-Net's readers, which raise exceptions of many kinds."""
     try:
         return read()
     except Exception as error:
@@ -149,20 +167,20 @@ def _guarded(path: str, read: Callable[[], Any]) -> Any:
 
 def _single_slice(values: np.ndarray, path: str) -> np.ndarray:
     """Return ``(height, width)`` of nnU-Net's ``(channel, slice, height, width)``."""
-    if values.shape[1] != 1:
+    slices = values.shape[1]
+    if slices != 1:
         raise InputError(
-            f"{path}: has {values.shape[1]} slices; convert the data set with --slices all or "
-            "lesion"
+            f"{path}: has {slices} slices; convert the data set with --slices all or lesion"
         )
     if not np.isfinite(values).all():
-        raise InputError(f"{path}: holds values that are not finite; repair the file")
+        raise InputError(f"{path}: contains values that are not finite; repair the file")
     return np.asarray(values[0, 0])
 
 
 def parse_target_lesion(text: str, target: SliceFiles) -> LesionBand:
     """Return the band that ``LOW:HIGH`` or ``P%`` means in a data set.
 
-    ``P%`` is everything above that percentile of the pixels above background, taken over up to 200
+    ``P%`` is everything above that percentile of the pixels above background, measured on up to 200
     slices.
 
     Raises:
@@ -172,7 +190,8 @@ def parse_target_lesion(text: str, target: SliceFiles) -> LesionBand:
         percentile = _number(text[:-1], text)
         if not 0 < percentile < 100:
             raise InputError(f"--target-lesion {text}: a percentile lies between 0 and 100")
-        return LesionBand(_percentile(target, percentile), math.inf)
+        lowest = _percentile(target, percentile)
+        return LesionBand(lowest, math.inf)
 
     low_text, separator, high_text = text.partition(":")
     low = _number(low_text, text)
@@ -194,34 +213,39 @@ def _number(word: str, option: str) -> float:
 
 
 def _percentile(files: SliceFiles, percentile: float) -> float:
+    """Return a percentile of the pixels above background in a sample of slices."""
     step = math.ceil(len(files.cases) / SAMPLED_SLICES)
-    above_background = []
-    for case in files.cases[::step]:
-        image = files.read(case)
-        above_background.append(image[image > image.min()])
+    sample = files.cases[::step]
 
-    values = np.concatenate(above_background)
+    tissue = []
+    for case in sample:
+        image = files.read(case)
+        background = image.min()
+        tissue.append(image[image > background])
+
+    values = np.concatenate(tissue)
     if not len(values):
         raise InputError(f"{files.dataset}: all its images are empty")
-    return float(np.percentile(values, percentile))
+    limit = np.percentile(values, percentile)
+    return float(limit)
 
 
 def above_background(image: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
-    """Return an image whose background is 0.
-
-    It is the window from 0 to 1, or the image's values less the lowest.
-    """
+    """Return an image with background 0: the window scaled to [0, 1], or minus the lowest value."""
     if window is None:
         return image - image.min()
+
     low, high = window
-    return np.clip((image - low) / (high - low), 0, 1)
+    width = high - low
+    scaled = (image - low) / width
+    return np.clip(scaled, 0, 1)
 
 
 def measure_slices(measuring: Measuring, processes: int) -> Slices:
     """Read and measure all slices in worker processes, with a progress bar.
 
     Raises:
-        InputError: slices that cannot be read, the first of them named.
+        InputError: slices that cannot be read; the message names the first of them.
     """
     from tqdm import tqdm
 
@@ -231,11 +255,17 @@ def measure_slices(measuring: Measuring, processes: int) -> Slices:
     work = functools.partial(_attempt, measuring)
     outcomes = in_worker_processes(work, cases, processes)
 
+    progress = tqdm(
+        outcomes,
+        total=len(cases),
+        desc=dataset,
+        unit="slice",
+        disable=is_quiet,
+    )
+
     measured: dict[str, tuple[int, float]] = {}
     errors: list[str] = []
-    for case, outcome in tqdm(
-        outcomes, total=len(cases), desc=dataset, unit="slice", disable=is_quiet
-    ):
+    for case, outcome in progress:
         if isinstance(outcome, str):
             errors.append(outcome)
         else:
@@ -243,15 +273,21 @@ def measure_slices(measuring: Measuring, processes: int) -> Slices:
     _require_no_errors(errors, len(cases))
 
     names = tuple(case.name for case in cases)
-    fingerprints = np.array([measured[name][0] for name in names], np.uint64)
-    lesion_pixels = np.array([measured[name][1] for name in names])
-    return Slices(names, fingerprints, lesion_pixels)
+    in_order = [measured[name] for name in names]
+    fingerprints, lesion_pixels = zip(*in_order, strict=True)
+    return Slices(
+        names=names,
+        fingerprints=np.array(fingerprints, np.uint64),
+        lesion_pixels=np.array(lesion_pixels),
+    )
 
 
 def _require_no_errors(errors: Sequence[str], cases: int) -> None:
-    if errors:
-        shown = "; ".join(sorted(errors)[:SHOWN_ERRORS])
-        raise InputError(f"{len(errors)} of {cases} slices cannot be used: {shown}")
+    if not errors:
+        return
+    in_order = sorted(errors)
+    shown = "; ".join(in_order[:SHOWN_ERRORS])
+    raise InputError(f"{len(errors)} of {cases} slices cannot be used: {shown}")
 
 
 def _attempt(measuring: Measuring, case: RawCase) -> tuple[int, float] | str:
@@ -270,5 +306,7 @@ def _attempt(measuring: Measuring, case: RawCase) -> tuple[int, float] | str:
             f"{case.label}: shape {lesion.shape}, its image has {image.shape}; convert the data "
             "set again"
         )
-    own_fingerprint = int(fingerprint(above_background(image, measuring.window)))
-    return own_fingerprint, pixels_at_scale(int(lesion.sum()), *image.shape)
+    shown = above_background(image, measuring.window)
+    own_fingerprint = int(fingerprint(shown))
+    lesion_pixels = int(lesion.sum())
+    return own_fingerprint, pixels_at_scale(lesion_pixels, *image.shape)

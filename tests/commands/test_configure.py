@@ -223,7 +223,7 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
             "Dataset123_Lung/dataset.json: no such file; convert the data set first",
         ),
         (["--general", "999"], "is the labelled data set itself"),
-        (["--general", "997"], "imagesTr: no such folder; labelled images live in imagesTr"),
+        (["--general", "997"], "imagesTr: no such folder; labelled images belong in imagesTr"),
         (
             ["--general", "995"],
             "2 channels (lung-window CT, lung-window CT), but Dataset999_Miniature has 1",

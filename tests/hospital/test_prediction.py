@@ -221,7 +221,7 @@ def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> N
     model = write_model(tmp_path / "results")
     output = tmp_path / "out"
     options = ("-i", folder, "-o", output, "-m", model)
-    results = ("--seg-type", "fractional", "--deidentify")
+    results = ("--seg-type", "fractional", "--deidentify", "--certainty")
     assert run(predict_dicom_entry, *options, *results, *FAST) == 0
 
     for file in sorted(output.rglob("*.dcm")):
@@ -231,6 +231,9 @@ def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> N
         assert data.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     seg = dcmread(next(output.glob("*/segmentation.dcm")))
     assert seg.SegmentationType == "FRACTIONAL"
+    (page,) = output.glob("*/report.html")
+    assert "Certainty" in page.read_text() and "Doe-1" not in page.read_text()
+    assert page.parent.name in (output / "index.html").read_text()
     assert len(np.unique(seg.pixel_array)) > 10
 
 

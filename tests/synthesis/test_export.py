@@ -388,7 +388,7 @@ def test_models_that_cannot_synthesise_are_refused(
     raw_source(tmp_path)
     trained(tmp_path, content(), PlainTrainer)
     assert run("-o", 301, "-tr", "PlainTrainer") == 1
-    assert "is of a trainer that does not synthesise images" in capsys.readouterr().err
+    assert "was written by a trainer that does not synthesise images" in capsys.readouterr().err
     trained(tmp_path, content(normalizations={}))
     assert run("-o", 301) == 1
     assert "was trained without a window of the target" in capsys.readouterr().err

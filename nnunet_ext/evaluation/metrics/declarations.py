@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable
 
-from nnunet_ext.evaluation.metrics import aggregates, infnet, overlap, surfaces
+from nnunet_ext.evaluation.metrics import (
+    aggregates,
+    calibration,
+    infnet,
+    lesions,
+    overlap,
+    surfaces,
+)
 from nnunet_ext.evaluation.metrics.metric import ConfusionCounts, EmptyPolicy, Metric
 
 
@@ -21,7 +28,14 @@ def by_name(declared: Iterable[Metric]) -> dict[str, Metric]:
 
 
 METRICS = by_name(
-    (*overlap.DECLARED, *surfaces.DECLARED, *infnet.DECLARED, *aggregates.DECLARED),
+    (
+        *overlap.DECLARED,
+        *surfaces.DECLARED,
+        *lesions.DECLARED,
+        *infnet.DECLARED,
+        *calibration.DECLARED,
+        *aggregates.DECLARED,
+    )
 )
 
 

@@ -17,6 +17,9 @@ from nnunet_ext.evaluation.report.comparison_figures import (
     score_over_volume_figure,
 )
 from nnunet_ext.evaluation.report.gallery import worst_cases_figure
+from nnunet_ext.evaluation.report.machine_readable import json_report
+from nnunet_ext.evaluation.report.ranks import ranks_table
+from nnunet_ext.evaluation.report.reliability import reliability_figure, reliability_table
 from nnunet_ext.evaluation.report.tables import cases_table, paired_tests_table, summary_table
 from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wide_table
 from nnunet_ext.files.csv_cells import plain_table
@@ -24,7 +27,17 @@ from nnunet_ext.files.locks import held
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, whole_file
 
 REPORT = "summary.md"  # written last: where it is missing, a run was stopped
-RESULTS = ("cases.csv", "summary.csv", "tests.csv", "table.csv", "table.tex", REPORT)
+RESULTS = (
+    "cases.csv",
+    "summary.csv",
+    "tests.csv",
+    "ranks.csv",
+    "reliability.csv",
+    "table.csv",
+    "table.tex",
+    "summary.json",
+    REPORT,
+)
 FIGURES = "figures"
 LOCK = ".evaluate.lock"
 
@@ -46,8 +59,9 @@ class Results:
         self.cases = cases_table(comparisons, labels, profile, empty)
         summary = summary_table(self.cases, profile)
         tests = paired_tests_table(self.cases, profile)
+        ranks = ranks_table(self.cases, profile)
 
-        self.report = markdown_report(summary, tests, profile, empty, notes)
+        self.report = markdown_report(summary, tests, ranks, profile, empty, notes)
         self.texts: dict[str, str | None] = dict.fromkeys(RESULTS)
         tables = {
             "cases.csv": self.cases,
@@ -56,10 +70,16 @@ class Results:
         }
         if len(tests):
             tables["tests.csv"] = tests
+        if len(ranks):
+            tables["ranks.csv"] = ranks
+        if profile.measures_probabilities:
+            self.reliability = reliability_table(comparisons, profile)
+            tables["reliability.csv"] = self.reliability
         for name, table in tables.items():
             plain = plain_table(table)
             self.texts[name] = plain.to_csv(index=False, na_rep="nan")
         self.texts["table.tex"] = latex_table(summary, profile)
+        self.texts["summary.json"] = json_report(summary, tests, ranks, profile, empty, notes)
         self.texts[REPORT] = self.report
 
     def draw(self, folder: Path, images: Mapping[str, Path]) -> None:
@@ -71,6 +91,8 @@ class Results:
         box_plots_figure(self.cases, profile.metrics, folder / "box_plots.png", title)
         bland_altman_figure(self.cases, folder / "bland_altman.png", title)
         score_over_volume_figure(self.cases, first, folder / f"{first}_over_volume.png", title)
+        if profile.measures_probabilities:
+            reliability_figure(self.reliability, folder / "reliability.png", title)
 
         label = self.labels.merged
         is_of_label = self.cases["label"] == label

@@ -165,6 +165,21 @@ def _by_unit(cases: "pd.DataFrame", metric: str) -> "pd.DataFrame":
     return table
 
 
+def values_by_case(cases: "pd.DataFrame", metric: str) -> "pd.DataFrame":
+    """Return the metric with cases down and methods across, in the order of the table.
+
+    Units where it is undefined for a method do not count; then the slices of a case are averaged.
+    """
+    methods = list(cases["method"].unique())
+    return _mean_of_cases(_by_unit(cases, metric)[methods])
+
+
+def _mean_of_cases(by_unit: "pd.DataFrame") -> "pd.DataFrame":
+    defined_for_all = by_unit.dropna()
+    means: pd.DataFrame = defined_for_all.groupby("case").mean()
+    return means
+
+
 def paired_tests_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
     """Compare every pair of methods by label and metric; empty for one method.
 
@@ -189,8 +204,7 @@ def _tests_of_metric(cases: "pd.DataFrame", metric: str) -> list[dict[str, Any]]
     pairs = list(combinations(cases["method"].unique(), 2))
     results = []
     for first, second in pairs:
-        both_defined = by_unit[[first, second]].dropna()
-        by_case = both_defined.groupby("case").mean()
+        by_case = _mean_of_cases(by_unit[[first, second]])
         results.append(compare_paired(by_case[first], by_case[second]))
 
     t_p_holm = holm([result.t_p for result in results])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.metric import Better, EmptyPolicy
 from nnunet_ext.evaluation.profiles import Profile
+from nnunet_ext.evaluation.report.ranks import RANK_RESAMPLES
 from nnunet_ext.evaluation.report.statistics import (
     CONFIDENCE_LEVEL,
     CONSTANT,
@@ -59,11 +60,12 @@ Chosen = set[tuple[str, str, str]]
 def markdown_report(
     summary: "pd.DataFrame",
     tests: "pd.DataFrame",
+    ranks: "pd.DataFrame",
     profile: Profile,
     empty: EmptyPolicy,
     notes: Sequence[str] = (),
 ) -> str:
-    """Return means, tests between methods, and all settings in words.
+    """Return means, tests between methods, their ranks, and all settings in words.
 
     Methods and labels are down, metrics across, the best in bold.
     """
@@ -91,6 +93,9 @@ def markdown_report(
     if len(tests):
         lines += ["## Differences between methods", ""]
         lines += [*_tests(tests, profile), ""]
+    if len(ranks):
+        lines += ["## Ranks", ""]
+        lines += [*_ranks(ranks, profile), ""]
     return "\n".join(lines)
 
 
@@ -327,6 +332,30 @@ def _tests(tests: "pd.DataFrame", profile: Profile) -> list[str]:
     )
     if profile.per_slice:
         note += "; slices of a case are then averaged"
+    return [*markdown_table(header, rows), "", f"{note}."]
+
+
+def _ranks(ranks: "pd.DataFrame", profile: Profile) -> list[str]:
+    """Return the ranks by the profile's first metric; those by the others are in ranks.csv."""
+    unit = "patients" if profile.per_patient else "cases"
+    first_metric = profile.metrics[0]
+    rows = []
+    for row in ranks[ranks["metric"] == first_metric].to_dict("records"):
+        rows.append(
+            [
+                escaped(row["label"]),
+                escaped(row["method"]),
+                str(row["n"]),
+                f"{row['rank']} [{row['rank_low']:g}, {row['rank_high']:g}]",
+                f"{row['first']:.0%}",
+            ]
+        )
+    header = ["label", "method", unit, "rank", "first"]
+    note = (
+        f"By the mean {_header(first_metric, profile)} of {unit} where it is defined for all "
+        f"methods; in brackets what {CONFIDENCE_LEVEL:.0%} of {RANK_RESAMPLES} resamples of the "
+        f"{unit} give; first: in how many of them a method is the best"
+    )
     return [*markdown_table(header, rows), "", f"{note}."]
 
 

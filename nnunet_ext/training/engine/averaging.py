@@ -9,13 +9,14 @@ from torch import nn
 def decay_at(decay: float, iteration: int) -> float:
     """Return the decay of a moving average after ``iteration`` earlier updates.
 
-    The plain mean of the first weights, until ``decay`` is the smaller: a short training is not
-    averaged with its random start.
+    At first the average is the plain mean of the weights so far, until ``decay`` is the smaller
+    number. A short training is thus not averaged with its random start.
 
     Reference: Tarvainen & Valpola 2017, "Mean teachers are better role models", as in the authors'
     code.
     """
-    return min(decay, 1.0 - 1.0 / (iteration + 1))
+    decay_of_mean = 1.0 - 1.0 / (iteration + 1)
+    return min(decay, decay_of_mean)
 
 
 @torch.no_grad()
@@ -27,12 +28,18 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     Args:
         average, network: modules of one architecture.
     """
-    for own, other in zip(average.parameters(), network.parameters(), strict=True):
-        own.lerp_(other, 1.0 - decay)
-    for buffer, source in zip(average.buffers(), network.buffers(), strict=True):
-        buffer.copy_(source)
+    weight = 1.0 - decay
+    parameters = zip(average.parameters(), network.parameters(), strict=True)
+    for own, other in parameters:
+        own.lerp_(other, weight)
+
+    buffers = zip(average.buffers(), network.buffers(), strict=True)
+    for own_buffer, other_buffer in buffers:
+        own_buffer.copy_(other_buffer)
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:
     """Return a copy in evaluation mode whose weights get no gradient."""
-    return copy.deepcopy(network).requires_grad_(False).eval()
+    copied = copy.deepcopy(network)
+    copied.requires_grad_(False)
+    return copied.eval()

@@ -15,7 +15,8 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()
-        os.fsync(file.fileno())
+        descriptor = file.fileno()
+        os.fsync(descriptor)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:
@@ -23,8 +24,9 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], above: str = "
 
     A line is ``hyperparameters.seed is 1, was 0``.
     """
+    names = {*saved, *now}
     found = []
-    for name in sorted({*saved, *now}):
+    for name in sorted(names):
         path = f"{above}{name}"
         old = saved.get(name, "absent")
         new = now.get(name, "absent")

@@ -1,7 +1,7 @@
-"""Codebooks over a training: their start, their moving averages, the restart of dead codes.
+"""Codebooks during a training: their start, their moving averages, the restart of dead codes.
 
-Every process ends with the same codes: statistics are averaged over the processes, and positions
-are drawn from the batches of all of them with one generator.
+All processes hold the same codes: statistics are averaged over the processes, and positions are
+drawn from the batches of all of them with the same generator.
 """
 
 import math
@@ -16,12 +16,13 @@ def start_codebook(codebook: Codebook, rows: torch.Tensor, generator: torch.Gene
     """Set every code to a feature of the batch.
 
     Args:
-        codebook: to be set.
+        codebook: changed in place.
         rows: ``[N, D]`` float32 features of this process.
         generator: the same in every process, on the CPU.
     """
-    everything = torch.ones_like(codebook.use, dtype=torch.bool)
-    codebook.replace(everything, drawn_features(rows, len(codebook), generator))
+    all_codes = torch.ones_like(codebook.use, dtype=torch.bool)
+    features = drawn_features(rows, len(codebook), generator)
+    codebook.replace(all_codes, features)
 
 
 def maintain_codebook(
@@ -35,27 +36,31 @@ def maintain_codebook(
     """Move the averages after a step, then set dead codes to features of the batch.
 
     Args:
-        codebook: whose codes gave ``indices``.
-        rows: ``[N, D]`` float32 features of this process, N alike in all.
-        indices: ``[N]`` their codes.
+        codebook: changed in place.
+        rows: ``[N, D]`` float32 features of this process; N is the same in all.
+        indices: ``[N]``, the codes of the rows.
         decay: of the moving averages.
-        restart_below: a code is dead whose average use is less than this part of an equal share, 1
-            / K; 0 keeps all.
+        restart_below: a code is dead if its average use is below this fraction of an equal share, 1
+            / K; 0 restarts none.
         generator: the same in every process, on the CPU.
 
     Returns:
-        Number of codes that were restarted.
+        Number of restarted codes.
 
     Reference: dead codes are restarted as in Jukebox (Dhariwal et al. 2020, section 3.1).
     """
     share, sums = codebook.statistics(rows, indices)
-    codebook.absorb(processes.mean_over_ranks(share), processes.mean_over_ranks(sums), decay)
+    share = processes.mean_over_ranks(share)
+    sums = processes.mean_over_ranks(sums)
+    codebook.absorb(share, sums, decay)
     if not restart_below:
         return torch.zeros_like(codebook.use[0])
 
-    dead = codebook.use < restart_below / len(codebook)
-    codebook.replace(dead, drawn_features(rows, len(codebook), generator))
-    return dead.sum()
+    lowest_use = restart_below / len(codebook)
+    is_dead = codebook.use < lowest_use
+    features = drawn_features(rows, len(codebook), generator)
+    codebook.replace(is_dead, features)
+    return is_dead.sum()
 
 
 def drawn_features(rows: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -64,7 +69,12 @@ def drawn_features(rows: torch.Tensor, count: int, generator: torch.Generator) -
     No position is drawn twice, unless there are too few.
     """
     total = len(rows) * processes.world_size()
-    needed = math.ceil(count / total)
-    rounds = [torch.randperm(total, generator=generator) for _ in range(needed)]
-    positions = torch.cat(rounds)[:count].to(rows.device)
+    needed_rounds = math.ceil(count / total)
+    rounds = []
+    for _ in range(needed_rounds):
+        all_positions = torch.randperm(total, generator=generator)
+        rounds.append(all_positions)
+
+    drawn = torch.cat(rounds)[:count]
+    positions = drawn.to(rows.device)
     return processes.rows_of_all_ranks(rows, positions)

@@ -1,6 +1,6 @@
-"""What makes a step on the CPU faster without changing what it computes.
+"""Make a step on the CPU faster without changing its results.
 
-Measured by ``benchmarks/train_step.py``.
+``benchmarks/train_step.py`` measures the gain.
 """
 
 import ctypes
@@ -20,15 +20,17 @@ def usable_cores() -> int:
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Let glibc keep freed memory for the next step instead of giving it back.
+    """Let glibc keep freed memory for the next step instead of returning it to the system.
 
-    Steps ask for the same sizes again and again, other code does not: undo it (``keep=False``)
-    after the training.
+    Training steps allocate the same sizes over and over; other code does not. Undo it
+    (``keep=False``) after the training.
     """
+    trim_threshold = 2**31 - 1 if keep else _TRIM_THRESHOLD
+    mmap_max = 0 if keep else _MMAP_MAX
     try:
         glibc = ctypes.CDLL(None)
-        glibc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else _TRIM_THRESHOLD)
-        glibc.mallopt(_M_MMAP_MAX, 0 if keep else _MMAP_MAX)
+        glibc.mallopt(_M_TRIM_THRESHOLD, trim_threshold)
+        glibc.mallopt(_M_MMAP_MAX, mmap_max)
         if not keep:
             glibc.malloc_trim(0)
     except (AttributeError, OSError, TypeError):
@@ -38,7 +40,7 @@ def keep_freed_memory(keep: bool = True) -> None:
 def activate_out_of_place(network: nn.Module) -> None:
     """Let activations return a new tensor.
 
-    After instance normalisation, autograd copies the gradient of an in-place one.
+    After instance normalisation, autograd has to copy the gradient of an in-place activation.
     """
     for module in network.modules():
         if getattr(module, "inplace", False):

@@ -1,4 +1,4 @@
-"""A full disk, as one line that says so."""
+"""Report a full disk in one line."""
 
 import errno
 import os
@@ -14,15 +14,15 @@ WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @contextmanager
 def write_errors_in_one_line(folder: Path, before: Callable[[], None]) -> Iterator[None]:
-    """Turn an error of writing into one line that says how to continue.
+    """Turn a write error into one line that says how to continue.
 
     Args:
         folder: of the training.
-        before: called before the line, to stop worker processes, which would otherwise have the
-            last word.
+        before: called before the line, to stop worker processes, which would otherwise print after
+            it.
 
     Raises:
-        InputError: the disk took no more.
+        InputError: the disk is full, or cannot be written to.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def write_errors_in_one_line(folder: Path, before: Callable[[], None]) -> Iterat
 
 
 def stop_workers(*loaders: Any) -> None:
-    """Stop the processes of nnU-Net's loaders, without what they print at their end."""
+    """Stop the processes of nnU-Net's loaders without the text that they print at their end."""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         for loader in loaders:
             if hasattr(loader, "_finish"):
@@ -46,7 +46,7 @@ def stop_workers(*loaders: Any) -> None:
 
 
 def _write_error(error: BaseException | None) -> int | None:
-    """Return the error number of a failed write, also below an error that PyTorch made of it."""
+    """Return the error number of a failed write, also where PyTorch wrapped it in another error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
             return error.errno

@@ -1,18 +1,18 @@
-"""A store of generated images, from which a critic gets older ones, too."""
+"""A pool of generated images, from which a critic also gets older ones."""
 
 import torch
 
-CHANCE = 0.5  # of an older image
+CHANCE = 0.5  # to get an older image
 
 
 class ImagePool:
-    """The last generated images; half of those that are asked for are replaced by older ones.
+    """The last generated images; half of the images that a critic sees are replaced by older ones.
 
-    A critic that only saw the generator's latest images would forget what it did before. The
-    numbers come from torch's global generator, which is seeded with every epoch.
+    A critic that only saw the generator's latest images would forget the earlier ones. The random
+    numbers come from torch's global generator, which is seeded in every epoch.
 
     Args:
-        size: number of images that are kept.
+        size: number of images to keep.
 
     Reference: Shrivastava et al. 2017, "Learning from Simulated and Unsupervised Images through
     Adversarial Training", section 2.3; Zhu et al. 2017 (CycleGAN) with 50 images.
@@ -33,7 +33,8 @@ class ImagePool:
             takes.
         """
         images = batch.detach().float()
-        return torch.stack([self._exchange_one(image) for image in images])
+        exchanged = [self._exchange_one(image) for image in images]
+        return torch.stack(exchanged)
 
     def _exchange_one(self, image: torch.Tensor) -> torch.Tensor:
         if len(self.images) < self.size:
@@ -53,5 +54,5 @@ class ImagePool:
         return [image.cpu() for image in self.images]
 
     def load_state(self, images: list[torch.Tensor], device: torch.device) -> None:
-        """Continue with what :meth:`state` returned."""
+        """Restore the images that :meth:`state` returned."""
         self.images = [image.to(device) for image in images]

@@ -1,8 +1,7 @@
-"""Scores that judge a network on a domain without labels, to choose a checkpoint there.
+"""Scores that judge a network on a domain without labels, to choose a checkpoint for it.
 
-No label of the unlabelled stream exists; the labelled stream's own validation Dice guards against
-the two collapses that look good without labels: a network sure of nothing but background, and one
-that ignores its input.
+The labelled stream's validation Dice guards against two collapses that look good without labels: a
+network that predicts only background, and one that ignores its input.
 """
 
 import math
@@ -14,11 +13,10 @@ TERMS = ("labelfree_entropy", "labelfree_agreement", "labelfree_source_dice", "l
 
 
 def lesion_entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    """Return how unsure a network is about what it calls foreground.
+    """Return how unsure a network is about its foreground.
 
-    It is the entropy averaged with the foreground probability.
-
-    The plain mean would measure background, which fills most of a CT.
+    This is the mean of the entropy, weighted by the foreground probability. The plain mean would
+    measure the background, which fills most of a CT.
 
     Args:
         probabilities: ``[B, classes, *spatial]`` softmax, background first.
@@ -27,11 +25,15 @@ def lesion_entropy(probabilities: torch.Tensor) -> torch.Tensor:
         Scalar in [0, 1]; 1 is complete indecision.
     """
     foreground = 1 - probabilities[:, 0]
-    classes = torch.tensor(float(probabilities.shape[1]))
-    entropy = torch.special.entr(probabilities).sum(1) / torch.log(classes)
+    classes = probabilities.shape[1]
+    largest_entropy = torch.log(torch.tensor(float(classes)))
+    information = torch.special.entr(probabilities)
+    entropy = information.sum(1) / largest_entropy
 
-    smallest = torch.finfo(foreground.dtype).tiny
-    return (foreground * entropy).sum() / foreground.sum().clamp_min(smallest)
+    weighted = foreground * entropy
+    total = foreground.sum()
+    smallest = torch.finfo(total.dtype).tiny
+    return weighted.sum() / total.clamp_min(smallest)
 
 
 def agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -43,42 +45,53 @@ def agreement(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar in [0, 1]; 1 means equal.
     """
-    p, q = first[:, 1:], second[:, 1:]
-    total = (p.square() + q.square()).sum()
-    return 2 * (p * q).sum() / total.clamp_min(torch.finfo(p.dtype).tiny)
+    p = first[:, 1:]
+    q = second[:, 1:]
+    common = p * q
+    both = p.square() + q.square()
+    total = both.sum()
+    smallest = torch.finfo(total.dtype).tiny
+    return 2 * common.sum() / total.clamp_min(smallest)
 
 
 def combined_score(source_dice: float, entropy: float, agreement: float) -> float:
     """Return source Dice x agreement x (1 - entropy), in [0, 1].
 
-    One of the three at its worst is enough to reject.
+    If one of the three is at its worst, the score is 0.
     """
-    return source_dice * agreement * (1 - entropy)
+    certainty = 1 - entropy
+    return source_dice * agreement * certainty
 
 
 def augmented_view(
     images: torch.Tensor, mirror_axes: tuple[int, ...]
 ) -> tuple[torch.Tensor, list[int]]:
-    """Return images mirrored at random, with other contrast and noise.
+    """Return images mirrored at random, with changed contrast and noise.
 
-    The factor of contrast is 0.75 to 1.25, the standard deviation of the noise up to 0.1 (in
-    z-scores).
+    The contrast is multiplied by 0.75 to 1.25; the standard deviation of the noise is at most 0.1
+    (in z-scores).
 
     Args:
         images: ``[B, channels, *spatial]``.
         mirror_axes: spatial axes, counted from 0, that may be mirrored.
 
     Returns:
-        The view and the dimensions that were flipped; flip a prediction of it there to undo them.
+        The view and the flipped dimensions; flip its prediction along them to undo the mirroring.
     """
     coins = torch.rand(len(mirror_axes))
     contrast = float(torch.empty(1).uniform_(0.75, 1.25))
-    noise = float(torch.rand(1))
-    flipped = [axis + 2 for axis, coin in zip(mirror_axes, coins, strict=True) if coin < 0.5]
+    noise_sd = 0.1 * float(torch.rand(1))
+
+    flipped = []
+    for axis, coin in zip(mirror_axes, coins, strict=True):
+        if coin < 0.5:
+            flipped.append(axis + 2)
 
     spatial = tuple(range(2, images.ndim))
     mean = images.mean(dim=spatial, keepdim=True)
-    view = (images - mean) * contrast + mean + 0.1 * noise * torch.randn_like(images)
+    contrasted = (images - mean) * contrast + mean
+    noise = noise_sd * torch.randn_like(images)
+    view = contrasted + noise
     return view.flip(flipped), flipped
 
 
@@ -93,9 +106,10 @@ def is_best(scores: list[float]) -> bool:
     if not scores or math.isnan(scores[-1]):
         return False
 
-    known = [score for score in scores if not math.isnan(score)]
-    smoothed = [known[0]]
-    for score in known[1:]:
-        smoothed.append(0.9 * smoothed[-1] + 0.1 * score)
-    *earlier, latest = smoothed
-    return latest > max(earlier, default=-math.inf)
+    first, *others = [score for score in scores if not math.isnan(score)]
+    smoothed = first
+    earlier_best = -math.inf
+    for score in others:
+        earlier_best = max(earlier_best, smoothed)
+        smoothed = 0.9 * smoothed + 0.1 * score
+    return smoothed > earlier_best

@@ -1,4 +1,4 @@
-"""What several processes need to train as one: device, weights, averages.
+"""Train in several processes as if in one: device, weights, averages.
 
 Networks are called directly, not through DistributedDataParallel: its reducer fails with networks
 that alternate. Gradients are averaged where the optimizer steps. Every rank must run the same step,
@@ -15,12 +15,15 @@ from torch import distributed, nn
 
 def world_size() -> int:
     """Return the number of processes that train together."""
-    return distributed.get_world_size() if is_distributed() else 1
+    if not is_distributed():
+        return 1
+    return distributed.get_world_size()
 
 
 def processes_on_this_machine() -> int:
-    """Return how many of the processes that train together run here, as torchrun says."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    """Return how many of the processes that train together run here, according to torchrun."""
+    number = os.environ.get("LOCAL_WORLD_SIZE", world_size())
+    return int(number)
 
 
 def is_distributed() -> bool:
@@ -33,15 +36,18 @@ def process_device() -> torch.device:
 
     nnU-Net's trainer takes the global rank for the GPU's number, which is wrong on several nodes.
     """
-    if "nccl" not in distributed.get_backend():
+    backend = distributed.get_backend()
+    if "nccl" not in backend:
         return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+    index = torch.cuda.current_device()
+    return torch.device("cuda", index)
 
 
 def share_weights(module: nn.Module) -> None:
     """Give every rank the first rank's parameters and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
     with torch.no_grad():
-        for tensor in (*module.parameters(), *module.buffers()):
+        for tensor in tensors:
             distributed.broadcast(tensor, src=0)
 
 
@@ -69,16 +75,21 @@ def rows_of_all_ranks(rows: torch.Tensor, positions: torch.Tensor) -> torch.Tens
     if not is_distributed():
         return rows[positions]
 
-    is_own = positions // len(rows) == distributed.get_rank()
-    own = torch.where(is_own[:, None], rows[positions % len(rows)], 0.0)
-    distributed.all_reduce(own)
-    return own
+    count = len(rows)
+    rank_of_position = positions // count
+    is_own = rank_of_position == distributed.get_rank()
+    candidates = rows[positions % count]
+
+    # each rank gives its own rows and zeros, so their sum is the answer
+    chosen = torch.where(is_own[:, None], candidates, 0.0)
+    distributed.all_reduce(chosen)
+    return chosen
 
 
 def share_of_mean(count: int | torch.Tensor) -> float | torch.Tensor:
     """Return the factor that turns the mean of this rank's items into its part of the mean of all.
 
-    Ranks have unequal numbers of items where some are left out, such as pixels that are not
+    Ranks have different numbers of items where some are left out, such as pixels that are not
     confident.
 
     Args:
@@ -91,7 +102,9 @@ def share_of_mean(count: int | torch.Tensor) -> float | torch.Tensor:
         return 1.0
 
     own = torch.as_tensor(count, dtype=torch.float32)
-    return own / mean_over_ranks(own).clamp_min(torch.finfo(own.dtype).tiny)
+    mean = mean_over_ranks(own)
+    smallest = torch.finfo(mean.dtype).tiny
+    return own / mean.clamp_min(smallest)
 
 
 def union_over_ranks(own: dict[str, Any]) -> dict[str, Any]:
@@ -113,9 +126,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if not is_distributed() or not gradients:
         return
 
-    message = torch.cat([gradient.flatten() for gradient in gradients])
-    sizes = [gradient.numel() for gradient in gradients]
-    means = mean_over_ranks(message).split(sizes)
+    flat = [gradient.flatten() for gradient in gradients]
+    sizes = list(map(len, flat))
+    message = torch.cat(flat)
+    mean_of_message = mean_over_ranks(message)
+    means = mean_of_message.split(sizes)
     for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
 
@@ -125,8 +140,11 @@ def global_batch_mean(features: torch.Tensor) -> torch.Tensor:
 
     It is ``[1, ...]`` in float32, with gradient.
     """
-    local = features.float().mean(dim=0, keepdim=True)
-    return _MeanOverRanks.apply(local) if is_distributed() else local
+    single = features.float()
+    local = single.mean(dim=0, keepdim=True)
+    if not is_distributed():
+        return local
+    return _MeanOverRanks.apply(local)
 
 
 class _MeanOverRanks(torch.autograd.Function):

@@ -1,6 +1,6 @@
-"""Random numbers that follow from the seed and from how far the training is.
+"""Random numbers that depend on the seed and on the progress of the training only.
 
-A resumed run thus has the same ones.
+A resumed run thus draws the same numbers.
 """
 
 import random
@@ -16,13 +16,16 @@ def seed_random_numbers(*progress: int) -> None:
 
     Each number is at least 0.
     """
-    torch.manual_seed(_seed_on_cpu(progress))
+    torch_seed = _seed_on_cpu(progress)
+    torch.manual_seed(torch_seed)
 
 
 def shared_generator(*progress: int) -> torch.Generator:
-    """Return a generator on the CPU for draws that every process must make alike."""
-    seed = int(np.random.SeedSequence(progress).generate_state(1)[0])
-    return torch.Generator().manual_seed(seed)
+    """Return a generator on the CPU for draws that must be the same in every process."""
+    sequence = np.random.SeedSequence(progress)
+    (seed,) = sequence.generate_state(1)
+    generator = torch.Generator()
+    return generator.manual_seed(int(seed))
 
 
 @contextmanager
@@ -40,8 +43,9 @@ def seeded_random_numbers(*progress: int) -> Iterator[None]:
 
 
 def _seed_on_cpu(progress: tuple[int, ...]) -> int:
-    """Seed Python and NumPy; returns the seed for torch."""
-    seeds = np.random.SeedSequence(progress).generate_state(3)
+    """Seed Python and NumPy; return the seed for torch."""
+    sequence = np.random.SeedSequence(progress)
+    seeds = sequence.generate_state(3)
     python_seed, numpy_seed, torch_seed = map(int, seeds)
     random.seed(python_seed)
     np.random.seed(numpy_seed)  # noqa: NPY002  nnU-Net's loaders and batchgenerators draw from it

@@ -1,6 +1,6 @@
 """Learning rates and weights as functions of the training's iteration.
 
-They hold no state, so there is nothing to save or to lose at a resume.
+They hold no state, so there is nothing to save and restore.
 """
 
 import math
@@ -15,12 +15,14 @@ def polynomial(total_iterations: int, exponent: float = 0.9) -> Schedule:
 
 
 def linear_decay(start: int, total_iterations: int) -> Schedule:
-    """Return 1 until ``start``, then linearly down to 0 at the end, as CycleGAN's learning rate."""
+    """Return 1 until ``start``, then a linear decay to 0 at the end, as in CycleGAN."""
     length = total_iterations - start
 
     def factor(iteration: int) -> float:
-        left = (total_iterations - iteration) / length
-        return min(1.0, max(0.0, left))
+        remaining = total_iterations - iteration
+        share = remaining / length
+        not_negative = max(0.0, share)
+        return min(1.0, not_negative)
 
     return factor
 
@@ -43,7 +45,7 @@ def per_epoch(schedule: Schedule, iterations_per_epoch: int) -> Schedule:
 def gaussian_rampup(
     step: int, total_steps: int, max_weight: float = 0.1, squared: bool = True
 ) -> float:
-    """Return a weight λ that grows to ``max_weight`` at ``total_steps``, then stays.
+    """Return a weight λ that grows to ``max_weight`` at ``total_steps`` and then stays there.
 
     At step 0 it is ``max_weight * exp(-5)``.
 
@@ -57,7 +59,9 @@ def gaussian_rampup(
     if total_steps < 1:
         raise ValueError(f"total_steps must be at least 1, not {total_steps}")
 
-    progress = min(max(step / total_steps, 0.0), 1.0)
+    progress = step / total_steps
+    progress = max(progress, 0.0)
+    progress = min(progress, 1.0)
     remaining = 1.0 - progress
     if squared:
         remaining = remaining**2

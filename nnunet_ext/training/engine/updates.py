@@ -1,4 +1,4 @@
-"""Updates of weights by one optimizer, or by several at once."""
+"""Updates of weights by one optimizer or by several at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +15,16 @@ MAX_GRADIENT_NORM = 12.0  # nnU-Net's
 
 @dataclass(repr=False)  # nnU-Net writes every attribute of a trainer as text
 class Updater:
-    """An optimizer and what its steps need; it owns the parameters that the optimizer holds.
+    """An optimizer with everything its steps need; it owns the optimizer's parameters.
 
     Args:
         optimizer: holds parameters of one network, of part of one, or of several.
-        scaler: scales losses in half precision; one per optimizer, since each skips and grows on
-            its own.
+        scaler: scales losses in half precision; one per optimizer, because each skips steps and
+            grows on its own.
         schedule: factor of the optimizer's initial learning rates per iteration; None keeps them
             constant.
         max_norm: largest norm of the gradient; None does not clip.
-        clipped_groups: parameters whose gradient norm is limited together; all of them unless
-            given.
+        clipped_groups: parameters whose gradient norm is limited together; by default all.
     """
 
     optimizer: torch.optim.Optimizer
@@ -36,30 +35,33 @@ class Updater:
 
     def __post_init__(self) -> None:
         self.initial_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.clipped_groups = self.clipped_groups or [self.parameters()]
+        if not self.clipped_groups:
+            self.clipped_groups = [self.parameters()]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return what the optimizer holds."""
+        """Return the optimizer's parameters."""
         held: list[nn.Parameter] = []
         for group in self.optimizer.param_groups:
             held += group["params"]
         return held
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Return what the optimizer holds, without what is frozen."""
+        """Return the optimizer's parameters that are not frozen."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def set_learning_rates(self, iteration: int) -> None:
         """Set the rates that the schedule gives for an iteration."""
         if self.schedule is None:
             return
+
         factor = self.schedule(iteration)
-        for group, rate in zip(self.optimizer.param_groups, self.initial_rates, strict=True):
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, self.initial_rates, strict=True):
             group["lr"] = rate * factor
 
     @property
     def has_gradients(self) -> bool:
-        """True where a loss has reached any of the parameters."""
+        """Whether any of the parameters has a gradient."""
         return any(parameter.grad is not None for parameter in self.parameters())
 
     def clip_gradients(self) -> bool:
@@ -67,35 +69,47 @@ class Updater:
         norms = []
         if self.max_norm is not None:
             for group in self.clipped_groups:
-                norms.append(nn.utils.clip_grad_norm_(group, self.max_norm))
+                norm = nn.utils.clip_grad_norm_(group, self.max_norm)
+                norms.append(norm)
         elif self.scaler is None:
-            gradients = [parameter.grad for parameter in self.parameters()]
-            present = [gradient for gradient in gradients if gradient is not None]
-            norms.append(nn.utils.get_total_norm(present))
+            norm = nn.utils.get_total_norm(self._gradients())
+            norms.append(norm)
 
         if self.scaler is not None:
             return True  # it skips a step whose gradients are not finite
-        return all(norm.isfinite() for norm in norms)
+        return all(map(torch.isfinite, norms))
+
+    def _gradients(self) -> list[torch.Tensor]:
+        gradients = []
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+        return gradients
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of optimizer and scaler.
 
         The learning rate follows from the iteration.
         """
+        scaler_state = None
+        if self.scaler is not None:
+            scaler_state = self.scaler.state_dict()
         return {
             "optimizer": self.optimizer.state_dict(),
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "scaler": scaler_state,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where :meth:`state_dict` was taken."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scaler is not None and state["scaler"] is not None:
-            self.scaler.load_state_dict(state["scaler"])
+        """Restore the state that :meth:`state_dict` returned."""
+        optimizer_state = state["optimizer"]
+        scaler_state = state["scaler"]
+        self.optimizer.load_state_dict(optimizer_state)
+        if self.scaler is not None and scaler_state is not None:
+            self.scaler.load_state_dict(scaler_state)
 
 
 class RatesOfEpoch:
-    """What nnU-Net calls as its scheduler at the start of an epoch, and whose rates it logs."""
+    """The scheduler that nnU-Net steps at the start of an epoch to set and log learning rates."""
 
     def __init__(self, updaters: Sequence[Updater], iterations_per_epoch: int) -> None:
         self.updaters = updaters
@@ -108,7 +122,7 @@ class RatesOfEpoch:
 
 
 def require_separate(updaters: Mapping[str, Updater]) -> set[int]:
-    """Check that no parameter has two owners; return the identities of all that have one.
+    """Check that no parameter has two owners; return the identities of all owned parameters.
 
     Raises:
         ValueError: two optimizers hold the same parameter.
@@ -128,8 +142,8 @@ def require_separate(updaters: Mapping[str, Updater]) -> set[int]:
 class Update:
     """Losses that share one backward pass, and the optimizers that step along their gradients.
 
-    The first updater's scaler scales the losses, and grows or shrinks with the gradients of all of
-    them.
+    The first updater's scaler scales the losses; the gradients of all updaters decide whether it
+    grows or shrinks.
     """
 
     updaters: Sequence[Updater]
@@ -139,13 +153,14 @@ class Update:
         """Give the updaters' parameters, and no others, the gradients of the summed losses."""
         terms = [loss.float() for loss in self.losses.values()]
         total = torch.stack(terms).sum()
+        scaler = self.updaters[0].scaler
+        if scaler is not None:
+            total = scaler.scale(total)
+
         for updater in self.updaters:
             updater.optimizer.zero_grad(set_to_none=True)
-
-        scaler = self.updaters[0].scaler
-        scaled = total if scaler is None else scaler.scale(total)
         parameters = trained_parameters(self.updaters)
-        scaled.backward(inputs=parameters, retain_graph=keep_graph)
+        total.backward(inputs=parameters, retain_graph=keep_graph)
 
     def unscale_gradients(self) -> None:
         """Undo the scaling of the losses."""
@@ -170,7 +185,7 @@ class Update:
 
 
 def trained_parameters(updaters: Sequence[Updater]) -> list[nn.Parameter]:
-    """Return what the optimizers hold together, without what is frozen."""
+    """Return the parameters of several optimizers that are not frozen."""
     parameters: list[nn.Parameter] = []
     for updater in updaters:
         parameters += updater.trained_parameters()
@@ -182,17 +197,22 @@ def apply_updates(updates: Sequence[Update], iteration: int) -> None:
 
     Raises:
         FloatingPointError: a gradient is NaN or infinite and there is no scaler to skip the step;
-            the message names the losses it comes from. Nothing moved.
+            the message names the losses it comes from. No weight has changed.
     """
-    updaters = [updater for update in updates for updater in update.updaters]
+    updaters: list[Updater] = []
+    for update in updates:
+        updaters += update.updaters
+
     # before unscaling: an overflow of one process thus reaches all of them
-    average_gradients(trained_parameters(updaters))
+    parameters = trained_parameters(updaters)
+    average_gradients(parameters)
 
     for update in updates:
         update.unscale_gradients()
-        finite = [updater.clip_gradients() for updater in update.updaters]
-        if not all(finite):
-            raise FloatingPointError(" + ".join(update.losses))
+        are_finite = [updater.clip_gradients() for updater in update.updaters]
+        if not all(are_finite):
+            losses = " + ".join(update.losses)
+            raise FloatingPointError(losses)
 
     for update in updates:
         update.step(iteration)

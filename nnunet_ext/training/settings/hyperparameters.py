@@ -1,6 +1,4 @@
-"""Hyperparameters are a trainer's annotated class attributes.
-
-They are typed, have defaults, and are overridden from the plans.
+"""Hyperparameters: a trainer's annotated class attributes, which the plans override.
 
 A trainer writes ``target_weight: Weight = 0.1  # lambda_T, eq. 5``; a ``ClassVar`` is not a
 hyperparameter.
@@ -27,59 +25,69 @@ class Range:
         return f"from {self.low:g} to {self.high:g}"
 
     def __contains__(self, number: float) -> bool:
-        return math.isfinite(number) and self.low <= number <= self.high
+        is_finite = math.isfinite(number)
+        return is_finite and self.low <= number <= self.high
 
 
 Weight = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 Count = Annotated[int, Range(1)]
 Seed = Annotated[int, Range(0)]
-Width = Annotated[float, Range(1 / 32, 1)]  # share of channels, of which at least a few are left
+Width = Annotated[float, Range(1 / 32, 1)]  # factor on the channels; a few are left at least
 
 PRESETS = ("recommended", "paper", "code")
+TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 def declared(trainer: type) -> dict[str, Any]:
     """Return the type hint of every hyperparameter of a trainer class, base classes first."""
     hints = get_type_hints(trainer, include_extras=True)
-    return {
-        name: hint
-        for name, hint in hints.items()
-        if get_origin(hint) is not ClassVar and not name.startswith("_")
-    }
+    hyperparameters = {}
+    for name, hint in hints.items():
+        is_class_variable = get_origin(hint) is ClassVar
+        is_private = name.startswith("_")
+        if not is_class_variable and not is_private:
+            hyperparameters[name] = hint
+    return hyperparameters
 
 
 def describe(hint: Any) -> str:
     """Return the values that a hint admits, in words."""
     base, bounds = _parts(hint)
     if get_origin(base) is Literal:
-        return "one of " + ", ".join(map(str, get_args(base)))
+        values = ", ".join(map(str, get_args(base)))
+        return f"one of {values}"
 
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-    return " ".join([names[base], *map(str, bounds)])
+    names = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "text",
+    }
+    words = [names[base], *map(str, bounds)]
+    return " ".join(words)
 
 
 def parse(name: str, value: Any, hint: Any) -> Any:
-    """Convert a value to the hinted type and check it.
-
-    It is text from the command line, or JSON from the plans.
+    """Convert a value, text from the command line or JSON from the plans, to the hinted type.
 
     Raises:
-        InputError: naming the hyperparameter, the value and what is admitted.
+        InputError: an impossible value; the message says which values are possible.
     """
     base, bounds = _parts(hint)
     try:
         parsed = _convert(value, base)
-        possible = all(parsed in bound for bound in bounds)
+        is_possible = all(parsed in bound for bound in bounds)
     except (ValueError, TypeError, KeyError):
-        possible = False
-    if not possible:
+        is_possible = False
+
+    if not is_possible:
         raise InputError(f"{name}={value} is impossible: {name} is {describe(hint)}")
     return parsed
 
 
 def _parts(hint: Any) -> tuple[Any, list[Range]]:
-    """Return the type of a hint, and the ranges that it may be annotated with."""
+    """Return the type of a hint, and its annotated ranges."""
     if get_origin(hint) is not Annotated:
         return hint, []
     base, *bounds = get_args(hint)
@@ -92,32 +100,36 @@ def _convert(value: Any, base: Any) -> Any:
             raise ValueError
         return value
     if base is bool:
-        return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        word = str(value).lower()
+        return TRUTH[word]
     if base is int and isinstance(value, float) and not value.is_integer():
         raise ValueError
     return base(value)
 
 
 def unknown(name: str, valid: list[str]) -> InputError:
-    """Return the refusal of an unknown hyperparameter, which names the valid ones."""
+    """Return the error for an unknown hyperparameter, which lists the valid ones."""
     close = difflib.get_close_matches(name, valid, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return InputError(f"unknown hyperparameter {name}{hint}; valid are: {', '.join(valid)}")
+    hint = ""
+    if close:
+        hint = f" (did you mean {close[0]}?)"
+    names = ", ".join(valid)
+    return InputError(f"unknown hyperparameter {name}{hint}; valid are: {names}")
 
 
 def resolve(trainer: type, preset: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return every hyperparameter of ``trainer``.
 
-    It is its default, then the preset, then ``name`` and ``Trainer.name`` settings.
-
-    Settings that only other trainers declare are skipped: one plans file configures all of them.
+    The default gives way to the preset, to a setting ``name``, and that to ``Trainer.name``.
+    Settings that only other trainers declare are ignored: one plans file configures all of them.
 
     Raises:
         InputError: an impossible value, or an unknown name in this trainer's own scope.
     """
     hints = declared(trainer)
+    presets = getattr(trainer, "presets", {})
     values = {name: getattr(trainer, name) for name in hints}
-    values |= getattr(trainer, "presets", {}).get(preset, {})
+    values |= presets.get(preset, {})
     for name, value in settings.items():
         if name in hints:
             values[name] = value
@@ -130,4 +142,7 @@ def resolve(trainer: type, preset: str, settings: dict[str, Any]) -> dict[str, A
         if plain not in hints:
             raise unknown(name, list(hints))
         values[plain] = value
-    return {name: parse(name, value, hints[name]) for name, value in values.items()}
+
+    for name, value in values.items():
+        values[name] = parse(name, value, hints[name])
+    return values

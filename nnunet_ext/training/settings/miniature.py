@@ -1,4 +1,4 @@
-"""The smallest training that meets every part of a method, for checks that trainers share."""
+"""The smallest training that runs every part of a method, for the tests of all trainers."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Miniature:
-    """What a trainer needs beside nnU-Net's smallest plans.
+    """What a trainer needs in addition to nnU-Net's smallest plans.
 
     Args:
         edge: length of each axis of the patch, in pixels.
         features: channels of the planned network's stages.
-        settings: hyperparameters, such as a phase that begins with the second iteration.
+        settings: hyperparameters, for instance a phase that begins with the second iteration.
     """
 
     edge: int = 16

@@ -1,4 +1,4 @@
-"""What ``nnUNetv2_ext_configure`` records inside a plans file, under the key ``nnunet_ext``.
+"""The entry ``nnunet_ext`` of a plans file, which ``nnUNetv2_ext_configure`` writes.
 
 nnU-Net copies the plans into results and export zips, so a trained model carries its configuration.
 """
@@ -16,8 +16,8 @@ PLANS_KEY = "nnunet_ext"
 MADE_BY = "made_by"  # name and version of the package that wrote the entry
 DAMAGED = f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset"
 ROLES = {
-    "general": "labelled data sets of other diseases, merged to lesion; 3=cancer uses only that "
-    "label",
+    "general": "labelled data sets of other diseases, their labels merged to lesion; 3=cancer uses "
+    "only the label cancer",
     "unlabeled": "data sets with images of the same disease in imagesUn",
     "target_domain": "data sets with images of another domain in imagesUn",
 }
@@ -44,27 +44,31 @@ class PlansEntry:
         recorded = plans.get(PLANS_KEY, {})
         if not isinstance(recorded, dict):
             raise InputError(DAMAGED)
-        entry = {name: value for name, value in recorded.items() if name != MADE_BY}
+
+        fields = dict(recorded)
+        writer = fields.pop(MADE_BY, "another version")
         try:
-            read = cls(**entry)
+            entry = cls(**fields)
         except TypeError as error:
-            writer = recorded.get(MADE_BY, "another version")
             raise InputError(
-                f"the plans' entry {PLANS_KEY} is not one of {made_by()}, but of {writer}: {error}"
+                f"the plans' entry {PLANS_KEY} was not written by {made_by()}, but by {writer}: "
+                f"{error}"
             ) from error
-        if not read._is_well_formed():
+
+        if not entry._is_well_formed():
             raise InputError(DAMAGED)
-        if read.preset not in PRESETS:
-            raise InputError(
-                f"the plans name a preset {read.preset}; there are {', '.join(PRESETS)}"
-            )
-        return read
+        if entry.preset not in PRESETS:
+            presets = ", ".join(PRESETS)
+            raise InputError(f"the plans name the preset {entry.preset}; valid are {presets}")
+        return entry
 
     def _is_well_formed(self) -> bool:
         """Return whether every value, as it was read from a file, has its declared type."""
-        groups = (self.streams, self.settings, self.normalizations)
-        if not isinstance(self.preset, str) or not all(isinstance(one, dict) for one in groups):
+        if not isinstance(self.preset, str):
             return False
+        for group in (self.streams, self.settings, self.normalizations):
+            if not isinstance(group, dict):
+                return False
 
         texts = list(self.normalizations.values())
         for datasets in self.streams.values():
@@ -74,21 +78,24 @@ class PlansEntry:
         return all(isinstance(text, str) for text in texts)
 
     def into_plans(self, plans: dict) -> dict:
-        """Return a copy of the plans that carries this entry."""
-        return {**plans, PLANS_KEY: {MADE_BY: made_by(), **asdict(self)}}
+        """Return a copy of the plans with this entry."""
+        fields = asdict(self)
+        entry = {MADE_BY: made_by(), **fields}
+        return {**plans, PLANS_KEY: entry}
 
 
 def record_package(plans: dict) -> None:
-    """Tell who opens the plans, in a result folder or an exported zip, what to install for them."""
-    plans.setdefault(PLANS_KEY, {})[MADE_BY] = made_by()
+    """Record in the plans, which results and exported zips contain, what to install for them."""
+    entry = plans.setdefault(PLANS_KEY, {})
+    entry[MADE_BY] = made_by()
 
 
 def record_regions(plans: dict, has_regions: bool) -> None:
     """Tell networks, which are built from plans alone, that each output channel is a region.
 
-    None is the background then.
-
-    nnU-Net copies the plans into the results when a training starts, so inference knows it, too.
+    None of them is then the background. nnU-Net copies the plans into the results when a training
+    starts, so inference knows it as well.
     """
     if has_regions:
-        plans.setdefault(PLANS_KEY, {})["regions"] = True
+        entry = plans.setdefault(PLANS_KEY, {})
+        entry["regions"] = True

@@ -13,7 +13,7 @@ from nnunet_ext.training.engine.random_numbers import seeded_random_numbers
 from nnunet_ext.training.streams.location import UNLABELLED_ROLES
 from nnunet_ext.training.streams.sampling import StreamDataLoader
 
-FAILURE = "failure"  # key of what a worker returns in place of a batch
+FAILURE = "failure"  # key of what a worker returns instead of a batch
 
 
 class MultiStreamLoader:
@@ -22,17 +22,17 @@ class MultiStreamLoader:
     The labelled batch keeps nnU-Net's keys, each further stream is a dict under its role.
 
     All streams are drawn in the same worker processes, so nnU-Net starts, pins and stops a single
-    pool. The random numbers of a batch follow from its index, so that a resumed training goes on
-    with the batches that would have come.
+    pool. The random numbers of a batch depend on its index, so a resumed training gets the batches
+    that it would have got without the interruption.
 
     Args:
         labelled: loader of the labelled stream.
         further: role -> loader.
-        seed: what the batches' random numbers follow from, besides the index.
+        seed: seeds the batches' random numbers, together with the index.
         first: index of the first batch.
         workers: number of processes that share the indices; 0 means this process.
-        matches: role -> key of a labelled case -> keys of that stream's cases, of which one is
-            drawn at random to stand at the same place of the batch.
+        matches: role -> key of a labelled case -> keys of that stream's cases. One of them is drawn
+            at random for the same place in the batch.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class MultiStreamLoader:
     ) -> None:
         self.labelled = labelled
         self.further = further
-        self.seed, self.first, self.workers = seed, first, workers
+        self.seed = seed
+        self.first = first
+        self.workers = workers
         self.matches = matches or {}
         self._thread = 0
         self._drawn = 0
@@ -55,7 +57,8 @@ class MultiStreamLoader:
         return self
 
     def __next__(self) -> dict:
-        index = self.first + self._drawn * max(self.workers, 1) + self._thread
+        workers = max(self.workers, 1)
+        index = self.first + self._drawn * workers + self._thread
         self._drawn += 1
         try:
             return self._batch(index)
@@ -71,24 +74,30 @@ class MultiStreamLoader:
             for role, loader in self.further.items():
                 if role in self.matches:
                     loader.demanded_keys = self._matching_keys(role, batch["keys"])
-                batch[role] = next(loader)
+                stream_batch = next(loader)
                 if role in UNLABELLED_ROLES:
-                    batch[role].pop("target", None)  # nnU-Net's loader makes an empty one
+                    stream_batch.pop("target", None)  # nnU-Net's loader makes an empty one
+                batch[role] = stream_batch
         return batch
 
     def _matching_keys(self, role: str, labelled_keys: Iterable[str]) -> list[str]:
-        candidates = [self.matches[role][key] for key in labelled_keys]
-        return [random.choice(fitting) for fitting in candidates]
+        matches = self.matches[role]
+        drawn = []
+        for key in labelled_keys:
+            candidates = matches[key]
+            drawn.append(random.choice(candidates))
+        return drawn
 
     def set_thread_id(self, thread_id: int) -> None:
-        """Called by nnU-Net's worker processes; passed on to every loader."""
+        """Tell every loader the number of this worker process; nnU-Net's workers call this."""
         self._thread = thread_id
-        for loader in (self.labelled, *self.further.values()):
+        loaders = [self.labelled, *self.further.values()]
+        for loader in loaders:
             loader.set_thread_id(thread_id)
 
 
 class WorkerPool(NonDetMultiThreadedAugmenter):
-    """nnU-Net's workers; an exception in the main process says what went wrong in one of them."""
+    """nnU-Net's workers; the main process raises an exception that says what went wrong in one."""
 
     def __next__(self) -> Any:
         """Return the next batch of any worker.
@@ -101,7 +110,8 @@ class WorkerPool(NonDetMultiThreadedAugmenter):
         try:
             batch = super().__next__()
         except RuntimeError as error:
-            codes = sorted({process.exitcode for process in processes if process.exitcode})
+            exit_codes = {process.exitcode for process in processes if process.exitcode}
+            codes = sorted(exit_codes)
             memory = ""
             if -signal.SIGKILL in codes:
                 memory = (
@@ -113,6 +123,7 @@ class WorkerPool(NonDetMultiThreadedAugmenter):
 
         if FAILURE not in batch:
             return batch
+
         wrong_input, trace = batch[FAILURE]
         self._finish()
         if wrong_input:

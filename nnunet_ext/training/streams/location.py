@@ -1,4 +1,4 @@
-"""Where a stream's preprocessed cases lie, and whether they fit the plans.
+"""Where a stream's preprocessed cases are, and whether they fit the plans.
 
 A stream is a further data set, preprocessed with the labelled data set's plans into
 ``nnUNet_preprocessed/<labelled>/streams/<role>/<data set>/<data identifier>``, beside the labelled
@@ -27,15 +27,13 @@ MANIFEST = "stream.json"  # written last: its presence means that every case is 
 # of a configuration, beside those of resampling
 DECISIVE_KEYS = ("spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name")
 CASE_FILES = (".b2nd", "_seg.b2nd", ".pkl")
+DATASET_NAME = re.compile(r"Dataset\d{3,}_[\w.-]+")
 
 
 def preprocessing_fingerprint(
     plans: PlansManager, configuration: ConfigurationManager, window: Window | None = None
 ) -> dict:
-    """Return everything that decides how a case is preprocessed.
-
-    It is plain JSON, compared for equality.
-    """
+    """Return everything that decides how a case is preprocessed, as JSON to compare."""
     fingerprint: dict[str, Any] = {}
     if window is not None:
         fingerprint |= {"normalization": str(window), "cropped": "above the lower bound"}
@@ -76,15 +74,15 @@ class Stream:
                 ``Dataset003_Liver=cancer``.
             labelled_folder: the labelled data set's preprocessed folder.
             configuration: gives the data identifier.
-            normalization: the role's own one as the plans record it, ``window(0,80)``; None is that
-                of the plans.
+            normalization: of this role as the plans record it, ``window(0,80)``; None follows the
+                plans.
 
         Raises:
-            InputError: an unknown role, a name that nnU-Net does not give to a data set, or an
-                impossible normalisation.
+            InputError: an unknown role, a name that no nnU-Net data set can have, or an impossible
+                normalisation.
         """
         dataset, _, lesions = recorded.partition("=")
-        if role not in ROLES or not re.fullmatch(r"Dataset\d{3,}_[\w.-]+", dataset):
+        if role not in ROLES or not DATASET_NAME.fullmatch(dataset):
             raise InputError(
                 f"the plans name an impossible stream: {role} {recorded}; configure it again"
             )
@@ -94,10 +92,12 @@ class Stream:
         if normalization is not None:
             window = Window.parse(normalization)
             name += f"_{window.folder_suffix}"
-        chosen = tuple(label for label in lesions.split(",") if label)
+
+        labels = lesions.split(",")
+        chosen = tuple(filter(None, labels))
         if chosen:
             name += f"_{_lesions_suffix(chosen)}"
-        folder = Path(labelled_folder) / "streams" / role / dataset / name
+        folder = role_root(labelled_folder, role) / dataset / name
         return cls(role, dataset, chosen, folder, window)
 
     def manifest(self) -> dict | None:
@@ -113,9 +113,9 @@ class Stream:
         )
 
     def is_done(self, case: str) -> bool:
-        """Return whether every file of the case exists; each appears only when it is complete."""
+        """Return whether every file of the case exists; a file appears only when it is complete."""
         files = [self.folder / f"{case}{ending}" for ending in CASE_FILES]
-        return all(file.is_file() for file in files)
+        return all(map(Path.is_file, files))
 
     def cases(self, plans: PlansManager, configuration: ConfigurationManager) -> list[str]:
         """Return the names of the cases.
@@ -140,7 +140,7 @@ class Stream:
         missing = [case for case in manifest["cases"] if not self.is_done(case)]
         if missing:
             raise InputError(
-                f"{self.folder}: {len(missing)} preprocessed cases are gone, e.g. {missing[0]}; "
+                f"{self.folder}: {len(missing)} preprocessed cases are missing, e.g. {missing[0]}; "
                 f"{advice}"
             )
         return manifest["cases"]
@@ -148,19 +148,23 @@ class Stream:
 
 def _name_of(configuration: ConfigurationManager, plans: PlansManager) -> str:
     """Return the first of the plans' configurations that reads the same preprocessed data."""
+    identifier = configuration.data_identifier
     for name in plans.available_configurations:
-        if plans.get_configuration(name).data_identifier == configuration.data_identifier:
+        candidate = plans.get_configuration(name)
+        if candidate.data_identifier == identifier:
             return name
-    raise ValueError(f"no configuration reads {configuration.data_identifier}")
+    raise ValueError(f"no configuration reads {identifier}")
 
 
 def _lesions_suffix(lesions: tuple[str, ...]) -> str:
-    """Return a part of the folder name that tells selections of labels apart.
+    """Return a part of the folder name that distinguishes selections of labels.
 
-    It is a hash, because labels may hold any sign.
+    It is a hash, because labels may contain any character.
     """
     names = "\0".join(sorted(lesions))
-    return f"lesions-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(names.encode())
+    short = digest.hexdigest()[:12]
+    return f"lesions-{short}"
 
 
 def role_root(labelled_folder: str | Path, role: str) -> Path:
@@ -175,18 +179,26 @@ def stream_keys(
     plans: PlansManager,
     configuration: ConfigurationManager,
 ) -> list[str]:
-    """Return the keys of all cases of a role.
-
-    They are paths below :func:`role_root`, which nnU-Net's data set class reads.
+    """Return the keys of all cases of a role: paths below :func:`role_root`, as nnU-Net reads them.
 
     Raises:
         InputError: see :meth:`Stream.locate` and :meth:`Stream.cases`.
     """
     root = role_root(labelled_folder, role)
-    normalization = PlansEntry.from_plans(plans.plans).normalizations.get(role)
+    entry = PlansEntry.from_plans(plans.plans)
+    normalization = entry.normalizations.get(role)
+
     keys = []
     for dataset in datasets:
-        stream = Stream.locate(role, dataset, labelled_folder, configuration, normalization)
+        stream = Stream.locate(
+            role,
+            dataset,
+            labelled_folder,
+            configuration,
+            normalization,
+        )
         folder = stream.folder.relative_to(root)
-        keys += [(folder / case).as_posix() for case in stream.cases(plans, configuration)]
+        for case in stream.cases(plans, configuration):
+            path = folder / case
+            keys.append(path.as_posix())
     return keys

@@ -1,7 +1,7 @@
-"""The normalisation of a stream whose intensities differ in meaning from the labelled ones.
+"""The normalisation of a stream whose intensities mean something else than the labelled ones.
 
 A stream usually follows the plans. A CT stream beside MR plans, or one whose plans would need
-foreground statistics, gets a window of its own: ``nnUNetv2_ext_configure --normalize
+foreground statistics, gets its own window: ``nnUNetv2_ext_configure --normalize
 "target_domain=window(0,80)"``.
 """
 
@@ -47,17 +47,20 @@ class Window:
         if match is None:
             raise InputError(
                 f"unknown normalization {text}; valid are window(LOW,HIGH), e.g. window(0,80), "
-                f"and plans"
+                "and plans"
             )
 
+        low_text, high_text = match.groups()
         try:
-            low, high = float(match[1]), float(match[2])
+            low = float(low_text)
+            high = float(high_text)
         except ValueError:
             raise InputError(
-                f"{text}: {match[1]} and {match[2]} must be numbers, e.g. window(0,80)"
+                f"{text}: {low_text} and {high_text} must be numbers, e.g. window(0,80)"
             ) from None
 
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        are_finite = math.isfinite(low) and math.isfinite(high)
+        if not are_finite or low >= high:
             raise InputError(
                 f"{text}: the first bound must lie below the second, e.g. window(0,80)"
             )
@@ -68,28 +71,31 @@ class Window:
 
     @property
     def folder_suffix(self) -> str:
-        """What tells a folder of this window from those of others."""
+        """The part of a folder's name that distinguishes this window from others."""
         return f"window_{self.low:.10g}_{self.high:.10g}"
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Map intensities to [-1, 1], float32."""
-        clipped = image.astype(np.float32).clip(self.low, self.high)
-        return (clipped - self.low) * (2 / (self.high - self.low)) - 1
+        width = self.high - self.low
+        single = image.astype(np.float32)
+        clipped = single.clip(self.low, self.high)
+        above_low = clipped - self.low
+        return above_low * (2 / width) - 1
 
     def inverse(self, normalized: np.ndarray) -> np.ndarray:
         """Map [-1, 1] back to [low, high]; values beyond are extrapolated."""
-        return (normalized + 1) * ((self.high - self.low) / 2) + self.low
+        half_width = (self.high - self.low) / 2
+        above_low = (normalized + 1) * half_width
+        return above_low + self.low
 
 
 def normalize_by(
     window: Window, preprocessor: DefaultPreprocessor, image: np.ndarray
 ) -> np.ndarray:
-    """Let nnU-Net's preprocessor use ``window``.
+    """Let nnU-Net's preprocessor normalise by ``window``, and crop a border at the lower bound.
 
-    It also crops what lies at the lower bound all around the image.
-
-    nnU-Net crops to where any channel is nonzero. In images of such a stream zero may be tissue,
-    and their background may be anything up to the lower bound.
+    nnU-Net crops to where any channel is nonzero. In such a stream zero may be tissue, and the
+    background may be anything up to the lower bound.
 
     Args:
         window: the stream's normalisation.
@@ -97,8 +103,8 @@ def normalize_by(
         image: ``[channels, *spatial]``.
 
     Returns:
-        The image for :meth:`run_case_npy`: normalised, and moved so that the lower bound is 0 until
-        it is cropped. An image that is nothing but background keeps its size.
+        The image for :meth:`run_case_npy`: normalised, and shifted so that the lower bound is 0
+        until it is cropped. An image that is all background keeps its size.
     """
 
     def own_normalization(data: np.ndarray, *_: object) -> np.ndarray:

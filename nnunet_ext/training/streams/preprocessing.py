@@ -1,6 +1,6 @@
 """Preprocess a stream's raw cases with the labelled data set's plans, by nnU-Net's preprocessor.
 
-What is done stays done: after an interruption only the missing cases are preprocessed.
+After an interruption only the missing cases are preprocessed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SHOWN_ERRORS = 5
 
 @dataclass(frozen=True)
 class CaseSettings:
-    """What a worker process needs beside the case."""
+    """Everything that a worker process needs besides the case."""
 
     folder: str
     dataset_json: dict
@@ -62,31 +62,33 @@ def lesion_values(stream: Stream, dataset_json: dict) -> list[int] | None:
     if not stream.lesions:
         return None
 
-    known = {name: value for name, value in dataset_json["labels"].items() if name != "background"}
+    known = dict(dataset_json["labels"])
+    known.pop("background", None)
     unknown = [name for name in stream.lesions if name not in known]
     if unknown:
-        raise InputError(
-            f"{stream.dataset} has no label {', '.join(unknown)}; it has {', '.join(known)}"
-        )
+        missing = ", ".join(unknown)
+        existing = ", ".join(known)
+        raise InputError(f"{stream.dataset} has no label {missing}; it has {existing}")
 
     values: set[int] = set()
     for name in stream.lesions:
         value = known[name]
-        values |= set(map(int, value)) if isinstance(value, list) else {int(value)}
+        values_of_label = value if isinstance(value, list) else [value]
+        values.update(map(int, values_of_label))
     return sorted(values)
 
 
 def preprocess_stream(
     stream: Stream, raw_folder: Path, plans: PlansManager, configuration_name: str, processes: int
 ) -> str:
-    """Preprocess what is missing; finished cases stay unless plans or source files changed.
+    """Preprocess the missing cases; finished ones stay unless plans or source files changed.
 
     Returns:
         One line for the user.
 
     Raises:
-        InputError: cases that cannot be read, the first of them named; the others are done and
-            kept.
+        InputError: cases that cannot be read; the message names the first of them. The others are
+            done and kept.
     """
     configuration = plans.get_configuration(configuration_name)
     dataset_json = read_dataset_json(raw_folder / "dataset.json", "convert the data set again")
@@ -102,38 +104,55 @@ def preprocess_stream(
         return f"{title}: {len(cases)} cases, done before"
 
     settings = CaseSettings(
-        str(stream.folder), dataset_json, values, plans.plans, configuration_name, stream.window
+        folder=str(stream.folder),
+        dataset_json=dataset_json,
+        lesion_values=values,
+        plans=plans.plans,
+        configuration=configuration_name,
+        window=stream.window,
     )
     errors = _preprocess_all(todo, settings, processes, title)
     if errors:
-        shown = "; ".join(sorted(errors)[:SHOWN_ERRORS])
-        more = f"; and {len(errors) - SHOWN_ERRORS} more" if len(errors) > SHOWN_ERRORS else ""
-        raise InputError(
-            f"{len(errors)} of {len(cases)} cases failed, the others are done: {shown}{more}"
-        )
+        raise _failed_cases(errors, len(cases))
+
     write_json(record, stream.folder / MANIFEST)
     return f"{title}: {len(cases)} cases, {len(todo)} new"
 
 
+def _failed_cases(errors: list[str], count: int) -> InputError:
+    """Return the error that names some of the cases that failed."""
+    in_order = sorted(errors)
+    shown = in_order[:SHOWN_ERRORS]
+    hidden = len(errors) - len(shown)
+    if hidden:
+        shown.append(f"and {hidden} more")
+    reasons = "; ".join(shown)
+    return InputError(f"{len(errors)} of {count} cases failed, the others are done: {reasons}")
+
+
 def _record(fingerprint: dict, values: list[int] | None, cases: Sequence[RawCase]) -> dict:
-    """Return what decides the result, as it reads back from a file."""
+    """Return everything that decides the result, in the form in which it is read from a file."""
     sources = {}
+    names = []
     for case in cases:
+        names.append(case.name)
         for file in case.files:
             sources[file] = _stamp(file)
+
     record = {
         "plans": fingerprint,
         "lesion_values": values,
         "sources": sources,
-        "cases": [case.name for case in cases],
+        "cases": names,
     }
-    return json.loads(json.dumps(record))
+    text = json.dumps(record)
+    return json.loads(text)
 
 
 def _preprocess_all(
     cases: Sequence[RawCase], settings: CaseSettings, processes: int, title: str
 ) -> list[str]:
-    """Preprocess the cases; returns what went wrong, one line per failed case."""
+    """Preprocess the cases; return one line per failed case."""
     outcomes = in_worker_processes(partial(_attempt, settings), cases, processes)
     errors = []
     for _, error in tqdm(outcomes, desc=title, total=len(cases), unit="case"):
@@ -143,7 +162,7 @@ def _preprocess_all(
 
 
 def _begin(folder: Path, record: dict) -> None:
-    """Make the folder; drop what an earlier run left there for other plans or other files.
+    """Make the folder; delete the results of an earlier run for other plans or other files.
 
     Raises:
         InputError: the folder holds something else.
@@ -163,14 +182,14 @@ def _begin(folder: Path, record: dict) -> None:
 
 
 def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
-    """Preprocess one case; returns what went wrong, in one line."""
+    """Preprocess one case; return the error in one line, None if there is none."""
     try:
         preprocess_case(case, settings)
     except InputError as error:
         text = str(error)
         names_a_file = text.startswith((settings.folder, *case.files))
         return text if names_a_file else f"{case.images[0]}: {text}"
-    except Exception as error:  # every reader raises exceptions of its own
+    except Exception as error:  # readers raise exceptions of many kinds
         return f"{case.images[0]}: {first_line(error)}"
     return None
 
@@ -179,7 +198,7 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     """Read, normalise and resample one case, and write all of nnU-Net's preprocessed files or none.
 
     Labels become lesion (1) or background (0). An unlabelled case gets nnU-Net's nonzero mask (0
-    inside, -1 outside; all 0 where the stream has a window of its own) and no foreground locations.
+    inside, -1 outside; all 0 where the stream has its own window) and no foreground locations.
 
     Raises:
         InputError: the case cannot be used with these plans.
@@ -188,26 +207,35 @@ def preprocess_case(case: RawCase, settings: CaseSettings) -> None:
     configuration = plans.get_configuration(settings.configuration)
     data, label, properties = _read_case(case, settings)
     is_one_slice = data.shape[1] == 1
-    if is_one_slice and (len(configuration.spacing) == 3 or plans.transpose_forward[0] != 0):
+    is_3d = len(configuration.spacing) == 3
+    is_axial = plans.transpose_forward[0] == 0
+    if is_one_slice and (is_3d or not is_axial):
         raise InputError(
             "is a single slice, which fits only 2d plans of axial slices; configure those with -c "
             "2d"
         )
 
-    properties["spacing"] = _usable_spacing(list(properties["spacing"]), plans, configuration)
+    file_spacing = list(properties["spacing"])
+    properties["spacing"] = _usable_spacing(file_spacing, plans, configuration)
     preprocessor: DefaultPreprocessor = configuration.preprocessor_class(verbose=False)
     if settings.window is not None:
         data = normalize_by(settings.window, preprocessor, data)
     data, label, properties = preprocessor.run_case_npy(
-        data, label, properties, plans, configuration, {"labels": LESION_LABELS}
+        data,
+        label,
+        properties,
+        plans,
+        configuration,
+        {"labels": LESION_LABELS},
     )
     properties.setdefault("class_locations", {})  # nnU-Net's loader reads it for every case
 
     data = data.astype(np.float32, copy=False)
     label = label.astype(np.int16, copy=False)
+    path = Path(settings.folder) / case.name
     try:
-        _save(data, label, properties, Path(settings.folder) / case.name, configuration)
-    except (OSError, RuntimeError) as error:  # the second from blosc2, which leaves out the reason
+        _save(data, label, properties, path, configuration)
+    except (OSError, RuntimeError) as error:  # RuntimeError: blosc2, which leaves out the reason
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
             f"{settings.folder}: cannot write case {case.name} ({reason}); is the disk full?"
@@ -227,7 +255,8 @@ def _read_case(
         with suppress(RuntimeError):  # of a format that another reader knows
             shape_in_header(Path(file))
 
-    reader = reader_class(settings.dataset_json, case.images[0])()
+    reader_type = reader_class(settings.dataset_json, case.images[0])
+    reader = reader_type()
     data, properties = reader.read_images(case.images)
     channels = len(settings.dataset_json["channel_names"])
     if len(data) != channels:
@@ -237,11 +266,11 @@ def _read_case(
     if case.label is None:
         return data, None, properties
 
-    label = reader.read_seg(case.label)[0]
-    if label.shape[1:] != data.shape[1:]:
-        raise InputError(
-            f"has shape {data.shape[1:]}, label {case.label} {label.shape[1:]}; convert it again"
-        )
+    label, _ = reader.read_seg(case.label)
+    shape = data.shape[1:]
+    label_shape = label.shape[1:]
+    if label_shape != shape:
+        raise InputError(f"has shape {shape}, label {case.label} {label_shape}; convert it again")
     if settings.lesion_values is None:
         is_lesion = label > 0
     else:
@@ -252,14 +281,17 @@ def _read_case(
 def _usable_spacing(
     spacing: list[float], plans: PlansManager, configuration: ConfigurationManager
 ) -> list[float]:
-    """Return the spacing, or that of the plans in the plane where one is not known in mm (PNG).
+    """Return the spacing; if the file or the plans have none in mm (PNG), the plans' in the plane.
 
-    Pixels are then taken as they are: no resampling in the plane.
+    The pixels are then taken as they are, without resampling in the plane.
     """
     labelled = plans.plans["original_median_spacing_after_transp"]
-    if UNKNOWN_SPACING in (spacing[0], labelled[0]):
-        for axis, target in zip(plans.transpose_forward[1:], configuration.spacing, strict=True):
-            spacing[axis] = target
+    if UNKNOWN_SPACING not in (spacing[0], labelled[0]):
+        return spacing
+
+    in_plane_axes = plans.transpose_forward[1:]
+    for axis, planned in zip(in_plane_axes, configuration.spacing, strict=True):
+        spacing[axis] = planned
     return spacing
 
 
@@ -270,10 +302,7 @@ def _save(
     path: Path,
     configuration: ConfigurationManager,
 ) -> None:
-    """Write every file of the case, ``path`` plus its ending.
-
-    They are written into a folder of their own first, then moved.
-    """
+    """Write every file of the case, ``path`` plus its ending, by way of another folder."""
     unfinished = path.parent / "unfinished" / path.name
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -298,6 +327,6 @@ def _save(
 
 
 def _stamp(file: str) -> list[int]:
-    """Return size and modification time, which tell a changed source file."""
+    """Return size and modification time, which show whether a source file has changed."""
     status = Path(file).stat()
     return [status.st_size, status.st_mtime_ns]

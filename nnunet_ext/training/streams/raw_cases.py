@@ -24,13 +24,15 @@ class RawCase:
     @property
     def files(self) -> list[str]:
         """All files, the label last."""
-        return self.images if self.label is None else [*self.images, self.label]
+        if self.label is None:
+            return self.images
+        return [*self.images, self.label]
 
 
 def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     """Return the cases that a role uses: imagesTr with labelsTr, or imagesUn without labels.
 
-    A target domain without imagesUn gives its imagesTr, whose labels are not looked at.
+    A target domain without imagesUn gives its imagesTr; their labels are not read.
 
     Raises:
         InputError: the folder is missing or empty, a file has no channel number, or a label file is
@@ -49,13 +51,12 @@ def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
 
 
 def ignores_labels(role: str, raw_folder: Path) -> bool:
-    """Return whether a stream without labels takes the images of a labelled data set.
-
-    This is a target domain that has no imagesUn.
-    """
+    """Return whether a target domain has no imagesUn, and so uses imagesTr without their labels."""
+    if role != "target_domain":
+        return False
     has_labelled = (raw_folder / "imagesTr").is_dir()
     has_unlabelled = (raw_folder / "imagesUn").is_dir()
-    return role == "target_domain" and has_labelled and not has_unlabelled
+    return has_labelled and not has_unlabelled
 
 
 def labelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
@@ -65,7 +66,7 @@ def labelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
         InputError: the folder is missing or empty, a file has no channel number, or a label file is
             missing.
     """
-    if "dataset" in dataset_json:  # nnU-Net's list of files that lie elsewhere
+    if "dataset" in dataset_json:  # nnU-Net's list of files in other folders
         cases = _listed_cases(raw_folder, dataset_json)
     else:
         cases = _cases_in_folder(raw_folder, dataset_json["file_ending"])
@@ -81,11 +82,15 @@ def labelled_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
 def _cases_in_folder(raw_folder: Path, ending: str) -> list[RawCase]:
     """Return the cases of imagesTr, with the places where their labels should be."""
     advice = "convert the data set with labels"
-    images = images_by_case(raw_folder / "imagesTr", ending, "labelled", advice)
+    folder = raw_folder / "imagesTr"
+    images = images_by_case(folder, ending, "labelled", advice)
+
+    labels = raw_folder / "labelsTr"
     cases = []
     for name, files in images.items():
-        label = raw_folder / "labelsTr" / f"{name}{ending}"
-        cases.append(RawCase(name, files, str(label)))
+        label = labels / f"{name}{ending}"
+        case = RawCase(name, files, str(label))
+        cases.append(case)
     return cases
 
 
@@ -95,7 +100,9 @@ def _listed_cases(raw_folder: Path, dataset_json: dict) -> list[RawCase]:
     try:
         listed = get_filenames_of_train_images_and_targets(str(raw_folder), dataset_json)
         for name, entry in listed.items():
-            cases.append(RawCase(str(name), list(entry["images"]), str(entry["label"])))
+            images = list(entry["images"])
+            label = str(entry["label"])
+            cases.append(RawCase(str(name), images, label))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{raw_folder / 'dataset.json'}: 'dataset' is not a list of images and labels; fix it"
@@ -111,52 +118,67 @@ def unlabelled_cases(
     Raises:
         InputError: the folder is missing or empty, or a file has no channel number.
     """
-    folder = raw_folder / ("imagesTr" if labels_ignored else "imagesUn")
+    folder_name = "imagesTr" if labels_ignored else "imagesUn"
+    folder = raw_folder / folder_name
+    ending = dataset_json["file_ending"]
     advice = "convert the data set with --unlabeled"
-    images = images_by_case(folder, dataset_json["file_ending"], "unlabelled", advice)
-    cases = [RawCase(name, files, None) for name, files in images.items()]
+    images = images_by_case(folder, ending, "unlabelled", advice)
+
+    cases = []
+    for name, files in images.items():
+        case = RawCase(name, files, label=None)
+        cases.append(case)
     return _with_usable_files(cases, raw_folder)
 
 
 def _with_usable_files(cases: list[RawCase], raw_folder: Path) -> list[RawCase]:
-    """Return the cases, if there are any, all images exist and the names can be those of files."""
+    """Return the cases; check that there are any, and that names and image files are usable."""
+    description = raw_folder / "dataset.json"
     for case in cases:
-        plain_name(case.name, f"{raw_folder / 'dataset.json'}: case")
-        gone = [image for image in case.images if not Path(image).is_file()]
-        if gone:
-            is_link = Path(gone[0]).is_symlink()
-            what = "is a link that leads to no file" if is_link else "no such file"
-            raise InputError(
-                f"{gone[0]}: {what}; bring back the image of case {case.name}, or remove it"
-            )
+        plain_name(case.name, f"{description}: case")
+        for image in case.images:
+            _require_image(image, case)
     if not cases:
         raise InputError(f"{raw_folder}: no images; convert the data set again")
     return cases
 
 
-def images_by_case(folder: Path, ending: str, what: str, mend: str) -> dict[str, list[str]]:
+def _require_image(image: str, case: RawCase) -> None:
+    """Check that an image file exists."""
+    path = Path(image)
+    if path.is_file():
+        return
+    what = "is a link that leads to no file" if path.is_symlink() else "no such file"
+    raise InputError(f"{image}: {what}; restore the image of case {case.name}, or remove the case")
+
+
+def images_by_case(folder: Path, ending: str, kind: str, advice: str) -> dict[str, list[str]]:
     """Return the image files of each case in a folder, channels in order.
 
     Args:
         folder: ``imagesTr`` or the like.
         ending: of its files.
-        what: kind of images that live there, for the message.
-        mend: what to do where the folder is missing, for the message.
+        kind: of the images in it, for the message.
+        advice: what to do if the folder is missing, for the message.
 
     Raises:
         InputError: no such folder, or a file has no channel number.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; {what} images live in {folder.name}, {mend}")
+        raise InputError(
+            f"{folder}: no such folder; {kind} images belong in {folder.name}, {advice}"
+        )
 
+    image_name = re.compile(rf"(.+)_\d{{4}}{re.escape(ending)}")
     images: dict[str, list[str]] = {}
     for file in sorted(folder.iterdir()):
         if not file.name.endswith(ending) or file.name.startswith("."):
             continue
-        match = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(ending)}", file.name)
+        match = image_name.fullmatch(file.name)
         if match is None:
             raise InputError(
                 f"{file}: has no channel number; nnU-Net names images CASE_0000{ending}"
             )
-        images.setdefault(match[1], []).append(str(file))
+        case = match[1]
+        images.setdefault(case, []).append(str(file))
     return images

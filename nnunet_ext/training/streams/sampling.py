@@ -1,7 +1,4 @@
-"""nnU-Net's loader with three additions.
-
-These are cases on demand, no spatial augmentation, and which samples were forced.
-"""
+"""nnU-Net's loader, extended: cases on demand, no spatial augmentation, marks on forced samples."""
 
 from __future__ import annotations
 
@@ -17,17 +14,17 @@ from nnunet_ext.training.streams.transforms import without_spatial_transforms
 
 
 class StreamDataLoader(nnUNetDataLoader):
-    """Draws as nnU-Net's loader does, random number for random number, unless it is told otherwise.
+    """Draws the same random numbers as nnU-Net's loader unless an addition is switched on.
 
     A batch has one more key, ``forced``: bool ``[B]``, True where the patch was placed on a lesion
     on purpose. Such samples show more lesion than those of a stream without labels, and a critic
-    would learn to tell them apart by it.
+    would learn to distinguish them by it.
     """
 
     need_to_pad: np.ndarray
     transforms: ComposeTransforms
 
-    paired = False  # keys are demanded, batch by batch
+    paired = False  # the keys of every batch are demanded
     centred = False
     demanded_keys: list[str] | None = None
 
@@ -38,9 +35,9 @@ class StreamDataLoader(nnUNetDataLoader):
         return loader
 
     def leave_out_spatial_augmentation(self) -> None:
-        """Take the centre of every case as it is; intensities are augmented as before.
+        """Take the centre of every case, unmoved; intensities are augmented as before.
 
-        In 2d the slice of a volume is still drawn. No lesion is searched for.
+        In 2d the slice of a volume is still drawn. Patches are no longer placed on lesions.
         """
         self.centred = True
         self.oversample_foreground_percent = 0.0
@@ -50,10 +47,11 @@ class StreamDataLoader(nnUNetDataLoader):
 
     def forces_every_sample(self) -> bool:
         """Return whether no sample of a batch has a random position."""
-        return all(self.get_do_oversample(sample) for sample in range(self.batch_size))
+        samples = range(self.batch_size)
+        return all(map(self.get_do_oversample, samples))
 
     def get_indices(self) -> Any:
-        """Return the keys of the next batch: the demanded ones, or drawn by nnU-Net."""
+        """Return the keys of the next batch: the demanded ones, or those that nnU-Net draws."""
         keys = self.demanded_keys
         if keys is None:
             keys = super().get_indices()
@@ -61,7 +59,7 @@ class StreamDataLoader(nnUNetDataLoader):
         return keys
 
     def generate_train_batch(self) -> dict[str, Any]:
-        """Return one batch of nnU-Net's, with ``forced``."""
+        """Return nnU-Net's batch with the additional key ``forced``."""
         self._forced: list[bool] = []
         batch = super().generate_train_batch()
         batch["forced"] = torch.tensor(self._forced)
@@ -78,26 +76,33 @@ class StreamDataLoader(nnUNetDataLoader):
         """Place the patch in a case, as nnU-Net does or in the centre.
 
         Raises:
-            InputError: a volume whose slices would have to fit those of another.
+            InputError: a case with several slices, where pairs need one.
         """
         assert self._keys is not None  # nnU-Net draws the cases of a batch before their patches
-        key = self._keys[len(self._forced)]
+        sample = len(self._forced)
+        key = self._keys[sample]
         self._forced.append(bool(force_fg))
         lower, upper = super().get_bbox(
-            data_shape, force_fg, class_locations, overwrite_class, verbose
+            data_shape,
+            force_fg,
+            class_locations,
+            overwrite_class,
+            verbose,
         )
         if not self.centred:
             return lower, upper
 
-        if self.patch_size_was_2d and self.paired and data_shape[0] > 1:
+        slices = data_shape[0]
+        if self.patch_size_was_2d and self.paired and slices > 1:
             raise InputError(
-                f"{key} has {data_shape[0]} slices; pairs of slices need data sets with one slice "
-                "per case"
+                f"{key} has {slices} slices; pairs of slices need data sets with one slice per case"
             )
-        first = 1 if self.patch_size_was_2d else 0
-        for axis in range(first, len(data_shape)):
-            lower[axis] = (data_shape[axis] - self.patch_size[axis]) // 2
-            upper[axis] = lower[axis] + self.patch_size[axis]
+
+        first_axis = 1 if self.patch_size_was_2d else 0
+        for axis in range(first_axis, len(data_shape)):
+            edge = self.patch_size[axis]
+            lower[axis] = (data_shape[axis] - edge) // 2
+            upper[axis] = lower[axis] + edge
         return lower, upper
 
 
@@ -109,18 +114,18 @@ def check_matches(
     Raises:
         InputError: the first case for which this does not hold.
     """
-    alone = [key for key in labelled_keys if not matches.get(key)]
-    if alone:
+    unmatched = [key for key in labelled_keys if not matches.get(key)]
+    if unmatched:
         raise InputError(
-            f"{len(alone)} of {len(labelled_keys)} labelled cases have no match in the {role} "
-            f"stream, e.g. {alone[0]}; match the cases again"
+            f"{len(unmatched)} of {len(labelled_keys)} labelled cases have no match in the {role} "
+            f"stream, e.g. {unmatched[0]}; match the cases again"
         )
 
     known = set(stream_keys)
     for labelled in labelled_keys:
-        lost = [key for key in matches[labelled] if key not in known]
-        if lost:
-            raise InputError(
-                f"the match {lost[0]} of the labelled case {labelled} is not in the {role} stream; "
-                "match the cases again"
-            )
+        for match in matches[labelled]:
+            if match not in known:
+                raise InputError(
+                    f"the match {match} of the labelled case {labelled} is not in the {role} "
+                    "stream; match the cases again"
+                )

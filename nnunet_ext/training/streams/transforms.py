@@ -10,25 +10,34 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 
 
 def without_spatial_transforms(transforms: ComposeTransforms) -> ComposeTransforms:
-    """Leave out what moves voxels: rotation, scaling, mirroring, quarter turns and swapped axes."""
+    """Remove all that moves voxels: rotation, scaling, mirroring, quarter turns, swapped axes."""
     from batchgeneratorsv2.transforms.spatial.rot90 import Rot90Transform
     from batchgeneratorsv2.transforms.spatial.transpose import TransposeAxesTransform
 
     spatial = (SpatialTransform, MirrorTransform, Rot90Transform, TransposeAxesTransform)
-    kept = [one for one in transforms.transforms if not isinstance(_inner(one), spatial)]
+    kept = []
+    for transform in transforms.transforms:
+        inner = _inner(transform)
+        if not isinstance(inner, spatial):
+            kept.append(transform)
     return ComposeTransforms(kept)
 
 
 def _inner(transform: BasicTransform) -> BasicTransform:
-    return transform.transform if isinstance(transform, RandomTransform) else transform
+    if isinstance(transform, RandomTransform):
+        return transform.transform
+    return transform
 
 
 def fill_outside(transforms: ComposeTransforms, channels: int, value: float) -> None:
-    """Set voxels beyond the image's border to ``value`` instead of 0, which may be any tissue.
+    """Set voxels beyond the image's border to ``value`` instead of 0, which may be some tissue.
 
-    nnU-Net marks them as -1 in the segmentation until :class:`RemoveLabelTransform` makes them
-    background.
+    nnU-Net marks these voxels by -1 in the segmentation until :class:`RemoveLabelTransform` makes
+    them background.
     """
     steps = transforms.transforms
-    (position,) = [i for i, step in enumerate(steps) if isinstance(step, RemoveLabelTransform)]
-    steps.insert(position, MaskImageTransform(list(range(channels)), set_outside_to=value))
+    kinds = list(map(type, steps))
+    position = kinds.index(RemoveLabelTransform)
+    all_channels = list(range(channels))
+    mask = MaskImageTransform(all_channels, set_outside_to=value)
+    steps.insert(position, mask)

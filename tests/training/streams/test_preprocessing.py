@@ -149,7 +149,7 @@ def test_changed_plans_and_lost_files_are_noticed_at_training(tmp_path: Path) ->
     with pytest.raises(InputError, match="preprocessed with other plans"):
         stream_keys(*arguments, other.manager, other.configuration)
     (place.stream.folder / "case_01.b2nd").unlink()
-    with pytest.raises(InputError, match=r"1 preprocessed cases are gone, e\.g\. case_01"):
+    with pytest.raises(InputError, match=r"1 preprocessed cases are missing, e\.g\. case_01"):
         stream_keys(*arguments, place.manager, place.configuration)
 
 
@@ -227,7 +227,7 @@ def test_an_error_without_a_message_is_named_by_its_type(
         (
             "unlabeled",
             lambda raw: None,
-            "imagesUn: no such folder; unlabelled images live in imagesUn",
+            "imagesUn: no such folder; unlabelled images belong in imagesUn",
         ),
         ("general", lambda raw: _add_ignore_label(raw), "has an ignore label"),
         ("general", lambda raw: _rename(raw, "scan1.png"), "scan1.png: has no channel number"),
