@@ -14,12 +14,13 @@ LAYERS = (
     "nnunet_ext.files nnunet_ext.losses",
     "nnunet_ext.dicom nnunet_ext.networks nnunet_ext.stock",
     "nnunet_ext.evaluation nnunet_ext.training",
-    "nnunet_ext.hospital nnunet_ext.pseudo_labels nnunet_ext.synthesis dataset_conversion",
+    "nnunet_ext.hospital nnunet_ext.synthesis dataset_conversion",
     "nnunet_ext.trainers dataset_conversion.reading",
     "nnunet_ext.nnunetv2_trainers dataset_conversion.shaping",
     "dataset_conversion.datasets dataset_conversion.writing",
-    "dataset_conversion.checking dataset_conversion.phantoms",
-    "nnunet_ext.benchmark nnunet_ext.configure nnunet_ext.crossval",
+    "dataset_conversion.checking dataset_conversion.phantoms nnunet_ext.pseudo_labels",
+    "nnunet_ext.benchmark nnunet_ext.configure nnunet_ext.crossval nnunet_ext.demo "
+    "nnunet_ext.sharing",
     "nnunet_ext.commands",
 )
 HEIGHT = {folder: height for height, line in enumerate(LAYERS) for folder in line.split()}

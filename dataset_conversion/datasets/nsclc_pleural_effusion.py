@@ -18,12 +18,12 @@ from dataset_conversion.reading.download_folder import (
     case_id,
     is_hidden,
     natural_key,
-    sha256_of_file,
 )
 from dataset_conversion.reading.mirroring import points_of, shares_by_mirroring
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.volumes import label_on_image_grid, read_voxels, spatial_axes
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.checksums import sha256_of_file
 from nnunet_ext.hounsfield import LUNG_BELOW_HU
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from dataset_conversion.phantoms.anatomy import smooth_noise
+from dataset_conversion.phantoms.anatomy import sigmoid, smooth_noise
 from dataset_conversion.phantoms.heads import (
     FIELD_OF_VIEW_MM,
+    Head,
     LesionKind,
     head_slice,
     lesion_outlines,
@@ -74,23 +75,27 @@ def write_brain_sets(
         n_test: test slices of CT, in imagesTs and labelsTs.
         size: rows and columns.
     """
-    mr = [mr_slice(seed, patient, size) for patient in range(n_mr)]
-    # No patient is in two sets.
     first_test = n_mr + n_ct
-    ct = [ct_slice(seed, patient, size) for patient in range(n_mr, first_test)]
-    test = [ct_slice(seed, patient, size) for patient in range(first_test, first_test + n_test)]
+    patients = range(first_test + n_test)  # no patient is in two sets
+    mr = [mr_slice(seed, patient, size) for patient in patients[:n_mr]]
+    ct = [ct_slice(seed, patient, size) for patient in patients[n_mr:first_test]]
+    test = [ct_slice(seed, patient, size) for patient in patients[first_test:]]
 
-    _write_cases(raw / MR, "Tr", "mr", mr, _masked)
-    _write_cases(raw / MR_WITH_SKULL, "Tr", "mr", mr, _as_scanned)
-    _write_cases(raw / CT, "Tr", "ct", ct, _stripped)
-    _write_cases(raw / CT, "Ts", "test", test, _stripped)
-    _write_images(raw / UNLABELED_CT / "imagesUn", "ct", map(_stripped, ct))
-    _write_images(raw / UNLABELED_CT_WITH_SKULL / "imagesUn", "ct", map(_as_scanned, ct))
+    for name, shown in ((MR, _masked), (MR_WITH_SKULL, _as_scanned)):
+        dataset = raw / name
+        _write_cases(dataset, "Tr", "mr", mr, shown)
+        _write_dataset_json(dataset, "FLAIR", n_mr)
 
-    for name in (MR, MR_WITH_SKULL):
-        _write_dataset_json(raw / name, "FLAIR", n_mr)
-    for name, count in ((CT, n_ct), (UNLABELED_CT, 0), (UNLABELED_CT_WITH_SKULL, 0)):
-        _write_dataset_json(raw / name, "CT", count)
+    target = raw / CT
+    _write_cases(target, "Tr", "ct", ct, _stripped)
+    _write_cases(target, "Ts", "test", test, _stripped)
+    _write_dataset_json(target, "CT", n_ct)
+
+    for name, shown in ((UNLABELED_CT, _stripped), (UNLABELED_CT_WITH_SKULL, _as_scanned)):
+        dataset = raw / name
+        images = map(shown, ct)
+        _write_images(dataset, "Un", "ct", images)
+        _write_dataset_json(dataset, "CT", 0)
 
 
 def mr_slice(seed: int, patient: int, size: int) -> BrainSlice:
@@ -102,30 +107,40 @@ def mr_slice(seed: int, patient: int, size: int) -> BrainSlice:
     in_brain = head.depth_mm > 0
     for outline in lesion_outlines(head, generator, AGE_SPOTS):
         spot = _share(outline, 0.15) * in_brain
-        grey = _blended(grey, spot, generator.uniform(300, 380))
+        spot_grey = generator.uniform(300, 380)
+        grey = _blended(grey, spot, spot_grey)
 
     label = np.zeros(grey.shape, np.uint8)
     for outline in lesion_outlines(head, generator, TUMOUR):
         oedema = _share(outline, 0.08) * in_brain
         core_depth = generator.uniform(0.3, 0.5)
         core = _share(outline - core_depth, 0.08) * in_brain
-        grey = _blended(grey, oedema, generator.uniform(330, 420))
-        grey = _blended(grey, core, generator.uniform(60, 200))
+        oedema_grey = generator.uniform(330, 420)
+        core_grey = generator.uniform(60, 200)
+        grey = _blended(grey, oedema, oedema_grey)
+        grey = _blended(grey, core, core_grey)
         label[oedema > 0.5] = 1
 
-    return BrainSlice(_scanned_mr(grey, generator), label, head.inside_skull)
+    return BrainSlice(
+        image=_scanned_mr(grey, generator),
+        label=label,
+        brain=head.inside_skull,
+    )
 
 
 def _scanned_mr(grey: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return what a scanner makes of it: uneven brightness, blur and Rician noise, int16."""
-    bias = 1 + 0.1 * smooth_noise(generator, grey.shape, 0.3 * grey.shape[0])
-    real = 12 * smooth_noise(generator, grey.shape, 0.5)
-    imaginary = 12 * smooth_noise(generator, grey.shape, 0.5)
+    shape = grey.shape
+    uneven = smooth_noise(generator, shape, 0.3 * shape[0])
+    bias = 1 + 0.1 * uneven
+    real = 12 * smooth_noise(generator, shape, 0.5)
+    imaginary = 12 * smooth_noise(generator, shape, 0.5)
     blurred = ndimage.gaussian_filter(grey, 0.5)
     magnitude = np.hypot(blurred * bias + real, imaginary)
     gain = generator.uniform(0.8, 1.3)
+    measured = np.round(gain * magnitude)
 
-    return np.round(gain * magnitude).astype(np.int16)
+    return measured.astype(np.int16)
 
 
 def ct_slice(seed: int, patient: int, size: int) -> BrainSlice:
@@ -137,35 +152,50 @@ def ct_slice(seed: int, patient: int, size: int) -> BrainSlice:
     in_brain = head.depth_mm > 0
     for outline in lesion_outlines(head, generator, CALCIFICATIONS):
         calcification = _share(outline, 0.2) * in_brain
-        hu = _blended(hu, calcification, generator.uniform(90, 180))
+        density_hu = generator.uniform(90, 180)
+        hu = _blended(hu, calcification, density_hu)
 
     label = np.zeros(hu.shape, np.uint8)
     for outline in lesion_outlines(head, generator, HAEMORRHAGE):
         rim = generator.uniform(0.1, 0.3)
         oedema = _share(outline + rim, 0.05) * in_brain
         blood = _share(outline, 0.06) * in_brain
-        hu = _blended(hu, oedema * (hu > 20), 20)
-        clot = generator.uniform(55, 80) + 4 * smooth_noise(generator, hu.shape, 1.5)
-        hu = _blended(hu, blood, clot)
+        is_tissue = hu > 20
+        hu = _blended(hu, oedema * is_tissue, 20)
+
+        density_hu = generator.uniform(55, 80)
+        texture = 4 * smooth_noise(generator, hu.shape, 1.5)
+        hu = _blended(hu, blood, density_hu + texture)
         label[blood > 0.5] = 1
 
+    return BrainSlice(
+        image=_scanned_ct(hu, head, generator),
+        label=label,
+        brain=head.inside_skull,
+    )
+
+
+def _scanned_ct(hu: np.ndarray, head: Head, generator: np.random.Generator) -> np.ndarray:
+    """Return what a scanner makes of it: beam hardening below the skull, blur and noise, int16."""
+    in_brain = head.depth_mm > 0
     depth_mm = np.clip(head.depth_mm, 0, None)
     hardening = 8 * np.exp(-depth_mm / 6) * in_brain
     noise = 5 * smooth_noise(generator, hu.shape, 0.6)
-    scanned = ndimage.gaussian_filter(hu + hardening, 0.5) + noise
+    blurred = ndimage.gaussian_filter(hu + hardening, 0.5)
+    measured = np.round(blurred + noise)
 
-    return BrainSlice(np.round(scanned).astype(np.int16), label, head.inside_skull)
+    return measured.astype(np.int16)
 
 
 def _blended(values: np.ndarray, share: np.ndarray, other: float | np.ndarray) -> np.ndarray:
     """Return the values with a share of another one in each pixel."""
-    return values + share * (other - values)
+    difference = other - values
+    return values + share * difference
 
 
 def _share(outline: np.ndarray, softness: float) -> np.ndarray:
     """Return the share of a lesion in each pixel: one half on the outline."""
-    sharpened = np.clip(outline / softness, -40, 40)
-    return 1 / (1 + np.exp(-sharpened))
+    return sigmoid(outline / softness)
 
 
 def _as_scanned(item: BrainSlice) -> np.ndarray:
@@ -173,12 +203,14 @@ def _as_scanned(item: BrainSlice) -> np.ndarray:
 
 
 def _masked(item: BrainSlice) -> np.ndarray:
-    return np.where(item.brain, item.image, np.int16(0))
+    nothing = np.int16(0)
+    return np.where(item.brain, item.image, nothing)
 
 
 def _stripped(item: BrainSlice) -> np.ndarray:
-    pixel_mm = FIELD_OF_VIEW_MM / item.image.shape[0]
-    brain, _ = without_skull(item.image, (pixel_mm, pixel_mm), BACKGROUND_HU)
+    pixel_mm = FIELD_OF_VIEW_MM / len(item.image)
+    spacing_mm = (pixel_mm, pixel_mm)
+    brain, _ = without_skull(item.image, spacing_mm, BACKGROUND_HU)
 
     return brain
 
@@ -190,22 +222,28 @@ def _write_cases(
     cases: list[BrainSlice],
     shown: Callable[[BrainSlice], np.ndarray],
 ) -> None:
-    _write_images(dataset / f"images{part}", prefix, map(shown, cases))
-    labels = dataset / f"labels{part}"
-    labels.mkdir(parents=True, exist_ok=True)
+    images = map(shown, cases)
+    _write_images(dataset, part, prefix, images)
+
+    folder = dataset / f"labels{part}"
     for number, item in enumerate(cases):
-        _write_slice(labels / f"{prefix}_{number:03d}.nii.gz", item.label)
+        name = f"{prefix}_{number:03d}.nii.gz"
+        _write_slice(folder / name, item.label)
 
 
-def _write_images(folder: Path, prefix: str, images: Iterable[np.ndarray]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write_images(dataset: Path, part: str, prefix: str, images: Iterable[np.ndarray]) -> None:
+    folder = dataset / f"images{part}"
     for number, image in enumerate(images):
-        _write_slice(folder / f"{prefix}_{number:03d}_0000.nii.gz", image)
+        name = f"{prefix}_{number:03d}_0000.nii.gz"
+        _write_slice(folder / name, image)
 
 
 def _write_slice(path: Path, values: np.ndarray) -> None:
-    pixel_mm = FIELD_OF_VIEW_MM / values.shape[0]
-    affine_mm = slice_affine(np.array([pixel_mm, pixel_mm]))
+    pixel_mm = FIELD_OF_VIEW_MM / len(values)
+    spacing_mm = np.array([pixel_mm, pixel_mm])
+    affine_mm = slice_affine(spacing_mm)
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
     write_volume(path, values.T, affine_mm)
 
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from dataset_conversion.converter import SourceCase
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
-from dataset_conversion.phantoms.anatomy import smooth_noise
+from dataset_conversion.phantoms.anatomy import as_grey, smooth_noise
 from dataset_conversion.reading.download_folder import natural_key
 from dataset_conversion.reading.pictures import write_png
 from nnunet_ext.errors import InputError
@@ -57,36 +57,47 @@ def write_changed_domain(download: Path, raw: Path, seed: int = 0) -> None:
     labelled = CovidSemiSeg(download)
     cases = _cases(labelled)
     count = round(len(cases) * (1 - HELD_OUT))
+    source = raw / CHANGED
+    target = raw / UNCHANGED
     for number, case in enumerate(cases):
         image, label = _resized(labelled, case)
-        assert label is not None
-        is_training = number < count
-        if is_training:
-            generator = np.random.default_rng([seed, number])
-            _write(raw / CHANGED, "Tr", case.id, changed(image, generator), label)
-        _write(raw / UNCHANGED, "Tr" if is_training else "Ts", case.id, image, label)
+        if number >= count:
+            _write(target, "Ts", case.id, image, label)
+            continue
 
+        generator = np.random.default_rng([seed, number])
+        changed_image = changed(image, generator)
+        _write(source, "Tr", case.id, changed_image, label)
+        _write(target, "Tr", case.id, image, label)
+
+    _write_dataset_json(source, labelled, count)
+    _write_dataset_json(target, labelled, count)
+    _write_unlabelled(download, raw / UNLABELED)
+
+
+def _write_unlabelled(download: Path, dataset: Path) -> None:
     unlabelled = CovidSemiSeg(download, unlabeled=True)
-    for case in _evenly(_cases(unlabelled), MOST_UNLABELED):
+    cases = _cases(unlabelled)
+    for case in _evenly(cases, MOST_UNLABELED):
         image, _ = _resized(unlabelled, case)
-        _write(raw / UNLABELED, "Un", case.id, image, None)
+        _write(dataset, "Un", case.id, image, None)
 
-    for name, training in ((CHANGED, count), (UNCHANGED, count), (UNLABELED, 0)):
-        _write_dataset_json(raw / name, labelled, training)
+    _write_dataset_json(dataset, unlabelled, 0)
 
 
 def changed(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return a slice (row, column) uint8 of a lung window as the other scanner shows it."""
+    shape = image.shape
     knots, greys = zip(*CURVE, strict=True)
     blurred = ndimage.gaussian_filter(image.astype(float), BLUR_PIXELS)
     grey = np.interp(blurred, knots, greys)
 
-    slow = smooth_noise(generator, image.shape, 0.25 * image.shape[0])
-    texture = TEXTURE_GREY * smooth_noise(generator, image.shape, TEXTURE_PIXELS)
-    noise = NOISE_GREY * generator.standard_normal(image.shape)
-    grey = grey * (1 + ILLUMINATION * slow) + texture + noise
+    slow = smooth_noise(generator, shape, 0.25 * shape[0])
+    texture = TEXTURE_GREY * smooth_noise(generator, shape, TEXTURE_PIXELS)
+    noise = NOISE_GREY * generator.standard_normal(shape)
+    lit = grey * (1 + ILLUMINATION * slow)
 
-    return np.clip(np.round(grey), 0, 255).astype(np.uint8)
+    return as_grey(lit + texture + noise)
 
 
 def _cases(converter: CovidSemiSeg) -> list[SourceCase]:
@@ -95,39 +106,48 @@ def _cases(converter: CovidSemiSeg) -> list[SourceCase]:
         raise InputError(found.problems[0])
 
     cases = [case for case in found.cases if case.part != "Ts"]
-    return sorted(cases, key=lambda case: natural_key(case.id))
+    cases.sort(key=lambda case: natural_key(case.id))
+
+    return cases
 
 
 def _evenly(cases: Sequence[SourceCase], most: int) -> list[SourceCase]:
     """Return cases from all over the list, so that every patient takes part."""
-    places = np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int)
-    return [cases[place] for place in places]
+    count = min(most, len(cases))
+    places = np.linspace(0, len(cases) - 1, count)
+    nearest = places.round().astype(int)
+
+    return [cases[index] for index in nearest]
 
 
 def _resized(converter: CovidSemiSeg, case: SourceCase) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the image resized by the mean over areas, the label by the nearest pixel."""
-    loaded = converter.read_case(case)
     size = (SIZE, SIZE)
-    image = Image.fromarray(loaded.image[0])
-    resized = np.asarray(image.resize(size, Image.Resampling.BOX))
+    loaded = converter.read_case(case)
+    picture = Image.fromarray(loaded.image[0])
+    small = picture.resize(size, Image.Resampling.BOX)
+    image = np.asarray(small)
     if loaded.label is None:
-        return resized, None
+        return image, None
 
-    label = Image.fromarray(loaded.label.astype(np.uint8))
+    classes = loaded.label.astype(np.uint8)
+    picture = Image.fromarray(classes)
+    small = picture.resize(size, Image.Resampling.NEAREST)
 
-    return resized, np.asarray(label.resize(size, Image.Resampling.NEAREST))
+    return image, np.asarray(small)
 
 
 def _write(
     dataset: Path, part: str, case: str, image: np.ndarray, label: np.ndarray | None
 ) -> None:
-    folder = dataset / f"images{part}"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_png(folder / f"{case}_0000.png", image)
+    images = dataset / f"images{part}"
+    images.mkdir(parents=True, exist_ok=True)
+    write_png(images / f"{case}_0000.png", image)
+
     if label is not None:
-        folder = dataset / f"labels{part}"
-        folder.mkdir(exist_ok=True)
-        write_png(folder / f"{case}.png", label)
+        labels = dataset / f"labels{part}"
+        labels.mkdir(exist_ok=True)
+        write_png(labels / f"{case}.png", label)
 
 
 def _write_dataset_json(dataset: Path, converter: CovidSemiSeg, training: int) -> None:

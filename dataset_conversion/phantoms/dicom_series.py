@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_conversion.phantoms.anatomy import scanned, thorax
+from dataset_conversion.phantoms.anatomy import scanned_int16, thorax
 from dataset_conversion.phantoms.lesions import add_nodule
 
 ROOT_UID = "2.25.7"  # of generated objects
@@ -30,7 +30,10 @@ Edit = Callable[[int, Any], None]
 def uid(*parts: int | str) -> str:
     """Return a valid UID that depends only on its arguments."""
     text = repr(parts).encode()
-    return f"{ROOT_UID}.{zlib.crc32(text)}.{zlib.adler32(text)}"
+    first = zlib.crc32(text)
+    second = zlib.adler32(text)
+
+    return f"{ROOT_UID}.{first}.{second}"
 
 
 def write_series(
@@ -200,17 +203,26 @@ def ct_slice(
 
 def set_pixels(data: Any, stored: np.ndarray, bits: int, signed: bool) -> None:
     """Give a data set stored values of so many bits."""
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, bits, bits - 1
+    data.BitsAllocated = 16
+    data.BitsStored = bits
+    data.HighBit = bits - 1
     data.PixelRepresentation = int(signed)
-    kept_bits = 0xFFFF if signed else (1 << bits) - 1
-    values = np.asarray(stored).astype(np.int64) & kept_bits
-    data.add_new("PixelData", "OW", values.astype("<u2").tobytes())
+
+    unsigned_bits = (1 << bits) - 1
+    kept_bits = 0xFFFF if signed else unsigned_bits
+    values = np.asarray(stored).astype(np.int64)
+    words = (values & kept_bits).astype("<u2")
+    data.add_new("PixelData", "OW", words.tobytes())
 
 
 def _decimal(value: float) -> str:
     """Return a number as DICOM's decimal string, of at most 16 characters."""
-    text = f"{float(value):.16g}"
-    return text if len(text) <= 16 else f"{float(value):.9e}"[:16]
+    number = float(value)
+    exact = f"{number:.16g}"
+    if len(exact) <= 16:
+        return exact
+
+    return f"{number:.9e}"[:16]
 
 
 def _decimals(values: Iterable[float]) -> list[str]:
@@ -225,16 +237,22 @@ def chest_series(
     With it come its nodules as numbers 1, 2, ..., and positions (n, 3). ``spacing_mm`` is
     (slice, row, column).
     """
+    slice_mm, row_mm, column_mm = spacing_mm
     generator = np.random.default_rng([seed, 44])
-    body = thorax(generator, (slices, size, size), np.linspace(-0.6, 0.6, slices))
+    levels = np.linspace(-0.6, 0.6, slices)
+    body = thorax(generator, (slices, size, size), levels)
     label = np.zeros(body.hu.shape, np.uint8)
     for number in range(1, nodules + 1):
-        nodule = add_nodule(body, generator, spacing_mm, 7 * spacing_mm[1])
-        label[(nodule > 0) & (label == 0)] = number
-    hu = np.round(scanned(generator, body.hu)).astype(np.int16)[::-1]
+        nodule = add_nodule(body, generator, spacing_mm, 7 * row_mm)
+        is_new = (nodule > 0) & (label == 0)
+        label[is_new] = number
 
-    first_y_mm, first_x_mm = -np.array(spacing_mm[1:]) * (size - 1) / 2
-    heights_mm = [-200 + index * spacing_mm[0] for index in range(slices)]
-    positions_mm = np.array([(first_x_mm, first_y_mm, height_mm) for height_mm in heights_mm])
+    hu = scanned_int16(generator, body.hu)[::-1]
+    label = np.ascontiguousarray(label[::-1])
 
-    return hu, np.ascontiguousarray(label[::-1]), positions_mm
+    positions_mm = np.empty((slices, 3))
+    positions_mm[:, 0] = -column_mm * (size - 1) / 2
+    positions_mm[:, 1] = -row_mm * (size - 1) / 2
+    positions_mm[:, 2] = -200 + slice_mm * np.arange(slices)
+
+    return hu, label, positions_mm

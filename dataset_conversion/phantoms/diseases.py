@@ -52,16 +52,26 @@ def write_disease_pair(
     """
     first_general = n_many + n_test
     patients = range(first_general + n_general)  # no patient is in two sets
-    target = domain_slices(TARGET_DISEASE, seed, patients[:n_many], size)
-    test = domain_slices(TARGET_DISEASE, seed, patients[n_many:first_general], size)
-    general = domain_slices(GENERAL_DISEASE, seed, patients[first_general:], size)
+    of_target = patients[:n_many]
+    of_test = patients[n_many:first_general]
+    of_general = patients[first_general:]
+    target = domain_slices(TARGET_DISEASE, seed, of_target, size)
+    test = domain_slices(TARGET_DISEASE, seed, of_test, size)
+    general = domain_slices(GENERAL_DISEASE, seed, of_general, size)
 
-    write_cases(raw / FEW, "Tr", "target", target[:n_few])
-    write_cases(raw / FEW, "Ts", "test", test)
-    write_cases(raw / MANY, "Tr", "target", target)
-    write_cases(raw / GENERAL, "Tr", "general", general)
-    unlabelled = [image for image, _ in target]
-    write_images(raw / UNLABELED / "imagesUn", "target", unlabelled)
+    few = raw / FEW
+    write_cases(few, "Tr", "target", target[:n_few])
+    write_cases(few, "Ts", "test", test)
+    write_dataset_json(few, n_few)
 
-    for name, count in ((FEW, n_few), (MANY, n_many), (GENERAL, n_general), (UNLABELED, 0)):
-        write_dataset_json(raw / name, count)
+    many = raw / MANY
+    write_cases(many, "Tr", "target", target)
+    write_dataset_json(many, n_many)
+
+    others = raw / GENERAL
+    write_cases(others, "Tr", "general", general)
+    write_dataset_json(others, n_general)
+
+    unlabelled = raw / UNLABELED
+    write_images(unlabelled, "Un", "target", target)
+    write_dataset_json(unlabelled, 0)

@@ -7,14 +7,20 @@ noise, sharpness and illumination differ, too, and so do number, size and densit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from dataset_conversion.phantoms.anatomy import Thorax, smooth_noise, thorax
+from dataset_conversion.phantoms.anatomy import (
+    Thorax,
+    as_grey,
+    chest_slice,
+    noise_in_slices,
+    smooth_noise,
+)
 from dataset_conversion.reading.pictures import write_png
 from nnunet_ext.files.atomic_json import write_json
 
@@ -23,6 +29,9 @@ TARGET = "Dataset502_PhantomTarget"
 UNLABELED_TARGET = "Dataset503_PhantomTargetUnlabeled"
 LABELS = {"background": 0, "lesion": 1}
 HEIGHT = 5 / 6  # of a slice, as share of its width
+
+LabelledSlice = tuple[np.ndarray, np.ndarray]
+"""Grey values (row, column), uint8, and label 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -86,68 +95,96 @@ def write_domain_pair(
         n_test: test slices of the target, in imagesTs and labelsTs.
         size: width in pixels; a slice is 5/6 as high.
     """
-    first_test = n_source + n_target  # no patient is in two sets
-    patients = range(first_test + n_test)
-    source = domain_slices(SOURCE_DOMAIN, seed, patients[:n_source], size)
-    target = domain_slices(TARGET_DOMAIN, seed, patients[n_source:first_test], size)
-    test = domain_slices(TARGET_DOMAIN, seed, patients[first_test:], size)
+    first_test = n_source + n_target
+    patients = range(first_test + n_test)  # no patient is in two sets
+    of_source = patients[:n_source]
+    of_target = patients[n_source:first_test]
+    of_test = patients[first_test:]
+    source = domain_slices(SOURCE_DOMAIN, seed, of_source, size)
+    target = domain_slices(TARGET_DOMAIN, seed, of_target, size)
+    test = domain_slices(TARGET_DOMAIN, seed, of_test, size)
 
-    write_cases(raw / SOURCE, "Tr", "source", source)
-    write_cases(raw / TARGET, "Tr", "target", target)
-    write_cases(raw / TARGET, "Ts", "test", test)
-    write_images(raw / UNLABELED_TARGET / "imagesUn", "target", (image for image, _ in target))
-    for name, count in ((SOURCE, n_source), (TARGET, n_target), (UNLABELED_TARGET, 0)):
-        write_dataset_json(raw / name, count)
+    labelled = raw / SOURCE
+    write_cases(labelled, "Tr", "source", source)
+    write_dataset_json(labelled, n_source)
+
+    adapted = raw / TARGET
+    write_cases(adapted, "Tr", "target", target)
+    write_cases(adapted, "Ts", "test", test)
+    write_dataset_json(adapted, n_target)
+
+    unlabelled = raw / UNLABELED_TARGET
+    write_images(unlabelled, "Un", "target", target)
+    write_dataset_json(unlabelled, 0)
 
 
 def domain_slices(
     domain: Domain, seed: int, patients: Iterable[int], size: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[LabelledSlice]:
     """Return a slice and its label of each patient, see :func:`domain_slice`."""
-    return [domain_slice(domain, seed, patient, size) for patient in patients]
+    drawn = []
+    for patient in patients:
+        image_and_label = domain_slice(domain, seed, patient, size)
+        drawn.append(image_and_label)
+
+    return drawn
 
 
-def domain_slice(
-    domain: Domain, seed: int, patient: int, size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def domain_slice(domain: Domain, seed: int, patient: int, size: int) -> LabelledSlice:
     """Return one slice (row, column) uint8 0..255 and its label: 0, 1 lesion."""
     generator = np.random.default_rng([seed, patient])
-    shape = (1, round(HEIGHT * size), size)
     level = generator.uniform(-0.4, 0.6)
-    body = thorax(generator, shape, np.array([level]))
+    rows = round(HEIGHT * size)
+    body = chest_slice(generator, rows, size, level)
     texture_pixels = domain.texture_size * size / 2
-    texture = smooth_noise(generator, shape, (0, texture_pixels, texture_pixels))
+    texture = noise_in_slices(generator, body.hu.shape, texture_pixels)
     body.hu += domain.texture_hu * body.lung * texture
 
     label = _add_lesions(body, generator, domain)
+    grey = _scanned(body.hu[0], generator, domain)
 
-    return _scanned(body.hu[0], generator, domain), label[0]
+    return grey, label[0]
 
 
 def _add_lesions(body: Thorax, generator: np.random.Generator, domain: Domain) -> np.ndarray:
     """Blend soft-edged lesions of irregular outline into the lungs; return their label."""
     shape = body.hu.shape
     label = np.zeros(shape, np.uint8)
-    inside = np.argwhere((body.lung[0] > 0.5) & (np.abs(body.x[0]) > 0.2))
+    is_lung = body.lung[0] > 0.5
+    beside_mediastinum = np.abs(body.x[0]) > 0.2
+    possible = np.argwhere(is_lung & beside_mediastinum)
     fewest, most = domain.lesions
-    for _ in range(int(generator.integers(fewest, most + 1))):
-        row, column = inside[generator.integers(len(inside))]
-        radius = generator.uniform(*domain.radius)
-        elongation = generator.uniform(0.7, 1.4)
-        down = (body.y - body.y[0, row, column]) * elongation
-        across = (body.x - body.x[0, row, column]) / elongation
-        wobble_pixels = 0.35 * radius * shape[2] / 2
-        wobble = smooth_noise(generator, shape, (0, wobble_pixels, wobble_pixels))
-        outline = 1 - np.hypot(down, across) / radius + 0.25 * wobble
-
+    count = generator.integers(fewest, most + 1)
+    for _ in range(int(count)):
+        chosen = generator.integers(len(possible))
+        outline = _lesion_outline(body, generator, domain, possible[chosen])
         sharpened = np.clip(outline / 0.12, -40, 40)
         share = body.lung / (1 + np.exp(-sharpened))
         lesion_hu = generator.uniform(*domain.lesion_hu)
-        density = lesion_hu + 40 * smooth_noise(generator, shape, (0, 1.5, 1.5))
-        body.blend(share * (body.hu < density), density)  # vessels stay visible
+        texture = 40 * noise_in_slices(generator, shape, 1.5)
+        density = lesion_hu + texture
+        is_denser = body.hu < density  # vessels stay visible
+        body.blend(share * is_denser, density)
         label[share > 0.5] = 1
 
     return label
+
+
+def _lesion_outline(
+    body: Thorax, generator: np.random.Generator, domain: Domain, centre: np.ndarray
+) -> np.ndarray:
+    """Return a map that is positive inside an ellipse with dents and bulges."""
+    row, column = centre
+    shape = body.hu.shape
+    radius = generator.uniform(*domain.radius)
+    elongation = generator.uniform(0.7, 1.4)
+    down = (body.y - body.y[0, row, column]) * elongation
+    across = (body.x - body.x[0, row, column]) / elongation
+    distance = np.hypot(down, across) / radius
+    wobble_pixels = 0.35 * radius * shape[2] / 2
+    wobble = 0.25 * noise_in_slices(generator, shape, wobble_pixels)
+
+    return 1 - distance + wobble
 
 
 def _scanned(hu: np.ndarray, generator: np.random.Generator, domain: Domain) -> np.ndarray:
@@ -155,29 +192,33 @@ def _scanned(hu: np.ndarray, generator: np.random.Generator, domain: Domain) -> 
     knots, greys = zip(*domain.contrast, strict=True)
     blurred = ndimage.gaussian_filter(hu, domain.blur_pixels)
     grey = np.interp(blurred, knots, greys)
-    slow = smooth_noise(generator, hu.shape, 0.25 * hu.shape[1])
+
+    _, columns = hu.shape
+    slow = smooth_noise(generator, hu.shape, 0.25 * columns)
     noise = smooth_noise(generator, hu.shape, domain.noise_pixels)
-    grey = grey * (1 + domain.illumination * slow) + domain.noise_grey * noise
+    lit = grey * (1 + domain.illumination * slow)
 
-    return np.clip(np.round(grey), 0, 255).astype(np.uint8)
+    return as_grey(lit + domain.noise_grey * noise)
 
 
-def write_cases(
-    dataset: Path, part: str, prefix: str, cases: list[tuple[np.ndarray, np.ndarray]]
-) -> None:
+def write_cases(dataset: Path, part: str, prefix: str, cases: Sequence[LabelledSlice]) -> None:
     """Write images and labels of one part, ``Tr`` or ``Ts``, numbered after ``prefix``."""
-    write_images(dataset / f"images{part}", prefix, (image for image, _ in cases))
-    labels = dataset / f"labels{part}"
-    labels.mkdir(parents=True, exist_ok=True)
-    for number, (_, label) in enumerate(cases):
-        write_png(labels / f"{prefix}_{number:03d}.png", label)
+    write_images(dataset, part, prefix, cases)
 
-
-def write_images(folder: Path, prefix: str, images: Iterable[np.ndarray]) -> None:
-    """Write slices (row, column) uint8 as the only channel of numbered cases."""
+    folder = dataset / f"labels{part}"
     folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(images):
-        write_png(folder / f"{prefix}_{number:03d}_0000.png", image)
+    for number, (_, label) in enumerate(cases):
+        name = f"{prefix}_{number:03d}.png"
+        write_png(folder / name, label)
+
+
+def write_images(dataset: Path, part: str, prefix: str, cases: Sequence[LabelledSlice]) -> None:
+    """Write the images of one part, ``Tr``, ``Ts`` or ``Un``, numbered after ``prefix``."""
+    folder = dataset / f"images{part}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (image, _) in enumerate(cases):
+        name = f"{prefix}_{number:03d}_0000.png"
+        write_png(folder / name, image)
 
 
 def write_dataset_json(dataset: Path, training: int) -> None:

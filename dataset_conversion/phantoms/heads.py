@@ -54,17 +54,20 @@ def head_slice(generator: np.random.Generator, size: int, level: float) -> Head:
 def _placed_head(generator: np.random.Generator, size: int, level: float) -> Head:
     """Return an empty head with its axes: shifted, turned and not quite an ellipse."""
     pixel_mm = FIELD_OF_VIEW_MM / size
-    places_mm = (np.arange(size) - (size - 1) / 2) * pixel_mm
+    middle = (size - 1) / 2
+    places_mm = (np.arange(size) - middle) * pixel_mm
     row_mm, column_mm = np.meshgrid(places_mm, places_mm, indexing="ij")
     row_mm = row_mm - generator.normal(0, 4)
     column_mm = column_mm - generator.normal(0, 4)
 
     angle = np.deg2rad(generator.normal(0, 6))
-    cosine, sine = np.cos(angle), np.sin(angle)
+    cosine = np.cos(angle)
+    sine = np.sin(angle)
     turned_column = cosine * column_mm + sine * row_mm
     turned_row = cosine * row_mm - sine * column_mm
 
-    scale = np.sqrt(1 - (0.75 * level) ** 2)
+    height = 0.75 * level
+    scale = np.sqrt(1 - height**2)
     half_width_mm = 64 * scale * generator.uniform(0.94, 1.06)
     half_length_mm = 80 * scale * generator.uniform(0.94, 1.06)
     across = turned_column / half_width_mm
@@ -74,59 +77,74 @@ def _placed_head(generator: np.random.Generator, size: int, level: float) -> Hea
     wobble = 0.02 * smooth_noise(generator, radius.shape, 20 / pixel_mm)
     radius = radius * (1 + wobble)
     depth_mm = (1 - radius) * (half_width_mm + half_length_mm) / 2
-    tissue = np.full((size, size), AIR, np.uint8)
 
-    return Head(tissue, depth_mm, across, along, pixel_mm)
+    return Head(
+        tissue=np.full((size, size), AIR, np.uint8),
+        depth_mm=depth_mm,
+        across=across,
+        along=along,
+        pixel_mm=pixel_mm,
+    )
 
 
 def _brain(head: Head, generator: np.random.Generator) -> None:
     """Add grey matter with folds, white matter, grey nuclei, and the falx between the halves."""
-    folds = smooth_noise(generator, head.tissue.shape, 5 / head.pixel_mm)
-    border_mm = 6 + 3 * smooth_noise(generator, head.tissue.shape, 4 / head.pixel_mm)
+    tissue = head.tissue
+    folds = smooth_noise(generator, tissue.shape, 5 / head.pixel_mm)
+    wobble = smooth_noise(generator, tissue.shape, 4 / head.pixel_mm)
+    cortex_mm = np.maximum(6 + 3 * wobble, 2)
     in_brain = head.depth_mm > 0
-    head.tissue[in_brain] = GREY
-    head.tissue[head.depth_mm > np.maximum(border_mm, 2)] = WHITE
+    tissue[in_brain] = GREY
+    tissue[head.depth_mm > cortex_mm] = WHITE
 
-    is_sulcus = (np.abs(folds) < 0.1) & (head.depth_mm < 14) & in_brain
-    head.tissue[is_sulcus] = FLUID
+    is_folded = np.abs(folds) < 0.1
+    near_surface = head.depth_mm < 14
+    tissue[is_folded & near_surface & in_brain] = FLUID
 
     for side in (-1, 1):
         across = (head.across - 0.32 * side) / 0.13
         along = (head.along + 0.02) / 0.22
         in_nucleus = np.hypot(across, along) < 1
-        head.tissue[in_nucleus & (head.tissue == WHITE)] = GREY
+        is_white = tissue == WHITE
+        tissue[in_nucleus & is_white] = GREY
 
-    is_falx = (np.abs(head.across) < 0.014) & (np.abs(head.along) > 0.45) & in_brain
-    head.tissue[is_falx] = FALX
+    between_halves = np.abs(head.across) < 0.014
+    at_either_end = np.abs(head.along) > 0.45
+    tissue[between_halves & at_either_end & in_brain] = FALX
 
 
 def _ventricles(head: Head, generator: np.random.Generator, level: float) -> None:
     """Add two bent ventricles; none near the vertex."""
-    width = 0.1 * (1 - level) * generator.uniform(0.7, 1.4)
-    length = 0.36 * np.sqrt(max(1 - level, 0)) * generator.uniform(0.85, 1.15)
+    below_vertex = 1 - level
+    width = 0.1 * below_vertex * generator.uniform(0.7, 1.4)
+    half_length = 0.36 * np.sqrt(max(below_vertex, 0))
+    length = half_length * generator.uniform(0.85, 1.15)
     if width < 0.02:
         return
 
     bend = 0.12 + 0.35 * head.along**2
     along = (head.along + 0.03) / length
+    is_deep = head.depth_mm > 8
     for side in (-1, 1):
         across = (side * head.across - bend) / width
         in_ventricle = np.hypot(across, along) < 1
-        head.tissue[in_ventricle & (head.depth_mm > 8)] = FLUID
+        head.tissue[in_ventricle & is_deep] = FLUID
 
 
 def _covers(head: Head, generator: np.random.Generator) -> None:
     """Add fluid, skull and scalp around the brain, each of varying thickness."""
-    slow = smooth_noise(generator, head.tissue.shape, 15 / head.pixel_mm)
-    bone_mm = generator.uniform(5.5, 8) + 0.7 * slow
-    scalp_mm = generator.uniform(4, 8) + 0.7 * slow
+    slow = 0.7 * smooth_noise(generator, head.tissue.shape, 15 / head.pixel_mm)
+    bone_mm = generator.uniform(5.5, 8) + slow
+    scalp_mm = generator.uniform(4, 8) + slow
     outside_mm = -head.depth_mm
     skull_mm = FLUID_MM + bone_mm
     skin_mm = skull_mm + scalp_mm
 
-    head.tissue[(outside_mm >= 0) & (outside_mm < FLUID_MM)] = FLUID
-    head.tissue[(outside_mm >= FLUID_MM) & (outside_mm < skull_mm)] = BONE
-    head.tissue[(outside_mm >= skull_mm) & (outside_mm < skin_mm)] = SCALP
+    beyond_fluid = outside_mm >= FLUID_MM
+    beyond_skull = outside_mm >= skull_mm
+    head.tissue[(outside_mm >= 0) & ~beyond_fluid] = FLUID
+    head.tissue[beyond_fluid & ~beyond_skull] = BONE
+    head.tissue[beyond_skull & (outside_mm < skin_mm)] = SCALP
 
 
 @dataclass(frozen=True)
@@ -145,19 +163,24 @@ def lesion_outlines(
     It is 1 in its centre, 0 on its outline and negative outside. An outline is an ellipse with
     dents and bulges; its centre lies in the brain.
     """
+    shape = head.tissue.shape
     possible = np.argwhere(head.depth_mm > 8)
-    rows, columns = np.indices(head.tissue.shape) * head.pixel_mm
+    rows_mm, columns_mm = np.indices(shape) * head.pixel_mm
     fewest, most = kind.number
+    count = generator.integers(fewest, most + 1)
     outlines = []
-    for _ in range(int(generator.integers(fewest, most + 1))):
-        centre_mm = possible[generator.integers(len(possible))] * head.pixel_mm
+    for _ in range(int(count)):
+        chosen = generator.integers(len(possible))
+        row_mm, column_mm = possible[chosen] * head.pixel_mm
         radius_mm = generator.uniform(*kind.radius_mm)
         elongation = generator.uniform(0.75, 1.35)
-        down = (rows - centre_mm[0]) * elongation
-        right = (columns - centre_mm[1]) / elongation
-        distance = np.hypot(down, right) / radius_mm
-        wobble = smooth_noise(generator, head.tissue.shape, 0.35 * radius_mm / head.pixel_mm)
-        outlines.append(1 - distance + 0.2 * wobble)
+        down_mm = (rows_mm - row_mm) * elongation
+        right_mm = (columns_mm - column_mm) / elongation
+        distance = np.hypot(down_mm, right_mm) / radius_mm
+
+        wobble_pixels = 0.35 * radius_mm / head.pixel_mm
+        wobble = 0.2 * smooth_noise(generator, shape, wobble_pixels)
+        outlines.append(1 - distance + wobble)
 
     return outlines
 
@@ -167,4 +190,5 @@ def painted(head: Head, values: Sequence[float]) -> np.ndarray:
 
     The values come in the order of :data:`TISSUES`.
     """
-    return np.asarray(values, np.float64)[head.tissue]
+    by_tissue = np.asarray(values, np.float64)
+    return by_tissue[head.tissue]

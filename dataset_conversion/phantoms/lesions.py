@@ -7,11 +7,13 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from dataset_conversion.phantoms.anatomy import Thorax, smooth_noise
+from dataset_conversion.phantoms.anatomy import Thorax, noise_in_slices, sigmoid, smooth_noise
 
 GROUND_GLASS_HU = (-700.0, -300.0)
 CONSOLIDATION_HU = (-60.0, 50.0)
 GROUND_GLASS, CONSOLIDATION = 1, 2
+TINY_RADII = (0.035, 0.055)  # shares of half the field of view
+USUAL_RADII = (0.08, 0.24)
 
 
 def add_infection(
@@ -27,42 +29,63 @@ def add_infection(
     Returns:
         (1, row, column) uint8: 0, 1 ground glass, 2 consolidation.
     """
+    label = np.zeros(body.hu.shape, np.uint8)
     is_tiny = extent == "tiny"
-    shape = body.hu.shape
-    label = np.zeros(shape, np.uint8)
     count = 1 if is_tiny else int(generator.integers(1, 5))
+    radii = TINY_RADII if is_tiny else USUAL_RADII
     for _ in range(count):
-        smallest, largest = (0.035, 0.055) if is_tiny else (0.08, 0.24)
-        radius = generator.uniform(smallest, largest)
+        radius = generator.uniform(*radii)
         outline = _infection_outline(body, generator, radius)
-        softness = generator.uniform(0.1, 0.25)
-        share = body.lung * _sigmoid(outline / softness)
-        patchy = 50 * smooth_noise(generator, shape, (0, 1.5, 1.5))
-        density = generator.uniform(*GROUND_GLASS_HU) + patchy
-        body.blend(share * (body.hu < density), density)  # vessels stay visible in ground glass
-        label[(share > 0.5) & (label == 0)] = GROUND_GLASS
+        is_lesion = _add_ground_glass(body, generator, outline)
+        label[is_lesion & (label == 0)] = GROUND_GLASS
 
         if not is_tiny and generator.random() < 0.45:
-            depth = generator.uniform(0.45, 0.8)
-            core = body.lung * _sigmoid((outline - depth) / 0.06)
-            body.blend(core, generator.uniform(*CONSOLIDATION_HU))
-            label[core > 0.5] = CONSOLIDATION
+            is_core = _add_consolidation(body, generator, outline)
+            label[is_core] = CONSOLIDATION
 
     return label
 
 
+def _add_ground_glass(
+    body: Thorax, generator: np.random.Generator, outline: np.ndarray
+) -> np.ndarray:
+    """Blend in ground glass; return where it fills most of a voxel."""
+    softness = generator.uniform(0.1, 0.25)
+    share = body.lung * sigmoid(outline / softness)
+    patches = 50 * noise_in_slices(generator, body.hu.shape, 1.5)
+    density = generator.uniform(*GROUND_GLASS_HU) + patches
+    is_denser = body.hu < density  # vessels stay visible in ground glass
+    body.blend(share * is_denser, density)
+
+    return share > 0.5
+
+
+def _add_consolidation(
+    body: Thorax, generator: np.random.Generator, outline: np.ndarray
+) -> np.ndarray:
+    """Blend a dense core into a lesion; return where it fills most of a voxel."""
+    depth = generator.uniform(0.45, 0.8)
+    inside_core = (outline - depth) / 0.06
+    share = body.lung * sigmoid(inside_core)
+    density = generator.uniform(*CONSOLIDATION_HU)
+    body.blend(share, density)
+
+    return share > 0.5
+
+
 def _infection_outline(body: Thorax, generator: np.random.Generator, radius: float) -> np.ndarray:
     """Return a map that is positive inside an ellipse with dents and bulges."""
-    _, y, x = _place(body, generator, peripheral=True)
+    y, x = _peripheral_place(body, generator)
     elongation = generator.uniform(0.65, 1.5)
     down = (body.y - y) * elongation
     across = (body.x - x) / elongation
     distance = np.hypot(down, across) / radius
-    pixels = radius * body.hu.shape[1] / 2
-    bulge_pixels = 0.35 * pixels
-    bulges = 0.33 * smooth_noise(generator, body.hu.shape, (0, bulge_pixels, bulge_pixels))
 
-    return 1.15 - distance + bulges
+    shape = body.hu.shape
+    radius_pixels = radius * shape[1] / 2
+    bulges = noise_in_slices(generator, shape, 0.35 * radius_pixels)
+
+    return 1.15 - distance + 0.33 * bulges
 
 
 def add_nodule(
@@ -84,24 +107,39 @@ def add_nodule(
     """
     shape = body.hu.shape
     spacing = np.array(spacing_mm)
-    inside_mm = ndimage.distance_transform_edt(body.lung > 0.5, sampling=spacing)
-    places = np.argwhere(inside_mm > min(0.6 * diameter_mm, 0.7 * inside_mm.max()))
-    centre = places[generator.integers(len(places))]
+    centre = _place_inside(body, generator, spacing, diameter_mm)
     indices = np.moveaxis(np.indices(shape), 0, -1)
     offset_mm = (indices - centre) * spacing
     distance_mm = np.linalg.norm(offset_mm, axis=-1)
 
-    bulge_voxels = [0.3 * diameter_mm / size for size in spacing_mm]
-    bulges = 0.12 * smooth_noise(generator, shape, bulge_voxels)
+    bulge_voxels = 0.3 * diameter_mm / spacing
+    bulges = 0.12 * smooth_noise(generator, shape, bulge_voxels.tolist())
     radius_mm = diameter_mm / 2 * (1 + bulges)
     signed_mm = radius_mm - distance_mm
-    if generator.random() < 0.5:
+    is_spiculated = generator.random() < 0.5
+    if is_spiculated:
         signed_mm = _with_spicules(generator, signed_mm, offset_mm, distance_mm, diameter_mm)
 
-    share = _sigmoid(signed_mm / 0.5) * (body.lung > 0.05)
-    body.blend(share, generator.uniform(-20, 60))
+    in_lung = body.lung > 0.05
+    share = sigmoid(signed_mm / 0.5) * in_lung
+    density_hu = generator.uniform(-20, 60)
+    body.blend(share, density_hu)
+    is_nodule = share > 0.5
 
-    return (share > 0.5).astype(np.uint8)
+    return is_nodule.astype(np.uint8)
+
+
+def _place_inside(
+    body: Thorax, generator: np.random.Generator, spacing_mm: np.ndarray, diameter_mm: float
+) -> np.ndarray:
+    """Return a voxel (slice, row, column) of a lung that is not too close to its surface."""
+    inside_mm = ndimage.distance_transform_edt(body.lung > 0.5, sampling=spacing_mm)
+    deepest_mm = inside_mm.max()
+    least_mm = min(0.6 * diameter_mm, 0.7 * deepest_mm)
+    places = np.argwhere(inside_mm > least_mm)
+    chosen = generator.integers(len(places))
+
+    return places[chosen]
 
 
 def _with_spicules(
@@ -112,36 +150,36 @@ def _with_spicules(
     diameter_mm: float,
 ) -> np.ndarray:
     """Return the signed distance to a nodule's edge with thin cones that reach beyond the core."""
+    length_mm = 1.1 * diameter_mm
     for _ in range(9):
         direction = generator.standard_normal(3)
         direction /= np.linalg.norm(direction)
         along = offset_mm @ direction
-        across = np.sqrt(np.maximum(distance_mm**2 - along**2, 0))
-        width = 0.16 * diameter_mm * (1 - along / (1.1 * diameter_mm))
-        cone = np.where(along > 0, width - across, -np.inf)
+        squares = distance_mm**2 - along**2
+        across = np.sqrt(np.maximum(squares, 0))
+        taper = 1 - along / length_mm
+        width = 0.16 * diameter_mm * taper
+        is_forward = along > 0
+        cone = np.where(is_forward, width - across, -np.inf)
         signed_mm = np.maximum(signed_mm, cone)
 
     return signed_mm
 
 
-def _place(
-    body: Thorax, generator: np.random.Generator, peripheral: bool
-) -> tuple[float, float, float]:
-    """Return a point of the lung (z, y, x); infections prefer the outer and lower parts."""
-    inside = ndimage.distance_transform_edt(body.lung[0] > 0.5) / body.hu.shape[1]
-    outer = np.exp(-inside / 0.035) if peripheral else 1
-    lower = np.exp(1.2 * body.y[0])
-    weight = (inside > 0.012) * outer * lower
-    weight = weight * (np.abs(body.x[0]) > 0.25)
-    index = generator.choice(weight.size, p=(weight / weight.sum()).ravel())
+def _peripheral_place(body: Thorax, generator: np.random.Generator) -> tuple[float, float]:
+    """Return a point (y, x) of the lung in one slice, mostly in its outer and lower parts."""
+    lung = body.lung[0] > 0.5
+    y, x = body.y[0], body.x[0]
+    inside = ndimage.distance_transform_edt(lung) / body.hu.shape[1]
+    outer = np.exp(-inside / 0.035)
+    lower = np.exp(1.2 * y)
+    within_lung = inside > 0.012
+    beside_mediastinum = np.abs(x) > 0.25
+    weight = within_lung * outer * lower
+    weight = weight * beside_mediastinum
+
+    probability = weight / weight.sum()
+    index = generator.choice(weight.size, p=probability.ravel())
     row, column = np.unravel_index(index, weight.shape)
-    z = float(body.z[0, 0, 0])
-    y = float(body.y[0, row, column])
-    x = float(body.x[0, row, column])
 
-    return z, y, x
-
-
-def _sigmoid(value: np.ndarray) -> np.ndarray:
-    limited = np.clip(value, -40, 40)
-    return 1 / (1 + np.exp(-limited))
+    return float(y[row, column]), float(x[row, column])

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from dataset_conversion.phantoms import dicom_downloads, slice_downloads, volume_downloads
+from dataset_conversion.phantoms import (
+    effusion_download,
+    haemorrhage_downloads,
+    hospital_export,
+    lidc_download,
+    slice_downloads,
+    volume_downloads,
+)
 
 
 def write_msd(folder: Path) -> None:
@@ -16,19 +23,19 @@ def write_msd(folder: Path) -> None:
 
 # By the name of the data set, or of the collection that RSNA-ICH reads as well.
 MINIATURES: dict[str, Callable[[Path], object]] = {
-    "BHSD": dicom_downloads.write_bhsd,
+    "BHSD": haemorrhage_downloads.write_bhsd,
     "COVID-19-20": volume_downloads.write_covid_19_20,
     "COVID-19-CT-Seg": volume_downloads.write_covid_19_ct_seg,
     "COVID-SemiSeg": slice_downloads.write_covid_semiseg,
-    "CT-ICH": dicom_downloads.write_ct_ich,
-    "DICOM": dicom_downloads.write_export,
+    "CT-ICH": haemorrhage_downloads.write_ct_ich,
+    "DICOM": hospital_export.write_export,
     "Generic": volume_downloads.write_generic,
-    "LIDC-IDRI": dicom_downloads.write_lidc,
+    "LIDC-IDRI": lidc_download.write_lidc,
     "LiTS": volume_downloads.write_lits,
     "MSD": write_msd,
     "MosMed": volume_downloads.write_mosmed,
-    "NSCLC-PleuralEffusion": dicom_downloads.write_nsclc,
-    "RSNA-ICH": dicom_downloads.write_rsna,
+    "NSCLC-PleuralEffusion": effusion_download.write_nsclc,
+    "RSNA-ICH": haemorrhage_downloads.write_rsna,
     "SIRM": volume_downloads.write_sirm,
     "Synthetic-COVID-CT": volume_downloads.write_synthetic,
 }
@@ -42,4 +49,5 @@ def write_miniatures(folder: Path) -> list[Path]:
         place.mkdir(parents=True)
         write(place)
         written.append(place)
+
     return written

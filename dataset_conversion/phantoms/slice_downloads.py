@@ -8,17 +8,31 @@ files, folders with copies, sizes that vary.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from dataset_conversion.phantoms.anatomy import scanned, smooth_noise, thorax
+from dataset_conversion.phantoms.anatomy import (
+    chest_slice,
+    scanned,
+    scanned_int16,
+    smooth_noise,
+    thorax,
+    windowed,
+)
 from dataset_conversion.phantoms.lesions import add_infection, add_nodule
+from dataset_conversion.phantoms.small_files import (
+    APPLE_DOUBLE,
+    as_nifti_axes,
+    axes_of,
+    write_bytes,
+    write_hidden_companion,
+)
 
 LUNG_WINDOW_HU = (-1150.0, 250.0)
 PALETTE = (0, 0, 0, 128, 0, 0, 0, 128, 0)
-APPLE_DOUBLE = bytes.fromhex("0005160700020000") + b"Mac OS X        "
 PATIENTS = (
     *("coronacases_org_001", "coronacases_org_008"),
     "radiopaedia_org_covid-19-pneumonia-7_85703_0-dcm",
@@ -57,46 +71,48 @@ def write_covid_semiseg(
     Returns:
         The folder to give to ``nnUNetv2_ext_convert COVID-SemiSeg -i``.
     """
-    root = folder / "Dataset"
-    train = root / "TrainingSet"
+    train = folder / "Dataset/TrainingSet"
     doctor = train / "LungInfection-Train/Doctor-label"
+    multi = train / "MultiClassInfection-Train"
     for index in range(n_labelled):
         image, label = infected_slice(seed, index, size)
-        multi = train / "MultiClassInfection-Train"
+        name = f"{index}.png"
         _write_labelled(doctor, multi, str(index), image, label)
-        _save(multi / "Prior" / f"{index}.png", 255 * (label > 0))
-        _save(doctor / "Edge" / f"{index}.png", _edge(label))
+        _save(multi / "Prior" / name, _black_and_white(label > 0))
+        _save(doctor / "Edge" / name, _edge(label))
 
-    test = root / "TestingSet"
+    test = folder / "Dataset/TestingSet"
+    multi = test / "MultiClassInfection-Test"
     for index in range(n_labelled, n_labelled + n_test):
         image, label = infected_slice(seed, index, size)
-        multi = test / "MultiClassInfection-Test"
+        name = f"{index}.png"
         _write_labelled(test / "LungInfection-Test", multi, str(index), image, label)
-        for value in (1, 2):
-            _save(multi / f"GT-{value}" / f"{index}.png", 255 * (label == value))
+        _save(multi / "GT-1" / name, _black_and_white(label == 1))
+        _save(multi / "GT-2" / name, _black_and_white(label == 2))
 
     pseudo = train / "LungInfection-Train/Pseudo-label"
     _write_unlabelled(pseudo, seed, n_unlabeled, size)
 
-    hidden = folder / "__MACOSX/Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs/._0.jpg"
-    _write_bytes(hidden, APPLE_DOUBLE)
-    _write_bytes(doctor / "Imgs/.DS_Store", APPLE_DOUBLE)
-    _write_bytes(doctor / "Imgs/._0.jpg", APPLE_DOUBLE)
-    _write_bytes(pseudo / "Imgs/Thumbs.db", APPLE_DOUBLE)
+    hidden = folder / "__MACOSX/Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs"
+    write_bytes(hidden / "._0.jpg", APPLE_DOUBLE)
+    write_bytes(doctor / "Imgs/.DS_Store", APPLE_DOUBLE)
+    write_bytes(doctor / "Imgs/._0.jpg", APPLE_DOUBLE)
+    write_bytes(pseudo / "Imgs/Thumbs.db", APPLE_DOUBLE)
 
     return folder
 
 
 def _write_unlabelled(folder: Path, seed: int, count: int, size: int) -> None:
     """Write slices with the soft output of a network, and copies of both in further folders."""
+    copies = folder / "DataPrepare/Hybrid-label"
     for index in range(count):
         image, label = infected_slice(seed, 10_000 + index, size)
-        patient, number = PATIENTS[index % len(PATIENTS)], 1 + index // len(PATIENTS)
-        stem = f"Data-1_{patient}_{number}"
-        blurred = ndimage.gaussian_filter(255.0 * (label > 0), 1.5)
-        for place in (folder, folder / "DataPrepare/Hybrid-label"):
-            _save(place / "Imgs" / f"{stem}.jpg", image)
-            _save(place / "GT" / f"{stem}.png", blurred)
+        round_number, place = divmod(index, len(PATIENTS))
+        stem = f"Data-1_{PATIENTS[place]}_{round_number + 1}"
+        soft = ndimage.gaussian_filter(255.0 * (label > 0), 1.5)
+        for part in (folder, copies):
+            _save(part / "Imgs" / f"{stem}.jpg", image)
+            _save(part / "GT" / f"{stem}.png", soft)
 
 
 def infected_slice(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,17 +121,16 @@ def infected_slice(seed: int, index: int, size: int) -> tuple[np.ndarray, np.nda
     The label is 0, 1 for ground glass, 2 for consolidation.
     """
     generator = np.random.default_rng([seed, index])
-    width = size - int(generator.integers(0, 9))
+    columns = size - int(generator.integers(0, 9))
+    rows = round(HEIGHT * columns)
     level = generator.uniform(-0.5, 0.7)
-    body = thorax(generator, (1, round(HEIGHT * width), width), np.array([level]))
+    body = chest_slice(generator, rows, columns, level)
     is_tiny = index % TINY_EVERY == TINY_EVERY - 1
     label = add_infection(body, generator, "tiny" if is_tiny else "usual")
+    hu = scanned(generator, body.hu)
+    grey = windowed(hu[0], LUNG_WINDOW_HU)
 
-    low, high = LUNG_WINDOW_HU
-    hu = scanned(generator, body.hu)[0]
-    grey = 255 * np.clip((hu - low) / (high - low), 0, 1)
-
-    return np.round(grey).astype(np.uint8), label[0]
+    return grey, label[0]
 
 
 def write_msd_lung(
@@ -141,17 +156,22 @@ def write_msd_lung(
         The task folder.
     """
     root = folder / "Task06_Lung"
-    names = [f"lung_{1 + 2 * index + index // 3:03d}" for index in range(n_train + n_test)]
-    train, test = names[:n_train], names[n_train:]
-    for index, name in enumerate(names):
+    task = MsdTask(
+        name="Lung",
+        modality={"0": "CT"},
+        labels={"0": "background", "1": "cancer"},
+        release_key="relase",
+    )
+    for index in range(n_train + n_test):
+        number = 1 + 2 * index + index // 3
+        case = f"lung_{number:03d}"
         image, label = nodule_volume(seed, index, shape, spacing)
-        part = "Tr" if name in train else "Ts"
-        _save_volume(root / f"images{part}" / f"{name}.nii.gz", image, spacing)
-        if part == "Tr":
-            _save_volume(root / "labelsTr" / f"{name}.nii.gz", label, spacing)
+        if index < n_train:
+            task.add_training(root, case, image, label, spacing)
+        else:
+            task.add_test(root, case, image, spacing)
 
-    labels = {"0": "background", "1": "cancer"}
-    _write_msd_list(root, "Lung", {"0": "CT"}, labels, train, test, "relase")
+    task.write_list(root)
 
     return root
 
@@ -165,15 +185,18 @@ def nodule_volume(
     """
     generator = np.random.default_rng([seed, index, 6])
     columns, rows, slices = shape
-    body = thorax(generator, (slices, rows, columns), np.linspace(-0.75, 0.75, slices))
-    label = np.zeros(body.hu.shape, np.uint8)
     column_mm, row_mm, slice_mm = spacing_mm
-    for _ in range(int(generator.integers(1, 3))):
+    levels = np.linspace(-0.75, 0.75, slices)
+    body = thorax(generator, (slices, rows, columns), levels)
+    label = np.zeros(body.hu.shape, np.uint8)
+    count = generator.integers(1, 3)
+    for _ in range(int(count)):
         diameter_mm = generator.uniform(14, 32)
         label |= add_nodule(body, generator, (slice_mm, row_mm, column_mm), diameter_mm)
-    hu = np.round(scanned(generator, body.hu)).astype(np.int16)
 
-    return _as_nifti(hu), _as_nifti(label)
+    hu = scanned_int16(generator, body.hu)
+
+    return as_nifti_axes(hu), as_nifti_axes(label)
 
 
 def write_msd_brain(
@@ -197,19 +220,26 @@ def write_msd_brain(
         The task folder.
     """
     root = folder / "Task01_BrainTumour"
-    names = [f"BRATS_{1 + index:03d}" for index in range(n_train + n_test)]
-    train, test = names[:n_train], names[n_train:]
-    one_mm = (1.0, 1.0, 1.0)
-    for index, name in enumerate(names):
+    spacing_mm = (1.0, 1.0, 1.0)
+    task = MsdTask(
+        name="BRATS",
+        modality={"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+        labels={
+            "0": "background",
+            "1": "edema",
+            "2": "non-enhancing tumor",
+            "3": "enhancing tumour",
+        },
+    )
+    for index in range(n_train + n_test):
+        case = f"BRATS_{1 + index:03d}"
         image, label = tumour_volume(seed, index, shape)
-        part = "Tr" if name in train else "Ts"
-        _save_volume(root / f"images{part}" / f"{name}.nii.gz", image, one_mm)
-        if part == "Tr":
-            _save_volume(root / "labelsTr" / f"{name}.nii.gz", label, one_mm)
+        if index < n_train:
+            task.add_training(root, case, image, label, spacing_mm)
+        else:
+            task.add_test(root, case, image, spacing_mm)
 
-    labels = {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"}
-    channels = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
-    _write_msd_list(root, "BRATS", channels, labels, train, test, "release")
+    task.write_list(root)
 
     return root
 
@@ -219,38 +249,61 @@ def tumour_volume(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a skull-stripped brain (x, y, z, 4) float32, 0 outside, and its label uint8 0..3."""
     generator = np.random.default_rng([seed, index, 1])
-    axes = np.stack(np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij"))
+    axes = np.stack(axes_of(shape))
     x, y, z = axes
-    size = max(shape)
-    folds = smooth_noise(generator, shape, size / 24)
-    radius = np.sqrt((x / 0.72) ** 2 + (y / 0.88) ** 2 + (z / 0.85) ** 2) + 0.03 * folds
-    from_ventricle = ((np.abs(x) - 0.12) / 0.07) ** 2 + (y / 0.3) ** 2 + (z / 0.25) ** 2
-    ventricle = np.sqrt(from_ventricle) < 1
-    grey_matter = (radius > 0.82) | (folds > 1.3)
+    longest = max(shape)
+    folds = smooth_noise(generator, shape, longest / 24)
+    radius = _ellipsoid_radius(x / 0.72, y / 0.88, z / 0.85) + 0.03 * folds
+    from_ventricle = (np.abs(x) - 0.12) / 0.07
+    is_ventricle = _ellipsoid_radius(from_ventricle, y / 0.3, z / 0.25) < 1
+    is_grey_matter = (radius > 0.82) | (folds > 1.3)
 
-    centre = generator.uniform(-0.35, 0.35, 3)
-    offset = axes - centre[:, None, None, None]
-    reach = np.sqrt((offset**2).sum(axis=0)) / generator.uniform(0.3, 0.42)
-    reach += 0.12 * smooth_noise(generator, shape, size / 14)
-    label = np.select([reach < 0.42, reach < 0.62, reach < 1.0], [2, 3, 1], 0).astype(np.uint8)
-    label[(radius > 0.97) | (ventricle & (label == 1))] = 0
+    label = _tumour_label(generator, axes)
+    is_oedema = label == 1
+    label[is_ventricle & is_oedema] = 0
+    label[radius > 0.97] = 0
 
-    kinds = [label == 1, label == 2, label == 3, ventricle, grey_matter]
-    tissue = np.select(kinds, [3, 4, 5, 2, 1], 0)
+    tissue = np.zeros(shape, int)
+    tissue[is_grey_matter] = 1
+    tissue[is_ventricle] = 2
+    for value, number in ((1, 3), (2, 4), (3, 5)):
+        tissue[label == value] = number
+
     channels = []
     for greys in BRAIN_CONTRAST:
-        clean = ndimage.gaussian_filter(np.array(greys, float)[tissue], 0.5)
-        bias = 1 + 0.05 * smooth_noise(generator, shape, size / 4)
+        by_tissue = np.array(greys, float)
+        clean = ndimage.gaussian_filter(by_tissue[tissue], 0.5)
+        uneven = smooth_noise(generator, shape, longest / 4)
+        bias = 1 + 0.05 * uneven
         noisy = clean * bias + generator.normal(0, 18, shape)
         channels.append(np.where(radius < 1, np.maximum(noisy, 1), 0))
 
-    return np.stack(channels, axis=-1).astype(np.float32), label
+    image = np.stack(channels, axis=-1)
+
+    return image.astype(np.float32), label
 
 
-def _as_nifti(volume: np.ndarray) -> np.ndarray:
-    """Turn (slice, row, column), head first and front up, to axes to the right, front and head."""
-    turned = volume[::-1, ::-1, ::-1].transpose(2, 1, 0)
-    return np.ascontiguousarray(turned)
+def _ellipsoid_radius(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return the distance from the centre, with the axes in units of the half axes."""
+    squares = x**2 + y**2 + z**2
+    return np.sqrt(squares)
+
+
+def _tumour_label(generator: np.random.Generator, axes: np.ndarray) -> np.ndarray:
+    """Return the label of a tumour: 2 in the core, 3 in the rim around it, 1 in the oedema."""
+    _, *shape = axes.shape
+    centre = generator.uniform(-0.35, 0.35, 3)
+    offset = axes - centre[:, None, None, None]
+    distance = np.sqrt((offset**2).sum(axis=0))
+    reach = distance / generator.uniform(0.3, 0.42)
+    reach += 0.12 * smooth_noise(generator, shape, max(shape) / 14)
+
+    label = np.zeros(shape, np.uint8)
+    label[reach < 1.0] = 1
+    label[reach < 0.62] = 3
+    label[reach < 0.42] = 2
+
+    return label
 
 
 def _write_labelled(
@@ -259,70 +312,110 @@ def _write_labelled(
     """Write a slice into both labelled folders, with a black and white mask and with a palette."""
     from PIL import Image
 
-    for place in (binary, multi):
-        _save(place / "Imgs" / f"{stem}.jpg", image)
-    _save(binary / "GT" / f"{stem}.png", 255 * (label > 0))
+    picture, mask = f"{stem}.jpg", f"{stem}.png"
+    _save(binary / "Imgs" / picture, image)
+    _save(multi / "Imgs" / picture, image)
+    _save(binary / "GT" / mask, _black_and_white(label > 0))
 
     classes = Image.fromarray(label, mode="P")
     classes.putpalette(PALETTE)
-    (multi / "GT").mkdir(parents=True, exist_ok=True)
-    classes.save(multi / "GT" / f"{stem}.png")
+    masks = multi / "GT"
+    masks.mkdir(parents=True, exist_ok=True)
+    classes.save(masks / mask)
+
+
+def _black_and_white(mask: np.ndarray) -> np.ndarray:
+    return 255 * mask
 
 
 def _edge(label: np.ndarray) -> np.ndarray:
+    """Return the outline of all lesions, black and white."""
     mask = label > 0
-    return 255 * (mask & ~ndimage.binary_erosion(mask))
+    inner = ndimage.binary_erosion(mask)
+
+    return _black_and_white(mask & ~inner)
 
 
 def _save(path: Path, grey: np.ndarray) -> None:
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(grey).astype(np.uint8)).save(path, quality=92)
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = np.asarray(grey).astype(np.uint8)
+    picture = Image.fromarray(whole)
+    picture.save(path, quality=92)
 
 
 def _save_volume(path: Path, voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> None:
     """Write NIfTI with the hidden companion that macOS left in the publisher's archives."""
     import nibabel
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    last_index = np.array(voxels.shape[:3]) - 1
     affine_mm = np.diag([*spacing_mm, 1.0])
-    affine_mm[:3, 3] = -np.array(spacing_mm) * (np.array(voxels.shape[:3]) - 1) / 2
-    nibabel.save(nibabel.Nifti1Image(voxels, affine_mm), path)
-    _write_bytes(path.with_name(f"._{path.name}"), APPLE_DOUBLE)
+    affine_mm[:3, 3] = -np.array(spacing_mm) * last_index / 2
+    volume = nibabel.Nifti1Image(voxels, affine_mm)
+    nibabel.save(volume, path)
+    write_hidden_companion(path)
 
 
-def _write_msd_list(
-    root: Path,
-    name: str,
-    modality: dict[str, str],
-    labels: dict[str, str],
-    train: list[str],
-    test: list[str],
-    release: str,
-) -> None:
-    """Write dataset.json; ``release`` is the key, which one task misspells."""
-    training = []
-    for case in reversed(train):
-        entry = {"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"}
-        training.append(entry)
-    content = {
-        "name": name,
-        "description": "generated",
-        "reference": "generated",
-        "licence": "CC-BY-SA 4.0",
-        release: "1.0 04/05/2018",
-        "tensorImageSize": "4D" if len(modality) > 1 else "3D",
-        "modality": modality,
-        "labels": labels,
-        "numTraining": len(train),
-        "numTest": len(test),
-        "training": training,
-        "test": [f"./imagesTs/{case}.nii.gz" for case in test],
-    }
-    (root / "dataset.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+@dataclass
+class MsdTask:
+    """A task of the Decathlon that is being written; ``release_key`` is misspelt in one of them."""
 
+    name: str
+    modality: dict[str, str]
+    labels: dict[str, str]
+    release_key: str = "release"
+    training: list[str] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    def add_training(
+        self,
+        root: Path,
+        case: str,
+        image: np.ndarray,
+        label: np.ndarray,
+        spacing_mm: tuple[float, float, float],
+    ) -> None:
+        """Write a training case, image and label."""
+        file = f"{case}.nii.gz"
+        _save_volume(root / "imagesTr" / file, image, spacing_mm)
+        _save_volume(root / "labelsTr" / file, label, spacing_mm)
+        self.training.append(file)
+
+    def add_test(
+        self, root: Path, case: str, image: np.ndarray, spacing_mm: tuple[float, float, float]
+    ) -> None:
+        """Write a test case, which has no label."""
+        file = f"{case}.nii.gz"
+        _save_volume(root / "imagesTs" / file, image, spacing_mm)
+        self.test.append(file)
+
+    def write_list(self, root: Path) -> None:
+        """Write dataset.json."""
+        training = []
+        for file in reversed(self.training):
+            entry = {
+                "image": f"./imagesTr/{file}",
+                "label": f"./labelsTr/{file}",
+            }
+            training.append(entry)
+        has_channels = len(self.modality) > 1
+        content = {
+            "name": self.name,
+            "description": "generated",
+            "reference": "generated",
+            "licence": "CC-BY-SA 4.0",
+            self.release_key: "1.0 04/05/2018",
+            "tensorImageSize": "4D" if has_channels else "3D",
+            "modality": self.modality,
+            "labels": self.labels,
+            "numTraining": len(self.training),
+            "numTest": len(self.test),
+            "training": training,
+            "test": [f"./imagesTs/{file}" for file in self.test],
+        }
+        text = json.dumps(content, indent=1)
+        (root / "dataset.json").write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from dataset_conversion.reading.volumes import (
     read_voxels,
     spacing_of,
 )
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 from nnunet_ext.hounsfield import LUNG_BELOW_HU
 
 Box = tuple[tuple[int, int], ...]
@@ -45,17 +45,20 @@ def lung_box(image_hu: np.ndarray, affine_mm: np.ndarray) -> Box:
     components, closing). The threshold is fixed here, and the two lungs are not separated.
     """
     spacing_mm = spacing_of(affine_mm)
-    steps = np.maximum(1, np.floor(COARSE_MM / spacing_mm)).astype(int)
-    coarse_hu = image_hu[tuple(slice(None, None, step) for step in steps)]
+    whole_steps = np.floor(COARSE_MM / spacing_mm)
+    steps = np.maximum(1, whole_steps).astype(int)
+    every_step = tuple(slice(None, None, step) for step in steps)
+    is_air = image_hu[every_step] < LUNG_BELOW_HU
     coarse_mm = steps * spacing_mm
 
-    inside = _air_inside(coarse_hu < LUNG_BELOW_HU, axial_axis(affine_mm))
+    inside = _air_inside(is_air, axial_axis(affine_mm))
     closed = _closed(inside, coarse_mm)
-    lungs = _largest_components(closed, float(np.prod(coarse_mm)) / 1000)
+    voxel_ml = float(np.prod(coarse_mm)) / 1000
+    lungs = _largest_components(closed, voxel_ml)
 
     box = []
-    for (start, stop), step in zip(mask_box(lungs), steps, strict=True):
-        box.append((int(start * step), int(stop * step)))
+    for (start, stop), step in zip(mask_box(lungs), steps.tolist(), strict=True):
+        box.append((start * step, stop * step))
 
     return with_margin(tuple(box), image_hu.shape, spacing_mm, MARGIN_MM)
 
@@ -108,20 +111,25 @@ def _largest_components(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
 def mask_box(mask: np.ndarray) -> Box:
     """Return the smallest box that holds all of a mask that is not empty."""
     box = []
+    axes = set(range(mask.ndim))
     for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        indices = np.flatnonzero(mask.any(axis=others))
-        box.append((int(indices[0]), int(indices[-1]) + 1))
+        others = tuple(axes - {axis})
+        marked = mask.any(axis=others)
+        indices = np.flatnonzero(marked).tolist()
+        box.append((indices[0], indices[-1] + 1))
 
     return tuple(box)
 
 
 def with_margin(box: Box, shape: tuple[int, ...], spacing_mm: np.ndarray, margin_mm: float) -> Box:
     """Return the box, wider by the margin on each side, as far as the image reaches."""
-    margins = np.ceil(margin_mm / spacing_mm).astype(int).tolist()
+    voxels = np.ceil(margin_mm / spacing_mm)
+    margins = voxels.astype(int).tolist()
     wide = []
     for (start, stop), size, margin in zip(box, shape, margins, strict=True):
-        wide.append((max(0, start - margin), min(size, stop + margin)))
+        first = max(0, start - margin)
+        end = min(size, stop + margin)
+        wide.append((first, end))
 
     return tuple(wide)
 
@@ -141,10 +149,9 @@ def box_of_mask_file(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) 
 
     volume = open_volume(path)
     voxels = read_voxels(path, volume)
-    try:
-        mask, _ = label_on_image_grid(voxels, label_place(volume, affine_mm), shape, affine_mm)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    place_mm = label_place(volume, affine_mm)
+    with naming(path):
+        mask, _ = label_on_image_grid(voxels, place_mm, shape, affine_mm)
 
     if not mask.any():
         raise InputError(f"{path}: marks no lung; give another mask, or leave the case out")

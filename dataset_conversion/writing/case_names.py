@@ -6,10 +6,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from dataset_conversion.converter import Converter, Inventory, SourceCase
-from dataset_conversion.reading.download_folder import natural_key, sha256_of_file
+from dataset_conversion.reading.download_folder import natural_key
 from dataset_conversion.writing.case_writer import source_names
 from dataset_conversion.writing.journal import read_records
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.checksums import sha256_of_file
 
 
 def without_name_clashes(found: Inventory) -> Inventory:

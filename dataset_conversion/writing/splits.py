@@ -38,18 +38,21 @@ def patient_folds(patient_of: Mapping[str, str], count: int) -> list[tuple[list[
     """
     cases_of: dict[str, list[str]] = defaultdict(list)
     for case in sorted(patient_of, key=natural_key):
-        cases_of[patient_of[case]].append(case)
+        patient = patient_of[case]
+        cases_of[patient].append(case)
 
     if len(cases_of) < count:
         raise InputError(
             f"--split patient:{count}: there are only {len(cases_of)} patients; choose fewer folds"
         )
     largest_first = sorted(
-        cases_of.values(), key=lambda cases: (-len(cases), natural_key(cases[0]))
+        cases_of.values(),
+        key=lambda cases: (-len(cases), natural_key(cases[0])),
     )
     held_out: list[list[str]] = [[] for _ in range(count)]
     for cases in largest_first:
-        min(held_out, key=len).extend(cases)
+        smallest_fold = min(held_out, key=len)
+        smallest_fold.extend(cases)
 
     folds = []
     for validation in held_out:
@@ -101,13 +104,27 @@ def write_splits(folder: Path, converter: Converter, records: Iterable[Record]) 
     else:
         folds = _published_folds(folder, converter, training)
 
-    content = [{"train": train, "val": validation} for train, validation in folds]
+    return replace_splits(folder / SPLITS_NAME, folds)
+
+
+def replace_splits(file: Path, folds: Iterable[tuple[list[str], list[str]]]) -> str | None:
+    """Write folds as nnU-Net reads them.
+
+    Args:
+        file: ``splits_final.json``.
+        folds: training and validation cases of each.
+
+    Returns:
+        The new name of an earlier file with other folds; None: there was none.
+    """
+    content = []
+    for train, validation in folds:
+        content.append({"train": train, "val": validation})
     text = json.dumps(content, indent=4) + "\n"
-    file = folder / SPLITS_NAME
     earlier = None
     if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:
-        earlier = _free_name(folder)
-        file.rename(folder / earlier)  # perhaps the user's own
+        earlier = _free_name(file.parent)
+        file.rename(file.parent / earlier)  # perhaps the user's own
     replace_text(file, text)
 
     return earlier

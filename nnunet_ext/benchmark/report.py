@@ -39,17 +39,20 @@ def write_report(suite: Suite, place: Place, runs: Sequence[Run]) -> str:
     planned = Counter(run.row.name for run in tested)
     cases = cases_table(finished)
     costs = costs_table(finished)
-    rows = rows_table(suite, cases, planned).merge(costs, on="row", how="left")
+    rows = rows_table(suite, cases, planned)
+    rows = rows.merge(costs, on="row", how="left")
     tests = comparisons_table(cases, suite.metric)
 
     folder = place.root / "report"
     folder.mkdir(exist_ok=True)
-    for name, table in (("cases", cases), ("rows", rows), ("tests", tests)):
-        _write(folder / f"{name}.csv", plain_table(table).to_csv(index=False))
+    _write_table(folder / "cases.csv", cases)
+    _write_table(folder / "rows.csv", rows)
+    _write_table(folder / "tests.csv", tests)
     failed = {run.name: run.reason for run in tested if not run.finished}
     _write_summary(folder / "summary.json", suite, rows, tests, failed)
 
-    text = _markdown(suite, place, rows, tests, planned) + _without_result(failed)
+    text = _markdown(suite, place, rows, tests, planned)
+    text += _without_result(failed)
     _write(folder / "summary.md", text)
     rows_figure(suite, rows, cases, folder / "rows.png")
     draw_overlays(finished, folder / "overlays.png")
@@ -59,6 +62,11 @@ def write_report(suite: Suite, place: Place, runs: Sequence[Run]) -> str:
 def _write(path: Path, text: str) -> None:
     with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    plain = plain_table(table)
+    _write(path, plain.to_csv(index=False))
 
 
 def _write_summary(
@@ -75,45 +83,57 @@ def _write_summary(
 
 def _records(table: pd.DataFrame) -> Any:
     """Return the lines of a table as plain JSON, undefined numbers as null."""
-    return json.loads(table.to_json(orient="records"))
+    text = table.to_json(orient="records")
+    return json.loads(text)
 
 
 def _markdown(
     suite: Suite, place: Place, rows: pd.DataFrame, tests: pd.DataFrame, planned: Mapping[str, int]
 ) -> str:
     lines = [f"# {suite.name}: {escaped(suite.title)}", ""]
+    is_of_metric = rows["metric"] == suite.metric
     for label in rows["label"].unique():
-        chosen = rows[(rows["label"] == label) & (rows["metric"] == suite.metric)]
-        lines += [f"## {escaped(label)}", "", *_rows(suite, chosen, planned), ""]
+        is_of_label = rows["label"] == label
+        chosen = rows[is_of_label & is_of_metric]
+        lines += [f"## {escaped(label)}", ""]
+        lines += [*_rows(suite, chosen, planned), ""]
         if len(tests):
             of_label = tests[tests["label"] == label]
-            lines += ["Differences between rows:", "", *_tests(suite, of_label), ""]
-    lines += ["## How it was measured", "", *_settings(suite, rows, place), ""]
+            lines += ["Differences between rows:", ""]
+            lines += [*_tests(suite, of_label), ""]
+    lines += ["## How it was measured", ""]
+    lines += [*_settings(suite, rows, place), ""]
     return "\n".join(lines)
 
 
 def _without_result(failed: Mapping[str, str]) -> str:
     if not failed:
         return ""
-    reasons = [f"- {name}: {escaped(reason)}" for name, reason in failed.items()]
-    return "\n".join(["", "## Runs without result", "", *reasons, ""])
+    lines = ["", "## Runs without result", ""]
+    for name, reason in failed.items():
+        lines.append(f"- {name}: {escaped(reason)}")
+    return "\n".join([*lines, ""])
 
 
 def _rows(suite: Suite, rows: pd.DataFrame, planned: Mapping[str, int]) -> list[str]:
     """Return one line per row; those without any result have no numbers."""
     header = _header(suite, rows)
     lines = [_row(suite, row) for row in rows.to_dict("records")]
+    with_result = set(rows["row"])
     for name, seeds in planned.items():
-        if name not in set(rows["row"]):
-            line = [escaped(name), suite.row(name).trainer, "", f"**none of {seeds}**"]
-            empty = [""] * (len(header) - len(line))
-            lines.append(line + empty)
+        if name in with_result:
+            continue
+        trainer = suite.row(name).trainer
+        line = [escaped(name), trainer, "", f"**none of {seeds}**"]
+        missing = len(header) - len(line)
+        lines.append(line + [""] * missing)
     return markdown_table(header, lines)
 
 
 def _header(suite: Suite, rows: pd.DataFrame) -> list[str]:
-    metric = METRICS[suite.metric].header_with_arrow
-    header = ["row", "trainer", "cases", "seeds", f"{metric} [{CONFIDENCE_LEVEL:.0%} CI]"]
+    metric = METRICS[suite.metric]
+    header = ["row", "trainer", "cases", "seeds"]
+    header.append(f"{metric.header_with_arrow} [{CONFIDENCE_LEVEL:.0%} CI]")
     if "difference" in rows:
         header.append(f"minus {suite.lower}")
     if "gap" in rows:
@@ -125,7 +145,10 @@ def _row(suite: Suite, row: dict[Any, Any]) -> list[str]:
     seeds = str(row["seeds"])
     if row["seeds"] != row["planned"]:
         seeds = f"**only {row['seeds']} of {row['planned']}**"
-    cells = [escaped(row["row"]), suite.row(row["row"]).trainer, str(row["cases"]), seeds]
+
+    name = row["row"]
+    trainer = suite.row(name).trainer
+    cells = [escaped(name), trainer, str(row["cases"]), seeds]
     cells.append(_with_interval(row, "mean", "ci", suite.metric))
     if "difference" in row:
         cells.append(_with_interval(row, "difference", "difference", suite.metric))
@@ -138,38 +161,52 @@ def _with_interval(row: dict[Any, Any], value: str, bounds: str, metric: str) ->
     if math.isnan(row[value]):
         return ""
     formatted = METRICS[metric].formatted
+    middle = formatted(row[value])
     low = formatted(row[f"{bounds}_low"])
     high = formatted(row[f"{bounds}_high"])
-    return f"{formatted(row[value])} [{low}, {high}]"
+    return f"{middle} [{low}, {high}]"
 
 
 def _share(row: dict[Any, Any]) -> str:
-    if math.isnan(row["gap"]):
+    gap = row["gap"]
+    if math.isnan(gap):
         return ""
-    return f"{row['gap']:.0%} [{row['gap_low']:.0%}, {row['gap_high']:.0%}]"
+    low = row["gap_low"]
+    high = row["gap_high"]
+    return f"{gap:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _seconds(row: dict[Any, Any]) -> str:
-    return "" if math.isnan(row["step_s"]) else f"{row['step_s']:.3f}"
+    seconds = row["step_s"]
+    if math.isnan(seconds):
+        return ""
+    return f"{seconds:.3f}"
 
 
 def _memory(row: dict[Any, Any]) -> str:
-    if math.isnan(row["memory_gb"]):
+    memory_gb = row["memory_gb"]
+    if math.isnan(memory_gb):
         return ""
+    text = f"{memory_gb:.1f} GB"
     if row["gpu_gb"] > 0:
-        return f"{row['memory_gb']:.1f} GB + {row['gpu_gb']:.1f} GB GPU"
-    return f"{row['memory_gb']:.1f} GB"
+        text += f" + {row['gpu_gb']:.1f} GB GPU"
+    return text
 
 
 def _tests(suite: Suite, tests: pd.DataFrame) -> list[str]:
     header = ["rows", "cases", "seeds", "difference", "p over cases", "p over seeds"]
-    cells = []
+    lines = []
     for test in tests.to_dict("records"):
-        names = escaped(f"{test['first']} - {test['second']}")
-        difference = _with_interval(test, "difference", "difference", suite.metric)
-        p = [p_value(test["cases_p_holm"]), p_value(test["seeds_p_holm"])]
-        cells.append([names, str(test["cases"]), str(test["seeds"]), difference, *p])
-    return markdown_table(header, cells)
+        line = [
+            escaped(f"{test['first']} - {test['second']}"),
+            str(test["cases"]),
+            str(test["seeds"]),
+            _with_interval(test, "difference", "difference", suite.metric),
+            p_value(test["cases_p_holm"]),
+            p_value(test["seeds_p_holm"]),
+        ]
+        lines.append(line)
+    return markdown_table(header, lines)
 
 
 def _settings(suite: Suite, rows: pd.DataFrame, place: Place) -> list[str]:

@@ -54,11 +54,13 @@ def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
     tables = []
     for run in runs:
         table = pd.read_csv(run.scores, dtype={"case": str, "label": str})
-        of_case = table.groupby(["label", "case"], sort=False).mean(numeric_only=True).reset_index()
+        by_case = table.groupby(["label", "case"], sort=False)
+        of_case = by_case.mean(numeric_only=True).reset_index()
         own_labels = of_case[of_case["label"] != FOREGROUND]
         if own_labels["label"].nunique() > 1:
             means = own_labels.groupby("case", sort=False).mean(numeric_only=True)
-            over_labels = means.reset_index().assign(label=MEAN_OVER_LABELS)
+            over_labels = means.reset_index()
+            over_labels["label"] = MEAN_OVER_LABELS
             of_case = pd.concat([of_case, over_labels], ignore_index=True)
         of_case.insert(0, "row", run.row.name)
         of_case.insert(1, "seed", run.seed)
@@ -75,7 +77,8 @@ def scores_of_rows(cases: pd.DataFrame, label: str, metric: str) -> dict[str, Ro
         matrix = lines.pivot_table(index="seed", columns="case", values=metric, dropna=False)
         matrix = matrix.reindex(columns=names)
         seeds = [int(seed) for seed in matrix.index]
-        scores[str(row)] = RowScores(seeds, names, matrix.to_numpy(dtype=np.float64))
+        values = matrix.to_numpy(dtype=np.float64)
+        scores[str(row)] = RowScores(seeds, names, values)
     return scores
 
 
@@ -100,41 +103,60 @@ def rows_table(suite: Suite, cases: pd.DataFrame, planned: Mapping[str, int]) ->
         for metric in metrics:
             scores = scores_of_rows(cases, label, metric)
             for row, numbers in _numbers(suite, scores).items():
-                identity = {"label": label, "metric": metric, "row": row}
-                lines.append(identity | {"planned": planned[row]} | numbers)
+                line = {"label": label, "metric": metric, "row": row, "planned": planned[row]}
+                line.update(numbers)
+                lines.append(line)
     return pd.DataFrame(lines)
 
 
 def _numbers(suite: Suite, scores: Mapping[str, RowScores]) -> dict[str, dict[str, Any]]:
-    means = {row: mean_score(of_row.values) for row, of_row in scores.items()}
-    drawn = resampled_means({row: of_row.values for row, of_row in scores.items()})
+    values = {row: of_row.values for row, of_row in scores.items()}
+    means = {row: mean_score(of_row) for row, of_row in values.items()}
+    drawn = resampled_means(values)
     lower, upper = suite.lower, suite.upper
-    has_lower = lower in scores
-    has_gap = has_lower and upper in scores and interval(drawn[upper] - drawn[lower])[0] > 0
+    has_gap = _has_gap(drawn, lower, upper)
 
     numbers = {}
     for row, of_row in scores.items():
-        is_defined = (~np.isnan(of_row.values)).any(axis=0)
+        is_defined = ~np.isnan(of_row.values)
+        cases = is_defined.any(axis=0)
         line: dict[str, Any] = {
-            "cases": int(is_defined.sum()),
+            "cases": int(cases.sum()),
             "seeds": len(of_row.seeds),
             "mean": means[row],
         }
         line |= _bounds("ci", drawn[row])
-        if has_lower and row != lower:
+
+        if lower in scores and row != lower:
             line["difference"] = means[row] - means[lower]
             line |= _bounds("difference", drawn[row] - drawn[lower])
         if has_gap and row not in (lower, upper):
-            of_means = [np.array(means[name]) for name in (row, lower, upper)]
-            line["gap"] = float(share_of_gap(*of_means))
-            line |= _bounds("gap", share_of_gap(drawn[row], drawn[lower], drawn[upper]))
+            closed = share_of_gap(
+                np.array(means[row]),
+                np.array(means[lower]),
+                np.array(means[upper]),
+            )
+            line["gap"] = float(closed)
+            drawn_gaps = share_of_gap(drawn[row], drawn[lower], drawn[upper])
+            line |= _bounds("gap", drawn_gaps)
         numbers[row] = line
     return numbers
 
 
+def _has_gap(drawn: Mapping[str, Scores], lower: str, upper: str) -> bool:
+    """Return whether the upper row is certainly better than the lower one."""
+    if lower not in drawn or upper not in drawn:
+        return False
+    low, _ = interval(drawn[upper] - drawn[lower])
+    return low > 0
+
+
 def _bounds(name: str, values: Scores) -> dict[str, float]:
     low, high = interval(values)
-    return {f"{name}_low": low, f"{name}_high": high}
+    return {
+        f"{name}_low": low,
+        f"{name}_high": high,
+    }
 
 
 def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -150,25 +172,33 @@ def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
     tables = []
     for label in cases["label"].unique():
         scores = scores_of_rows(cases, label, metric)
-        lines = [_compared(scores, first, second) for first, second in combinations(scores, 2)]
+        lines = []
+        for first, second in combinations(scores, 2):
+            lines.append(_compared(scores, first, second))
         if not lines:
             continue
+
         table = pd.DataFrame(lines)
         table.insert(0, "label", label)
         table.insert(1, "metric", metric)
         for test in ("cases_p", "seeds_p"):
             table[f"{test}_holm"] = holm(table[test].to_numpy())
         tables.append(table)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    if not tables:
+        return pd.DataFrame()
+    return pd.concat(tables, ignore_index=True)
 
 
 def _compared(scores: Mapping[str, RowScores], first: str, second: str) -> dict[str, Any]:
-    seeds = common_seeds(scores[first].seeds, scores[second].seeds)
-    a = _of_seeds(scores[first], seeds)
-    b = _of_seeds(scores[second], seeds)
+    of_first = scores[first]
+    of_second = scores[second]
+    seeds = common_seeds(of_first.seeds, of_second.seeds)
+    a = _of_seeds(of_first, seeds)
+    b = _of_seeds(of_second, seeds)
     over_cases = compare_paired(_mean(a, 0), _mean(b, 0))
     over_seeds = compare_paired(_mean(a, 1), _mean(b, 1))
-    line = {
+    line: dict[str, Any] = {
         "first": first,
         "second": second,
         "cases": over_cases.n,
@@ -179,7 +209,9 @@ def _compared(scores: Mapping[str, RowScores], first: str, second: str) -> dict[
         drawn = resampled_means({"a": a, "b": b})
         line["difference"] = mean_score(a) - mean_score(b)
         line |= _bounds("difference", drawn["a"] - drawn["b"])
-    return line | {"cases_p": over_cases.wilcoxon_p, "seeds_p": over_seeds.t_p}
+    line["cases_p"] = over_cases.wilcoxon_p
+    line["seeds_p"] = over_seeds.t_p
+    return line
 
 
 def _of_seeds(scores: RowScores, seeds: Sequence[int]) -> Scores:
@@ -189,10 +221,11 @@ def _of_seeds(scores: RowScores, seeds: Sequence[int]) -> Scores:
 
 def _mean(values: Scores, axis: int) -> Scores:
     """Return the mean of what is defined; NaN where nothing is."""
-    defined = ~np.isnan(values)
-    counts = defined.sum(axis=axis)
-    total = np.where(defined, values, 0).sum(axis=axis)
-    return np.where(counts > 0, total / np.maximum(counts, 1), NAN)
+    is_defined = ~np.isnan(values)
+    counts = is_defined.sum(axis=axis)
+    defined_or_zero = np.where(is_defined, values, 0)
+    means = defined_or_zero.sum(axis=axis) / np.maximum(counts, 1)
+    return np.where(counts > 0, means, NAN)
 
 
 def costs_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -204,9 +237,14 @@ def costs_table(runs: Sequence[Run]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    lines = [{"row": run.row.name, "step_s": step_seconds(run)} | _memory(run) for run in runs]
+    lines = []
+    for run in runs:
+        line = {"row": run.row.name, "step_s": step_seconds(run), **_memory(run)}
+        lines.append(line)
+
+    by_row = pd.DataFrame(lines).groupby("row", sort=False)
     aggregates = {"step_s": "median", "memory_gb": "max", "gpu_gb": "max"}
-    return pd.DataFrame(lines).groupby("row", sort=False).agg(aggregates).reset_index()
+    return by_row.agg(aggregates).reset_index()
 
 
 def step_seconds(run: Run) -> float:
@@ -217,11 +255,17 @@ def step_seconds(run: Run) -> float:
     for log in run.training.folder.glob("training_log_*.txt"):
         text = log.read_text(encoding="utf-8", errors="replace")
         times += map(float, EPOCH_TIME.findall(text))
-    return float(np.median(times)) / steps if times else NAN
+
+    if not times:
+        return NAN
+    epoch_seconds = float(np.median(times))
+    return epoch_seconds / steps
 
 
 def _memory(run: Run) -> dict[str, float]:
-    peaks = json.loads(run.measured.read_text()) if run.measured.is_file() else {}
+    peaks = {}
+    if run.measured.is_file():
+        peaks = json.loads(run.measured.read_text())
     return {
         "memory_gb": peaks.get("memory_bytes", NAN) / 1e9,
         "gpu_gb": peaks.get("gpu_bytes", NAN) / 1e9,

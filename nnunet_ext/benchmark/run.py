@@ -72,7 +72,8 @@ class Run:
     @property
     def folder(self) -> Path:
         """Predictions, scores, measurements and locks of the run."""
-        return self.place.root / "runs" / self.row.name / f"seed{self.seed}"
+        of_row = self.place.root / "runs" / self.row.name
+        return of_row / f"seed{self.seed}"
 
     @property
     def predictions(self) -> Path:
@@ -97,7 +98,8 @@ class Run:
     @property
     def log(self) -> Path:
         """Output of all commands."""
-        return self.place.root / "logs" / f"{self.plans}.txt"
+        logs = self.place.root / "logs"
+        return logs / f"{self.plans}.txt"
 
     @property
     def plans(self) -> str:
@@ -107,17 +109,23 @@ class Run:
     @property
     def finished(self) -> bool:
         """Trained, and scored if it is to be."""
-        return self.scores.is_file() if self.row.tested else self.training.trained
+        if self.row.tested:
+            return self.scores.is_file()
+        return self.training.trained
 
     def discard_checkpoints(self) -> None:
         """Delete the checkpoints that no run needs any more.
 
         The last one stays if others build on it.
         """
-        is_first_stage = any(row.first_stage == self.row.name for row in self.suite.rows)
-        for checkpoint in self.training.folder.glob("checkpoint_*.pth"):
-            if checkpoint != self.training.checkpoint or not is_first_stage:
-                checkpoint.unlink()
+        training = self.training
+        first_stages = {row.first_stage for row in self.suite.rows}
+        is_first_stage = self.row.name in first_stages
+        for checkpoint in training.folder.glob("checkpoint_*.pth"):
+            is_last = checkpoint == training.checkpoint
+            if is_last and is_first_stage:
+                continue
+            checkpoint.unlink()
 
     @property
     def reason(self) -> str:
@@ -131,19 +139,24 @@ class Run:
         """The run whose model this one builds on."""
         if not self.row.first_stage:
             return None
-        return Run(self.suite, self.suite.row(self.row.first_stage), self.seed, self.place)
+        row = self.suite.row(self.row.first_stage)
+        return Run(self.suite, row, self.seed, self.place)
 
     @property
     def dataset(self) -> str:
         """Name of the labelled data set; one that a command makes is named after the row."""
         data = self.row.trains_on
         if isinstance(data, tuple):
-            return data[self.seed % len(data)]
+            place = self.seed % len(data)
+            return data[place]
         if isinstance(data, str):
             return data
+
         number = f"Dataset{self.dataset_number:03d}"
         made = sorted(self.place.raw.glob(f"{number}_*"))
-        return made[0].name if made else f"{number}_{self.row.name}"
+        if made:
+            return made[0].name
+        return f"{number}_{self.row.name}"
 
     @property
     def dataset_number(self) -> int:
@@ -163,14 +176,21 @@ class Run:
     def test_set(self) -> Path:
         """Raw data set with the images that the run predicts."""
         names = self.suite.test_sets
-        return self.place.raw / names[self.seed % len(names)]
+        place = self.seed % len(names)
+        return self.place.raw / names[place]
 
     @property
     def training(self) -> Training:
         """nnU-Net's training of the run."""
-        model = Model(self.dataset, self.row.trainer, self.plans, self.suite.configuration)
-        folder = model.folder(self.place.results) / f"fold_{self.suite.fold}"
-        return Training(model, self.suite.fold, folder)
+        suite = self.suite
+        model = Model(
+            dataset=self.dataset,
+            trainer=self.row.trainer,
+            plans=self.plans,
+            configuration=suite.configuration,
+        )
+        folder = model.folder(self.place.results)
+        return Training(model, suite.fold, folder / f"fold_{suite.fold}")
 
     def make_data(self) -> list[str]:
         """Return the command that makes the labelled data set from the first stage's model."""
@@ -181,58 +201,80 @@ class Run:
     def plan(self) -> list[str]:
         """Return the command that plans and preprocesses the labelled data set."""
         command = ["nnUNetv2_plan_and_preprocess", "-d", str(self.dataset_number)]
-        return [*command, "-c", self.suite.configuration, "-np", "1", "-npfp", "1"]
+        command += ["-c", self.suite.configuration]
+        command += ["-np", "1", "-npfp", "1"]
+        return command
 
     def configure(self) -> list[str]:
         """Return the command for plans of the run's own, with its streams, settings and seed."""
-        command = ["nnUNetv2_ext_configure", "-d", self.dataset, "-p", SUITE_PLANS]
-        command += ["-o", self.plans, "-c", self.suite.configuration]
+        command = ["nnUNetv2_ext_configure", "-d", self.dataset]
+        command += ["-p", SUITE_PLANS, "-o", self.plans]
+        command += ["-c", self.suite.configuration]
         command += ["--reset", "--preset", self.row.preset]
+
         for role, datasets in self.row.streams.items():
             command.append(f"--{role}")
-            command += [self._filled(dataset) for dataset in datasets]
+            for dataset in datasets:
+                command.append(self._filled(dataset))
         if self.row.normalize:
             command.append("--normalize")
-            command += [f"{role}={kind}" for role, kind in self.row.normalize.items()]
+            for role, kind in self.row.normalize.items():
+                command.append(f"{role}={kind}")
 
         settings = {**self.suite.budget, **self.row.settings, "seed": self.seed}
         command.append("--set")
-        return command + [f"{name}={self._filled(value)}" for name, value in settings.items()]
+        for name, value in settings.items():
+            command.append(f"{name}={self._filled(value)}")
+        return command
 
     def train(self) -> list[str]:
         """Return the command that starts the training, or continues it."""
-        arguments = self.training.arguments(self.place.device)
-        if self.row.pretrained and self.first_stage is not None and not self.training.begun:
-            arguments += ["-pretrained_weights", str(self.first_stage.training.checkpoint)]
+        training = self.training
+        arguments = training.arguments(self.place.device)
+        first = self.first_stage if self.row.pretrained else None
+        if first is not None and not training.begun:
+            weights = first.training.checkpoint
+            arguments += ["-pretrained_weights", str(weights)]
         return arguments
 
     def predict(self, folder: Path) -> list[str]:
         """Return the command that predicts the test set."""
         images = self.test_set / "imagesTs"
         model = self.training.model
-        command = ["nnUNetv2_predict", "-i", str(images), "-o", str(folder), "-d", model.dataset]
-        command += ["-c", model.configuration, "-f", self.suite.fold]
+        command = ["nnUNetv2_predict"]
+        command += ["-i", str(images), "-o", str(folder)]
+        command += ["-d", model.dataset, "-c", model.configuration]
+        command += ["-f", self.suite.fold]
         command += ["-tr", model.trainer, "-p", model.plans]
-        return [*command, "-device", self.place.device, "-npp", "1", "-nps", "1"]
+        command += ["-device", self.place.device]
+        command += ["-npp", "1", "-nps", "1"]
+        return command
 
     def evaluate(self) -> list[str]:
         """Return the command that scores the predictions as the suite's profile says."""
         reference = self.test_set / "labelsTs"
         predictions = f"{self.row.name}={self.predictions}"
-        command = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p", predictions]
-        command += ["-o", str(self.scores.parent), "--profile", self.suite.profile]
-        return [*command, "--overwrite"]
+        output = self.scores.parent
+        command = ["nnUNetv2_ext_evaluate"]
+        command += ["-r", str(reference), "-p", predictions]
+        command += ["-o", str(output)]
+        command += ["--profile", self.suite.profile, "--overwrite"]
+        return command
 
     def _filled(self, value: Any) -> str:
         text = str(value)
         if "{" not in text:
             return text
+
         made = self.row.trains_on
+        further = 0
+        if isinstance(made, MadeData):
+            further = made.further + self.seed
         names: dict[str, Any] = {
             "raw": self.place.raw,
             "device": self.place.device,
             "number": self.dataset_number,
-            "further": made.further + self.seed if isinstance(made, MadeData) else 0,
+            "further": further,
         }
         if self.first_stage is not None:
             training = self.first_stage.training
@@ -246,13 +288,16 @@ def write_suite_plans(suite: Suite, folder: Path) -> None:
 
     Fewer features than the planned network has stages leave its deepest stages out.
     """
-    plans = json.loads((folder / f"{PLANS}.json").read_text(encoding="utf-8"))
+    planned = folder / f"{PLANS}.json"
+    plans = json.loads(planned.read_text(encoding="utf-8"))
     plans["plans_name"] = SUITE_PLANS
+
     configuration = plans["configurations"][suite.configuration]
     if suite.batch_size:
         configuration["batch_size"] = suite.batch_size
     if suite.features:
-        _shrink(configuration["architecture"]["arch_kwargs"], suite.features)
+        architecture = configuration["architecture"]
+        _shrink(architecture["arch_kwargs"], suite.features)
     write_json(plans, folder / f"{SUITE_PLANS}.json")
 
 
@@ -263,4 +308,6 @@ def _shrink(network: dict[str, Any], features: tuple[int, ...]) -> None:
     for name in ("strides", "kernel_sizes", "n_conv_per_stage", "n_blocks_per_stage"):
         if name in network:
             network[name] = network[name][:stages]
-    network["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: stages - 1]
+
+    in_decoder = network["n_conv_per_stage_decoder"]
+    network["n_conv_per_stage_decoder"] = in_decoder[: stages - 1]

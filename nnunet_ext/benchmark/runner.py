@@ -28,6 +28,7 @@ from nnunet_ext.benchmark.suite import MadeData, Suite
 from nnunet_ext.errors import InputError
 from nnunet_ext.files import locked_program
 from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.folders import make_folder
 from nnunet_ext.files.locked_program import BUSY
 from nnunet_ext.files.locks import held, taken
 from nnunet_ext.stock.commands import program
@@ -45,13 +46,9 @@ def prepare(suite: Suite, place: Place) -> None:
     Raises:
         InputError: the folder holds runs of another suite, or of rows declared differently.
     """
-    for folder in (place.raw, place.preprocessed, place.results, place.root / "logs"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"-o {place.root}: no folder can be made there ({error.strerror})"
-            ) from error
+    logs = place.root / "logs"
+    for folder in (place.raw, place.preprocessed, place.results, logs):
+        make_folder(folder, "choose another -o")
     with held(place.root / ".lock"):
         _require_same(suite, place.root / DECLARED)
         _write_data(suite, place)
@@ -59,16 +56,20 @@ def prepare(suite: Suite, place: Place) -> None:
 
 def _require_same(suite: Suite, path: Path) -> None:
     """Check that runs of one table were declared alike; further rows are welcome."""
-    declared = json.loads(json.dumps(suite.declared()))
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else declared
+    declared = json.loads(json.dumps(suite.declared()))  # as it will be read back
+    before = declared
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
     if before["shared"] != declared["shared"]:
         raise InputError(f"{path}: holds runs of another suite or budget; choose another -o")
+
+    rows = before["rows"]
     for name, row in declared["rows"].items():
-        if before["rows"].get(name, row) != row:
+        if rows.setdefault(name, row) != row:
             raise InputError(
                 f"{path}: row {name} was declared differently; rename it, or choose another -o"
             )
-    write_json({**declared, "rows": {**before["rows"], **declared["rows"]}}, path)
+    write_json({**declared, "rows": rows}, path)
 
 
 def _write_data(suite: Suite, place: Place) -> None:
@@ -80,8 +81,9 @@ def _write_data(suite: Suite, place: Place) -> None:
     unfinished.mkdir()
     suite.write_data(unfinished)
     for dataset in sorted(unfinished.iterdir()):
-        if not (place.raw / dataset.name).exists():
-            dataset.rename(place.raw / dataset.name)
+        target = place.raw / dataset.name
+        if not target.exists():
+            dataset.rename(target)
     shutil.rmtree(unfinished)
     written.touch()
 
@@ -98,7 +100,11 @@ class Runner:
 
         Those that another process is working on come last.
         """
-        busy = [run for run in runs if not self.carry_out(run)]
+        busy = []
+        for run in runs:
+            is_done = self.carry_out(run)
+            if not is_done:
+                busy.append(run)
         for run in busy:
             self.progress.say(f"{run.name}: waiting for another process")
             self.carry_out(run, wait=True)
@@ -165,10 +171,13 @@ class Runner:
         lock = run.place.root / f".plan_{run.dataset_number}.lock"
         of_command = lock.with_suffix(COMMAND_LOCK)
         with held(lock):
-            if (run.place.preprocessed / run.dataset / PLANNED).is_file():
+            planned = run.place.preprocessed / run.dataset / PLANNED
+            if planned.is_file():
                 return
+
             is_made = isinstance(run.row.trains_on, MadeData)
-            if is_made and not (run.place.raw / run.dataset).is_dir():
+            raw = run.place.raw / run.dataset
+            if is_made and not raw.is_dir():
                 self._execute(run, run.make_data, of_command)
             self._execute(run, run.plan, of_command)
             folder = run.place.preprocessed / run.dataset
@@ -178,14 +187,16 @@ class Runner:
     def _configure(self, run: Run) -> None:
         """Configure one run at a time, because the rows share the streams it preprocesses."""
         lock = run.place.root / f".configure_{run.dataset_number}.lock"
+        of_command = lock.with_suffix(COMMAND_LOCK)
         with held(lock):
-            self._execute(run, run.configure, lock.with_suffix(COMMAND_LOCK))
+            self._execute(run, run.configure, of_command)
 
     def _train(self, run: Run) -> None:
         measuring = [sys.executable, "-m", measured.__name__, str(run.measured)]
         lock = run.folder / COMMAND_LOCK
         while not run.training.trained:
-            ran = self._start(run, run.train(), lock, measuring)
+            command = run.train()
+            ran = self._start(run, command, lock, measuring)
             if ran and not run.training.trained:
                 raise InputError(f"nnUNetv2_train ended without a final checkpoint ({run.log})")
 

@@ -14,8 +14,10 @@ Scores = npt.NDArray[np.float64]
 def mean_score(scores: Scores) -> float:
     """Return the mean over cases of a network, then over networks; undefined cases are left out."""
     seeds, cases = scores.shape
-    once_each = _means(scores, np.ones((1, seeds)), np.ones((1, cases)))
-    return float(np.nanmean(once_each))
+    each_seed_once = np.ones((1, seeds))
+    each_case_once = np.ones((1, cases))
+    means = _means(scores, each_seed_once, each_case_once)
+    return float(np.nanmean(means))
 
 
 def resampled_means(
@@ -38,14 +40,19 @@ def resampled_means(
     Reference: Owen 2007, The pigeonhole bootstrap; Davison and Hinkley 1997, section 3.8.
     """
     generator = np.random.default_rng(seed)
-    cases = next(iter(rows.values())).shape[1]
-    of_cases = generator.multinomial(cases, np.full(cases, 1 / cases), size=resamples)
+    some_row = next(iter(rows.values()))
+    of_cases = _drawn(some_row.shape[1], resamples, generator)
     means = {}
     for name, scores in rows.items():
-        seeds = len(scores)
-        of_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+        of_seeds = _drawn(len(scores), resamples, generator)
         means[name] = _means(scores, of_seeds, of_cases)
     return means
+
+
+def _drawn(count: int, resamples: int, generator: np.random.Generator) -> npt.NDArray:
+    """Return how often each of ``count`` is drawn in ``count`` draws, ``(resamples, count)``."""
+    equal = np.full(count, 1 / count)
+    return generator.multinomial(count, equal, size=resamples)
 
 
 def _means(scores: Scores, of_seeds: npt.NDArray, of_cases: npt.NDArray) -> npt.NDArray[np.float64]:
@@ -53,22 +60,27 @@ def _means(scores: Scores, of_seeds: npt.NDArray, of_cases: npt.NDArray) -> npt.
 
     These are ``(resamples, seeds)`` and ``(resamples, cases)``.
     """
-    defined = ~np.isnan(scores)
-    of_network = of_cases @ np.where(defined, scores, 0).T
-    counts = of_cases @ defined.T
+    is_defined = ~np.isnan(scores)
+    defined_or_zero = np.where(is_defined, scores, 0)
+    of_network = of_cases @ defined_or_zero.T
+    counts = of_cases @ is_defined.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        network_means = of_network / counts
+        network_means = np.nan_to_num(of_network / counts)
+
     drawn = of_seeds * (counts > 0)
-    total = (drawn * np.nan_to_num(network_means)).sum(axis=1)
+    total = (drawn * network_means).sum(axis=1)
+    networks = drawn.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return total / drawn.sum(axis=1)
+        return total / networks
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Return the percentile interval of resampled numbers; undefined ones are left out."""
-    finite = values[np.isfinite(values)]
+    is_defined = np.isfinite(values)
+    finite = values[is_defined]
     if not len(finite):
         return float("nan"), float("nan")
+
     tail = 100 * (1 - CONFIDENCE_LEVEL) / 2
     low, high = np.percentile(finite, (tail, 100 - tail))
     return float(low), float(high)
@@ -82,10 +94,12 @@ def share_of_gap(
     NaN where there is no gap.
     """
     gap = np.asarray(upper, dtype=np.float64) - lower
+    closed = value - lower
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(gap == 0, np.nan, (value - lower) / gap)
+        share = closed / gap
+    return np.where(gap == 0, np.nan, share)
 
 
 def common_seeds(first: Sequence[int], second: Sequence[int]) -> list[int]:
-    """Seeds that both rows were trained with."""
+    """Return the seeds that both rows were trained with."""
     return [seed for seed in first if seed in second]

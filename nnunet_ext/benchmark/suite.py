@@ -140,12 +140,15 @@ class Suite:
             self._refuse(f"two rows are called {row.name}")
 
     def _check_data(self, row: Row) -> None:
-        if isinstance(row.trains_on, tuple) and len(row.trains_on) != len(self.test_sets):
+        data = row.trains_on
+        tests = len(self.test_sets)
+        if isinstance(data, tuple) and len(data) != tests:
             self._refuse(
-                f"{row.name} trains on {len(row.trains_on)} data sets in turn, and there are "
-                f"{len(self.test_sets)} test sets; name as many of both"
+                f"{row.name} trains on {len(data)} data sets in turn, and there are {tests} test "
+                f"sets; name as many of both"
             )
-        makes_further = isinstance(row.trains_on, MadeData) and row.trains_on.further
+
+        makes_further = isinstance(data, MadeData) and data.further
         if _names_further(row) and not makes_further:
             self._refuse(f"{row.name} names {{further}}, a data set that nothing makes")
 
@@ -162,7 +165,9 @@ class Suite:
     @property
     def test_sets(self) -> tuple[str, ...]:
         """Data sets with imagesTs and labelsTs; seed k takes the k-th, in turn."""
-        return (self.test_set,) if isinstance(self.test_set, str) else self.test_set
+        if isinstance(self.test_set, str):
+            return (self.test_set,)
+        return self.test_set
 
     def row(self, name: str) -> Row:
         """Return the row of that name.
@@ -170,26 +175,37 @@ class Suite:
         Raises:
             InputError: there is none.
         """
-        rows = {row.name: row for row in self.rows}
-        if name not in rows:
-            raise InputError(f"suite {self.name} has no row {name}; it has {', '.join(rows)}")
-        return rows[name]
+        for row in self.rows:
+            if row.name == name:
+                return row
+        names = [row.name for row in self.rows]
+        raise InputError(f"suite {self.name} has no row {name}; it has {', '.join(names)}")
 
     def declared(self) -> dict[str, Any]:
         """Return what must stay the same for runs to stand in one table, as plain JSON.
 
         Rows are apart from the rest.
         """
-        names = ("name", "test_set", "batch_size", "configuration", "fold", "profile")
-        shared = {name: getattr(self, name) for name in names}
-        shared["budget"] = dict(self.budget)
-        shared["features"] = list(self.features)
+        shared = {
+            "name": self.name,
+            "test_set": self.test_set,
+            "batch_size": self.batch_size,
+            "configuration": self.configuration,
+            "fold": self.fold,
+            "profile": self.profile,
+            "budget": dict(self.budget),
+            "features": list(self.features),
+        }
         rows = {row.name: _declared(row) for row in self.rows}
         return {"shared": shared, "rows": rows}
 
 
 def _names_further(row: Row) -> bool:
-    return any("{further}" in " ".join(datasets) for datasets in row.streams.values())
+    for datasets in row.streams.values():
+        for dataset in datasets:
+            if "{further}" in dataset:
+                return True
+    return False
 
 
 def _declared(row: Row) -> dict[str, Any]:
@@ -205,7 +221,9 @@ def _declared(row: Row) -> dict[str, Any]:
 
     declared["trains_on"] = row.trains_on
     if isinstance(row.trains_on, MadeData):
-        declared["trains_on"] = {**vars(row.trains_on), "command": list(row.trains_on.command)}
+        made = dict(vars(row.trains_on))
+        made["command"] = list(row.trains_on.command)
+        declared["trains_on"] = made
     declared["settings"] = dict(row.settings)
     declared["streams"] = {role: list(datasets) for role, datasets in row.streams.items()}
     return declared
@@ -217,14 +235,19 @@ def load_suite(name: str) -> Suite:
     Raises:
         InputError: there is none.
     """
-    known = sorted(path.stem.replace("_", "-") for path in SUITES.glob("[a-z]*.py"))
-    path = Path(name) if name.endswith(".py") else SUITES / f"{name.replace('-', '_')}.py"
+    path = Path(name)
+    if not name.endswith(".py"):
+        stem = name.replace("-", "_")
+        path = SUITES / f"{stem}.py"
+
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
+        known = sorted(file.stem.replace("_", "-") for file in SUITES.glob("[a-z]*.py"))
         raise InputError(
             f"{name}: no such suite; there are {', '.join(known)}, or give a .py file that "
             f"declares SUITE"
         )
+
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     suite = getattr(module, "SUITE", None)
@@ -241,11 +264,20 @@ def unavailable(suite: Suite, row: Row) -> str:
     trainer = trainers().get(row.trainer)
     if trainer is None:
         return f"this installation has no {row.trainer}"
+
     known = declared(trainer)
-    missing = [name for name in row.settings if name.rpartition(".")[2] not in known]
+    missing = []
+    for name in row.settings:
+        setting = name.rpartition(".")[2]
+        if setting not in known:
+            missing.append(name)
     if missing:
         return f"{row.trainer} has no setting {', '.join(missing)} in this installation"
-    return unavailable(suite, suite.row(row.first_stage)) if row.first_stage else ""
+
+    if not row.first_stage:
+        return ""
+    first = suite.row(row.first_stage)
+    return unavailable(suite, first)
 
 
 def found(*datasets: str) -> Callable[[Path], None]:

@@ -14,6 +14,7 @@ from nnunet_ext.crossval.folds import Fold, folds_of, models_of
 from nnunet_ext.crossval.merging import merge_folds
 from nnunet_ext.crossval.training import train_all
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.folders import make_folder
 from nnunet_ext.files.locks import held
 from nnunet_ext.stock.folders import dataset_name, environment_folder
 from nnunet_ext.stock.training import Model
@@ -89,7 +90,7 @@ def crossval_entry(argv: list[str] | None = None) -> int:
         _print_jobs(missing, args.device)
         return 0
 
-    _make_folder(args.output)
+    make_folder(args.output, "choose another -o")
     problems = train_all(missing, args.device, functools.partial(print, flush=True))
     if problems:
         raise InputError(
@@ -144,15 +145,6 @@ def _print_jobs(folds: Sequence[Fold], device: str) -> None:
     )
     for fold in folds:
         print(shlex.join(fold.arguments(device)))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"-o {folder}: no folder can be made there ({error.strerror}); choose another"
-        ) from error
 
 
 def _compare(models: Sequence[Model], args: argparse.Namespace, results: Path) -> None:

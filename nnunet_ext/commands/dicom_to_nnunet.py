@@ -29,9 +29,9 @@ def _write(arguments: argparse.Namespace) -> int:
     channels, ending = _input_of_model(arguments)
     selection, found = options.survey_of(arguments, channels)
     print(found.table())
+    found.require_cases()
     if arguments.dry_run:
         return 0
-    found.require_cases()
 
     require_orientation(arguments.orientation)
     options.require_output(arguments.o, arguments.i)

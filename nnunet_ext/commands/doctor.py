@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,17 @@ def doctor_entry(argv: list[str] | None = None) -> int:
         help="let nnU-Net find the trainers after an editable install (pip install -e), which "
         "brings no start-up file",
     )
-    if parser.parse_args(argv).enable:
+    parser.add_argument(
+        "-m", type=Path, metavar="ZIP", help="also: a model that you were given, and what it needs"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.enable:
         print(f"wrote {enable()}; pip uninstall {DISTRIBUTION} removes it")
         return 0
-    problems = [*_report_packages(), *_report_folders(), *_report_trainers()]
+
+    problems = [*_report_packages(), *_report_clashes(), *_report_folders(), *_report_trainers()]
+    if arguments.m:
+        problems += _report_model(arguments.m)
     for problem in problems:
         print(f"\nPROBLEM  {problem.what}\n    fix  {problem.fix}")
     print(f"\n{counted(len(problems), 'problem')}")
@@ -121,17 +129,24 @@ def enable() -> Path:
 
 
 def _report_packages() -> Iterator[Problem]:
-    print(f"python {sys.version.split()[0]}  {sys.executable}")
+    python, *_ = sys.version.split()
+    install = f"{sys.executable} -m pip install"
+    print(f"python {python}  {sys.executable}")
     for name in PACKAGES:
         try:
-            print(f"{name} {importlib.metadata.version(name)}")
+            version = importlib.metadata.version(name)
+            print(f"{name} {version}")
         except importlib.metadata.PackageNotFoundError:
             source = "." if name == DISTRIBUTION else f"'{name}{_supported(name)}'"
-            yield Problem(f"{name} is not installed", f"{sys.executable} -m pip install {source}")
-    print(f"nnunet_ext from {Path(nnunet_ext.__file__).parent}")
+            yield Problem(f"{name} is not installed", f"{install} {source}")
+
+    folder = Path(nnunet_ext.__file__).parent
+    print(f"nnunet_ext from {folder}")
     nnunet = importlib.util.find_spec("nnunetv2")
     if nnunet is not None and nnunet.submodule_search_locations:
-        print(f"nnunetv2 from {next(iter(nnunet.submodule_search_locations))}")
+        folders = list(nnunet.submodule_search_locations)
+        print(f"nnunetv2 from {folders[0]}")
+
     supported = _supported("nnunetv2")
     if nnunet is None or not supported:
         return
@@ -139,8 +154,35 @@ def _report_packages() -> Iterator[Problem]:
     if not _satisfies(version, supported):
         yield Problem(
             f"nnunetv2 {version} is not tested with this version; it needs {supported}",
-            f"{sys.executable} -m pip install 'nnunetv2{supported}'",
+            f"{install} 'nnunetv2{supported}'",
         )
+
+
+def _report_clashes() -> Iterator[Problem]:
+    """Name other packages called nnunet_ext; Lifelong-nnUNet has one, for nnU-Net v1."""
+    name = PACKAGE_FOLDER.name
+    for other in importlib.metadata.packages_distributions().get(name, []):
+        if _canonical(other) != DISTRIBUTION:
+            yield Problem(
+                f"{other} installs a package {name}, too: each breaks the other",
+                f"{sys.executable} -m pip uninstall {other}, then install {DISTRIBUTION} again; or "
+                "give each an environment of its own",
+            )
+
+    for folder in dict.fromkeys(map(os.path.abspath, sys.path)):
+        other_package = Path(folder, name, "__init__.py")
+        if other_package.is_file() and not other_package.parent.samefile(PACKAGE_FOLDER):
+            yield Problem(
+                f"{other_package.parent} is another package called {name}: Python may import it in "
+                "place of this one",
+                f"take {folder} out of PYTHONPATH, or start elsewhere",
+            )
+
+
+def _canonical(distribution: str) -> str:
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(distribution)
 
 
 def _supported(name: str) -> str:
@@ -166,8 +208,8 @@ def _satisfies(version: str, specifier: str) -> bool:
 
 def _report_folders() -> Iterator[Problem]:
     for variable in FOLDER_VARIABLES:
-        value = os.environ.get(variable)
-        print(f"{variable}={value or ''}")
+        value = os.environ.get(variable, "")
+        print(f"{variable}={value}")
         if not value:
             yield Problem(f"{variable} is not set", f"export {variable}=/path/to/{variable}")
         elif not Path(value).is_dir():
@@ -209,10 +251,14 @@ def _report_search() -> Iterator[Problem]:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         lines = run.stderr.strip().splitlines() or ["no message"]
-        fix = f"{sys.executable} -m pip install 'nnunetv2{_supported('nnunetv2')}'"
+        supported = _supported("nnunetv2")
+        fix = f"{sys.executable} -m pip install 'nnunetv2{supported}'"
         yield Problem(f"nnU-Net's trainer search fails: {lines[-1]}", fix)
         return
-    for name, (state, where) in json.loads(run.stdout.splitlines()[-1]).items():
+
+    last_line = run.stdout.splitlines()[-1]
+    found = json.loads(last_line)
+    for name, (state, where) in found.items():
         print(f"{name}: {where}")
         if state != "ok":
             yield Problem(f"{name} is not found: {where}", _trainer_advice(where))
@@ -220,6 +266,25 @@ def _report_search() -> Iterator[Problem]:
             yield Problem(
                 f"{name} comes from {where}, not from nnunet_ext", f"unset {SEARCH_VARIABLE}"
             )
+
+
+def _report_model(archive: Path) -> Iterator[Problem]:
+    """Say what is in a zip, and what it needs that is not here."""
+    from nnunet_ext.sharing.received import (
+        missing_for,
+        predicts_with_nnunet_alone,
+        read_received,
+    )
+
+    with tempfile.TemporaryDirectory() as temporary:
+        models = read_received(archive, Path(temporary))
+    for model in models:
+        made_by = f", made by {model.made_by}" if model.made_by else ""
+        alone = "; nnU-Net alone predicts with it" if predicts_with_nnunet_alone(model) else ""
+        print(f"{archive}: {model.place} as {model.trainer}{made_by}{alone}")
+        missing = missing_for(model)
+        if missing:
+            yield Problem(*missing)
 
 
 def trainer_names() -> list[str]:

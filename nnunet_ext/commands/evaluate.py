@@ -13,8 +13,28 @@ if TYPE_CHECKING:
     from nnunet_ext.evaluation.evaluation import Options
 
 # As in nnunet_ext.evaluation, whose import would make --help slow; a test compares them.
-PROFILE_NAMES = ("plain", "infnet", "covid-benchmark", "ncovsegnet", "slice", "hits", "smooth1")
-RESULTS = ("cases.csv", "summary.csv", "tests.csv", "table.csv", "table.tex", "summary.md")
+PROFILE_NAMES = (
+    "plain",
+    "infnet",
+    "covid-benchmark",
+    "ncovsegnet",
+    "slice",
+    "hits",
+    "lesions",
+    "calibration",
+    "smooth1",
+)
+RESULTS = (
+    "cases.csv",
+    "summary.csv",
+    "tests.csv",
+    "ranks.csv",
+    "reliability.csv",
+    "table.csv",
+    "table.tex",
+    "summary.json",
+    "summary.md",
+)
 
 
 @command

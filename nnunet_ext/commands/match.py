@@ -44,6 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", required=True, type=Path, metavar="FILE", help="matches.json to write"
     )
+    _add_similarity(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random subsets; 0")
+    parser.add_argument(
+        "-np", type=positive, default=2, metavar="N", help="worker processes, default 2"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    return parser
+
+
+def _add_similarity(parser: argparse.ArgumentParser) -> None:
+    """Add what makes two slices similar."""
     parser.add_argument(
         "--target-lesion",
         metavar="LOW:HIGH|P%",
@@ -71,12 +82,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="W",
         help="of each pixel of difference at 240 x 240; 1",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random subsets; 0")
-    parser.add_argument(
-        "-np", type=positive, default=2, metavar="N", help="worker processes, default 2"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
-    return parser
 
 
 @command
@@ -161,11 +166,14 @@ def summary(matches: Matches) -> str:
         best.append(entry.distances[0])
         used.update(entry.targets)
 
+    sources = len(matches.source_cases)
+    targets = len(matches.target_cases)
+    matched = len(matches.subset("matched"))
+    least, most = min(best), max(best)
     mean = sum(best) / len(best)
-    counts = f"{len(matches.source_cases)} source slices, {len(matches.target_cases)} target slices"
-    nearest = f"most similar target at distance {min(best):.0f} to {max(best):.0f}, mean {mean:.0f}"
-    n_matched = len(matches.subset("matched"))
-    subset = (
-        f"matched subset: {n_matched} source slices; {len(used)} target slices are similar to any"
-    )
-    return f"{counts}\n{nearest}\n{subset}"
+    lines = [
+        f"{sources} source slices, {targets} target slices",
+        f"most similar target at distance {least:.0f} to {most:.0f}, mean {mean:.0f}",
+        f"matched subset: {matched} source slices; {len(used)} target slices are similar to any",
+    ]
+    return "\n".join(lines)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.commands.entry import command
+from nnunet_ext.errors import InputError
 from nnunet_ext.hospital import options
+from nnunet_ext.hospital.exchange import options as exchange
 
 if TYPE_CHECKING:
+    from nnunet_ext.hospital.exchange.destinations import Destination
     from nnunet_ext.hospital.model import ModelFolder
-    from nnunet_ext.hospital.prediction import Predictor
-    from nnunet_ext.hospital.results import Outputs
+    from nnunet_ext.hospital.run import Run
+    from nnunet_ext.hospital.selection import Selection
 
 
 @command
@@ -35,49 +38,63 @@ def predict_dicom_entry(argv: list[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace, model: ModelFolder) -> int:
-    _, found = options.survey_of(arguments, model.channel_names)
+    destinations = exchange.destinations_of(arguments)
+    if arguments.watch:
+        return _watch(arguments, model, destinations)
+
+    selection, found = options.survey_of(arguments, model.channel_names)
     print(found.table())
+    found.require_cases()
     if arguments.dry_run:
         return 0
-    found.require_cases()
 
-    from nnunet_ext.hospital.images import require_orientation
-    from nnunet_ext.hospital.steps import predict_cases
     from nnunet_ext.hospital.summary import exit_code, write_summary
-    from nnunet_ext.keyed_names import note_names
+
+    run = _prepared(arguments, model, selection)
+    cases = found.cases
+    if arguments.continue_prediction:
+        cases = [case for case in cases if not (arguments.o / case.name).is_dir()]
+    outcomes = run.predict(cases)
+    write_summary(arguments.o, run.wanted.model, found.cases, outcomes, found)
+
+    sent = exchange.send_all(arguments.o, found, destinations)
+    run.finished(found, outcomes, sent)
+    print(
+        f"{len(outcomes.finished)} of {len(cases)} studies predicted; what their names stand for "
+        f"is noted in {run.names}"
+    )
+    failures = found.failures + sent.refused + sent.waiting
+    return exit_code(cases, outcomes, failures)
+
+
+def _watch(
+    arguments: argparse.Namespace, model: ModelFolder, destinations: list[Destination]
+) -> int:
+    """Answer studies as they arrive, until interrupted."""
+    from nnunet_ext.hospital.exchange.watching import Watch
+    from nnunet_ext.hospital.selection import read_selection
+
+    if arguments.dry_run or arguments.continue_prediction:
+        raise InputError("--watch: leave --dry-run and --continue_prediction out")
+    if not arguments.i.is_dir():
+        raise InputError(f"{arguments.i}: no such folder to watch; make it, or choose another -i")
+
+    run = _prepared(arguments, model, read_selection(arguments.rules, model.channel_names))
+    print(f"watching {arguments.i}; interrupt to stop", flush=True)
+    Watch(arguments.i, arguments.o, run, destinations, arguments.quiet).run()
+    return 0
+
+
+def _prepared(arguments: argparse.Namespace, model: ModelFolder, selection: Selection) -> Run:
+    """Return the model in memory, and what is written of each case."""
+    from nnunet_ext.hospital.images import require_orientation
+    from nnunet_ext.hospital.prediction import Predictor
+    from nnunet_ext.hospital.results import outputs_of
+    from nnunet_ext.hospital.run import Run
 
     require_orientation(arguments.orientation)
     options.require_output(arguments.o, arguments.i)
     names = options.names_file(arguments.names, arguments.o)
-    predictor, wanted = _prepared(arguments, model)
-    note_names({case.name: case.identifiers for case in found.cases}, names)
-
-    cases = found.cases
-    if arguments.continue_prediction:
-        cases = [case for case in cases if not (arguments.o / case.name).is_dir()]
-    outcomes = predict_cases(
-        cases,
-        predictor,
-        arguments.o,
-        wanted,
-        model.dataset_json,
-        arguments.orientation,
-        keep_names=arguments.keep_names,
-    )
-
-    write_summary(arguments.o, wanted.model, found.cases, outcomes, found)
-    print(
-        f"{len(outcomes.finished)} of {len(cases)} studies predicted; what their names stand for "
-        f"is noted in {names}"
-    )
-    return exit_code(cases, outcomes, found.failures)
-
-
-def _prepared(arguments: argparse.Namespace, model: ModelFolder) -> tuple[Predictor, Outputs]:
-    """Return the model in memory, and what is written of each case."""
-    from nnunet_ext.hospital.prediction import Predictor
-    from nnunet_ext.hospital.results import outputs_of
-
     checkpoints = model.checkpoints(arguments.f, arguments.chk)
     wanted = outputs_of(arguments, model.dataset_json, model.name, list(checkpoints.values()))
     predictor = Predictor(
@@ -89,7 +106,18 @@ def _prepared(arguments: argparse.Namespace, model: ModelFolder) -> tuple[Predic
         mirroring=not arguments.disable_tta,
         verbose=arguments.verbose,
     )
-    return predictor, wanted
+    return Run(
+        predictor,
+        wanted,
+        model.dataset_json,
+        selection,
+        arguments.o,
+        names,
+        arguments.orientation,
+        arguments.np,
+        arguments.keep_names,
+        arguments.json,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,4 +160,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show what nnU-Net prints")
     options.add_series(parser)
     options.add_outputs(parser)
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write what was read, with which versions and model, what was written and sent, and "
+        "how long it took",
+    )
+    exchange.add_destinations(parser)
+    exchange.add_watch(parser)
     return parser

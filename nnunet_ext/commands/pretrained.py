@@ -40,6 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
     add("-o", required=True, type=Path, metavar="FILE", help="checkpoint to write")
+    add(
+        "--adapt",
+        action="store_true",
+        help="the source may have been planned otherwise: average its kernels, drop or leave at "
+        "random the encoder's deeper stages, and a decoder that does not fit",
+    )
     add("--overwrite", action="store_true", help="replace FILE")
     return parser
 
@@ -76,15 +82,15 @@ def _convert(arguments: argparse.Namespace) -> int:
     """Fill the trainer's network from the checkpoint, and write and report it."""
     folder = environment_folder("nnUNet_preprocessed") / dataset_name(arguments.d)
 
-    from dataset_conversion.reading.download_folder import sha256_of_file
-    from nnunet_ext.training.weights.transfer import build_network, fill_network
+    from nnunet_ext.files.checksums import sha256_of_file
+    from nnunet_ext.training.weights.transfer import build_network
 
     trainer = find_trainer(arguments.tr)
     plans, dataset_json = _planned(folder, arguments)
     if hasattr(trainer, "require_single_stage"):
         trainer.require_single_stage(plans, arguments.c)
     network = build_network(trainer, plans, arguments.c, dataset_json)
-    origins = fill_network(network, arguments.i)
+    origins = _filled(network, arguments.i, arguments.adapt)
     origin = {
         "file": arguments.i.name,
         "sha256": sha256_of_file(arguments.i),
@@ -110,6 +116,20 @@ def _convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _filled(network: Any, checkpoint: Path, adapt: bool) -> list[Origin]:
+    """Fill the network; where other plans are the reason why it cannot be, name the option."""
+    from nnunet_ext.training.weights.matching_names import SAME_PLANS
+    from nnunet_ext.training.weights.transfer import fill_network
+
+    try:
+        return fill_network(network, checkpoint, adapt=adapt)
+    except InputError as error:
+        reason = str(error)
+        if adapt or not reason.endswith(SAME_PLANS):
+            raise
+        raise InputError(f"{reason}; or --adapt takes over what fits") from error
+
+
 def report(origins: list[Origin]) -> str:
     """Return a Markdown table of what was copied, adapted and left at random, by part.
 
@@ -122,8 +142,11 @@ def report(origins: list[Origin]) -> str:
         parameters[origin.part, origin.how] += origin.parameters
 
     lines = [f"| part | {' | '.join(HOW)} |", "|---|---|---|---|"]
-    for part in dict.fromkeys(origin.part for origin in origins):
-        cells = [_cell(tensors[part, how], parameters[part, how]) for how in HOW]
+    parts = [origin.part for origin in origins]
+    for part in dict.fromkeys(parts):
+        cells = []
+        for how in HOW:
+            cells.append(_cell(tensors[part, how], parameters[part, how]))
         lines.append(f"| {part} | {' | '.join(cells)} |")
     lines.append(
         "\nTensors, and numbers in them in brackets. Heads: -pretrained_weights always starts "
@@ -134,13 +157,18 @@ def report(origins: list[Origin]) -> str:
         if origin.adaptation:
             lines.append(f"adapted: {origin.name}: {origin.adaptation}")
     for part, how in tensors:
-        if how == "random" and part != "heads":  # any other part is filled whole or not at all
-            lines.append(f"random: {part}: the checkpoint has nothing for it")
+        if how != "random" or part == "heads":
+            continue
+        is_whole = all((part, other) not in tensors for other in HOW[:2])
+        lacking = "it" if is_whole else f"{tensors[part, how]} of its tensors"
+        lines.append(f"random: {part}: the checkpoint has nothing for {lacking}")
     return "\n".join(lines)
 
 
 def _cell(tensors: int, parameters: int) -> str:
-    return f"{tensors} ({parameters:,})" if tensors else "-"
+    if not tensors:
+        return "-"
+    return f"{tensors} ({parameters:,})"
 
 
 def _require_free(file: Path, source: Path | None, overwrite: bool) -> None:
@@ -148,9 +176,12 @@ def _require_free(file: Path, source: Path | None, overwrite: bool) -> None:
         raise InputError(f"{file.parent}: no such folder; make it, or give another -o")
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give -o a file name")
-    if source is not None and file.exists() and source.exists() and file.samefile(source):
+    if not file.exists():
+        return
+
+    if source is not None and source.exists() and file.samefile(source):
         raise InputError(f"{file}: is the checkpoint to read; give another -o")
-    if file.exists() and not overwrite:
+    if not overwrite:
         raise InputError(f"{file}: exists; give another -o, or --overwrite")
 
 

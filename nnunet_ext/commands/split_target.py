@@ -7,7 +7,7 @@ import argparse
 
 from nnunet_ext.argument_types import share
 from nnunet_ext.commands.entry import command
-from nnunet_ext.commands.pseudo_label import model_options, target_of, trained_model
+from nnunet_ext.commands.model_options import model_options, target_of, trained_model
 from nnunet_ext.errors import InputError
 from nnunet_ext.stock.folders import environment_folder
 

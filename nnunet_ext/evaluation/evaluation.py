@@ -67,15 +67,16 @@ class Options:
             raise InputError(
                 "-i: images are drawn behind the worst cases; add --figures, or leave -i out"
             )
+
         profiles = chosen_profiles(self.profiles, self.metrics, self.tolerance_mm)
-        decided = all(profile.empty is not None for profile in profiles)
-        if self.empty is not None and decided:
-            names = ", ".join(profile.name for profile in profiles)
+        names = [profile.name for profile in profiles]
+        undecided = [profile for profile in profiles if profile.empty is None]
+        if self.empty is not None and not undecided:
             raise InputError(
-                f"--empty {self.empty}: profile {names} has its own rule for empty masks; leave "
-                f"it out"
+                f"--empty {self.empty}: profile {', '.join(names)} has its own rule for empty "
+                f"masks; leave it out"
             )
-        if self.patients and not any(profile.per_patient for profile in profiles):
+        if self.patients and not _on_patients(profiles):
             raise InputError(
                 "--patients: for a profile on patients only (ncovsegnet); leave it out"
             )
@@ -119,9 +120,11 @@ def evaluate(
     profiles = options.chosen_profiles()
     declared = _declared_labels(options.labels, reference, methods)
     cases, notes = pair_cases(reference, methods, allow_missing=allow_missing)
-    images = image_files(options.images, cases) if options.images else {}
+    images: dict[str, Path] = {}
+    if options.images:
+        images = image_files(options.images, cases)
     patients: dict[str, str] = {}
-    if any(profile.per_patient for profile in profiles):
+    if _on_patients(profiles):
         conversion = conversion or reference.resolve().parent / "conversion.csv"
         patients = patients_of(cases, options.patients, conversion)
 
@@ -130,14 +133,22 @@ def evaluate(
         notes.append(
             f"Voxels with the reference value {compared.labels.ignore} (ignore label) are left out"
         )
+
+    empty = options.empty or "nan"
     results = []
     for profile in profiles:
         own_notes = [*notes, *compared.notes[profile.name]]
-        results.append(_measured(profile, compared, patients, options.empty or "nan", own_notes))
+        results.append(_measured(profile, compared, patients, empty, own_notes))
 
     if output:
-        write_in_turn(output, overwrite, results, images if options.figures else None)
-    return "\n".join(result.report for result in results)
+        drawn = images if options.figures else None
+        write_in_turn(output, overwrite, results, drawn)
+    reports = [result.report for result in results]
+    return "\n".join(reports)
+
+
+def _on_patients(profiles: Sequence[Profile]) -> bool:
+    return any(profile.per_patient for profile in profiles)
 
 
 def _measured(
@@ -148,8 +159,10 @@ def _measured(
     notes: list[str],
 ) -> Results:
     units = compared.comparisons
-    on_surfaces = any(METRICS[name].from_masks for name in profile.metrics)
-    if on_surfaces and not all(comparison.has_spacing for comparison in units):
+    metrics = [METRICS[name] for name in profile.metrics]
+    on_surfaces = any(metric.from_masks for metric in metrics)
+    without_spacing = [comparison for comparison in units if not comparison.has_spacing]
+    if on_surfaces and without_spacing:
         notes.append(
             "Files without spacing: their surface distances and tolerance are in pixels, not mm"
         )
@@ -165,7 +178,8 @@ def _declared_labels(
         return labels_from_arguments(arguments)
     # nnU-Net keeps dataset.json one folder above labelsTr and gt_segmentations, and inside
     # prediction folders.
-    return labels_beside([reference, reference.resolve().parent, *methods.values()])
+    above = reference.resolve().parent
+    return labels_beside([reference, above, *methods.values()])
 
 
 def _compare(
@@ -212,8 +226,9 @@ def _of_all_cases(
     """Return the results in the order of the cases, computed in any order."""
     from tqdm import tqdm
 
-    order = {id(case): position for position, case in enumerate(cases)}
     results = in_worker_processes(compare, cases, processes)
-    done = tqdm(results, total=len(cases), unit="case", disable=not sys.stderr.isatty())
-    in_order = sorted(done, key=lambda pair: order[id(pair[0])])
-    return [result for _, result in in_order]
+    is_watched = sys.stderr.isatty()
+    by_case = {}
+    for case, result in tqdm(results, total=len(cases), unit="case", disable=not is_watched):
+        by_case[id(case)] = result
+    return [by_case[id(case)] for case in cases]

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.metrics.calibration import CALIBRATION_METRICS
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.infnet import INFNET_METRICS
-from nnunet_ext.evaluation.metrics.metric import EmptyPolicy
+from nnunet_ext.evaluation.metrics.lesions import LESION_METRICS
+from nnunet_ext.evaluation.metrics.metric import EmptyPolicy, Metric
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Profile:
         metrics: means over the units.
         per_slice: whether the unit is a slice.
         lesion_slices: whether only slices with the label in the reference count.
-        soft: whether probability maps are measured in place of labels, with Inf-Net's toolbox.
+        soft: whether probability maps are measured in place of labels: those of slices with
+            Inf-Net's toolbox, those of cases as they are.
         empty: what 0/0 counts; None leaves the decision to the user.
         tolerance_mm: of metrics that use one.
         aggregates: numbers of a whole method rather than means over cases.
@@ -46,7 +49,9 @@ class Profile:
     @property
     def title(self) -> str:
         """Name and remark, for every table."""
-        return f"{self.name} ({self.remark})" if self.remark else self.name
+        if not self.remark:
+            return self.name
+        return f"{self.name} ({self.remark})"
 
     @property
     def unit(self) -> str:
@@ -56,23 +61,36 @@ class Profile:
         return "patients" if self.per_patient else "cases"
 
     @property
+    def measures_probabilities(self) -> bool:
+        """Whether soft maps are measured as they are."""
+        return self.soft and not self.per_slice
+
+    @property
     def array_metrics(self) -> tuple[str, ...]:
         """Metrics that need the arrays themselves."""
         if self.soft:
             return self.metrics
-        return tuple(name for name in self.metrics if METRICS[name].from_counts is None)
+
+        names = []
+        for name in self.metrics:
+            if METRICS[name].from_counts is None:
+                names.append(name)
+        return tuple(names)
 
     @property
-    def uses_tolerance(self) -> bool:
-        """Whether one of the metrics depends on the tolerance."""
-        return any(METRICS[name].uses_tolerance for name in self.metrics)
+    def tolerance_metrics(self) -> list[Metric]:
+        """Those of the metrics that depend on the tolerance."""
+        metrics = [METRICS[name] for name in self.metrics]
+        return [metric for metric in metrics if metric.uses_tolerance]
 
     @property
     def possible_metrics(self) -> tuple[str, ...]:
         """Names of all metrics that it could measure."""
         possible = []
         for name, metric in METRICS.items():
-            if self.soft:
+            if self.measures_probabilities:
+                can = metric.from_probabilities is not None
+            elif self.soft:
                 can = metric.from_soft_map is not None
             else:
                 from_masks = metric.from_masks is not None and not self.per_slice
@@ -136,6 +154,22 @@ PROFILES = {
             empty="nan",
         ),
         Profile(
+            "lesions",
+            "lesions of each case, which are connected components (26 neighbours, 8 in slices); "
+            "one is found, or true, if it shares a voxel with the other mask; panoptic quality "
+            "matches lesions whose IoU exceeds 0.5",
+            ("dice", *LESION_METRICS),
+            empty="nan",
+        ),
+        Profile(
+            "calibration",
+            "probabilities of each case as they are, every voxel; ECE with 15 bins of equal width, "
+            "over all voxels and over those with a probability of at least 0.01",
+            CALIBRATION_METRICS,
+            soft=True,
+            empty="nan",
+        ),
+        Profile(
             "smooth1",
             "Dice of each slice with 1 added above and below, (2 TP + 1) / (2 TP + FP + FN + 1), "
             "over all slices: one where both masks are empty counts 1",
@@ -165,31 +199,41 @@ def chosen_profiles(
         _require_possible(chosen, metrics)
         chosen = [_with_metrics(profile, metrics) for profile in chosen]
 
-    if tolerance_mm is not None and not any(profile.uses_tolerance for profile in chosen):
-        users = [name for name, metric in METRICS.items() if metric.uses_tolerance]
-        raise InputError(
-            f"--tolerance: for {', '.join(users)} only, which this profile does not measure; "
-            f"leave it out"
-        )
+    if tolerance_mm is not None:
+        _require_use_of_tolerance(chosen)
     return [_with_tolerance(profile, tolerance_mm) for profile in chosen]
+
+
+def _require_use_of_tolerance(profiles: Sequence[Profile]) -> None:
+    for profile in profiles:
+        if profile.tolerance_metrics:
+            return
+
+    users = [name for name, metric in METRICS.items() if metric.uses_tolerance]
+    raise InputError(
+        f"--tolerance: for {', '.join(users)} only, which this profile does not measure; "
+        f"leave it out"
+    )
 
 
 def _require_once(option: str, given: Sequence[str]) -> None:
     for name in given:
-        if given.count(name) > 1:
+        times = given.count(name)
+        if times > 1:
             raise InputError(f"{option}: {name} is given twice")
 
 
 def _require_possible(profiles: Sequence[Profile], metrics: Sequence[str]) -> None:
-    possible = {profile.name: profile.possible_metrics for profile in profiles}
-    measurable = set().union(*possible.values())
+    measurable: set[str] = set()
+    possible = []
+    for profile in profiles:
+        measurable.update(profile.possible_metrics)
+        names = ", ".join(profile.possible_metrics)
+        possible.append(f"profile {profile.name} can measure {names}")
+
     for metric in metrics:
         if metric not in measurable:
-            can = [
-                f"profile {name} can measure {', '.join(listed)}"
-                for name, listed in possible.items()
-            ]
-            raise InputError(f"--metrics {metric}: {'; '.join(can)}")
+            raise InputError(f"--metrics {metric}: {'; '.join(possible)}")
 
 
 def _with_metrics(profile: Profile, metrics: Sequence[str]) -> Profile:
@@ -204,10 +248,14 @@ def _with_metrics(profile: Profile, metrics: Sequence[str]) -> Profile:
 
 
 def _with_tolerance(profile: Profile, tolerance_mm: float | None) -> Profile:
-    if not profile.uses_tolerance:
+    metrics = profile.tolerance_metrics
+    if not metrics:
         return profile
+
     tolerance_mm = tolerance_mm or profile.tolerance_mm
-    headers = [METRICS[name].header for name in profile.metrics if METRICS[name].uses_tolerance]
-    measured = " and ".join(header[:1].lower() + header[1:] for header in headers)
-    definition = f"{profile.definition}; {measured} at {tolerance_mm:g} mm"
+    names = []
+    for metric in metrics:
+        first, rest = metric.header[:1], metric.header[1:]
+        names.append(first.lower() + rest)
+    definition = f"{profile.definition}; {' and '.join(names)} at {tolerance_mm:g} mm"
     return replace(profile, tolerance_mm=tolerance_mm, definition=definition)

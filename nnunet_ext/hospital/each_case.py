@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,14 @@ from nnunet_ext.hospital.survey import Case
 
 @dataclass
 class CaseOutcomes:
-    """Cases that succeeded, each with what is known of it, and of each other one the reason."""
+    """Cases that succeeded, each with what is known of it, and of each other one the reason.
+
+    ``seconds`` holds how long each of them took.
+    """
 
     finished: dict[str, Any] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def for_each(
@@ -38,6 +43,7 @@ def for_each(
     outcomes = CaseOutcomes()
     with tqdm(list(cases), desc=what, unit="case", disable=not sys.stderr.isatty()) as progress:
         for case in progress:
+            started = time.monotonic()
             # errors of nnU-Net, of a library, of this package: the next case is to be served
             try:
                 outcomes.finished[case.name] = work(case)
@@ -45,6 +51,7 @@ def for_each(
                 reason = _reason(case, error, keep_names)
                 outcomes.failed[case.name] = reason
                 tqdm.write(f"{case.name}: {reason}", file=sys.stderr)
+            outcomes.seconds[case.name] = time.monotonic() - started
 
     return outcomes
 
@@ -70,6 +77,7 @@ def write_inputs(
     """Write the images of all cases; ``finished`` holds their entries of the manifest."""
 
     def write(case: Case) -> dict[str, Any]:
-        return case_entry(case, write_images(case, folder, ending, orientation))
+        written = write_images(case, folder, ending, orientation)
+        return case_entry(case, written)
 
     return for_each(cases, write, "writing images", keep_names=keep_names)

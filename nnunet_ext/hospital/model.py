@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import stat
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.archives import opened_archive
 from nnunet_ext.files.json_files import read_object
 from nnunet_ext.stock.folders import dataset_name, environment_folder
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-LARGEST_ZIP_BYTES = 1 << 36
 ADVICE = (
     "give the folder of a trained model (with plans.json, dataset.json and fold_*), or a zip that "
     "nnU-Net exported"
@@ -35,8 +33,9 @@ class ModelFolder:
     def channel_names(self) -> list[str]:
         """Return the model's inputs in their order."""
         content = self.dataset_json
-        named: dict[str, str] = content.get("channel_names") or content.get("modality") or {}
-        return [str(named[key]) for key in sorted(named, key=int)]
+        by_number: dict[str, str] = content.get("channel_names") or content.get("modality") or {}
+        numbers = sorted(by_number, key=int)
+        return [str(by_number[number]) for number in numbers]
 
     @property
     def file_ending(self) -> str:
@@ -58,7 +57,8 @@ class ModelFolder:
         """
         trained = {}
         for file in sorted(self.folder.glob(f"fold_*/{checkpoint}")):
-            trained[file.parent.name.removeprefix("fold_")] = file
+            fold = file.parent.name.removeprefix("fold_")
+            trained[fold] = file
         usual = [fold for fold in trained if fold != "all"]
         wanted = list(folds or usual or trained)
 
@@ -147,40 +147,19 @@ def read_model(folder: Path) -> ModelFolder:
 
 def _unpacked(archive: Path, temporary: Path) -> Path:
     """Unpack an exported model below ``temporary``; returns the model's folder."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            entries = [entry for entry in file.infolist() if not entry.is_dir()]
-            _require_plain(archive, entries)
-            names = [entry.filename for entry in entries]
-            models = [PurePosixPath(name).parent for name in names if _is_plans(name)]
-            if len(models) != 1:
-                found = ", ".join(map(str, models)) or "none"
-                raise InputError(
-                    f"{archive}: holds {len(models)} models ({found}); unpack it and give -m the "
-                    "folder"
-                )
-            file.extractall(temporary, names)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InputError(f"{archive}: is not a readable zip ({error}); {ADVICE}") from error
+    with opened_archive(archive, ADVICE) as (file, names):
+        models = [PurePosixPath(name).parent for name in names if is_plans(name)]
+        if len(models) != 1:
+            found = ", ".join(map(str, models)) or "none"
+            raise InputError(
+                f"{archive}: holds {len(models)} models ({found}); unpack it and give -m the folder"
+            )
+        file.extractall(temporary, names)
     return temporary / models[0]
 
 
-def _require_plain(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """Refuse an archive that is larger than models, or whose members lead out of the folder."""
-    total = sum(entry.file_size for entry in entries)
-    if total > LARGEST_ZIP_BYTES:
-        raise InputError(
-            f"{archive}: unpacks to {total >> 30} GiB, more than a model; do not use this file"
-        )
-
-    for entry in entries:
-        path = PurePosixPath(entry.filename.replace("\\", "/"))
-        is_link = stat.S_ISLNK(entry.external_attr >> 16)
-        if path.is_absolute() or ".." in path.parts or is_link:
-            raise InputError(f"{archive}: holds a path that leads outside; do not use this file")
-
-
-def _is_plans(name: str) -> bool:
+def is_plans(name: str) -> bool:
     """Return whether a member is the plans of a model, and not those of a data set."""
     path = PurePosixPath(name)
-    return path.name == "plans.json" and not path.parent.name.startswith("fold_")
+    is_of_fold = path.parent.name.startswith("fold_")
+    return path.name == "plans.json" and not is_of_fold

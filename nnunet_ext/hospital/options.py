@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.folders import make_folder
 from nnunet_ext.hospital.images import AS_SCANNED
 from nnunet_ext.keyed_names import key_file
 
@@ -26,8 +27,8 @@ NAMES_FILE = "cases.jsonl"
 
 @contextmanager
 def without_library_remarks() -> Iterator[None]:
-    """Silence pydicom and highdicom, whose remarks quote values of headers."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    """Silence libraries whose remarks quote values of headers."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom", "pynetdicom")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
@@ -139,6 +140,19 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rtstruct", action="store_true", help="also write contours.dcm (RTSTRUCT)")
     group.add_argument("--nifti", action="store_true", help="also write segmentation.nii.gz")
     group.add_argument(
+        "--html", action="store_true", help="also write a page per study, report.html, and an index"
+    )
+    group.add_argument(
+        "--html-patient",
+        action="store_true",
+        help="show name, number and dates of the patient in report.html; off",
+    )
+    group.add_argument(
+        "--certainty",
+        action="store_true",
+        help="show in report.html how certain the model is of each lesion; takes time and memory",
+    )
+    group.add_argument(
         "--deidentify",
         action="store_true",
         help="write results without the patient: PS3.15 basic profile, UIDs and patient replaced "
@@ -173,9 +187,4 @@ def require_output(output: Path, export: Path) -> None:
             "-o lies in the export; choose a folder outside, so that results are not read as input"
         )
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{output}: cannot be made ({error.strerror}); choose another -o"
-        ) from error
+    make_folder(output, "choose another -o")

@@ -31,10 +31,13 @@ from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.deidentification import deidentified
 from nnunet_ext.hospital.images import on_reference, read_grid, write_volume
 from nnunet_ext.hospital.model import digest_of
+from nnunet_ext.hospital.report.model_facts import facts_of
+from nnunet_ext.hospital.report.page import PageOptions, Study, write_page
 from nnunet_ext.hospital.survey import Case
 
 SEGMENTATION, REPORT, CAPTURES = "segmentation.dcm", "report.dcm", "captures"
 CONTOURS, NIFTI, MEASUREMENTS = "contours.dcm", "segmentation.nii.gz", "measurements.json"
+PAGE, PAGE_FACTS = "report.html", "report.json"
 SERIES_PER_CASE = 4
 
 
@@ -42,7 +45,8 @@ SERIES_PER_CASE = 4
 class Outputs:
     """What is written of a case.
 
-    ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels.
+    ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels. ``page`` is what
+    the HTML page shows, if one is written. ``soft`` asks for the model's probabilities.
     """
 
     segments: tuple[Segment, ...]
@@ -51,6 +55,8 @@ class Outputs:
     contours: bool = False
     nifti: bool = False
     deidentify: bool = False
+    page: PageOptions | None = None
+    soft: bool = False
 
 
 def outputs_of(
@@ -84,7 +90,16 @@ def outputs_of(
         contours=arguments.rtstruct,
         nifti=arguments.nifti,
         deidentify=arguments.deidentify,
+        page=_page_options(arguments, checkpoints),
+        soft=arguments.certainty or arguments.seg_type == "fractional",
     )
+
+
+def _page_options(arguments: argparse.Namespace, checkpoints: Sequence[Path]) -> PageOptions | None:
+    if not (arguments.html or arguments.html_patient or arguments.certainty):
+        return None
+    folder = checkpoints[0].parent.parent if checkpoints else None
+    return PageOptions(patient=arguments.html_patient, facts=facts_of(folder))
 
 
 def write_results(
@@ -129,7 +144,8 @@ def _write_all(
     on_slices = grid_on_slices(mask, acquisition)
     fractions = None
     if probabilities is not None:
-        fractions = np.stack([grid_on_slices(segment, acquisition) for segment in probabilities])
+        of_segments = [grid_on_slices(segment, acquisition) for segment in probabilities]
+        fractions = np.stack(of_segments)
     values, unit = read_slices(acquisition)
 
     segments, model = wanted.segments, wanted.model
@@ -145,14 +161,21 @@ def _write_all(
         probabilities=fractions,
     )
 
-    measurements = measure(on_slices, acquisition, segments, values if unit == "HU" else None)
+    values_hu = values if unit == "HU" else None
+    measurements = measure(on_slices, acquisition, segments, values_hu)
     write_report(
-        folder / REPORT, measurements, source, segmentation, model, series_number=numbers[1]
+        folder / REPORT,
+        measurements,
+        source,
+        segmentation,
+        model,
+        series_number=numbers[1],
     )
 
-    (folder / CAPTURES).mkdir()
+    captures = folder / CAPTURES
+    captures.mkdir()
     write_captures(
-        folder / CAPTURES,
+        captures,
         on_slices,
         values,
         source,
@@ -164,17 +187,38 @@ def _write_all(
 
     if wanted.contours:
         write_contours(
-            folder / CONTOURS, on_slices, source, segments, model, series_number=numbers[3]
+            folder / CONTOURS,
+            on_slices,
+            source,
+            segments,
+            model,
+            series_number=numbers[3],
         )
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
     write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)
+
+    if wanted.page is not None:
+        study = Study(
+            case.name,
+            source,
+            on_slices,
+            values,
+            unit,
+            segments,
+            measurements,
+            model,
+            fractions,
+        )
+        write_json(write_page(folder / PAGE, study, wanted.page), folder / PAGE_FACTS)
     return measurements
 
 
 def _source_of(case: Case, deidentify: bool) -> Source:
     source = read_source(case.reference)
-    return deidentified(source) if deidentify else source
+    if deidentify:
+        return deidentified(source)
+    return source
 
 
 def _as_json(item: Measurement) -> dict[str, Any]:
@@ -227,7 +271,8 @@ def fractions_of(
     reference = grid_of(case.reference.stack)
     result = []
     for segment in segments:
-        voxels = probabilities[channels.index(segment.values)].transpose(2, 1, 0)
+        channel = channels.index(segment.values)
+        voxels = probabilities[channel].transpose(2, 1, 0)
         if voxels.shape != tuple(grid.shape):
             raise InputError(f"{file}: has another shape than {prediction.name}; predict again")
         result.append(on_reference(voxels, grid, reference, file))
@@ -242,7 +287,8 @@ def _channels_of(labels: dict[str, Any]) -> list[tuple[int, ...]]:
         if name != "ignore":
             channels.append(values)
 
-    has_regions = any(len(values) > 1 for values in channels)
-    if has_regions:  # without a channel for the background
-        return [values for values in channels if set(values) != {0}]
-    return sorted(channels)
+    most_values = max(map(len, channels), default=1)
+    if most_values == 1:
+        return sorted(channels)
+    # regions, without a channel for the background
+    return [values for values in channels if set(values) != {0}]

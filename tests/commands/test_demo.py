@@ -10,14 +10,16 @@ import pytest
 from PIL import Image
 
 from dataset_conversion.phantoms.miniatures import MINIATURES
-from nnunet_ext.commands.demo import Demo, demo_entry, draw_overlays
+from nnunet_ext.commands.demo import demo_entry
+from nnunet_ext.demo.overlays import draw_overlays
+from nnunet_ext.demo.steps import Steps, follow
 from nnunet_ext.errors import InputError
 
 
 def test_a_failing_step_names_its_log_and_its_last_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo = Demo(tmp_path, "cpu")
+    demo = Steps(tmp_path, "cpu", count=13)
     (tmp_path / "logs").mkdir()
     with pytest.raises(
         InputError, match=r"01_nnUNetv2_ext_evaluate\.log: nnUNetv2_ext_evaluate failed: .*nowhere"
@@ -26,7 +28,7 @@ def test_a_failing_step_names_its_log_and_its_last_line(
     demo.call("nnUNetv2_ext_evaluate", "--help")
     demo.call("never started", skip=True)
     printed = capsys.readouterr().out.splitlines()
-    assert [line[:8] for line in printed] == [f"[{step:2}/{demo.steps}] " for step in (1, 2, 3)]
+    assert [line[:8] for line in printed] == [f"[{step:2}/{demo.count}] " for step in (1, 2, 3)]
     assert printed[2].endswith("(done before)")
 
 
@@ -49,7 +51,7 @@ def test_every_data_sets_download_in_miniature(
 
 def test_the_output_is_kept_and_its_epochs_are_counted() -> None:
     log = io.StringIO()
-    Demo.follow(["start\n", "2026-01-01: Epoch 0\n", "2026-01-01: Epoch 1\n"], log, epochs=2)
+    follow(["start\n", "2026-01-01: Epoch 0\n", "2026-01-01: Epoch 1\n"], log, epochs=2)
     assert log.getvalue().endswith("Epoch 0\n2026-01-01: Epoch 1\n")
 
 

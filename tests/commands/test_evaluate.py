@@ -17,6 +17,8 @@ from nnunet_ext.evaluation.report import files
 
 Arrays = dict[str, np.ndarray]
 
+OF_ONE_METHOD = {*RESULTS} - {"tests.csv", "ranks.csv", "reliability.csv"}  # nothing to compare
+
 
 def bars(first: int, last: int, value: int = 1) -> np.ndarray:
     """A 4 x 10 x 6 volume whose rows first..last-1 are foreground: 24 voxels per row."""
@@ -91,9 +93,23 @@ def test_tables(
     dice = pd.read_csv(out / "summary.csv").set_index("metric").loc["dice"]
     assert dice[["cases", "n", "undefined", "mean"]].tolist() == [3, 2, 1, 0.75]
     assert (out / "summary.md").read_text(encoding="utf-8") == capsys.readouterr().out[:-1]
-    assert {p.name for p in out.iterdir()} == {*RESULTS} - {
-        "tests.csv"
-    }  # one method: nothing to test
+    assert {p.name for p in out.iterdir()} == OF_ONE_METHOD
+
+
+def test_summary_for_programs(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """What is undefined is null, since JSON has no NaN."""
+    twin = tmp_path / "twin"
+    shutil.copytree(folders[1], twin)
+    out = tmp_path / "out"
+    assert run("-r", folders[0], "-p", folders[1], twin, "-o", out) == 0
+
+    report = json.loads((out / "summary.json").read_text(encoding="utf-8"), parse_constant=int)
+    assert report["profile"] == "plain"
+    assert report["metrics"]["mae"]["better"] == "lower"
+    dice = next(row for row in report["summary"] if row["metric"] == "dice")
+    assert (dice["n"], dice["undefined"], dice["mean"]) == (2, 1, 0.75)
+    assert {row["first"] for row in report["ranks"]} == {1.0}
+    assert [row["t_p"] for row in report["tests"] if row["metric"] == "dice"] == [1.0]
 
 
 @pytest.mark.parametrize(("empty", "mean"), [("nan", 1.5 / 2), ("one", 2.5 / 3), ("zero", 1.5 / 3)])
@@ -163,7 +179,7 @@ def test_processes_give_the_same_tables(folders: tuple[Path, Path], tmp_path: Pa
             )
             == 0
         )
-    for name in {*RESULTS} - {"tests.csv"}:
+    for name in OF_ONE_METHOD:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
@@ -395,6 +411,33 @@ def test_slice_profiles_differ_in_empty_slices(tmp_path: Path) -> None:
     assert smooth["mean"] == pytest.approx(((2 * 12 + 1) / (48 + 1) + 1 + 1 / (6 + 1) + 1) / 4)
 
 
+def test_calibration_of_nnunets_probabilities(tmp_path: Path) -> None:
+    """Every voxel of the bars has probability 0.8, and three of their four rows hold the label."""
+    reference = write_folder(tmp_path / "r", {"a": bars(0, 3), "b": bars(2, 5)})
+    prediction = write_folder(tmp_path / "p", {"a": bars(0, 4), "b": bars(2, 6)})
+    for name, rows in {"a": (0, 4), "b": (2, 6)}.items():
+        lesion = 0.8 * bars(*rows)
+        probabilities = np.stack([1 - lesion, lesion]).astype(np.float32)
+        np.savez(prediction / f"{name}.npz", probabilities=probabilities)
+    labels = {"labels": {"background": 0, "infection": 1}}
+    (prediction / "dataset.json").write_text(json.dumps(labels))
+    out = tmp_path / "out"
+    arguments = ("-r", reference, "-p", prediction, "--profile", "calibration", "--figures")
+    assert run(*arguments, "-o", out) == 0
+
+    mean = summary_of(out)["mean"]["p"]
+    assert mean["possible_ece"] == pytest.approx(0.05, abs=1e-6)
+    assert mean["ece"] == pytest.approx(0.05 * 0.4, abs=1e-6)  # 4 of 10 rows, the rest is certain
+    assert mean["brier"] == pytest.approx(0.4 * (0.75 * 0.2**2 + 0.25 * 0.8**2), abs=1e-6)
+
+    table = pd.read_csv(out / "reliability.csv")
+    filled = table[table["voxels"] > 0]
+    assert filled["voxels"].tolist() == [2 * 144, 2 * 96]
+    assert filled["frequency"].tolist() == [0, 0.75]
+    assert filled["mean_probability"].tolist() == pytest.approx([0, 0.8])
+    assert (out / "figures" / "reliability.png").stat().st_size > 1000
+
+
 def test_infnet_on_soft_maps_of_nnunet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The soft map is the reference at contrast 0.3: stretched, it is the perfect binary mask."""
     reference = write_folder(tmp_path / "r", {"a": bars(0, 4), "b": bars(2, 6)})
@@ -584,7 +627,7 @@ def test_overwrite_leaves_nothing_of_an_earlier_run(
     assert run(*arguments, "--profile", "plain", "slice") == 0
     assert sorted(path.name for path in out.iterdir()) == ["plain", "slice"] and not figures_in(out)
     assert run(*arguments) == 0
-    assert {path.name for path in out.iterdir()} == {*RESULTS} - {"tests.csv"}
+    assert {path.name for path in out.iterdir()} == OF_ONE_METHOD
 
 
 def test_several_profiles_give_the_tables_of_each_alone(
@@ -614,7 +657,7 @@ def test_several_profiles_give_the_tables_of_each_alone(
         == 0
     )
     for profile in ("plain", "infnet"):
-        for name in {*RESULTS} - {"tests.csv"}:
+        for name in OF_ONE_METHOD:
             assert (both / profile / name).read_bytes() == (tmp_path / profile / name).read_bytes()
     assert run(*arguments, "-o", both) == 1  # earlier results are kept
 

@@ -9,14 +9,10 @@ import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dataset_conversion.phantoms import volume_downloads as phantom_volumes
-from dataset_conversion.phantoms.dicom_downloads import (
-    write_bhsd,
-    write_ct_ich,
-    write_lidc,
-    write_nsclc,
-    write_rsna,
-)
 from dataset_conversion.phantoms.dicom_series import write_series
+from dataset_conversion.phantoms.effusion_download import write_nsclc
+from dataset_conversion.phantoms.haemorrhage_downloads import write_bhsd, write_ct_ich, write_rsna
+from dataset_conversion.phantoms.lidc_download import write_lidc
 from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
 from dataset_conversion.reading import dicom_cases as dicom_converter
 from nnunet_ext.commands.inspect import inspect_entry

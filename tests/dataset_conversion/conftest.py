@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 
 from dataset_conversion.phantoms import volume_downloads as phantom_volumes
-from dataset_conversion.phantoms.dicom_downloads import (
-    write_bhsd,
-    write_lidc,
-    write_nsclc,
-    write_rsna,
-)
+from dataset_conversion.phantoms.effusion_download import write_nsclc
+from dataset_conversion.phantoms.haemorrhage_downloads import write_bhsd, write_rsna
+from dataset_conversion.phantoms.lidc_download import write_lidc
 from dataset_conversion.phantoms.slice_downloads import (
     write_covid_semiseg,
     write_msd_brain,

@@ -19,7 +19,7 @@ from dataset_conversion.datasets.lits import LiTS
 from dataset_conversion.datasets.msd import MSD
 from dataset_conversion.datasets.nsclc_pleural_effusion import NsclcPleuralEffusion
 from dataset_conversion.datasets.rsna_ich import RsnaIch
-from dataset_conversion.phantoms.dicom_downloads import write_rsna
+from dataset_conversion.phantoms.haemorrhage_downloads import write_rsna
 from dataset_conversion.reading.haemorrhage_table import read_table
 from dataset_conversion.reading.label_values import integer_labels, rounded_labels
 from dataset_conversion.reading.lidc_annotations import read_annotations

@@ -72,6 +72,20 @@ def test_a_dry_run_shows_the_table_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_fails_where_nothing_would_be_taken(
+    export: Export,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    too_short = export("a", slices=2)
+    assert run("-i", too_short, "-o", tmp_path / "out", "--dry-run") == 1
+
+    shown = capsys.readouterr()
+    assert "only 2 slices" in shown.out
+    assert "no study has series that meet the rules; see the table above" in shown.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_bad_series_stops_no_other(
     export: Export,
     tmp_path: Path,

@@ -128,6 +128,24 @@ def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -
     )  # a page of volumes each
 
 
+def test_a_dry_run_succeeds_only_where_something_would_be_taken(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_model(tmp_path / "model")
+    places = ("-m", model, "-o", tmp_path / "results")
+
+    empty = export("too_short", slices=2)
+    assert run(predict_dicom_entry, "-i", empty, *places, "--dry-run", *FAST) == 1
+    shown = capsys.readouterr()
+    assert "only 2 slices" in shown.out
+    assert "no study has series that meet the rules; see the table above" in shown.err
+
+    export("long_enough")
+    assert run(predict_dicom_entry, "-i", empty, *places, "--dry-run", *FAST) == 0
+    assert "taken as CT" in capsys.readouterr().out
+    assert not (tmp_path / "results").exists()
+
+
 def test_regions_of_a_zipped_model(export: Export, tmp_path: Path) -> None:
     labels = {"background": 0, "whole": [1, 2], "core": [2]}
     model = write_model(tmp_path / "results", labels=labels, regions_class_order=[1, 2])
@@ -219,6 +237,7 @@ def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> N
         "--seg-type",
         "fractional",
         "--deidentify",
+        "--certainty",
         *FAST,
     )
     assert run(predict_dicom_entry, *options) == 0
@@ -228,6 +247,9 @@ def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> N
         assert data.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     seg = dcmread(next(output.glob("*/segmentation.dcm")))
     assert seg.SegmentationType == "FRACTIONAL"
+    (page,) = output.glob("*/report.html")
+    assert "Certainty" in page.read_text() and "Doe-1" not in page.read_text()
+    assert page.parent.name in (output / "index.html").read_text()
     assert len(np.unique(seg.pixel_array)) > 10
 
 

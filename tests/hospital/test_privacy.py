@@ -59,6 +59,7 @@ def test_no_identifier_reaches_deidentified_results(
         "--deidentify",
         "--nifti",
         "--rtstruct",
+        "--html",
     ]
     with pytest.raises(SystemExit) as ended:
         predict_dicom_entry(["-i", str(export), "-o", str(output), "-m", str(model), *options])
@@ -78,9 +79,10 @@ def test_otherwise_results_repeat_the_patient_and_nothing_but_dicom_does(tmp_pat
         tmp_path / "out",
         write_model(tmp_path / "results"),
     )
-    options = ["-device", "cpu", "--disable_tta", "-np", "1", "--nifti"]
+    options = ["-device", "cpu", "--disable_tta", "-np", "1", "--nifti", "--html"]
     with pytest.raises(SystemExit):
         predict_dicom_entry(["-i", str(export), "-o", str(output), "-m", str(model), *options])
+    assert len(list(output.glob("case-*/report.html"))) == 1
     for file in sorted(output.rglob("*.dcm")):
         data = dcmread(file)
         assert data.PatientID.startswith(MARKER) and data.PatientBirthDate == "19370213"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset_conversion.phantoms.dicom_downloads import write_export
+from dataset_conversion.phantoms.hospital_export import write_export
 from nnunet_ext.errors import InputError
 from nnunet_ext.hospital.selection import BUILT_IN, read_selection
 from nnunet_ext.hospital.survey import Survey, read_export, survey

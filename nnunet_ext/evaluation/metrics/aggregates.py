@@ -12,19 +12,24 @@ if TYPE_CHECKING:
 def pooled_dice(cases: "pd.DataFrame") -> float:
     """Return one Dice of the voxels of all rows together; NaN if no mask holds any."""
     total = cases[["tp", "fp", "fn"]].sum()
-    denominator = 2 * total["tp"] + total["fp"] + total["fn"]
-    return float(2 * total["tp"] / denominator) if denominator else float("nan")
+    overlap = 2 * total["tp"]
+    denominator = overlap + total["fp"] + total["fn"]
+    if not denominator:
+        return float("nan")
+    return float(overlap / denominator)
 
 
 def voe_of_mean_dice(cases: "pd.DataFrame") -> float:
     """Return the volumetric overlap error that belongs to the mean Dice D: 1 - D / (2 - D)."""
-    mean = float(cases["dice"].mean())
-    return 1 - mean / (2 - mean)
+    mean_dice = float(cases["dice"].mean())
+    jaccard = mean_dice / (2 - mean_dice)
+    return 1 - jaccard
 
 
 def abs_mean_rvd(cases: "pd.DataFrame") -> float:
     """Return the size of the mean signed RVD, in which over- and under-segmentation cancel."""
-    return abs(float(cases["rvd"].mean()))
+    mean_rvd = float(cases["rvd"].mean())
+    return abs(mean_rvd)
 
 
 DECLARED = (

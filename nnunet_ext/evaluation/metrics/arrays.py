@@ -29,8 +29,12 @@ def soft_map(values: npt.ArrayLike, name: str = "prediction") -> npt.NDArray[np.
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError(f"{name} has no elements")
-    if not (array.min() >= 0.0 and array.max() <= 1.0):  # also catches NaN
-        raise ValueError(f"{name} holds values outside [0, 1]: {array.min()} to {array.max()}")
+
+    lowest = array.min()
+    highest = array.max()
+    is_within = lowest >= 0.0 and highest <= 1.0  # False for NaN, too
+    if not is_within:
+        raise ValueError(f"{name} holds values outside [0, 1]: {lowest} to {highest}")
     return array
 
 
@@ -44,7 +48,10 @@ def require_same_shape(prediction: npt.NDArray[Any], reference: npt.NDArray[Any]
 
 def _mask(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
     array = np.asarray(values)
+    if array.dtype == bool:
+        return array
+
     mask = array.astype(bool)
-    if array.dtype != bool and not np.array_equal(array, mask):
+    if not np.array_equal(array, mask):
         raise ValueError(f"{name} is not a mask: it holds values other than 0 and 1")
     return mask

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable
 
-from nnunet_ext.evaluation.metrics import aggregates, infnet, overlap, surfaces
+from nnunet_ext.evaluation.metrics import (
+    aggregates,
+    calibration,
+    infnet,
+    lesions,
+    overlap,
+    surfaces,
+)
 from nnunet_ext.evaluation.metrics.metric import ConfusionCounts, EmptyPolicy, Metric
 
 
@@ -21,7 +28,14 @@ def by_name(declared: Iterable[Metric]) -> dict[str, Metric]:
 
 
 METRICS = by_name(
-    (*overlap.DECLARED, *surfaces.DECLARED, *infnet.DECLARED, *aggregates.DECLARED),
+    (
+        *overlap.DECLARED,
+        *surfaces.DECLARED,
+        *lesions.DECLARED,
+        *infnet.DECLARED,
+        *calibration.DECLARED,
+        *aggregates.DECLARED,
+    )
 )
 
 
@@ -31,8 +45,8 @@ def metrics_from_counts(counts: ConfusionCounts, *, empty: EmptyPolicy = "nan") 
     >>> metrics_from_counts(ConfusionCounts(tp=1, fp=1, fn=1, tn=1))["dice"]
     0.5
     """
-    return {
-        name: metric.of_counts(counts, empty)
-        for name, metric in METRICS.items()
-        if metric.from_counts
-    }
+    values = {}
+    for name, metric in METRICS.items():
+        if metric.from_counts:
+            values[name] = metric.of_counts(counts, empty)
+    return values

@@ -17,6 +17,7 @@ INFNET_METRICS = ("dice", "sensitivity", "specificity", "s_measure", "e_measure"
 """What the toolbox prints."""
 
 _LEVELS = 256
+_HIGHEST_LEVEL = _LEVELS - 1
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -41,19 +42,23 @@ def stretched(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> SoftMapPai
     high = float(p.max())
     if high != low:
         p = (p - low) / (high - low)
-    return SoftMapPair(np.rint(p * (_LEVELS - 1)) / (_LEVELS - 1), g)
+    levels = np.rint(p * _HIGHEST_LEVEL)
+    return SoftMapPair(levels / _HIGHEST_LEVEL, g)
 
 
 def averages(pair: SoftMapPair) -> dict[str, float]:
     """Return :func:`threshold_averages`; a constant map counts as positive at no threshold."""
-    if pair.prediction.min() == pair.prediction.max():
+    lowest = pair.prediction.min()
+    highest = pair.prediction.max()
+    if lowest == highest:
         return dict.fromkeys(("dice", "sensitivity", "specificity"), 0.0)
     return threshold_averages(pair.prediction, pair.reference)
 
 
 def map_error(pair: SoftMapPair) -> float:
     """Return the mean absolute difference between map and mask."""
-    return float(np.abs(pair.prediction - pair.reference).mean())
+    errors = np.abs(pair.prediction - pair.reference)
+    return float(errors.mean())
 
 
 def threshold_averages(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> dict[str, float]:
@@ -68,13 +73,20 @@ def threshold_averages(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> d
     positives = int(g.sum())
     negatives = g.size - positives
 
+    voxels_of_both = np.maximum(tp + fp + positives, 1)
+    true_negatives = negatives - fp
     scores = {
-        "dice": 2 * tp / np.maximum(tp + fp + positives, 1),
+        "dice": 2 * tp / voxels_of_both,
         "sensitivity": tp / max(positives, 1),
-        "specificity": (negatives - fp) / max(negatives, 1),
+        "specificity": true_negatives / max(negatives, 1),
     }
+
     hit = tp > 0
-    return {name: float(np.where(hit, score, 0.0).mean()) for name, score in scores.items()}
+    means = {}
+    for name, score in scores.items():
+        with_hits = np.where(hit, score, 0.0)
+        means[name] = float(with_hits.mean())
+    return means
 
 
 def s_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
@@ -88,13 +100,17 @@ def s_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """
     p, g = _image_pair(prediction, reference)
     share = float(g.mean())
+    mean_map = float(p.mean())
     if share == 0.0:
-        return 1.0 - float(p.mean())
+        return 1.0 - mean_map
     if share == 1.0:
-        return float(p.mean())
+        return mean_map
 
-    objects = share * _object_score(p[g]) + (1 - share) * _object_score(1 - p[~g])
-    return max(0.0, 0.5 * objects + 0.5 * _region_score(p, g))
+    foreground = _object_score(p[g])
+    background = _object_score(1 - p[~g])
+    objects = share * foreground + (1 - share) * background
+    regions = _region_score(p, g)
+    return max(0.0, 0.5 * objects + 0.5 * regions)
 
 
 def e_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
@@ -119,7 +135,9 @@ def e_measure(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> float:
         total = tp.astype(np.float64)
     else:
         total = _enhanced_alignment(tp, fp, positives, voxels)
-    return float((total / (voxels - 1 + _EPS)).mean())
+
+    per_threshold = total / (voxels - 1 + _EPS)
+    return float(per_threshold.mean())
 
 
 def _enhanced_alignment(
@@ -130,12 +148,19 @@ def _enhanced_alignment(
     tn = voxels - positives - fp
     predicted = (tp + fp) / voxels
     share = positives / voxels
+    kinds_of_pixel = (
+        (tp, 1, 1),
+        (fp, 1, 0),
+        (fn, 0, 1),
+        (tn, 0, 0),
+    )
 
     total = np.zeros(_LEVELS)
-    for count, value, truth in ((tp, 1, 1), (fp, 1, 0), (fn, 0, 1), (tn, 0, 0)):
+    for count, value, truth in kinds_of_pixel:
         a = value - predicted  # the bias matrices of eq. 2
         b = truth - share
-        total += count * (2 * a * b / (a**2 + b**2 + _EPS) + 1) ** 2 / 4
+        alignment = 2 * a * b / (a**2 + b**2 + _EPS)
+        total += count * (alignment + 1) ** 2 / 4
     return total
 
 
@@ -173,44 +198,55 @@ def _image_pair(
 def _positives(
     p: npt.NDArray[np.float64], g: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """True and false positives at the thresholds k / 255 for k = 0 ... 255."""
+    """Return true and false positives at the thresholds k / 255 for k = 0 ... 255."""
     # 8-bit values are exact multiples of 1/255
-    levels = np.floor(p * (_LEVELS - 1) + 1e-6).astype(np.int64)
-    return _at_least(levels[g]), _at_least(levels[~g])
+    scaled = p * _HIGHEST_LEVEL + 1e-6
+    levels = np.floor(scaled).astype(np.int64)
+    tp = _at_least(levels[g])
+    fp = _at_least(levels[~g])
+    return tp, fp
 
 
 def _at_least(levels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Count the pixels at or above each level."""
     histogram = np.bincount(levels, minlength=_LEVELS)
-    return np.cumsum(histogram[::-1])[::-1]
+    from_highest = np.cumsum(histogram[::-1])
+    return from_highest[::-1]
 
 
 def _object_score(values: npt.NDArray[np.float64]) -> float:
-    """Eq. 4: high where the values are near 1 and uniform."""
+    """Return eq. 4, which is high where the values are near 1 and uniform."""
     mean = float(values.mean())
-    deviation = float(values.std(ddof=1)) if values.size > 1 else 0.0
-    return 2 * mean / (mean**2 + 1 + deviation + _EPS)
+    deviation = 0.0
+    if values.size > 1:
+        deviation = float(values.std(ddof=1))
+    denominator = mean**2 + 1 + deviation + _EPS
+    return 2 * mean / denominator
 
 
 def _region_score(p: npt.NDArray[np.float64], g: npt.NDArray[np.bool_]) -> float:
-    """Eq. 5: structural similarity of four blocks, weighted by their area.
+    """Return eq. 5: structural similarity of four blocks, weighted by their area.
 
     The reference's centroid divides the image into the blocks.
     """
     row, column = map(_centre, np.nonzero(g))
+    upper, lower = slice(None, row), slice(row, None)
+    left, right = slice(None, column), slice(column, None)
+
     score = 0.0
-    for rows in (slice(None, row), slice(row, None)):
-        for columns in (slice(None, column), slice(column, None)):
-            block = p[rows, columns]
-            if block.size:
-                similarity = _similarity(block, g[rows, columns].astype(np.float64))
-                score += block.size / p.size * similarity
+    for block in ((upper, left), (upper, right), (lower, left), (lower, right)):
+        predicted = p[block]
+        if predicted.size:
+            truth = g[block].astype(np.float64)
+            similarity = _similarity(predicted, truth)
+            score += predicted.size / p.size * similarity
     return score
 
 
 def _centre(indices: npt.NDArray[np.int64]) -> int:
     """Return the mean index, counted from 1, halves rounded up."""
-    return int(np.floor(indices.mean() + 1.5))
+    rounded = np.floor(indices.mean() + 1.5)
+    return int(rounded)
 
 
 def _similarity(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
@@ -218,12 +254,16 @@ def _similarity(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float
     n = x.size - 1 + _EPS
     mean_x = float(x.mean())
     mean_y = float(y.mean())
-    variance_x = float(((x - mean_x) ** 2).sum()) / n
-    variance_y = float(((y - mean_y) ** 2).sum()) / n
-    covariance = float(((x - mean_x) * (y - mean_y)).sum()) / n
+    from_mean_x = x - mean_x
+    from_mean_y = y - mean_y
+    variance_x = float((from_mean_x**2).sum()) / n
+    variance_y = float((from_mean_y**2).sum()) / n
+    covariance = float((from_mean_x * from_mean_y).sum()) / n
 
+    squared_means = mean_x**2 + mean_y**2
+    variances = variance_x + variance_y
     numerator = 4 * mean_x * mean_y * covariance
-    denominator = (mean_x**2 + mean_y**2) * (variance_x + variance_y)
+    denominator = squared_means * variances
     if numerator:
         return numerator / (denominator + _EPS)
     return 0.0 if denominator else 1.0

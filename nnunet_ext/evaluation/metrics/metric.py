@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Arrays = TypeVar("Arrays", bound="_Arrays")
+Values = TypeVar("Values", "pd.Series", npt.NDArray[np.float64])
 
 EmptyPolicy = Literal["nan", "one", "zero"]
 EMPTY_POLICIES: tuple[EmptyPolicy, ...] = get_args(EmptyPolicy)
@@ -71,6 +72,17 @@ class SoftMapPair(_Arrays):
     reference: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, eq=False)
+class ProbabilityPair(_Arrays):
+    """Probabilities in [0, 1] of one case as the network gave them, and the reference mask.
+
+    Both have one shape, 2D or 3D.
+    """
+
+    prediction: npt.NDArray[np.float32]
+    reference: npt.NDArray[np.bool_]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One metric. What it is computed from (its ``from_...`` functions) says what it needs.
@@ -84,7 +96,8 @@ class Metric:
         range: lowest and highest value.
         from_counts: numerator and denominator, from the counts of one case.
         from_masks: the value of one case, from its masks and their spacing.
-        from_soft_map: the value of one slice, from a soft map.
+        from_soft_map: the value of one slice, from a soft map that is stretched to [0, 1].
+        from_probabilities: the value of one case, from probabilities as they are.
         from_cases: one number of a whole method, from the rows of `cases_table`.
         of_metric: the metric whose defined values ``from_cases`` takes; "" for all voxels.
         uses_tolerance: whether it depends on ``--tolerance``.
@@ -102,6 +115,7 @@ class Metric:
     from_counts: Callable[[ConfusionCounts], tuple[int, int]] | None = None
     from_masks: Callable[[MaskPair], float] | None = None
     from_soft_map: Callable[[SoftMapPair], float] | None = None
+    from_probabilities: Callable[[ProbabilityPair], float] | None = None
     from_cases: Callable[["pd.DataFrame"], float] | None = None
     of_metric: str = ""
     uses_tolerance: bool = False
@@ -110,11 +124,19 @@ class Metric:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"metric {self.name!r}: the name is letters, digits and _")
-        if self.range[0] >= self.range[1]:
+        lowest, highest = self.range
+        if lowest >= highest:
             raise ValueError(f"metric {self.name}: range {self.range} is empty")
 
-        ways = (self.from_counts, self.from_masks, self.from_soft_map, self.from_cases)
-        if ways.count(None) == len(ways):
+        ways = (
+            self.from_counts,
+            self.from_masks,
+            self.from_soft_map,
+            self.from_probabilities,
+            self.from_cases,
+        )
+        undeclared = ways.count(None)
+        if undeclared == len(ways):
             raise ValueError(f"metric {self.name}: nothing says what it is computed from")
 
     @property
@@ -149,11 +171,15 @@ class Metric:
 
     def formatted(self, value: float) -> str:
         """Return the value with the metric's decimals, ``nan`` where it is undefined."""
-        return "nan" if math.isnan(value) else f"{value:.{self.decimals}f}"
+        if math.isnan(value):
+            return "nan"
+        return f"{value:.{self.decimals}f}"
 
-    def badness(self, values: "pd.Series") -> "pd.Series":
+    def badness(self, values: Values) -> Values:
         """Return numbers that rise from the best to the worst value."""
-        return -values if self.better is Better.HIGHER else values.abs()
+        if self.better is Better.HIGHER:
+            return -values
+        return abs(values)
 
     def best(self, values: dict[str, float]) -> set[str]:
         """Return the names with the best value as it is printed; none if there is no choice.
@@ -164,9 +190,11 @@ class Metric:
         scores = {}
         for name, value in values.items():
             if not math.isnan(value):
-                scores[name] = sign * abs(float(self.formatted(value)))
+                printed = float(self.formatted(value))
+                scores[name] = sign * abs(printed)
 
-        if len(values) < 2 or len(set(scores.values())) < 2:
+        different = set(scores.values())
+        if len(values) < 2 or len(different) < 2:
             return set()
-        highest = max(scores.values())
+        highest = max(different)
         return {name for name, score in scores.items() if score == highest}

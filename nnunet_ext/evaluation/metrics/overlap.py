@@ -135,10 +135,14 @@ def confusion_counts(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> Con
         ValueError: the shapes differ, or a mask holds values other than 0 and 1.
     """
     p, g = mask_pair(prediction, reference)
+    predicted = int(np.count_nonzero(p))
+    positives = int(np.count_nonzero(g))
+
     tp = int(np.count_nonzero(p & g))
-    fp = int(np.count_nonzero(p)) - tp
-    fn = int(np.count_nonzero(g)) - tp
-    return ConfusionCounts(tp, fp, fn, p.size - tp - fp - fn)
+    fp = predicted - tp
+    fn = positives - tp
+    tn = p.size - tp - fp - fn
+    return ConfusionCounts(tp, fp, fn, tn)
 
 
 def dice(
@@ -245,10 +249,13 @@ def mae(
     p = soft_map(prediction, "prediction")
     g = soft_map(reference, "reference")
     require_same_shape(p, g)
-    return float(np.abs(p - g).mean())
+    errors = np.abs(p - g)
+    return float(errors.mean())
 
 
 def _value(
     name: str, prediction: npt.ArrayLike, reference: npt.ArrayLike, empty: EmptyPolicy
 ) -> float:
-    return _DECLARED[name].of_counts(confusion_counts(prediction, reference), empty)
+    metric = _DECLARED[name]
+    counts = confusion_counts(prediction, reference)
+    return metric.of_counts(counts, empty)

@@ -59,16 +59,19 @@ def surface_dice(
     Zhang et al. 2021 (relation-driven), eq. 7.
     """
     p, g = _checked(prediction, reference, spacing)
-    if not (p.any() or g.any()):
+    is_predicted = p.any()
+    is_present = g.any()
+    if not is_predicted and not is_present:
         return float("nan")
-    if not (p.any() and g.any()):
+    if not is_predicted or not is_present:
         return 0.0
 
     surface_p = _surface_between_voxels(p, spacing)
     surface_g = _surface_between_voxels(g, spacing)
     near = _area_within(surface_p, surface_g, tolerance_mm)
     near += _area_within(surface_g, surface_p, tolerance_mm)
-    return float(near / (surface_p.areas.sum() + surface_g.areas.sum()))
+    whole = surface_p.areas.sum() + surface_g.areas.sum()
+    return float(near / whole)
 
 
 def hd95(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[float]) -> float:
@@ -80,7 +83,8 @@ def hd95(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[
     Reference: Huttenlocher et al. 1993, with the percentile of Metrics Reloaded (Maier-Hein et al.
     2024).
     """
-    return surface_distances(prediction, reference, spacing)["hd95"]
+    distances = surface_distances(prediction, reference, spacing)
+    return distances["hd95"]
 
 
 def assd(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[float]) -> float:
@@ -88,7 +92,8 @@ def assd(prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[
 
     NaN if a mask is empty. Arguments, errors and surfaces as `hd95`.
     """
-    return surface_distances(prediction, reference, spacing)["assd"]
+    distances = surface_distances(prediction, reference, spacing)
+    return distances["assd"]
 
 
 def surface_distances(
@@ -96,21 +101,30 @@ def surface_distances(
 ) -> dict[str, float]:
     """Return `hd95` and `assd`, by one search for neighbours."""
     p, g = _checked(prediction, reference, spacing)
-    if not (p.any() and g.any()):
+    both_have_surface = p.any() and g.any()
+    if not both_have_surface:
         return {"hd95": float("nan"), "assd": float("nan")}
 
     border_p = _border_voxels(p, spacing)
     border_g = _border_voxels(g, spacing)
     forward = _distances(border_p, border_g)
     backward = _distances(border_g, border_p)
+    far_forward = np.percentile(forward, 95)
+    far_backward = np.percentile(backward, 95)
+    all_distances = np.concatenate((forward, backward))
     return {
-        "hd95": float(max(np.percentile(forward, 95), np.percentile(backward, 95))),
-        "assd": float(np.concatenate((forward, backward)).mean()),
+        "hd95": float(max(far_forward, far_backward)),
+        "assd": float(all_distances.mean()),
     }
 
 
 def _surface_dice_of(pair: MaskPair) -> float:
-    return surface_dice(pair.prediction, pair.reference, pair.spacing, pair.tolerance_mm)
+    return surface_dice(
+        pair.prediction,
+        pair.reference,
+        pair.spacing,
+        pair.tolerance_mm,
+    )
 
 
 def _distances_of(pair: MaskPair) -> dict[str, float]:
@@ -152,12 +166,14 @@ def _checked(
     prediction: npt.ArrayLike, reference: npt.ArrayLike, spacing: Sequence[float]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     p, g = mask_pair(prediction, reference)
-    fits = p.ndim in (2, 3) and len(spacing) == p.ndim and all(size > 0 for size in spacing)
-    if not fits:
+    is_known_shape = p.ndim in (2, 3) and len(spacing) == p.ndim
+    is_positive = all(size > 0 for size in spacing)
+    if not is_known_shape or not is_positive:
         raise ValueError(
             f"spacing {tuple(spacing)} does not fit a mask of shape {p.shape}; "
             f"2D or 3D, one per axis"
         )
+
     box = _bounding_box(p | g)  # all surfaces lie in it, and the rest of a CT is most of it
     return p[box], g[box]
 
@@ -167,15 +183,22 @@ def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
         filled = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, 0))
+        if not len(filled):
+            return (slice(0, 0),) * mask.ndim
+
+        first = int(filled[0])
+        last = int(filled[-1])
+        box.append(slice(first, last + 1))
     return tuple(box)
 
 
 def _area_within(first: _Surface, second: _Surface, tolerance_mm: float) -> float:
     """Return the area of the first surface within the tolerance of the second, in mm2."""
     tolerance_mm *= 1 + _ROUNDING
-    distances = _distances(first, second, reach=math.nextafter(tolerance_mm, math.inf))
-    area: float = first.areas[distances <= tolerance_mm].sum()
+    reach = math.nextafter(tolerance_mm, math.inf)
+    distances = _distances(first, second, reach)
+    near = distances <= tolerance_mm
+    area: float = first.areas[near].sum()
     return area
 
 
@@ -189,14 +212,19 @@ def _surface_between_voxels(mask: npt.NDArray[np.bool_], spacing: Sequence[float
 
     # The bits of a code say which of the voxels around are foreground.
     code = np.zeros([size + 1 for size in mask.shape], dtype=np.uint8)
-    for bit, corner in enumerate(product((0, 1), repeat=mask.ndim)):
-        window = [
-            slice(start, start + size) for start, size in zip(corner, code.shape, strict=True)
-        ]
+    corners = product((0, 1), repeat=mask.ndim)
+    for bit, corner in enumerate(corners):
+        window = []
+        for start, size in zip(corner, code.shape, strict=True):
+            window.append(slice(start, start + size))
         code += padded[tuple(window)] << np.uint8(bit)
 
-    places = np.flatnonzero((code != 0) & (code != len(table) - 1))
-    return _Surface(places, _positions(places, code.shape, spacing), table[code.ravel()[places]])
+    all_foreground = len(table) - 1
+    is_surface = (code != 0) & (code != all_foreground)
+    places = np.flatnonzero(is_surface)
+    positions = _positions(places, code.shape, spacing)
+    areas = table[code.ravel()[places]]
+    return _Surface(places, positions, areas)
 
 
 @functools.lru_cache(maxsize=16)
@@ -225,9 +253,13 @@ def _element_areas(spacing: tuple[float, ...]) -> npt.NDArray[np.float64]:
             method="lorensen",
             allow_degenerate=True,
         )
-        a, b, c = np.moveaxis(vertices[faces].astype(np.float64), 1, 0)
-        areas[code] = np.linalg.norm(np.cross(b - a, c - a), axis=-1).sum() / 2
-    return np.minimum(areas, areas[::-1])
+        triangles = vertices[faces].astype(np.float64)
+        a, b, c = np.moveaxis(triangles, 1, 0)
+        normals = np.cross(b - a, c - a)
+        areas[code] = np.linalg.norm(normals, axis=-1).sum() / 2
+
+    of_complements = areas[::-1]
+    return np.minimum(areas, of_complements)
 
 
 def _border_voxels(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> _Surface:
@@ -239,14 +271,18 @@ def _border_voxels(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> _Su
             window = [slice(1, -1)] * mask.ndim
             window[axis] = slice(step, step + mask.shape[axis])
             inside &= padded[tuple(window)]
+
     places = np.flatnonzero(mask ^ inside)
-    return _Surface(places, _positions(places, mask.shape, spacing), np.ones(len(places)))
+    positions = _positions(places, mask.shape, spacing)
+    return _Surface(places, positions, areas=np.ones(len(places)))
 
 
 def _positions(
     places: npt.NDArray[np.int64], shape: tuple[int, ...], spacing: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    indices = np.stack(np.unravel_index(places, shape), axis=-1)
+    """Return positions in mm, shape (places, axes)."""
+    by_axis = np.unravel_index(places, shape)
+    indices = np.stack(by_axis, axis=-1)
     return np.multiply(indices, spacing, dtype=np.float64)
 
 

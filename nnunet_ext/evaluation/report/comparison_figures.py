@@ -35,9 +35,12 @@ def box_plots_figure(
     """
     methods = list(cases["method"].unique())
     labels = list(cases["label"].unique())
-    panel = max(2.6, 0.9 + 0.55 * len(methods))
-    figure = new_figure(panel * len(metrics) + 0.4, 3.0 * len(labels) + 0.6)
+    panel_inches = max(2.6, 0.9 + 0.55 * len(methods))
+    width_inches = panel_inches * len(metrics) + 0.4
+    height_inches = 3.0 * len(labels) + 0.6
+    figure = new_figure(width_inches, height_inches)
     axes = figure.subplots(len(labels), len(metrics), squeeze=False)
+
     jitter = np.random.default_rng(0)  # so that the same table gives the same picture
     for line, label in zip(axes, labels, strict=True):
         by_method = {method: _by_case(cases, method, label) for method in methods}
@@ -56,14 +59,20 @@ def _draw_boxes(
         values = table[metric].dropna().to_numpy()
         names.append(f"{literal(method)}, n = {len(values)}")
         box = ax.boxplot(
-            [values], positions=[position], widths=0.6, showfliers=False, patch_artist=True
+            [values],
+            positions=[position],
+            widths=0.6,
+            showfliers=False,
+            patch_artist=True,
         )
-        box["boxes"][0].set(facecolor=_color(position), alpha=0.35)
+        color = _color(position)
+        box["boxes"][0].set(facecolor=color, alpha=0.35)
         box["medians"][0].set(color="black")
-        places = position + jitter.uniform(-0.15, 0.15, len(values))
-        ax.plot(places, values, ".", color=_color(position), markersize=4)
+        offsets = jitter.uniform(-0.15, 0.15, len(values))
+        ax.plot(position + offsets, values, ".", color=color, markersize=4)
 
-    ax.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=9)
+    places = range(len(names))
+    ax.set_xticks(places, names, rotation=30, ha="right", fontsize=9)
     ax.set_title(METRICS[metric].header_with_arrow, fontsize=11)
     ax.grid(axis="y", alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
@@ -81,13 +90,18 @@ def bland_altman_figure(cases: "pd.DataFrame", path: Path, title: str = "") -> "
     """
     methods = list(cases["method"].unique())
     labels = list(cases["label"].unique())
-    figure = new_figure(3.2 * len(methods) + 0.5, 2.8 * len(labels) + 0.3)
+    width_inches = 3.2 * len(methods) + 0.5
+    height_inches = 2.8 * len(labels) + 0.3
+    figure = new_figure(width_inches, height_inches)
     axes = figure.subplots(len(labels), len(methods), squeeze=False, sharey="row")
+
     unit = _unit(cases)
     for line, label in zip(axes, labels, strict=True):
         for position, method in enumerate(methods):
             volumes = _by_case(cases, method, label)
-            name = literal(method) if len(labels) == 1 else f"{literal(method)}, {literal(label)}"
+            name = literal(method)
+            if len(labels) > 1:
+                name += f", {literal(label)}"
             ax = line[position]
             _draw_agreement(ax, volumes, _color(position))
             ax.set_title(f"{name}, n = {len(volumes)}", fontsize=11)
@@ -101,16 +115,20 @@ def bland_altman_figure(cases: "pd.DataFrame", path: Path, title: str = "") -> "
 def _draw_agreement(ax: Any, volumes: "pd.DataFrame", color: str) -> None:
     predicted = volumes["prediction_volume"]
     reference = volumes["reference_volume"]
+    volume = (predicted + reference) / 2
     difference = predicted - reference
+    ax.plot(volume, difference, "o", color=color, markersize=4, alpha=0.8)
+
     mean = difference.mean()
-    ax.plot((predicted + reference) / 2, difference, "o", color=color, markersize=4, alpha=0.8)
     ax.axhline(0, color="grey", linewidth=0.8)
     ax.axhline(mean, color="black", linewidth=1.2, label=f"mean {mean:.3g}")
     if len(difference) > 1:
         reach = _LIMITS * difference.std()
+        low = mean - reach
+        high = mean + reach
         style: dict[str, Any] = {"color": "black", "linewidth": 1, "linestyle": "--"}
-        ax.axhline(mean - reach, label=f"limits {mean - reach:.3g} to {mean + reach:.3g}", **style)
-        ax.axhline(mean + reach, **style)
+        ax.axhline(low, label=f"limits {low:.3g} to {high:.3g}", **style)
+        ax.axhline(high, **style)
     ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)
 
 
@@ -128,11 +146,12 @@ def score_over_volume_figure(
     axes = figure.subplots(1, len(labels), squeeze=False, sharey=True)[0]
     for ax, label in zip(axes, labels, strict=True):
         for position, method in enumerate(methods):
-            values = _by_case(cases, method, label)
-            values = values[values["reference_volume"] > 0].dropna(subset=[metric])
+            by_case = _by_case(cases, method, label)
+            has_lesion = by_case["reference_volume"] > 0
+            drawn = by_case[has_lesion].dropna(subset=[metric])
             ax.plot(
-                values["reference_volume"],
-                values[metric],
+                drawn["reference_volume"],
+                drawn[metric],
                 "o",
                 color=_color(position),
                 markersize=4,
@@ -164,20 +183,26 @@ def _logarithmic(ax: Any) -> None:
 
 def _by_case(cases: "pd.DataFrame", method: str, label: str) -> "pd.DataFrame":
     """Return mean metrics and whole volumes of each case."""
-    rows = cases[(cases["method"] == method) & (cases["label"] == label)]
-    groups = rows.groupby("case", sort=False)
+    is_of_method = cases["method"] == method
+    is_of_label = cases["label"] == label
+    groups = cases[is_of_method & is_of_label].groupby("case", sort=False)
+
     table = groups.mean(numeric_only=True)
     voxel = 1.0 if _unit(cases) == "pixels" else table["voxel_ml"]
     sums = groups[["tp", "fp", "fn"]].sum()
+    predicted = sums["tp"] + sums["fp"]
+    present = sums["tp"] + sums["fn"]
     return table.assign(
-        prediction_volume=(sums["tp"] + sums["fp"]) * voxel,
-        reference_volume=(sums["tp"] + sums["fn"]) * voxel,
+        prediction_volume=predicted * voxel,
+        reference_volume=present * voxel,
     )
 
 
 def _unit(cases: "pd.DataFrame") -> str:
-    return "pixels" if cases["voxel_ml"].isna().any() else "ml"
+    is_unknown = cases["voxel_ml"].isna()
+    return "pixels" if is_unknown.any() else "ml"
 
 
 def _color(i: int) -> str:
-    return COLORS[i % len(COLORS)]
+    place = i % len(COLORS)
+    return COLORS[place]

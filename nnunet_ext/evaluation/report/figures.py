@@ -48,8 +48,11 @@ def largest_lesion_slice(reference: npt.NDArray[Any]) -> int:
     """
     if reference.ndim != 3:
         raise ValueError(f"expected (slices, rows, columns), got shape {reference.shape}")
+
     areas = np.count_nonzero(reference, axis=(1, 2))
-    return int(areas.argmax()) if areas.any() else len(areas) // 2
+    if not areas.any():
+        return len(areas) // 2
+    return int(areas.argmax())
 
 
 @in_default_style
@@ -66,9 +69,8 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") ->
     _require_overlay_cases(cases)
     methods = list(cases[0].predictions)
     columns = ["image", "reference", *methods]
-    ratio = max(case.image.shape[0] / case.image.shape[1] for case in cases)
-    height = (_PANEL_INCHES * ratio + 0.25) * len(cases) + 0.7
-    figure = new_figure(_PANEL_INCHES * len(columns), height)
+    width_inches = _PANEL_INCHES * len(columns)
+    figure = new_figure(width_inches, _height_inches(cases))
     axes = figure.subplots(len(cases), len(columns), squeeze=False)
     for row, case in zip(axes, cases, strict=True):
         _draw_case(row, case, methods)
@@ -76,13 +78,28 @@ def overlay_figure(cases: Sequence[OverlayCase], path: Path, title: str = "") ->
         ax.set_title(literal(column), fontsize=12)
     set_title(figure, title)
 
-    keys: list[Any] = [Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")]
+    contour = Line2D([], [], color=_REFERENCE_COLOR, linewidth=2, label="reference")
+    keys: list[Any] = [contour]
     for label, color in ERROR_COLORS.items():
         keys.append(Patch(color=color, label=label))
     figure.legend(
-        handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=11
+        handles=keys,
+        loc="outside lower center",
+        ncols=len(keys),
+        frameon=False,
+        fontsize=11,
     )
     return saved(figure, path)
+
+
+def _height_inches(cases: Sequence[OverlayCase]) -> float:
+    """Return the height of the figure: a row per case, as high as the tallest image needs."""
+    ratios = []
+    for case in cases:
+        rows, columns = case.image.shape
+        ratios.append(rows / columns)
+    row_inches = _PANEL_INCHES * max(ratios) + 0.25
+    return row_inches * len(cases) + 0.7
 
 
 def _draw_case(axes: Sequence[Any], case: OverlayCase, methods: Sequence[str]) -> None:
@@ -92,15 +109,18 @@ def _draw_case(axes: Sequence[Any], case: OverlayCase, methods: Sequence[str]) -
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
 
+    image_ax, reference_ax, *method_axes = axes
     reference = np.asarray(case.reference) != 0
-    axes[0].set_ylabel(literal(case.name), fontsize=11)
-    _draw_contour(axes[1], reference)
-    for ax, method in zip(axes[2:], methods, strict=True):
-        _draw_errors(ax, np.asarray(case.predictions[method]) != 0, reference)
+    image_ax.set_ylabel(literal(case.name), fontsize=11)
+    _draw_contour(reference_ax, reference)
+    for ax, method in zip(method_axes, methods, strict=True):
+        prediction = np.asarray(case.predictions[method]) != 0
+        _draw_errors(ax, prediction, reference)
 
 
 def _draw_contour(ax: Any, mask: npt.NDArray[np.bool_]) -> None:
-    if mask.any() and not mask.all():  # contour warns where there is no line
+    has_line = mask.any() and not mask.all()
+    if has_line:  # else contour warns
         ax.contour(mask, levels=[0.5], colors=_REFERENCE_COLOR, linewidths=1.5)
 
 
@@ -109,22 +129,33 @@ def _draw_errors(
 ) -> None:
     from matplotlib.colors import to_rgb
 
+    areas = {
+        "true positive": reference & prediction,
+        "missed": reference & ~prediction,
+        "false alarm": ~reference & prediction,
+    }
     overlay = np.zeros((*reference.shape, 4))
-    areas = (reference & prediction, reference & ~prediction, ~reference & prediction)
-    for color, area in zip(ERROR_COLORS.values(), areas, strict=True):
-        overlay[area] = (*to_rgb(color), _FILL)
+    for name, area in areas.items():
+        color = to_rgb(ERROR_COLORS[name])
+        overlay[area] = (*color, _FILL)
     ax.imshow(overlay, interpolation="nearest")
+
     score = dice(prediction, reference)
-    ax.set_xlabel("both empty" if math.isnan(score) else f"Dice {score:.3f}", fontsize=11)
+    text = f"Dice {score:.3f}"
+    if math.isnan(score):
+        text = "both empty"
+    ax.set_xlabel(text, fontsize=11)
 
 
 def _require_overlay_cases(cases: Sequence[OverlayCase]) -> None:
     if not cases:
         raise ValueError("no cases to draw")
+
     methods = list(cases[0].predictions)
     for case in cases:
-        if list(case.predictions) != methods:
-            raise ValueError(f"{case.name}: methods {list(case.predictions)}, expected {methods}")
+        found = list(case.predictions)
+        if found != methods:
+            raise ValueError(f"{case.name}: methods {found}, expected {methods}")
         arrays = (case.image, case.reference, *case.predictions.values())
         shapes = {np.shape(array) for array in arrays}
         if len(shapes) != 1 or case.image.ndim != 2:

@@ -17,6 +17,9 @@ from nnunet_ext.evaluation.report.comparison_figures import (
     score_over_volume_figure,
 )
 from nnunet_ext.evaluation.report.gallery import worst_cases_figure
+from nnunet_ext.evaluation.report.machine_readable import json_report
+from nnunet_ext.evaluation.report.ranks import ranks_table
+from nnunet_ext.evaluation.report.reliability import reliability_figure, reliability_table
 from nnunet_ext.evaluation.report.tables import cases_table, paired_tests_table, summary_table
 from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wide_table
 from nnunet_ext.files.csv_cells import plain_table
@@ -24,7 +27,17 @@ from nnunet_ext.files.locks import held
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, whole_file
 
 REPORT = "summary.md"  # written last: where it is missing, a run was stopped
-RESULTS = ("cases.csv", "summary.csv", "tests.csv", "table.csv", "table.tex", REPORT)
+RESULTS = (
+    "cases.csv",
+    "summary.csv",
+    "tests.csv",
+    "ranks.csv",
+    "reliability.csv",
+    "table.csv",
+    "table.tex",
+    "summary.json",
+    REPORT,
+)
 FIGURES = "figures"
 LOCK = ".evaluate.lock"
 
@@ -46,28 +59,44 @@ class Results:
         self.cases = cases_table(comparisons, labels, profile, empty)
         summary = summary_table(self.cases, profile)
         tests = paired_tests_table(self.cases, profile)
+        ranks = ranks_table(self.cases, profile)
 
-        self.report = markdown_report(summary, tests, profile, empty, notes)
+        self.report = markdown_report(summary, tests, ranks, profile, empty, notes)
         self.texts: dict[str, str | None] = dict.fromkeys(RESULTS)
-        tables = {"cases.csv": self.cases, "summary.csv": summary, "table.csv": wide_table(summary)}
+        tables = {
+            "cases.csv": self.cases,
+            "summary.csv": summary,
+            "table.csv": wide_table(summary),
+        }
         if len(tests):
             tables["tests.csv"] = tests
+        if len(ranks):
+            tables["ranks.csv"] = ranks
+        if profile.measures_probabilities:
+            self.reliability = reliability_table(comparisons, profile)
+            tables["reliability.csv"] = self.reliability
         for name, table in tables.items():
-            self.texts[name] = plain_table(table).to_csv(index=False, na_rep="nan")
+            plain = plain_table(table)
+            self.texts[name] = plain.to_csv(index=False, na_rep="nan")
         self.texts["table.tex"] = latex_table(summary, profile)
+        self.texts["summary.json"] = json_report(summary, tests, ranks, profile, empty, notes)
         self.texts[REPORT] = self.report
 
     def draw(self, folder: Path, images: Mapping[str, Path]) -> None:
         """Draw figures of all methods, and of the worst cases of each."""
-        first = self.profile.metrics[0]
-        unit = "patients" if self.profile.per_patient else "cases"
-        title = f"profile {self.profile.title}, {len(self.files)} {unit}"
-        box_plots_figure(self.cases, self.profile.metrics, folder / "box_plots.png", title)
+        profile = self.profile
+        first = profile.metrics[0]
+        unit = "patients" if profile.per_patient else "cases"
+        title = f"profile {profile.title}, {len(self.files)} {unit}"
+        box_plots_figure(self.cases, profile.metrics, folder / "box_plots.png", title)
         bland_altman_figure(self.cases, folder / "bland_altman.png", title)
         score_over_volume_figure(self.cases, first, folder / f"{first}_over_volume.png", title)
+        if profile.measures_probabilities:
+            reliability_figure(self.reliability, folder / "reliability.png", title)
 
         label = self.labels.merged
-        rows = self.cases[self.cases["label"] == label]
+        is_of_label = self.cases["label"] == label
+        rows = self.cases[is_of_label]
         for number, method in enumerate(rows["method"].unique(), start=1):
             name = re.sub(r"[^\w.-]+", "_", method)
             worst_cases_figure(
@@ -103,8 +132,9 @@ def require_free(output: Path | None, overwrite: bool, figures: bool) -> None:
     existing = []
     for folder in _result_folders(output):
         for name in (*RESULTS, FIGURES):
-            if (folder / name).exists():
-                existing.append(str((folder / name).relative_to(output)))
+            file = folder / name
+            if file.exists():
+                existing.append(str(file.relative_to(output)))
     if existing and not overwrite:
         raise InputError(
             f"{output}: already holds {', '.join(existing)}; choose another -o or add --overwrite"
@@ -116,7 +146,8 @@ def _result_folders(output: Path) -> list[Path]:
 
     One profile's are in the folder itself, those of several profiles in a folder of each.
     """
-    return [output, *(output / name for name in PROFILES)]
+    of_profiles = [output / name for name in PROFILES]
+    return [output, *of_profiles]
 
 
 def write_in_turn(
@@ -153,14 +184,16 @@ def _write_all(output: Path, results: Sequence[Results], images: Mapping[str, Pa
         for result, folder in zip(results, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(folder)
-            drawn.append(_temporary_folder(folder))
+            figures = _temporary_folder(folder)
+            drawn.append(figures)
             if images is not None:
-                result.draw(drawn[-1], images)
+                result.draw(figures, images)
 
         _remove_earlier(output, folders)
         for result, folder, figures in zip(results, folders, drawn, strict=True):
             if images is not None:
-                figures.chmod(folder.stat().st_mode & 0o777)
+                permissions = folder.stat().st_mode & 0o777
+                figures.chmod(permissions)
                 figures.replace(folder / FIGURES)
             _write(folder, result.texts)
     finally:
@@ -169,13 +202,15 @@ def _write_all(output: Path, results: Sequence[Results], images: Mapping[str, Pa
 
 
 def _temporary_folder(folder: Path) -> Path:
-    return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, suffix=f"-{FIGURES}", dir=folder))
+    name = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, suffix=f"-{FIGURES}", dir=folder)
+    return Path(name)
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Delete what a killed run left behind; of a link only itself."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if leftover.is_dir() and not leftover.is_symlink():
+        is_link = leftover.is_symlink()
+        if leftover.is_dir() and not is_link:
             shutil.rmtree(leftover, ignore_errors=True)
         elif leftover.name.endswith((*RESULTS, FIGURES)):
             leftover.unlink(missing_ok=True)
@@ -186,19 +221,24 @@ def _remove_earlier(output: Path, replaced: Sequence[Path]) -> None:
     for folder in _result_folders(output):
         (folder / REPORT).unlink(missing_ok=True)  # from here on the earlier set is incomplete
     for folder in _result_folders(output):
-        if (folder / FIGURES).exists():
-            shutil.rmtree(folder / FIGURES)
-        if folder.is_dir() and folder not in replaced:
-            _write(folder, dict.fromkeys(RESULTS))
-            if folder != output and not any(folder.iterdir()):
-                folder.rmdir()
+        figures = folder / FIGURES
+        if figures.exists():
+            shutil.rmtree(figures)
+        if folder in replaced or not folder.is_dir():
+            continue
+
+        _write(folder, dict.fromkeys(RESULTS))
+        is_empty = not any(folder.iterdir())
+        if is_empty and folder != output:
+            folder.rmdir()
 
 
 def _write(folder: Path, texts: Mapping[str, str | None]) -> None:
     """Write each file whole; None removes what an earlier run left."""
     for name, text in texts.items():
+        file = folder / name
         if text is None:
-            (folder / name).unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             continue
-        with whole_file(folder / name) as unfinished:
+        with whole_file(file) as unfinished:
             unfinished.write_text(text, encoding="utf-8")

@@ -34,23 +34,34 @@ def image_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
         raise InputError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     for case in cases:
-        candidates = [folder / f"{case.name}_0000{ending}" for ending in ENDINGS]
-        present = [path for path in candidates if path.is_file()]
-        if not present:
-            raise InputError(
-                f"{folder}: no image {case.name}_0000.* for the gallery; leave out -i to draw "
-                f"without images"
-            )
-        _require_shape(present[0], case)
-        found[case.name] = present[0]
+        image = _first_channel(folder, case)
+        _require_shape(image, case)
+        found[case.name] = image
     return found
+
+
+def _first_channel(folder: Path, case: Case) -> Path:
+    for ending in ENDINGS:
+        path = folder / f"{case.name}_0000{ending}"
+        if path.is_file():
+            return path
+    raise InputError(
+        f"{folder}: no image {case.name}_0000.* for the gallery; leave out -i to draw without "
+        f"images"
+    )
 
 
 def _require_shape(path: Path, case: Case) -> None:
     shape = image_shape(path)
     expected = image_shape(case.reference)
-    if (1, *shape)[-3:] != (1, *expected)[-3:]:
+    is_same = _as_volume(shape) == _as_volume(expected)
+    if not is_same:
         raise InputError(f"{path}: shape {shape}, reference {expected} ({case.reference})")
+
+
+def _as_volume(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a picture as that of a volume of one slice."""
+    return (1, *shape)[-3:]
 
 
 def worst_cases_figure(
@@ -79,9 +90,11 @@ def worst_cases_figure(
         title: above the figure.
         count: rows.
     """
+    of_method = table[table["method"] == method]
     overlays = []
-    for row in _worst(table[table["method"] == method], metric, count):
-        case = _with_most_errors(cases[row["case"]], method, values)
+    for row in _worst(of_method, metric, count):
+        files = cases[row["case"]]
+        case = _with_most_errors(files, method, values)
         overlays.append(_overlay(case, method, values, images, row.get("slice")))
     if overlays:
         overlay_figure(overlays, path, title)
@@ -89,11 +102,17 @@ def worst_cases_figure(
 
 def _worst(rows: "pd.DataFrame", metric: str, count: int) -> list[dict[Any, Any]]:
     has_lesion = rows["tp"] + rows["fn"] > 0
-    rows = rows[rows[metric].notna() | has_lesion]
-    badness = METRICS[metric].badness(rows[metric]).fillna(np.inf)
-    rows = rows.assign(badness=badness, errors=rows["fp"] + rows["fn"])
+    is_defined = rows[metric].notna()
+    rows = rows[is_defined | has_lesion]
+
+    badness = METRICS[metric].badness(rows[metric])
+    badness = badness.fillna(np.inf)
+    errors = rows["fp"] + rows["fn"]
+    rows = rows.assign(badness=badness, errors=errors)
     rows = rows.sort_values(["badness", "errors"], ascending=False, kind="stable")
-    return rows.drop_duplicates("case").head(count).to_dict("records")
+
+    worst = rows.drop_duplicates("case").head(count)
+    return worst.to_dict("records")
 
 
 def _with_most_errors(files: Sequence[Case], method: str, values: Sequence[int]) -> Case:
@@ -103,7 +122,8 @@ def _with_most_errors(files: Sequence[Case], method: str, values: Sequence[int])
     def errors(case: Case) -> int:
         truth = _mask(case.reference, values)
         predicted = _mask(case.predictions[method], values)
-        return int(np.count_nonzero(truth != predicted))
+        is_wrong = truth != predicted
+        return int(np.count_nonzero(is_wrong))
 
     return max(files, key=errors)
 
@@ -114,16 +134,23 @@ def _overlay(
     reference = _mask(case.reference, values)
     predictions = {name: _mask(file, values) for name, file in case.predictions.items()}
     if z is None:
-        errors = np.count_nonzero(reference != predictions[method], axis=(1, 2))
+        is_wrong = reference != predictions[method]
+        errors = np.count_nonzero(is_wrong, axis=(1, 2))
         z = int(errors.argmax())
 
     picture = np.zeros(reference.shape)
     if case.name in images:
-        picture = as_slices(read_image_file(images[case.name]))
-    name = case.name if len(reference) == 1 else f"{case.name}, slice {z}"
+        image = read_image_file(images[case.name])
+        picture = as_slices(image)
+
+    name = case.name
+    if len(reference) > 1:
+        name += f", slice {z}"
     predicted = {method: mask[z] for method, mask in predictions.items()}
     return OverlayCase(name, picture[z], reference[z], predicted)
 
 
 def _mask(path: Path, values: Sequence[int]) -> npt.NDArray[Any]:
-    return as_slices(np.isin(read_label_file(path).array, values))
+    """Return the voxels of a label, shape (slices, rows, columns)."""
+    labels = read_label_file(path).array
+    return as_slices(np.isin(labels, values))

@@ -55,19 +55,25 @@ def mean_with_interval(
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"expected one value per case, got shape {array.shape}")
+
     defined = array[~np.isnan(array)]
     n = len(defined)
-    mean = float(defined.mean()) if n else NAN
-    sd = float(defined.std(ddof=1)) if n > 1 else NAN
+    mean, sd, low, high = NAN, NAN, NAN, NAN
+    if n:
+        mean = float(defined.mean())
+    if n > 1:
+        sd = float(defined.std(ddof=1))
 
     if n < 2:
-        low, high, interval = NAN, NAN, TOO_FEW
+        interval = TOO_FEW
     elif np.ptp(defined) < _EQUAL:
-        low, high, interval = NAN, NAN, CONSTANT
+        interval = CONSTANT
     else:
         low, high = _bca_interval(defined, resamples, seed)
-        interval = METHOD if np.isfinite([low, high]).all() else UNDEFINED
-    return MeanWithInterval(mean, sd, low, high, n, len(array) - n, interval)
+        is_defined = np.isfinite([low, high]).all()
+        interval = METHOD if is_defined else UNDEFINED
+    undefined = len(array) - n
+    return MeanWithInterval(mean, sd, low, high, n, undefined, interval)
 
 
 @dataclass(frozen=True)
@@ -107,9 +113,13 @@ def compare_paired(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedCompari
         raise ValueError(
             f"expected one value per case and method, got shapes {a.shape} and {b.shape}"
         )
-    differences = (a - b)[~np.isnan(a - b)]
+
+    differences = a - b
+    differences = differences[~np.isnan(differences)]
     n = len(differences)
-    mean = float(differences.mean()) if n else NAN
+    mean = NAN
+    if n:
+        mean = float(differences.mean())
     if n < 2:
         return PairedComparison(n, mean, NAN, NAN, NAN)
     if not differences.any():
@@ -134,12 +144,14 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Reference: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
     p = np.asarray(p_values, dtype=np.float64)
-    tests = np.count_nonzero(~np.isnan(p))
+    is_test = ~np.isnan(p)
+    tests = np.count_nonzero(is_test)
     order = np.argsort(p, kind="stable")[:tests]  # NaN sorts last
-    factors = np.arange(tests, 0, -1)
 
+    factors = np.arange(tests, 0, -1)
+    rising = np.maximum.accumulate(p[order] * factors)
     corrected = np.full_like(p, np.nan)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * factors))
+    corrected[order] = np.minimum(1.0, rising)
     return corrected
 
 
@@ -157,4 +169,5 @@ def _bca_interval(
         batch=max(1, _ELEMENTS_PER_BATCH // len(values)),
         rng=np.random.default_rng(seed),
     )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    interval = result.confidence_interval
+    return float(interval.low), float(interval.high)

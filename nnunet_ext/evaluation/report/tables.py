@@ -35,10 +35,11 @@ def cases_table(
     """
     import pandas as pd
 
+    empty = profile.empty or empty
     rows: list[dict[str, Any]] = []
     for method in comparisons[0].pairs:
         for comparison in comparisons:
-            rows += _rows_of_case(comparison, method, labels, profile, profile.empty or empty)
+            rows += _rows_of_case(comparison, method, labels, profile, empty)
     return pd.DataFrame(rows)
 
 
@@ -65,8 +66,9 @@ def _rows_of_case(
             if profile.lesion_slices and not has_lesion:  # counts for the pooled Dice only
                 metrics = dict.fromkeys(metrics, NAN)
 
-            row = identity | {"label": label} | counts._asdict()
-            row |= {name: metrics[name] for name in profile.metrics}
+            row = {**identity, "label": label, **counts._asdict()}
+            for name in profile.metrics:
+                row[name] = metrics[name]
             row["voxel_ml"] = comparison.voxel_ml
             yield row
 
@@ -84,13 +86,19 @@ def summary_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
     for (method, label), group in cases.groupby(["method", "label"], sort=False):
         of_label = cases[cases["label"] == label]
-        units = group[group["tp"] + group["fn"] > 0] if profile.lesion_slices else group
+        units = group
+        if profile.lesion_slices:
+            has_lesion = group["tp"] + group["fn"] > 0
+            units = group[has_lesion]
+
         identity = {"profile": profile.title, "method": method, "label": label}
         for metric in profile.metrics:
             comparable = _same_units(of_label, metric)
-            rows.append(identity | {"metric": metric} | _mean(units, metric, comparable))
+            mean = _mean(units, metric, comparable)
+            rows.append({**identity, "metric": metric, **mean})
         for metric in profile.aggregates:
-            rows.append(identity | {"metric": metric} | _aggregate(metric, group))
+            aggregate = _aggregate(metric, group)
+            rows.append({**identity, "metric": metric, **aggregate})
     return pd.DataFrame(rows)
 
 
@@ -113,10 +121,13 @@ def _aggregate(metric: str, group: "pd.DataFrame") -> dict[str, Any]:
     declared = METRICS[metric]
     assert declared.from_cases is not None
     value = declared.from_cases(group)
+    n = 0
     if declared.of_metric:
-        n = int(group[declared.of_metric].notna().sum())
-    else:
-        n = 0 if math.isnan(value) else len(group)
+        defined = group[declared.of_metric].notna()
+        n = int(defined.sum())
+    elif not math.isnan(value):
+        n = len(group)
+
     return {
         **_sizes(group),
         "n": n,
@@ -131,20 +142,42 @@ def _aggregate(metric: str, group: "pd.DataFrame") -> dict[str, Any]:
 
 
 def _sizes(units: "pd.DataFrame") -> dict[str, int]:
-    cases = units["files"].sum() if "files" in units else units["case"].nunique()
-    return {"cases": int(cases), "units": len(units)}
+    cases = int(units["case"].nunique())
+    if "files" in units:  # of patients
+        cases = int(units["files"].sum())
+    return {"cases": cases, "units": len(units)}
 
 
 def _same_units(cases: "pd.DataFrame", metric: str) -> bool:
+    """Return whether the metric is defined for the same units by all methods."""
     defined = _by_unit(cases, metric).notna()
-    return bool((defined.nunique(axis=1) == 1).all())
+    methods_agree = defined.nunique(axis=1) == 1
+    return bool(methods_agree.all())
 
 
 def _by_unit(cases: "pd.DataFrame", metric: str) -> "pd.DataFrame":
     """Return the metric with units down and methods across."""
-    unit = ["case", "slice"] if "slice" in cases else ["case"]
-    table: pd.DataFrame = cases.set_index([*unit, "method"])[metric].unstack("method")
+    index = ["case", "method"]
+    if "slice" in cases:
+        index = ["case", "slice", "method"]
+    values = cases.set_index(index)[metric]
+    table: pd.DataFrame = values.unstack("method")
     return table
+
+
+def values_by_case(cases: "pd.DataFrame", metric: str) -> "pd.DataFrame":
+    """Return the metric with cases down and methods across, in the order of the table.
+
+    Units where it is undefined for a method do not count; then the slices of a case are averaged.
+    """
+    methods = list(cases["method"].unique())
+    return _mean_of_cases(_by_unit(cases, metric)[methods])
+
+
+def _mean_of_cases(by_unit: "pd.DataFrame") -> "pd.DataFrame":
+    defined_for_all = by_unit.dropna()
+    means: pd.DataFrame = defined_for_all.groupby("case").mean()
+    return means
 
 
 def paired_tests_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame":
@@ -161,7 +194,8 @@ def paired_tests_table(cases: "pd.DataFrame", profile: Profile) -> "pd.DataFrame
     for label, of_label in cases.groupby("label", sort=False):
         for metric in profile.metrics:
             identity = {"profile": profile.title, "label": label, "metric": metric}
-            rows += [identity | test for test in _tests_of_metric(of_label, metric)]
+            for test in _tests_of_metric(of_label, metric):
+                rows.append({**identity, **test})
     return pd.DataFrame(rows)
 
 
@@ -169,10 +203,9 @@ def _tests_of_metric(cases: "pd.DataFrame", metric: str) -> list[dict[str, Any]]
     by_unit = _by_unit(cases, metric)
     pairs = list(combinations(cases["method"].unique(), 2))
     results = []
-    for pair in pairs:
-        both_defined = by_unit[list(pair)].dropna()
-        by_case = both_defined.groupby("case").mean()
-        results.append(compare_paired(by_case.iloc[:, 0], by_case.iloc[:, 1]))
+    for first, second in pairs:
+        by_case = _mean_of_cases(by_unit[[first, second]])
+        results.append(compare_paired(by_case[first], by_case[second]))
 
     t_p_holm = holm([result.t_p for result in results])
     wilcoxon_p_holm = holm([result.wilcoxon_p for result in results])

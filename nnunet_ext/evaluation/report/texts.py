@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.metric import Better, EmptyPolicy
 from nnunet_ext.evaluation.profiles import Profile
+from nnunet_ext.evaluation.report.ranks import RANK_RESAMPLES
 from nnunet_ext.evaluation.report.statistics import (
     CONFIDENCE_LEVEL,
     CONSTANT,
@@ -59,11 +60,12 @@ Chosen = set[tuple[str, str, str]]
 def markdown_report(
     summary: "pd.DataFrame",
     tests: "pd.DataFrame",
+    ranks: "pd.DataFrame",
     profile: Profile,
     empty: EmptyPolicy,
     notes: Sequence[str] = (),
 ) -> str:
-    """Return means, tests between methods, and all settings in words.
+    """Return means, tests between methods, their ranks, and all settings in words.
 
     Methods and labels are down, metrics across, the best in bold.
     """
@@ -74,16 +76,26 @@ def markdown_report(
         row = [escaped(method), escaped(label)]
         for name in counted:
             column = "cases" if name == "cases" else "units"
-            row.append(str(group[column].iloc[0]))
-        row += [_cell(record, chosen) for record in group.to_dict("records")]
+            count = group[column].iloc[0]
+            row.append(str(count))
+        for record in group.to_dict("records"):
+            row.append(_cell(record, chosen))
         rows.append(row)
 
-    headers = [escaped(_header(metric, profile)) for metric in summary["metric"].unique()]
-    lines = ["# Evaluation", "", f"Profile `{profile.title}`: {profile.definition}.", ""]
-    lines += [*markdown_table(["method", "label", *counted, *headers], rows), ""]
+    header = ["method", "label", *counted]
+    for metric in summary["metric"].unique():
+        header.append(escaped(_header(metric, profile)))
+
+    lines = ["# Evaluation", ""]
+    lines += [f"Profile `{profile.title}`: {profile.definition}.", ""]
+    lines += [*markdown_table(header, rows), ""]
     lines += [*_settings(summary, profile, empty, notes), ""]
     if len(tests):
-        lines += ["## Differences between methods", "", *_tests(tests, profile), ""]
+        lines += ["## Differences between methods", ""]
+        lines += [*_tests(tests, profile), ""]
+    if len(ranks):
+        lines += ["## Ranks", ""]
+        lines += [*_ranks(ranks, profile), ""]
     return "\n".join(lines)
 
 
@@ -96,11 +108,14 @@ def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
     labels = list(summary["label"].unique())
     metrics = list(summary["metric"].unique())
     columns = "c" * len(labels) * len(metrics)
-    groups = [rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_tex(label)}}}" for label in labels]
+    groups = []
+    for label in labels:
+        groups.append(rf"\multicolumn{{{len(metrics)}}}{{c}}{{{_tex(label)}}}")
     heads = []
     for metric in metrics:
+        header = _tex(_header(metric, profile))
         arrow = _TEX_ARROWS[METRICS[metric].better]
-        heads.append(rf"{_tex(_header(metric, profile))} ${arrow}$")
+        heads.append(rf"{header} ${arrow}$")
 
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -115,34 +130,45 @@ def latex_table(summary: "pd.DataFrame", profile: Profile) -> str:
     ]
     chosen = _best(summary)
     for method, group in summary.groupby("method", sort=False):
-        # A bracket or star would be an argument of the line before.
-        start = "{}" if str(method).startswith(("[", "*")) else ""
+        name = _tex(method)
+        if str(method).startswith(("[", "*")):  # else they are an argument of the line before
+            name = "{}" + name
         cells = [_tex_cell(row, chosen) for row in group.to_dict("records")]
-        lines.append(_tex_line([start + _tex(method), *cells]))
+        lines.append(_tex_line([name, *cells]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _tex_line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    joined = " & ".join(cells)
+    return rf"{joined} \\"
 
 
 def _rules_below(labels: Sequence[str], metrics: Sequence[str]) -> list[str]:
     """Return a rule below each label, over its columns; column 1 holds the methods."""
     rules = []
-    for position in range(len(labels)):
-        first = 2 + position * len(metrics)
-        rules.append(rf"\cmidrule(lr){{{first}-{first + len(metrics) - 1}}}")
+    first = 2
+    for _ in labels:
+        last = first + len(metrics) - 1
+        rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
+        first = last + 1
     return rules
 
 
 def _caption(summary: "pd.DataFrame", profile: Profile) -> str:
     counts = summary.drop_duplicates("label").set_index("label")
-    sizes = [f"{label}: {_size(row, profile)}" for label, row in counts.iterrows()]
+    sizes = []
+    for label, row in counts.iterrows():
+        sizes.append(f"{label}: {_size(row, profile)}")
+
+    legend = _tex(_legend(summary, profile))
+    title = _tex(profile.title)
+    definition = _tex(profile.definition)
+    evaluated = _tex(", ".join(sizes))
     return (
-        rf"Mean $\pm$ standard deviation{_tex(_legend(summary, profile))}; "
+        rf"Mean $\pm$ standard deviation{legend}; "
         rf"best in bold, where all methods have as many values. "
-        rf"Profile {_tex(profile.title)}: {_tex(profile.definition)}. "
-        rf"Evaluated: {_tex(', '.join(sizes))}."
+        rf"Profile {title}: {definition}. "
+        rf"Evaluated: {evaluated}."
     )
 
 
@@ -155,31 +181,39 @@ def wide_table(summary: "pd.DataFrame") -> "pd.DataFrame":
 
     rows = []
     for method, group in summary.groupby("method", sort=False):
-        row: dict[str, Any] = {"method": method, "profile": group["profile"].iloc[0]}
+        profile = group["profile"].iloc[0]
+        row: dict[str, Any] = {"method": method, "profile": profile}
         for label, of_label in group.groupby("label", sort=False):
             row[f"{label} cases"] = of_label["cases"].iloc[0]
         for cell in group.to_dict("records"):
-            numbers = ("mean", "n") if cell["interval"] == AGGREGATE else ("mean", "sd", "n")
-            for name in numbers:
-                row[f"{cell['label']} {cell['metric']} {name}"] = cell[name]
+            is_aggregate = cell["interval"] == AGGREGATE
+            names = ("mean", "n") if is_aggregate else ("mean", "sd", "n")
+            column = f"{cell['label']} {cell['metric']}"
+            for name in names:
+                row[f"{column} {name}"] = cell[name]
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _legend(summary: "pd.DataFrame", profile: Profile) -> str:
-    undefined = (summary["undefined"] > 0) & (summary["n"] > 0)
-    if not undefined.any():
+    is_undefined = summary["undefined"] > 0
+    is_defined = summary["n"] > 0
+    in_part = is_undefined & is_defined
+    if not in_part.any():
         return ""
     return f" (n: {profile.unit} with a defined value, where not all have one)"
 
 
 def _tex(text: object) -> str:
-    return printable(str(text)).translate(_TEX_SPECIAL)
+    shown = printable(str(text))
+    return shown.translate(_TEX_SPECIAL)
 
 
 def _size(row: Any, profile: Profile) -> str:
     size = f"{row['cases']} cases"
-    return size if profile.unit == "cases" else f"{size}, {row['units']} {profile.unit}"
+    if profile.unit != "cases":
+        size += f", {row['units']} {profile.unit}"
+    return size
 
 
 def _header(metric: str, profile: Profile) -> str:
@@ -193,11 +227,15 @@ def _best(summary: "pd.DataFrame") -> Chosen:
     """Return the best means; none where undefined values make them means of different cases."""
     chosen: Chosen = set()
     for (label, metric), group in summary.groupby(["label", "metric"], sort=False):
-        if group["n"].nunique() > 1 or not group["comparable"].all():
+        equally_many = group["n"].nunique() == 1
+        comparable = group["comparable"].all()
+        if not equally_many or not comparable:
             continue
+
         values = dict(zip(group["method"], group["mean"], strict=True))
         for method in METRICS[str(metric)].best(values):
-            chosen.add((method, str(label), str(metric)))
+            cell = (method, str(label), str(metric))
+            chosen.add(cell)
     return chosen
 
 
@@ -206,17 +244,22 @@ def _cell(row: dict[Any, Any], chosen: Chosen) -> str:
         return f"undefined in all {row['units']}"
 
     metric = METRICS[row["metric"]]
-    mean = metric.formatted(row["mean"])
-    if (row["method"], row["label"], metric.name) in chosen:
-        mean = f"**{mean}**"
-    undefined = f" ({row['undefined']} undefined)" if row["undefined"] else ""
-    if row["interval"] == AGGREGATE:
-        return mean + undefined
+    cell = metric.formatted(row["mean"])
+    if (row["method"], row["label"], row["metric"]) in chosen:
+        cell = f"**{cell}**"
 
-    spread = f" ± {metric.formatted(row['sd'])}" if row["n"] > 1 else ""
-    interval = f"{metric.formatted(row['ci_low'])}, {metric.formatted(row['ci_high'])}"
-    interval = _WITHOUT_INTERVAL.get(row["interval"], interval)
-    return f"{mean}{spread} [{interval}]{undefined}"
+    if row["interval"] != AGGREGATE:
+        if row["n"] > 1:
+            sd = metric.formatted(row["sd"])
+            cell += f" ± {sd}"
+        low = metric.formatted(row["ci_low"])
+        high = metric.formatted(row["ci_high"])
+        interval = _WITHOUT_INTERVAL.get(row["interval"], f"{low}, {high}")
+        cell += f" [{interval}]"
+
+    if row["undefined"]:
+        cell += f" ({row['undefined']} undefined)"
+    return cell
 
 
 def _tex_cell(row: dict[Any, Any], chosen: Chosen) -> str:
@@ -224,11 +267,13 @@ def _tex_cell(row: dict[Any, Any], chosen: Chosen) -> str:
         return "--"
 
     metric = METRICS[row["metric"]]
-    cell = metric.formatted(row["mean"]).replace("-", "$-$")
-    if (row["method"], row["label"], metric.name) in chosen:
+    mean = metric.formatted(row["mean"])
+    cell = mean.replace("-", "$-$")
+    if (row["method"], row["label"], row["metric"]) in chosen:
         cell = rf"\textbf{{{cell}}}"
     if row["n"] > 1 and row["interval"] != AGGREGATE:
-        cell += rf" $\pm$ {metric.formatted(row['sd'])}"
+        sd = metric.formatted(row["sd"])
+        cell += rf" $\pm$ {sd}"
     if row["undefined"]:
         cell += f" ($n={row['n']}$)"
     return cell
@@ -290,20 +335,49 @@ def _tests(tests: "pd.DataFrame", profile: Profile) -> list[str]:
     return [*markdown_table(header, rows), "", f"{note}."]
 
 
+def _ranks(ranks: "pd.DataFrame", profile: Profile) -> list[str]:
+    """Return the ranks by the profile's first metric; those by the others are in ranks.csv."""
+    unit = "patients" if profile.per_patient else "cases"
+    first_metric = profile.metrics[0]
+    rows = []
+    for row in ranks[ranks["metric"] == first_metric].to_dict("records"):
+        rows.append(
+            [
+                escaped(row["label"]),
+                escaped(row["method"]),
+                str(row["n"]),
+                f"{row['rank']} [{row['rank_low']:g}, {row['rank_high']:g}]",
+                f"{row['first']:.0%}",
+            ]
+        )
+    header = ["label", "method", unit, "rank", "first"]
+    note = (
+        f"By the mean {_header(first_metric, profile)} of {unit} where it is defined for all "
+        f"methods; in brackets what {CONFIDENCE_LEVEL:.0%} of {RANK_RESAMPLES} resamples of the "
+        f"{unit} give; first: in how many of them a method is the best"
+    )
+    return [*markdown_table(header, rows), "", f"{note}."]
+
+
 def p_value(value: float) -> str:
     """Return three decimals; what is smaller is called smaller."""
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    if value < 0.001:
+        return "<0.001"
+    return f"{value:.3f}"
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
     """Return the lines of a table with columns of equal width."""
-    columns = zip(header, *rows, strict=True)
-    widths = [max(3, *map(len, column)) for column in columns]
-    rule = ["-" * width for width in widths]
+    columns = []
+    for cells in zip(header, *rows, strict=True):
+        width = max(3, *map(len, cells))
+        head, *values = [cell.ljust(width) for cell in cells]
+        rule = "-" * width
+        columns.append([head, rule, *values])
+
     lines = []
-    for row in (header, rule, *rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append(f"| {' | '.join(cells)} |")
+    for line in zip(*columns, strict=True):
+        lines.append(f"| {' | '.join(line)} |")
     return lines
 
 

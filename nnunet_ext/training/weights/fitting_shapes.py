@@ -9,6 +9,11 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from nnunet_ext.training.weights.matching_names import further_encoders
+from nnunet_ext.training.weights.other_plans import (
+    TRANSPOSED,
+    adapted_kernel,
+    kernel_adaptation,
+)
 
 # nnU-Net's name of the decoder's first upsampling, (bottleneck, outputs, *kernel). In a network
 # with further encoders it reads the bottlenecks of all, that of `encoder` last.
@@ -62,17 +67,45 @@ def image_convolutions(network: nn.Module) -> set[int]:
     return weights
 
 
-def fitted(name: str, theirs: torch.Tensor, own: torch.Tensor, reads_image: bool) -> Fitted | None:
-    """Return the source's tensor in the shape of ours; None if it does not fit."""
+def fitted(
+    name: str, theirs: torch.Tensor, own: torch.Tensor, reads_image: bool, adapt: bool = False
+) -> Fitted | None:
+    """Return the source's tensor in the shape of ours; None if it does not fit.
+
+    Args:
+        name: of our tensor.
+        theirs: the source's.
+        own: ours.
+        reads_image: it is the weight of a convolution that reads the image.
+        adapt: kernels of convolutions may differ, see :func:`adapted_kernel`.
+    """
     if theirs.shape == own.shape:
         return Fitted(theirs)
     if theirs.ndim != own.ndim:
         return None
+
+    is_convolution = own.ndim > 2 and TRANSPOSED not in name
+    if adapt and is_convolution and theirs.shape[2:] != own.shape[2:]:
+        return _with_other_kernel(name, theirs, own, reads_image)
     if reads_image:
         return _image_convolution(theirs, own)
     if name == FIRST_UPSAMPLING and theirs.shape[1:] == own.shape[1:]:
         return _first_upsampling(theirs, len(own))
     return None
+
+
+def _with_other_kernel(
+    name: str, theirs: torch.Tensor, own: torch.Tensor, reads_image: bool
+) -> Fitted | None:
+    """Return their weight with our kernel, and then in our shape."""
+    weight = adapted_kernel(theirs, tuple(own.shape[2:]))
+    if weight is None:
+        return None
+    result = fitted(name, weight, own, reads_image)
+    if result is None:
+        return None
+    changes = [kernel_adaptation(theirs, own), result.adaptation]
+    return Fitted(result.value, "; ".join(filter(None, changes)))
 
 
 def _image_convolution(theirs: torch.Tensor, own: torch.Tensor) -> Fitted | None:

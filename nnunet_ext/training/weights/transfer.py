@@ -26,6 +26,12 @@ from nnunet_ext.training.weights.matching_names import (
     tensors_of,
     under_our_names,
 )
+from nnunet_ext.training.weights.other_plans import (
+    DECODER,
+    names_of_missing_stages,
+    without_decoder,
+    without_surplus_stages,
+)
 
 HEADS = ".seg_layers."  # nnU-Net's -pretrained_weights ignores what it finds under this name
 ENCODER_STAGE = re.compile(r"encoder\.stages\.(\d+)\.")
@@ -115,7 +121,7 @@ def build_network(
 
 
 def fill_network(
-    network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = ()
+    network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = (), adapt: bool = False
 ) -> list[Origin]:
     """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``.
 
@@ -134,6 +140,8 @@ def fill_network(
     Segmentation heads of another shape keep their values, and so do whole parts that the source
     lacks (not encoders), and weights with one of ``may_lack`` in their names that it lacks.
 
+    With ``adapt``, the source may be planned otherwise, see ``other_plans.py``.
+
     Returns:
         Where each weight comes from.
 
@@ -142,10 +150,14 @@ def fill_network(
     """
     weights = read_weights(checkpoint, READABLE)
     source = under_our_names(weights, network, checkpoint)
-    pairs = _pairs(network, source)
+    ours = set(network.state_dict())
+    if adapt:
+        missing = names_of_missing_stages(_stages(source), _stages(ours))
+        may_lack = (*may_lack, *missing)
+        source = _reduced(source, network, ours)
+    pairs = _pairs(network, source, adapt)
     _require_finite(pairs, checkpoint)
 
-    ours = set(network.state_dict())
     stages = _differing_stages(source, ours)
     _require_equal_shapes(pairs, stages, checkpoint)
     origins = [pair.origin for pair in pairs]
@@ -160,7 +172,26 @@ def fill_network(
     return origins
 
 
-def _pairs(network: nn.Module, source: Weights) -> list[Pair]:
+def _reduced(source: Weights, network: nn.Module, ours: set[str]) -> Weights:
+    """Return the usable part of a source with other plans.
+
+    These are the encoder's stages that our network has, and the decoder if all of it fits.
+    """
+    depth = _stages(ours)
+    is_as_deep = _stages(source) == depth
+    source = without_surplus_stages(source, depth)
+    decoder_fits = True
+    for pair in _pairs(network, source, adapt=True):
+        is_decoder = pair.name.startswith(DECODER) and HEADS not in pair.name
+        if is_decoder and pair.fitted is None:
+            decoder_fits = False
+
+    if is_as_deep and decoder_fits:
+        return source
+    return without_decoder(source)
+
+
+def _pairs(network: nn.Module, source: Weights, adapt: bool = False) -> list[Pair]:
     """Pair every tensor of the network with its counterpart in the source."""
     encoders = further_encoders(network)
     weights_on_image = image_convolutions(network)
@@ -171,7 +202,7 @@ def _pairs(network: nn.Module, source: Weights) -> list[Pair]:
         fits = None
         if theirs is not None:
             reads_image = id(own) in weights_on_image
-            fits = fitted(name, theirs, own, reads_image)
+            fits = fitted(name, theirs, own, reads_image, adapt)
         pair = Pair(name, own, theirs, fits)
         pairs.append(pair)
     return pairs

@@ -10,13 +10,13 @@ import pytest
 from scipy import ndimage
 
 from dataset_conversion.datasets.lidc_idri import LidcIdri
-from dataset_conversion.phantoms.dicom_downloads import (
+from dataset_conversion.phantoms.dicom_series import uid, write_series
+from dataset_conversion.phantoms.lidc_download import (
     LIDC_SHAPE,
     lidc_reader_masks,
     lidc_xml,
     write_lidc,
 )
-from dataset_conversion.phantoms.dicom_series import uid, write_series
 from dataset_conversion.reading.lidc_annotations import (
     Annotations,
     Outline,

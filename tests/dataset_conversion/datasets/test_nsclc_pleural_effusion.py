@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dataset_conversion.datasets.nsclc_pleural_effusion import PAPER_TEST, NsclcPleuralEffusion
-from dataset_conversion.phantoms.dicom_downloads import effusion_chest
 from dataset_conversion.phantoms.dicom_series import write_series
+from dataset_conversion.phantoms.effusion_download import effusion_chest
 from dataset_conversion.writing.conversion import convert
 from nnunet_ext.errors import InputError
 

@@ -12,14 +12,14 @@ from PIL import Image
 
 from dataset_conversion.converter import SourceCase
 from dataset_conversion.datasets.rsna_ich import RsnaIch
-from dataset_conversion.phantoms.dicom_downloads import (
+from dataset_conversion.phantoms.dicom_series import write_series
+from dataset_conversion.phantoms.haemorrhage_downloads import (
     head,
     ich_id,
     write_bhsd,
     write_ct_ich,
     write_rsna,
 )
-from dataset_conversion.phantoms.dicom_series import write_series
 from dataset_conversion.reading.haemorrhage_labels import read_slice_mask, slice_label
 from dataset_conversion.reading.haemorrhage_table import TYPES, read_table
 from dataset_conversion.writing.conversion import convert

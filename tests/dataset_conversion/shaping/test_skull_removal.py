@@ -9,7 +9,7 @@ import pytest
 from dataset_conversion.converter import LoadedCase
 from dataset_conversion.datasets.rsna_ich import RsnaIch
 from dataset_conversion.phantoms.brains import ct_slice
-from dataset_conversion.phantoms.dicom_downloads import write_bhsd
+from dataset_conversion.phantoms.haemorrhage_downloads import write_bhsd
 from dataset_conversion.phantoms.heads import FIELD_OF_VIEW_MM
 from dataset_conversion.reading.volumes import write_volume
 from dataset_conversion.shaping.skull_removal import case_without_skull

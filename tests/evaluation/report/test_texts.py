@@ -6,6 +6,7 @@ import pytest
 
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.profiles import PROFILES
+from nnunet_ext.evaluation.report.ranks import ranks_table
 from nnunet_ext.evaluation.report.tables import paired_tests_table, summary_table
 from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wide_table
 
@@ -88,13 +89,16 @@ def test_latex_obeys_no_name(cases: pd.DataFrame) -> None:
 def test_markdown_marks_the_best_and_what_is_undefined(cases: pd.DataFrame) -> None:
     profile = PROFILES["plain"]
     summary, tests = summary_table(cases, profile), paired_tests_table(cases, profile)
-    text = markdown_report(summary, tests, profile, "nan", ["A note"])
+    ranks = ranks_table(cases, profile)
+    text = markdown_report(summary, tests, ranks, profile, "nan", ["A note"])
     row = next(
         line for line in text.splitlines() if line.startswith(r"| c\|d") and r"lesion\_1" in line
     )
     assert "**0.733** ± 0.153" in row
     assert "undefined in all 3" in text and "- A note." in text
     assert r"| lesion\_1 | Dice        | a\_b & 50% - c\|d | 3     | -0.100" in text
+    ranked = text[text.index("## Ranks") :].splitlines()
+    assert any(line.startswith(r"| lesion\_1 | c\|d") and "| 1 [1, " in line for line in ranked)
 
 
 def test_wide_table_has_the_number_of_values_beside_each_mean(cases: pd.DataFrame) -> None:

@@ -1,0 +1,1 @@
+"""The whole path on generated data, through the commands that users run."""

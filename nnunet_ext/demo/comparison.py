@@ -1,0 +1,149 @@
+"""Plain nnU-Net and `RelationDrivenTrainer` on generated chest CT, on the same budget."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from nnunet_ext.demo.overlays import draw_overlays
+from nnunet_ext.demo.steps import PLAN, Steps
+
+INFECTION, UNLABELED, NODULES = "120", "121", "6"
+PLAIN, PRETRAIN, RELATION = "PlainTrainer", "GeneralPretrainTrainer", "RelationDrivenTrainer"
+WINDOW = ("--window", "-1150", "250")
+
+EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 9, 5, 30
+SETTINGS = (
+    f"num_epochs={EPOCHS}",
+    f"num_iterations_per_epoch={ITERATIONS}",
+    "num_val_iterations_per_epoch=5",
+    "save_every=2",
+    f"{PRETRAIN}.num_epochs={PRETRAIN_EPOCHS}",
+)
+
+
+class TrainerComparison:
+    """Generate, convert, plan, configure, train, predict, evaluate and draw."""
+
+    def __init__(self, root: Path, device: str) -> None:
+        self.root = root
+        self.device = device
+        self.steps = Steps(root, device, count=13)
+
+    def run(self) -> None:
+        """Do all steps in order; finished ones are skipped.
+
+        Raises:
+            InputError: a step failed; names its log.
+        """
+        self.steps.make_folders()
+        self.generate()
+        self.convert()
+        self.plan()
+
+        self.train(PLAIN, "0")
+        self.train(PRETRAIN, "all")
+        self.train(RELATION, "0")
+        self.predict(PLAIN)
+        self.predict(RELATION)
+
+        self.report()
+        files = sorted(self.report_folder.iterdir())
+        self.steps.show(files)
+
+    def generate(self) -> None:
+        """Generate miniatures of two downloads."""
+        from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
+
+        self.steps.announce(
+            "generate chest CT with infections (COVID-SemiSeg's layout) and with nodules (MSD's "
+            "layout)"
+        )
+        downloads = self.steps.downloads
+        generated = downloads / "generated"
+        if generated.exists():
+            return
+        write_covid_semiseg(downloads / "COVID-SemiSeg")
+        write_msd_lung(downloads)
+        generated.touch()
+
+    def convert(self) -> None:
+        """Convert the downloads to labelled and unlabelled raw data sets."""
+        convert = "nnUNetv2_ext_convert"
+        covid = ("COVID-SemiSeg", "-i", str(self.steps.downloads / "COVID-SemiSeg"))
+        lung = ("MSD", "-i", str(self.steps.downloads / "Task06_Lung"))
+        self.steps.call(convert, *covid, "-d", INFECTION)
+        self.steps.call(convert, *covid, "-d", UNLABELED, "--unlabeled", "--name", "Unlabeled")
+        self.steps.call(convert, *lung, "-d", NODULES, *WINDOW)
+
+    def plan(self) -> None:
+        """Plan, preprocess and configure the streams."""
+        planned = self.root / "nnUNet_preprocessed" / "planned"  # made when it has ended
+        self.steps.call(*PLAN, "-d", INFECTION, skip=planned.exists())
+        planned.touch()
+
+        streams = ("--general", NODULES, "--unlabeled", UNLABELED)
+        self.steps.call("nnUNetv2_ext_configure", "-d", INFECTION, *streams, "--set", *SETTINGS)
+
+    def train(self, trainer: str, fold: str) -> None:
+        """Train, or continue an interrupted training."""
+        folder = self.results(trainer) / f"fold_{fold}"
+        finished = (folder / "checkpoint_final.pth").is_file()
+        begun = any(folder.glob("checkpoint_*.pth"))
+        epochs = PRETRAIN_EPOCHS if trainer == PRETRAIN else EPOCHS
+
+        arguments = [INFECTION, "2d", fold, "-tr", trainer, "-device", self.device]
+        if begun:
+            arguments.append("--c")
+        self.steps.call("nnUNetv2_train", *arguments, skip=finished, epochs=epochs)
+
+    def predict(self, trainer: str) -> None:
+        """Predict the held-out slices of the official test set."""
+        images = self.raw_dataset / "imagesTs"
+        arguments = ["-i", str(images), "-o", str(self.predictions(trainer))]
+        arguments += ["-d", INFECTION, "-c", "2d", "-f", "0", "-tr", trainer]
+        arguments += ["-device", self.device, "-npp", "1", "-nps", "1"]
+        self.steps.call("nnUNetv2_predict", *arguments)
+
+    def report(self) -> None:
+        """Write table and figures to ``root/report``."""
+        self.report_folder.mkdir(exist_ok=True)
+        reference = self.raw_dataset / "labelsTs"
+        methods = {"plain": self.predictions(PLAIN), "relation-driven": self.predictions(RELATION)}
+        self.evaluate(reference, methods)
+
+        self.steps.announce("draw overlays, relation matrices and training curves")
+        draw_overlays(reference, methods, self.report_folder / "overlays.png")
+        fold = self.results(RELATION) / "fold_0"
+        for figure in ("relation_matrices.png", "training_terms.png"):
+            shutil.copyfile(fold / figure, self.report_folder / figure)
+
+        summary = (self.report_folder / "summary.md").read_text()
+        print(f"\n{summary}")
+
+    def evaluate(self, reference: Path, methods: Mapping[str, Path]) -> None:
+        """Compare the predictions of both trainers with the reference."""
+        named = [f"{name}={folder}" for name, folder in methods.items()]
+        arguments = ["-r", str(reference), "-p", *named]
+        arguments += ["-o", str(self.report_folder), "--overwrite"]
+        self.steps.call("nnUNetv2_ext_evaluate", *arguments)
+
+    @property
+    def report_folder(self) -> Path:
+        """The folder of table and figures."""
+        return self.root / "report"
+
+    @property
+    def raw_dataset(self) -> Path:
+        """The raw folder of the slices with infections; it must exist."""
+        return next((self.root / "nnUNet_raw").glob(f"Dataset{INFECTION}_*"))
+
+    def results(self, trainer: str) -> Path:
+        """Return a trainer's result folder, which need not exist yet."""
+        folder = self.root / "nnUNet_results" / self.raw_dataset.name
+        return folder / f"{trainer}__nnUNetPlans__2d"
+
+    def predictions(self, trainer: str) -> Path:
+        """Return the folder of a trainer's predictions."""
+        return self.root / "predictions" / trainer

@@ -1,0 +1,1 @@
+"""How studies come from scanners and archives, and how results go there."""

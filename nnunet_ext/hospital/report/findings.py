@@ -1,0 +1,153 @@
+"""What the page says of segments and lesions beyond their measurements: place, share, certainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunet_ext.dicom.reading.series import Acquisition
+from nnunet_ext.dicom.writing.measurements import (
+    MM3_PER_ML,
+    Measurement,
+    heights_mm,
+    lesions_of,
+)
+from nnunet_ext.dicom.writing.segments import Segment
+
+LUNG_CODE = "39607008"  # SNOMED CT, as known_segments.json has it
+Box = tuple[slice, slice, slice]
+UNCERTAIN_BELOW = (
+    0.75  # mean of the soft map in a lesion; nnU-Net's own limit between labels is 0.5
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A segment (lesion 0) or one of its lesions on the slices.
+
+    ``slices`` are the first and the last index, ``box`` is left, top, right, bottom in pixels, both
+    inclusive; None where nothing was found. ``certainty`` is the mean of the soft map in it, from 0
+    to 1. ``percent_of_lung`` relates its volume to that of the lungs.
+    """
+
+    measurement: Measurement
+    slices: tuple[int, int] | None = None
+    box: tuple[int, int, int, int] | None = None
+    certainty: float | None = None
+    percent_of_lung: float | None = None
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Return whether the soft map is low in it."""
+        return self.certainty is not None and self.certainty < UNCERTAIN_BELOW
+
+
+def findings_of(
+    measurements: Sequence[Measurement],
+    mask: np.ndarray,
+    acquisition: Acquisition,
+    fractions: np.ndarray | None = None,
+    lung_ml: float | None = None,
+) -> list[Finding]:
+    """Return what is known of each measured segment and lesion, in their order.
+
+    Args:
+        measurements: of the mask, from :func:`nnunet_ext.dicom.writing.measurements.measure`.
+        mask: (n, row, column) label values on the slices.
+        acquisition: the slices.
+        fractions: (segment, n, row, column) from 0 to 1, in the order of the segments.
+        lung_ml: volume of the lungs, if it is known.
+    """
+    result = []
+    components = np.zeros(mask.shape, np.int32)
+    boxes: list[Box] = []
+    for item in measurements:
+        segment = item.segment
+        if item.lesion == 0:
+            components = lesions_of(segment.of(mask), acquisition).astype(np.int32)
+            boxes = _boxes_of(components)
+
+        soft = None if fractions is None else fractions[segment.number - 1]
+        place = _place(item.lesion, boxes)
+        certainty = None
+        if place is not None and soft is not None:
+            inside = components[place] == item.lesion if item.lesion else components[place] > 0
+            certainty = float(soft[place][inside].mean())
+
+        share = None
+        if lung_ml and not is_lung(segment):
+            share = 100 * item.volume_ml / lung_ml
+        result.append(_finding(item, place, certainty, share))
+    return result
+
+
+def _boxes_of(components: np.ndarray) -> list[Box]:
+    """Return the box (slices, rows, columns) of each component, in the order of their numbers."""
+    from scipy import ndimage
+
+    return [(box[0], box[1], box[2]) for box in ndimage.find_objects(components)]
+
+
+def _place(lesion: int, boxes: Sequence[Box]) -> Box | None:
+    """Return the box of a lesion, or of all for lesion 0; None where there is nothing."""
+    if lesion:
+        return boxes[lesion - 1]
+    if not boxes:
+        return None
+
+    bounds = []
+    for axis in range(3):
+        start = min(box[axis].start for box in boxes)
+        stop = max(box[axis].stop for box in boxes)
+        bounds.append(slice(start, stop))
+    return bounds[0], bounds[1], bounds[2]
+
+
+def _finding(
+    item: Measurement, place: Box | None, certainty: float | None, share: float | None
+) -> Finding:
+    if place is None:
+        return Finding(item, percent_of_lung=share)
+
+    slices, rows, columns = place
+    return Finding(
+        item,
+        slices=(slices.start, slices.stop - 1),
+        box=(columns.start, rows.start, columns.stop - 1, rows.stop - 1),
+        certainty=certainty,
+        percent_of_lung=share,
+    )
+
+
+def is_lung(segment: Segment) -> bool:
+    """Return whether a segment is a lung, by its code."""
+    return segment.type.value == LUNG_CODE
+
+
+def lung_volume_ml(
+    mask: np.ndarray, acquisition: Acquisition, segments: Sequence[Segment]
+) -> float | None:
+    """Return the volume of the lungs with all that lies in them, as the model's labels tell.
+
+    A model that labels lungs and lesions takes the lesions out of the lungs; so they are added.
+    None if it labels no lung.
+    """
+    lungs = [segment for segment in segments if is_lung(segment)]
+    if not lungs:
+        return None
+
+    inside = np.zeros(mask.shape, bool)
+    for segment in segments:
+        if is_lung(segment) or segment.lesions:
+            inside |= segment.of(mask)
+    return volume_ml(inside, acquisition) or None
+
+
+def volume_ml(inside: np.ndarray, acquisition: Acquisition) -> float:
+    """Return the volume of a boolean mask (n, row, column) on the slices."""
+    stack = acquisition.stack
+    pixel_mm2 = stack.spacing_mm[0] * stack.spacing_mm[1]
+    pixels = inside.sum(axis=(1, 2))
+    return float(pixels @ heights_mm(stack)) * pixel_mm2 / MM3_PER_ML

@@ -1,0 +1,225 @@
+"""From a trained synthesis and the names of what it translates to a new raw data set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nnunet_ext.errors import InputError
+from nnunet_ext.files.checksums import sha256_of_file
+from nnunet_ext.stock.folders import environment_folder, plain_name
+from nnunet_ext.stock.training import Model
+from nnunet_ext.synthesis.export import ExportJob, export, source_cases
+from nnunet_ext.synthesis.export_figure import export_figure
+from nnunet_ext.synthesis.matches import read_matches
+from nnunet_ext.synthesis.model import SynthesisModel
+
+if TYPE_CHECKING:
+    from nnunet_ext.synthesis.contrast import LesionContrast
+    from nnunet_ext.synthesis.matches import Matches
+    from nnunet_ext.training.streams.raw_cases import RawCase
+
+FIGURE = "examples.png"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A fold of a trained synthesis, as ``nnUNetv2_predict -d -tr -p -c -f -chk`` names it."""
+
+    model: Model
+    fold: str
+    checkpoint: str
+
+    def folder(self) -> Path:
+        """Return nnU-Net's result folder of the model.
+
+        Raises:
+            InputError: nothing was trained there, or a name is a path.
+        """
+        model = self.model
+        plain_name(model.trainer, "-tr")
+        plain_name(model.plans, "-p")
+        plain_name(model.configuration, "-c")
+
+        folder = model.folder(environment_folder("nnUNet_results"))
+        if not (folder / "plans.json").is_file():
+            raise InputError(
+                f"{folder}: no trained synthesis; run nnUNetv2_train {model.dataset} "
+                f"{model.configuration} {self.fold} -tr {model.trainer} -p {model.plans} first"
+            )
+        return folder
+
+
+@dataclass(frozen=True)
+class CaseChoice:
+    """Which cases of the source are translated; all by default.
+
+    Args:
+        matches: file of ``nnUNetv2_ext_match``.
+        subset: one of its subsets.
+        random_cases: in place of a subset, so many cases, drawn at random.
+        seed: of that draw.
+    """
+
+    matches: Path | None = None
+    subset: str | None = None
+    random_cases: int | None = None
+    seed: int = 0
+
+    @property
+    def in_words(self) -> str:
+        """What is recorded beside the new data set."""
+        if self.random_cases:
+            return f"random {self.random_cases}, seed {self.seed}"
+        return self.subset or "all"
+
+    def read_matches(self, source: str) -> Matches | None:
+        """Return the matches, or None where no file is named.
+
+        Raises:
+            InputError: they are of another data set than the source.
+        """
+        if self.matches is None:
+            return None
+        matches = read_matches(self.matches)
+        if matches.source != source:
+            raise InputError(
+                f"{self.matches}: matches of {matches.source}, not of {source}; run "
+                f"nnUNetv2_ext_match -d {source}"
+            )
+        return matches
+
+    def of(self, cases: list[str], matches: Matches | None) -> tuple[str, ...]:
+        """Return the chosen ones of the source's cases, in order of their names.
+
+        Raises:
+            InputError: there are none, or fewer than wanted, or the source lacks one.
+        """
+        if self.random_cases:
+            return _random_cases(cases, self.random_cases, self.seed)
+        if self.subset is None or matches is None:
+            return tuple(cases)
+
+        wanted = matches.subset(self.subset)
+        missing = sorted(set(wanted) - set(cases))
+        if missing:
+            problem = f"names {missing[0]}, which {matches.source} lacks"
+        elif not wanted:
+            problem = "is empty"
+        else:
+            return tuple(sorted(wanted))
+        raise InputError(f"the subset {self.subset} {problem}; run nnUNetv2_ext_match again")
+
+
+def write_translated_data_set(
+    trained: TrainedFold, choice: CaseChoice, folder: Path, device: str
+) -> str:
+    """Translate the chosen labelled cases to the target domain and draw examples.
+
+    Args:
+        trained: the synthesis; its data set is the source.
+        choice: the cases to translate.
+        folder: raw folder of the new data set, from `new_folder`.
+        device: as torch calls it.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        InputError: the model, the source or the matches are missing or do not fit.
+    """
+    source = environment_folder("nnUNet_raw") / trained.model.dataset
+    results = trained.folder()
+    matches = choice.read_matches(source.name)
+    every_case = source_cases(source)
+    chosen = choice.of([case.name for case in every_case], matches)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("-device cuda: no CUDA device found; use -device cpu")
+
+    model = SynthesisModel.load(results, trained.fold, trained.checkpoint, torch.device(device))
+    origin = _origin(trained, choice, results, str(model.window))
+    contrasts = export(model, ExportJob(source, folder, chosen, origin))
+
+    cases = [case for case in every_case if case.name in contrasts]
+    window = (model.window.low, model.window.high)
+    matched = _matched_files(matches, cases) if matches else None
+    export_figure(folder, cases, window, folder / FIGURE, matched)
+    return _summary(folder, contrasts, str(model.window))
+
+
+def new_folder(number: int, name: str) -> Path:
+    """Return the raw folder ``Dataset301_NAME`` of a new data set; it is not made.
+
+    Raises:
+        InputError: another data set has the number, or nothing can have the name.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"--name {name}: use letters, digits, _ . and -")
+
+    raw = environment_folder("nnUNet_raw")
+    prefix = f"Dataset{number:03d}_"
+    folder = raw / f"{prefix}{name}"
+    others = [path.name for path in raw.glob(f"{prefix}*") if path != folder]
+    if others:
+        raise InputError(f"-o {number}: {others[0]} has this number; choose another one")
+    return folder
+
+
+def _random_cases(cases: list[str], count: int, seed: int) -> tuple[str, ...]:
+    if count > len(cases):
+        raise InputError(f"--random-subset {count}: there are {len(cases)} cases")
+    generator = np.random.default_rng(seed)
+    drawn = generator.choice(cases, count, replace=False)
+    return tuple(sorted(drawn.tolist()))
+
+
+def _origin(trained: TrainedFold, choice: CaseChoice, results: Path, window: str) -> dict[str, Any]:
+    """Return what the images were made by."""
+    checkpoint = results / f"fold_{trained.fold}" / trained.checkpoint
+    return {
+        "trainer": trained.model.trainer,
+        "plans": trained.model.plans,
+        "configuration": trained.model.configuration,
+        "fold": trained.fold,
+        "checkpoint": trained.checkpoint,
+        "checkpoint_sha256": sha256_of_file(checkpoint),
+        "window": window,
+        "subset": choice.in_words,
+    }
+
+
+def _matched_files(matches: Matches, cases: list[RawCase]) -> dict[str, str]:
+    """Return the image of each case's most similar target case, where its raw data are here."""
+    folder = environment_folder("nnUNet_raw") / matches.target
+    files = {}
+    for case in cases:
+        similar = matches.source_cases.get(case.name)
+        if similar is None:
+            continue
+
+        found: list[Path] = []
+        for part in ("imagesUn", "imagesTr"):
+            found += folder.glob(f"{part}/{similar.targets[0]}_0000.*")
+        if found:
+            files[case.name] = str(min(found))
+    return files
+
+
+def _summary(folder: Path, contrasts: dict[str, LesionContrast], window: str) -> str:
+    lines = [f"{len(contrasts)} cases in {window} -> {folder.name}"]
+    differences = [contrast.difference for contrast in contrasts.values()]
+    known = [value for value in differences if np.isfinite(value)]
+    if known:
+        brighter = sum(value > 0 for value in known)
+        lines.append(
+            f"lesions: {np.mean(known):+.1f} against their rim on average, brighter in {brighter} "
+            f"of {len(known)} cases"
+        )
+    lines.append(f"see lesion_contrast.csv, provenance.csv and {FIGURE} there")
+    return "\n".join(lines)
