@@ -14,98 +14,35 @@ from dataset_conversion.reading.volumes import (
     spacing_of,
 )
 from nnunet_ext.errors import InputError, naming
-from nnunet_ext.hounsfield import LUNG_BELOW_HU
+from nnunet_ext.lungs import find_lungs
 
 Box = tuple[tuple[int, int], ...]
 """Start and stop along each array axis."""
 
-COARSE_MM = 2.5  # lungs are looked for on voxels of about this size
-CLOSING_MM = 7.5  # gaps of this radius are bridged: vessels, small consolidations
-SMALLEST_LUNG_ML = 50.0
-SMALLEST_SHARE = 0.1  # of the largest component; smaller ones are bowel gas
 MARGIN_MM = 10.0
 
 
 def lung_box(image_hu: np.ndarray, affine_mm: np.ndarray) -> Box:
     """Find the box around the lungs of a chest CT, with a margin of 10 mm.
 
-    Voxels below -400 HU are air. In each axial slice, air that touches the slice's border lies
-    outside the body. What is left is closed with a ball of 7.5 mm. The largest connected component
-    are the lungs, with every further one of at least a tenth of its size, such as the second lung.
-
     Args:
         image_hu: (x, y, z) in HU, axes in any order.
         affine_mm: (4, 4), voxel index to mm.
 
     Raises:
-        InputError: there is no such air of 50 ml or more.
-
-    Reference: Hu, Hoffman, Reinhardt: "Automatic lung segmentation for accurate quantitation of
-    volumetric X-ray CT images", IEEE Transactions on Medical Imaging 20(6), 2001 (threshold,
-    components, closing). The threshold is fixed here, and the two lungs are not separated.
+        InputError: none are found by :func:`nnunet_ext.lungs.find_lungs`.
     """
     spacing_mm = spacing_of(affine_mm)
-    whole_steps = np.floor(COARSE_MM / spacing_mm)
-    steps = np.maximum(1, whole_steps).astype(int)
-    every_step = tuple(slice(None, None, step) for step in steps)
-    is_air = image_hu[every_step] < LUNG_BELOW_HU
-    coarse_mm = steps * spacing_mm
-
-    inside = _air_inside(is_air, axial_axis(affine_mm))
-    closed = _closed(inside, coarse_mm)
-    voxel_ml = float(np.prod(coarse_mm)) / 1000
-    lungs = _largest_components(closed, voxel_ml)
+    try:
+        lungs = find_lungs(image_hu, spacing_mm, axial_axis(affine_mm))
+    except InputError as error:
+        raise InputError(f"{error}; give masks with --lung-masks, or leave --crop out") from error
 
     box = []
-    for (start, stop), step in zip(mask_box(lungs), steps.tolist(), strict=True):
-        box.append((start * step, stop * step))
+    for (start, stop), step in zip(mask_box(lungs.coarse), lungs.steps, strict=True):
+        box.append((int(start * step), int(stop * step)))
 
     return with_margin(tuple(box), image_hu.shape, spacing_mm, MARGIN_MM)
-
-
-def _air_inside(air: np.ndarray, axial: int) -> np.ndarray:
-    """Return the air that does not touch the border of its axial slice."""
-    from skimage.segmentation import clear_border
-
-    slices = np.moveaxis(air, axial, 0)
-    inside = np.stack([clear_border(one) for one in slices])
-    return np.moveaxis(inside, 0, axial)
-
-
-def _closed(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Close a mask with a ball, by two distances: grow by the radius, then shrink by it."""
-    from scipy import ndimage
-
-    if not mask.any():
-        return mask
-
-    widths = np.ceil(CLOSING_MM / spacing_mm).astype(int).tolist()
-    padded = np.pad(mask, [(width, width) for width in widths])
-    grown = ndimage.distance_transform_edt(~padded, sampling=spacing_mm) <= CLOSING_MM
-    if grown.all():
-        return mask
-
-    closed = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > CLOSING_MM
-    inner = [slice(width, width + size) for width, size in zip(widths, mask.shape, strict=True)]
-
-    return closed[tuple(inner)] | mask
-
-
-def _largest_components(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
-    from scipy import ndimage
-
-    components, _ = ndimage.label(mask)
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    if sizes.max(initial=0) * voxel_ml < SMALLEST_LUNG_ML:
-        raise InputError(
-            f"no lungs found (no {SMALLEST_LUNG_ML:g} ml of air inside the body); give masks with "
-            f"--lung-masks, or leave --crop out"
-        )
-
-    kept = sizes >= SMALLEST_SHARE * sizes.max()
-    kept[0] = False
-    return kept[components]
 
 
 def mask_box(mask: np.ndarray) -> Box:

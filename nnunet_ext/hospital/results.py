@@ -96,10 +96,11 @@ def outputs_of(
 
 
 def _page_options(arguments: argparse.Namespace, checkpoints: Sequence[Path]) -> PageOptions | None:
-    if not (arguments.html or arguments.html_patient or arguments.certainty):
+    for_page = (arguments.html, arguments.html_patient, arguments.lungs, arguments.certainty)
+    if not any(for_page):
         return None
     folder = checkpoints[0].parent.parent if checkpoints else None
-    return PageOptions(patient=arguments.html_patient, facts=facts_of(folder))
+    return PageOptions(arguments.html_patient, arguments.lungs, facts_of(folder))
 
 
 def write_results(

@@ -16,7 +16,6 @@ from nnunet_ext.networks.critics import PatchCritic
 from nnunet_ext.networks.segmentation import Segmentation, finest
 from nnunet_ext.networks.vq_unet import VQOutput
 from nnunet_ext.training.engine.diagnostics import discriminator_balance
-from nnunet_ext.training.engine.label_free import augmented_view
 from nnunet_ext.training.engine.schedules import Schedule, polynomial
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight
 from nnunet_ext.training.settings.miniature import Miniature
@@ -34,15 +33,6 @@ class PseudoLabels(NamedTuple):
     kept: torch.Tensor  # [B, *spatial] boolean
     confidence: torch.Tensor  # [B, 1, *spatial] in [0, 1], of the discriminator
     probabilities: torch.Tensor  # [B, classes, *spatial]; the labels are their argmax
-
-
-class Unlabelled(NamedTuple):
-    """Unlabelled images and the network's output for them."""
-
-    images: torch.Tensor  # [B, channels, *spatial]
-    seen: torch.Tensor  # the view of them that the network saw
-    output: VQOutput  # for that view
-    logits: torch.Tensor  # [B, classes, *spatial], float32, in the position of the images
 
 
 class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
@@ -71,11 +61,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         "discriminator_balance",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "recommended": {
-            "average_weights": 0.999,
-            "pseudo_labels_from": "average",
-            "unlabeled_view": "augmented",
-        },
+        "recommended": {"average_weights": 0.999, "pseudo_labels_from": "average"},
         "paper": {
             "segmentation_loss": "ce",
             "enable_deep_supervision": False,
@@ -117,8 +103,6 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     pseudo_label_weight: Weight = 0.1  # of L_semi, eq. 13
     confidence_threshold: Fraction = 0.2  # T, eq. 13
     pseudo_labels_from: Literal["network", "average"] = "network"
-    # the network's input for an unlabelled image: the image that is labelled, or another view of it
-    unlabeled_view: Literal["same", "augmented"] = "same"
     discriminator_weight: Weight = 1.0  # of L_D, eq. 14
     discriminator_sees_unlabeled: bool = False  # predictions on unlabelled images are fakes, too
     discriminator_lr: Weight = 1e-4  # Adam
@@ -213,13 +197,15 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         # phase 2
         of_discriminator: dict[str, torch.Tensor] = {}
         if self.in_second_phase:
-            unlabelled = self.see_unlabelled(batch["unlabeled"]["data"])
+            images = batch["unlabeled"]["data"]
+            unlabelled = self.run_network(images)
             if self.vq_on_unlabeled:
-                outputs.append((unlabelled.seen, unlabelled.output))
+                outputs.append((images, unlabelled))
             semi_supervised, of_discriminator = self.semi_supervised_losses(
                 labelled,
                 batch["target"],
                 unlabelled,
+                images,
             )
             losses |= semi_supervised
 
@@ -232,27 +218,14 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         quantised = [output for _, output in outputs]
         self.maintain_codebooks(quantised)
 
-    def see_unlabelled(self, images: torch.Tensor) -> Unlabelled:
-        """Run the network on unlabelled images, or on another view of them."""
-        seen = images
-        flipped: list[int] = []
-        if self.unlabeled_view == "augmented":
-            mirror_axes = self.inference_allowed_mirroring_axes or ()
-            seen, flipped = augmented_view(images, mirror_axes)
-
-        output = self.run_network(seen)
-        logits_of_view = self.class_logits(finest(output.segmentation))
-        logits = logits_of_view.float().flip(flipped)
-        return Unlabelled(images, seen, output, logits)
-
     # --- the losses
 
     def semi_supervised_losses(
-        self, labelled: VQOutput, target: Segmentation, unlabelled: Unlabelled
+        self, labelled: VQOutput, target: Segmentation, unlabelled: VQOutput, images: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Return the terms of phase 2: the network's (eq. 12, 13), the discriminator's (eq. 14)."""
-        images = unlabelled.images
-        logits = unlabelled.logits
+        unlabelled_logits = self.class_logits(finest(unlabelled.segmentation))
+        logits = unlabelled_logits.float()
         of_labelled = self.probabilities(labelled.segmentation)
         of_unlabelled = logits.softmax(1)
         on_labelled = self.judge(of_labelled)

@@ -9,7 +9,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.private_paths import without_folders
 from nnunet_ext.losses.proportion import Norm
+from nnunet_ext.package import made_by
+from nnunet_ext.training import mlflow_logger
 from nnunet_ext.training.segmentation_loss import LossWithProportions
 from nnunet_ext.training.settings.hyperparameters import (
     Count,
@@ -195,6 +198,36 @@ class ConfiguredTrainer(nnUNetTrainer):
         log = self.logger.local_logger.my_fantastic_logging
         for term in self.logged_terms:
             log.setdefault(term, [])
+        if self.local_rank == 0 and mlflow_logger.is_enabled():
+            self._log_to_mlflow(entry)
+
+    def _log_to_mlflow(self, entry: PlansEntry) -> None:
+        """Pass every logged value on to MLflow, which the user has asked for.
+
+        Raises:
+            InputError: MLflow is not installed, or nothing says where it keeps its runs.
+        """
+        config = {
+            "dataset": self.plans_manager.dataset_name,
+            "trainer": type(self).__name__,
+            "plans": self.plans_manager.plans_name,
+            "configuration": self.configuration_name,
+            "fold": self.fold,
+            "preset": entry.preset,
+            "made_by": made_by(),
+        }
+        for name, value in self.hyperparameters.items():
+            config[name] = without_folders(value)
+        folder = Path(self.output_folder)
+        added = mlflow_logger.mlflow_logger(folder, self.logger.resume, config)
+        self.logger.loggers.append(added)
+
+    def on_train_end(self) -> None:
+        """As nnU-Net, and mark the run in MLflow as finished."""
+        super().on_train_end()
+        for logger in self.logger.loggers:
+            if isinstance(logger, mlflow_logger.MLflowLogger):
+                logger.end()
 
     def _require_streams(self, entry: PlansEntry) -> None:
         missing = [role for role in self.required_streams if role not in entry.streams]
