@@ -13,115 +13,60 @@ from dataset_conversion.reading.volumes import (
     read_voxels,
     spacing_of,
 )
-from nnunet_ext.errors import InputError
-from nnunet_ext.hounsfield import LUNG_BELOW_HU
+from nnunet_ext.errors import InputError, naming
+from nnunet_ext.lungs import find_lungs
 
 Box = tuple[tuple[int, int], ...]
 """Start and stop along each array axis."""
 
-COARSE_MM = 2.5  # lungs are looked for on voxels of about this size
-CLOSING_MM = 7.5  # gaps of this radius are bridged: vessels, small consolidations
-SMALLEST_LUNG_ML = 50.0
-SMALLEST_SHARE = 0.1  # of the largest component; smaller ones are bowel gas
 MARGIN_MM = 10.0
 
 
 def lung_box(image_hu: np.ndarray, affine_mm: np.ndarray) -> Box:
     """Find the box around the lungs of a chest CT, with a margin of 10 mm.
 
-    Voxels below -400 HU are air. In each axial slice, air that touches the slice's border lies
-    outside the body. What is left is closed with a ball of 7.5 mm. The largest connected component
-    are the lungs, with every further one of at least a tenth of its size, such as the second lung.
-
     Args:
         image_hu: (x, y, z) in HU, axes in any order.
         affine_mm: (4, 4), voxel index to mm.
 
     Raises:
-        InputError: there is no such air of 50 ml or more.
-
-    Reference: Hu, Hoffman, Reinhardt: "Automatic lung segmentation for accurate quantitation of
-    volumetric X-ray CT images", IEEE Transactions on Medical Imaging 20(6), 2001 (threshold,
-    components, closing). The threshold is fixed here, and the two lungs are not separated.
+        InputError: none are found by :func:`nnunet_ext.lungs.find_lungs`.
     """
     spacing_mm = spacing_of(affine_mm)
-    steps = np.maximum(1, np.floor(COARSE_MM / spacing_mm)).astype(int)
-    coarse_hu = image_hu[tuple(slice(None, None, step) for step in steps)]
-    coarse_mm = steps * spacing_mm
-
-    inside = _air_inside(coarse_hu < LUNG_BELOW_HU, axial_axis(affine_mm))
-    closed = _closed(inside, coarse_mm)
-    lungs = _largest_components(closed, float(np.prod(coarse_mm)) / 1000)
+    try:
+        lungs = find_lungs(image_hu, spacing_mm, axial_axis(affine_mm))
+    except InputError as error:
+        raise InputError(f"{error}; give masks with --lung-masks, or leave --crop out") from error
 
     box = []
-    for (start, stop), step in zip(mask_box(lungs), steps, strict=True):
+    for (start, stop), step in zip(mask_box(lungs.coarse), lungs.steps, strict=True):
         box.append((int(start * step), int(stop * step)))
 
     return with_margin(tuple(box), image_hu.shape, spacing_mm, MARGIN_MM)
 
 
-def _air_inside(air: np.ndarray, axial: int) -> np.ndarray:
-    """Return the air that does not touch the border of its axial slice."""
-    from skimage.segmentation import clear_border
-
-    slices = np.moveaxis(air, axial, 0)
-    inside = np.stack([clear_border(one) for one in slices])
-    return np.moveaxis(inside, 0, axial)
-
-
-def _closed(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Close a mask with a ball, by two distances: grow by the radius, then shrink by it."""
-    from scipy import ndimage
-
-    if not mask.any():
-        return mask
-
-    widths = np.ceil(CLOSING_MM / spacing_mm).astype(int).tolist()
-    padded = np.pad(mask, [(width, width) for width in widths])
-    grown = ndimage.distance_transform_edt(~padded, sampling=spacing_mm) <= CLOSING_MM
-    if grown.all():
-        return mask
-
-    closed = ndimage.distance_transform_edt(grown, sampling=spacing_mm) > CLOSING_MM
-    inner = [slice(width, width + size) for width, size in zip(widths, mask.shape, strict=True)]
-
-    return closed[tuple(inner)] | mask
-
-
-def _largest_components(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
-    from scipy import ndimage
-
-    components, _ = ndimage.label(mask)
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    if sizes.max(initial=0) * voxel_ml < SMALLEST_LUNG_ML:
-        raise InputError(
-            f"no lungs found (no {SMALLEST_LUNG_ML:g} ml of air inside the body); give masks with "
-            f"--lung-masks, or leave --crop out"
-        )
-
-    kept = sizes >= SMALLEST_SHARE * sizes.max()
-    kept[0] = False
-    return kept[components]
-
-
 def mask_box(mask: np.ndarray) -> Box:
     """Return the smallest box that holds all of a mask that is not empty."""
     box = []
+    axes = set(range(mask.ndim))
     for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        indices = np.flatnonzero(mask.any(axis=others))
-        box.append((int(indices[0]), int(indices[-1]) + 1))
+        others = tuple(axes - {axis})
+        marked = mask.any(axis=others)
+        indices = np.flatnonzero(marked).tolist()
+        box.append((indices[0], indices[-1] + 1))
 
     return tuple(box)
 
 
 def with_margin(box: Box, shape: tuple[int, ...], spacing_mm: np.ndarray, margin_mm: float) -> Box:
     """Return the box, wider by the margin on each side, as far as the image reaches."""
-    margins = np.ceil(margin_mm / spacing_mm).astype(int).tolist()
+    voxels = np.ceil(margin_mm / spacing_mm)
+    margins = voxels.astype(int).tolist()
     wide = []
     for (start, stop), size, margin in zip(box, shape, margins, strict=True):
-        wide.append((max(0, start - margin), min(size, stop + margin)))
+        first = max(0, start - margin)
+        end = min(size, stop + margin)
+        wide.append((first, end))
 
     return tuple(wide)
 
@@ -141,10 +86,9 @@ def box_of_mask_file(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) 
 
     volume = open_volume(path)
     voxels = read_voxels(path, volume)
-    try:
-        mask, _ = label_on_image_grid(voxels, label_place(volume, affine_mm), shape, affine_mm)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    place_mm = label_place(volume, affine_mm)
+    with naming(path):
+        mask, _ = label_on_image_grid(voxels, place_mm, shape, affine_mm)
 
     if not mask.any():
         raise InputError(f"{path}: marks no lung; give another mask, or leave the case out")

@@ -80,4 +80,4 @@ class HospitalExport:
         arguments = ["-i", str(export), "-o", str(results)]
         arguments += ["-d", NODULES, "-c", "2d", "-tr", TRAINER, "-f", "0"]
         arguments += ["-device", self.device, "--rules", "chest", "--orientation", "RAS"]
-        self.steps.call("nnUNetv2_ext_predict_dicom", *arguments, "--nifti")
+        self.steps.call("nnUNetv2_ext_predict_dicom", *arguments, "--nifti", "--html")

@@ -148,6 +148,12 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         help="show name, number and dates of the patient in report.html; off",
     )
     group.add_argument(
+        "--lungs",
+        action="store_true",
+        help="show in report.html volumes in per cent of the lungs, which are found by their air "
+        "unless the model labels them; chest CT only",
+    )
+    group.add_argument(
         "--certainty",
         action="store_true",
         help="show in report.html how certain the model is of each lesion; takes time and memory",

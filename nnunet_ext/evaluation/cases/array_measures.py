@@ -158,7 +158,9 @@ def plan_measurement(
 
 def as_slices(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the slices along the first axis; a picture is one slice."""
-    return array[None] if array.ndim == 2 else array
+    if array.ndim == 2:
+        return array[None]
+    return array
 
 
 def _mask(labels: LabelMap, values: tuple[int, ...]) -> npt.NDArray[np.bool_]:

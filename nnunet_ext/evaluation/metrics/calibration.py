@@ -57,11 +57,18 @@ def reliability(
     """
     probabilities = prediction.ravel().astype(np.float64)
     bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
+    truth = reference.ravel().astype(np.float64)
     return Reliability(
-        voxels=np.bincount(bins, minlength=BINS).astype(np.float64),
-        probability=np.bincount(bins, weights=probabilities, minlength=BINS),
-        positives=np.bincount(bins, weights=reference.ravel(), minlength=BINS),
+        voxels=_sum_by_bin(bins, np.ones_like(probabilities)),
+        probability=_sum_by_bin(bins, probabilities),
+        positives=_sum_by_bin(bins, truth),
     )
+
+
+def _sum_by_bin(
+    bins: npt.NDArray[np.int64], values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    return np.bincount(bins, weights=values, minlength=BINS).astype(np.float64)
 
 
 def brier_score(pair: ProbabilityPair) -> float:

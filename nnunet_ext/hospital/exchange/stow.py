@@ -104,9 +104,16 @@ def _answer_of(code: int, content: dict[str, Any], name: str) -> Answer:
 
 
 def _reason(content: dict[str, Any], sequence: str, tag: str) -> str:
-    """Return the code of the first item of a sequence, as words; empty where there is none."""
+    """Return the code of the first item of a sequence, as words; empty where there is none.
+
+    A sequence without items means none, too; Orthanc writes it so.
+    """
     try:
-        (number,) = content[sequence]["Value"][0][tag]["Value"]
+        item = content[sequence]["Value"][0]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    try:
+        (number,) = item[tag]["Value"]
         return f", 0x{int(number):04X}"
     except (KeyError, IndexError, TypeError, ValueError):
-        return ", reason unknown" if sequence == FAILED and content.get(FAILED) else ""
+        return ", reason unknown" if sequence == FAILED else ""

@@ -127,7 +127,7 @@ class Watch:
         folders = [self.output / case.name for case in found.cases]
         folders = [folder for folder in folders if folder.is_dir()]
         sent = send_results(folders, self.destinations, state, tries=1)
-        self.work.finished(found, outcomes, sent)
+        self._finish(found, outcomes, sent)
 
         if outcomes.failed:
             self._failed(delivery, state, "; ".join(outcomes.failed.values()))
@@ -135,6 +135,13 @@ class Watch:
             self._not_before[delivery] = self.clock() + PAUSE_BETWEEN_TRIES_S
         else:
             state.note_delivery(delivery.name, delivery.content, _outcome(found, sent))
+
+    def _finish(self, found: Survey, outcomes: CaseOutcomes, sent: Sent) -> None:
+        """Write index and record; a full disk does not stop the watch, whose results are whole."""
+        try:
+            self.work.finished(found, outcomes, sent)
+        except OSError as error:
+            sys.stderr.write(f"index or record cannot be written ({error.strerror})\n")
 
     def _failed(self, delivery: Delivery, state: State, reason: str) -> None:
         """Try a delivery again later, but not for ever."""

@@ -15,6 +15,8 @@ from nnunet_ext.dicom.writing.measurements import (
     lesions_of,
 )
 from nnunet_ext.dicom.writing.segments import Segment
+from nnunet_ext.errors import InputError
+from nnunet_ext.lungs import find_lungs
 
 LUNG_CODE = "39607008"  # SNOMED CT, as known_segments.json has it
 Box = tuple[slice, slice, slice]
@@ -138,11 +140,47 @@ def lung_volume_ml(
     if not lungs:
         return None
 
+    inside = _lesions(mask, segments)
+    for segment in lungs:
+        inside |= segment.of(mask)
+    return volume_ml(inside, acquisition) or None
+
+
+def found_lung_volume_ml(
+    values_hu: np.ndarray,
+    mask: np.ndarray,
+    acquisition: Acquisition,
+    segments: Sequence[Segment],
+) -> float | None:
+    """Return the volume of the lungs that their air shows, with the lesions of the mask.
+
+    None if no lungs are found.
+
+    Args:
+        values_hu: (n, row, column) of the slices in HU.
+        mask: (n, row, column) label values.
+        acquisition: the slices.
+        segments: what the values of the mask mean.
+    """
+    stack = acquisition.stack
+    columns_mm, rows_mm = stack.spacing_mm
+    spacing_mm = np.array([stack.step_mm, rows_mm, columns_mm])
+    axial = int(np.abs(stack.directions[::-1, 2]).argmax())
+    try:
+        lungs = find_lungs(values_hu, spacing_mm, axial)
+    except InputError:
+        return None
+
+    inside = _lesions(mask, segments) | lungs.on(mask.shape)
+    return volume_ml(inside, acquisition)
+
+
+def _lesions(mask: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
     inside = np.zeros(mask.shape, bool)
     for segment in segments:
-        if is_lung(segment) or segment.lesions:
+        if segment.lesions:
             inside |= segment.of(mask)
-    return volume_ml(inside, acquisition) or None
+    return inside
 
 
 def volume_ml(inside: np.ndarray, acquisition: Acquisition) -> float:

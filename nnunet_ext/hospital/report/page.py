@@ -18,7 +18,12 @@ from nnunet_ext.dicom.writing.secondary_capture import orientation_letters, volu
 from nnunet_ext.dicom.writing.segments import Model, Segment
 from nnunet_ext.dicom.writing.source import Source, text_of
 from nnunet_ext.files.whole_file import whole_file
-from nnunet_ext.hospital.report.findings import Finding, findings_of, lung_volume_ml
+from nnunet_ext.hospital.report.findings import (
+    Finding,
+    findings_of,
+    found_lung_volume_ml,
+    lung_volume_ml,
+)
 from nnunet_ext.hospital.report.model_facts import ModelFacts
 from nnunet_ext.hospital.report.pictures import Pictures, grey_scale, pictures_of
 from nnunet_ext.hospital.report.quality import quality_warnings
@@ -41,10 +46,12 @@ PATIENT_TEXTS = {
 class PageOptions:
     """What a page shows beside the findings.
 
-    ``patient`` shows who it is; ``facts`` are about the model.
+    ``patient`` shows who it is. ``lungs`` finds the lungs where the model labels none. ``facts``
+    are about the model.
     """
 
     patient: bool = False
+    lungs: bool = False
     facts: ModelFacts = field(default_factory=ModelFacts)
 
 
@@ -79,10 +86,16 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
     """
     acquisition = study.source.acquisition
     lung_ml = lung_volume_ml(study.mask, acquisition, study.segments)
+    finds_lungs = lung_ml is None and options.lungs and study.unit == "HU"
+    if finds_lungs:
+        lung_ml = found_lung_volume_ml(study.values, study.mask, acquisition, study.segments)
     findings = findings_of(study.measurements, study.mask, acquisition, study.fractions, lung_ml)
     warnings = quality_warnings(
         study.source, study.values, study.unit, study.measurements, options.facts
     )
+
+    if options.lungs and lung_ml is None:
+        warnings.append("No lungs were found, so no share of them is given.")
 
     scale = grey_scale(study.values, study.unit)
     pictures = pictures_of(study.values, study.mask, scale)
@@ -100,6 +113,8 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
         "first": _first_slice(study.mask, findings),
     }
     content = _content(study, options, pictures, findings, warnings)
+    content["lung_ml"] = lung_ml
+    content["finds_lungs"] = finds_lungs
     write_html(file, "report.html.jinja", "viewer.js", {**content, "viewer": viewer})
     return {"warnings": warnings, "lung_ml": None if lung_ml is None else round(lung_ml, 1)}
 

@@ -20,6 +20,7 @@ REPORTS = (
     "1.2.840.10008.5.1.4.1.1.88.34",
 )
 MODERN = (RLELossless, ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+NONE_FAILED = b'{"00081198": {"vr": "SQ"}}'  # as Orthanc says it
 Status = Callable[[int], int]
 
 
@@ -80,7 +81,7 @@ def web_archive() -> Iterator[Archive]:
             code = archive.status(len(requests))
             if code == 200:
                 archive.received.append(part_of(body, self.headers["Content-Type"]))
-            content = b"{}" if code != 409 else failed(0x0122)
+            content = failed(0x0122) if code == 409 else NONE_FAILED
             self.send_response(code)
             self.send_header("Content-Type", "application/dicom+json")
             self.send_header("Content-Length", str(len(content)))

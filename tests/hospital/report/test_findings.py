@@ -5,10 +5,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunet_ext.hospital.report.findings import findings_of, lung_volume_ml
+from dataset_conversion.phantoms.dicom_series import write_series
+from nnunet_ext.dicom.writing.segments import segments_of
+from nnunet_ext.hospital.report.findings import (
+    findings_of,
+    found_lung_volume_ml,
+    lung_volume_ml,
+)
 from nnunet_ext.hospital.report.model_facts import ModelFacts
 from nnunet_ext.hospital.report.quality import quality_warnings
-from tests.hospital.report.studies import LABELS, STEP_MM, labels, write_study
+from tests.dicom.writing.geometries import acquisition_below
+from tests.hospital.conftest import stacked
+from tests.hospital.report.studies import (
+    LABELS,
+    LUNG_HU,
+    STEP_MM,
+    TISSUE_HU,
+    labels,
+    write_study,
+)
 
 LESION_VOXELS = 3 * 6 * 5
 LUNG_VOXELS = 10 * 32 * 36  # with both lesions
@@ -34,6 +49,33 @@ def test_lesions_have_their_place_certainty_and_share_of_the_lungs(tmp_path: Pat
     assert large.certainty == pytest.approx((4 * 0.8 + 0.3) / 5)
     assert large.is_uncertain and small.is_uncertain and small.certainty == pytest.approx(0.6)
     assert large.percent_of_lung == pytest.approx(100 * LESION_VOXELS / LUNG_VOXELS)
+
+
+@pytest.mark.parametrize("orientation", ["axial", "coronal"])
+def test_lungs_are_found_by_their_air(tmp_path: Path, orientation: str) -> None:
+    mask = np.zeros((24, 48, 48), np.uint8)
+    mask[2:22, 14:34, 6:20] = 1
+    mask[2:22, 14:34, 28:42] = 1
+    mask[10:12, 20:24, 10:14] = 2
+    values = np.full(mask.shape, TISSUE_HU)
+    values[:, :4] = values[:, -4:] = values[..., :2] = values[..., -2:] = -1000
+    values[mask == 1] = LUNG_HU
+    spacing_mm = (4.0, 4.0)
+    plane: tuple[float, ...] = (1, 0, 0, 0, 1, 0)
+    positions_mm = stacked(24, 4.0)
+    if orientation == "coronal":
+        mask, values = mask.swapaxes(0, 1), values.swapaxes(0, 1)
+        plane = (1, 0, 0, 0, 0, -1)
+        positions_mm = np.array([(0.0, 4.0 * index, 0.0) for index in range(48)])
+    write_series(tmp_path, values, positions_mm, orientation=plane, spacing_mm=spacing_mm)
+    acquisition = acquisition_below(tmp_path)
+
+    segments = segments_of({"background": 0, "other": 1, "lesion": 2})
+    found_ml = found_lung_volume_ml(values, mask, acquisition, segments)
+    box_ml = 2 * 20 * 20 * 14 * 4.0**3 / 1000
+    assert found_ml == pytest.approx(box_ml, rel=0.02)
+    only_tissue = np.full(mask.shape, TISSUE_HU)
+    assert found_lung_volume_ml(only_tissue, mask, acquisition, segments) is None
 
 
 def test_nothing_found_has_no_place_and_a_warning(tmp_path: Path) -> None:

@@ -57,6 +57,13 @@ def test_nobody_is_named_unless_asked_for(tmp_path: Path) -> None:
         assert marker in named
 
 
+def test_lungs_that_are_not_found_are_a_warning(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "scan", names={"background": 0, "other": 1, "lesion": 2})
+    facts = write_page(tmp_path / "report.html", study, PageOptions(lungs=True))
+    assert facts["lung_ml"] is None
+    assert any("No lungs were found" in warning for warning in facts["warnings"])
+
+
 def test_markup_in_texts_stays_text(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
     study = write_study(
