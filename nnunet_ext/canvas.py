@@ -60,7 +60,9 @@ def literal(name: object) -> str:
     Dollar signs would begin a formula, and a leading underscore would hide it in a legend.
     """
     text = str(name).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
+    if text.startswith("_"):
+        return f" {text}"
+    return text
 
 
 def set_title(figure: "Figure", title: str) -> None:

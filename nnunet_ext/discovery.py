@@ -15,7 +15,8 @@ OPT_OUT_VARIABLE = "nnUNet_ext_disable"
 
 def is_disabled() -> bool:
     """Return whether the user switched automatic discovery off (``nnUNet_ext_disable=1``)."""
-    return os.environ.get(OPT_OUT_VARIABLE, "").lower() in ("1", "true", "t")
+    value = os.environ.get(OPT_OUT_VARIABLE, "")
+    return value.lower() in ("1", "true", "t")
 
 
 def search_folders() -> list[str]:

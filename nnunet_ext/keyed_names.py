@@ -56,7 +56,9 @@ def key_file() -> Path:
     It is what ``nnUNet_ext_key`` names, else ``key`` in :func:`configuration_folder`.
     """
     chosen = os.environ.get(KEY_VARIABLE)
-    return Path(chosen) if chosen else configuration_folder() / "key"
+    if chosen:
+        return Path(chosen)
+    return configuration_folder() / "key"
 
 
 def read_key() -> bytes:
@@ -100,8 +102,9 @@ def keyed_name(kind: str, *parts: str, key: bytes | None = None) -> str:
         InputError: the key cannot be used.
     """
     message = json.dumps([kind, *parts]).encode()
-    secret = read_key() if key is None else key
-    digest = hmac.new(secret, message, hashlib.sha256).hexdigest()
+    if key is None:
+        key = read_key()
+    digest = hmac.new(key, message, hashlib.sha256).hexdigest()
     return f"{kind}-{digest[:NAME_DIGITS]}"
 
 

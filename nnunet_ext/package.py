@@ -6,7 +6,7 @@ DISTRIBUTION = "nnunetv2-ext"
 
 
 def made_by() -> str:
-    """Return name and version, such as ``nnunetv2-ext 0.1.0``.
+    """Return name and version, such as ``nnunetv2-ext 0.2.0``.
 
     The version is unknown if the package runs from a source folder.
     """

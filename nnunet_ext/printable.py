@@ -32,7 +32,8 @@ class PrintableStream:
 
     def write(self, text: str) -> int:
         """Write what a terminal can show."""
-        return self._stream.write(text.translate(_OF_A_STREAM))
+        shown = text.translate(_OF_A_STREAM)
+        return self._stream.write(shown)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
@@ -44,4 +45,6 @@ def counted(count: int, noun: str) -> str:
     >>> counted(1, "slice"), counted(3, "slice")
     ('1 slice', '3 slices')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}s"

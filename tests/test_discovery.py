@@ -8,6 +8,7 @@ import site
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.write_bytes(file.read_bytes())
     subprocess.run([*run, str(source)], check=True)
     return next(folder.glob("*.whl"))
+
+
+def members(wheel: Path) -> list[str]:
+    """The files of a wheel, without those about it."""
+    with zipfile.ZipFile(wheel) as file:
+        return sorted(name for name in file.namelist() if ".dist-info/" not in name)
+
+
+def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    source = wheel.parent / "source"
+    command = [sys.executable, "-c", build, str(tmp_path)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(archive)], check=True)
+    (rebuilt,) = tmp_path.glob("*.whl")
+    assert members(rebuilt) == members(wheel)
+    assert "nnunet_ext.pth" in members(wheel)
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from nnunet_ext.dicom.reading.series import Acquisition, Rejected
 
 MODALITIES = ("CT", "MR")  # whose series are put together
-MANY = 5  # values or oddities that are listed
+MANY = 5  # lines of one kind that are listed
+COMMONEST = 4  # values of a property that are listed
 
 
 @dataclass
@@ -52,13 +53,17 @@ def series_groups(slices: Sequence[Slice], sample: int | None) -> list[SeriesGro
 
     groups: dict[str, SeriesGroup] = {}
     for item in slices:
-        groups.setdefault(item.modality, SeriesGroup(item.modality)).slices.append(item)
+        group = groups.setdefault(item.modality, SeriesGroup(item.modality))
+        group.slices.append(item)
 
-    accepted, rejected = acquisitions_of(slices, Rules(modalities=MODALITIES))
+    rules = Rules(modalities=MODALITIES)
+    accepted, rejected = acquisitions_of(slices, rules)
     for acquisition in accepted:
-        groups[acquisition.slices[0].modality].accepted.append(acquisition)
+        first = acquisition.slices[0]
+        groups[first.modality].accepted.append(acquisition)
     for reject in rejected:  # the slices of a reject share a reason, not always a modality
-        groups[reject.slices[0].modality].rejected.append(reject)
+        first = reject.slices[0]
+        groups[first.modality].rejected.append(reject)
 
     for group in groups.values():
         _describe(group)
@@ -109,28 +114,39 @@ def _describe_stack(group: SeriesGroup, acquisition: Acquisition) -> None:
 def _read(group: SeriesGroup, sample: int | None) -> None:
     from nnunet_ext.dicom.reading.pixels import read_pixels
 
-    items: list[Slice] = []
-    for acquisition in group.accepted:
-        items += acquisition.slices
-    if sample is not None and len(items) > sample:
-        places = np.linspace(0, len(items) - 1, sample + 2)[1:-1]
-        items = [items[round(place)] for place in places]
-
-    for item in items:
+    for item in _sampled_slices(group, sample):
         try:
             pixels = read_pixels(item)
         except (InputError, MemoryError) as error:
-            group.oddities.add(_nameless(str(error), [item]) or "a slice does not fit into memory")
+            reason = _nameless(str(error), [item])
+            group.oddities.add(reason or "a slice does not fit into memory")
             continue
 
-        low, high = float(pixels.values.min()), float(pixels.values.max())
+        low = float(pixels.values.min())
+        high = float(pixels.values.max())
         if group.range is not None:
-            low, high = min(low, group.range[0]), max(high, group.range[1])
+            lowest, highest = group.range
+            low = min(low, lowest)
+            high = max(high, highest)
         group.range = (low, high)
         group.read += 1
         group.counts["unit (of slices read)"][pixels.unit] += 1
         for remark in pixels.remarks:
             group.oddities.add(f"slices read: {remark}")
+
+
+def _sampled_slices(group: SeriesGroup, sample: int | None) -> list[Slice]:
+    """Return so many slices of a group's volumes, evenly spread; None: all."""
+    items: list[Slice] = []
+    for acquisition in group.accepted:
+        items += acquisition.slices
+    if sample is None or len(items) <= sample:
+        return items
+
+    last = len(items) - 1
+    inner_places = np.linspace(0, last, sample + 2)[1:-1]
+
+    return [items[round(place)] for place in inner_places]
 
 
 def _nameless(line: str, slices: Sequence[Slice]) -> str:
@@ -150,31 +166,43 @@ def lines_of(scan: Scan, folder: Path, sample: int | None) -> list[str]:
 
     if scan.damaged:
         lines.append(f"DICOM files that cannot be read: {len(scan.damaged)}")
-        reasons = [line.removeprefix(f"{folder}/") for line in scan.damaged.values()]
-        lines += _first_ones([f"  odd: {reason}" for reason in reasons])
+        odd = []
+        for line in scan.damaged.values():
+            reason = line.removeprefix(f"{folder}/")
+            odd.append(f"  odd: {reason}")
+        lines += _first_ones(odd)
 
     return lines
 
 
 def _lines_of_group(group: SeriesGroup) -> list[str]:
-    series = {(item.patient_id, item.study_uid, item.series_uid) for item in group.slices}
-    patients = {item.patient_id for item in group.slices}
+    patients = set()
+    series = set()
+    for item in group.slices:
+        patients.add(item.patient_id)
+        series.add((item.patient_id, item.study_uid, item.series_uid))
+
+    modality = group.modality or "without modality"
+    images = len(group.slices)
     lines = [
-        f"DICOM {group.modality or 'without modality'}: {len(group.slices)} images, "
-        f"{len(series)} series, {len(patients)} patients"
+        f"DICOM {modality}: {images} images, {len(series)} series, {len(patients)} patients",
     ]
     if group.accepted:
+        volumes = len(group.accepted)
         slices = sum(len(acquisition.slices) for acquisition in group.accepted)
-        lines.append(f"  volumes: {len(group.accepted)} ({counted(slices, 'image')})")
+        lines.append(f"  volumes: {volumes} ({counted(slices, 'image')})")
     for name, counter in group.counts.items():
         lines.append(property_line(name, counter))
     if group.range:
         low, high = group.range
         lines.append(f"  range: {low:g} to {high:g} (of {group.read} slices read)")
 
+    rejected = _lines_of_rejected(group)
+    lines += _first_ones(rejected)
     odd = [f"  odd: {count} {what}" for what, count in group.oddities.most_common()]
+    lines += _first_ones(odd)
 
-    return lines + _first_ones(_lines_of_rejected(group)) + _first_ones(odd)
+    return lines
 
 
 def _lines_of_rejected(group: SeriesGroup) -> list[str]:
@@ -188,7 +216,8 @@ def _lines_of_rejected(group: SeriesGroup) -> list[str]:
 
     lines = []
     for reason, count in series.most_common():
-        lines.append(f"  {count} series left out ({counted(images[reason], 'image')}): {reason}")
+        of_images = counted(images[reason], "image")
+        lines.append(f"  {count} series left out ({of_images}): {reason}")
 
     return lines
 
@@ -196,17 +225,22 @@ def _lines_of_rejected(group: SeriesGroup) -> list[str]:
 def property_line(name: str, counter: Counter[str]) -> str:
     """Return the commonest values of a property, with their number where there are several."""
     if len(counter) == 1:
-        return f"  {name}: {next(iter(counter))}"
+        (only,) = counter
+        return f"  {name}: {only}"
 
-    common = [f"{value} ({number})" for value, number in counter.most_common(4)]
-    more = f", and {len(counter) - 4} more" if len(counter) > 4 else ""
+    common = counter.most_common(COMMONEST)
+    shown = ", ".join(f"{value} ({number})" for value, number in common)
+    further = len(counter) - len(common)
+    if further:
+        shown += f", and {further} more"
 
-    return f"  {name}: {', '.join(common)}{more}"
+    return f"  {name}: {shown}"
 
 
 def _first_ones(lines: Sequence[str]) -> list[str]:
     shown = list(lines[:MANY])
-    if len(lines) > MANY:
-        shown.append(f"  and {len(lines) - MANY} more such lines")
+    further = len(lines) - len(shown)
+    if further:
+        shown.append(f"  and {further} more such lines")
 
     return shown

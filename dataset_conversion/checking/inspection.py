@@ -24,7 +24,7 @@ from dataset_conversion.reading.dicom_cases import (
 from dataset_conversion.reading.download_folder import is_hidden, natural_key
 from dataset_conversion.reading.label_values import distinct_values
 from dataset_conversion.reading.nifti_cases import intensity_unit
-from dataset_conversion.reading.nifti_headers import open_volume
+from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.pictures import open_picture
 from dataset_conversion.reading.volumes import axial_axis, read_voxels, right_angled, spacing_of
 from nnunet_ext.errors import InputError
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 FEW = 16  # so many values at most are listed as labels
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 DEPTH = 12
+MOST_ODDITIES = 5  # of a group that are listed
+PIXEL_KINDS = {"P": "palette", "L": "8-bit grey"}
 
 
 @dataclass
@@ -144,7 +146,8 @@ def inspect(folder: Path, sample: int | None) -> Inspection:
             dicom_files += 1
         elif kind in ("NIfTI", "picture"):
             place = os.path.relpath(file.parent, folder)
-            groups.setdefault((place, kind), Group(place, kind)).files.append(file)
+            group = groups.setdefault((place, kind), Group(place, kind))
+            group.files.append(file)
         else:
             others[kind] += 1
 
@@ -153,9 +156,10 @@ def inspect(folder: Path, sample: int | None) -> Inspection:
         _describe(group, sample)
 
     scan, lines = _dicom(folder, dicom_files, sample)
+    matches = recognised(folder, scan)
     by_folder = sorted(groups.values(), key=lambda group: natural_key(group.folder))
 
-    return Inspection(by_folder, others, lines, recognised(folder, scan))
+    return Inspection(by_folder, others, lines, matches)
 
 
 def _dicom(folder: Path, files: int, sample: int | None) -> tuple[Scan | None, list[str]]:
@@ -198,19 +202,30 @@ def _kind(file: Path) -> str:
             start = stream.read(352)
     except OSError:
         return "files that cannot be read"
-    name = file.name.lower()
+
     if not start:
         return "empty files"
+
+    name = file.name.lower()
     if start[128:132] == b"DICM" or name.endswith(DICOM_ENDINGS):
         return "DICOM"
-    if start[344:347] in (b"n+1", b"ni1") or name.endswith((".nii", ".nii.gz")):
-        return "NIfTI"
-    if start[:2] == b"\x1f\x8b" and _unzipped(file)[344:347] == b"n+1":
+    if name.endswith((".nii", ".nii.gz")) or _is_nifti(file, start):
         return "NIfTI"
     if name.endswith(PICTURE_ENDINGS):
         return "picture"
 
-    return f"*{file.suffix.lower() or ' without ending'}"
+    ending = file.suffix.lower() or " without ending"
+
+    return f"*{ending}"
+
+
+def _is_nifti(file: Path, start: bytes) -> bool:
+    """Whether the first bytes of a file, unpacked or not, are a NIfTI header's."""
+    if start[344:347] in (b"n+1", b"ni1"):
+        return True
+
+    is_gzip = start[:2] == b"\x1f\x8b"
+    return is_gzip and _unzipped(file)[344:347] == b"n+1"
 
 
 def _unzipped(file: Path) -> bytes:
@@ -225,16 +240,13 @@ def _unzipped(file: Path) -> bytes:
 
 
 def _describe(group: Group, sample: int | None) -> None:
-    count = len(group.files)
-    wanted = set(range(count))
-    if sample is not None:
-        wanted = set(map(round, np.linspace(0, count - 1, min(sample, count))))
-
-    for index, file in enumerate(group.files):
+    sampled = _sampled(group.files, sample)
+    for file in group.files:
+        is_sampled = file in sampled
         try:
             if group.kind == "NIfTI":
-                _describe_volume(group, file, index in wanted)
-            elif group.kind == "picture" and index in wanted:
+                _describe_volume(group, file, is_sampled)
+            elif group.kind == "picture" and is_sampled:
                 _describe_picture(group, file)
         except InputError as error:
             group.oddities.append(str(error))
@@ -242,27 +254,46 @@ def _describe(group: Group, sample: int | None) -> None:
             group.oddities.append(f"{file}: does not fit into memory")
 
 
+def _sampled(files: Sequence[Path], sample: int | None) -> set[Path]:
+    """Return so many files, evenly spread; None: all."""
+    if sample is None or sample >= len(files):
+        return set(files)
+
+    last = len(files) - 1
+    places = np.linspace(0, last, sample)
+
+    return {files[round(place)] for place in places}
+
+
 def _describe_volume(group: Group, file: Path, with_voxels: bool) -> None:
     import nibabel
 
     volume = open_volume(file)
-    sizes_mm = [f"{size:.3g}" for size in spacing_of(volume.affine)]
+    affine_mm = volume.affine
+    orientation = nibabel.aff2axcodes(affine_mm)
+    sizes_mm = [f"{size:.3g}" for size in spacing_of(affine_mm)]
     group.count("shape", "x".join(map(str, volume.shape)))
     group.count("voxel size (mm)", "x".join(sizes_mm))
-    group.count("orientation", "".join(nibabel.aff2axcodes(volume.affine)))
+    group.count("orientation", "".join(orientation))
     group.count("stored as", str(volume.get_data_dtype()))
     if _is_default(volume):
         group.oddities.append(f"{file.name}: voxel size 1x1x1 mm, perhaps lost")
     if len(volume.shape) >= 3:
-        axis = axial_axis(volume.affine)
-        if axis != 2:
-            group.oddities.append(f"{file.name}: axis {axis} runs from feet to head, not the last")
-        try:
-            right_angled(volume.affine, volume.shape[:3])
-        except InputError:
-            group.oddities.append(f"{file.name}: axes are not at right angles (tilted gantry?)")
+        _note_odd_axes(group, file, volume)
+
     if with_voxels:
-        _describe_values(group, file, read_voxels(file, volume))
+        voxels = read_voxels(file, volume)
+        _describe_values(group, file, voxels)
+
+
+def _note_odd_axes(group: Group, file: Path, volume: Any) -> None:
+    axis = axial_axis(volume.affine)
+    if axis != 2:
+        group.oddities.append(f"{file.name}: axis {axis} runs from feet to head, not the last")
+    try:
+        right_angled(volume.affine, volume.shape[:3])
+    except InputError:
+        group.oddities.append(f"{file.name}: axes are not at right angles (tilted gantry?)")
 
 
 def _is_default(volume: Any) -> bool:
@@ -272,15 +303,18 @@ def _is_default(volume: Any) -> bool:
 
     A volume that was resampled to 1 mm has a place of its own.
     """
-    one_mm = np.array_equal(np.abs(volume.affine[:3, :3]), np.eye(3))
-    placed = volume.header["qform_code"] > 0 or volume.header["sform_code"] > 0
-    return one_mm and not (placed and volume.affine[:3, 3].any())
+    directions_mm = np.abs(volume.affine[:3, :3])
+    has_place = states_orientation(volume) and volume.affine[:3, 3].any()
+
+    return np.array_equal(directions_mm, np.eye(3)) and not has_place
 
 
 def _describe_picture(group: Group, file: Path) -> None:
     picture = open_picture(file)
-    group.count("size", f"{picture.width}x{picture.height}")
-    group.count("pixels", {"P": "palette", "L": "8-bit grey"}.get(picture.mode, picture.mode))
+    width, height = picture.size
+    pixels = PIXEL_KINDS.get(picture.mode, picture.mode)
+    group.count("size", f"{width}x{height}")
+    group.count("pixels", pixels)
     _describe_values(group, file, np.asarray(picture))
 
 
@@ -293,14 +327,18 @@ def _describe_values(group: Group, file: Path, values: np.ndarray) -> None:
         group.oddities.append(f"{file.name}: holds NaN or infinite values")
         return
 
-    group.values.append((float(values.min()), float(values.max())))
-    if values.ndim == 2 or group.kind == "NIfTI":
-        found = distinct_values(values)
-        if len(found) <= FEW:
-            group.count("values", " ".join(f"{value:g}" for value in found))
+    low, high = float(values.min()), float(values.max())
+    group.values.append((low, high))
+    may_be_labels = values.ndim == 2 or group.kind == "NIfTI"
+    if may_be_labels:
+        distinct = distinct_values(values)
+        if len(distinct) <= FEW:
+            shown = " ".join(f"{value:g}" for value in distinct)
+            group.count("values", shown)
             return
 
-    group.count("unit", intensity_unit(values))
+    unit = intensity_unit(values)
+    group.count("unit", unit)
 
 
 def table(group: Group) -> list[str]:
@@ -310,11 +348,16 @@ def table(group: Group) -> list[str]:
         lines.append(property_line(name, counter))
     if group.values:
         lows, highs = zip(*group.values, strict=True)
-        low, high = min(lows), max(highs)
+        low = min(lows)
+        high = max(highs)
         lines.append(f"  range: {low:g} to {high:g} (of {group.read} files read)")
-    lines += [f"  odd: {line}" for line in group.oddities[:5]]
-    if len(group.oddities) > 5:
-        lines.append(f"  odd: {len(group.oddities) - 5} more")
+
+    shown = group.oddities[:MOST_ODDITIES]
+    further = len(group.oddities) - len(shown)
+    for line in shown:
+        lines.append(f"  odd: {line}")
+    if further:
+        lines.append(f"  odd: {further} more")
 
     return lines
 

@@ -6,10 +6,9 @@ empty labels, and compares no case with another (so HU and grey values may stand
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from dataset_conversion.reading.volumes import (
 from dataset_conversion.writing.case_writer import Record
 from dataset_conversion.writing.journal import journals, read_records
 from dataset_conversion.writing.splits import SPLITS_NAME
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 from nnunet_ext.stock.files import read_dataset_json, read_folds
 from nnunet_ext.worker_processes import in_worker_processes
 
@@ -96,7 +95,9 @@ def verify(folder: Path, processes: int = 1) -> Verification:
     description = _read_description(folder)
     cases, problems = _cases(folder, description.ending)
     work = partial(_outcome, description=description)
-    checks = [check for _, check in in_worker_processes(work, cases, processes)]
+    checks = []
+    for _, check in in_worker_processes(work, cases, processes):
+        checks.append(check)
     checks.sort(key=lambda check: natural_key(check.case))
 
     for check in checks:
@@ -105,8 +106,9 @@ def verify(folder: Path, processes: int = 1) -> Verification:
     problems += _description_problems(description, len(training))
     problems += _split_problems(folder, training)
     problems += _mixed_units(folder, description, checks)
+    findings = _findings(folder, checks)
 
-    return Verification(len(cases), problems, _findings(folder, checks))
+    return Verification(len(cases), problems, findings)
 
 
 def _read_description(folder: Path) -> _Description:
@@ -153,16 +155,14 @@ def _cases(folder: Path, ending: str) -> tuple[list[CaseFiles], list[str]]:
     for part in ("Tr", "Ts", "Un"):
         images, misnamed = _images_of(folder / f"images{part}", ending)
         problems += misnamed
-        labels = {}
-        for file in (folder / f"labels{part}").glob(f"[!.]*{ending}"):
-            labels[file.name.removesuffix(ending)] = file
+        labels = _labels_of(folder / f"labels{part}", ending)
 
         for case in sorted(images, key=natural_key):
-            cases.append(CaseFiles(case, part, tuple(images[case]), labels.get(case)))
+            files = tuple(images[case])
+            cases.append(CaseFiles(case, part, files, labels.get(case)))
             if part == "Tr" and case not in labels:
                 problems.append(
-                    f"{images[case][0]}: has no label in labelsTr; remove the image or convert it "
-                    f"again"
+                    f"{files[0]}: has no label in labelsTr; remove the image or convert it again"
                 )
         for case in sorted(labels.keys() - images.keys()):
             problems.append(
@@ -172,6 +172,16 @@ def _cases(folder: Path, ending: str) -> tuple[list[CaseFiles], list[str]]:
     return cases, problems
 
 
+def _labels_of(folder: Path, ending: str) -> dict[str, Path]:
+    """Return the label of each case."""
+    labels = {}
+    for file in folder.glob(f"[!.]*{ending}"):
+        case = file.name.removesuffix(ending)
+        labels[case] = file
+
+    return labels
+
+
 def _images_of(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[str]]:
     """Return the images of each case, and lines for files with other names."""
     images: dict[str, list[Path]] = defaultdict(list)
@@ -179,10 +189,12 @@ def _images_of(folder: Path, ending: str) -> tuple[dict[str, list[Path]], list[s
     name = re.compile(rf"(.*)_\d{{4}}{re.escape(ending)}", re.DOTALL)
     for file in sorted(folder.glob("[!.]*")):
         match = name.fullmatch(file.name)
-        if match:
-            images[match[1]].append(file)
-        else:
+        if match is None:
             problems.append(f"{file}: is not called CASE_0000{ending}; rename or remove it")
+            continue
+
+        case = match[1]
+        images[case].append(file)
 
     return images, problems
 
@@ -202,13 +214,16 @@ def _outcome(case: CaseFiles, description: _Description) -> CaseCheck:
 
 
 def _check_case(case: CaseFiles, description: _Description, check: CaseCheck) -> None:
-    first = _check_images(case, len(description.channels), check)
+    channels = len(description.channels)
+    first = _check_images(case, channels, check)
     if case.label is not None:
-        _check_label(case.label, case.images[0], first, description, check)
+        image = case.images[0]
+        _check_label(case.label, image, first, description, check)
 
 
 def _check_images(case: CaseFiles, channels: int, check: CaseCheck) -> RawFile:
     """Check the images of a case, and return the first."""
+    first_file = case.images[0]
     first: RawFile | None = None
     hashes: list[str] = []
     for image in case.images:
@@ -217,22 +232,30 @@ def _check_images(case: CaseFiles, channels: int, check: CaseCheck) -> RawFile:
         if first is None:
             first = raw
             _check_geometry(image, raw, check)
-        _check_grid(image, raw, case.images[0], first, check)
+        _check_grid(image, raw, first_file, first, check)
         if all_finite(raw.channels[0]):
             check.units += map(intensity_unit, raw.channels)
         else:
             check.problems.append(f"{image}: holds NaN or infinite values; convert it again")
 
-    numbers = [image.name.removeprefix(f"{case.id}_")[:4] for image in case.images]
-    expected = [f"{index:04d}" for index in range(len(numbers))]
-    if len(hashes) != channels or numbers != expected:
+    if len(hashes) != channels or not _are_numbered(case):
         check.problems.append(
-            f"{case.images[0]}: has {len(hashes)} channels, dataset.json names {channels}"
+            f"{first_file}: has {len(hashes)} channels, dataset.json names {channels}"
         )
     check.image_sha256 = " ".join(hashes)
     assert first is not None
 
     return first
+
+
+def _are_numbered(case: CaseFiles) -> bool:
+    """Whether the images of a case are numbered 0000, 0001, ..."""
+    for index, image in enumerate(case.images):
+        name = image.name.removeprefix(f"{case.id}_")
+        if name[:4] != f"{index:04d}":
+            return False
+
+    return True
 
 
 def _check_geometry(file: Path, raw: RawFile, check: CaseCheck) -> None:
@@ -241,50 +264,55 @@ def _check_geometry(file: Path, raw: RawFile, check: CaseCheck) -> None:
     if raw.affine_mm is None:
         return
 
-    sizes_mm = spacing_of(raw.affine_mm)[: len(raw.shape)]
-    check.spacing_mm = tuple(round(float(size), 4) for size in sizes_mm)
-    try:
-        right_angled(raw.affine_mm, (*raw.shape, 1, 1)[:3])
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+    axes = len(raw.shape)
+    sizes_mm = spacing_of(raw.affine_mm).round(4)
+    check.spacing_mm = tuple(sizes_mm[:axes].tolist())
+    spatial_shape = (*raw.shape, 1, 1)[:3]
+    with naming(file):
+        right_angled(raw.affine_mm, spatial_shape)
 
 
 def _check_label(
     file: Path, image: Path, first: RawFile, description: _Description, check: CaseCheck
 ) -> None:
     raw = read_raw_file(file)
-    values = raw.channels[0]
+    label = raw.channels[0]
     _check_grid(file, raw, image, first, check)
-    check.label_sha256 = voxels_sha256(values)
+    check.label_sha256 = voxels_sha256(label)
 
-    found = distinct_values(values)
-    foreign = found[~np.isin(found, sorted(description.values))]
+    values = distinct_values(label)
+    declared = sorted(description.values)
+    foreign = values[~np.isin(values, declared)]
     if foreign.size:
         shown = ", ".join(f"{value:.9g}" for value in foreign[:5])
         check.problems.append(
             f"{file}: holds {shown}, which dataset.json does not declare; convert it again"
         )
-    check.empty = bool((found == 0).all())
-    check.full = not (found == 0).any()
+    is_background = values == 0
+    check.empty = bool(is_background.all())
+    check.full = not is_background.any()
 
-    if first.affine_mm is not None and values.ndim == 3 and not check.problems:
-        _check_sides(file, first.channels[0], values, description.named, first.affine_mm, check)
+    is_volume = first.affine_mm is not None and label.ndim == 3
+    if is_volume and not check.problems:
+        _check_sides(file, first, label, description.named, check)
 
 
 def _check_sides(
     file: Path,
-    image: np.ndarray,
+    image: RawFile,
     label: np.ndarray,
     named: dict[str, int],
-    affine_mm: np.ndarray,
     check: CaseCheck,
 ) -> None:
     """Check what headers cannot show: a label mirrored on its image, or both in the body."""
-    check.side = wrong_side(image, check.units[0], label, named, affine_mm)
-    if check.units[0] != "HU":
+    voxels, affine_mm = image.channels[0], image.affine_mm
+    assert affine_mm is not None
+    unit = check.units[0]
+    check.side = wrong_side(voxels, unit, label, named, affine_mm)
+    if unit != "HU":
         return
 
-    axes = mirrored_axes(image, label, named, affine_mm)
+    axes = mirrored_axes(voxels, label, named, affine_mm)
     if axes:
         check.problems.append(
             f"{file}: is mirrored {in_words(axes, affine_mm)}, although its header says what the "
@@ -310,19 +338,23 @@ def _check_grid(file: Path, raw: RawFile, image: Path, first: RawFile, check: Ca
 
 def _description_problems(description: _Description, training: int) -> list[str]:
     problems = []
-    file, values = description.file, sorted(description.values)
-    if description.training_cases != training:
-        problems.append(
-            f"{file}: says numTraining {description.training_cases}, but there are {training} cases"
-        )
-    if not description.has_regions and values != list(range(len(values))):
+    file = description.file
+    stated = description.training_cases
+    if stated != training:
+        problems.append(f"{file}: says numTraining {stated}, but there are {training} cases")
+
+    values = sorted(description.values)
+    without_gaps = list(range(len(values)))
+    if values != without_gaps and not description.has_regions:
         problems.append(f"{file}: labels {values} have gaps; number them 0, 1, 2, ...")
 
     return problems
 
 
 def _records(folder: Path) -> Iterator[Record]:
-    return itertools.chain.from_iterable(read_records(folder).values())
+    by_case = read_records(folder)
+    for records in by_case.values():
+        yield from records
 
 
 def _split_problems(folder: Path, training: set[str]) -> list[str]:
@@ -359,7 +391,11 @@ def _split_problems(folder: Path, training: set[str]) -> list[str]:
 
 
 def _patients(cases: set[str], patient_of: dict[str, str]) -> set[str]:
-    return {patient_of[case] for case in cases if case in patient_of}
+    patients = set()
+    for case in cases & patient_of.keys():
+        patients.add(patient_of[case])
+
+    return patients
 
 
 def _mixed_units(folder: Path, description: _Description, checks: list[CaseCheck]) -> list[str]:
@@ -369,26 +405,35 @@ def _mixed_units(folder: Path, description: _Description, checks: list[CaseCheck
         if name.casefold() != "ct":
             continue
 
-        unit_of = {}
-        for check in checks:
-            if len(check.units) > channel:
-                unit_of[check.case] = check.units[channel]
-        units = Counter(unit_of.values()).most_common()
+        cases_with = _cases_by_unit(checks, channel)
+        counts = Counter({unit: len(cases) for unit, cases in cases_with.items()})
+        units = counts.most_common()
         if len(units) > 1:
             rare, _ = units[-1]
-            example = next(case for case, unit in unit_of.items() if unit == rare)
+            example = cases_with[rare][0]
             shown = ", ".join(f"{count} cases look like {unit}" for unit, count in units)
             problems.append(
                 f"{folder}: channel {name} mixes units: {shown}, e.g. {example}; convert them to "
                 f"one unit"
             )
-        elif units and units[0][0] != "HU":
+        elif units and "HU" not in cases_with:
+            unit, _ = units[0]
             problems.append(
-                f"{folder}: channel {name} holds no Hounsfield units ({units[0][0]}); rename the "
-                f"channel"
+                f"{folder}: channel {name} holds no Hounsfield units ({unit}); rename the channel"
             )
 
     return problems
+
+
+def _cases_by_unit(checks: list[CaseCheck], channel: int) -> dict[str, list[str]]:
+    """Return the cases whose channel has each of the units, of those that were read."""
+    cases_with: dict[str, list[str]] = defaultdict(list)
+    for check in checks:
+        if len(check.units) > channel:
+            unit = check.units[channel]
+            cases_with[unit].append(check.case)
+
+    return cases_with
 
 
 def _findings(folder: Path, checks: list[CaseCheck]) -> list[str]:
@@ -399,7 +444,9 @@ def _findings(folder: Path, checks: list[CaseCheck]) -> list[str]:
     full = [check.case for check in checks if check.full]
     if full:
         findings.append(f"{len(full)} labels without background (inverted?): {', '.join(full[:5])}")
-    findings += [f"{check.case}: {check.side}" for check in checks if check.side]
+    for check in checks:
+        if check.side:
+            findings.append(f"{check.case}: {check.side}")
 
     findings += _duplicates(checks)
     changed = _changed(folder, checks)
@@ -430,12 +477,16 @@ def _voxel_sizes(checks: list[CaseCheck]) -> list[str]:
     if not sizes_mm:
         return []
 
-    smallest = "x".join(f"{size:g}" for size in np.min(sizes_mm, axis=0))
-    largest = "x".join(f"{size:g}" for size in np.max(sizes_mm, axis=0))
-    if len(set(sizes_mm)) == 1:
+    smallest = _product(np.min(sizes_mm, axis=0))
+    largest = _product(np.max(sizes_mm, axis=0))
+    if smallest == largest:
         return [f"voxel sizes {smallest} mm"]
 
     return [f"voxel sizes from {smallest} to {largest} mm"]
+
+
+def _product(sizes_mm: Iterable[float]) -> str:
+    return "x".join(f"{size:g}" for size in sizes_mm)
 
 
 def _changed(folder: Path, checks: list[CaseCheck]) -> list[str]:

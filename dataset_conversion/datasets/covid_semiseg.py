@@ -17,7 +17,7 @@ from dataset_conversion.reading.download_folder import (
 )
 from dataset_conversion.reading.label_values import binary_mask, colour_classes
 from dataset_conversion.reading.pictures import read_colours, read_grey
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 
 BINARY = ("infection",)
 MULTICLASS = ("ggo", "consolidation")
@@ -147,10 +147,10 @@ class CovidSemiSeg(Converter):
         )
 
     def _read_mask(self, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-        try:
+        with naming(file):
             if not self._multiclass:
-                return binary_mask(read_grey(file))
-            return colour_classes(*read_colours(file), CLASS_COLOURS), ()
-        except InputError as error:
-            text = str(error)
-            raise InputError(text if str(file) in text else f"{file}: {text}") from error
+                grey = read_grey(file)
+                return binary_mask(grey)
+
+            colours, indices = read_colours(file)
+            return colour_classes(colours, indices, CLASS_COLOURS), ()

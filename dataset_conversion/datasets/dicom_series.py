@@ -201,32 +201,37 @@ class DicomSeries(DicomConverter):
         objects, problems = self._objects
         found = Inventory(problems=[*noted.problems, *problems], notes=list(noted.notes))
         self._require_names(objects)
-        wanted = [item for item in objects if self._is_wanted(item)]
+        wanted = list(filter(self._is_wanted, objects))
         images = [item for item in content.slices if not kind_of(item)]
-        needs_labels = self._source_of_labels is not None and not self.unlabeled
 
         without = 0
         used: set[Path] = set()
         for acquisition in self.usable_series(content, found, images):
             files = [item.file for item in wanted if item.belongs_to(acquisition)]
             used.update(files)
-            if needs_labels and not files:
+            if not files and self._needs_labels:
                 without += 1
                 continue
 
             name = self._case_name(acquisition)
             part: Part = "Tr" if files else "Un"
-            found.cases.append(self.series_case(name, acquisition, files, part))
+            case = self.series_case(name, acquisition, files, part)
+            found.cases.append(case)
 
         if without:
             found.notes.append(
                 f"{without} series have no label and are left out; --unlabeled takes them"
             )
-        homeless = [item for item in wanted if item.file not in used]
+        homeless = sum(item.file not in used for item in wanted)
         if homeless:
-            found.notes.append(f"{len(homeless)} label objects refer to no series that is taken")
+            found.notes.append(f"{homeless} label objects refer to no series that is taken")
 
         return found
+
+    @property
+    def _needs_labels(self) -> bool:
+        """Whether series without a label are left out."""
+        return self._source_of_labels is not None and not self.unlabeled
 
     def _require_names(self, objects: Sequence[LabelObject]) -> None:
         """Refuse a --map of which an entry meets no region, and labels without a region."""

@@ -136,18 +136,18 @@ class LidcIdri(DicomConverter):
         """Return the XML files of each series; readings of X-rays are ignored."""
         files: dict[str, list[Path]] = defaultdict(list)
         xrays = 0
-        for path in sorted(self.source.rglob("*")):
-            if path.suffix.lower() != ".xml" or is_hidden(path.name) or not path.is_file():
-                continue
+        for path in self._xml_files():
             try:
                 annotations = read_annotations(path)
             except InputError as error:
                 found.problems.append(str(error))
                 continue
+
             if annotations is None:
                 xrays += 1
             else:
                 files[annotations.series_uid].append(path)
+
         if xrays:
             found.notes.append(f"{xrays} XML files are readings of chest X-rays and are ignored")
         if not files and not found.problems and not self.unlabeled:
@@ -155,7 +155,14 @@ class LidcIdri(DicomConverter):
                 f"{self.source}: holds no XML file of a CT reading; unpack LIDC-XML-only.zip of "
                 f"{self.download} into it"
             )
+
         return files
+
+    def _xml_files(self) -> Iterator[Path]:
+        for path in sorted(self.source.rglob("*")):
+            is_xml = path.suffix.lower() == ".xml" and path.is_file()
+            if is_xml and not is_hidden(path.name):
+                yield path
 
     def read_case(self, case: SourceCase) -> LoadedCase:
         from nnunet_ext.dicom.reading.volume import slices_on_grid

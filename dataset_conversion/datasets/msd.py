@@ -24,7 +24,7 @@ from dataset_conversion.reading.download_folder import (
 from dataset_conversion.reading.label_values import LabelRenumbering, label_map, rounded_labels
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 from nnunet_ext.files.json_files import read_object
 from nnunet_ext.hounsfield import AIR_SHOWS_BELOW_HU
 
@@ -313,12 +313,11 @@ class MSD(Converter):
 
     def _read_label(self, file: Path, volume: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         """Return the label (x, y, z) with new values, and warnings."""
-        voxels = spatial_axes(file, read_voxels(file, volume), anywhere=True)
-        try:
+        stored = read_voxels(file, volume)
+        voxels = spatial_axes(file, stored, anywhere=True)
+        with naming(file):
             whole, warnings = rounded_labels(voxels)
             return self._label_map(whole), warnings
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from error
 
 
 def _stem(file: Path) -> str:

@@ -113,7 +113,7 @@ def add_nodule(
     distance_mm = np.linalg.norm(offset_mm, axis=-1)
 
     bulge_voxels = 0.3 * diameter_mm / spacing
-    bulges = 0.12 * smooth_noise(generator, shape, bulge_voxels)
+    bulges = 0.12 * smooth_noise(generator, shape, bulge_voxels.tolist())
     radius_mm = diameter_mm / 2 * (1 + bulges)
     signed_mm = radius_mm - distance_mm
     is_spiculated = generator.random() < 0.5

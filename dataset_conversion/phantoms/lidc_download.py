@@ -263,7 +263,7 @@ def _closed_outline(ring: np.ndarray, row: int, column: int) -> list[tuple[int, 
     """Return the pixels of a ring around a place in their order, the first once more at the end."""
     reach = len(ring) // 2
     offsets = (np.argwhere(ring) - reach).tolist()
-    offsets.sort(key=lambda offset: np.arctan2(*offset))
+    offsets.sort(key=lambda offset: np.arctan2(offset[0], offset[1]))
     closed = [*offsets, offsets[0]]
 
     return [(column + right, row + down) for down, right in closed]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from dataset_conversion.converter import Converter, Inventory, LoadedCase, Part, SourceCase
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 from nnunet_ext.keyed_names import keyed_name
 from nnunet_ext.printable import counted
 
@@ -212,12 +212,9 @@ def volume_of(case: SourceCase) -> Volume:
     from nnunet_ext.dicom.reading.volume import read_volume
 
     assert isinstance(case, SeriesCase)
-    try:
+    folder = case.image_files[0].parent
+    with naming(folder, *case.image_files):
         return read_volume(case.acquisition)
-    except InputError as error:
-        text = str(error)
-        is_named = any(str(file) in text for file in case.image_files)
-        raise InputError(text if is_named else f"{case.image_files[0].parent}: {text}") from error
 
 
 def without_damaged(

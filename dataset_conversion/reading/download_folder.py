@@ -25,8 +25,10 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
     >>> sorted(["10", "9", "1"], key=natural_key)
     ['1', '9', '10']
     """
-    parts = re.split(r"(\d+)", text)
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
+    parts: list[str | int] = list(re.split(r"(\d+)", text))
+    parts[1::2] = map(int, parts[1::2])
+
+    return parts, text
 
 
 def first_of(names: Sequence[str], count: int) -> str:
@@ -35,8 +37,11 @@ def first_of(names: Sequence[str], count: int) -> str:
     >>> first_of(["a", "b", "c"], 2)
     'a, b, ...'
     """
-    shown = ", ".join(names[:count])
-    return f"{shown}, ..." if len(names) > count else shown
+    shown = list(names[:count])
+    if len(names) > count:
+        shown.append("...")
+
+    return ", ".join(shown)
 
 
 def case_id(text: str) -> str:
@@ -97,12 +102,15 @@ def visible_files(folder: Path, endings: Sequence[str]) -> list[Path]:
 
     Upper and lower case do not matter; hidden entries are ignored.
     """
+    wanted = tuple(endings)
     chosen = []
     for entry in folder.iterdir():
-        if not is_hidden(entry.name) and entry.name.lower().endswith(tuple(endings)):
+        name = entry.name.lower()
+        if name.endswith(wanted) and not is_hidden(entry.name):
             chosen.append(entry)
 
-    return sorted(chosen, key=lambda entry: natural_key(entry.name))
+    chosen.sort(key=lambda entry: natural_key(entry.name))
+    return chosen
 
 
 def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
@@ -120,10 +128,10 @@ def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path]
     files: dict[str, Path] = {}
     broken: dict[str, str] = {}
     for entry in visible_files(folder, endings):
-        ending = next(ending for ending in endings if entry.name.lower().endswith(ending))
-        stem = entry.name[: -len(ending)]
+        stem = _without_ending(entry.name, endings)
         if stem in files:
-            broken[stem] = f"{entry}: {files[stem].name} has the same name; remove one of the two"
+            other = files[stem].name
+            broken[stem] = f"{entry}: {other} has the same name; remove one of the two"
         try:
             files[stem] = actual_file(entry)
         except InputError as error:
@@ -136,7 +144,19 @@ def files_by_stem(folder: Path, endings: Sequence[str]) -> tuple[dict[str, Path]
             f"again"
         )
 
-    return {stem: file for stem, file in files.items() if stem not in broken}, broken
+    for stem in broken:
+        files.pop(stem, None)
+
+    return files, broken
+
+
+def _without_ending(name: str, endings: Sequence[str]) -> str:
+    """Return a name without the first of the endings that it has."""
+    for ending in endings:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+
+    return name
 
 
 def require_no_pairs(folder: Path) -> None:
@@ -176,20 +196,7 @@ def files_matching(
     if not download.is_dir():
         raise InputError(f"{download}: no such folder; -i names the unpacked download")
 
-    known = re.compile(pattern, re.IGNORECASE)
-    known_folder = re.compile(folders, re.IGNORECASE)
-    found: dict[str, list[Path]] = {}
-    for folder in _folders(download, SEARCH_DEPTH):
-        # x.nii.gz may be unpacked to a folder of that name; then its entry in the parent counts.
-        is_unpacked_file = known.fullmatch(folder.name)
-        if is_unpacked_file or not known_folder.fullmatch(folder.name):
-            continue
-
-        for entry in folder.iterdir():
-            match = known.fullmatch(entry.name)
-            if match and not is_hidden(entry.name):
-                found.setdefault(match[1], []).append(entry)
-
+    found = _entries_by_key(download, pattern, folders)
     files: dict[str, Path] = {}
     problems: list[str] = []
     for key in sorted(found, key=natural_key):
@@ -208,6 +215,26 @@ def files_matching(
     return files, problems
 
 
+def _entries_by_key(download: Path, pattern: str, folders: str) -> dict[str, list[Path]]:
+    """Return all entries whose name matches, by what its first group captured."""
+    known = re.compile(pattern, re.IGNORECASE)
+    known_folder = re.compile(folders, re.IGNORECASE)
+    found: dict[str, list[Path]] = {}
+    for folder in _folders(download, SEARCH_DEPTH):
+        # x.nii.gz may be unpacked to a folder of that name; then its entry in the parent counts.
+        is_unpacked_file = known.fullmatch(folder.name)
+        if is_unpacked_file or not known_folder.fullmatch(folder.name):
+            continue
+
+        for entry in folder.iterdir():
+            match = known.fullmatch(entry.name)
+            if match and not is_hidden(entry.name):
+                entries = found.setdefault(match[1], [])
+                entries.append(entry)
+
+    return found
+
+
 def find_folder(download: Path, relative: str) -> Path | None:
     """Return the one folder at or below ``download`` whose path ends in ``relative``, or None.
 
@@ -222,15 +249,21 @@ def find_folder(download: Path, relative: str) -> Path | None:
     parts = PurePosixPath(relative).parts
     # Not resolve(): a link keeps the name that is looked for.
     top = Path(os.path.abspath(download))  # noqa: PTH100
-    folders = _folders(top, SEARCH_DEPTH)
-    found = [folder for folder in folders if folder.parts[-len(parts) :] == parts]
+    found = []
+    for folder in _folders(top, SEARCH_DEPTH):
+        end = folder.parts[-len(parts) :]
+        if end == parts:
+            found.append(folder)
+
+    if not found:
+        return None
     if len(found) > 1:
-        names = ", ".join(str(folder) for folder in sorted(found))
+        names = ", ".join(map(str, sorted(found)))
         raise InputError(
             f"{download}: holds {relative} more than once ({names}); give -i the copy you mean"
         )
 
-    return found[0] if found else None
+    return found[0]
 
 
 def _folders(folder: Path, depth: int, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
@@ -266,8 +299,9 @@ def listed_file(folder: Path, entry: object, list_name: str) -> Path:
     if not isinstance(entry, str) or not entry.strip() or "\0" in entry:
         raise InputError(f"{list_name}: {entry!r} is not a file name; the download is damaged")
 
-    windows, posix = PureWindowsPath(entry), PurePosixPath(entry)
-    if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+    windows = PureWindowsPath(entry)
+    is_absolute = entry.startswith("/") or bool(windows.anchor)
+    if is_absolute or ".." in windows.parts:
         raise InputError(
             f"{list_name}: {entry!r} leads out of the download; do not use this copy of the data "
             f"set"

@@ -126,22 +126,25 @@ class Challenge:
         by_study: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in usable:
             first = acquisition.slices[0]
-            by_study[f"{first.patient_id}_{first.study_uid}"].append(acquisition)
+            study = f"{first.patient_id}_{first.study_uid}"
+            by_study[study].append(acquisition)
 
         without_mask = 0
         for study in sorted(by_study, key=natural_key):
             mask = self._mask_of(study)
+            is_missing = self.masks is not None and mask is None
+            has_several = len(by_study[study]) > 1
             for number, acquisition in enumerate(by_study[study], start=1):
                 types = self._types_of(acquisition)
                 if not self._is_wanted(types):
                     continue
-
-                if self.masks is not None and mask is None:
+                if is_missing:
                     without_mask += 1
                     continue
 
-                suffix = f"-{number}" if len(by_study[study]) > 1 else ""
-                found.cases.append(self._series_case(acquisition, suffix, mask, types))
+                suffix = f"-{number}" if has_several else ""
+                case = self._series_case(acquisition, suffix, mask, types)
+                found.cases.append(case)
 
         if without_mask:
             found.notes.append(f"{without_mask} series have no mask and are left out")
@@ -164,10 +167,13 @@ class Challenge:
 
     def _types_of(self, acquisition: Acquisition) -> Types | None:
         """Return the types that any slice shows; None where the table holds none of the slices."""
-        uids = [item.sop_uid for item in acquisition.slices]
-        present = [self.types[uid] for uid in uids if uid in self.types]
+        present: Types | None = None
+        for item in acquisition.slices:
+            types = self.types.get(item.sop_uid)
+            if types is not None:
+                present = types if present is None else present | types
 
-        return frozenset().union(*present) if present else None
+        return present
 
     def _is_wanted(self, types: Types | None) -> bool:
         if self.wanted is None:

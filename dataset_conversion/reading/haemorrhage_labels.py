@@ -11,7 +11,7 @@ from dataset_conversion.reading.label_values import binary_mask, integer_labels
 from dataset_conversion.reading.nifti_headers import open_volume
 from dataset_conversion.reading.pictures import open_picture, read_grey
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
-from nnunet_ext.errors import InputError, first_line
+from nnunet_ext.errors import InputError, first_line, naming
 
 MASK_ENDINGS = (".nii.gz", ".nii", ".png", ".npy", ".dcm")
 
@@ -34,14 +34,13 @@ def read_slice_mask(
         InputError: damaged, not two-dimensional, or other values than those of a mask.
     """
     values, place_mm = _mask_values(path, image_affine_mm)
-    is_slice = values.ndim == 2 or (place_mm is not None and values.shape[2] == 1)
+    is_layer = place_mm is not None and values.shape[2] == 1
+    is_slice = values.ndim == 2 or is_layer
     if not is_slice or values.dtype.kind not in "biuf":
         raise InputError(f"{path}: has shape {values.shape}, expected the mask of one slice")
 
-    try:
+    with naming(path):
         label, warnings = slice_label(values, types)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
     return label, place_mm, warnings
 

@@ -19,7 +19,7 @@ from dataset_conversion.reading.haemorrhage_labels import slice_label
 from dataset_conversion.reading.haemorrhage_slices import as_hu
 from dataset_conversion.reading.nifti_headers import open_volume, states_orientation
 from dataset_conversion.reading.volumes import label_place, read_voxels, spatial_axes
-from nnunet_ext.errors import InputError, first_line
+from nnunet_ext.errors import InputError, first_line, naming
 from nnunet_ext.files.json_files import read_object
 
 VOLUME_ENDINGS = (".nii.gz", ".nii")
@@ -54,32 +54,34 @@ class PairedFolders:
         """Find the images that have a mask, and what is wrong with the others."""
         images, broken_images = files_by_stem(self.images, PAIR_ENDINGS)
         masks, broken_masks = files_by_stem(self.masks, PAIR_ENDINGS)
-
+        broken = broken_images.keys() | broken_masks.keys()
         found = Inventory(problems=[*broken_images.values(), *broken_masks.values()])
-        for stem in sorted(images.keys() ^ masks.keys(), key=natural_key):
-            if stem in broken_images or stem in broken_masks:
-                continue
 
+        alone = (images.keys() ^ masks.keys()) - broken
+        for stem in sorted(alone, key=natural_key):
             has_image = stem in images
             file = images[stem] if has_image else masks[stem]
             missing = "mask" if has_image else "image"
             found.problems.append(f"{file}: has no {missing}; download it again or remove the file")
 
         for stem in images.keys() & masks.keys():
-            found.cases.append(_pair(stem, images[stem], masks[stem]))
+            case = _pair(stem, images[stem], masks[stem])
+            found.cases.append(case)
 
-        found.problems.extend(self._files_without_ending())
+        found.problems += self._files_without_ending()
 
         return found
 
     def _files_without_ending(self) -> list[str]:
-        names = [path.name for path in self.images.iterdir() if not path.suffix]
-        visible = [name for name in names if not name.startswith(".")]
-        if not visible:
+        names = []
+        for path in self.images.iterdir():
+            if not path.suffix and not path.name.startswith("."):
+                names.append(path.name)
+        if not names:
             return []
 
-        file = self.images / min(visible)
-        return [f"{file}: has no ending, as {len(visible)} files; call them .nii.gz"]
+        file = self.images / min(names)
+        return [f"{file}: has no ending, as {len(names)} files; call them .nii.gz"]
 
     def official_split(self) -> tuple[list[str], list[str]]:
         """Return BHSD's own split: half of its scans to train on, half to test.
@@ -130,12 +132,17 @@ def _pair(stem: str, image: Path, mask: Path) -> SourceCase:
     ct-ich itself the patient.
     """
     words = stem.split("_")
-    if stem.startswith("ID_"):
-        name, patient = stem, "_".join(words[:2])
-    else:
-        name, patient = f"ich_{stem}", words[0]
+    is_bhsd = stem.startswith("ID_")
+    patient = "_".join(words[:2]) if is_bhsd else words[0]
+    name = stem if is_bhsd else f"ich_{stem}"
 
-    return SourceCase(case_id(name), "Tr", (image,), (mask,), {"patient": patient})
+    return SourceCase(
+        id=case_id(name),
+        part="Tr",
+        image_files=(image,),
+        label_files=(mask,),
+        details={"patient": patient},
+    )
 
 
 def _listed_case(name: str) -> str:
@@ -152,19 +159,33 @@ def read_paired_volumes(case: SourceCase, types: bool) -> LoadedCase:
     Raises:
         InputError: a file is damaged, or holds other values.
     """
-    image_file = case.image_files[0]
+    (image_file,) = case.image_files
     image = open_volume(image_file)
-    voxels = spatial_axes(image_file, read_voxels(image_file, image))
+    stored = read_voxels(image_file, image)
+    voxels = spatial_axes(image_file, stored)
     hu, transforms, remarks = as_hu(voxels)
-    loaded = LoadedCase(hu[None], None, "HU", image.affine, transforms=transforms, warnings=remarks)
+    loaded = LoadedCase(
+        hu[None],
+        None,
+        "HU",
+        image.affine,
+        transforms=transforms,
+        warnings=remarks,
+    )
     if not case.label_files:
         return loaded
 
-    mask = open_volume(case.label_files[0])
-    label, warnings = volume_label(case.label_files[0], mask, types)
+    (mask_file,) = case.label_files
+    mask = open_volume(mask_file)
+    label, warnings = volume_label(mask_file, mask, types)
     place = label_place(mask, image.affine, states_orientation(image))
 
-    return replace(loaded, label=label, label_affine_mm=place, warnings=(*warnings, *remarks))
+    return replace(
+        loaded,
+        label=label,
+        label_affine_mm=place,
+        warnings=(*warnings, *remarks),
+    )
 
 
 def volume_label(file: Path, volume: Any, types: bool) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -173,9 +194,7 @@ def volume_label(file: Path, volume: Any, types: bool) -> tuple[np.ndarray, tupl
     Raises:
         InputError: the file is damaged, or holds other values; the message names it.
     """
-    try:
-        voxels = spatial_axes(file, read_voxels(file, volume), anywhere=True)
-        return slice_label(voxels, types)
-    except InputError as error:
-        text = str(error)
-        raise InputError(text if str(file) in text else f"{file}: {text}") from error
+    with naming(file):
+        voxels = read_voxels(file, volume)
+        spatial = spatial_axes(file, voxels, anywhere=True)
+        return slice_label(spatial, types)

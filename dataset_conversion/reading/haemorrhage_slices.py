@@ -97,12 +97,16 @@ def as_hu(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], tuple[str, .
     filled = np.where(is_padding, FILL_HU, values)
 
     warnings: tuple[str, ...] = ()
-    if filled.min(initial=0) >= AIR_SHOWS_BELOW_HU:
+    lowest = filled.min(initial=0)
+    if lowest >= AIR_SHOWS_BELOW_HU:
         warnings = (f"no value lies below {AIR_SHOWS_BELOW_HU}: perhaps not HU",)
 
-    fits_int16 = filled.dtype.kind == "i" and np.abs(filled).max(initial=0) < 1 << 15
+    stored_type: type[np.generic] = np.float32
+    largest = np.abs(filled).max(initial=0)
+    if filled.dtype.kind == "i" and largest < 1 << 15:
+        stored_type = np.int16
 
-    return filled.astype(np.int16 if fits_int16 else np.float32), transforms, warnings
+    return filled.astype(stored_type), transforms, warnings
 
 
 def of_one_rescaling(slices: Sequence[Slice], found: Inventory) -> list[Slice]:
@@ -121,7 +125,8 @@ def of_one_rescaling(slices: Sequence[Slice], found: Inventory) -> list[Slice]:
         if not without:
             continue
 
-        lost.update((item.path, item.frame) for item in without)
+        for item in without:
+            lost.add((item.path, item.frame))
         found.problems.append(
             f"{without[0].path}: and {len(without) - 1} more images of its series state no "
             f"{fullest}, as the others do, so their values are unknown; left out"
@@ -137,16 +142,26 @@ def steps_of_series_mm(slices: Sequence[Slice]) -> dict[str, float]:
     """
     series: dict[tuple[str, str], list[Slice]] = defaultdict(list)
     for item in slices:
-        series[item.study_uid, item.series_uid].append(item)
+        key = (item.study_uid, item.series_uid)
+        series[key].append(item)
 
-    result: dict[str, float] = {}
+    steps_mm: dict[str, float] = {}
     for members in series.values():
-        heights_mm = [_height_mm(item) for item in members]
-        places_mm = np.unique(np.round(heights_mm, 2))
-        step_mm = float(np.median(np.diff(places_mm))) if len(places_mm) > 1 else 1.0
-        result.update(dict.fromkeys((item.path for item in members), step_mm))
+        step_mm = _typical_step_mm(members)
+        for item in members:
+            steps_mm[item.path] = step_mm
 
-    return result
+    return steps_mm
+
+
+def _typical_step_mm(slices: Sequence[Slice]) -> float:
+    heights_mm = [_height_mm(item) for item in slices]
+    places_mm = np.unique(np.round(heights_mm, 2))
+    if len(places_mm) < 2:
+        return 1.0
+
+    steps_mm = np.diff(places_mm)
+    return float(np.median(steps_mm))
 
 
 def _height_mm(item: Slice) -> float:

@@ -74,8 +74,11 @@ def in_words(types: frozenset[str] | None) -> str:
     """Return the types of an image as text; ``unknown`` where the table does not hold it."""
     if types is None:
         return "unknown"
+    if not types:
+        return "none"
 
-    return " ".join(sorted(types - {"any"})) or ("any" if types else "none")
+    named = types - {"any"}
+    return " ".join(sorted(named)) or "any"
 
 
 def _entries(file: Path, table: HaemorrhageTable) -> Iterator[tuple[str, str, bool]]:
@@ -105,39 +108,45 @@ def _entries(file: Path, table: HaemorrhageTable) -> Iterator[tuple[str, str, bo
 def _long(
     file: Path, names: list[str], rows: Iterable[list[str]]
 ) -> Iterator[tuple[str, str, bool]]:
-    column, label = names.index("id"), names.index("label")
+    image_column = names.index("id")
+    label_column = names.index("label")
     for number, row in enumerate(rows, start=2):
         cells = list(map(str.strip, row))
         if not any(cells):
             continue
 
-        image = kind = ""
+        image = kind = label = ""
         if len(cells) == len(names):
-            image, _, kind = cells[column].rpartition("_")
-        if not image or kind not in BITS or cells[label] not in VALUES:
-            raise InputError(
-                f"{file}: line {number} is {','.join(row)[:60]!r}, expected ID_..._type,0 or 1"
-            )
+            image, _, kind = cells[image_column].rpartition("_")
+            label = cells[label_column]
+        if not image or kind not in BITS or label not in VALUES:
+            shown = ",".join(row)[:60]
+            raise InputError(f"{file}: line {number} is {shown!r}, expected ID_..._type,0 or 1")
 
-        yield image, kind, VALUES[cells[label]]
+        yield image, kind, VALUES[label]
 
 
 def _wide(
     file: Path, names: list[str], rows: Iterable[list[str]]
 ) -> Iterator[tuple[str, str, bool]]:
-    column = next(names.index(name) for name in IMAGE_COLUMNS if name in names)
-    kinds = [(kind, names.index(kind)) for kind in BITS]
+    column = next(filter(names.__contains__, IMAGE_COLUMNS))
+    image_column = names.index(column)
+    places = {kind: names.index(kind) for kind in BITS}
     for number, row in enumerate(rows, start=2):
         cells = list(map(str.strip, row))
         if not any(cells):
             continue
 
-        is_whole = len(cells) == len(names) and cells[column] != ""
-        if not is_whole or any(cells[place] not in VALUES for _, place in kinds):
+        image = ""
+        labels: list[str] = []
+        if len(cells) == len(names):
+            image = cells[image_column]
+            labels = [cells[place] for place in places.values()]
+        if not image or not VALUES.keys() >= set(labels):
+            shown = ",".join(row)[:60]
             raise InputError(
-                f"{file}: line {number} is {','.join(row)[:60]!r}, expected an ID and 0 or 1 per "
-                f"type"
+                f"{file}: line {number} is {shown!r}, expected an ID and 0 or 1 per type"
             )
 
-        for kind, place in kinds:
-            yield cells[column], kind, VALUES[cells[place]]
+        for kind, label in zip(places, labels, strict=True):
+            yield image, kind, VALUES[label]

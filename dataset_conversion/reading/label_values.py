@@ -22,23 +22,29 @@ def distinct_values(array: np.ndarray) -> np.ndarray:
 
     It goes layer by layer, since sorting a whole volume doubles its memory.
     """
-    if array.ndim < 3:
+    if array.ndim < 3 or array.shape[-1] == 0:
         return np.unique(array)
 
-    layers = [array[..., index] for index in range(array.shape[-1])]
+    layers = np.moveaxis(array, -1, 0)
     if array.dtype == np.uint8:
-        counts = [np.bincount(layer.ravel("K"), minlength=256) for layer in layers]
-        return np.flatnonzero(np.sum(counts, axis=0)).astype(np.uint8)
+        counts = np.zeros(256, int)
+        for layer in layers:
+            counts += np.bincount(layer.ravel("K"), minlength=256)
+        present = np.flatnonzero(counts)
+        return present.astype(np.uint8)
 
-    if not layers:
-        return np.unique(array)
-
-    return np.unique(np.concatenate(list(map(np.unique, layers))))
+    values_of_layers = [np.unique(layer) for layer in layers]
+    return np.unique(np.concatenate(values_of_layers))
 
 
 def count_values(label: np.ndarray, values: Iterable[int]) -> dict[int, int]:
     """Count the voxels of each of these values; comparing is much faster than sorting."""
-    return {value: int(np.count_nonzero(label == value)) for value in values}
+    counts = {}
+    for value in values:
+        count = np.count_nonzero(label == value)
+        counts[value] = int(count)
+
+    return counts
 
 
 def rounded_labels(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -76,12 +82,14 @@ def integer_labels(label: np.ndarray, valid: Sequence[int]) -> np.ndarray:
     Raises:
         InputError: other values, which the message lists.
     """
-    valid_voxels = sum(count_values(label, set(valid)).values())
+    counts = count_values(label, set(valid))
+    valid_voxels = sum(counts.values())
     if valid_voxels != label.size:  # NaN and fractions equal no integer
         values = distinct_values(label)
         foreign = values[~np.isin(values, valid)]
         shown = first_of([f"{value:.9g}" for value in foreign], 5)
-        raise InputError(f"holds label values {shown}; declared are {', '.join(map(str, valid))}")
+        declared = ", ".join(map(str, valid))
+        raise InputError(f"holds label values {shown}; declared are {declared}")
 
     return label.astype(np.uint8, copy=False)
 
@@ -163,12 +171,16 @@ def label_map(declared: Mapping[int, str], groups: Sequence[str] = ()) -> LabelR
 def _parse_group(group: str, declared: Mapping[int, str]) -> tuple[str, list[int]]:
     """Return the name and the label values of an entry of --merge, such as ``1,2,3=tumour``."""
     members, _, name = group.rpartition("=")
-    if not members.strip() or not name.strip():
+    name = name.strip()
+    if not members.strip() or not name:
         raise InputError(f"--merge {group}: write VALUE,VALUE=NAME, e.g. 1,2=tumour")
 
-    values = [_member(member.strip(), declared, group) for member in members.split(",")]
+    values = []
+    for member in members.split(","):
+        value = _member(member.strip(), declared, group)
+        values.append(value)
 
-    return name.strip(), values
+    return name, values
 
 
 def choose_labels(
@@ -190,7 +202,8 @@ def choose_labels(
     LabelRenumbering(names={'background': 0, 'infection': 1}, new_value={0: 0, 1: 1, 2: 1})
     """
     if not wanted:
-        return LabelRenumbering(dict(published), {value: value for value in published.values()})
+        unchanged = {value: value for value in published.values()}
+        return LabelRenumbering(dict(published), unchanged)
 
     values_of = _values_of_names(published, groups)
     spelling = {name.casefold(): name for name in (*published, *groups)}
@@ -198,25 +211,33 @@ def choose_labels(
     new_value = dict.fromkeys(published.values(), 0)
     for entry in wanted.split(","):
         parts = [part.strip().casefold() for part in entry.split("+")]
-        name = "+".join(spelling.get(part, part) for part in parts)
         values: list[int] = []
         for part in parts:
             if not values_of.get(part):
-                labels = [label for label, value in published.items() if value != 0]
-                valid = ", ".join([*labels, *groups])
-                raise InputError(f"--labels {wanted}: no label {part!r}; there are {valid}")
-
+                raise _no_such_label(part, wanted, published, groups)
             values += values_of[part]
 
-        if name in names or any(new_value[value] for value in values):
+        name = "+".join(map(spelling.__getitem__, parts))
+        is_taken = any(map(new_value.get, values))
+        if name in names or is_taken:
             raise InputError(
                 f"--labels {wanted}: {name} names a label for the second time; name each once"
             )
 
         names[name] = len(names)
-        new_value.update(dict.fromkeys(values, names[name]))
+        chosen = dict.fromkeys(values, names[name])
+        new_value.update(chosen)
 
     return LabelRenumbering(names, new_value)
+
+
+def _no_such_label(
+    part: str, wanted: str, published: Mapping[str, int], groups: Mapping[str, Sequence[str]]
+) -> InputError:
+    labels = [label for label, value in published.items() if value != 0]
+    valid = ", ".join([*labels, *groups])
+
+    return InputError(f"--labels {wanted}: no label {part!r}; there are {valid}")
 
 
 def _values_of_names(
@@ -228,24 +249,29 @@ def _values_of_names(
         if value != 0:
             values_of[label.casefold()] = [value]
 
-    of_groups: dict[str, list[int]] = {}
+    of_groups = {}
     for group, labels in groups.items():
-        of_groups[group.casefold()] = []
+        values: list[int] = []
         for label in labels:
-            of_groups[group.casefold()] += values_of.get(label.casefold(), [])
+            values += values_of.get(label.casefold(), [])
+        of_groups[group.casefold()] = values
 
     return {**of_groups, **values_of}
 
 
 def _member(member: str, declared: Mapping[int, str], group: str) -> int:
     """Return the value of a label that an entry of --merge gives by value or name."""
-    value_of = {name.casefold(): value for value, name in declared.items()}
     is_number = member.isascii() and member.isdigit()
-    value = int(member) if is_number else value_of.get(member.casefold(), 0)
-    if value not in declared or value == 0:
-        labels = [f"{value} ({name})" for value, name in sorted(declared.items()) if value != 0]
+    if is_number:
+        value = int(member)
+    else:
+        value_of = {name.casefold(): value for value, name in declared.items()}
+        value = value_of.get(member.casefold(), 0)
+
+    if value == 0 or value not in declared:
+        known = [f"{value} ({name})" for value, name in sorted(declared.items()) if value != 0]
         raise InputError(
-            f"--merge {group}: no label {member!r} to merge; there are {', '.join(labels)}"
+            f"--merge {group}: no label {member!r} to merge; there are {', '.join(known)}"
         )
 
     return value
@@ -253,9 +279,17 @@ def _member(member: str, declared: Mapping[int, str], group: str) -> int:
 
 def _require_distinct(name_of: Mapping[int, str], merged: set[int], groups: Sequence[str]) -> None:
     """Check that a name stands for one label or one group, and background for none."""
-    kept = [name for value, name in name_of.items() if value not in merged]
-    group_names = [group.rpartition("=")[2].strip() for group in groups]
-    for name, count in Counter(map(str.casefold, (*kept, *group_names, "background"))).items():
+    names = []
+    for value, name in name_of.items():
+        if value not in merged:
+            names.append(name)
+    for group in groups:
+        _, _, name = group.rpartition("=")
+        names.append(name.strip())
+    names.append("background")
+
+    counts = Counter(map(str.casefold, names))
+    for name, count in counts.items():
         if count > 1:
             raise InputError(
                 f"label name {name!r} would stand for two labels; choose another name in --merge"
@@ -278,17 +312,21 @@ def binary_mask(picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if np.isin(picture, (0, 1)).all():
         return picture.astype(np.uint8), ()
 
-    white = picture == 255
-    between = int(np.count_nonzero((picture > 0) & ~white))
-    if between > ANTIALIASED_SHARE * np.count_nonzero(white):
-        values = ", ".join(map(str, np.unique(picture)[:5]))
+    is_white = picture == 255
+    is_grey = (picture > 0) & ~is_white
+    white = np.count_nonzero(is_white)
+    between = np.count_nonzero(is_grey)
+    if between > ANTIALIASED_SHARE * white:
+        first_values = np.unique(picture)[:5]
+        values = ", ".join(map(str, first_values))
         raise InputError(f"holds values {values}, ...; a binary mask has 0 and 255")
 
     warnings: tuple[str, ...] = ()
     if between:
         warnings = (f"{between} mask pixels between black and white: threshold 128",)
+    is_marked = picture >= 128
 
-    return (picture >= 128).astype(np.uint8), warnings
+    return is_marked.astype(np.uint8), warnings
 
 
 def colour_classes(
@@ -314,20 +352,37 @@ def colour_classes(
     numbers = range(len(classes))
     candidates: list[tuple[np.ndarray, Sequence[tuple[int, ...]]]] = [
         (colours, classes),
-        (colours, [(grey, grey, grey) for grey in greys]),
-        (colours, [(number, number, number) for number in numbers]),
+        (colours, [(grey,) * 3 for grey in greys]),
+        (colours, [(number,) * 3 for number in numbers]),
     ]
     if indices is not None:
-        candidates.append((indices[..., None], [(number,) for number in numbers]))
+        keys = [(number,) for number in numbers]
+        candidates.append((indices[..., None], keys))
 
-    for picture, keys in candidates:
-        matches = np.stack([(picture == np.array(key)).all(axis=-1) for key in keys])
-        if matches.any(axis=0).all():
+    for picture, keys_of_classes in candidates:
+        matches = _matches(picture, keys_of_classes)
+        has_class = matches.any(axis=0)
+        if has_class.all():
             return matches.argmax(axis=0).astype(np.uint8)
 
-    found = np.unique(colours.reshape(-1, 3), axis=0)[:5].tolist()
-    raise InputError(f"holds colours {found}; known are {list(map(list, classes))} or grey {greys}")
+    found = np.unique(colours.reshape(-1, 3), axis=0)
+    known = list(map(list, classes))
+    raise InputError(f"holds colours {found[:5].tolist()}; known are {known} or grey {greys}")
+
+
+def _matches(picture: np.ndarray, keys: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Return where each key's colour is: (key, H, W)."""
+    found = []
+    for key in keys:
+        is_equal = picture == np.array(key)
+        found.append(is_equal.all(axis=-1))
+
+    return np.stack(found)
 
 
 def _grey_of(colour: Colour) -> int:
-    return round(sum(weight * part for weight, part in zip(GREY_WEIGHTS, colour, strict=True)))
+    grey = 0.0
+    for weight, part in zip(GREY_WEIGHTS, colour, strict=True):
+        grey += weight * part
+
+    return round(grey)

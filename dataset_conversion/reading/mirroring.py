@@ -115,7 +115,10 @@ def _mean_x_mm(mask: np.ndarray, affine_mm: np.ndarray) -> float:
     if not len(points):
         return np.nan
 
-    return float(affine_mm[0] @ [*points.mean(axis=0), 1])
+    centre = points.mean(axis=0)
+    to_x_mm = affine_mm[0]
+
+    return float(to_x_mm @ [*centre, 1])
 
 
 def in_words(axes: Axes, affine_mm: np.ndarray) -> str:
@@ -136,13 +139,15 @@ def shares_by_mirroring(
 
     No axes stand for the label as it lies.
     """
+    last = np.array(shape) - 1
     shares: dict[Axes, float] = {}
     for count in range(4):
         for axes in itertools.combinations(range(3), count):
             mirrored = points.copy()
             for axis in axes:
-                mirrored[:, axis] = shape[axis] - 1 - points[:, axis]
-            shares[axes] = float(fits(mirrored).mean())
+                mirrored[:, axis] = last[axis] - points[:, axis]
+            is_fitting = fits(mirrored)
+            shares[axes] = float(is_fitting.mean())
 
     return shares
 
@@ -151,8 +156,9 @@ def points_of(mask: np.ndarray) -> np.ndarray:
     """Return the indices (n, 3) of a mask's voxels; of a large one evenly spaced ones."""
     excess = np.count_nonzero(mask) / MOST_POINTS
     step = max(1, int(np.cbrt(excess)))
+    coarse = mask[::step, ::step, ::step]
 
-    return np.argwhere(mask[::step, ::step, ::step]) * step
+    return np.argwhere(coarse) * step
 
 
 def _evidence(
@@ -189,14 +195,17 @@ class LungRegion:
     def __init__(self, image_hu: np.ndarray, affine_mm: np.ndarray) -> None:
         self.image_hu = image_hu
         spacing_mm = spacing_of(affine_mm)
-        self.steps = np.maximum(1, np.round(COARSE_MM / spacing_mm)).astype(int)
-        coarse_hu = image_hu[tuple(slice(None, None, step) for step in self.steps)]
+        whole_steps = np.round(COARSE_MM / spacing_mm)
+        self.steps = np.maximum(1, whole_steps).astype(int)
+        every_step = tuple(slice(None, None, step) for step in self.steps)
+        coarse_hu = image_hu[every_step]
         sizes_mm = spacing_mm * self.steps
 
         self.voxels = _dark_pieces(coarse_hu, sizes_mm, axial_axis(affine_mm))
         self.median_hu = 0.0
         if self.voxels.any():
-            self.median_hu = float(np.median(coarse_hu[self.voxels]))
+            lung_hu = coarse_hu[self.voxels]
+            self.median_hu = float(np.median(lung_hu))
         _fill_gaps(self.voxels, sizes_mm)
 
     def holds(self, at: np.ndarray) -> np.ndarray:
@@ -238,8 +247,12 @@ def _fill_gaps(mask: np.ndarray, sizes_mm: np.ndarray) -> None:
     for box in ndimage.find_objects(mask.astype(np.uint8)):
         place = []
         for part, margin in zip(box, margins, strict=True):
-            place.append(slice(max(0, part.start - margin), part.stop + margin))
-        dark = mask[tuple(place)]
-        wide = ndimage.distance_transform_edt(~dark, sizes_mm) <= NEAR_MM
-        closed = ndimage.distance_transform_edt(wide, sizes_mm) > NEAR_MM
-        mask[tuple(place)] = ndimage.binary_fill_holes(dark | closed)
+            start = max(0, part.start - margin)
+            place.append(slice(start, part.stop + margin))
+
+        around = mask[tuple(place)]
+        from_mask_mm = ndimage.distance_transform_edt(~around, sizes_mm)
+        wide = from_mask_mm <= NEAR_MM
+        from_outside_mm = ndimage.distance_transform_edt(wide, sizes_mm)
+        closed = from_outside_mm > NEAR_MM
+        around[:] = ndimage.binary_fill_holes(around | closed)

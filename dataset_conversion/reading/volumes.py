@@ -175,12 +175,15 @@ def _turn_between(
     to_image = np.linalg.inv(affine_mm) @ label_affine_mm  # label index -> image index
     rotation = np.round(to_image[:3, :3])
     weights = np.abs(rotation)
-    is_permutation = (weights.sum(axis=0) == 1).all() and (weights.sum(axis=1) == 1).all()
+    of_columns = weights.sum(axis=0)
+    of_rows = weights.sum(axis=1)
+    is_permutation = (of_columns == 1).all() and (of_rows == 1).all()
     if not is_permutation:
         return None
 
     axes = weights.argmax(axis=1).tolist()
-    flipped = [row for row in range(3) if rotation[row, axes[row]] < 0]
+    signs = rotation.sum(axis=1)  # of the only entry in each row
+    flipped = np.flatnonzero(signs < 0).tolist()
 
     return axes, flipped, rotation
 
@@ -221,8 +224,11 @@ def _largest_shift_voxel(
     """
     ends = [(0, size - 1) for size in shape]
     corners = np.array(list(itertools.product(*ends, [1])))
-    shift_mm = np.abs(corners @ (first_mm - second_mm).T).max()
-    return float(shift_mm / spacing_of(second_mm).min())
+    difference_mm = first_mm - second_mm
+    shifts_mm = np.abs(corners @ difference_mm.T)
+    smallest_mm = spacing_of(second_mm).min()
+
+    return float(shifts_mm.max() / smallest_mm)
 
 
 def spacing_of(affine_mm: np.ndarray) -> np.ndarray:
@@ -316,10 +322,12 @@ def _is_as_written(volume: Any, voxels: np.ndarray) -> bool:
     if any(header[name].item() for name in TEXT_FIELDS):
         return False
 
-    has_voxels = volume.shape == voxels.shape and header.get_data_dtype() == voxels.dtype
+    has_shape = volume.shape == voxels.shape
+    has_type = header.get_data_dtype() == voxels.dtype
     is_unscaled = header.get_slope_inter() in ((None, None), (1, 0))
+    follows_header = volume.dataobj.offset == header.single_vox_offset
 
-    return has_voxels and is_unscaled and volume.dataobj.offset == header.single_vox_offset
+    return has_shape and has_type and is_unscaled and follows_header
 
 
 def _pieces(stream: BinaryIO, source: Path) -> Iterator[bytes]:
@@ -375,7 +383,11 @@ def check_written_volume(path: Path, voxels: np.ndarray, affine_mm: np.ndarray) 
 def _sitk_sees(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) -> bool:
     """Whether SimpleITK, and so nnU-Net, reads this shape and geometry."""
     seen_shape, seen_mm = sitk_grid(path)
-    return seen_shape == shape and same_grid(seen_mm, affine_mm, (*shape, 1, 1)[:3])
+    if seen_shape != shape:
+        return False
+
+    spatial_shape = (*shape, 1, 1)[:3]
+    return same_grid(seen_mm, affine_mm, spatial_shape)
 
 
 def sitk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
@@ -390,13 +402,17 @@ def sitk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     dimension = reader.GetDimension()
+    directions = np.reshape(reader.GetDirection(), (dimension, dimension))
+    spacing_mm = np.array(reader.GetSpacing())
+    origin_mm = reader.GetOrigin()
+
     axes = min(dimension, 3)
-    directions = np.reshape(reader.GetDirection(), (dimension, dimension))[:axes, :axes]
     seen = np.eye(4)
-    seen[:axes, :axes] = directions * np.array(reader.GetSpacing()[:axes])
-    seen[:axes, 3] = reader.GetOrigin()[:axes]
-    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
-    return reader.GetSize(), to_lps @ seen
+    seen[:axes, :axes] = directions[:axes, :axes] * spacing_mm[:axes]
+    seen[:axes, 3] = origin_mm[:axes]
+    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x and y reversed
+
+    return reader.GetSize(), to_ras @ seen
 
 
 def all_finite(voxels: np.ndarray) -> bool:
@@ -418,10 +434,15 @@ def _equal(first: np.ndarray, second: np.ndarray) -> bool:
 
 def grid_text(shape: tuple[int, ...], affine_mm: np.ndarray) -> str:
     """Return number, size and place of the voxels, in words."""
-    first = ", ".join(f"{value:.5g}" for value in affine_mm[:3, 3])
-    return f"{_voxels_text(shape, spacing_of(affine_mm))}, the first at {first} mm"
+    voxels = _voxels_text(shape, spacing_of(affine_mm))
+    place_mm = affine_mm[:3, 3]
+    first = ", ".join(f"{value:.5g}" for value in place_mm)
+
+    return f"{voxels}, the first at {first} mm"
 
 
 def _voxels_text(shape: tuple[int, ...], sizes_mm: np.ndarray) -> str:
+    number = "x".join(map(str, shape))
     sizes = "x".join(f"{value:.4g}" for value in sizes_mm)
-    return f"{'x'.join(map(str, shape))} voxels of {sizes} mm"
+
+    return f"{number} voxels of {sizes} mm"

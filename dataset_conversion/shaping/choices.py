@@ -13,7 +13,7 @@ from dataset_conversion.reading.volumes import axial_axis, spacing_of
 from dataset_conversion.shaping.cropping import Box, box_of_mask_file, box_text, lung_box
 from dataset_conversion.shaping.option_values import SliceChoice, slice_choice, split_choice
 from dataset_conversion.shaping.resizing import resized_image, resized_label
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 
 # Columns of conversion.csv that nnUNetv2_ext_uncrop needs
 ORIGINAL_SHAPE, ORIGINAL_AFFINE = "original_shape", "original_affine"  # of the volume
@@ -145,11 +145,12 @@ def pieces(
         loaded: the case in memory, image and label already on one grid.
     """
     loaded = _with_output_labels(converter, loaded)
+    is_cropped = crops(converter)
     is_volume = loaded.image.ndim == 4 and loaded.affine_mm is not None
-    if is_volume and (converter.resize is not None or crops(converter)):
+    if is_volume and (is_cropped or converter.resize is not None):
         case = _with_original_grid(case, loaded)
 
-    box = _box(converter, case, loaded) if crops(converter) else None
+    box = _box(converter, case, loaded) if is_cropped else None
     if box is not None:
         case, loaded = _cropped(case, loaded, box)
 
@@ -157,17 +158,23 @@ def pieces(
     if converter.window is not None:
         loaded = _windowed(loaded, *converter.window)
 
-    choice = slice_choice(converter)
-    if choice is None or loaded.image.ndim == 3:
-        written = iter([(case, loaded)])
-    else:
-        written = _slices(choice, case, loaded, box)
-
-    for piece, content in written:
+    for piece, content in _written(converter, case, loaded, box):
         if converter.resize is None:
             yield piece, content
         else:
             yield _resized(piece, content, converter.resize)
+
+
+def _written(
+    converter: Converter, case: SourceCase, loaded: LoadedCase, box: Box | None
+) -> Iterator[tuple[SourceCase, LoadedCase]]:
+    """Yield the chosen slices of a case; the case itself where none are chosen or it is one."""
+    choice = slice_choice(converter)
+    is_slice = loaded.image.ndim == 3
+    if choice is None or is_slice:
+        yield case, loaded
+    else:
+        yield from _slices(choice, case, loaded, box)
 
 
 def _with_output_labels(converter: Converter, loaded: LoadedCase) -> LoadedCase:
@@ -202,10 +209,11 @@ def _with_details(case: SourceCase, **details: str) -> SourceCase:
 def _with_original_grid(case: SourceCase, loaded: LoadedCase) -> SourceCase:
     """Return the case with columns for the volume's shape and affine."""
     assert loaded.affine_mm is not None
-    numbers = [repr(float(value)) for value in loaded.affine_mm[:3].ravel()]
+    shape = loaded.image.shape[1:]
+    numbers = loaded.affine_mm[:3].ravel().tolist()
     columns = {
-        ORIGINAL_SHAPE: "x".join(map(str, loaded.image.shape[1:])),
-        ORIGINAL_AFFINE: " ".join(numbers),
+        ORIGINAL_SHAPE: "x".join(map(str, shape)),
+        ORIGINAL_AFFINE: " ".join(map(repr, numbers)),
     }
 
     return _with_details(case, **columns)
@@ -217,10 +225,8 @@ def _box(converter: Converter, case: SourceCase, loaded: LoadedCase) -> Box:
     Raises:
         InputError: the case is not a volume or not in HU, has no lungs, or has no mask of them.
     """
-    try:
+    with naming(case.image_files[0]):
         return _lungs(converter, case, loaded)
-    except InputError as error:
-        raise InputError(f"{case.image_files[0]}: {error}") from error
 
 
 def _lungs(converter: Converter, case: SourceCase, loaded: LoadedCase) -> Box:
@@ -252,7 +258,8 @@ def _cropped(case: SourceCase, loaded: LoadedCase, box: Box) -> tuple[SourceCase
     shift = np.eye(4)
     shift[:3, 3] = [start for start, _ in box]
 
-    label, warnings = loaded.label, loaded.warnings
+    label = loaded.label
+    warnings = loaded.warnings
     if label is not None:
         before = np.count_nonzero(label)
         label = label[inside]
@@ -260,13 +267,15 @@ def _cropped(case: SourceCase, loaded: LoadedCase, box: Box) -> tuple[SourceCase
         if lost:
             warnings += (f"{lost} of {before} label voxels lie outside the lung box",)
 
-    size = "x".join(map(str, loaded.image.shape[1:]))
+    _, *shape = loaded.image.shape
+    size = "x".join(map(str, shape))
+    done = f"cropped to {box_text(box)} of {size}"
     content = replace(
         loaded,
         image=loaded.image[(slice(None), *inside)],
         label=label,
         affine_mm=loaded.affine_mm @ shift,
-        transforms=(*loaded.transforms, f"cropped to {box_text(box)} of {size}"),
+        transforms=(*loaded.transforms, done),
         warnings=warnings,
     )
 
@@ -360,11 +369,14 @@ def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
 
     It works slice by slice, to save memory.
     """
-    table, lowest = None, 0
+    table = None
+    lowest = 0
     if image.dtype.kind in "iu" and image.size:
-        lowest, highest = int(image.min()), int(image.max())
+        lowest = int(image.min())
+        highest = int(image.max())
         if highest - lowest < 2**16:
-            table = _grey(np.arange(lowest, highest + 1), low, high)  # each value once
+            each_value_once = np.arange(lowest, highest + 1)
+            table = _grey(each_value_once, low, high)
 
     grey = np.empty_like(image, np.uint8)
     for index in range(image.shape[-1]):
@@ -372,11 +384,15 @@ def windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
         if table is None:
             grey[..., index] = _grey(values, low, high)
         else:
-            grey[..., index] = table[values.astype(np.intp) - lowest]
+            places = values.astype(np.intp) - lowest
+            grey[..., index] = table[places]
 
     return grey
 
 
 def _grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
     share = (values.astype(np.float64) - low) / (high - low)
-    return np.round(255 * np.clip(share, 0, 1)).astype(np.uint8)
+    grey = 255 * np.clip(share, 0, 1)
+    whole = np.round(grey)
+
+    return whole.astype(np.uint8)

@@ -13,7 +13,7 @@ from dataset_conversion.reading.volumes import (
     read_voxels,
     spacing_of,
 )
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, naming
 from nnunet_ext.lungs import find_lungs
 
 Box = tuple[tuple[int, int], ...]
@@ -48,20 +48,25 @@ def lung_box(image_hu: np.ndarray, affine_mm: np.ndarray) -> Box:
 def mask_box(mask: np.ndarray) -> Box:
     """Return the smallest box that holds all of a mask that is not empty."""
     box = []
+    axes = set(range(mask.ndim))
     for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        indices = np.flatnonzero(mask.any(axis=others))
-        box.append((int(indices[0]), int(indices[-1]) + 1))
+        others = tuple(axes - {axis})
+        marked = mask.any(axis=others)
+        indices = np.flatnonzero(marked).tolist()
+        box.append((indices[0], indices[-1] + 1))
 
     return tuple(box)
 
 
 def with_margin(box: Box, shape: tuple[int, ...], spacing_mm: np.ndarray, margin_mm: float) -> Box:
     """Return the box, wider by the margin on each side, as far as the image reaches."""
-    margins = np.ceil(margin_mm / spacing_mm).astype(int).tolist()
+    voxels = np.ceil(margin_mm / spacing_mm)
+    margins = voxels.astype(int).tolist()
     wide = []
     for (start, stop), size, margin in zip(box, shape, margins, strict=True):
-        wide.append((max(0, start - margin), min(size, stop + margin)))
+        first = max(0, start - margin)
+        end = min(size, stop + margin)
+        wide.append((first, end))
 
     return tuple(wide)
 
@@ -81,10 +86,9 @@ def box_of_mask_file(path: Path, shape: tuple[int, ...], affine_mm: np.ndarray) 
 
     volume = open_volume(path)
     voxels = read_voxels(path, volume)
-    try:
-        mask, _ = label_on_image_grid(voxels, label_place(volume, affine_mm), shape, affine_mm)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    place_mm = label_place(volume, affine_mm)
+    with naming(path):
+        mask, _ = label_on_image_grid(voxels, place_mm, shape, affine_mm)
 
     if not mask.any():
         raise InputError(f"{path}: marks no lung; give another mask, or leave the case out")

@@ -24,7 +24,7 @@ from dataset_conversion.reading.volumes import (
 )
 from dataset_conversion.shaping.choices import output_channels, output_labels, pieces
 from dataset_conversion.writing.label_placing import placed_label
-from nnunet_ext.errors import InputError, first_line
+from nnunet_ext.errors import InputError, first_line, naming
 from nnunet_ext.files.checksums import sha256_of_file
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, to_disk
 from nnunet_ext.keyed_names import keyed_name, read_key
@@ -70,9 +70,13 @@ class Record:
 def output_names(converter: Converter, case: SourceCase) -> tuple[list[str], str | None]:
     """Return image files and label file of a case, relative to the data set's folder."""
     ending = converter.file_ending
-    stem = f"images{case.part}/{case.id}"
-    images = [f"{stem}_{channel:04d}{ending}" for channel in range(len(converter.channel_names))]
-    label = f"labels{case.part}/{case.id}{ending}" if case.label_files else None
+    images = []
+    for channel in range(len(converter.channel_names)):
+        images.append(f"images{case.part}/{case.id}_{channel:04d}{ending}")
+
+    label = None
+    if case.label_files:
+        label = f"labels{case.part}/{case.id}{ending}"
 
     return images, label
 
@@ -85,8 +89,9 @@ def case_of(name: str) -> str:
     >>> case_of("imagesTr/lung_001_s0012_0000.nii.gz"), case_of(".part-77-lung_001.nii.gz")
     ('lung_001', 'lung_001')
     """
-    final_name = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-", "", Path(name).name)
-    stem = final_name.partition(".")[0]
+    file_name = Path(name).name
+    final_name = re.sub(rf"^{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-", "", file_name)
+    stem, _, _ = final_name.partition(".")
 
     return re.sub(r"(_s\d{4})?(_\d{4})?$", "", stem)
 
@@ -97,15 +102,17 @@ def source_names(converter: Converter, case: SourceCase) -> dict[str, Path]:
     These are relative to the download, with forward slashes. Of private data they are those of the
     paths under the user's own key; ``sources_sha256`` tells the files.
     """
+    is_private = converter.is_private(case)
+    key = read_key() if is_private else b""
     files = {}
     for file in (*case.image_files, *case.label_files):
-        files[Path(os.path.relpath(file, converter.source)).as_posix()] = file
+        relative = Path(os.path.relpath(file, converter.source))
+        name = relative.as_posix()
+        if is_private:
+            name = keyed_name("file", name, key=key)
+        files[name] = file
 
-    if not converter.is_private(case):
-        return files
-
-    key = read_key()
-    return {keyed_name("file", name, key=key): file for name, file in files.items()}
+    return files
 
 
 def is_unchanged(converter: Converter, case: SourceCase, record: Record) -> bool:
@@ -126,8 +133,9 @@ def _has_sources(sources: dict[str, Path], record: Record) -> bool:
         return False
 
     for name, stat in stats.items():
-        is_touched = stat.st_mtime_ns != record.source_mtime_ns[name]
-        if is_touched and sha256_of_file(sources[name]) != record.source_sha256[name]:
+        if stat.st_mtime_ns == record.source_mtime_ns[name]:
+            continue
+        if sha256_of_file(sources[name]) != record.source_sha256[name]:
             return False
 
     return True
@@ -157,7 +165,8 @@ def convert_case(converter: Converter, case: SourceCase, folder: Path) -> list[R
     """
     _require_possible_names(converter, case)
     loaded, sources = _load(converter, case)
-    values = sorted(set(output_labels(converter).names.values()))
+    names = output_labels(converter).names
+    values = sorted(set(names.values()))
 
     records = []
     for piece, content in pieces(converter, case, loaded):
@@ -171,11 +180,13 @@ def convert_case(converter: Converter, case: SourceCase, folder: Path) -> list[R
 
         copies = {}
         if _is_array(content.image[0], loaded.as_read):
-            copies[image_names[0]] = case.image_files[0]
+            first_image = image_names[0]
+            copies[first_image] = case.image_files[0]
         _write(folder, arrays, content.affine_mm, copies)
 
         outputs = {name: (folder / name).stat().st_size for name in arrays}
-        records.append(_record(case.id, piece, content, outputs, sources, voxels))
+        record = _record(case.id, piece, content, outputs, sources, voxels)
+        records.append(record)
 
     return records
 
@@ -189,7 +200,8 @@ def _load(converter: Converter, case: SourceCase) -> tuple[LoadedCase, _Sources]
     sources = source_names(converter, case)
     try:
         stats = {name: file.stat() for name, file in sources.items()}  # before they are read
-        loaded = _proven(converter, case, converter.read_case(case))
+        with naming(*case.label_files, *case.image_files):
+            loaded = _proven(converter, case, converter.read_case(case))
         hashes = {name: sha256_of_file(file) for name, file in sources.items()}
     except OSError as error:  # nothing is written yet, so it is a source that cannot be read
         file = error.filename or case.image_files[0]
@@ -197,13 +209,6 @@ def _load(converter: Converter, case: SourceCase) -> tuple[LoadedCase, _Sources]
         raise InputError(
             f"{file}: cannot be read ({reason}); copy it again, or check the disk it lies on"
         ) from error
-    except InputError as error:
-        text = str(error)
-        if any(str(file) in text for file in (*case.image_files, *case.label_files)):
-            raise
-
-        files = case.label_files or case.image_files  # what concerns the image alone names it
-        raise InputError(f"{files[0]}: {text}") from error
 
     return loaded, _Sources(stats, hashes)
 
@@ -211,9 +216,10 @@ def _load(converter: Converter, case: SourceCase) -> tuple[LoadedCase, _Sources]
 def _require_possible_names(converter: Converter, case: SourceCase) -> None:
     """Refuse a case whose files would have names that file systems do not take."""
     images, label = output_names(converter, case)
-    names = images if label is None else [*images, label]
+    names = [*images, label or ""]
     longest = max(len(Path(name).name) for name in names)
-    if longest + len(SLICE_SUFFIX) + len(_temporary_prefix()) > LONGEST_NAME:
+    longest += len(SLICE_SUFFIX) + len(_temporary_prefix())
+    if longest > LONGEST_NAME:
         raise InputError(
             f"{case.image_files[0]}: its name is too long for files named after it; rename it "
             f"shorter"
@@ -225,7 +231,8 @@ def _temporary_prefix() -> str:
 
     A worker may outlive a killed run, and no link may be followed.
     """
-    return f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-"
+    token = secrets.token_hex(8)
+    return f"{TEMPORARY_PREFIX}{token}-"
 
 
 def _proven(converter: Converter, case: SourceCase, loaded: LoadedCase) -> LoadedCase:
@@ -251,10 +258,8 @@ def _proven(converter: Converter, case: SourceCase, loaded: LoadedCase) -> Loade
         warnings += placed.warnings
 
     if affine_mm is not None and image.ndim == 4:
-        try:
+        with naming(image_file):
             affine_mm = right_angled(affine_mm, image.shape[1:])
-        except InputError as error:
-            raise InputError(f"{image_file}: {error}") from error
 
     return replace(
         loaded,

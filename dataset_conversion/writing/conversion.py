@@ -1,43 +1,35 @@
-"""The conversion of one data set: what is to do, doing it in worker processes, what came of it."""
+"""The conversion of one data set: finding its cases, and converting them in worker processes."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dataset_conversion.converter import Converter, Inventory, SourceCase
-from dataset_conversion.reading.download_folder import first_of, natural_key, require_unpacked
-from dataset_conversion.reading.mirroring import MIRRORED
+from dataset_conversion.reading.download_folder import first_of, require_unpacked
 from dataset_conversion.shaping.choices import (
-    output_channels,
-    output_labels,
     require_possible,
     wanted_cases,
 )
 from dataset_conversion.writing.case_names import require_same_names, without_name_clashes
 from dataset_conversion.writing.case_writer import (
-    TEMPORARY_PREFIX,
     Record,
     case_of,
     convert_case,
     is_unchanged,
     output_names,
 )
+from dataset_conversion.writing.completion import finish, sum_up
+from dataset_conversion.writing.conversion_job import Job, Workers
 from dataset_conversion.writing.journal import (
-    LOCK_PREFIX,
     Journal,
     files_in,
     is_complete,
-    journal_name,
     journals,
     only_part,
     only_writer,
@@ -46,32 +38,11 @@ from dataset_conversion.writing.journal import (
     remove_leftovers,
     start_journal,
 )
-from dataset_conversion.writing.overlaps import copies_elsewhere, known_overlaps
-from dataset_conversion.writing.result_files import (
-    replace_text,
-    version,
-    write_dataset_json,
-    write_provenance,
-    written_channels,
-)
-from dataset_conversion.writing.splits import SPLITS_NAME, with_patients, write_splits
-from dataset_conversion.writing.summary import SUMMARY_NAME, Summary, markdown
+from dataset_conversion.writing.overlaps import known_overlaps
+from dataset_conversion.writing.result_folder import make_folder, require_ours
+from dataset_conversion.writing.summary import Summary
 from nnunet_ext.errors import InputError, first_line
-from nnunet_ext.files.locks import held
 from nnunet_ext.worker_processes import in_worker_processes, on_dask_cluster
-
-# Of entries that are no part of a data set: files in work, and locks.
-PASSING_NAMES = (TEMPORARY_PREFIX, LOCK_PREFIX)
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Who converts: ``processes`` here or a Dask cluster, and which part of the cases."""
-
-    processes: int = 1
-    dask: str | None = None
-    part: int = 0
-    parts: int = 1
 
 
 def convert(
@@ -100,7 +71,6 @@ def convert(
         InputError: the download is not this data set, or the folder belongs to something else.
     """
     started = time.monotonic()
-    workers = workers or Workers()
     found = _find_cases(converter, folder)
     overlaps = known_overlaps(folder, converter.collection)
     if overlaps and forbid_overlap:
@@ -108,11 +78,20 @@ def convert(
             f"{overlaps[0]}; move one of the two out of nnUNet_raw, or leave out --forbid-overlap"
         )
 
-    job = _Job(converter, folder, found.cases, workers, overwrite, forbid_overlap)
+    job = Job(
+        converter,
+        folder,
+        found.cases,
+        workers or Workers(),
+        overwrite,
+        forbid_overlap,
+    )
     require_ours(folder, job.header, overwrite)
 
-    leaks = [f"{line}; do not train on one and test on the other" for line in overlaps]
-    summary = Summary(folder, list(found.problems), [*found.notes, *leaks])
+    notes = list(found.notes)
+    for overlap in overlaps:
+        notes.append(f"{overlap}; do not train on one and test on the other")
+    summary = Summary(folder, list(found.problems), notes)
     summary.planned = [case.id for case in job.own]
     if dry_run:
         summary.count_by_part = Counter(case.part for case in job.own)
@@ -120,38 +99,6 @@ def convert(
         _carry_out(job, summary, started)
 
     return summary
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is to do: all cases of the data set, of which this run converts its own."""
-
-    converter: Converter
-    folder: Path
-    cases: list[SourceCase]
-    workers: Workers
-    overwrite: bool
-    forbid_overlap: bool
-
-    @property
-    def own(self) -> list[SourceCase]:
-        """The cases that this run converts."""
-        return self.cases[self.workers.part :: self.workers.parts]
-
-    @property
-    def journal(self) -> Path:
-        """The journal of this run."""
-        return self.folder / journal_name(self.workers.part, self.workers.parts)
-
-    @property
-    def header(self) -> dict[str, Any]:
-        """The first line of the journal."""
-        return {
-            "converter": self.converter.name,
-            "collection": self.converter.collection,
-            "settings": self.converter.settings,
-            "version": version(),
-        }
 
 
 def _find_cases(converter: Converter, folder: Path) -> Inventory:
@@ -178,7 +125,7 @@ def _find_cases(converter: Converter, folder: Path) -> Inventory:
     return found
 
 
-def _carry_out(job: _Job, summary: Summary, started: float) -> None:
+def _carry_out(job: Job, summary: Summary, started: float) -> None:
     """Convert what is not done yet, and complete the summary.
 
     Raises:
@@ -186,95 +133,32 @@ def _carry_out(job: _Job, summary: Summary, started: float) -> None:
     """
     folder = job.folder
     try:
-        _make(folder)
+        make_folder(folder)
         with only_writer(folder, shared=job.workers.parts > 1):
             _prepare(job)
             with only_part(job.journal):
                 _convert_cases(job, summary)
-            done = _sum_up(job, summary)
+            done = sum_up(job, summary)
             summary.seconds = time.monotonic() - started
-            _finish(job, done, summary)
+            finish(job, done, summary)
     except OSError as error:
         raise InputError(
             f"{folder}: cannot write ({error}); fix that and run the same command again"
         ) from error
 
 
-def _make(folder: Path) -> None:
-    """Make the folder.
-
-    Raises:
-        InputError: another process has just made one with the same id under another name.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    number = folder.name.partition("_")[0]
-    with held(folder.parent / f"{LOCK_PREFIX}{number}.lock", keep_file=False):
-        others = [other for other in folder.parent.glob(f"{number}_*") if other.name != folder.name]
-        if others and not folder.exists():
-            raise InputError(f"{others[0]}: already has the id of {folder.name}; choose another -d")
-
-        folder.mkdir(exist_ok=True)
-
-
-def require_ours(folder: Path, header: Mapping[str, Any], overwrite: bool) -> None:
-    """Refuse a folder that something else made, or the same converter with other options.
-
-    Raises:
-        InputError: the folder is not to be written.
-    """
-    if not folder.exists() or _is_unused(folder):
-        return
-
-    headers = [read_header(journal) for journal in journals(folder)] or [None]
-    for existing in headers:
-        maker = existing["converter"] if existing else "something else"
-        if existing is None or maker != header["converter"]:
-            raise InputError(
-                f"{folder}: was made by {maker} and is not changed; choose another -d or --name"
-            )
-
-        different = _different_options(existing["settings"], header["settings"])
-        if not different and existing.get("collection") != header["collection"]:
-            raise InputError(
-                f"{folder}: holds {existing.get('collection')} and is not changed; "
-                f"choose another -d or --name"
-            )
-        if different and not overwrite and read_records(folder):
-            raise InputError(
-                f"{folder}: was converted with other options ({', '.join(different)}); "
-                f"add --overwrite to convert it again"
-            )
-
-
-def _is_unused(folder: Path) -> bool:
-    """Whether a folder is empty, or its conversion was killed before its journal began."""
-    if not folder.is_dir():
-        return False
-
-    return all(entry.name.startswith(PASSING_NAMES) for entry in folder.iterdir())
-
-
-def _different_options(then: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Return the options of an earlier run that are not those of now, as text."""
-    now = json.loads(json.dumps(settings))
-    different = []
-    for name in sorted({*now, *then}):
-        if now.get(name) != then.get(name):
-            different.append(f"{name}={then.get(name)}")
-
-    return different
-
-
-def _prepare(job: _Job) -> None:
+def _prepare(job: Job) -> None:
     """Bring the folder into a state in which every file has a known origin.
 
     Raises:
         InputError: a file in it is of unknown origin.
     """
     folder = job.folder
-    made = _outputs(itertools.chain.from_iterable(read_records(folder).values()))
+    earlier = read_records(folder).values()
+    made = _outputs(itertools.chain.from_iterable(earlier))
     _require_known_files(job, made)
-    remove_leftovers(folder, {case.id for case in job.own})
+    own = {case.id for case in job.own}
+    remove_leftovers(folder, own)
 
     if job.overwrite:
         _remove_earlier(job, made)
@@ -293,12 +177,15 @@ def _prepare(job: _Job) -> None:
         (folder / name).mkdir(exist_ok=True)
 
 
-def _folder_names(case: SourceCase) -> tuple[str, ...]:
-    images, labels = f"images{case.part}", f"labels{case.part}"
-    return (images, labels) if case.label_files else (images,)
+def _folder_names(case: SourceCase) -> list[str]:
+    names = [f"images{case.part}"]
+    if case.label_files:
+        names.append(f"labels{case.part}")
+
+    return names
 
 
-def _require_known_files(job: _Job, made: set[str]) -> None:
+def _require_known_files(job: Job, made: set[str]) -> None:
     planned = {case.id: case for case in job.cases}
     foreign = []
     for name in files_in(job.folder) - made:
@@ -312,7 +199,7 @@ def _require_known_files(job: _Job, made: set[str]) -> None:
         )
 
 
-def _remove_earlier(job: _Job, made: set[str]) -> None:
+def _remove_earlier(job: Job, made: set[str]) -> None:
     """Delete what an earlier run made.
 
     Raises:
@@ -344,7 +231,7 @@ def _is_output(converter: Converter, case: SourceCase | None, name: str) -> bool
     return name in images or name == label
 
 
-def _convert_cases(job: _Job, summary: Summary) -> None:
+def _convert_cases(job: Job, summary: Summary) -> None:
     """Convert the cases of this run that are not done, or whose files changed."""
     folder = job.folder
     done = read_records(folder)
@@ -370,7 +257,7 @@ def _convert_cases(job: _Job, summary: Summary) -> None:
 
 
 def _pending_cases(
-    job: _Job, done: Mapping[str, list[Record]], summary: Summary
+    job: Job, done: Mapping[str, list[Record]], summary: Summary
 ) -> tuple[list[SourceCase], list[str]]:
     """Return the cases to convert, and the ids of those that were converted from other files."""
     pending, changed = [], []
@@ -401,7 +288,7 @@ def _outputs(records: Iterable[Record]) -> set[str]:
     return outputs
 
 
-def _results(job: _Job, cases: list[SourceCase]) -> Iterator[tuple[SourceCase, list[Record] | str]]:
+def _results(job: Job, cases: list[SourceCase]) -> Iterator[tuple[SourceCase, list[Record] | str]]:
     """Convert cases; a line of text stands for a case that failed."""
     from tqdm import tqdm
 
@@ -429,125 +316,3 @@ def _outcome(converter: Converter, folder: Path, case: SourceCase) -> list[Recor
             f"{case.image_files[0]}: {type(error).__name__}: {first_line(error)}; "
             f"please report this as a bug, with the file if you may share it"
         )
-
-
-def _sum_up(job: _Job, summary: Summary) -> list[Record]:
-    """Complete the summary by what lies in the folder.
-
-    Returns:
-        The records of that, in natural order.
-    """
-    by_case = {}
-    for case, of_case in read_records(job.folder).items():
-        if is_complete(job.folder, of_case):
-            by_case[case] = of_case
-    records = sorted(
-        itertools.chain.from_iterable(by_case.values()),
-        key=lambda record: natural_key(record.case),
-    )
-    done = with_patients(records, job.converter.patients)
-
-    _note_copies(job, summary, done)
-    summary.converted.sort(key=natural_key)
-    summary.problems.sort(key=natural_key)
-    summary.elsewhere = len(by_case.keys() - {*summary.converted, *summary.skipped})
-    summary.count(done, output_labels(job.converter).names)
-
-    planned = {case.id for case in job.cases}
-    gone = by_case.keys() - planned
-    if gone:
-        summary.notes.append(
-            f"{len(gone)} cases of an earlier run are no longer in the download; they are kept"
-        )
-    mirrored = sum(MIRRORED in problem for problem in summary.problems)
-    if mirrored and any(record.label_voxels for record in done):
-        summary.notes.append(
-            f"{mirrored} labels are mirrored, so those that could not be judged (small or "
-            f"symmetric) may be, too: look at the converted cases before training"
-        )
-
-    # What is missing of this run failed; what is missing of another part may only be late.
-    missing = planned - by_case.keys() - set(summary.planned)
-    summary.complete = not missing
-
-    return done
-
-
-def _note_copies(job: _Job, summary: Summary, records: list[Record]) -> None:
-    """Note images that occur twice, here or in another data set."""
-    first_with: dict[str, str] = {}
-    for record in records:
-        first = first_with.setdefault(record.image_sha256, record.case)
-        if first != record.case:
-            summary.duplicates[record.case] = first
-
-    summary.copies = copies_elsewhere(
-        job.folder, job.converter.collection, records, read_files=job.forbid_overlap
-    )
-    if summary.copies and job.forbid_overlap:
-        pairs = [f"{case} = {copy}" for case, copy in summary.copies.items()]
-        summary.problems.append(
-            f"{job.folder}: {len(pairs)} images occur in other data sets "
-            f"({', '.join(pairs[:3])}), so it gets no dataset.json; leave them out of the "
-            f"download, or leave out --forbid-overlap"
-        )
-
-
-def _finish(job: _Job, done: list[Record], summary: Summary) -> None:
-    """Write what stands beside the cases, once no part has anything left to do."""
-    folder = job.folder
-    if summary.copies and job.forbid_overlap:
-        (folder / "dataset.json").unlink(missing_ok=True)
-        return
-    if not done or not summary.complete:
-        return
-
-    write_provenance(folder, done, summary.duplicates | summary.copies)
-    if job.converter.split:
-        earlier = write_splits(folder, job.converter, done)
-        if earlier:
-            summary.notes.append(
-                f"the earlier {SPLITS_NAME} was another; it is now called {earlier}"
-            )
-    elif (folder / SPLITS_NAME).is_file():
-        summary.notes.append(f"{SPLITS_NAME} of an earlier run, or your own, is kept")
-    replace_text(folder / SUMMARY_NAME, f"# {folder.name}\n\n{markdown(summary)}")
-
-    channels = written_channels(job.converter, summary.units)
-    if channels != output_channels(job.converter):
-        summary.notes.append(
-            f"no case is in HU, so the channel is called {channels[0]!r}: nnU-Net scales CT as HU"
-        )
-    # The last file: it says that the data set is complete.
-    write_dataset_json(folder, job.converter, channels, summary.count_by_part["Tr"])
-
-
-def dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
-    """Return ``raw/Dataset120_Name``, where no other data set has the id.
-
-    Raises:
-        InputError: an impossible id or name, or an id that is taken, also in nnU-Net's other
-            folders.
-    """
-    if not 1 <= dataset_id <= 999:
-        raise InputError(f"-d {dataset_id}: choose a number from 1 to 999")
-    if not name.isascii() or not name.replace("_", "").replace("-", "").isalnum():
-        raise InputError(f"--name {name}: use ASCII letters, digits, - and _ only")
-
-    folder = raw / f"Dataset{dataset_id:03d}_{name}"
-    roots = [raw]
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        value = os.environ.get(variable)
-        if value:
-            roots.append(Path(value))
-
-    for root in roots:
-        for taken in sorted(root.glob(f"Dataset{dataset_id:03d}_*")):
-            if taken.name != folder.name:
-                own = taken.name.partition("_")[2]
-                raise InputError(
-                    f"{taken}: already has the id {dataset_id}; choose another -d, or --name "
-                    f"{own} if you mean that one"
-                )
-
-    return folder

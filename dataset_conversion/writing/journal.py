@@ -29,8 +29,11 @@ OUTPUT_NAME = re.compile(rf"({'|'.join(CASE_FOLDERS)})/[^/\\.][^/\\]*")
 
 
 def journal_name(part: int, parts: int) -> str:
-    """File name of the journal of one part, counted from 0, of a job array."""
-    return JOURNAL_NAME if parts == 1 else f"conversion_{part}_of_{parts}.jsonl"
+    """Return the file name of the journal of one part, counted from 0, of a job array."""
+    if parts == 1:
+        return JOURNAL_NAME
+
+    return f"conversion_{part}_of_{parts}.jsonl"
 
 
 def journals(folder: Path) -> list[Path]:
@@ -51,8 +54,12 @@ class Journal:
 
     def add(self, case: str, records: list[Record]) -> None:
         """Note a finished case."""
-        line = {"case": case, "records": [asdict(record) for record in records]}
-        self._stream.write(json.dumps(line) + "\n")
+        entry = {
+            "case": case,
+            "records": [asdict(record) for record in records],
+        }
+        line = json.dumps(entry)
+        self._stream.write(f"{line}\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
@@ -63,8 +70,9 @@ class Journal:
 
 def start_journal(path: Path, header: dict[str, Any]) -> None:
     """Begin a journal without cases, in place of an earlier one."""
+    line = json.dumps(header)
     with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        unfinished.write_text(f"{line}\n", encoding="utf-8")
 
 
 def only_writer(folder: Path, shared: bool = False) -> AbstractContextManager[None]:
@@ -73,14 +81,14 @@ def only_writer(folder: Path, shared: bool = False) -> AbstractContextManager[No
     Raises:
         InputError: when entered, if another process holds it.
     """
-    return alone(folder / f"{LOCK_PREFIX}lock", "another conversion is writing it", shared=shared)
+    lock = folder / f"{LOCK_PREFIX}lock"
+    return alone(lock, "another conversion is writing it", shared=shared)
 
 
 def only_part(journal: Path) -> AbstractContextManager[None]:
     """Return a lock on one part of a job array."""
-    return alone(
-        journal.with_name(f"{LOCK_PREFIX}{journal.stem}.lock"), "another process converts this part"
-    )
+    lock = journal.with_name(f"{LOCK_PREFIX}{journal.stem}.lock")
+    return alone(lock, "another process converts this part")
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
@@ -145,8 +153,10 @@ def is_complete(folder: Path, records: list[Record]) -> bool:
 def files_in(folder: Path) -> set[str]:
     """Return names like ``imagesTr/x_0000.png`` of everything visible in the case folders."""
     names: set[str] = set()
-    for name in CASE_FOLDERS:
-        names.update(f"{name}/{file.name}" for file in (folder / name).glob("[!.]*"))
+    for part in CASE_FOLDERS:
+        place = folder / part
+        for file in place.glob("[!.]*"):
+            names.add(f"{part}/{file.name}")
 
     return names
 
@@ -156,7 +166,8 @@ def remove_leftovers(folder: Path, cases: Collection[str]) -> None:
 
     Those of other cases may be in work elsewhere.
     """
-    for name in CASE_FOLDERS:
-        for file in (folder / name).glob(f"{TEMPORARY_PREFIX}*"):
+    for part in CASE_FOLDERS:
+        place = folder / part
+        for file in place.glob(f"{TEMPORARY_PREFIX}*"):
             if case_of(file.name) in cases:
                 file.unlink(missing_ok=True)

@@ -32,24 +32,34 @@ class LineKinds:
 
     def add(self, line: str, count: int = 1) -> None:
         """Count a line."""
-        words, numbers = tuple(_NUMBER.split(line)), _NUMBER.findall(line)
+        words = tuple(_NUMBER.split(line))
+        numbers = _NUMBER.findall(line)
         self._counts[words] += count
         ranges = self._numbers.setdefault(words, [(number, number) for number in numbers])
         for place, number in enumerate(numbers):
             low, high = ranges[place]
-            ranges[place] = (min(low, number, key=float), max(high, number, key=float))
+            low = min(low, number, key=float)
+            high = max(high, number, key=float)
+            ranges[place] = (low, high)
 
     def most_common(self) -> list[tuple[str, int]]:
         """Return each kind with its count, the commonest first.
 
         A number that is not the same in all lines is shown as its range.
         """
-        return [(self._shown(words), count) for words, count in self._counts.most_common()]
+        kinds = []
+        for words, count in self._counts.most_common():
+            text = self._shown(words)
+            kinds.append((text, count))
+
+        return kinds
 
     def _shown(self, words: tuple[str, ...]) -> str:
-        text = words[0]
-        for (low, high), word in zip(self._numbers[words], words[1:], strict=True):
-            number = low if float(low) == float(high) else f"{low}..{high}"
-            text += number + word
+        text, *further = words
+        ranges = self._numbers[words]
+        for (low, high), word in zip(ranges, further, strict=True):
+            is_one = float(low) == float(high)
+            text += low if is_one else f"{low}..{high}"
+            text += word
 
         return text

@@ -110,18 +110,23 @@ def shared_images(first: Path, second: Path, *, read_files: bool = False) -> str
         InputError: images of such a data set are missing or cannot be read, so that nothing can be
             said.
     """
-    ours, theirs = collection_of(first), collection_of(second)
-    if ours is None or theirs is None:
-        if not read_files:
-            return _equal_files(first, second)
-    else:
+    ours = collection_of(first)
+    theirs = collection_of(second)
+    is_unknown = ours is None or theirs is None
+    if is_unknown and not read_files:
+        return _equal_files(first, second)
+
+    if ours is not None and theirs is not None:
         overlap = overlap_of(ours, theirs)
         if overlap is not None:
             probably = "" if overlap.certain else ", probably"
             return f"{second.name} overlaps with {first.name}{probably}: {overlap.what}"
 
     digests = image_digests(first)
-    copies = {case for digest, case in image_digests(second).items() if digest in digests}
+    copies = set()
+    for digest, case in image_digests(second).items():
+        if digest in digests:
+            copies.add(case)
     if not copies:
         return None
 
@@ -133,25 +138,37 @@ def _equal_files(first: Path, second: Path) -> str | None:
     if first == second:
         return None
 
-    images, others = _sized_images(first), _sized_images(second)
-    common = set(images.values()) & set(others.values())  # of other sizes they cannot be equal
-    by_digest = {sha256_of_file(image): image for image, size in images.items() if size in common}
-    copies = []
-    for other, size in others.items():
-        if size not in common:
-            continue
-
-        image = by_digest.get(sha256_of_file(other))
-        if image is not None:
-            copies.append((other, image))
+    copies = _equal_images(first, second)
     if not copies:
         return None
 
-    in_test = sum(image.parent.name == "imagesTs" for _, image in copies)
+    in_test = sum(image.parent.name == "imagesTs" for image in copies.values())
     test = f", {in_test} of them in its test set" if in_test else ""
-    example = min(other for other, _ in copies)
+    example = min(copies)
 
     return f"{second.name} has {len(copies)} images of {first.name}{test}, e.g. {example.name}"
+
+
+def _equal_images(first: Path, second: Path) -> dict[Path, Path]:
+    """Return the images of a second data set that are files of the first, with those."""
+    images = _sized_images(first)
+    others = _sized_images(second)
+    common_sizes = set(images.values()) & set(others.values())  # of others they cannot be equal
+    by_digest = {}
+    for image, size in images.items():
+        if size in common_sizes:
+            by_digest[sha256_of_file(image)] = image
+
+    copies = {}
+    for other, size in others.items():
+        if size not in common_sizes:
+            continue
+
+        digest = sha256_of_file(other)
+        if digest in by_digest:
+            copies[other] = by_digest[digest]
+
+    return copies
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -207,12 +224,14 @@ def known_overlaps(folder: Path, collection: str) -> list[str]:
     lines = []
     for other, name in converted_data_sets(folder.parent).items():
         overlap = overlap_of(collection, name)
-        if other != folder and overlap is not None and overlap.first != overlap.second:
-            probably = "" if overlap.certain else ", probably"
-            lines.append(
-                f"{other.name} overlaps with {collection}{probably}: {overlap.first}: "
-                f"{overlap.what}"
-            )
+        if other == folder or overlap is None or overlap.first == overlap.second:
+            continue
+
+        probably = "" if overlap.certain else ", probably"
+        lines.append(
+            f"{other.name} overlaps with {collection}{probably}: {overlap.first}: {overlap.what}"
+        )
+
     return lines
 
 
@@ -254,17 +273,23 @@ def copies_elsewhere(
 
 def _other_data_sets(folder: Path, collection: str, with_unknown: bool) -> list[Path]:
     made = converted_data_sets(folder.parent)
-    others = _data_sets(folder.parent) if with_unknown else list(made)
+    candidates = _data_sets(folder.parent) if with_unknown else made
+    others = []
+    for other in candidates:
+        if other != folder and made.get(other) != collection:
+            others.append(other)
 
-    return [other for other in others if other != folder and made.get(other) != collection]
+    return others
 
 
 def _digests_of_files(files: list[Path]) -> list[str]:
     voxels: list[str] = []
     for file in files:
-        voxels += map(voxels_sha256, read_raw_file(file).channels)
+        raw = read_raw_file(file)
+        voxels += map(voxels_sha256, raw.channels)
+    of_image = " ".join(voxels)
 
-    return [" ".join(voxels), *map(sha256_of_file, files)]
+    return [of_image, *map(sha256_of_file, files)]
 
 
 def _digests(record: Record) -> list[str]:

@@ -38,18 +38,21 @@ def patient_folds(patient_of: Mapping[str, str], count: int) -> list[tuple[list[
     """
     cases_of: dict[str, list[str]] = defaultdict(list)
     for case in sorted(patient_of, key=natural_key):
-        cases_of[patient_of[case]].append(case)
+        patient = patient_of[case]
+        cases_of[patient].append(case)
 
     if len(cases_of) < count:
         raise InputError(
             f"--split patient:{count}: there are only {len(cases_of)} patients; choose fewer folds"
         )
     largest_first = sorted(
-        cases_of.values(), key=lambda cases: (-len(cases), natural_key(cases[0]))
+        cases_of.values(),
+        key=lambda cases: (-len(cases), natural_key(cases[0])),
     )
     held_out: list[list[str]] = [[] for _ in range(count)]
     for cases in largest_first:
-        min(held_out, key=len).extend(cases)
+        smallest_fold = min(held_out, key=len)
+        smallest_fold.extend(cases)
 
     folds = []
     for validation in held_out:
@@ -114,7 +117,9 @@ def replace_splits(file: Path, folds: Iterable[tuple[list[str], list[str]]]) -> 
     Returns:
         The new name of an earlier file with other folds; None: there was none.
     """
-    content = [{"train": train, "val": validation} for train, validation in folds]
+    content = []
+    for train, validation in folds:
+        content.append({"train": train, "val": validation})
     text = json.dumps(content, indent=4) + "\n"
     earlier = None
     if file.is_file() and file.read_text(encoding="utf-8", errors="replace") != text:

@@ -88,66 +88,85 @@ def markdown(summary: Summary) -> str:
     """Return the summary as Markdown table with padded columns."""
     rows = [_escaped(row) for row in _rows(summary)]
     names, values = zip(*rows, strict=True)
-    widths = [max(map(len, names)), max(map(len, values))]
-    rows.insert(1, ("-" * widths[0], "-" * widths[1]))
-    lines = [f"| {name:{widths[0]}} | {value:{widths[1]}} |\n" for name, value in rows]
+    name_width = max(map(len, names))
+    value_width = max(map(len, values))
+    rule = ("-" * name_width, "-" * value_width)
+    rows.insert(1, rule)
 
-    return "".join(lines)
+    table = ""
+    for name, value in rows:
+        table += f"| {name:{name_width}} | {value:{value_width}} |\n"
+
+    return table
 
 
 def _escaped(row: tuple[str, str]) -> tuple[str, str]:
     name, value = row
-    return name.replace("|", r"\|"), value.replace("|", r"\|")
+    name = name.replace("|", r"\|")
+    value = value.replace("|", r"\|")
+
+    return name, value
 
 
 def _rows(summary: Summary) -> list[tuple[str, str]]:
-    rows = [
-        ("data set", str(summary.folder)),
-        ("converted", str(len(summary.converted))),
-        ("done before", str(len(summary.skipped))),
-    ]
+    rows = {
+        "data set": str(summary.folder),
+        "converted": str(len(summary.converted)),
+        "done before": str(len(summary.skipped)),
+    }
     if summary.elsewhere:
-        rows.append(("done by other parts or earlier", str(summary.elsewhere)))
-    rows.append(("failed", str(len(summary.problems))))
+        rows["done by other parts or earlier"] = str(summary.elsewhere)
+    rows["failed"] = str(len(summary.problems))
     for part, name in PARTS.items():
-        rows.append((name, str(summary.count_by_part[part])))
-    rows.append(("slices", str(summary.slices)))
+        rows[name] = str(summary.count_by_part[part])
+    rows["slices"] = str(summary.slices)
 
     for name, voxels in summary.label_voxels.items():
         having = summary.label_cases[name]
-        rows.append((f"label {name}", f"{voxels} voxels in {having} of {summary.labelled} cases"))
+        rows[f"label {name}"] = f"{voxels} voxels in {having} of {summary.labelled} cases"
     for unit, count in summary.units.most_common():
-        rows.append((f"intensities: {unit}", f"{count} cases"))
+        rows[f"intensities: {unit}"] = f"{count} cases"
     if len(summary.units) > 1:
-        rows.append(("mixed intensity units", "nnU-Net normalises them all alike"))
-    rows += _findings(summary)
+        rows["mixed intensity units"] = "nnU-Net normalises them all alike"
+    rows |= _findings(summary)
 
     for kind, count in summary.warnings.most_common():
-        rows.append((f"warning: {kind}", str(count)))
-    rows.append(("time (h:min:s)", str(timedelta(seconds=round(summary.seconds)))))
-    rows.append(("per case", "conversion.csv"))
+        rows[f"warning: {kind}"] = str(count)
+    duration = timedelta(seconds=round(summary.seconds))
+    rows["time (h:min:s)"] = str(duration)
+    rows["per case"] = "conversion.csv"
 
-    return rows
+    return list(rows.items())
 
 
-def _findings(summary: Summary) -> list[tuple[str, str]]:
-    rows = []
+def _findings(summary: Summary) -> dict[str, str]:
+    rows = {}
     if summary.empty:
-        rows.append(("labels without foreground", _some(summary.empty)))
+        rows["labels without foreground"] = _some(summary.empty)
     if summary.full:
-        rows.append(("labels without background", f"{_some(summary.full)}; are they inverted?"))
+        inverted = _some(summary.full)
+        rows["labels without background"] = f"{inverted}; are they inverted?"
     if summary.duplicates:
-        pairs = [f"{case} = {first}" for case, first in summary.duplicates.items()]
-        what = f"{_some(pairs)}; keep both on one side of any split"
-        rows.append(("images that occur twice", what))
+        pairs = _equal(summary.duplicates)
+        rows["images that occur twice"] = f"{pairs}; keep both on one side of any split"
     if summary.copies:
-        pairs = [f"{case} = {copy}" for case, copy in summary.copies.items()]
-        rows.append(("images of other data sets", f"{_some(pairs)}; do not test on them"))
+        pairs = _equal(summary.copies)
+        rows["images of other data sets"] = f"{pairs}; do not test on them"
 
     return rows
+
+
+def _equal(copies: Mapping[str, str]) -> str:
+    """Return how many cases have the image of another one, and the first of them."""
+    pairs = [f"{case} = {other}" for case, other in copies.items()]
+    return _some(pairs)
 
 
 def _some(names: list[str]) -> str:
     """Return how many names there are, and the first of them."""
-    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)}: {', '.join(names[:SHOWN])}{more}"
+    shown = ", ".join(names[:SHOWN])
+    further = len(names) - SHOWN
+    if further > 0:
+        shown += f", and {further} more"
+
+    return f"{len(names)}: {shown}"

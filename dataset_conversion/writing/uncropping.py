@@ -108,14 +108,17 @@ def written_cases(path: Path) -> dict[str, WrittenCase]:
 
 
 def _written_case(row: Mapping[str, str]) -> WrittenCase:
-    index, box = row.get(SLICE), row.get(CROP_BOX)
-    resized, original = row.get(RESIZED_FROM), row.get(ORIGINAL_SHAPE)
+    name = row["case"]
+    index = row.get(SLICE)
+    box = row.get(CROP_BOX)
+    resized = row.get(RESIZED_FROM)
+    original = row.get(ORIGINAL_SHAPE)
     affine = row.get(ORIGINAL_AFFINE)
     volume = row.get("volume") if index else None
 
     return WrittenCase(
-        name=row["case"],
-        volume=volume or row["case"],
+        name=name,
+        volume=volume or name,
         shape=_shape(row["shape"]),
         resized_from=_size(resized) if resized else None,
         index=int(index) if index else None,
@@ -146,14 +149,15 @@ def _prediction_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
 
-    files = []
+    files = {}
     for file in sorted(folder.iterdir(), key=lambda file: natural_key(file.name)):
         if file.name.endswith(ENDINGS) and not file.name.startswith("."):
-            files.append(file)
+            name = _case_name(file)
+            files[name] = file
     if not files:
         raise InputError(f"{folder}: holds no predictions ({', '.join(ENDINGS)})")
 
-    return {_case_name(file): file for file in files}
+    return files
 
 
 def _case_name(file: Path) -> str:
@@ -198,36 +202,41 @@ def _picture(case: WrittenCase, file: Path) -> np.ndarray:
 def _place(labels: np.ndarray, case: WrittenCase, file: Path) -> None:
     """Put one prediction into its volume."""
     assert case.original_affine_mm is not None and case.original_shape is not None
-    box = case.box or tuple((0, size) for size in case.original_shape)
-    inside = tuple(slice(start, stop) for start, stop in box)
     volume = open_volume(file)
     label = np.asarray(read_voxels(file, volume))
+    box = case.box or tuple((0, size) for size in case.original_shape)
+    inside = [slice(start, stop) for start, stop in box]
 
     if case.index is None:
         _require_shape(case, file, label.shape)
         shift = np.eye(4)
         shift[:3, 3] = [start for start, _ in box]
-        if not same_grid(volume.affine, case.original_affine_mm @ shift, label.shape):
+        cropped_mm = case.original_affine_mm @ shift
+        if not same_grid(volume.affine, cropped_mm, label.shape):
             raise InputError(
                 f"{file}: lies elsewhere than the image that was converted; predict that image"
             )
 
-        labels[inside] = label
-    else:
-        label = label.reshape(label.shape[:2])
-        _require_shape(case, file, label.shape)
-        if case.resized_from is not None:
-            label = resized_label(label, case.resized_from)
-        axis = axial_axis(case.original_affine_mm)
-        of_slice = np.moveaxis(labels, axis, -1)[..., case.index]
-        of_slice[inside[:axis] + inside[axis + 1 :]] = label
+        labels[tuple(inside)] = label
+        return
+
+    label = label.reshape(label.shape[:2])
+    _require_shape(case, file, label.shape)
+    if case.resized_from is not None:
+        label = resized_label(label, case.resized_from)
+    axis = axial_axis(case.original_affine_mm)
+    slices = np.moveaxis(labels, axis, -1)
+    of_slice = slices[..., case.index]
+    del inside[axis]
+    of_slice[tuple(inside)] = label
 
 
 def _require_shape(case: WrittenCase, file: Path, shape: tuple[int, ...]) -> None:
     if shape == case.shape:
         return
 
-    size, size_of_image = "x".join(map(str, shape)), "x".join(map(str, case.shape))
+    size = "x".join(map(str, shape))
+    size_of_image = "x".join(map(str, case.shape))
     raise InputError(
         f"{file}: has {size} voxels, and the converted image {size_of_image}; predict that image"
     )

@@ -26,7 +26,8 @@ def self_trained(
     criteria = ("--keep-cases", "0.5", "--keep-voxels", "0.8", "--background", "0.9")
     made = ("-i", target, "-o", "{number}", "--name", name)
     command = ("nnUNetv2_ext_pseudo_label", *MODEL, *made, *criteria)
-    return Row(name, MadeData(number, command), settings=settings or {}, first_stage=first_stage)
+    data = MadeData(number, command)
+    return Row(name, data, settings=settings or {}, first_stage=first_stage)
 
 
 def intra_domain(name: str, first_stage: str, target: str, easy: int, hard: int) -> Row:

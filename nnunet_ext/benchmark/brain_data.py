@@ -24,8 +24,12 @@ SIMILAR_SLICES = 5  # of 60 CT slices; the paper takes 20 of 15480
 def write_matched_brains(raw: Path) -> None:
     """Write the generated data sets, and beside the MR images which CT slices resemble them."""
     write_brain_sets(raw)
-    source = Measuring(slices_with_labels(MR, raw), None, None)
+    mr = slices_with_labels(MR, raw)
+    source = Measuring(mr, None, None)
+    ct = slices_without_labels(UNLABELED_CT, raw)
     band = LesionBand(*HAEMORRHAGE_HU)
-    target = Measuring(slices_without_labels(UNLABELED_CT, raw), BRAIN_WINDOW_HU, band)
+    target = Measuring(ct, BRAIN_WINDOW_HU, band)
+
     pairing = Pairing(SIMILAR_SLICES, Weights(), 0, f"{band.low:g}:{band.high:g}")
-    write_matches(match_data_sets(source, target, pairing, processes=1), raw / MR / "matches.json")
+    matches = match_data_sets(source, target, pairing, processes=1)
+    write_matches(matches, raw / MR / "matches.json")

@@ -75,16 +75,20 @@ def write_fold(labelled: Path, folder: Path, fold: int) -> None:
         folder: to write.
         fold: every fifth case, from this one on, is left out of training.
     """
-    cases = sorted(path.stem for path in (labelled / "labelsTr").glob("*.png"))
+    cases = _names_in(labelled / "labelsTr")
     held_out = cases[fold::FOLDS]
     training = [case for case in cases if case not in held_out]
     _copy_cases(labelled, folder, training, "Tr", "Tr")
     if (labelled / "imagesTs").is_dir():
-        official = sorted(path.stem for path in (labelled / "labelsTs").glob("*.png"))
+        official = _names_in(labelled / "labelsTs")
         _copy_cases(labelled, folder, official, "Ts", "Ts")
     else:
         _copy_cases(labelled, folder, held_out, "Tr", "Ts")
     _write_dataset_json(labelled, folder, len(training))
+
+
+def _names_in(labels: Path) -> list[str]:
+    return sorted(path.stem for path in labels.glob("*.png"))
 
 
 def write_unlabeled(images: Path, folder: Path, count: int | None) -> None:
@@ -93,24 +97,32 @@ def write_unlabeled(images: Path, folder: Path, count: int | None) -> None:
     The order is by volume.
     """
     files = sorted((images / "imagesUn").glob("*.png"))
-    wanted = len(files) if count is None else min(count, len(files))
-    (folder / "imagesUn").mkdir(parents=True)
+    wanted = len(files)
+    if count is not None:
+        wanted = min(count, wanted)
+
+    target = folder / "imagesUn"
+    target.mkdir(parents=True)
     for index in range(wanted):
-        file = files[index * len(files) // wanted]
-        shutil.copyfile(file, folder / "imagesUn" / file.name)
+        place = index * len(files) // wanted
+        file = files[place]
+        shutil.copyfile(file, target / file.name)
     _write_dataset_json(images, folder, 0)
 
 
 def _copy_cases(source: Path, folder: Path, cases: Sequence[str], part: str, new_part: str) -> None:
     for kind, ending in (("images", "_0000.png"), ("labels", ".png")):
+        origin = source / f"{kind}{part}"
         target = folder / f"{kind}{new_part}"
         target.mkdir(parents=True)
         for case in cases:
-            file = source / f"{kind}{part}" / f"{case}{ending}"
-            shutil.copyfile(file, target / file.name)
+            name = f"{case}{ending}"
+            shutil.copyfile(origin / name, target / name)
 
 
 def _write_dataset_json(source: Path, folder: Path, training_cases: int) -> None:
-    content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
-    content |= {"name": folder.name, "numTraining": training_cases}
+    text = (source / "dataset.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    content["name"] = folder.name
+    content["numTraining"] = training_cases
     write_json(content, folder / "dataset.json")

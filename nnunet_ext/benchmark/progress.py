@@ -38,7 +38,8 @@ class Progress:
         """Show that a training has begun an epoch, counted from 0."""
         settings = {**run.suite.budget, **run.row.settings}
         epochs = int(settings.get("num_epochs", 1000))
-        self._bar.set_description_str(f"{run.name}, epoch {number} of {epochs}", refresh=False)
+        text = f"{run.name}, epoch {number} of {epochs}"
+        self._bar.set_description_str(text, refresh=False)
         self._move(number / epochs)
 
     def done(self, run: Run) -> None:

@@ -29,14 +29,18 @@ def benchmark_entry(argv: list[str] | None = None) -> int:
     if args.run:
         return _one_run(suite, place, *args.run)
 
-    chosen = [suite.row(name) for name in args.rows or ()] or suite.rows
-    runs = _runs(suite, place, chosen, args.seeds or suite.seeds)
+    names = args.rows or ()
+    chosen = [suite.row(name) for name in names] or suite.rows
+    seeds = args.seeds or suite.seeds
+    runs = _runs(suite, place, chosen, seeds)
     missing = [run for run in runs if not run.finished]
-    print(f"{len(runs) - len(missing)} of {len(runs)} runs are finished", file=sys.stderr)
+    finished = len(runs) - len(missing)
+    print(f"{finished} of {len(runs)} runs are finished", file=sys.stderr)
     if args.jobs:
         print("one run per line; when all have ended, run the same without --jobs", file=sys.stderr)
         for run in missing:
-            print(shlex.join(_job(args.suite, run)))
+            words = _job(args.suite, run)
+            print(shlex.join(words))
         return 0
     return _run_and_report(suite, place, runs)
 
@@ -108,10 +112,13 @@ def _available(suite: "Suite", rows: "Sequence[Row]") -> "list[Row]":
 
 
 def _job(suite: str, run: "Run") -> list[str]:
-    suite = str(Path(suite).resolve()) if suite.endswith(".py") else suite
-    words = ["nnUNetv2_ext_benchmark", suite, "-o", str(run.place.root)]
+    if suite.endswith(".py"):
+        suite = str(Path(suite).resolve())
+    words = ["nnUNetv2_ext_benchmark", suite]
+    words += ["-o", str(run.place.root)]
     words += ["--run", run.row.name, str(run.seed)]
-    return [*words, "-device", run.place.device]
+    words += ["-device", run.place.device]
+    return words
 
 
 def _one_run(suite: "Suite", place: "Place", row: str, seed: str) -> int:
@@ -119,7 +126,8 @@ def _one_run(suite: "Suite", place: "Place", row: str, seed: str) -> int:
 
     if not seed.isdigit():
         raise InputError(f"--run {row} {seed}: write the row and the seed, a whole number from 0")
-    (available,) = _available(suite, [suite.row(row)])
+    asked_for = suite.row(row)
+    (available,) = _available(suite, [asked_for])
     run = Run(suite, available, int(seed), place)
     _carry_out(suite, place, [run])
     return 0 if run.finished else 1

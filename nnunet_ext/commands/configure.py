@@ -98,8 +98,11 @@ def _configure(arguments: argparse.Namespace, plans_file: Path) -> int:
     plans = PlansToChange.read(plans_file, arguments.o)
     entry = PlansEntry() if arguments.reset else plans.entry()
     if not arguments.show:
-        given = {role: getattr(arguments, role) for role in ROLES}
-        streams = {role: datasets for role, datasets in given.items() if datasets}
+        streams = {}
+        for role in ROLES:
+            datasets = getattr(arguments, role)
+            if datasets:
+                streams[role] = datasets
         changes = Changes(streams, arguments.settings, arguments.normalize, arguments.preset)
         how = Preprocessing(arguments.c, arguments.np, arguments.forbid_overlap)
         change_plans(plans, entry, changes, how, print)
@@ -111,9 +114,11 @@ def _show(dataset: str, plans_name: str, entry: PlansEntry) -> None:
     """Print the entry, and which trainers it completes."""
     print(f"\n{dataset}, plans {plans_name}, preset {entry.preset}")
     for role, datasets in entry.streams.items():
-        line = f"  {role}: {', '.join(datasets)}"
-        if role in entry.normalizations:
-            line += f", normalized by {entry.normalizations[role]}"
+        names = ", ".join(datasets)
+        line = f"  {role}: {names}"
+        normalization = entry.normalizations.get(role)
+        if normalization is not None:
+            line += f", normalized by {normalization}"
         print(line)
     for name, value in entry.settings.items():
         print(f"  {name} = {value}")
@@ -121,6 +126,9 @@ def _show(dataset: str, plans_name: str, entry: PlansEntry) -> None:
         print("  nothing configured: nnU-Net's defaults, labelled stream only")
 
     for name, trainer in known_trainers().items():
-        missing = [f"--{role}" for role in trainer.required_streams if role not in entry.streams]
+        missing = []
+        for role in trainer.required_streams:
+            if role not in entry.streams:
+                missing.append(f"--{role}")
         state = f"needs {' '.join(missing)}" if missing else "ready"
         print(f"  {name}: {state}")

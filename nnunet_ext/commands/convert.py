@@ -30,7 +30,9 @@ def convert_entry(argv: list[str] | None = None) -> int:
 
     from dataset_conversion.datasets import converter_named
     from dataset_conversion.reading.download_folder import require_unpacked
-    from dataset_conversion.writing.conversion import Workers, convert, dataset_folder
+    from dataset_conversion.writing.conversion import convert
+    from dataset_conversion.writing.conversion_job import Workers
+    from dataset_conversion.writing.result_folder import dataset_folder
 
     kind = converter_named(argv[0])
     arguments = _parser(kind).parse_args(argv[1:])
@@ -61,9 +63,12 @@ def _options_of(kind: type[Converter], arguments: argparse.Namespace) -> dict[st
     """Return the converter's fields; lists become tuples, because it is a frozen value."""
     options = {}
     for item in dataclasses.fields(kind):
-        if item.name != "source":
-            value = getattr(arguments, item.name)
-            options[item.name] = tuple(value) if isinstance(value, list) else value
+        if item.name == "source":
+            continue
+        value = getattr(arguments, item.name)
+        if isinstance(value, list):
+            value = tuple(value)
+        options[item.name] = value
     return options
 
 
@@ -266,11 +271,16 @@ def _add_split_options(group: argparse._ArgumentGroup) -> None:
 
 def _print_list(kinds: list[type[Converter]]) -> None:
     rows = [("NAME", "TASK", "LICENCE", "WHERE TO GET IT")]
-    rows += [(kind.name, kind.task, kind.licence, kind.download) for kind in kinds]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+    for kind in kinds:
+        rows.append((kind.name, kind.task, kind.licence, kind.download))
+
+    columns = []
+    for cells in zip(*rows, strict=True):
+        width = max(map(len, cells))
+        columns.append([cell.ljust(width) for cell in cells])
+    for line in zip(*columns, strict=True):
+        text = "  ".join(line)
+        print(text.rstrip())
 
 
 def _print_summary(summary: Summary, dataset_id: int, dry_run: bool) -> None:

@@ -129,17 +129,24 @@ def enable() -> Path:
 
 
 def _report_packages() -> Iterator[Problem]:
-    print(f"python {sys.version.split()[0]}  {sys.executable}")
+    python, *_ = sys.version.split()
+    install = f"{sys.executable} -m pip install"
+    print(f"python {python}  {sys.executable}")
     for name in PACKAGES:
         try:
-            print(f"{name} {importlib.metadata.version(name)}")
+            version = importlib.metadata.version(name)
+            print(f"{name} {version}")
         except importlib.metadata.PackageNotFoundError:
             source = "." if name == DISTRIBUTION else f"'{name}{_supported(name)}'"
-            yield Problem(f"{name} is not installed", f"{sys.executable} -m pip install {source}")
-    print(f"nnunet_ext from {Path(nnunet_ext.__file__).parent}")
+            yield Problem(f"{name} is not installed", f"{install} {source}")
+
+    folder = Path(nnunet_ext.__file__).parent
+    print(f"nnunet_ext from {folder}")
     nnunet = importlib.util.find_spec("nnunetv2")
     if nnunet is not None and nnunet.submodule_search_locations:
-        print(f"nnunetv2 from {next(iter(nnunet.submodule_search_locations))}")
+        folders = list(nnunet.submodule_search_locations)
+        print(f"nnunetv2 from {folders[0]}")
+
     supported = _supported("nnunetv2")
     if nnunet is None or not supported:
         return
@@ -147,7 +154,7 @@ def _report_packages() -> Iterator[Problem]:
     if not _satisfies(version, supported):
         yield Problem(
             f"nnunetv2 {version} is not tested with this version; it needs {supported}",
-            f"{sys.executable} -m pip install 'nnunetv2{supported}'",
+            f"{install} 'nnunetv2{supported}'",
         )
 
 
@@ -201,8 +208,8 @@ def _satisfies(version: str, specifier: str) -> bool:
 
 def _report_folders() -> Iterator[Problem]:
     for variable in FOLDER_VARIABLES:
-        value = os.environ.get(variable)
-        print(f"{variable}={value or ''}")
+        value = os.environ.get(variable, "")
+        print(f"{variable}={value}")
         if not value:
             yield Problem(f"{variable} is not set", f"export {variable}=/path/to/{variable}")
         elif not Path(value).is_dir():
@@ -244,10 +251,14 @@ def _report_search() -> Iterator[Problem]:
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         lines = run.stderr.strip().splitlines() or ["no message"]
-        fix = f"{sys.executable} -m pip install 'nnunetv2{_supported('nnunetv2')}'"
+        supported = _supported("nnunetv2")
+        fix = f"{sys.executable} -m pip install 'nnunetv2{supported}'"
         yield Problem(f"nnU-Net's trainer search fails: {lines[-1]}", fix)
         return
-    for name, (state, where) in json.loads(run.stdout.splitlines()[-1]).items():
+
+    last_line = run.stdout.splitlines()[-1]
+    found = json.loads(last_line)
+    for name, (state, where) in found.items():
         print(f"{name}: {where}")
         if state != "ok":
             yield Problem(f"{name} is not found: {where}", _trainer_advice(where))

@@ -21,6 +21,7 @@ PROFILE_NAMES = (
     "slice",
     "hits",
     "lesions",
+    "calibration",
     "smooth1",
 )
 RESULTS = (
@@ -28,6 +29,7 @@ RESULTS = (
     "summary.csv",
     "tests.csv",
     "ranks.csv",
+    "reliability.csv",
     "table.csv",
     "table.tex",
     "summary.json",

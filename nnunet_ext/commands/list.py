@@ -43,9 +43,11 @@ def list_entry(argv: list[str] | None = None) -> int:
 
 def _print_overview(known: dict[str, type[ConfiguredTrainer]]) -> None:
     for name, trainer in known.items():
+        streams = _streams(trainer)
         configurations = ", ".join(trainer.configurations)
-        print(f"{name}\n    {_advice(trainer)}")
-        print(f"    streams: {_streams(trainer)}; configurations: {configurations}")
+        print(name)
+        print(f"    {_advice(trainer)}")
+        print(f"    streams: {streams}; configurations: {configurations}")
     print("\nnnUNetv2_ext_list TRAINER shows its paper, presets and hyperparameters.")
 
 
@@ -57,20 +59,29 @@ def _advice(trainer: type[ConfiguredTrainer]) -> str:
 
 def _streams(trainer: type[ConfiguredTrainer]) -> str:
     """Return the data sets beside the labelled one, as options of nnUNetv2_ext_configure."""
-    required = [f"--{role}" for role in trainer.required_streams]
-    optional = [f"[--{role}]" for role in getattr(trainer, "optional_streams", ())]
-    return " ".join([*required, *optional]) or "none"
+    options = []
+    for role in trainer.required_streams:
+        options.append(f"--{role}")
+    for role in getattr(trainer, "optional_streams", ()):
+        options.append(f"[--{role}]")
+    return " ".join(options) or "none"
 
 
 def _print_trainer(trainer: type[ConfiguredTrainer]) -> None:
-    print(f"{trainer.__name__}\n\n{inspect.getdoc(trainer)}\n")
+    print(trainer.__name__)
+    print(f"\n{inspect.getdoc(trainer)}\n")
     advice = _advice(trainer)
-    print(f"{advice[0].upper()}{advice[1:]}.")
-    print(f"Streams: {_streams(trainer)}. Configurations: {', '.join(trainer.configurations)}.\n")
+    first, rest = advice[0], advice[1:]
+    print(f"{first.upper()}{rest}.")
+    configurations = ", ".join(trainer.configurations)
+    print(f"Streams: {_streams(trainer)}. Configurations: {configurations}.\n")
 
     for preset, values in trainer.presets.items():
-        changed = ", ".join(f"{name}={value}" for name, value in values.items())
-        print(f"Preset {preset}: {changed or 'the defaults'}")
+        changed = [f"{name}={value}" for name, value in values.items()]
+        shown = ", ".join(changed) or "the defaults"
+        print(f"Preset {preset}: {shown}")
+
     print("\nHyperparameters (nnUNetv2_ext_configure -d ID --set NAME=VALUE), with their defaults:")
     for name, hint in declared(trainer).items():
-        print(f"    {name}={getattr(trainer, name)}  ({describe(hint)})")
+        default = getattr(trainer, name)
+        print(f"    {name}={default}  ({describe(hint)})")

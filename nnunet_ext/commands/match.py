@@ -166,11 +166,14 @@ def summary(matches: Matches) -> str:
         best.append(entry.distances[0])
         used.update(entry.targets)
 
+    sources = len(matches.source_cases)
+    targets = len(matches.target_cases)
+    matched = len(matches.subset("matched"))
+    least, most = min(best), max(best)
     mean = sum(best) / len(best)
-    counts = f"{len(matches.source_cases)} source slices, {len(matches.target_cases)} target slices"
-    nearest = f"most similar target at distance {min(best):.0f} to {max(best):.0f}, mean {mean:.0f}"
-    n_matched = len(matches.subset("matched"))
-    subset = (
-        f"matched subset: {n_matched} source slices; {len(used)} target slices are similar to any"
-    )
-    return f"{counts}\n{nearest}\n{subset}"
+    lines = [
+        f"{sources} source slices, {targets} target slices",
+        f"most similar target at distance {least:.0f} to {most:.0f}, mean {mean:.0f}",
+        f"matched subset: {matched} source slices; {len(used)} target slices are similar to any",
+    ]
+    return "\n".join(lines)

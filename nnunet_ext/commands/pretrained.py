@@ -142,8 +142,11 @@ def report(origins: list[Origin]) -> str:
         parameters[origin.part, origin.how] += origin.parameters
 
     lines = [f"| part | {' | '.join(HOW)} |", "|---|---|---|---|"]
-    for part in dict.fromkeys(origin.part for origin in origins):
-        cells = [_cell(tensors[part, how], parameters[part, how]) for how in HOW]
+    parts = [origin.part for origin in origins]
+    for part in dict.fromkeys(parts):
+        cells = []
+        for how in HOW:
+            cells.append(_cell(tensors[part, how], parameters[part, how]))
         lines.append(f"| {part} | {' | '.join(cells)} |")
     lines.append(
         "\nTensors, and numbers in them in brackets. Heads: -pretrained_weights always starts "
@@ -163,7 +166,9 @@ def report(origins: list[Origin]) -> str:
 
 
 def _cell(tensors: int, parameters: int) -> str:
-    return f"{tensors} ({parameters:,})" if tensors else "-"
+    if not tensors:
+        return "-"
+    return f"{tensors} ({parameters:,})"
 
 
 def _require_free(file: Path, source: Path | None, overwrite: bool) -> None:
@@ -171,9 +176,12 @@ def _require_free(file: Path, source: Path | None, overwrite: bool) -> None:
         raise InputError(f"{file.parent}: no such folder; make it, or give another -o")
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give -o a file name")
-    if source is not None and file.exists() and source.exists() and file.samefile(source):
+    if not file.exists():
+        return
+
+    if source is not None and source.exists() and file.samefile(source):
         raise InputError(f"{file}: is the checkpoint to read; give another -o")
-    if file.exists() and not overwrite:
+    if not overwrite:
         raise InputError(f"{file}: exists; give another -o, or --overwrite")
 
 

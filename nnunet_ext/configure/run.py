@@ -54,11 +54,13 @@ class PlansToChange:
     def entry(self) -> PlansEntry:
         """Return what was configured before."""
         file = self.target if self.target.is_file() else self.source
-        return PlansEntry.from_plans(read_object(file, PLAN_AGAIN))
+        plans = read_object(file, PLAN_AGAIN)
+        return PlansEntry.from_plans(plans)
 
     def write(self, entry: PlansEntry) -> None:
         """Write the plans with this entry."""
-        content = {**entry.into_plans(self.plans), "plans_name": self.target.stem}
+        content = dict(entry.into_plans(self.plans))
+        content["plans_name"] = self.target.stem
         write_json(content, self.target)
 
 

@@ -86,12 +86,15 @@ def _check_channels(
     say: Say,
 ) -> None:
     """Check the number of channels; mention other names."""
-    theirs, ours = list(content["channel_names"].values()), list(labelled.channels.values())
-    named, wanted = ", ".join(theirs), ", ".join(ours)
+    theirs = list(content["channel_names"].values())
+    ours = list(labelled.channels.values())
+    named = ", ".join(theirs)
+    wanted = ", ".join(ours)
     if len(theirs) != len(ours):
+        file = labelled.raw / dataset / "dataset.json"
         raise InputError(
-            f"{labelled.raw / dataset / 'dataset.json'}: {len(theirs)} channels ({named}), but "
-            f"{labelled.name} has {len(ours)} ({wanted}); convert it with the matching --channel"
+            f"{file}: {len(theirs)} channels ({named}), but {labelled.name} has {len(ours)} "
+            f"({wanted}); convert it with the matching --channel"
         )
     if theirs != ours and not has_own_normalization:
         say(
@@ -101,7 +104,10 @@ def _check_channels(
 
 
 def _mention_merged_labels(dataset: str, content: dict[str, Any], say: Say) -> None:
-    foreground = [name for name in content["labels"] if name not in ("background", "ignore")]
+    foreground = []
+    for name in content["labels"]:
+        if name not in ("background", "ignore"):
+            foreground.append(name)
     if len(foreground) > 1:
         say(
             f"note: {dataset}: {', '.join(foreground)} all become lesion; if one is an organ, name "
@@ -151,9 +157,13 @@ def check_overlaps(entry: PlansEntry, labelled: Labelled, forbid: bool, say: Say
     """
     from dataset_conversion.writing.overlaps import shared_images, unknown_origin
 
-    recorded = [dataset for datasets in entry.streams.values() for dataset in datasets]
-    names = [dataset.partition("=")[0] for dataset in recorded]
-    for name in dict.fromkeys(names):
+    names: dict[str, None] = {}  # each once, in their order
+    for datasets in entry.streams.values():
+        for recorded in datasets:
+            name, _, _ = recorded.partition("=")
+            names[name] = None
+
+    for name in names:
         folder = labelled.raw / name
         shared = shared_images(labelled.folder, folder, read_files=forbid)
         unknown = unknown_origin(labelled.folder, folder)

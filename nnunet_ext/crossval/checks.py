@@ -36,9 +36,11 @@ def require_planned(models: Sequence[Model], folds: Sequence[str], preprocessed:
         count = len(read_folds(splits, FIX_FOLDS))
     else:
         _require_five_cases(preprocessed, splits)
-    wrong = [fold for fold in folds if int(fold) >= count]
-    if wrong:
-        raise InputError(f"-f {wrong[0]}: no such fold; {splits} has 0 to {count - 1}")
+
+    last = count - 1
+    for fold in folds:
+        if int(fold) > last:
+            raise InputError(f"-f {fold}: no such fold; {splits} has 0 to {last}")
 
 
 def _require_configuration(plans: Path, configuration: str) -> None:
@@ -60,13 +62,14 @@ def _require_configuration(plans: Path, configuration: str) -> None:
 def _configurations(plans: Path) -> list[str] | None:
     """Return the names of the configurations; None if the file does not hold plans."""
     try:
-        return list(read_object(plans, "", {"configurations": dict})["configurations"])
+        content = read_object(plans, "", {"configurations": dict})
     except InputError:
         return None
+    return list(content["configurations"])
 
 
 def _require_five_cases(folder: Path, splits: Path) -> None:
-    """nnU-Net divides the cases among five folds, which fewer cases do not fill."""
+    """Refuse fewer cases than nnU-Net has folds, among which it divides them."""
     files = (folder / "gt_segmentations").glob("[!.]*")
     cases = sorted(path.name.partition(".")[0] for path in files)
     if not 1 < len(cases) < NNUNET_FOLDS:
@@ -170,10 +173,12 @@ def require_all_held_out(
     ending = read_dataset_json(preprocessed / "dataset.json", PLAN_AGAIN)["file_ending"]
     held_out = []
     for number in folds:
-        held_out += [f"{case}{ending}" for case in splits[int(number)]["val"]]
+        fold = splits[int(number)]
+        held_out += [f"{case}{ending}" for case in fold["val"]]
+    held_out.sort()
 
     for folder in predictions:
-        lost = [name for name in sorted(held_out) if not (folder / name).is_file()]
+        lost = [name for name in held_out if not (folder / name).is_file()]
         if lost:
             raise InputError(
                 f"{folder}: lacks {lost[0]} (and {len(lost) - 1} more); validate its fold again "

@@ -45,7 +45,9 @@ class Fold(Training):
     def arguments(self, device: str) -> list[str]:
         """Return the stock command that finishes the fold from where it is."""
         arguments = super().arguments(device)
-        return [*arguments, "--npz"] if self.soft_maps else arguments
+        if self.soft_maps:
+            arguments.append("--npz")
+        return arguments
 
 
 def models_of(
@@ -62,7 +64,8 @@ def models_of(
 
     models = []
     for trainer in trainers:
-        models += [Model(dataset, trainer, identifier, configuration) for identifier in plans]
+        for identifier in plans:
+            models.append(Model(dataset, trainer, identifier, configuration))
     if len(set(models)) < len(models):
         raise InputError("-tr, -p: a trainer or plans are named twice")
     return models
@@ -82,16 +85,17 @@ def folds_of(
     Raises:
         InputError: a number that no fold can have, or one that is given twice.
     """
-    wrong = [number for number in numbers if not re.fullmatch("0|[1-9][0-9]*", number)]
-    if wrong:
-        raise InputError(
-            f"-f {wrong[0]}: is not the number of a fold; 'all' has no held-out cases to compare"
-        )
+    for number in numbers:
+        if not re.fullmatch("0|[1-9][0-9]*", number):
+            raise InputError(
+                f"-f {number}: is not the number of a fold; 'all' has no held-out cases to compare"
+            )
     if len(set(numbers)) < len(numbers):
         raise InputError("-f: a fold is named twice")
 
     folds = []
     for model in models:
         folder = model.folder(results)
-        folds += [Fold(model, number, folder / f"fold_{number}", soft_maps) for number in numbers]
+        for number in numbers:
+            folds.append(Fold(model, number, folder / f"fold_{number}", soft_maps))
     return folds

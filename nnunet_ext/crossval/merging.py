@@ -46,8 +46,9 @@ def merge_folds(
 
 
 def _run_stock_command(model: Model, folds: Sequence[str], folder: Path) -> None:
-    merge = ["nnUNetv2_accumulate_crossval_results", model.dataset, "-c", model.configuration]
-    merge += ["-tr", model.trainer, "-p", model.plans, "-f", *folds, "-o", str(folder)]
+    merge = ["nnUNetv2_accumulate_crossval_results", model.dataset]
+    merge += ["-c", model.configuration, "-tr", model.trainer, "-p", model.plans]
+    merge += ["-f", *folds, "-o", str(folder)]
     run = subprocess.run(program(merge), check=False, env=command_environment())
     if run.returncode:
         raise InputError(
@@ -61,4 +62,5 @@ def _link_soft_maps(model: Path, folds: Sequence[str], folder: Path) -> None:
     for number in folds:
         validation = model / f"fold_{number}" / "validation"
         for path in validation.glob("*.npz"):
-            (folder / path.name).symlink_to(path.resolve())
+            link = folder / path.name
+            link.symlink_to(path.resolve())

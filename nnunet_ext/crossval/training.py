@@ -63,8 +63,9 @@ def _train(fold: Fold, device: str, progress: str, say: Say) -> int:
     fold.folder.mkdir(parents=True, exist_ok=True)
     arguments = fold.arguments(device)
     say(f"{progress} {shlex.join(arguments)}")
-    locked = [sys.executable, "-m", locked_program.__name__, str(fold.lock)]
-    run = subprocess.run([*locked, *program(arguments)], check=False, env=command_environment())
+    command = [sys.executable, "-m", locked_program.__name__, str(fold.lock)]
+    command += program(arguments)
+    run = subprocess.run(command, check=False, env=command_environment())
     if run.returncode == BUSY:
         say(f"{fold.folder}: another run is training it")
     elif run.returncode:

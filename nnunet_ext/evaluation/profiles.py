@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.metrics.calibration import CALIBRATION_METRICS
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.infnet import INFNET_METRICS
 from nnunet_ext.evaluation.metrics.lesions import LESION_METRICS
@@ -24,7 +25,8 @@ class Profile:
         metrics: means over the units.
         per_slice: whether the unit is a slice.
         lesion_slices: whether only slices with the label in the reference count.
-        soft: whether probability maps are measured in place of labels, with Inf-Net's toolbox.
+        soft: whether probability maps are measured in place of labels: those of slices with
+            Inf-Net's toolbox, those of cases as they are.
         empty: what 0/0 counts; None leaves the decision to the user.
         tolerance_mm: of metrics that use one.
         aggregates: numbers of a whole method rather than means over cases.
@@ -59,6 +61,11 @@ class Profile:
         return "patients" if self.per_patient else "cases"
 
     @property
+    def measures_probabilities(self) -> bool:
+        """Whether soft maps are measured as they are."""
+        return self.soft and not self.per_slice
+
+    @property
     def array_metrics(self) -> tuple[str, ...]:
         """Metrics that need the arrays themselves."""
         if self.soft:
@@ -81,7 +88,9 @@ class Profile:
         """Names of all metrics that it could measure."""
         possible = []
         for name, metric in METRICS.items():
-            if self.soft:
+            if self.measures_probabilities:
+                can = metric.from_probabilities is not None
+            elif self.soft:
                 can = metric.from_soft_map is not None
             else:
                 from_masks = metric.from_masks is not None and not self.per_slice
@@ -150,6 +159,14 @@ PROFILES = {
             "one is found, or true, if it shares a voxel with the other mask; panoptic quality "
             "matches lesions whose IoU exceeds 0.5",
             ("dice", *LESION_METRICS),
+            empty="nan",
+        ),
+        Profile(
+            "calibration",
+            "probabilities of each case as they are, every voxel; ECE with 15 bins of equal width, "
+            "over all voxels and over those with a probability of at least 0.01",
+            CALIBRATION_METRICS,
+            soft=True,
             empty="nan",
         ),
         Profile(

@@ -1,1 +1,1 @@
-"""Files that are whole or not there, bounded reading, and locks."""
+"""Files that are complete or absent, bounded reading, and locks."""

@@ -1,4 +1,4 @@
-"""JSON files that are whole or not there."""
+"""JSON files that are complete or absent."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether a file holds what its header declares, checked before anything is reserved for it."""
+"""Check whether a file can hold what its header declares, before memory is allocated for it."""
 
 import gzip
 import math
@@ -18,13 +18,15 @@ def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
     Args:
         path: of the file.
         declared_bytes: header and voxels, unpacked.
-        compressed: whether they may be.
+        compressed: whether the file may be compressed.
 
     Raises:
         InputError: they do not fit into the file.
     """
     size = path.stat().st_size
-    most = size * DEFLATE_RATIO + SLACK_BYTES if compressed else size
+    most = size
+    if compressed:
+        most = size * DEFLATE_RATIO + SLACK_BYTES
     if declared_bytes > most:
         raise InputError(
             f"{path}: is truncated or damaged (its header declares {declared_bytes} bytes, more "
@@ -33,13 +35,13 @@ def require_size(path: Path, declared_bytes: int, *, compressed: bool) -> None:
 
 
 def require_intact(path: Path) -> None:
-    """Refuse a gzip file that is cut off or damaged. ITK fills what is missing and says nothing.
+    """Refuse a gzip file that is truncated or damaged; ITK would silently fill the missing part.
 
     Args:
-        path: any file; those not called ``.gz`` are not looked at.
+        path: any file; only those that end in ``.gz`` are read.
 
     Raises:
-        InputError: the end is missing, or the checksum does not fit.
+        InputError: the end is missing, or the checksum is wrong.
     """
     if path.suffix != ".gz":
         return

@@ -1,33 +1,36 @@
-"""JSON files from outside: read within bounds, and refused in one line if they are wrong."""
+"""JSON files from outside: read within bounds; errors take one line."""
 
 import json
-from collections import Counter
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_ext.errors import InputError
 
-LARGEST_BYTES = 256 << 20  # more than any list of cases; Python takes several times as much memory
+LARGEST_BYTES = 256 << 20  # more than any list of cases; Python needs several times as much memory
 LONGEST_NUMBER = 30  # characters; a float64 has 24 at most
 SHOWN_CHARACTERS = 80
 
 Shape = Mapping[str, type | tuple[type, ...]]
-"""Keys that an object must have, and the types that their values may be of."""
+"""Keys that an object must have, and the types that their values may have."""
 
 
 def parse_json(text: str) -> Any:
     """Parse JSON from outside.
 
     Raises:
-        ValueError: not JSON, or JSON nested too deeply, numbers that nothing can hold, or a name
-            given twice in one object.
+        ValueError: not JSON, or JSON that is nested too deeply, has numbers that are too large, or
+            gives a name twice in one object.
     """
     if not text.strip():
         raise ValueError("it is empty")
     try:
         return json.loads(
-            text, parse_int=_whole_number, parse_float=_number, object_pairs_hook=_object
+            text,
+            parse_int=_whole_number,
+            parse_float=_number,
+            object_pairs_hook=_object,
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -38,7 +41,7 @@ def read_json(path: Path, advice: str) -> Any:
 
     Args:
         path: of the file.
-        advice: what the user should do where it cannot be read.
+        advice: what the user should do if it cannot be read.
 
     Raises:
         InputError: missing, unreadable or too large, or see :func:`parse_json`.
@@ -46,10 +49,12 @@ def read_json(path: Path, advice: str) -> Any:
     try:
         size = path.stat().st_size
         if size > LARGEST_BYTES:
+            mebibytes = size >> 20
             raise InputError(
-                f"{path}: has {size >> 20} MiB, too large for a file of this kind; {advice}"
+                f"{path}: has {mebibytes} MiB, too large for a file of this kind; {advice}"
             )
-        return parse_json(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        return parse_json(text)
     except UnicodeDecodeError:
         reason = "is not UTF-8 text"
     except OSError as error:
@@ -64,46 +69,54 @@ def read_object(path: Path, advice: str, shape: Shape | None = None) -> dict[str
 
     Args:
         path: of the file.
-        advice: what the user should do where it is not as expected.
-        shape: what the object must hold.
+        advice: what the user should do if it is not as expected.
+        shape: the keys that the object must have, with the types of their values.
 
     Raises:
-        InputError: see :func:`read_json`; or another content, of which the first misfit is named.
+        InputError: see :func:`read_json`; or other content, whose first error the message names.
     """
     content = read_json(path, advice)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no JSON object; {advice}")
-    for key, kind in (shape or {}).items():
-        value = content.get(key)
-        # Python counts true and false among the whole numbers.
-        is_flag = isinstance(value, bool) and kind is not bool
-        if not isinstance(value, kind) or is_flag:
-            what = "no" if key not in content else "an impossible"
-            raise InputError(f"{path}: has {what} {key!r}; {advice}")
+
+    required = shape or {}
+    for key, kind in required.items():
+        if key not in content:
+            raise InputError(f"{path}: has no {key!r}; {advice}")
+        value = content[key]
+        is_flag = isinstance(value, bool)  # to Python a kind of whole number
+        is_misplaced_flag = is_flag and kind is not bool
+        if is_misplaced_flag or not isinstance(value, kind):
+            raise InputError(f"{path}: has an impossible {key!r}; {advice}")
     return content
 
 
 def _whole_number(text: str) -> int:
-    if len(text) > LONGEST_NUMBER:
-        raise ValueError(f"a number of {len(text)} digits")
+    digits = len(text)
+    if digits > LONGEST_NUMBER:
+        raise ValueError(f"a number of {digits} digits")
     return int(text)
 
 
 def _number(text: str) -> float:
     number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError(f"a number too large, {text[:LONGEST_NUMBER]}")
+    if math.isinf(number):
+        shown = text[:LONGEST_NUMBER]
+        raise ValueError(f"a number too large, {shown}")
     return number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"{twice[:SHOWN_CHARACTERS]!r} is given twice in one object")
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            shown = name[:SHOWN_CHARACTERS]
+            raise ValueError(f"{shown!r} is given twice in one object")
+        content[name] = value
     return content
 
 
 def _shown(text: str) -> str:
-    line = text.partition("\n")[0]
-    return "".join(filter(str.isprintable, line))[:200]
+    line, _, _ = text.partition("\n")
+    printable = "".join(filter(str.isprintable, line))
+    return printable[:200]

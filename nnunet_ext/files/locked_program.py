@@ -1,9 +1,9 @@
 """``python -m nnunet_ext.files.locked_program LOCK PROGRAM ...``: run a program under a lock.
 
 This process becomes the program, which holds the lock until it ends. The lock survives the death of
-whoever started the program, so that nobody starts a second one meanwhile; and it ends with the
-program, however that is killed, also if workers that it forked outlive it. The lock file itself
-means nothing and stays.
+the process that started the program, so no second program is started meanwhile. It ends with the
+program, however that is killed, even if workers that it forked outlive it. The lock file itself
+has no meaning and is not removed.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nnunet_ext.files.locks import acquire
 
-BUSY = 75  # exit code where another process holds the lock; EX_TEMPFAIL
+BUSY = 75  # exit code if another process holds the lock; EX_TEMPFAIL
 
 
 def become(lock: Path, program: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Locks between processes, also of several machines on one file system; a kill releases them.
 
-They are the process's own (POSIX record locks): a program that a process becomes keeps them,
-workers that it forks do not, and taking one again in the same process succeeds. Within its file a
-lock says who holds it.
+They belong to the process (POSIX record locks): a program that the process becomes keeps them,
+workers that it forks do not, and taking one again in the same process succeeds. The lock's file
+names its holder.
 """
 
 import errno
@@ -27,7 +27,7 @@ _held_until_the_end: dict[Path, int] = {}  # the open file by lock
 
 @contextmanager
 def held(lock: Path, *, keep_file: bool = True) -> Iterator[None]:
-    """Hold the lock, after waiting for whoever has it; a line says so if that takes time."""
+    """Hold the lock; wait for its holder, if there is one, and say so on stderr."""
     file = acquire(lock, wait=False)
     if file is None:
         sys.stderr.write(f"{lock.parent}: waiting for {holder(lock)}\n")
@@ -37,13 +37,13 @@ def held(lock: Path, *, keep_file: bool = True) -> Iterator[None]:
         yield
     finally:
         if not keep_file:
-            lock.unlink(missing_ok=True)  # before it is released, so that nobody can have taken it
+            lock.unlink(missing_ok=True)  # before its release: nobody else can hold it yet
         os.close(file)
 
 
 @contextmanager
 def taken(lock: Path) -> Iterator[bool]:
-    """Hold the lock unless another process has it; yields whether it is held."""
+    """Hold the lock unless another process has it; yield whether it is held."""
     file = acquire(lock, wait=False)
     try:
         yield file is not None
@@ -54,15 +54,15 @@ def taken(lock: Path) -> Iterator[bool]:
 
 @contextmanager
 def alone(lock: Path, work: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock for a piece of work that only one process does, or only those that share it.
+    """Hold the lock for work that only one process may do, or only processes that share the lock.
 
     Args:
-        lock: made temporarily, and removed by the last who has it.
+        lock: a temporary file, which its last holder removes.
         work: such as ``another conversion is writing it``, for the message.
-        shared: together with others that share it.
+        shared: share the lock with other processes that share it.
 
     Raises:
-        InputError: another process holds it; says which.
+        InputError: another process holds it; the message says which.
     """
     file = acquire(lock, wait=False, shared=shared)
     if file is None:
@@ -74,22 +74,27 @@ def alone(lock: Path, work: str, *, shared: bool = False) -> Iterator[None]:
             os.close(file)
         last = acquire(lock, wait=False) if shared else file
         if last is not None:
-            lock.unlink(missing_ok=True)  # before it is released, so that nobody can have taken it
+            lock.unlink(missing_ok=True)  # before its release: nobody else can hold it yet
             os.close(last)
 
 
 def hold_until_the_end(lock: Path, work: str) -> None:
-    """Hold the lock until this process ends, or the program that it becomes.
+    """Hold the lock until this process, or the program that it becomes, ends.
 
     Raises:
         InputError: another process holds it, other than the one that started this one for the work.
     """
-    if lock in _held_until_the_end and _is_in_place(_held_until_the_end[lock], lock):
+    held_file = _held_until_the_end.get(lock)
+    if held_file is not None and _is_in_place(held_file, lock):
         return
+
     file = acquire(lock, wait=False)
     if file is not None:
         _held_until_the_end[lock] = file
-    elif _holding_process(lock) != os.getppid():
+        return
+
+    parent = os.getppid()
+    if _holding_process(lock) != parent:
         raise InputError(f"{lock.parent}: {work} ({holder(lock)}); wait for its end, or stop it")
 
 
@@ -98,8 +103,10 @@ def acquire(lock: Path, *, wait: bool, shared: bool = False) -> int | None:
 
     None if another process has it.
     """
+    no_links = getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | os.O_CREAT | no_links
     while True:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        file = os.open(lock, flags, 0o666)
         if not _lock(file, wait, shared):
             os.close(file)
             return None
@@ -107,10 +114,10 @@ def acquire(lock: Path, *, wait: bool, shared: bool = False) -> int | None:
             break
         os.close(file)  # its last holder has removed it
 
-    content = f"{os.getpid()} on {socket.gethostname()}\n".encode()
+    own_name = f"{os.getpid()} on {socket.gethostname()}\n"
     with suppress(OSError):  # the lock also works on a full disk
         os.ftruncate(file, 0)
-        os.pwrite(file, content, 0)
+        os.pwrite(file, own_name.encode(), 0)
     return file
 
 
@@ -120,12 +127,21 @@ def holder(lock: Path) -> str:
         text = lock.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    return f"process {text.strip()[:LONGEST_HOLDER]}" if text.strip() else "another process"
+
+    name = text.strip()
+    if not name:
+        return "another process"
+    return f"process {name[:LONGEST_HOLDER]}"
 
 
 def _holding_process(lock: Path) -> int | None:
-    number, _, host = holder(lock).removeprefix("process ").partition(" on ")
-    return int(number) if number.isdigit() and host == socket.gethostname() else None
+    """Return the number of the process that holds the lock; None if it is on another machine."""
+    name = holder(lock).removeprefix("process ")
+    number, _, host = name.partition(" on ")
+    is_here = host == socket.gethostname()
+    if is_here and number.isdigit():
+        return int(number)
+    return None
 
 
 def _is_in_place(file: int, lock: Path) -> bool:
@@ -136,10 +152,7 @@ def _is_in_place(file: int, lock: Path) -> bool:
 
 
 def _lock(file: int, wait: bool, shared: bool) -> bool:
-    """Return whether nobody else holds the lock.
-
-    True with a warning if the file system has no locks.
-    """
+    """Return whether nobody else holds the lock; True with a warning if there are no locks."""
     if fcntl is None:
         return True
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

@@ -11,7 +11,7 @@ def read_patients(path: Path, *, or_column: str = "") -> dict[str, str]:
 
     Args:
         path: of the file.
-        or_column: names the patient where ``patient`` is empty or missing, such as ``volume``.
+        or_column: column to use if ``patient`` is empty or missing, such as ``volume``.
 
     Raises:
         InputError: the file is not such a table, or assigns a case to several patients.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are complete or absent."""
 
 import errno
 import os
@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TEMPORARY_PREFIX = ".part-"  # of names that mean nothing once their writer has ended
+TEMPORARY_PREFIX = ".part-"  # files of such names are useless once their writer has ended
 ORDINARY_MODE = 0o666  # before the user's umask
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path`` to write to.
+    """Yield a new file beside ``path`` to write to; it replaces ``path`` at the end of the block.
 
-    The file takes its place when the block ends without an error.
-
-    A kill leaves the previous file as it was. The name is new and cannot be guessed, so that two
-    writers never share it and a link planted there is never followed. It ends as ``path`` does,
+    After an error or a kill, the previous file is as it was. The new name cannot be guessed: two
+    writers never share it, and a link planted there is never followed. It ends as ``path`` does,
     because writers of figures and arrays choose their format by the ending.
     """
     descriptor, name = tempfile.mkstemp(
-        prefix=TEMPORARY_PREFIX, suffix=f"-{path.name}", dir=path.parent
+        prefix=TEMPORARY_PREFIX,
+        suffix=f"-{path.name}",
+        dir=path.parent,
     )
     os.close(descriptor)
     unfinished = Path(name)
@@ -32,14 +32,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         unfinished.chmod(_mode_for(path))
         unfinished.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # what a full disk leaves out
+        error.filename = error.filename or str(path)  # missing in the error of a full disk
         raise
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def to_disk(path: Path) -> None:
-    """Wait until the content of a file, or the names in a folder, would survive a power cut."""
+    """Wait until the content of a file, or the names in a folder, would survive a power failure."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # a folder, on Windows
@@ -47,16 +47,17 @@ def to_disk(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of file systems that know no fsync of folders
+        if error.errno != errno.EINVAL:  # of file systems without fsync for folders
             raise
     finally:
         os.close(descriptor)
 
 
 def _mode_for(path: Path) -> int:
-    """Return the mode of the file that is replaced, or that of any new file."""
+    """Return the mode of the file to be replaced, or that of any new file."""
     if path.is_file():
-        return path.stat().st_mode & 0o777
+        status = path.stat()
+        return status.st_mode & 0o777
 
     umask = os.umask(0)
     os.umask(umask)

@@ -46,7 +46,8 @@ def deidentified(source: Source) -> Source:
 
 def keyed_uid(uid: str, key: bytes) -> str:
     """Return a UID below 2.25 (ISO/IEC 9834-8) that only the owner of the key can trace back."""
-    digest = hmac.new(key, f"uid {uid}".encode(), hashlib.sha256).digest()
+    message = f"uid {uid}".encode()
+    digest = hmac.new(key, message, hashlib.sha256).digest()
     number = int.from_bytes(digest[:16], "big")
     return f"2.25.{number}"
 

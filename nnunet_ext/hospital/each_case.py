@@ -77,6 +77,7 @@ def write_inputs(
     """Write the images of all cases; ``finished`` holds their entries of the manifest."""
 
     def write(case: Case) -> dict[str, Any]:
-        return case_entry(case, write_images(case, folder, ending, orientation))
+        written = write_images(case, folder, ending, orientation)
+        return case_entry(case, written)
 
     return for_each(cases, write, "writing images", keep_names=keep_names)

@@ -2,8 +2,6 @@
 
 The files hold no text of a header. Arrays are (x, y, z), affines in DICOM's coordinates in mm
 (left, posterior, head).
-
-Arrays are (x, y, z), affines in DICOM's coordinates in mm (left, posterior, head).
 """
 
 from __future__ import annotations
@@ -40,8 +38,12 @@ class WrittenCase:
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of the manifest."""
-        affine = np.round(self.affine_lps_mm, 6).tolist()
-        return {"shape": list(self.shape), "affine_lps_mm": affine, "channels": list(self.channels)}
+        affine = np.round(self.affine_lps_mm, 6)
+        return {
+            "shape": list(self.shape),
+            "affine_lps_mm": affine.tolist(),
+            "channels": list(self.channels),
+        }
 
 
 def write_images(
@@ -76,7 +78,8 @@ def write_images(
         turned, written = oriented(voxels, grid, orientation)
         file = f"{case.name}_{index:04d}{ending}"
         write_volume(turned, written, folder / file)
-        channels.append(_channel(file, volume, transforms))
+        channel = _channel(file, volume, transforms)
+        channels.append(channel)
 
     return WrittenCase(written.shape, written.affine_lps_mm, tuple(channels))
 
@@ -134,8 +137,10 @@ def _turned(voxels: np.ndarray, grid: Grid, target: np.ndarray) -> tuple[np.ndar
     current = orientations.io_orientation(grid.affine_ras_mm)
     change = orientations.ornt_transform(current, target)
     turned = orientations.apply_orientation(voxels, change)
-    affine_ras_mm = grid.affine_ras_mm @ orientations.inv_ornt_aff(change, voxels.shape)
-    return turned, Grid(turned.shape, LPS_TO_RAS @ affine_ras_mm)
+    to_former_axes = orientations.inv_ornt_aff(change, voxels.shape)
+    affine_ras_mm = grid.affine_ras_mm @ to_former_axes
+    affine_lps_mm = LPS_TO_RAS @ affine_ras_mm
+    return turned, Grid(turned.shape, affine_lps_mm)
 
 
 def read_mask(path: Path, case: Case) -> np.ndarray:
@@ -147,11 +152,17 @@ def read_mask(path: Path, case: Case) -> np.ndarray:
         InputError: unreadable, not whole numbers, or on another grid.
     """
     voxels, grid = _read(path)
-    voxels = on_reference(voxels, grid, grid_of(case.reference.stack), path)
-    if voxels.dtype.kind == "f" and not np.array_equal(voxels, np.round(voxels)):
-        raise InputError(f"{path}: holds values that are not labels; give predicted segmentations")
+    reference = grid_of(case.reference.stack)
+    voxels = on_reference(voxels, grid, reference, path)
+    if voxels.dtype.kind == "f":
+        whole = np.round(voxels)
+        if not np.array_equal(voxels, whole):
+            raise InputError(
+                f"{path}: holds values that are not labels; give predicted segmentations"
+            )
 
-    kind = np.uint16 if voxels.max(initial=0) > 255 else np.uint8
+    highest = voxels.max(initial=0)
+    kind = np.uint16 if highest > 255 else np.uint8
     return voxels.astype(kind)
 
 
@@ -182,9 +193,10 @@ def same_grid(first: Grid, second: Grid) -> bool:
     if tuple(first.shape) != tuple(second.shape):
         return False
 
-    difference = np.linalg.inv(second.affine_lps_mm) @ first.affine_lps_mm - np.eye(4)
-    size = np.append(np.array(first.shape, float), 1.0)
-    distances_voxel = np.abs(difference[:3]) @ size
+    to_second = np.linalg.inv(second.affine_lps_mm)
+    difference = to_second @ first.affine_lps_mm - np.eye(4)
+    far_corner = np.append(np.array(first.shape, float), 1.0)
+    distances_voxel = np.abs(difference[:3]) @ far_corner
     return bool(distances_voxel.max() < GRID_TOLERANCE_VOXEL)
 
 
@@ -195,11 +207,15 @@ def _on_grid(volume: Volume, grid: Grid) -> np.ndarray:
     """
     import SimpleITK
 
-    fill = FILL_HU if volume.unit == "HU" else float(volume.voxels.min())
+    fill = FILL_HU if volume.unit == "HU" else volume.voxels.min()
     image = _image(volume.voxels, volume.grid)
     like = _image(np.zeros(grid.shape, np.uint8), grid)
     resampled = SimpleITK.Resample(
-        image, like, SimpleITK.Transform(), SimpleITK.sitkLinear, float(fill)
+        image,
+        like,
+        SimpleITK.Transform(),
+        SimpleITK.sitkLinear,
+        float(fill),
     )
     array = SimpleITK.GetArrayFromImage(resampled)
     return np.asarray(array).transpose(2, 1, 0)
@@ -209,11 +225,15 @@ def _image(voxels: np.ndarray, grid: Grid) -> Any:
     import SimpleITK
 
     columns = grid.affine_lps_mm[:3, :3]
+    origin_mm = grid.affine_lps_mm[:3, 3]
     spacing_mm = np.linalg.norm(columns, axis=0)
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
+    directions = columns / spacing_mm
+
+    slowest_first = np.ascontiguousarray(voxels.transpose(2, 1, 0))
+    image = SimpleITK.GetImageFromArray(slowest_first)
     image.SetSpacing(spacing_mm.tolist())
-    image.SetDirection((columns / spacing_mm).ravel().tolist())
-    image.SetOrigin(grid.affine_lps_mm[:3, 3].tolist())
+    image.SetDirection(directions.ravel().tolist())
+    image.SetOrigin(origin_mm.tolist())
     return image
 
 
@@ -256,12 +276,16 @@ def _read(path: Path) -> tuple[np.ndarray, Grid]:
         raise InputError(f"{path}: is not a volume of labels; give predicted segmentations")
 
     directions = np.array(image.GetDirection()).reshape(3, 3)
+    spacing_mm = np.array(image.GetSpacing())
     affine = np.eye(4)
-    affine[:3, :3] = directions * np.array(image.GetSpacing())
+    affine[:3, :3] = directions * spacing_mm
     affine[:3, 3] = image.GetOrigin()
-    voxels = np.asarray(SimpleITK.GetArrayFromImage(image)).transpose(2, 1, 0)
+
+    slowest_first = np.asarray(SimpleITK.GetArrayFromImage(image))
+    voxels = slowest_first.transpose(2, 1, 0)
     return voxels, Grid(image.GetSize(), affine)
 
 
 def _size(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
+    sizes = map(str, shape)
+    return "x".join(sizes)

@@ -39,7 +39,8 @@ class Manifest:
 def case_entry(case: Case, written: WrittenCase) -> dict[str, Any]:
     """Return a case's entry: keyed study and series, grid, files and what was done to them."""
     content = written.as_json()
-    for channel, acquisition in zip(content["channels"], case.channels, strict=True):
+    channels = zip(content["channels"], case.channels, strict=True)
+    for channel, acquisition in channels:
         channel["series"] = series_name(acquisition)
     return {"study": case.study, **content}
 
@@ -127,7 +128,8 @@ def cases_in(manifest: Manifest, export: Export) -> tuple[dict[str, Case], dict[
             continue
 
         first = channels[0].slices[0]
-        taken = export.series_numbers.get((first.patient_id, first.study_uid), set())
+        key = (first.patient_id, first.study_uid)
+        taken = export.series_numbers.get(key, set())
         study = str(entry.get("study", ""))
         cases[name] = Case(name, study, tuple(channels), frozenset(taken))
 

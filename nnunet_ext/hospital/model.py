@@ -33,8 +33,9 @@ class ModelFolder:
     def channel_names(self) -> list[str]:
         """Return the model's inputs in their order."""
         content = self.dataset_json
-        named: dict[str, str] = content.get("channel_names") or content.get("modality") or {}
-        return [str(named[key]) for key in sorted(named, key=int)]
+        by_number: dict[str, str] = content.get("channel_names") or content.get("modality") or {}
+        numbers = sorted(by_number, key=int)
+        return [str(by_number[number]) for number in numbers]
 
     @property
     def file_ending(self) -> str:
@@ -56,7 +57,8 @@ class ModelFolder:
         """
         trained = {}
         for file in sorted(self.folder.glob(f"fold_*/{checkpoint}")):
-            trained[file.parent.name.removeprefix("fold_")] = file
+            fold = file.parent.name.removeprefix("fold_")
+            trained[fold] = file
         usual = [fold for fold in trained if fold != "all"]
         wanted = list(folds or usual or trained)
 
@@ -159,4 +161,5 @@ def _unpacked(archive: Path, temporary: Path) -> Path:
 def is_plans(name: str) -> bool:
     """Return whether a member is the plans of a model, and not those of a data set."""
     path = PurePosixPath(name)
-    return path.name == "plans.json" and not path.parent.name.startswith("fold_")
+    is_of_fold = path.parent.name.startswith("fold_")
+    return path.name == "plans.json" and not is_of_fold

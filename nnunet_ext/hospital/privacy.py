@@ -29,11 +29,14 @@ def shown_reason(error: BaseException | str, *paths: str) -> str:
     text = str(error)
     for path in sorted(paths, key=len, reverse=True):
         text = text.replace(path, "")
+
     before, separator, after = text.partition(": ")
-    if separator and ("/" in before or "\\" in before or not before):
+    is_path = not before or "/" in before or "\\" in before
+    if separator and is_path:
         text = after
-    printable = "".join(filter(str.isprintable, _without_brackets(text)))
-    return printable[:LONGEST_REASON].strip()
+    printable = filter(str.isprintable, _without_brackets(text))
+    shown = "".join(printable)
+    return shown[:LONGEST_REASON].strip()
 
 
 def _without_brackets(text: str) -> str:
@@ -61,12 +64,16 @@ def reason_of(rejected: Rejected, rules: Rules) -> str:
     A modality or kind that only their header names is not repeated.
     """
     first = rejected.slices[0]
-    is_plain = first.modality in rules.modalities or first.modality in PLAIN_MODALITIES
-    if first.modality and not is_plain and first.modality in rejected.reason:
-        return f"has another modality than {' or '.join(rules.modalities)}"
+    modality = first.modality
+    wanted = " or ".join(rules.modalities)
+    is_plain = modality in rules.modalities or modality in PLAIN_MODALITIES
+    if modality and not is_plain and modality in rejected.reason:
+        return f"has another modality than {wanted}"
     if first.sop_class and first.sop_class in rejected.reason:
-        return f"is an unknown kind of object, not {' or '.join(rules.modalities)}"
-    return shown_reason(rejected.reason, *{item.path for item in rejected.slices})
+        return f"is an unknown kind of object, not {wanted}"
+
+    paths = {item.path for item in rejected.slices}
+    return shown_reason(rejected.reason, *paths)
 
 
 def series_name(acquisition: Acquisition) -> str:

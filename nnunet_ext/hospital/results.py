@@ -145,7 +145,8 @@ def _write_all(
     on_slices = grid_on_slices(mask, acquisition)
     fractions = None
     if probabilities is not None:
-        fractions = np.stack([grid_on_slices(segment, acquisition) for segment in probabilities])
+        of_segments = [grid_on_slices(segment, acquisition) for segment in probabilities]
+        fractions = np.stack(of_segments)
     values, unit = read_slices(acquisition)
 
     segments, model = wanted.segments, wanted.model
@@ -161,14 +162,21 @@ def _write_all(
         probabilities=fractions,
     )
 
-    measurements = measure(on_slices, acquisition, segments, values if unit == "HU" else None)
+    values_hu = values if unit == "HU" else None
+    measurements = measure(on_slices, acquisition, segments, values_hu)
     write_report(
-        folder / REPORT, measurements, source, segmentation, model, series_number=numbers[1]
+        folder / REPORT,
+        measurements,
+        source,
+        segmentation,
+        model,
+        series_number=numbers[1],
     )
 
-    (folder / CAPTURES).mkdir()
+    captures = folder / CAPTURES
+    captures.mkdir()
     write_captures(
-        folder / CAPTURES,
+        captures,
         on_slices,
         values,
         source,
@@ -180,7 +188,12 @@ def _write_all(
 
     if wanted.contours:
         write_contours(
-            folder / CONTOURS, on_slices, source, segments, model, series_number=numbers[3]
+            folder / CONTOURS,
+            on_slices,
+            source,
+            segments,
+            model,
+            series_number=numbers[3],
         )
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
@@ -204,7 +217,9 @@ def _write_all(
 
 def _source_of(case: Case, deidentify: bool) -> Source:
     source = read_source(case.reference)
-    return deidentified(source) if deidentify else source
+    if deidentify:
+        return deidentified(source)
+    return source
 
 
 def _as_json(item: Measurement) -> dict[str, Any]:
@@ -257,7 +272,8 @@ def fractions_of(
     reference = grid_of(case.reference.stack)
     result = []
     for segment in segments:
-        voxels = probabilities[channels.index(segment.values)].transpose(2, 1, 0)
+        channel = channels.index(segment.values)
+        voxels = probabilities[channel].transpose(2, 1, 0)
         if voxels.shape != tuple(grid.shape):
             raise InputError(f"{file}: has another shape than {prediction.name}; predict again")
         result.append(on_reference(voxels, grid, reference, file))
@@ -272,7 +288,8 @@ def _channels_of(labels: dict[str, Any]) -> list[tuple[int, ...]]:
         if name != "ignore":
             channels.append(values)
 
-    has_regions = any(len(values) > 1 for values in channels)
-    if has_regions:  # without a channel for the background
-        return [values for values in channels if set(values) != {0}]
-    return sorted(channels)
+    most_values = max(map(len, channels), default=1)
+    if most_values == 1:
+        return sorted(channels)
+    # regions, without a channel for the background
+    return [values for values in channels if set(values) != {0}]

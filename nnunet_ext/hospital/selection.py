@@ -98,10 +98,12 @@ class Conditions:
             return "is not axial"
 
         for name, pattern in self.wanted:
-            if not pattern.search(_text(acquisition, name)):
+            text = _text(acquisition, name)
+            if not pattern.search(text):
                 return f"{name} does not match the rules"
         for name, pattern in self.unwanted:
-            if pattern.search(_text(acquisition, name)):
+            text = _text(acquisition, name)
+            if pattern.search(text):
                 return f"{name} is one that the rules exclude"
         return self._outside(acquisition)
 
@@ -109,10 +111,11 @@ class Conditions:
         """Return the first range that a series lies outside; empty if none."""
         for name, (least, largest) in self.ranges:
             value = _number(acquisition, name)
+            wanted = f"{least:g} to {largest:g}"
             if value is None:
-                return f"{name} is not stated, not {least:g} to {largest:g}"
+                return f"{name} is not stated, not {wanted}"
             if not least <= value <= largest:
-                return f"{name} is {value:g}, not {least:g} to {largest:g}"
+                return f"{name} is {value:g}, not {wanted}"
         return ""
 
 
@@ -177,7 +180,8 @@ def read_selection(rules: str | None, channel_names: Sequence[str]) -> Selection
             built-in rules for a model of several channels.
     """
     if rules is not None and rules not in BUILT_IN:
-        return _selection(_read_rules(Path(rules)), channel_names, rules)
+        content = _read_rules(Path(rules))
+        return _selection(content, channel_names, rules)
 
     if len(channel_names) > 1:
         names = ", ".join(channel_names)
@@ -185,9 +189,12 @@ def read_selection(rules: str | None, channel_names: Sequence[str]) -> Selection
             f"the model has {len(channel_names)} channels ({names}); give --rules FILE with rules "
             "for each of them"
         )
+
     name = channel_names[0]
-    conditions = {"modality": _modality_of(name), **BUILT_IN[rules or "any"]}
-    return _selection({"channels": {name: conditions}}, channel_names, rules or "any")
+    source = rules or "any"
+    conditions = {"modality": _modality_of(name), **BUILT_IN[source]}
+    content = {"channels": {name: conditions}}
+    return _selection(content, channel_names, source)
 
 
 def choose(acquisitions: Sequence[Acquisition], selection: Selection) -> Choice:
@@ -267,11 +274,20 @@ def _selection(content: dict[str, Any], channel_names: Sequence[str], source: st
 
     minimum = content.get("minimum_slices", 3)
     derived = content.get("derived", False)
-    if type(minimum) is not int or minimum < 1 or not isinstance(derived, bool):
+    is_count = type(minimum) is int and minimum >= 1
+    if not is_count or not isinstance(derived, bool):
         raise InputError(f"{source}: minimum_slices is a number from 1, derived is true or false")
 
-    modalities = tuple(dict.fromkeys(channel.required.modality or "CT" for channel in channels))
-    rules = Rules(modalities=modalities, minimum_slices=minimum, derived=derived)
+    modalities = []
+    for channel in channels:
+        modality = channel.required.modality or "CT"
+        if modality not in modalities:
+            modalities.append(modality)
+    rules = Rules(
+        modalities=tuple(modalities),
+        minimum_slices=minimum,
+        derived=derived,
+    )
     return Selection(channels, rules)
 
 
@@ -292,7 +308,8 @@ def _channels(named: Any, channel_names: Sequence[str], source: str) -> tuple[Ch
     for index, name in enumerate(channel_names):
         if index not in rule_of:
             raise InputError(f"{source}: has no rules for channel {name}; add them")
-        channels.append(_channel(name, rule_of[index], f"{source}: channel {name}"))
+        channel = _channel(name, rule_of[index], f"{source}: channel {name}")
+        channels.append(channel)
     return tuple(channels)
 
 
@@ -304,15 +321,18 @@ def _channel(name: str, rule: Any, source: str) -> Channel:
     wishes = required.pop("prefer", [])
     if not isinstance(wishes, list):
         raise InputError(f"{source}: prefer is not a list of conditions")
+
     preferred = [_conditions(wish, f"{source}: prefer") for wish in wishes]
-    return Channel(name, _conditions(required, source), tuple(preferred))
+    conditions = _conditions(required, source)
+    return Channel(name, conditions, tuple(preferred))
 
 
 def _conditions(content: Any, source: str) -> Conditions:
     if not isinstance(content, dict):
         raise InputError(f"{source}: is not an object of conditions")
     excluding = [f"not_{name}" for name in TEXT_FIELDS]
-    _require_known(content, ("modality", "axial", *TEXT_FIELDS, *excluding, *RANGES), source)
+    known = ("modality", "axial", *TEXT_FIELDS, *excluding, *RANGES)
+    _require_known(content, known, source)
 
     modality = content.get("modality", "")
     axial = content.get("axial", False)
@@ -323,14 +343,23 @@ def _conditions(content: Any, source: str) -> Conditions:
 
     wanted, unwanted, ranges = [], [], []
     for key, value in content.items():
+        where = f"{source}: {key}"
         if key in TEXT_FIELDS:
-            wanted.append((key, _pattern(value, f"{source}: {key}")))
+            wanted.append((key, _pattern(value, where)))
         elif key in excluding:
-            unwanted.append((key.removeprefix("not_"), _pattern(value, f"{source}: {key}")))
+            name = key.removeprefix("not_")
+            unwanted.append((name, _pattern(value, where)))
     for key in RANGES:
         if key in content:
-            ranges.append((key, _range(content[key], f"{source}: {key}")))
-    return Conditions(modality, tuple(wanted), tuple(unwanted), tuple(ranges), axial)
+            where = f"{source}: {key}"
+            ranges.append((key, _range(content[key], where)))
+    return Conditions(
+        modality,
+        wanted=tuple(wanted),
+        unwanted=tuple(unwanted),
+        ranges=tuple(ranges),
+        axial=axial,
+    )
 
 
 def _pattern(value: Any, source: str) -> re.Pattern[str]:
@@ -343,21 +372,23 @@ def _pattern(value: Any, source: str) -> re.Pattern[str]:
 
 
 def _range(value: Any, source: str) -> tuple[float, float]:
+    refusal = f"{source}: is not [least, largest]"
     if not isinstance(value, list) or len(value) != 2:
-        raise InputError(f"{source}: is not [least, largest]")
-    if not all(type(part) in (int, float) for part in value):
-        raise InputError(f"{source}: is not [least, largest]")
+        raise InputError(refusal)
+    for part in value:
+        if type(part) not in (int, float):
+            raise InputError(refusal)
 
-    least, largest = float(value[0]), float(value[1])
+    least, largest = map(float, value)
     if not least <= largest:
         raise InputError(f"{source}: {least:g} is larger than {largest:g}")
     return least, largest
 
 
 def _require_known(content: Mapping[str, Any], known: Sequence[str], source: str) -> None:
-    unknown = [name for name in content if name not in known]
-    if unknown:
-        raise InputError(f"{source}: {unknown[0]!r} is not known; known are {', '.join(known)}")
+    for name in content:
+        if name not in known:
+            raise InputError(f"{source}: {name!r} is not known; known are {', '.join(known)}")
 
 
 def _read_rules(path: Path) -> dict[str, Any]:
@@ -368,7 +399,8 @@ def _read_rules(path: Path) -> dict[str, Any]:
 
 
 def _text(acquisition: Acquisition, name: str) -> str:
-    return str(getattr(acquisition.slices[0], name))
+    first = acquisition.slices[0]
+    return str(getattr(first, name))
 
 
 def _number(acquisition: Acquisition, name: str) -> float | None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.each_case import CaseOutcomes, for_each
 from nnunet_ext.hospital.images import AS_SCANNED, read_mask, write_images
-from nnunet_ext.hospital.manifest import case_entry
 from nnunet_ext.hospital.results import Outputs, fractions_of, write_results
 from nnunet_ext.hospital.survey import Case
 
@@ -36,7 +35,8 @@ def write_outputs(
     """
 
     def write(case: Case) -> Any:
-        return _results(case, predictions / f"{case.name}{ending}", output, wanted, dataset_json)
+        predicted = predictions / f"{case.name}{ending}"
+        return _results(case, predicted, output, wanted, dataset_json)
 
     return for_each(cases, write, "writing results", keep_names=keep_names)
 
@@ -59,8 +59,8 @@ def predict_cases(
     def predict(case: Case) -> Any:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=output) as temporary:
             folder = Path(temporary)
-            entry = case_entry(case, write_images(case, folder, UNCOMPRESSED, orientation))
-            images = [folder / channel["file"] for channel in entry["channels"]]
+            written = write_images(case, folder, UNCOMPRESSED, orientation)
+            images = [folder / channel["file"] for channel in written.channels]
             predicted = folder / f"predicted-{case.name}"
             file = predictor.predict(images, predicted, probabilities=wanted.soft)
             return _results(case, file, output, wanted, dataset_json)

@@ -18,7 +18,7 @@ from nnunet_ext.hospital.selection import Selection, choose
 from nnunet_ext.keyed_names import keyed_name
 from nnunet_ext.printable import counted
 
-HEADER = ("study", "series", "modality", "slices", "step", "verdict")
+HEADER: tuple[str, ...] = ("study", "series", "modality", "slices", "step", "verdict")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,12 @@ class Case:
     def identifiers(self) -> dict[str, str]:
         """Return what the name stands for; only for the private file of names."""
         first = self.reference.slices[0]
-        series = " ".join(channel.slices[0].series_uid for channel in self.channels)
-        return {"patient_id": first.patient_id, "study_uid": first.study_uid, "series_uids": series}
+        series_uids = [channel.slices[0].series_uid for channel in self.channels]
+        return {
+            "patient_id": first.patient_id,
+            "study_uid": first.study_uid,
+            "series_uids": " ".join(series_uids),
+        }
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,21 @@ class Row:
     verdict: str
     failure: bool = False
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Return what the table shows, in the order of :data:`HEADER`."""
+        step = ""
+        if self.step_mm is not None:
+            step = f"{self.step_mm:.3g} mm"
+        return (
+            self.study,
+            self.series,
+            self.modality,
+            str(self.slices),
+            step,
+            self.verdict,
+        )
+
 
 @dataclass
 class Survey:
@@ -72,8 +91,8 @@ class Survey:
     @property
     def failures(self) -> int:
         """Return how many series and files are lost."""
-        lost_series = sum(row.failure for row in self.rows)
-        return lost_series + self.damaged.total()
+        lost_series = [row for row in self.rows if row.failure]
+        return len(lost_series) + self.damaged.total()
 
     def require_cases(self) -> None:
         """Refuse an export of which nothing would be predicted.
@@ -97,15 +116,17 @@ class Survey:
         """Return the series as text, one a line, without any text of a header."""
         lines = [HEADER]
         for row in self.rows:
-            step = "" if row.step_mm is None else f"{row.step_mm:.3g} mm"
-            lines.append((row.study, row.series, row.modality, str(row.slices), step, row.verdict))
+            lines.append(row.cells)
 
         columns = []
         for cells in zip(*lines, strict=True):
             width = max(map(len, cells))
             columns.append([cell.ljust(width) for cell in cells])
-        texts = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
+        texts = []
+        for cells in zip(*columns, strict=True):
+            text = "  ".join(cells)
+            texts.append(text.rstrip())
         for reason, count in sorted(self.damaged.items()):
             texts.append(f"{counted(count, 'file')} left out: {reason}")
         return "\n".join(texts)
@@ -184,10 +205,12 @@ def survey(export: Export, selection: Selection, *, keep_names: bool = False) ->
         studies[first.patient_id, first.study_uid].append(acquisition)
 
     for key, acquisitions in studies.items():
-        taken = frozenset(export.series_numbers.get(key, ()))
-        _add_study(found, study_name(*key), acquisitions, selection, taken)
+        taken = export.series_numbers.get(key, ())
+        study = study_name(*key)
+        _add_study(found, study, acquisitions, selection, frozenset(taken))
     for item in export.rejected:
-        found.rows.append(_rejected_row(item, selection.rules, keep_names))
+        row = _rejected_row(item, selection.rules, keep_names)
+        found.rows.append(row)
 
     found.rows.sort(key=lambda row: row.study)
     return found
@@ -200,7 +223,8 @@ def case_name(channels: Sequence[Acquisition]) -> str:
     """
     series = []
     for channel in channels:
-        series.append(f"{channel.slices[0].series_uid} {channel.index}")
+        series_uid = channel.slices[0].series_uid
+        series.append(f"{series_uid} {channel.index}")
     first = channels[0].slices[0]
     return keyed_name("case", first.patient_id, first.study_uid, *series)
 
@@ -231,11 +255,13 @@ def _add_study(
     """
     choice = choose(acquisitions, selection)
     if choice.acquisitions:
-        found.cases.append(Case(case_name(choice.acquisitions), study, choice.acquisitions, taken))
+        name = case_name(choice.acquisitions)
+        found.cases.append(Case(name, study, choice.acquisitions, taken))
 
     verdicts = dict(choice.reasons)
     for channel, acquisition in zip(selection.channels, choice.acquisitions, strict=False):
-        verdicts[id(acquisition)] = "; ".join([f"taken as {channel.name}", *acquisition.remarks])
+        words = [f"taken as {channel.name}", *acquisition.remarks]
+        verdicts[id(acquisition)] = "; ".join(words)
 
     for acquisition in acquisitions:
         row = Row(
@@ -253,8 +279,16 @@ def _rejected_row(item: Rejected, rules: Rules, keep_names: bool) -> Row:
     first = item.slices[0]
     study = study_name(first.patient_id, first.study_uid)
     series = keyed_name("series", first.patient_id, first.study_uid, first.series_uid, "rejected")
-    modality = first.modality if first.modality in rules.modalities else "other"
+    modality = "other"
+    if first.modality in rules.modalities:
+        modality = first.modality
     reason = item.reason if keep_names else reason_of(item, rules)
     return Row(
-        study, series, modality, len(item.slices), None, f"left out: {reason}", failure=item.defect
+        study,
+        series,
+        modality,
+        slices=len(item.slices),
+        step_mm=None,
+        verdict=f"left out: {reason}",
+        failure=item.defect,
     )

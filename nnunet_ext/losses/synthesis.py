@@ -78,7 +78,7 @@ def lesion_loss(on_synthetic: torch.Tensor, on_reconstructed: torch.Tensor) -> t
         on_reconstructed: scalar, that of the segmenter of reconstructed source images.
 
     Returns:
-        Scalar. Only the translators use its gradient; the segmenters have losses of their own.
+        Scalar. Only the translators use its gradient; the segmenters have their own losses.
 
     Reference: Dong et al. (AMD-DAS), eq. 5.
     """

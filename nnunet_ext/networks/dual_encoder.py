@@ -27,7 +27,7 @@ class RelationFeatures(NamedTuple):
 
 
 class DualEncoderOutput(NamedTuple):
-    """What the training forward returns: segmentation logits, and the features to relate."""
+    """The output of the training forward pass: segmentation logits, and the features to relate."""
 
     segmentation: torch.Tensor | list[torch.Tensor]
     features: RelationFeatures

@@ -18,7 +18,7 @@ from nnunet_ext.networks.segmentation import Segmentation
 
 
 class FeatureOutput(NamedTuple):
-    """What the training forward returns."""
+    """The output of the training forward pass."""
 
     segmentation: Segmentation | None  # as in inference; None for an image that was only encoded
     features: list[torch.Tensor]  # the encoder's maps [B, C, *spatial], finest first

@@ -1,4 +1,4 @@
-"""What a segmentation network returns: logits, under deep supervision a list, finest first."""
+"""The output of a segmentation network: logits, or a list of them under deep supervision."""
 
 import torch
 

@@ -160,7 +160,7 @@ def with_dark_background(z_scores: torch.Tensor) -> torch.Tensor:
 
 
 class SynthesisOutput(NamedTuple):
-    """What the training forward returns."""
+    """The output of the training forward pass."""
 
     segmentation: Segmentation  # of the synthetic image
     synthetic: torch.Tensor  # [B, channels, H, W], the image in the target domain

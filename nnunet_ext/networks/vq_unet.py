@@ -48,7 +48,7 @@ class VQBranch:
 
 
 class VQOutput(NamedTuple):
-    """What the training forward returns."""
+    """The output of the training forward pass."""
 
     segmentation: Segmentation  # as in inference
     # [B, 2 D, *spatial] at the bottom level, gradient straight through to the encoder

@@ -34,18 +34,18 @@ from nnunet_ext.pseudo_labels.selection import (
     kept_voxels,
 )
 
-PREFIX = "pseudo_"  # of the new names, so that they never meet those of the labelled cases
+PREFIX = "pseudo_"  # of the new names, so that they differ from those of the labelled cases
 FIGURE = "pseudo_labels.png"
 KEPT = "kept"
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """What is confident enough to become a label.
+    """Which predictions are confident enough to become labels.
 
-    ``keep_cases`` is the share of the cases with foreground; ``keep_empty`` adds all cases without.
-    ``keep_voxels`` is the share of the voxels of each foreground class; ``background`` is the least
-    probability of a background voxel.
+    ``keep_cases`` is the share of the cases with foreground to keep; ``keep_empty`` adds all cases
+    without foreground. ``keep_voxels`` is the share of the voxels to keep of each foreground class;
+    ``background`` is the least probability of a background voxel.
     """
 
     keep_cases: float
@@ -55,13 +55,13 @@ class Criteria:
 
     @property
     def keeps_all_voxels(self) -> bool:
-        """Return whether no voxel can be left without a label."""
+        """Return whether every voxel gets a label."""
         return self.keep_voxels == 1 and self.background == 0
 
 
 @dataclass
 class TargetCase:
-    """A target case and what becomes of it."""
+    """A target case and its outcome."""
 
     predicted: PredictedCase
     confidence: float  # mean of its foreground classes' mean confidences; NaN without foreground
@@ -71,7 +71,8 @@ class TargetCase:
     @property
     def name(self) -> str:
         """Return its name in the new data set."""
-        return f"{PREFIX}{self.predicted.case.name}"
+        original = self.predicted.case.name
+        return f"{PREFIX}{original}"
 
     @property
     def kept(self) -> bool:
@@ -81,30 +82,31 @@ class TargetCase:
 
 @dataclass(frozen=True)
 class Round:
-    """A model with its predictions on the target, and what to keep of them."""
+    """A model with its predictions on the target, and which of them to keep."""
 
     model: TrainedModel
     predicted: Sequence[PredictedCase]
     criteria: Criteria
-    source: LabelledSource | None  # None: the new data set holds pseudo-labels only
+    source: LabelledSource | None  # None: the new data set has pseudo-labels only
 
     @cached_property
     def reader(self) -> Any:
         """Return nnU-Net's reader and writer of the model's files."""
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        return PlansManager(str(self.model.folder / "plans.json")).image_reader_writer_class()
+        file = self.model.folder / "plans.json"
+        plans = PlansManager(str(file))
+        return plans.image_reader_writer_class()
 
     @property
     def ignore(self) -> int:
-        """Return the label of voxels without a label.
-
-        It is the model's own, or the next free one, as nnU-Net demands.
-        """
-        own = self.model.dataset_json["labels"].get("ignore")
-        if own is None:
-            return max(self.model.classes.values()) + 1
-        return int(own)
+        """Return the label of voxels without a label: the model's, or the next free number."""
+        labels = self.model.dataset_json["labels"]
+        own = labels.get("ignore")
+        if own is not None:
+            return int(own)
+        highest = max(self.model.classes.values())
+        return highest + 1  # as nnU-Net requires
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def write_round(plan: Round, folder: Path) -> tuple[list[TargetCase], dict[str, 
     """Write the new data set into an empty folder.
 
     Returns:
-        What became of each target case, and the lowest kept confidence of each class.
+        The outcome of each target case, and the lowest kept confidence of each class.
 
     Raises:
         InputError: nothing is confident enough, or names collide.
@@ -132,38 +134,42 @@ def write_round(plan: Round, folder: Path) -> tuple[list[TargetCase], dict[str, 
         if case.kept:
             _write_case(plan, case, thresholds, folder)
 
-    pseudo = [case.name for case in cases if case.kept]
-    if not pseudo:
+    pseudo_labelled = [case.name for case in cases if case.kept]
+    if not pseudo_labelled:
         raise InputError(
             "no target case has a voxel that is confident enough; keep more, or train a better "
             "model"
         )
 
-    true = _write_source(plan, folder, pseudo)
-    named = {name: float(thresholds[value] / STEPS) for name, value in plan.model.classes.items()}
-    _write_dataset_json(plan, folder, len(pseudo) + true, named)
-    write_provenance(cases, list(plan.model.classes), folder / PROVENANCE)
-    return cases, named
+    labelled_count = _write_source(plan, folder, pseudo_labelled)
+    count = len(pseudo_labelled) + labelled_count
+    classes = plan.model.classes
+    lowest_confidence = {}
+    for name, value in classes.items():
+        lowest_confidence[name] = float(thresholds[value] / STEPS)
+
+    _write_dataset_json(plan, folder, count, lowest_confidence)
+    write_provenance(cases, list(classes), folder / PROVENANCE)
+    return cases, lowest_confidence
 
 
 def _target_cases(plan: Round) -> list[TargetCase]:
-    """Rank the cases with foreground by confidence and leave the worst out.
+    """Rank the cases with foreground by confidence, and leave out the worst.
 
-    One criterion decides about all cases without foreground.
+    All cases without foreground are kept, or none.
     """
-    classes = len(plan.model.classes)
     cases = []
     ranked = {}
     for predicted in plan.predicted:
-        labels, _ = predicted.labels(plan.reader)
-        means = class_means(labels, predicted.confidence, classes)[1:]
-        is_empty = bool(np.isnan(means).all())
-        case = TargetCase(predicted, math.nan if is_empty else float(np.nanmean(means)))
+        confidence = _confidence_of_foreground(plan, predicted)
+        case = TargetCase(predicted, confidence)
         cases.append(case)
-        if not is_empty:
-            ranked[case.name] = case.confidence
+        if not math.isnan(confidence):
+            ranked[case.name] = confidence
 
-    best = set(best_share(ranked, plan.criteria.keep_cases)) if ranked else set()
+    best = []
+    if ranked:
+        best = best_share(ranked, plan.criteria.keep_cases)
     for case in cases:
         if case.name not in ranked:
             case.outcome = KEPT if plan.criteria.keep_empty else "no foreground"
@@ -172,69 +178,100 @@ def _target_cases(plan: Round) -> list[TargetCase]:
     return cases
 
 
+def _confidence_of_foreground(plan: Round, predicted: PredictedCase) -> float:
+    """Return the mean of the foreground classes' mean confidences; NaN without foreground."""
+    labels, _ = predicted.labels(plan.reader)
+    classes = len(plan.model.classes)
+    _, *foreground = class_means(labels, predicted.confidence, classes)
+    is_empty = bool(np.isnan(foreground).all())
+    return math.nan if is_empty else float(np.nanmean(foreground))
+
+
 def _thresholds(plan: Round, cases: Sequence[TargetCase]) -> npt.NDArray[np.int64]:
     """Return each class's threshold over all voxels of the kept cases."""
     classes = len(plan.model.classes)
     counts = np.zeros((classes, STEPS + 1), np.int64)
     for case in cases:
-        if case.kept:
-            labels, _ = case.predicted.labels(plan.reader)
-            counts += confidence_counts(labels, case.predicted.confidence, classes)
-    return class_thresholds(counts, plan.criteria.keep_voxels, plan.criteria.background)
+        if not case.kept:
+            continue
+        labels, _ = case.predicted.labels(plan.reader)
+        counts += confidence_counts(labels, case.predicted.confidence, classes)
+
+    criteria = plan.criteria
+    return class_thresholds(counts, criteria.keep_voxels, criteria.background)
 
 
 def _write_case(
     plan: Round, case: TargetCase, thresholds: npt.NDArray[np.int64], folder: Path
 ) -> None:
-    labels, properties = case.predicted.labels(plan.reader)
-    kept = kept_voxels(labels, case.predicted.confidence, thresholds)
+    """Write images and pseudo-label of a case; change its outcome if no voxel is kept."""
+    predicted = case.predicted
+    labels, properties = predicted.labels(plan.reader)
+    kept = kept_voxels(labels, predicted.confidence, thresholds)
     if not kept.any():
         case.outcome = "no voxel is confident enough"
         return
 
     case.kept_shares = _kept_shares(labels, kept, plan.model.classes)
     ending = plan.model.dataset_json["file_ending"]
-    link_images(case.predicted.case.images, folder / "imagesTr", case.name, ending)
+    images = folder / "imagesTr"
+    link_images(predicted.case.images, images, case.name, ending)
+
+    pseudo_label = np.where(kept, labels, plan.ignore)
     file = folder / "labelsTr" / f"{case.name}{ending}"
-    pseudo = np.where(kept, labels, plan.ignore).astype(np.uint8)
-    plan.reader.write_seg(pseudo, str(file), properties)
+    plan.reader.write_seg(pseudo_label.astype(np.uint8), str(file), properties)
 
 
 def _kept_shares(
     labels: Labels, kept: npt.NDArray[np.bool_], classes: Mapping[str, int]
 ) -> dict[str, float]:
+    """Return the share of kept voxels of each class; NaN for a class without voxels."""
     shares = {}
     for name, value in classes.items():
-        of_class = labels == value
-        shares[name] = float(kept[of_class].mean()) if of_class.any() else math.nan
+        is_of_class = labels == value
+        shares[name] = math.nan
+        if is_of_class.any():
+            kept_of_class = kept[is_of_class]
+            shares[name] = float(kept_of_class.mean())
     return shares
 
 
 def _write_source(plan: Round, folder: Path, pseudo: Sequence[str]) -> int:
-    """Add the truly labelled cases and the folds; returns their number."""
+    """Add the truly labelled cases and the folds; return the number of cases."""
     if plan.source is None:
         return 0
+
+    images = folder / "imagesTr"
+    labels = folder / "labelsTr"
     ending = plan.model.dataset_json["file_ending"]
     for case in plan.source.cases:
         if case.name in pseudo:
-            raise InputError(f"{case.label}: is called as a pseudo-labelled case; rename it")
-        link_images(case.images, folder / "imagesTr", case.name, ending)
-        link_files([str(case.label)], [folder / "labelsTr" / f"{case.name}{ending}"])
+            raise InputError(f"{case.label}: has the name of a pseudo-labelled case; rename it")
+        link_images(case.images, images, case.name, ending)
+        label = labels / f"{case.name}{ending}"
+        link_files([str(case.label)], [label])
 
     if plan.source.folds:
-        write_json(folds_with(plan.source.folds, pseudo), folder / SPLITS)
+        folds = folds_with(plan.source.folds, pseudo)
+        write_json(folds, folder / SPLITS)
     return len(plan.source.cases)
 
 
 def _write_dataset_json(
     plan: Round, folder: Path, cases: int, thresholds: Mapping[str, float]
 ) -> None:
-    content = {key: value for key, value in plan.model.dataset_json.items() if key != "dataset"}
-    content |= {"name": folder.name, "labels": plan.labels, "numTraining": cases}
+    model = plan.model
+    content = dict(model.dataset_json)
+    content.pop("dataset", None)
+    content |= {
+        "name": folder.name,
+        "labels": plan.labels,
+        "numTraining": cases,
+    }
     content["pseudo_labels"] = {
-        "model": f"{plan.model.model.dataset}/{plan.model.folder.name}",
-        "folds": list(plan.model.folds),
-        "checkpoint": plan.model.checkpoint,
+        "model": f"{model.model.dataset}/{model.folder.name}",
+        "folds": list(model.folds),
+        "checkpoint": model.checkpoint,
         "criteria": vars(plan.criteria),
         "lowest_confidence": dict(thresholds),
     }
@@ -242,14 +279,15 @@ def _write_dataset_json(
 
 
 def write_provenance(cases: Sequence[TargetCase], classes: Sequence[str], path: Path) -> None:
-    """Write a line per target case: name, image, what became of it, and how confident it is."""
+    """Write a line per target case: name, image, outcome and confidence."""
     import pandas as pd
 
     lines = []
     for case in cases:
+        first_image = case.predicted.case.images[0]
         line: dict[str, Any] = {
             "case": case.name,
-            "image": below_raw(case.predicted.case.images[0]),
+            "image": below_raw(first_image),
             "outcome": case.outcome,
             "confidence": case.confidence,
             "entropy": case.predicted.entropy,
@@ -258,18 +296,20 @@ def write_provenance(cases: Sequence[TargetCase], classes: Sequence[str], path: 
             line[f"kept_{name}"] = case.kept_shares.get(name, math.nan)
         lines.append(line)
 
+    table = plain_table(pd.DataFrame(lines))
     with whole_file(path) as unfinished:
-        plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.5f")
+        table.to_csv(unfinished, index=False, float_format="%.5f")
 
 
 def below_raw(image: str) -> str:
-    """Return data set, folder and file name, without where they lie on this machine."""
-    parts = Path(image).parts[-3:]
-    return Path(*parts).as_posix()
+    """Return data set, folder and file name, without the path on this machine."""
+    parts = Path(image).parts
+    below = Path(*parts[-3:])
+    return below.as_posix()
 
 
 def picture_of(plan: Round, case: TargetCase, folder: Path) -> PseudoLabelPicture:
-    """Return the slice of a written case with most foreground."""
+    """Return the slice of a written case that has the most foreground."""
     predicted = case.predicted
     labels, _ = predicted.labels(plan.reader)
     ending = plan.model.dataset_json["file_ending"]
@@ -278,5 +318,10 @@ def picture_of(plan: Round, case: TargetCase, folder: Path) -> PseudoLabelPictur
     image, _ = plan.reader.read_images(predicted.case.images)
 
     z = largest_lesion_slice(labels > 0)
-    confidence = predicted.confidence[z] / STEPS
-    return PseudoLabelPicture(case.name, image[0, z], confidence, written[0, z])
+    confidence = predicted.confidence[z]
+    return PseudoLabelPicture(
+        name=case.name,
+        image=image[0, z],
+        confidence=confidence / STEPS,
+        label=written[0, z],
+    )

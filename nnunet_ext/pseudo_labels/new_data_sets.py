@@ -1,4 +1,4 @@
-"""New raw data sets that are whole or not there; a killed command goes on where it was."""
+"""New raw data sets that are complete or absent; a killed command continues where it stopped."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 @dataclass(frozen=True)
 class NewDataSets:
-    """One or several data sets that appear in ``nnUNet_raw`` together, when all are whole."""
+    """One or several data sets that appear in ``nnUNet_raw`` together, when all are complete."""
 
     raw: Path
     names: tuple[str, ...]
 
     @property
     def work(self) -> Path:
-        """Return the hidden folder of what is not finished; nnU-Net does not look there."""
-        return self.raw / f".{self.names[0]}.unfinished"
+        """Return the hidden folder of unfinished data sets; nnU-Net does not look there."""
+        first = self.names[0]
+        return self.raw / f".{first}.unfinished"
 
     @property
     def whole(self) -> bool:
-        """Return whether everything is written, so that only the move is left."""
+        """Return whether everything is written and only remains to be moved."""
         return self._marker.is_file()
 
     @property
@@ -40,10 +41,10 @@ class NewDataSets:
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
-        """Be the only process that writes them.
+        """Make sure that this is the only process that writes them.
 
         Raises:
-            InputError: a number is in use, or another process is at it.
+            InputError: a number is in use, or another process is writing them.
         """
         if not self.whole:
             for name in self.names:
@@ -53,20 +54,21 @@ class NewDataSets:
         with taken(self.work / "lock") as ours:
             if not ours:
                 raise InputError(
-                    f"{self.names[0]}: another process is writing it; wait for it, or choose "
-                    "another -o"
+                    f"{self.names[0]}: another process is writing it; wait until it has finished, "
+                    "or choose another -o"
                 )
             yield
 
     def begin(self) -> list[Path]:
-        """Return a fresh, empty folder for each data set.
+        """Return an empty folder for each data set; what a killed run left is removed."""
+        parent = self.work / "new"
+        shutil.rmtree(parent, ignore_errors=True)
 
-        What a killed run left there is removed.
-        """
-        shutil.rmtree(self.work / "new", ignore_errors=True)
-        folders = [self.work / "new" / name for name in self.names]
-        for folder in folders:
+        folders = []
+        for name in self.names:
+            folder = parent / name
             folder.mkdir(parents=True)
+            folders.append(folder)
         return folders
 
     def publish(self) -> None:
@@ -83,11 +85,14 @@ def new_name(number: str, title: str, option: str) -> str:
     """Return ``Dataset130_Title``.
 
     Raises:
-        InputError: not a number of nnU-Net's, or an impossible title.
+        InputError: not a number that nnU-Net accepts, or an impossible title.
     """
-    if not re.fullmatch("[0-9]{1,3}", number) or number == "000":
+    is_number = re.fullmatch("[0-9]{1,3}", number) is not None
+    if not is_number or number == "000":
         raise InputError(f"{option} {number}: give an unused number from 1 to 999")
-    if not re.fullmatch("[A-Za-z0-9-]+", title):
+
+    is_title = re.fullmatch("[A-Za-z0-9-]+", title) is not None
+    if not is_title:
         raise InputError(f"--name {title}: use letters, digits and -")
     return f"Dataset{int(number):03d}_{title}"
 
@@ -98,19 +103,17 @@ def require_unused(name: str) -> None:
     Raises:
         InputError: there is one.
     """
-    number = name.partition("_")[0]
+    prefix, _, _ = name.partition("_")
+    number = prefix.removeprefix("Dataset")
     for variable in NNUNET_FOLDERS:
-        for path in sorted(environment_folder(variable).glob(f"{number}_*")):
-            raise InputError(
-                f"{path}: the number {number.removeprefix('Dataset')} is in use; choose another"
-            )
+        folder = environment_folder(variable)
+        existing = sorted(folder.glob(f"{prefix}_*"))
+        if existing:
+            raise InputError(f"{existing[0]}: the number {number} is in use; choose another")
 
 
 def link_files(files: Sequence[str | Path], targets: Sequence[Path]) -> None:
-    """Put files under other names.
-
-    They are hard links, which take no space, or copies on another file system.
-    """
+    """Give files other names: as hard links, which take no space, or as copies."""
     for file, target in zip(files, targets, strict=True):
         original = Path(file).resolve()
         try:
@@ -120,7 +123,10 @@ def link_files(files: Sequence[str | Path], targets: Sequence[Path]) -> None:
 
 
 def link_images(images: Sequence[str], folder: Path, case: str, ending: str) -> None:
-    """Put the channels of a case into a folder of images under the case's new name."""
+    """Link the channels of a case into a folder of images, under the case's new name."""
     folder.mkdir(exist_ok=True)
-    targets = [folder / f"{case}_{channel:04d}{ending}" for channel in range(len(images))]
+    targets = []
+    for channel, _ in enumerate(images):
+        name = f"{case}_{channel:04d}{ending}"
+        targets.append(folder / name)
     link_files(images, targets)

@@ -1,6 +1,6 @@
-"""Predict cases with a trained model of nnU-Net and keep what pseudo-labels need.
+"""Predict cases with a trained nnU-Net model, and store what pseudo-labels need.
 
-A killed prediction goes on.
+A killed prediction can be continued.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_ext.errors import InputError, first_line
 from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.pseudo_labels.selection import Confidence, Labels, confidence_of
+from nnunet_ext.stock.files import read_dataset_json
 from nnunet_ext.stock.training import Model
 from nnunet_ext.training.streams.raw_cases import RawCase
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model of nnU-Net whose folds predict together.
-
-    ``nnUNetv2_predict -d -c -tr -p -f -chk`` names it.
-    """
+    """An nnU-Net model whose folds predict together, as ``nnUNetv2_predict`` names it."""
 
     model: Model
     results: Path
@@ -50,38 +47,43 @@ class TrainedModel:
 
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
-        """Return the description of what the model was trained on.
+        """Return the description of the model's training data.
 
         Raises:
-            InputError: no such model.
+            InputError: no such model, or an unreadable description.
         """
         file = self.folder / "dataset.json"
         if not file.is_file():
             raise InputError(
                 f"{self.folder}: no such model; train it first, or correct -d, -c, -tr, -p"
             )
-        content: dict[str, Any] = load_json(str(file))
-        return content
+        return read_dataset_json(file, "train the model again")
 
     @property
     def classes(self) -> dict[str, int]:
         """Return its labels without ``ignore``: background and foreground, numbered from 0."""
         classes = {}
         for name, value in self.dataset_json["labels"].items():
-            if name != "ignore":
-                classes[name] = int(value[0] if isinstance(value, list) else value)
+            if name == "ignore":
+                continue
+            single = value[0] if isinstance(value, list) else value
+            classes[name] = int(single)
         return classes
 
     @property
     def checkpoint_files(self) -> list[Path]:
         """Return the folds' checkpoints."""
-        return [self.folder / f"fold_{fold}" / self.checkpoint for fold in self.folds]
+        files = []
+        for fold in self.folds:
+            folder = self.folder / f"fold_{fold}"
+            files.append(folder / self.checkpoint)
+        return files
 
     def require_usable(self) -> None:
-        """Check that the model is there with the checkpoints of its folds, and has plain labels.
+        """Check that the model and the checkpoints of its folds exist, and that labels are plain.
 
         Raises:
-            InputError: it is not, or its labels are regions.
+            InputError: they do not exist, or its labels are regions.
         """
         for value in self.dataset_json["labels"].values():
             if isinstance(value, list) and len(value) > 1:
@@ -105,17 +107,19 @@ class TrainedModel:
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         device = torch.device(self.device)
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells what a CPU cannot do
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what a CPU cannot do
             predictor = nnUNetPredictor(use_mirroring=self.mirroring, device=device)
             predictor.initialize_from_trained_model_folder(
-                str(self.folder), self.folds, self.checkpoint
+                str(self.folder),
+                self.folds,
+                self.checkpoint,
             )
 
         predictor.allow_tqdm = False
         if predictor.configuration_manager.previous_stage_name is not None:
             raise InputError(
-                f"-c {self.model.configuration}: a cascade's second stage; use the first, or "
-                "another one"
+                f"-c {self.model.configuration}: a cascade's second stage; use its first stage, or "
+                "another configuration"
             )
         return predictor
 
@@ -133,13 +137,15 @@ class PredictedCase:
 
         It is written after the label file: its presence means that the case is done.
         """
-        return self.label_file.with_name(f"{self.case.name}.npz")
+        name = f"{self.case.name}.npz"
+        return self.label_file.with_name(name)
 
     @property
     def entropy(self) -> float:
         """Return the mean over the voxels of the entropy as a share of its maximum, in [0, 1]."""
         with np.load(self.numbers) as numbers:
-            return float(numbers["entropy"])
+            entropy = numbers["entropy"]
+        return float(entropy)
 
     @property
     def confidence(self) -> Confidence:
@@ -148,12 +154,14 @@ class PredictedCase:
         It has the axes of the image's file reader.
         """
         with np.load(self.numbers) as numbers:
-            return np.asarray(numbers["confidence"])
+            confidence = numbers["confidence"]
+        return np.asarray(confidence)
 
     def labels(self, reader: Any) -> tuple[Labels, dict[str, Any]]:
-        """Return predicted classes and the geometry that nnU-Net's writer of label files takes."""
-        labels, properties = reader.read_seg(str(self.label_file))
-        return labels[0].astype(np.int64), properties
+        """Return predicted classes, and the geometry that nnU-Net's writer of label files needs."""
+        channels, properties = reader.read_seg(str(self.label_file))
+        labels = channels[0]
+        return labels.astype(np.int64), properties
 
 
 def predict_cases(
@@ -161,36 +169,41 @@ def predict_cases(
 ) -> list[PredictedCase]:
     """Predict all cases into a folder.
 
-    Those that an earlier run finished stay, unless model or images have changed.
+    Predictions of an earlier run are kept, unless model or images have changed.
 
     Raises:
-        InputError: no such model, or an image that cannot be read; what is done stays.
+        InputError: no such model, or an image that cannot be read; finished predictions are kept.
     """
     _begin(model, cases, folder)
     ending = model.dataset_json["file_ending"]
-    predicted = [PredictedCase(case, folder / f"{case.name}{ending}") for case in cases]
-    todo = [case for case in predicted if not case.numbers.is_file()]
+    predicted = []
+    todo = []
+    for case in cases:
+        label_file = folder / f"{case.name}{ending}"
+        predicted_case = PredictedCase(case, label_file)
+        predicted.append(predicted_case)
+        if not predicted_case.numbers.is_file():
+            todo.append(predicted_case)
     if not todo:
         return predicted
 
     from tqdm import tqdm
 
     predictor = model.load()
-    for case in tqdm(todo, desc="predict", unit="case"):
+    for unpredicted in tqdm(todo, desc="predict", unit="case"):
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                _predict(predictor, case)
+                _predict(predictor, unpredicted)
         except InputError:
             raise
-        except Exception as error:  # every reader raises exceptions of its own
-            raise InputError(
-                f"{case.case.images[0]}: cannot be predicted ({first_line(error)})"
-            ) from error
+        except Exception as error:  # readers raise exceptions of many kinds
+            image = unpredicted.case.images[0]
+            raise InputError(f"{image}: cannot be predicted ({first_line(error)})") from error
     return predicted
 
 
 def _begin(model: TrainedModel, cases: Sequence[RawCase], folder: Path) -> None:
-    """Make the folder; drop what an earlier run left there for another model or other images."""
+    """Make the folder; delete the results of an earlier run for another model or other images."""
     files = list(model.checkpoint_files)
     for case in cases:
         files += map(Path, case.images)
@@ -216,27 +229,40 @@ def _predict(predictor: nnUNetPredictor, case: PredictedCase) -> None:
         convert_predicted_logits_to_segmentation_with_correct_shape,
     )
 
-    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    plans = predictor.plans_manager
+    configuration = predictor.configuration_manager
     preprocessor = configuration.preprocessor_class(verbose=False)
     data, _, properties = preprocessor.run_case(
-        case.case.images, None, plans, configuration, predictor.dataset_json
+        case.case.images,
+        None,
+        plans,
+        configuration,
+        predictor.dataset_json,
     )
-    logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+    image = torch.from_numpy(data)
+    logits = predictor.predict_logits_from_preprocessed_data(image)
     labels, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits, plans, configuration, predictor.label_manager, properties, return_probabilities=True
+        logits.cpu(),
+        plans,
+        configuration,
+        predictor.label_manager,
+        properties,
+        return_probabilities=True,
     )
 
-    plans.image_reader_writer_class().write_seg(labels, str(case.label_file), properties)
+    writer = plans.image_reader_writer_class()
+    writer.write_seg(labels, str(case.label_file), properties)
     confidence = confidence_of(labels, probabilities)
+    entropy = mean_entropy(probabilities)
     with whole_file(case.numbers) as unfinished:
-        np.savez_compressed(unfinished, confidence=confidence, entropy=mean_entropy(probabilities))
+        np.savez_compressed(unfinished, confidence=confidence, entropy=entropy)
 
 
 def mean_entropy(probabilities: np.ndarray) -> float:
     """Return the mean over the voxels of the entropy as a share of its maximum, log C.
 
     Args:
-        probabilities: ``(C, *spatial)``; taken slice by slice along the first spatial axis, to save
+        probabilities: ``(C, *spatial)``; read slice by slice along the first spatial axis, to save
             memory.
 
     Returns:
@@ -246,6 +272,12 @@ def mean_entropy(probabilities: np.ndarray) -> float:
 
     from nnunet_ext.losses.entropy import entropy_map
 
-    slices = torch.from_numpy(np.ascontiguousarray(probabilities)).unbind(dim=1)
-    means = [float(entropy_map(one[None]).mean()) for one in slices]
-    return float(np.mean(means))
+    contiguous = np.ascontiguousarray(probabilities)
+    slices = torch.from_numpy(contiguous).unbind(dim=1)
+    means = []
+    for one_slice in slices:
+        entropy = entropy_map(one_slice[None])
+        means.append(float(entropy.mean()))
+
+    mean = np.mean(means)
+    return float(mean)

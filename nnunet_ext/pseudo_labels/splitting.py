@@ -1,6 +1,4 @@
-"""Easy and hard target cases.
-
-Easy ones get their predictions as labels, hard ones become unlabelled images.
+"""Easy and hard target cases: easy ones get their predictions as labels, hard ones get none.
 
 Reference: Pan et al. 2020, "Unsupervised Intra-domain Adaptation for Semantic Segmentation through
 Self-Supervision" (IntraDA), section 3.2 and eq. 4.
@@ -24,7 +22,7 @@ RANKING = "entropy_ranking.csv"
 
 
 def split_by_entropy(entropies: dict[str, float], easy: float) -> tuple[list[str], list[str]]:
-    """Return the easy cases and the hard ones, each from the surest to the most unsure.
+    """Return the easy cases and the hard ones, each from the most to the least certain.
 
     Args:
         entropies: mean normalised entropy by case.
@@ -36,12 +34,17 @@ def split_by_entropy(entropies: dict[str, float], easy: float) -> tuple[list[str
     >>> split_by_entropy({"a": 0.3, "b": 0.1, "c": 0.2}, 0.67)
     (['b', 'c'], ['a'])
     """
-    if len(entropies) < 2:
-        raise InputError(f"{len(entropies)} target case cannot be split; give two or more")
+    cases = len(entropies)
+    if cases < 2:
+        raise InputError(f"{cases} target case cannot be split; give two or more")
 
-    ordered = sorted(entropies, key=lambda case: (entropies[case], case))
-    count = rounded_share(easy, len(ordered))
-    count = min(max(1, count), len(ordered) - 1)
+    def most_certain_first(case: str) -> tuple[float, str]:
+        return entropies[case], case
+
+    ordered = sorted(entropies, key=most_certain_first)
+    count = rounded_share(easy, cases)
+    count = max(1, count)
+    count = min(count, cases - 1)
     return ordered[:count], ordered[count:]
 
 
@@ -52,7 +55,7 @@ def write_split(
     easy_folder: Path,
     hard_folder: Path,
 ) -> tuple[int, int]:
-    """Write both data sets into empty folders; returns the numbers of easy and of hard cases.
+    """Write both data sets into empty folders; return the numbers of easy and of hard cases.
 
     Raises:
         InputError: fewer than two cases.
@@ -60,38 +63,63 @@ def write_split(
     cases = {case.case.name: case for case in predicted}
     entropies = {name: case.entropy for name, case in cases.items()}
     easy_names, hard_names = split_by_entropy(entropies, easy)
+    easy_count = len(easy_names)
+    easy_cases = [cases[name] for name in easy_names]
+    hard_cases = [cases[name] for name in hard_names]
 
-    ending = model.dataset_json["file_ending"]
-    (easy_folder / "labelsTr").mkdir()
-    for name in easy_names:
-        link_images(cases[name].case.images, easy_folder / "imagesTr", name, ending)
-        link_files([cases[name].label_file], [easy_folder / "labelsTr" / f"{name}{ending}"])
-    for name in hard_names:
-        link_images(cases[name].case.images, hard_folder / "imagesUn", name, ending)
-
-    ordered = [cases[name] for name in (*easy_names, *hard_names)]
-    for folder, labelled in ((easy_folder, len(easy_names)), (hard_folder, 0)):
+    _link_easy(easy_cases, easy_folder, model)
+    _link_hard(hard_cases, hard_folder, model)
+    ordered = easy_cases + hard_cases
+    for folder, labelled in ((easy_folder, easy_count), (hard_folder, 0)):
         content = dict(model.dataset_json)
         content.pop("dataset", None)
-        content |= {"name": folder.name, "labels": model.classes, "numTraining": labelled}
+        content |= {
+            "name": folder.name,
+            "labels": model.classes,
+            "numTraining": labelled,
+        }
         write_json(content, folder / "dataset.json")
-        _write_ranking(ordered, len(easy_names), folder / RANKING)
+        _write_ranking(ordered, easy_count, folder / RANKING)
 
-    return len(easy_names), len(hard_names)
+    return easy_count, len(hard_cases)
+
+
+def _link_easy(cases: Sequence[PredictedCase], folder: Path, model: TrainedModel) -> None:
+    """Link the images of easy cases as labelled ones, with their predictions as labels."""
+    ending = model.dataset_json["file_ending"]
+    images = folder / "imagesTr"
+    labels = folder / "labelsTr"
+    labels.mkdir()
+    for predicted in cases:
+        case = predicted.case
+        label = labels / f"{case.name}{ending}"
+        link_images(case.images, images, case.name, ending)
+        link_files([predicted.label_file], [label])
+
+
+def _link_hard(cases: Sequence[PredictedCase], folder: Path, model: TrainedModel) -> None:
+    """Link the images of hard cases as unlabelled ones."""
+    ending = model.dataset_json["file_ending"]
+    images = folder / "imagesUn"
+    for predicted in cases:
+        case = predicted.case
+        link_images(case.images, images, case.name, ending)
 
 
 def _write_ranking(ordered: Sequence[PredictedCase], easy: int, path: Path) -> None:
     import pandas as pd
 
     lines = []
-    for place, case in enumerate(ordered):
+    for place, predicted in enumerate(ordered):
+        first_image = predicted.case.images[0]
         line = {
-            "case": case.case.name,
-            "image": below_raw(case.case.images[0]),
-            "entropy": case.entropy,
+            "case": predicted.case.name,
+            "image": below_raw(first_image),
+            "entropy": predicted.entropy,
             "part": "easy" if place < easy else "hard",
         }
         lines.append(line)
 
+    table = plain_table(pd.DataFrame(lines))
     with whole_file(path) as unfinished:
-        plain_table(pd.DataFrame(lines)).to_csv(unfinished, index=False, float_format="%.6f")
+        table.to_csv(unfinished, index=False, float_format="%.6f")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.private_paths import without_folders
 from nnunet_ext.package import made_by
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import read_content
@@ -30,9 +30,7 @@ DATASET_KEYS = (
     "release",
     "licence",
     "license",
-    "converted_by",
 )
-FOLDERS = re.compile(r".*[/\\]")
 NOT_SHARED = "share a model that nnU-Net trained, or train it again"
 
 
@@ -69,7 +67,7 @@ def read_fold(checkpoint: Path) -> TrainedFold:
     trainer = content.get("trainer_name")
     weights = content.get("network_weights")
     is_named = isinstance(trainer, str) and isinstance(configuration, str)
-    if not is_named or not _are_weights(weights):
+    if not is_named or not isinstance(weights, dict) or not _are_weights(weights):
         raise InputError(
             f"{checkpoint}: lacks the trainer's name, its configuration or weights, so it is not a "
             f"checkpoint of nnU-Net; {NOT_SHARED}"
@@ -87,10 +85,9 @@ def read_fold(checkpoint: Path) -> TrainedFold:
     )
 
 
-def _are_weights(value: Any) -> bool:
-    if not isinstance(value, dict) or not value:
-        return False
-    return all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in value.items())
+def _are_weights(values: dict[Any, Any]) -> bool:
+    named = all(isinstance(name, str) for name in values)
+    return bool(values) and named and all(isinstance(v, torch.Tensor) for v in values.values())
 
 
 def _axes(value: Any, checkpoint: Path) -> tuple[int, ...] | None:
@@ -141,12 +138,3 @@ def shared_plans(plans: Mapping[str, Any]) -> dict[str, Any]:
 
     settings = {name: without_folders(value) for name, value in entry["settings"].items()}
     return {**plans, PLANS_KEY: {**entry, "settings": settings}}
-
-
-def without_folders(value: Any) -> Any:
-    """Return a setting; of a path, the file's name alone.
-
-    >>> without_folders("/home/ann/lesions.pth"), without_folders(0.5)
-    ('lesions.pth', 0.5)
-    """
-    return FOLDERS.sub("", value) if isinstance(value, str) else value

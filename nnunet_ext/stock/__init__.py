@@ -1,1 +1,1 @@
-"""What stock nnU-Net has on disk, and its commands as programs."""
+"""Stock nnU-Net: its files and folders, and its commands as programs."""

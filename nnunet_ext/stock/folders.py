@@ -3,15 +3,15 @@
 import os
 from pathlib import Path
 
-from nnunet_ext.errors import InputError
+from nnunet_ext.errors import InputError, first_line
 
 
 def plain_name(name: str, told_by: str) -> str:
-    """Check that a name can become a file or folder and leads nowhere else, and return it.
+    """Return a name after checking that it can name a file or folder and leads nowhere else.
 
     Args:
-        name: as a file from outside gives it.
-        told_by: that file and what it calls the name, for the message.
+        name: from a file from outside.
+        told_by: that file and its term for the name, for the message.
 
     Raises:
         InputError: a path, ``..``, a hidden name, or one with control characters.
@@ -36,13 +36,13 @@ def environment_folder(variable: str) -> Path:
         raise InputError(f"{variable} is not set; export {variable}=/path/to/{variable}")
     if not Path(value).is_dir():
         raise InputError(
-            f"{variable}={value}: no such folder; make it, or export {variable}=/path/to/another"
+            f"{variable}={value}: no such folder; create it, or export {variable}=/path/to/another"
         )
     return Path(value)
 
 
 def dataset_name(dataset: str) -> str:
-    """Return nnU-Net's name of a data set that is given as ``120`` or ``Dataset120_X``.
+    """Return nnU-Net's name of a data set given as ``120`` or ``Dataset120_X``.
 
     Raises:
         InputError: unknown, or several folders share the id.
@@ -57,19 +57,24 @@ def dataset_name(dataset: str) -> str:
             raise InputError(
                 f"{dataset}: not a data set; give its number (120) or name (Dataset120_X)"
             )
-        candidates = map(str, find_candidate_datasets(int(dataset)))
-        names = sorted(candidates, key=lambda name: name.partition("_"))
+        candidates = find_candidate_datasets(int(dataset))
+        names = sorted(map(str, candidates), key=_number_and_title)
         if not names:
             raise InputError(
                 f"data set {dataset} is in none of nnUNet_raw, nnUNet_preprocessed; convert it "
-                f"first"
+                "first"
             )
-        if len(names) > 1:  # nnU-Net takes 1201 for a name of 120, too
+        if len(names) > 1:  # to nnU-Net, 1201 is also a name of 120
+            all_names = " and ".join(names)
             raise InputError(
-                f"{dataset} stands for {' and '.join(names)}; give the name in place of the "
-                f"number, here and in nnU-Net's commands: {names[0]}"
+                f"{dataset} stands for {all_names}; give the name instead of the number, here and "
+                f"in nnU-Net's commands: {names[0]}"
             )
     try:
         return str(maybe_convert_to_dataset_name(dataset))
     except RuntimeError as error:
-        raise InputError(str(error).splitlines()[0]) from error
+        raise InputError(first_line(error)) from error
+
+
+def _number_and_title(name: str) -> tuple[str, str, str]:
+    return name.partition("_")

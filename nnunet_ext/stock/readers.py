@@ -1,4 +1,4 @@
-"""nnU-Net's image readers, chosen as nnU-Net chooses them."""
+"""nnU-Net's image readers, chosen in the same way as by nnU-Net."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def reader_class(dataset_json: Mapping[str, Any], image: str) -> type[BaseReaderWriter]:
-    """Return the reader that nnU-Net takes for a data set.
+    """Return the reader that nnU-Net uses for a data set.
 
     Args:
         dataset_json: of the data set; may name a reader.
         image: file that the reader must be able to read.
 
     Raises:
-        InputError: no reader can read the image. nnU-Net prints a traceback for each that fails;
-            they are not shown.
+        InputError: no reader can read the image. The traceback that nnU-Net prints for each of them
+            is hidden.
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 

@@ -1,4 +1,4 @@
-"""How far a training of nnU-Net has come, and the stock command that goes on from there."""
+"""The progress of an nnU-Net training, and the stock command that continues it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ class Model:
 
     def folder(self, results: Path) -> Path:
         """Return nnU-Net's result folder of the model."""
+        dataset = results / self.dataset
         name = f"{self.trainer}__{self.plans}__{self.configuration}"
-        return results / self.dataset / name
+        return dataset / name
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,24 @@ class Training:
 
     @property
     def trained(self) -> bool:
-        """Whether the last epoch is done."""
+        """Whether the last epoch has ended."""
         return self.checkpoint.is_file()
 
     @property
     def begun(self) -> bool:
         """Whether there is a checkpoint to continue from."""
-        return any((self.folder / name).is_file() for name in _UNFINISHED)
+        checkpoints = [self.folder / name for name in _UNFINISHED]
+        return any(map(Path.is_file, checkpoints))
 
     def arguments(self, device: str) -> list[str]:
-        """Return the stock command that finishes the fold from where it is.
-
-        That is its start, a checkpoint, or its validation.
-        """
+        """Return the stock command that finishes the fold: it starts, continues or validates."""
         model = self.model
         arguments = ["nnUNetv2_train", model.dataset, model.configuration, self.number]
-        arguments += ["-tr", model.trainer, "-p", model.plans, "-device", device]
+        arguments += ["-tr", model.trainer]
+        arguments += ["-p", model.plans]
+        arguments += ["-device", device]
         if self.trained:
-            return [*arguments, "--val"]
-        return [*arguments, "--c"] if self.begun else arguments
+            arguments.append("--val")
+        elif self.begun:
+            arguments.append("--c")
+        return arguments

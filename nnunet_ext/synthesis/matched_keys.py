@@ -40,7 +40,7 @@ def similar_targets(matches: Matches, stream_keys: Sequence[str]) -> dict[str, l
         InputError: the stream does not hold the data set that was matched, or lacks a case of it.
     """
     keys = target_keys(matches, stream_keys)
-    pairs = {}
+    pairs: dict[str, list[str]] = {}
     for case, similar in matches.source_cases.items():
         pairs[case] = []
         for target in similar.targets:

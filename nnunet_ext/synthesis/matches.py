@@ -121,17 +121,7 @@ def _from_json(content: dict[str, Any]) -> Matches:
 
 def _require_consistent(matches: Matches, path: Path) -> None:
     """Refuse matches that name cases they do not list."""
-    for case, similar in matches.source_cases.items():
-        target_count = len(similar.targets)
-        if target_count == 0 or target_count != len(similar.distances):
-            raise InputError(
-                f"{path}: source case {case} needs targets and one distance for each; {ADVICE}"
-            )
-        for target in similar.targets:
-            if target not in matches.target_cases:
-                raise InputError(
-                    f"{path}: {target}, a target of {case}, is not among the target cases; {ADVICE}"
-                )
+    _require_consistent_sources(matches, path)
 
     for case, nearest in matches.target_cases.items():
         if nearest.source not in matches.source_cases:
@@ -145,4 +135,19 @@ def _require_consistent(matches: Matches, path: Path) -> None:
             if case not in matches.source_cases:
                 raise InputError(
                     f"{path}: {case} of the subset {name} is not among the source cases; {ADVICE}"
+                )
+
+
+def _require_consistent_sources(matches: Matches, path: Path) -> None:
+    """Refuse source cases without known targets, or without one distance for each of them."""
+    for case, similar in matches.source_cases.items():
+        target_count = len(similar.targets)
+        if target_count == 0 or target_count != len(similar.distances):
+            raise InputError(
+                f"{path}: source case {case} needs targets and one distance for each; {ADVICE}"
+            )
+        for target in similar.targets:
+            if target not in matches.target_cases:
+                raise InputError(
+                    f"{path}: {target}, a target of {case}, is not among the target cases; {ADVICE}"
                 )

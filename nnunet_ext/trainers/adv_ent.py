@@ -21,7 +21,8 @@ class AdvEntTrainer(DomainCriticTrainer):
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
         """Return the segmentation and its map I = -p log p, at full size."""
         segmentation = self.network(images)
-        probabilities = self.class_logits(finest(segmentation)).softmax(1)
+        logits = self.class_logits(finest(segmentation))
+        probabilities = logits.softmax(1)
         return segmentation, self_information_map(probabilities)
 
     def judged_channels(self) -> int:

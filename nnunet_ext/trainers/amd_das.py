@@ -1,4 +1,4 @@
-"""Stage 2 of AMD-DAS: segmentation learnt on labelled pseudo-CT, aligned with real CT."""
+"""Stage 2 of AMD-DAS: segmentation trained on labelled pseudo-CT and aligned with real CT."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,7 +23,7 @@ NO_MATCHES = "none"
 class AMDDASTrainer(DomainCriticTrainer):
     """A critic judges the hidden map that the classifier reads.
 
-    Real CT passes with the statistics of batch normalisation that pseudo-CT has left.
+    Batch normalisation treats real CT with the statistics of pseudo-CT.
 
     The labelled data set is pseudo-CT (``nnUNetv2_ext_synthesize``), or MR for the paper's rows
     without synthesis.
@@ -77,7 +77,7 @@ class AMDDASTrainer(DomainCriticTrainer):
             num_input_channels,
             num_output_channels,
             enable_deep_supervision,
-            settings["vgg_width"],
+            vgg_width=settings["vgg_width"],
         )
 
     def configure(self) -> None:
@@ -89,7 +89,7 @@ class AMDDASTrainer(DomainCriticTrainer):
         super().configure()
         if self.paired_batches and self.matches_file == NO_MATCHES:
             raise InputError(
-                "paired_batches=true needs the pairs: set matches_file to the file of "
+                "paired_batches=true needs pairs: set matches_file to the file of "
                 "nnUNetv2_ext_match (nnUNetv2_ext_configure --set matches_file=FILE), or "
                 "paired_batches=false"
             )
@@ -105,12 +105,15 @@ class AMDDASTrainer(DomainCriticTrainer):
             return super().configure_optimizer(player, module)
 
         weights = module.parameters()
+        optimizer: torch.optim.Optimizer
         if player == "network":
-            return torch.optim.SGD(weights, self.initial_lr, momentum=0.7), None
-        return torch.optim.Adam(weights, self.critic_lr, (0.9, 0.99)), None
+            optimizer = torch.optim.SGD(weights, self.initial_lr, momentum=0.7)
+        else:
+            optimizer = torch.optim.Adam(weights, self.critic_lr, (0.9, 0.99))
+        return optimizer, None
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """Return nnU-Net's limit for its optimizer; the paper has none."""
+        """Return nnU-Net's limit for its optimizer; the paper does not clip."""
         if self.optimizer_kind != "nnunet":
             return None
         return super().max_gradient_norm(player)
@@ -120,7 +123,8 @@ class AMDDASTrainer(DomainCriticTrainer):
         if not self.paired_batches:
             return {}
         found = read_matches(Path(self.matches_file))
-        return nearest_pairs(found, self.stream_keys(role))
+        keys = self.stream_keys(role)
+        return nearest_pairs(found, keys)
 
     # --- the judged map
 
@@ -130,14 +134,16 @@ class AMDDASTrainer(DomainCriticTrainer):
         return output.segmentation, output.decoder_map
 
     def judged_map_of_target(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the hidden map of target images.
+        """Return the hidden map of target images, with running statistics of batch normalisation.
 
-        Batch normalisation neither learns from them nor normalises by them.
+        Their own statistics are neither used nor learnt.
         """
-        with running_statistics(self.module_of("network")):
+        network = self.module_of("network")
+        with running_statistics(network):
             return super().judged_map_of_target(images)
 
     def judged_channels(self) -> int:
         """Return the number of channels that the classifier reads."""
         network: Any = self.module_of("network")
-        return network.decoder.seg_layers[-1].in_channels
+        classifier = network.decoder.seg_layers[-1]
+        return classifier.in_channels

@@ -16,9 +16,7 @@ from nnunet_ext.training.settings.miniature import Miniature
 
 
 class FeatureSpaceDATrainer(DomainCriticTrainer):
-    """A critic tells the domains by the encoder's map of one stride.
-
-    No image is rebuilt, so nothing is fake.
+    """A critic tells the domains by the encoder's map of one stride; no image is rebuilt.
 
     Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
     network", section 4.4, "feature space training". The paper does not say which map is judged; see
@@ -40,24 +38,30 @@ class FeatureSpaceDATrainer(DomainCriticTrainer):
     ) -> nn.Module:
         """Build the plans' U-Net, which also returns its features in training."""
         return FeatureUNet.from_plans(
-            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
         )
 
     def judged_map(self, images: torch.Tensor) -> tuple[Segmentation, torch.Tensor]:
         """Return the segmentation and the encoder's map at ``judged_stride``."""
         output: Any = self.network(images, with_features=True)
-        return output.segmentation, output.features[self._judged_level()]
+        level = self._judged_level()
+        return output.segmentation, output.features[level]
 
     def judged_channels(self) -> int:
         """Return the number of channels of that map."""
-        return self.encoder.output_channels[self._judged_level()]
+        level = self._judged_level()
+        return self.encoder.output_channels[level]
 
     def judged_size(self) -> list[int]:
         """Return the spatial size of that map."""
         patch_size = self.configuration_manager.patch_size
         strides = cumulative_strides(self.encoder.strides, len(patch_size))
-        stride = strides[self._judged_level()]
-        return list(level_size(patch_size, stride))
+        level = self._judged_level()
+        size = level_size(patch_size, strides[level])
+        return list(size)
 
     def _judged_level(self) -> int:
         try:

@@ -21,10 +21,9 @@ FOLDS = 5  # nnU-Net's
 class GeneralPretrainTrainer(MultiStreamTrainer):
     """Trains the planned single-encoder U-Net on the general stream, X^n.
 
-    The plans are those of the labelled data set.
-
-    The labels of all general data sets are merged to lesion. ``fold all`` trains on every case;
-    folds 0-4 hold a fifth out for nnU-Net's pseudo Dice, the 80/20 of the paper.
+    The plans are those of the labelled data set. The labels of all general data sets are merged to
+    lesion. ``fold all`` trains on every case; folds 0-4 hold out a fifth for nnU-Net's pseudo Dice,
+    the 80/20 split of the paper.
 
     Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions ...", section
     IV-B.1; that the general encoder is pre-trained is a reading, see docs/relation_driven.md.
@@ -32,10 +31,10 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
 
     use_when: ClassVar[str] = "you train RelationDrivenTrainer: its first stage"
     required_streams: ClassVar[tuple[str, ...]] = ("general",)
-    segments_labelled_data: ClassVar[bool] = False  # its validation is of the general stream
+    segments_labelled_data: ClassVar[bool] = False  # it validates on the general stream
 
     def initialize(self) -> None:
-        """Replace the labelled data set's labels by lesion, then build as nnU-Net does."""
+        """Replace the labelled data set's labels with lesion, then build as nnU-Net does."""
         self.dataset_json: dict = {**self.dataset_json, "labels": LESION_LABELS}
         self.dataset_json.pop("regions_class_order", None)
         self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
@@ -48,13 +47,16 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
             return keys, keys
 
         splits = generate_crossval_split(keys, seed=12345, n_splits=FOLDS)  # nnU-Net's seed
-        split = splits[int(self.fold) % FOLDS]
+        fold = int(self.fold) % FOLDS
+        split = splits[fold]
         return split["train"], split["val"]
 
     def get_tr_and_val_datasets(self) -> tuple[nnUNetDatasetBlosc2, nnUNetDatasetBlosc2]:
-        """Return the general stream in the labelled stream's place."""
-        training, validation = self.do_split()
-        return self.stream_dataset("general", training), self.stream_dataset("general", validation)
+        """Return the general stream in place of the labelled one."""
+        training_keys, validation_keys = self.do_split()
+        training = self.stream_dataset("general", training_keys)
+        validation = self.stream_dataset("general", validation_keys)
+        return training, validation
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Write the Dice of the held-out general cases to ``validation/summary.json``.
@@ -62,9 +64,11 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
         It is measured on the plans' grid. nnU-Net's own validation would predict the labelled data
         set, which is not this network's task.
         """
+        _, validation_keys = self.do_split()
+        own_keys = validation_keys[self.local_rank :: processes.world_size()]
+
         self.set_deep_supervision_enabled(False)
         self.evaluated_network.eval()
-        own_keys = self.do_split()[1][self.local_rank :: processes.world_size()]
         dices = self._dices(own_keys)
         self.set_deep_supervision_enabled(True)
 
@@ -88,26 +92,37 @@ class GeneralPretrainTrainer(MultiStreamTrainer):
             type(self).__name__,
             self.inference_allowed_mirroring_axes,
         )
+
         cases = self.stream_dataset("general", keys)
+        is_quiet = self.local_rank != 0
         dices = {}
-        for key in tqdm(cases.identifiers, "general validation", disable=self.local_rank != 0):
+        for key in tqdm(cases.identifiers, "general validation", disable=is_quiet):
             data, reference, *_ = cases.load_case(key)
-            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data[:]))
+            image = torch.from_numpy(data[:])
+            logits = predictor.predict_sliding_window_return_logits(image)
             prediction = logits.argmax(0).cpu().numpy()
             dices[key] = dice(prediction == 1, reference[0] == 1)
         return dices
 
     def _write_summary(self, dices: dict[str, float]) -> None:
         """Write the file that nnU-Net's own validation would write."""
-        mean = {"Dice": float(np.nanmean(list(dices.values())))}
+        values = list(dices.values())
+        mean_dice = float(np.nanmean(values))
         per_case = []
         for key, value in dices.items():
-            per_case.append({"prediction_file": key, "metrics": {"1": {"Dice": value}}})
-        summary = {"foreground_mean": mean, "mean": {"1": mean}, "metric_per_case": per_case}
+            metrics = {"1": {"Dice": value}}
+            per_case.append({"prediction_file": key, "metrics": metrics})
+
+        mean = {"Dice": mean_dice}
+        summary = {
+            "foreground_mean": mean,
+            "mean": {"1": mean},
+            "metric_per_case": per_case,
+        }
 
         folder = Path(self.output_folder, "validation")
         folder.mkdir(exist_ok=True)
         write_json(summary, folder / "summary.json")
         self.print_to_log_file(
-            f"General validation: mean Dice {mean['Dice']:.4f} of {len(dices)} cases"
+            f"General validation: mean Dice {mean_dice:.4f} of {len(dices)} cases"
         )

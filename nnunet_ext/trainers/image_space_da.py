@@ -1,6 +1,6 @@
 """Image-space adversarial adaptation: images rebuilt from features must hide their domain."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -72,20 +72,22 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     )
 
     adversarial_weight: Weight = 0.1  # alpha, eq. 6; 0 trains on the source alone
-    # of eq. 6: sum over patches, or mean
+    # of the adversarial term of eq. 6: sum over patches, or mean
     adversarial_reduction: Literal["paper_sum", "mean"] = "paper_sum"
-    order: Literal["simultaneous", "alternating"] = "simultaneous"
+    order: Literal["simultaneous", "alternating"] = (
+        "simultaneous"  # of the updates of d, g, f and c
+    )
     generator_levels: Literal["1-3", "2-4", "3-5"] = "3-5"  # table 3; level l has stride 2^(l-1)
-    # the planned U-Net, or the four convolutions of section 3.2
+    # f and c: the planned U-Net, or the four convolutions of section 3.2
     extractor: Literal["plans", "paper"] = "plans"
-    # adam: the paper's, for f and c, without clipping
+    # of f and c; adam: the paper's, without clipping
     optimizer_kind: Literal["nnunet", "adam"] = "nnunet"
-    auxiliary_lr: Weight = 1e-4  # Adam of generator and critic
+    auxiliary_lr: Weight = 1e-4  # Adam of g and d
     auxiliary_beta1: Fraction = 0.7
-    critic_width: Count = 32
-    generator_width: Count = 16
+    critic_width: Count = 32  # of d
+    generator_width: Count = 16  # of g
 
-    # what a mean over a domain's judged samples weighs: processes may have unequal numbers of them
+    # factors of the means over each domain's judged samples: processes may have different numbers
     _shares: Mapping[Domain, float | torch.Tensor] = MappingProxyType(dict.fromkeys(DOMAINS, 1.0))
 
     @staticmethod
@@ -96,24 +98,28 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Build f and c: the plans' U-Net, which also returns its features, or the paper's."""
-        extractor = ImageSpaceDATrainer.hyperparameters_in(plans_manager)["extractor"]
-        network = FourConvolutionUNet if extractor == "paper" else FeatureUNet
+        """Build f and c: the plans' U-Net or the paper's; both can also return their features."""
+        settings = ImageSpaceDATrainer.hyperparameters_in(plans_manager)
+        is_of_paper = settings["extractor"] == "paper"
+        network = FourConvolutionUNet if is_of_paper else FeatureUNet
         return network.from_plans(
-            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
         )
 
     def configure(self) -> None:
         """Configure as every trainer does.
 
-        The paper's network has one output, so there is nothing to supervise below it.
+        The paper's network has one output only, so there is no deep supervision.
         """
         super().configure()
         if self.extractor == "paper":
             self.enable_deep_supervision = False
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """Build g and d; neither where the training is on the source alone.
+        """Build g and d, unless the training is on the source alone.
 
         Raises:
             InputError: the network lacks a level that the generator reads.
@@ -122,14 +128,15 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             return {}
 
         encoder = self.encoder
-        strides = cumulative_strides(encoder.strides, len(self.configuration_manager.patch_size))
+        patch_size = self.configuration_manager.patch_size
+        strides = cumulative_strides(encoder.strides, len(patch_size))
         levels = self._levels()
         generator = ImageGenerator(
             self.convolution,
-            [encoder.output_channels[level] for level in levels],
-            [strides[level] for level in levels],
-            self.num_input_channels,
-            self.generator_width,
+            level_channels=[encoder.output_channels[level] for level in levels],
+            level_strides=[strides[level] for level in levels],
+            image_channels=self.num_input_channels,
+            width=self.generator_width,
         )
         critic = ImagePatchCritic(self.convolution, self.num_input_channels, self.critic_width)
         return {
@@ -142,7 +149,7 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
         """Return nnU-Net's optimizer or the paper's Adam for f and c, Adam for g and d.
 
-        All have nnU-Net's or the paper's schedule.
+        All follow nnU-Net's or the paper's schedule.
         """
         as_nnunet = self.optimizer_kind == "nnunet"
         if player == "network" and as_nnunet:
@@ -151,20 +158,23 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         schedule = step_decay(every=10_000, factor=0.8)
         if as_nnunet:
             schedule = polynomial(self.total_iterations)
+
         weights = module.parameters()
         if player == "network":
-            return torch.optim.Adam(weights, self.initial_lr), schedule
-        betas = (self.auxiliary_beta1, 0.999)
-        return torch.optim.Adam(weights, self.auxiliary_lr, betas), schedule
+            optimizer = torch.optim.Adam(weights, self.initial_lr)
+        else:
+            betas = (self.auxiliary_beta1, 0.999)
+            optimizer = torch.optim.Adam(weights, self.auxiliary_lr, betas)
+        return optimizer, schedule
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """Return nnU-Net's limit for its optimizer; the paper has none."""
+        """Return nnU-Net's limit for its optimizer; the paper does not clip."""
         if self.optimizer_kind != "nnunet":
             return None
         return super().max_gradient_norm(player)
 
     def roles_in_use(self) -> list[str]:
-        """Return no target images where the training is on the source alone."""
+        """Leave out target images if the training is on the source alone."""
         if not self.adversarial_weight:
             return []
         return super().roles_in_use()
@@ -175,63 +185,83 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             super().training_step(batch)
             return
 
-        source: Any = self.network(batch["data"], with_features=True)
-        target: Any = self.network(
-            batch["target_domain"]["data"], with_features=True, segment=False
-        )
-        segmentation = self.loss(source.segmentation, batch["target"])
+        # f(x) of both domains, c(f(x)) of the source
+        source_images = batch["data"]
+        target_images = batch["target_domain"]["data"]
+        source: Any = self.network(source_images, with_features=True)
+        target: Any = self.network(target_images, with_features=True, segment=False)
+        segmentation = self.loss(source.segmentation, batch["target"])  # eq. 6, first term
 
+        # the samples to rebuild and to judge
         judged = ~batch["forced"]
         self._shares = {"source": self.share_of_mean(judged.sum()), "target": 1.0}
-        images: ByDomain = {
-            "source": batch["data"][judged],
-            "target": batch["target_domain"]["data"],
-        }
+        images: ByDomain = {"source": source_images[judged], "target": target_images}
         read = self._levels()
         levels: LevelsByDomain = {
             "source": [source.features[level][judged] for level in read],
             "target": [target.features[level] for level in read],
         }
 
-        step = self._step_at_once if self.order == "simultaneous" else self._step_in_turn
-        rebuilt = step(images, levels, segmentation)
-        self.draw(**{domain: (images[domain], rebuilt[domain]) for domain in DOMAINS})
+        if self.order == "simultaneous":
+            rebuilt = self._step_at_once(images, levels, segmentation)
+        else:
+            rebuilt = self._step_in_turn(images, levels, segmentation)
+        self.draw(
+            source=(images["source"], rebuilt["source"]),
+            target=(images["target"], rebuilt["target"]),
+        )
 
     def _step_at_once(
         self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor
     ) -> ByDomain:
-        """Compute all losses on one graph, before anybody moves."""
+        """Compute all losses on one graph, before any weights change."""
         rebuilt = self._rebuild(images, levels)  # g(f(x))
         real = self._judge(images)  # d(x)
         fake = self._judge(rebuilt)  # d(g(f(x)))
         with self.simultaneous():
             self._update_critic(real, fake)  # eq. 5
-            self.update("generator", **self.generator_losses(images, rebuilt, fake))  # eq. 4
-            self._update_network(segmentation, self.cross_domain_loss(images, fake))  # eq. 6
+
+            of_generator = self.generator_losses(images, rebuilt, fake)
+            self.update("generator", **of_generator)  # eq. 4
+
+            adversarial = self.cross_domain_loss(images, fake)
+            self._update_network(segmentation, adversarial)  # eq. 6
         return rebuilt
 
     def _step_in_turn(
         self, images: ByDomain, levels: LevelsByDomain, segmentation: torch.Tensor
     ) -> ByDomain:
-        """Update critic, generator and network; each sees what the others have become."""
+        """Update critic, generator and network in turn; each sees the others' new weights."""
         detached: LevelsByDomain = {}
         for domain, maps in levels.items():
             detached[domain] = [level.detach() for level in maps]
         rebuilt = self._rebuild(images, detached)
         without_graph = {domain: image.detach() for domain, image in rebuilt.items()}
 
-        self._update_critic(self._judge(images), self._judge(without_graph))  # eq. 5
-        losses = self.generator_losses(images, rebuilt, self._judge(rebuilt))
-        self.update("generator", **losses)  # eq. 4
+        # d, eq. 5
+        real = self._judge(images)
+        fake = self._judge(without_graph)
+        self._update_critic(real, fake)
 
+        # g, eq. 4
+        fake = self._judge(rebuilt)
+        of_generator = self.generator_losses(images, rebuilt, fake)
+        self.update("generator", **of_generator)
+
+        # f and c, eq. 6
         rebuilt = self._rebuild(images, levels)
-        adversarial = self.cross_domain_loss(images, self._judge(rebuilt))
-        self._update_network(segmentation, adversarial)  # eq. 6
+        fake = self._judge(rebuilt)
+        adversarial = self.cross_domain_loss(images, fake)
+        self._update_network(segmentation, adversarial)
         return rebuilt
 
     def _update_critic(self, real: ByDomain, fake: ByDomain) -> None:
-        self.update("critic", discriminator=self.discriminator_loss(real, fake))
-        balance = discriminator_balance(_realness(real), _realness(fake))
+        discriminator = self.discriminator_loss(real, fake)
+        self.update("critic", discriminator=discriminator)
+
+        realness_of_real = _realness(real)
+        realness_of_fake = _realness(fake)
+        balance = discriminator_balance(realness_of_real, realness_of_fake)
         self.note(discriminator_balance=balance)
 
     def _update_network(self, segmentation: torch.Tensor, adversarial: torch.Tensor) -> None:
@@ -245,9 +275,14 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
 
         Both arguments are the critic's logits, by domain.
         """
-        on_real = self._by_domain(lambda domain: four_way(real[domain], domain, True))
-        on_fake = self._by_domain(lambda domain: four_way(fake[domain], domain, False))
-        return torch.stack(on_real + on_fake).sum()
+        terms = []
+        for domain in DOMAINS:
+            own_class = four_way(real[domain], domain, real=True)
+            terms.append(self._shares[domain] * own_class)
+        for domain in DOMAINS:
+            own_class = four_way(fake[domain], domain, real=False)
+            terms.append(self._shares[domain] * own_class)
+        return torch.stack(terms).sum()
 
     def generator_losses(
         self, images: ByDomain, rebuilt: ByDomain, fake: ByDomain
@@ -256,31 +291,44 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
 
         The sums are divided by the number of pixels.
         """
-        distances = self._by_domain(lambda domain: (rebuilt[domain] - images[domain]).abs().mean())
-        within_domain = self._by_domain(lambda domain: four_way(fake[domain], domain, True))
+        distances = []
+        for domain in DOMAINS:
+            difference = rebuilt[domain] - images[domain]
+            distances.append(self._shares[domain] * difference.abs().mean())
+
+        within_domain = []
+        for domain in DOMAINS:
+            real_in_own_domain = four_way(fake[domain], domain, real=True)
+            within_domain.append(self._shares[domain] * real_in_own_domain)
+
         realism = patches_per_pixel(images, fake) * torch.stack(within_domain).sum()
-        return {"reconstruction": torch.stack(distances).sum(), "realism": realism}
+        reconstruction = torch.stack(distances).sum()
+        return {"reconstruction": reconstruction, "realism": realism}
 
     def cross_domain_loss(self, images: ByDomain, fake: ByDomain) -> torch.Tensor:
         """Return the second term of eq. 6: the rebuilt image looks real in the other domain."""
-        swapped = self._by_domain(lambda domain: four_way(fake[domain], OTHER_DOMAIN[domain], True))
+        cross_domain = []
+        for domain in DOMAINS:
+            real_in_other_domain = four_way(fake[domain], OTHER_DOMAIN[domain], real=True)
+            cross_domain.append(self._shares[domain] * real_in_other_domain)
+
         weight = self.adversarial_weight  # alpha
         if self.adversarial_reduction == "paper_sum":
             weight *= patches_per_pixel(images, fake)
-        return weight * torch.stack(swapped).sum()
-
-    def _by_domain(self, loss: Callable[[Domain], torch.Tensor]) -> list[torch.Tensor]:
-        """Return the loss of each domain, weighted by its share of the samples."""
-        return [self._shares[domain] * loss(domain) for domain in DOMAINS]
+        return weight * torch.stack(cross_domain).sum()
 
     # --- the players
 
     def _levels(self) -> list[int]:
         """Return the indices of the encoder's maps that the generator reads, finest first."""
         first, last = map(int, self.generator_levels.split("-"))
-        strides = [2 ** (level - 1) for level in range(first, last + 1)]
+        strides = self.encoder.strides
+        levels = []
         try:
-            return [level_at_stride(self.encoder.strides, stride) for stride in strides]
+            for level in range(first, last + 1):
+                stride = 2 ** (level - 1)
+                levels.append(level_at_stride(strides, stride))
+            return levels
         except InputError as error:
             raise InputError(
                 f"generator_levels={self.generator_levels}: {error}; choose finer levels "
@@ -288,23 +336,30 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
             ) from error
 
     def _rebuild(self, images: ByDomain, levels: LevelsByDomain) -> ByDomain:
+        """Return g of the levels, by domain."""
         generator = self.auxiliary_networks["generator"]
-        return {domain: generator(levels[domain], images[domain].shape[2:]) for domain in DOMAINS}
+        rebuilt: ByDomain = {}
+        for domain in DOMAINS:
+            image_size = images[domain].shape[2:]
+            rebuilt[domain] = generator(levels[domain], image_size)
+        return rebuilt
 
     def _judge(self, images: ByDomain) -> ByDomain:
+        """Return d of images, by domain."""
         critic = self.auxiliary_networks["critic"]
         return {domain: critic(images[domain]) for domain in DOMAINS}
 
 
 def patches_per_pixel(images: ByDomain, logits: ByDomain) -> float:
-    """Return what a sum over patches weighs beside a sum over pixels, once both are means."""
-    patches = logits["target"][0, 0].numel()
-    pixels = images["target"][0, 0].numel()
-    return patches / pixels
+    """Return the factor that a sum over patches keeps when sums over pixels become means."""
+    one_map = logits["target"][0, 0]
+    one_image = images["target"][0, 0]
+    return one_map.numel() / one_image.numel()
 
 
 def _realness(logits: ByDomain) -> torch.Tensor:
-    """Return what is above 0 where the critic takes a patch for real, whatever its domain."""
-    every = torch.cat(list(logits.values()))
-    real, fake = every[:, 0::2], every[:, 1::2]
+    """Return a score above 0 where the critic takes a patch for real, whatever its domain."""
+    both_domains = torch.cat(list(logits.values()))
+    real = both_domains[:, 0::2]
+    fake = both_domains[:, 1::2]
     return real.logsumexp(1) - fake.logsumexp(1)

@@ -1,4 +1,4 @@
-"""MinEnt: the network learns to be sure of its predictions on the target domain."""
+"""MinEnt: the network learns to make confident predictions on the target domain."""
 
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ from nnunet_ext.training.settings.hyperparameters import Weight
 
 
 class MinEntTrainer(MultiStreamTrainer):
-    """Minimises the entropy of predictions on the target beside the segmentation loss.
+    """Minimises the entropy of predictions on the target in addition to the segmentation loss.
 
     Reference: Vu et al. 2019, "ADVENT: Adversarial Entropy Minimization for Domain Adaptation in
     Semantic Segmentation", eq. 2-4, with nnU-Net's loss and optimizer.
@@ -23,12 +23,14 @@ class MinEntTrainer(MultiStreamTrainer):
 
     def training_step(self, batch: dict[str, Any]) -> None:
         """Make one update with both losses."""
+        target_images = batch["target_domain"]["data"]
         source = self.network(batch["data"])
-        target = self.network(batch["target_domain"]["data"])
-        entropy = entropy_loss(self.class_logits(finest(target)))  # L_ent
+        target = self.network(target_images)
 
+        logits = self.class_logits(finest(target))
+        entropy = entropy_loss(logits)  # L_ent
         self.update(
             "network",
-            segmentation=self.loss(source, batch["target"]),
+            segmentation=self.loss(source, batch["target"]),  # L_seg
             entropy=self.entropy_weight * entropy,
         )

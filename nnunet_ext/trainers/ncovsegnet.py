@@ -21,15 +21,15 @@ from nnunet_ext.training.weights.transfer import Origin, fill_network
 
 RATES = (0.75, 1.0, 1.25)  # of the patch's edges
 DECAY = 0.1
-# channel attention, which a plain ResNet does not have; a count that nobody reads
+# of a plain ResNet: channel attention, and a counter that nothing uses
 MAY_LACK = (".se.", "num_batches_tracked")
 
 
 class NCoVSegNetTrainer(MultiStreamTrainer):
     """Trains nCoVSegNet on every batch at three sizes, with four supervised outputs.
 
-    Stage one of the transfer is the backbone's file, ``backbone_weights``; stage two is a training
-    on another data set whose result starts this one, by nnU-Net's ``-pretrained_weights``,
+    Stage one of the transfer is the backbone's file, ``backbone_weights``. Stage two is a training
+    on another data set, from whose result this one starts by nnU-Net's ``-pretrained_weights``,
     segmentation head included.
 
     Reference: Liu et al., "COVID-19 lung infection segmentation with a novel two-stage cross-domain
@@ -41,7 +41,7 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         "you have few labels, and weights from ImageNet or nodules to start from"
     )
     configurations: ClassVar[tuple[str, ...]] = ("2d",)
-    diagnostics: ClassVar[tuple[str, ...]] = ("bce", "dice")  # whose sum is the segmentation loss
+    diagnostics: ClassVar[tuple[str, ...]] = ("bce", "dice")  # their sum is the segmentation loss
     changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "backbone_weights")
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"backbone_weights": ("random",)}
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -60,23 +60,23 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
     )
 
     backbone_weights: str = "random"  # or the file of a ResNet-50
-    width: Width = 1.0  # share of the paper's channels, backbone included
+    width: Width = 1.0  # factor on the paper's channels, backbone included
     eca_kernel: EcaKernel = "3"
     use_eca: bool = True
     use_gca: bool = True
     use_daf: bool = True
-    use_deep_supervision: bool = True  # of the network's own outputs
+    use_deep_supervision: bool = True  # of the network's own outputs, eq. 5
 
     rates: Literal["all", "random"] = "all"  # a step at each of 0.75, 1 and 1.25, or at one of them
     boundary_gamma: Weight = 5.0  # gamma of the pixel weights; eq. 6 and 8 have 1
-    count_padding: bool = False  # the weights take the outside of the patch for background
-    legacy_unweighted_bce: bool = False  # what the authors' code computes
+    count_padding: bool = False  # the weights treat the outside of the patch as background
+    legacy_unweighted_bce: bool = False  # as the authors' code computes it
 
     initial_lr: Weight = 1e-4
     weight_decay: Weight = 0.0
-    # of the training, then a tenth of the rate: after 50 of the paper's 100 epochs
+    # part of the training after which the rate is divided by ten: 50 of the paper's 100 epochs
     decay_after: Fraction = 0.5
-    # a further tenth in every epoch from then on, as in the authors' code
+    # divide it again in every epoch from then on, as in the authors' code
     decay_every_epoch: bool = False
     clip_gradients: bool = True  # to nnU-Net's norm
     enable_deep_supervision: bool = False  # nnU-Net's
@@ -91,13 +91,15 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Build the network that the plans' settings describe, at random."""
+        """Build the network that the plans' settings describe, with random weights."""
         values = NCoVSegNetTrainer.hyperparameters_in(plans_manager)
-        design = Design(**{name: values[name] for name in Design.__dataclass_fields__})
-        has_background = not PlansEntry.from_plans(plans_manager.plans).regions
-        return NCoVSegNet(
-            num_input_channels, num_output_channels - has_background, has_background, design
-        )
+        settings = {name: values[name] for name in Design.__dataclass_fields__}
+        design = Design(**settings)
+
+        entry = PlansEntry.from_plans(plans_manager.plans)
+        has_background = not entry.regions
+        logits = num_output_channels - has_background
+        return NCoVSegNet(num_input_channels, logits, has_background, design)
 
     def configure(self) -> None:
         """Configure as every trainer does.
@@ -107,18 +109,22 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
                 normalisation.
         """
         super().configure()
+        trainer = type(self).__name__
         if self.enable_deep_supervision:
             raise InputError(
-                f"{type(self).__name__} supervises outputs of its own (use_deep_supervision); set "
-                f"{type(self).__name__}.enable_deep_supervision=false"
+                f"{trainer} supervises its own outputs (use_deep_supervision); set "
+                f"{trainer}.enable_deep_supervision=false"
             )
+
         patch_size = self.configuration_manager.patch_size
-        pixels = min(_pixels(size_at(rate, patch_size)) for rate in RATES)
-        if self.configuration_manager.batch_size * pixels < 2:
+        smallest = size_at(min(RATES), patch_size)
+        values_per_channel = self.configuration_manager.batch_size * _pixels(smallest)
+        if values_per_channel < 2:
+            height, width = patch_size
             raise InputError(
-                f"{type(self).__name__}: a batch of one patch of {patch_size[0]} x "
-                f"{patch_size[1]} leaves batch normalisation a single value per channel; raise "
-                f"batch_size or patch_size in {self.plans_manager.plans_name}.json"
+                f"{trainer}: a batch of one patch of {height} x {width} leaves batch normalisation "
+                "a single value per channel; raise batch_size or patch_size in "
+                f"{self.plans_manager.plans_name}.json"
             )
 
     def configure_optimizer(
@@ -126,22 +132,25 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
         """Return Adam, whose rate falls once, or in every epoch from then on."""
         optimizer = torch.optim.Adam(
-            module.parameters(), self.initial_lr, weight_decay=self.weight_decay
+            module.parameters(),
+            self.initial_lr,
+            weight_decay=self.weight_decay,
         )
-        start = round(self.decay_after * self.num_epochs) * self.num_iterations_per_epoch
+        steps = self.num_iterations_per_epoch
+        start_epoch = round(self.decay_after * self.num_epochs)
+        start = start_epoch * steps
         if not self.decay_every_epoch:
             return optimizer, one_step(start, DECAY)
 
-        steps = self.num_iterations_per_epoch
-
         def decayed(iteration: int) -> float:
-            epochs = (iteration - start) // steps + 1
-            return DECAY ** max(0, epochs)
+            epochs_since_start = (iteration - start) // steps
+            decays = max(0, epochs_since_start + 1)
+            return DECAY**decays
 
         return optimizer, per_epoch(decayed, steps)
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """Return nnU-Net's, or none."""
+        """Return nnU-Net's limit, or none."""
         if not self.clip_gradients:
             return None
         return super().max_gradient_norm(player)
@@ -157,26 +166,31 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
 
     def training_step(self, batch: dict[str, Any]) -> None:
         """Make a forward pass and an update at each rate, with images and masks resized alike."""
+        full_size = batch["data"].shape[2:]
+        full_size_masks = self.loss.masks(batch["target"])
         for rate in self.rates_of_step():
-            size = size_at(rate, batch["data"].shape[2:])
+            size = size_at(rate, full_size)
             images = resized(batch["data"], size)
-            masks = self.loss.masks(batch["target"]).resized(size)
+            masks = full_size_masks.resized(size)
 
             outputs = self.network(images)
             bce, dice = self.loss.terms(outputs, masks)
-            # eq. 5 as a mean, which Adam does not tell from the sum
+            # eq. 5 as a mean, which is the same as the sum to Adam
             self.update("network", segmentation=bce + dice)
             self.note(bce=bce, dice=dice)
 
-        probability = self.loss.foreground_logits(outputs[0]).detach().sigmoid()
+        finest_logits = self.loss.foreground_logits(outputs[0])
+        probability = finest_logits.detach().sigmoid()
         self.draw(segmentation=(images, masks.foreground, probability))
 
     def rates_of_step(self) -> Sequence[float]:
-        """Return all rates, or a random one, the same in every process."""
+        """Return all rates, or a random one, which is the same in every process."""
         if self.rates == "all":
             return RATES
-        index = int(torch.randint(len(RATES), (), generator=self.shared_generator()))
-        return RATES[index : index + 1]
+        generator = self.shared_generator()
+        drawn = torch.randint(len(RATES), (), generator=generator)
+        index = int(drawn)
+        return [RATES[index]]
 
     # --- stage one of the transfer
 
@@ -188,25 +202,28 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         """
         super().initialize()
         if self._continues_a_run:
-            return  # the checkpoint holds the backbone
+            return  # the checkpoint contains the backbone
 
         if self.backbone_weights == "random":
-            self.print_to_log_file("The backbone starts at random (backbone_weights=random).")
+            self.print_to_log_file(
+                "The backbone starts with random weights (backbone_weights=random)."
+            )
             return
-        backbone: Any = self.module_of("network").backbone
-        origins = fill_network(backbone, Path(self.backbone_weights).expanduser(), MAY_LACK)
-        self.print_to_log_file(
-            f"The backbone starts from {self.backbone_weights}: {account_of(origins)}"
-        )
+
+        network: Any = self.module_of("network")
+        file = Path(self.backbone_weights).expanduser()
+        origins = fill_network(network.backbone, file, MAY_LACK)
+        account = account_of(origins)
+        self.print_to_log_file(f"The backbone starts from {self.backbone_weights}: {account}")
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Continue a run; its checkpoint holds the backbone, so its file is not read again."""
+        """Continue a run; its checkpoint contains the backbone, so its file is not read again."""
         self._continues_a_run = True
         super().load_checkpoint(filename_or_checkpoint)
 
 
 def account_of(origins: list[Origin]) -> str:
-    """Return how many tensors are copied, adapted and random, and which of the latter two."""
+    """Return how many tensors are copied, adapted and random, and list the latter two."""
     names: dict[str, list[str]] = {"copied": [], "adapted": [], "random": []}
     for origin in origins:
         name = origin.name
@@ -215,20 +232,25 @@ def account_of(origins: list[Origin]) -> str:
         names[origin.how].append(name)
 
     counts = [f"{len(group)} {how}" for how, group in names.items()]
-    account = f"{len(origins)} tensors, {', '.join(counts)}"
+    all_counts = ", ".join(counts)
+    account = f"{len(origins)} tensors, {all_counts}"
     for how in ("adapted", "random"):
         if names[how]:
-            account += f"; {how}: {', '.join(names[how])}"
+            listed = ", ".join(names[how])
+            account += f"; {how}: {listed}"
     return account
 
 
 def _pixels(size: Sequence[int]) -> int:
     """Return the number of pixels of the coarsest map."""
-    return math.prod(math.ceil(edge / COARSEST_STRIDE) for edge in size)
+    height, width = size
+    rows = math.ceil(height / COARSEST_STRIDE)
+    columns = math.ceil(width / COARSEST_STRIDE)
+    return rows * columns
 
 
 def size_at(rate: float, size: Sequence[int]) -> tuple[int, int]:
-    """Return the size at a rate, in multiples of 32 as in the authors' code; rate 1 leaves it."""
+    """Return the size at a rate in multiples of 32, as in the authors' code; unchanged at 1."""
     height, width = size
     if rate == 1:
         return height, width
@@ -236,5 +258,6 @@ def size_at(rate: float, size: Sequence[int]) -> tuple[int, int]:
 
 
 def _rounded(edge: float) -> int:
-    """Return the nearest multiple of 32, and at least 32."""
-    return max(1, round(edge / COARSEST_STRIDE)) * COARSEST_STRIDE
+    """Return the nearest multiple of 32, at least 32."""
+    multiple = round(edge / COARSEST_STRIDE)
+    return max(1, multiple) * COARSEST_STRIDE

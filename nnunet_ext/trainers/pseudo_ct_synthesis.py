@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -45,26 +46,26 @@ SEGMENTERS = ("network", "source_segmenter")  # players: S_ori, S_rec
 
 
 class Translations(NamedTuple):
-    """One pass there and back of both domains, with its graph."""
+    """The translations of both domains there and back, with their graph."""
 
     source: torch.Tensor  # [B, channels, H, W], real, with a dark background
     target: torch.Tensor
-    synthetic: torch.Tensor  # of the source in the target domain
+    synthetic: torch.Tensor  # the source, translated to the target domain
     source_again: torch.Tensor
-    synthetic_source: torch.Tensor  # of the target in the source domain
+    synthetic_source: torch.Tensor  # the target, translated to the source domain
     target_again: torch.Tensor
     source_features: torch.Tensor  # [B, C, h, w], fused
     target_features: torch.Tensor  # fused; no gradient reaches the target's encoder
-    on_synthetic: Segmentation  # by S_ori
+    on_synthetic: Segmentation  # of S_ori
 
 
 class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     """Two translators, critics of both domains and of the features, and two segmenters.
 
-    The translators share their fusion module. They follow cycle, adversarial, lesion,
-    feature-domain and identity loss; every critic and segmenter follows its own loss. All losses
-    are on one graph, before anybody moves. What nnU-Net validates and predicts with is segmentation
-    through the pseudo-CT: its Dice says how much of the lesions survives.
+    The translators share their fusion module. They minimise cycle, adversarial, lesion,
+    feature-domain and identity loss; every critic and segmenter minimises its own loss. All losses
+    are computed on one graph before any weights change. nnU-Net validates and predicts with the
+    segmentation through the pseudo-CT: its Dice shows how much of the lesions survives.
 
     Reference: Dong et al., "An unsupervised domain adaptation brain CT segmentation method across
     image modalities and diseases", section 3.1, eq. 1-7. Readings: docs/amd_das.md.
@@ -76,7 +77,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     configurations: ClassVar[tuple[str, ...]] = ("2d",)
     required_streams: ClassVar[tuple[str, ...]] = (TARGET,)
     without_spatial_augmentation: ClassVar[tuple[str, ...]] = (LABELLED, TARGET)
-    # it would push target images through the source's translator
+    # the network would translate target images as if they were of the source
     scores_without_labels: ClassVar[bool] = False
     loss_terms: ClassVar[tuple[str, ...]] = (
         "segmentation",
@@ -130,24 +131,24 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     cycle_weight: Weight = 50.0
     lesion_weight: Weight = 50.0  # lambda_les; 0: CycleGAN without the lesion loss
     feature_weight: Weight = 15.0  # lambda_fda; 0: no alignment of the fused features
-    identity_weight: Weight = 5.0  # in the code alone; 0: none
-    shared_fusion: bool = True  # False: two independent translators, as CycleGAN's
-    gan_loss: Kind = "lsgan"  # of translated images and of L_fda
-    # of nnUNetv2_ext_match: pairs of slices that are similar; none: any pairs
+    identity_weight: Weight = 5.0  # only in the code; 0: none
+    shared_fusion: bool = True  # False: two independent translators, as in CycleGAN
+    gan_loss: Kind = "lsgan"  # of L_adv and L_fda
+    # of nnUNetv2_ext_match, for pairs of similar slices; none: any pairs
     matches_file: str = NO_MATCHES
     intensity_augmentation: bool = False  # nnU-Net's, of both domains
-    segmenter: Segmenter = "plans"  # the planned U-Net, or the paper's network
+    segmenter: Segmenter = "plans"  # S_ori and S_rec: the planned U-Net, or the paper's network
     vgg_width: Count = 64  # channels of the first block of vgg_fcn
-    # of the segmenters; sgd: momentum 0.7, as the paper
+    # of the segmenters; sgd: momentum 0.7, as in the paper
     optimizer_kind: Literal["nnunet", "sgd"] = "nnunet"
 
     generator_width: Count = 64  # channels of the encoders' first convolution
-    # of the decoders; repeated pixels draw no chequered patterns
+    # of the decoders; repeated pixels avoid checkerboard patterns
     upsampling: Upsampling = "transposed"
     critic_width: Count = 64
     critic_layers: Count = 3  # of stride 2, in the critics of images; fewer on small patches
     critic_normalization: Normalization = "instance"
-    image_pool: Seed = 0  # generated images from which the critics get older ones, too; 0: none
+    image_pool: Seed = 0  # size of the pool that also gives older images to the critics; 0: none
     # Adam of translators and critics of images, linear decay in the second half
     translation_lr: Weight = 2e-4
     translation_beta1: Fraction = 0.5
@@ -166,14 +167,17 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Build the translator to the target domain, and the segmenter of what it makes."""
+        """Build the translator to the target domain, G_MRI, and the segmenter S_ori."""
         settings = PseudoCTSynthesisTrainer.hyperparameters_in(plans_manager)
         width = settings["generator_width"]
-        is_window = TARGET in PlansEntry.from_plans(plans_manager.plans).normalizations
+        entry = PlansEntry.from_plans(plans_manager.plans)
         encoder = TranslationEncoder(num_input_channels, width)
         fusion = DenseFusion(WIDEST * width)
         decoder = TranslationDecoder(
-            num_input_channels, width, bounded=is_window, upsampling=settings["upsampling"]
+            num_input_channels,
+            width,
+            bounded=TARGET in entry.normalizations,
+            upsampling=settings["upsampling"],
         )
         translator = Translator(encoder, fusion, decoder, reads_z_scores=True)
         segmenter = segmenter_from_plans(
@@ -182,47 +186,62 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             num_input_channels,
             num_output_channels,
             enable_deep_supervision,
-            settings["vgg_width"],
+            vgg_width=settings["vgg_width"],
         )
-        return SegmentationThroughSynthesis(translator.apply(initialize_normal), segmenter)
+        translator.apply(initialize_normal)
+        return SegmentationThroughSynthesis(translator, segmenter)
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """Build the translator back, the second segmenter, and three critics.
+        """Build the translator back, G_CT, the segmenter S_rec, and three critics."""
+        back = self._translator_back()
 
-        The second segmenter sees images that were translated there and back.
-        """
-        channels, width = self.num_input_channels, self.generator_width
-        patch_size = self.configuration_manager.patch_size
-        network: Any = self.module_of("network")
-        fusion = DenseFusion(WIDEST * width).apply(initialize_normal)
-        back = Translator(
-            TranslationEncoder(channels, width).apply(initialize_normal),
-            network.translator.fusion if self.shared_fusion else fusion,
-            TranslationDecoder(channels, width, bounded=False, upsampling=self.upsampling).apply(
-                initialize_normal
-            ),
-        )
         segmenter = segmenter_from_plans(
             self.segmenter,
             self.configuration_manager,
-            channels,
+            self.num_input_channels,
             self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
             self.vgg_width,
         )
         if self.device.type == "cpu":
             cpu.activate_out_of_place(segmenter)
-        fused_size = [-(-length // 4) for length in patch_size]
+
+        patch_size = self.configuration_manager.patch_size
+        fused_size = [math.ceil(length / 4) for length in patch_size]
         feature_critic = PatchCritic(
-            self.convolution, WIDEST * width, fused_size, self.critic_width
+            self.convolution,
+            input_channels=WIDEST * self.generator_width,
+            map_size=fused_size,
+            width=self.critic_width,
         )
         return {
-            "translators": back,  # the player owns the translator of the network, too
+            "translators": back,  # this player also owns the translator of the network
             "source_segmenter": segmenter,
             "feature_critic": feature_critic.apply(initialize_normal),
             "target_critic": self._critic_of_images(),
             "source_critic": self._critic_of_images(),
         }
+
+    def _translator_back(self) -> Translator:
+        """Build the translator from the target to the source domain."""
+        channels = self.num_input_channels
+        width = self.generator_width
+        fusion = DenseFusion(WIDEST * width)  # built in any case: it uses random numbers
+        fusion.apply(initialize_normal)
+        if self.shared_fusion:
+            network: Any = self.module_of("network")
+            fusion = network.translator.fusion
+
+        encoder = TranslationEncoder(channels, width)
+        encoder.apply(initialize_normal)
+        decoder = TranslationDecoder(
+            channels,
+            width,
+            bounded=False,
+            upsampling=self.upsampling,
+        )
+        decoder.apply(initialize_normal)
+        return Translator(encoder, fusion, decoder)
 
     def _critic_of_images(self) -> nn.Module:
         return TranslationCritic(
@@ -237,7 +256,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """Return SGD for the segmenters, Adam for everybody else."""
+        """Return SGD for the segmenters, Adam for translators and critics."""
         if player in SEGMENTERS:
             segmenter = module.segmenter if player == "network" else module
             return self._segmenters_optimizer(segmenter)
@@ -245,14 +264,17 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         parameters = list(module.parameters())
         if player == "translators":
             parameters = self._parameters_of_translators()
+
         rate = self.translation_lr
         betas = (self.translation_beta1, self.translation_beta2)
         if player == "feature_critic":
             rate = self.feature_critic_lr
             betas = (self.feature_critic_beta1, self.feature_critic_beta2)
+        optimizer = torch.optim.Adam(parameters, rate, betas)
 
-        schedule = linear_decay(self.total_iterations // 2, self.total_iterations)
-        return torch.optim.Adam(parameters, rate, betas), schedule
+        second_half = self.total_iterations // 2
+        schedule = linear_decay(second_half, self.total_iterations)
+        return optimizer, schedule
 
     def _segmenters_optimizer(
         self, segmenter: Any
@@ -262,23 +284,29 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             return torch.optim.SGD(weights, self.initial_lr, momentum=0.7), None
 
         optimizer = torch.optim.SGD(
-            weights, self.initial_lr, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
+            weights,
+            self.initial_lr,
+            momentum=0.99,
+            nesterov=True,
+            weight_decay=self.weight_decay,
         )
-        schedule = per_epoch(polynomial(self.total_iterations), self.num_iterations_per_epoch)
+        per_iteration = polynomial(self.total_iterations)
+        schedule = per_epoch(per_iteration, self.num_iterations_per_epoch)
         return optimizer, schedule
 
     def _translators(self) -> tuple[Any, Any]:
-        """Return the one from source to target, and the one back."""
+        """Return the translator from source to target, and the translator back."""
         network: Any = self.module_of("network")
-        return network.translator, self.auxiliary_networks["translators"]
+        back = self.auxiliary_networks["translators"]
+        return network.translator, back
 
     def _parameters_of_translators(self) -> list[nn.Parameter]:
-        """Return those of both translators; a shared fusion module once."""
-        there, back = self._translators()
-        return list(nn.ModuleList([there, back]).parameters())
+        """Return the parameters of both translators; those of a shared fusion module once."""
+        both = nn.ModuleList(self._translators())
+        return list(both.parameters())
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """Return nnU-Net's limit for its optimizer; none for others.
+        """Return nnU-Net's limit for its optimizer, none for the others.
 
         The translators' gradients are a hundred times as large.
         """
@@ -290,23 +318,25 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     # --- data
 
     def configure(self) -> None:
-        """Configure as every trainer does, and say what is missing for Hounsfield units."""
+        """Configure as every trainer does; warn if Hounsfield units are not possible."""
         super().configure()
         if TARGET not in self.plans_entry.normalizations:
             self.print_to_log_file(
-                "Warning: the target has no window, so what is synthesised cannot be exported in "
+                "Warning: the target has no window, so synthetic images cannot be exported in "
                 f"Hounsfield units; run nnUNetv2_ext_configure -d "
                 f'{self.plans_manager.dataset_name} --normalize "{TARGET}=window(0,80)"'
             )
+
         self._pools: dict[str, ImagePool] = {}
         if self.image_pool:
-            self._pools = {domain: ImagePool(self.image_pool) for domain in ("source", "target")}
+            for domain in ("source", "target"):
+                self._pools[domain] = ImagePool(self.image_pool)
 
     def matches(self, role: str) -> dict[str, list[str]]:
         """Return the similar target slices of each source slice; one is drawn for each sample.
 
         Raises:
-            InputError: the matches are of other data sets.
+            InputError: the matches belong to other data sets.
         """
         if self.matches_file == NO_MATCHES:
             return {}
@@ -317,52 +347,65 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             raise InputError(
                 f"{self.matches_file}: matches of {found.source}, not of {labelled}; match again"
             )
-        return similar_targets(found, self.stream_keys(role))
+        keys = self.stream_keys(role)
+        return similar_targets(found, keys)
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of every trainer, with the content of the matches."""
         identity = super().identity()
-        if self.matches_file != NO_MATCHES:
-            file = Path(self.matches_file)
-            content = file.read_bytes() if file.is_file() else b""
-            identity["matches"] = hashlib.sha256(content).hexdigest()
+        if self.matches_file == NO_MATCHES:
+            return identity
+
+        file = Path(self.matches_file)
+        content = file.read_bytes() if file.is_file() else b""
+        digest = hashlib.sha256(content)
+        identity["matches"] = digest.hexdigest()
         return identity
 
     def get_training_transforms(self, *arguments: Any, **named: Any) -> BasicTransform:
-        """Return every trainer's, or none at all, since intensities of both domains matter."""
+        """Return every trainer's, or none at all, because intensities of both domains matter."""
         if self.intensity_augmentation:
             return super().get_training_transforms(*arguments, **named)
 
+        # the validation's transforms, which take some of the same arguments
         training = inspect.signature(nnUNetTrainer.get_training_transforms)
         validation = inspect.signature(nnUNetTrainer.get_validation_transforms)
-        given = training.bind(*arguments, **named).arguments
-        kept = {name: value for name, value in given.items() if name in validation.parameters}
+        bound = training.bind(*arguments, **named)
+        kept = {}
+        for name, value in bound.arguments.items():
+            if name in validation.parameters:
+                kept[name] = value
         return self.get_validation_transforms(**kept)
 
     # --- the step
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Compute five updates on one graph, before anybody moves.
-
-        They are those of translators, three critics and segmenters.
-        """
+        """Update translators, three critics and segmenters on one graph, all at once."""
         images = self.translate(batch["data"], batch[TARGET]["data"])
         networks = self.auxiliary_networks
-        on_synthetic = self.loss(images.on_synthetic, batch["target"])  # S_ori
-        segmented_again = networks["source_segmenter"](images.source_again)  # S_rec
-        on_reconstructed = self.loss(segmented_again, batch["target"])
-        judged = {
-            "target": networks["target_critic"](images.synthetic),
-            "source": networks["source_critic"](images.synthetic_source),
-        }
-        on_target_features = networks["feature_critic"](images.target_features)
 
-        # eq. 1: L_adv, L_cyc, L_les, L_fda
+        # the segmenters
+        on_synthetic = self.loss(images.on_synthetic, batch["target"])  # S_ori
+        segment_again = networks["source_segmenter"]  # S_rec
+        segmented_again = segment_again(images.source_again)
+        on_reconstructed = self.loss(segmented_again, batch["target"])
+
+        # the critics' judgements
+        judge_target = networks["target_critic"]
+        judge_source = networks["source_critic"]
+        judge_features = networks["feature_critic"]
+        judged = {
+            "target": judge_target(images.synthetic),
+            "source": judge_source(images.synthetic_source),
+        }
+        on_target_features = judge_features(images.target_features)
+
+        # the translators, eq. 1: L_adv, L_cyc, L_les, L_fda
         translators = self.translation_losses(images, judged)
         lesion = lesion_loss(on_synthetic, on_reconstructed)
-        translators["lesion"] = self.lesion_weight * lesion
+        translators["lesion"] = self.lesion_weight * lesion  # eq. 5
         feature_domain = real_fake(on_target_features, True, self.gan_loss)
-        translators["feature_domain"] = self.feature_weight * feature_domain
+        translators["feature_domain"] = self.feature_weight * feature_domain  # eq. 6
 
         with self.simultaneous():
             self.update("translators", **translators)
@@ -373,8 +416,11 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             of_source = self.critic_loss("source", images, judged)
             self.update("source_critic", source_discriminator=of_source)
             self.update(
-                *SEGMENTERS, segmentation=on_synthetic, reconstructed_segmentation=on_reconstructed
+                *SEGMENTERS,
+                segmentation=on_synthetic,
+                reconstructed_segmentation=on_reconstructed,
             )
+
         self.draw(
             source=(images.source, images.synthetic, images.source_again),
             target=(images.target, images.synthetic_source, images.target_again),
@@ -384,9 +430,12 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         """Translate ``[B, channels, H, W]`` images of both domains there and back."""
         source = with_dark_background(source)
         there, back = self._translators()
-        output: Any = self.module_of("network")(source, with_synthetic=True)
+        network = self.module_of("network")
+        output: Any = network(source, with_synthetic=True)
+
         encoded_target = back.encoder(target)
-        synthetic_source = back.decode(back.fusion(encoded_target), target)
+        fused_target = back.fusion(encoded_target)
+        synthetic_source = back.decode(fused_target, target)
         return Translations(
             source=source,
             target=target,
@@ -404,24 +453,34 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     def translation_losses(
         self, images: Translations, judged: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Return what the translators follow of the images: eq. 2, eq. 4, and the identity loss.
+        """Return the translators' losses on the images: eq. 2, eq. 4 and the identity loss.
 
         Args:
-            images: one pass.
+            images: the translations.
             judged: logits of the critics for the translated images, by domain.
         """
-        adversarial = [real_fake(logits, True, self.gan_loss) for logits in judged.values()]
-        cycle = cycle_loss(images.source, images.source_again, images.target, images.target_again)
+        looks_real = [real_fake(logits, True, self.gan_loss) for logits in judged.values()]
+        cycle = cycle_loss(
+            images.source,
+            images.source_again,
+            images.target,
+            images.target_again,
+        )
         losses = {
-            "adversarial": torch.stack(adversarial).sum(),  # eq. 2
-            "cycle": self.cycle_weight * cycle,  # eq. 4
+            "adversarial": torch.stack(looks_real).sum(),  # L_adv, eq. 2
+            "cycle": self.cycle_weight * cycle,  # L_cyc, eq. 4
         }
-        if self.identity_weight:
-            there, back = self._translators()
-            same = identity_loss(
-                images.source, back(images.source), images.target, there(images.target)
-            )
-            losses["identity"] = self.identity_weight * same
+        if not self.identity_weight:
+            return losses
+
+        there, back = self._translators()
+        identity = identity_loss(
+            images.source,
+            back(images.source),
+            images.target,
+            there(images.target),
+        )
+        losses["identity"] = self.identity_weight * identity
         return losses
 
     def critic_loss(
@@ -430,13 +489,19 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         images: Translations,
         judged: dict[str, torch.Tensor],
     ) -> torch.Tensor:
-        """Return half the distances of eq. 3: real images are real, translated ones are not."""
+        """Return half of eq. 3: real images are real, translated ones are not."""
         critic = self.auxiliary_networks[f"{domain}_critic"]
-        real, fake = images.source, images.synthetic_source
+        real = images.source
+        fake = images.synthetic_source
         if domain == "target":
-            real, fake = images.target, images.synthetic
+            real = images.target
+            fake = images.synthetic
+
         on_real = critic(real)
-        on_fake = critic(self._pools[domain].exchange(fake)) if self._pools else judged[domain]
+        on_fake = judged[domain]
+        if self._pools:
+            pool = self._pools[domain]
+            on_fake = critic(pool.exchange(fake))
 
         if domain == "target":
             decision = 0.5 if self.gan_loss == "lsgan" else 0.0
@@ -449,9 +514,14 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
 
     def feature_critic_loss(self, images: Translations, on_target: torch.Tensor) -> torch.Tensor:
         """Return eq. 7: features of source images are "source", those of target images are not."""
-        on_source = self.auxiliary_networks["feature_critic"](images.source_features)
-        self.note(feature_discriminator_balance=discriminator_balance(on_source, on_target))
-        return source_target(on_source, source=True) + source_target(on_target, source=False)
+        critic = self.auxiliary_networks["feature_critic"]
+        on_source = critic(images.source_features)
+        balance = discriminator_balance(on_source, on_target)
+        self.note(feature_discriminator_balance=balance)
+
+        source_is_source = source_target(on_source, source=True)
+        target_is_target = source_target(on_target, source=False)
+        return source_is_source + target_is_target
 
     # --- the state
 
@@ -460,6 +530,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         return {name: pool.state() for name, pool in self._pools.items()}
 
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
-        """Take over the pools."""
+        """Restore the pools."""
         for name, pool in self._pools.items():
-            pool.load_state(state[name], self.device)
+            images = state[name]
+            pool.load_state(images, self.device)

@@ -1,4 +1,4 @@
-"""Relation-driven collaborative learning with two encoders, the flagship."""
+"""Relation-driven collaborative learning with two encoders."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,9 +26,9 @@ RELATION_MATRICES = "relation_matrices.npz"
 class RelationDrivenTrainer(MultiStreamTrainer):
     """A general encoder learns lesions of all diseases, a target encoder those of this disease.
 
-    Algorithm 1: θ_G follows the general relation loss, θ_T segmentation and target relation loss,
-    θ_D segmentation. The detached general features (network) and the detached R_G(X^c) of eq. 5
-    make one backward of the sum do that.
+    Algorithm 1: θ_G follows the general relation loss, θ_T the segmentation and the target relation
+    loss, θ_D the segmentation. One backward pass of the sum does all that, because the general
+    features (network) and R_G(X^c) in eq. 5 are detached.
 
     Reference: Zhang et al., "Exploiting Shared Knowledge from Non-COVID Lesions for
     Annotation-Efficient COVID-19 CT Lung Infection Segmentation", IEEE JBHI 25(11), 2021, eq. 1-5
@@ -60,9 +60,9 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     # lambda_G after the ramp-up, eq. 4; 0 freezes the general encoder
     general_relation_weight: Weight = 0.1
     target_relation_weight: Weight = 0.1  # lambda_T after the ramp-up, eq. 5
-    relation_reduction: Reduction = "row_mean"
-    rampup_squared: bool = True
-    # of GeneralPretrainTrainer under these plans; or a path, or random
+    relation_reduction: Reduction = "row_mean"  # of ‖R - R'‖² in eq. 4 and 5
+    rampup_squared: bool = True  # exp(-5 (1 - t)²); False: exp(-5 (1 - t)), as printed
+    # the result of GeneralPretrainTrainer under these plans; or a path, or random
     general_checkpoint: str = "pretrained"
 
     _continues_a_run = False
@@ -77,13 +77,20 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     ) -> nn.Module:
         """Build the plans' U-Net with a second encoder."""
         return DualEncoderUNet.from_plans(
-            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
         )
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Make one pass of Algorithm 1."""
-        unlabeled = batch["unlabeled"]["data"] if "unlabeled" in batch else None
-        output = self.network(batch["data"], general=batch["general"]["data"], unlabeled=unlabeled)
+        """Run one iteration of Algorithm 1."""
+        labelled = batch["data"]  # X^c
+        general = batch["general"]["data"]  # X^n
+        unlabeled = None  # X^c without labels, section III-D
+        if "unlabeled" in batch:
+            unlabeled = batch["unlabeled"]["data"]
+        output = self.network(labelled, general=general, unlabeled=unlabeled)
 
         lambda_g = self._ramped_up(self.general_relation_weight)
         lambda_t = self._ramped_up(self.target_relation_weight)
@@ -102,8 +109,13 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         )
 
     def _ramped_up(self, weight: float) -> float:
-        """Return a weight λ as it is at this iteration."""
-        return gaussian_rampup(self.iteration, self.total_iterations, weight, self.rampup_squared)
+        """Return the value of a weight λ at this iteration."""
+        return gaussian_rampup(
+            self.iteration,
+            self.total_iterations,
+            weight,
+            self.rampup_squared,
+        )
 
     def relation_distances(self, features: RelationFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ‖R_G(X^n) - R_G(X^c)‖² of eq. 4 and ‖R_G(X^c) - R_T(X^c)‖² of eq. 5.
@@ -111,65 +123,70 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         Each is the mean over the labelled and the unlabelled X^c.
         """
         r_g_n = self.relation_matrix(features.general_on_general)  # R_G(X^n)
-        relations = [  # R_G(X^c), R_T(X^c)
-            (
-                self.relation_matrix(features.general_on_labelled),
-                self.relation_matrix(features.target_on_labelled),
-            )
-        ]
-        if features.general_on_unlabeled is not None and features.target_on_unlabeled is not None:
-            relations.append(
-                (
-                    self.relation_matrix(features.general_on_unlabeled),
-                    self.relation_matrix(features.target_on_unlabeled),
-                )
-            )
+        r_g_c = self.relation_matrix(features.general_on_labelled)  # R_G(X^c)
+        r_t_c = self.relation_matrix(features.target_on_labelled)  # R_T(X^c)
         self._relations = {
             "general_on_general": r_g_n.detach(),
-            "general_on_labelled": relations[0][0].detach(),
-            "target_on_labelled": relations[0][1].detach(),
+            "general_on_labelled": r_g_c.detach(),
+            "target_on_labelled": r_t_c.detach(),
         }
 
-        reduction = self.relation_reduction
-        pulled = [relation_consistency(r_g_n, r_g_c, reduction) for r_g_c, _ in relations]
-        pushed = [
-            relation_consistency(r_g_c.detach(), r_t_c, reduction) for r_g_c, r_t_c in relations
-        ]
-        return torch.stack(pulled).mean(), torch.stack(pushed).mean()
+        relations = [(r_g_c, r_t_c)]
+        if features.general_on_unlabeled is not None and features.target_on_unlabeled is not None:
+            r_g_u = self.relation_matrix(features.general_on_unlabeled)
+            r_t_u = self.relation_matrix(features.target_on_unlabeled)
+            relations.append((r_g_u, r_t_u))
+
+        general_distances = []  # eq. 4
+        for r_g, _ in relations:
+            distance = relation_consistency(r_g_n, r_g, self.relation_reduction)
+            general_distances.append(distance)
+
+        target_distances = []  # eq. 5, from which θ_G gets no gradient
+        for r_g, r_t in relations:
+            distance = relation_consistency(r_g.detach(), r_t, self.relation_reduction)
+            target_distances.append(distance)
+
+        general_distance = torch.stack(general_distances).mean()
+        target_distance = torch.stack(target_distances).mean()
+        return general_distance, target_distance
 
     def relation_matrix(self, features: torch.Tensor) -> torch.Tensor:
-        """Return R of the whole batch, that of all processes."""
-        return relation_matrix(self.batch_mean(features))
+        """Return R of the whole batch, which is that of all processes together."""
+        mean = self.batch_mean(features)
+        return relation_matrix(mean)
 
     def clipped_groups(self, player: str) -> list[list[nn.Parameter]]:
-        """Return θ_G apart from the rest, so that neither gradient norm scales the other."""
+        """Return θ_G and the rest separately, so that neither gradient norm scales the other."""
         theta_g = list(self.network.encoder_general.parameters())
         in_theta_g = set(map(id, theta_g))
-        others = [
-            parameter for parameter in self.network.parameters() if id(parameter) not in in_theta_g
-        ]
+        others = []  # θ_T, θ_D
+        for parameter in self.network.parameters():
+            if id(parameter) not in in_theta_g:
+                others.append(parameter)
         return [theta_g, others]
 
-    # --- the general encoder's start
+    # --- the initial weights of the general encoder
 
     def initialize(self) -> None:
         """Build the networks and give the general encoder its weights.
 
         Raises:
             InputError: no pre-trained general encoder, one that does not fit, or one that was
-                trained before the plans were configured otherwise.
+                trained before the configuration changed.
         """
         super().initialize()
         if self.general_relation_weight == 0:
             self.network.encoder_general.requires_grad_(False)
         if self._continues_a_run:
-            return  # the checkpoint holds the general encoder
+            return  # the checkpoint contains the general encoder
 
         if self.general_checkpoint == "random":
             self.print_to_log_file(
-                "The general encoder starts at random (general_checkpoint=random)."
+                "The general encoder starts with random weights (general_checkpoint=random)."
             )
             return
+
         path = self.general_checkpoint_path()
         if self.general_checkpoint == "pretrained":
             self._require_pretraining_of_these_plans(path)
@@ -177,29 +194,30 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         self.print_to_log_file(f"The general encoder starts from {path}")
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """Continue a run.
-
-        Its checkpoint holds both encoders, so no pre-trained one is looked for.
-        """
+        """Continue a run; its checkpoint contains both encoders, so none is read from elsewhere."""
         self._continues_a_run = True
         super().load_checkpoint(filename_or_checkpoint)
 
     def general_checkpoint_path(self) -> Path:
         """Return the file from which the general encoder starts.
 
-        It is the given one, or the result of ``GeneralPretrainTrainer`` under the same plans and
+        This is the given file, or the result of ``GeneralPretrainTrainer`` under the same plans and
         configuration.
         """
         if self.general_checkpoint != "pretrained":
             return Path(self.general_checkpoint).expanduser()
-        trainer, plans = GeneralPretrainTrainer.__name__, self.plans_manager.plans_name
+
+        trainer = GeneralPretrainTrainer.__name__
+        plans = self.plans_manager.plans_name
         sibling = f"{trainer}__{plans}__{self.configuration_name}"
-        return Path(self.output_folder_base).parent / sibling / "fold_all" / "checkpoint_final.pth"
+        results = Path(self.output_folder_base).parent
+        return results / sibling / "fold_all" / "checkpoint_final.pth"
 
     def _require_pretraining_of_these_plans(self, checkpoint: Path) -> None:
-        """Compare the streams and the seed with those of the pre-training."""
+        """Check that streams and seed are those of the pre-training."""
         content = read_content(checkpoint, self.pretraining_advice())
-        before = content.get(PLANS_KEY, {}).get("identity", {})
+        entry = content.get(PLANS_KEY, {})
+        before = entry.get("identity", {})
         if not before:
             return  # of stock nnU-Net or an older version
 
@@ -207,19 +225,23 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             "general": before["streams"].get("general"),
             "seed": before["hyperparameters"].get("seed"),
         }
-        now = {"general": self.plans_entry.streams["general"], "seed": self.hyperparameters["seed"]}
+        now = {
+            "general": self.plans_entry.streams["general"],
+            "seed": self.hyperparameters["seed"],
+        }
         found = differences(saved, now)
         if found:
             plans = self.plans_manager
+            changes = "; ".join(found)
             raise InputError(
-                f"{checkpoint}: the plans have changed since this pre-training: "
-                f"{'; '.join(found)}. Train {GeneralPretrainTrainer.__name__} again, or use it as "
-                f"it is: nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} "
+                f"{checkpoint}: the plans have changed since this pre-training: {changes}. Train "
+                f"{GeneralPretrainTrainer.__name__} again, or use it as it is: "
+                f"nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} "
                 f"--set general_checkpoint={checkpoint}"
             )
 
     def pretraining_advice(self) -> str:
-        """Return what to do where the general encoder's checkpoint is missing or does not fit."""
+        """Return what to do if the general encoder's checkpoint is missing or does not fit."""
         plans = self.plans_manager
         return (
             f"run nnUNetv2_train {plans.dataset_name} {self.configuration_name} all "
@@ -231,24 +253,26 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     # --- the relation matrices, for the figures
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Log the terms and keep the relation matrices of the epoch's last batch.
-
-        Those of the first and of the latest epoch are kept.
-        """
+        """Log the terms; store the relation matrices of the first epoch and of this one."""
         super().on_train_epoch_end(train_outputs)
         if self.local_rank != 0:
             return
 
-        now = {name: matrix.cpu().numpy() for name, matrix in self._relations.items()}
-        now["epoch"] = np.array(self.current_epoch)
-        path = Path(self.output_folder, RELATION_MATRICES)
-        kept = {} if self.current_epoch == 0 else _first_epoch(path)
-        if not kept:
-            kept = {f"first_{name}": value for name, value in now.items()}
+        matrices = {}
+        for name, matrix in self._relations.items():
+            matrices[name] = matrix.cpu().numpy()
+        matrices["epoch"] = np.array(self.current_epoch)
 
-        last = {f"last_{name}": value for name, value in now.items()}
+        path = Path(self.output_folder, RELATION_MATRICES)
+        first = {}
+        if self.current_epoch > 0:
+            first = _first_epoch(path)
+        if not first:
+            first = {f"first_{name}": value for name, value in matrices.items()}
+
+        last = {f"last_{name}": value for name, value in matrices.items()}
         with whole_file(path) as unfinished:
-            np.savez_compressed(unfinished, **kept, **last)  # type: ignore[arg-type]
+            np.savez_compressed(unfinished, **first, **last)  # type: ignore[arg-type]
 
     def on_train_end(self) -> None:
         """End as nnU-Net does, and draw the relation matrices."""
@@ -258,17 +282,23 @@ class RelationDrivenTrainer(MultiStreamTrainer):
 
 
 def _first_epoch(path: Path) -> dict[str, np.ndarray]:
-    """Return the first epoch's matrices that a training kept; none if there is no such file."""
+    """Return the stored matrices of the first epoch; none if there is no such file."""
     if not path.is_file():
         return {}
+
+    matrices = {}
     with np.load(path) as stored:
-        return {name: stored[name] for name in stored.files if name.startswith("first_")}
+        for name in stored.files:
+            if name.startswith("first_"):
+                matrices[name] = stored[name]
+    return matrices
 
 
 def draw_relation_matrices(stored: Path) -> Path:
-    """Draw what a training kept in ``relation_matrices.npz``; returns the figure.
+    """Draw a training's ``relation_matrices.npz``, the first epoch above the last.
 
-    The first epoch stands above the last.
+    Returns:
+        The figure.
     """
     from nnunet_ext.training.figures import relation_matrices_figure
 
@@ -281,7 +311,8 @@ def draw_relation_matrices(stored: Path) -> Path:
     with np.load(stored) as kept:
         for when in ("first", "last"):
             matrices = {title: kept[f"{when}_{name}"] for name, title in titles.items()}
-            rows[f"epoch {kept[f'{when}_epoch']}"] = matrices
+            epoch = kept[f"{when}_epoch"]
+            rows[f"epoch {epoch}"] = matrices
 
     figure = stored.with_suffix(".png")
     title = "feature relations of general (G) and target (T) encoder"

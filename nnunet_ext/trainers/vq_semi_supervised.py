@@ -16,40 +16,30 @@ from nnunet_ext.networks.critics import PatchCritic
 from nnunet_ext.networks.segmentation import Segmentation, finest
 from nnunet_ext.networks.vq_unet import VQOutput
 from nnunet_ext.training.engine.diagnostics import discriminator_balance
-from nnunet_ext.training.engine.label_free import augmented_view
 from nnunet_ext.training.engine.schedules import Schedule, polynomial
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight
 from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.vector_quantized import VectorQuantizedTrainer
 
-# A retained fraction so close to 0 or 1, for so long, is warned about.
+# a retained fraction this close to 0 or 1 for so many epochs raises a warning
 STUCK_EPOCHS = 2
 STUCK_MARGIN = 0.01
 
 
 class PseudoLabels(NamedTuple):
-    """What the unlabelled images are taught."""
+    """The labels from which unlabelled images are learnt."""
 
     labels: torch.Tensor  # [B, *spatial] integer
     kept: torch.Tensor  # [B, *spatial] boolean
-    confidence: torch.Tensor  # [B, 1, *spatial] in [0, 1], by the discriminator
-    probabilities: torch.Tensor  # [B, classes, *spatial], whose argmax are the labels
-
-
-class Unlabelled(NamedTuple):
-    """Unlabelled images and what the network says of them."""
-
-    images: torch.Tensor  # [B, channels, *spatial]
-    seen: torch.Tensor  # the view that the network was shown
-    output: VQOutput  # for that view
-    logits: torch.Tensor  # [B, classes, *spatial], float32, in the position of the images
+    confidence: torch.Tensor  # [B, 1, *spatial] in [0, 1], of the discriminator
+    probabilities: torch.Tensor  # [B, classes, *spatial]; the labels are their argmax
 
 
 class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     """Codes regularise and join the segmentation; later, a critic picks pseudo-labels.
 
-    Phase 1 learns L_comp and L_vq from labelled images. Phase 2 adds unlabelled ones: L_adv on
-    both, L_semi on the pixels of a pseudo-label that the discriminator takes for a true label.
+    Phase 1 minimises L_comp and L_vq on labelled images. Phase 2 adds unlabelled images: L_adv on
+    both, and L_semi on the pixels where the discriminator takes a pseudo-label for a true one.
 
     Reference: Jin, Liu, Chen: "An efficient deep neural network framework for COVID-19 lung
     infection segmentation", Information Sciences 612, 2022, eq. 1-14. Readings:
@@ -71,11 +61,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         "discriminator_balance",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "recommended": {
-            "average_weights": 0.999,
-            "pseudo_labels_from": "average",
-            "unlabeled_view": "augmented",
-        },
+        "recommended": {"average_weights": 0.999, "pseudo_labels_from": "average"},
         "paper": {
             "segmentation_loss": "ce",
             "enable_deep_supervision": False,
@@ -113,14 +99,12 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
 
     semi_supervised: bool = True
     semi_start: Seed = 1000  # iteration at which phase 2 begins
-    adversarial_weight: Weight = 0.01  # of L_adv, eq. 12, each of labelled and unlabelled
-    pseudo_label_weight: Weight = 0.1  # of L_semi
+    adversarial_weight: Weight = 0.01  # of L_adv, eq. 12, for labelled and unlabelled images each
+    pseudo_label_weight: Weight = 0.1  # of L_semi, eq. 13
     confidence_threshold: Fraction = 0.2  # T, eq. 13
     pseudo_labels_from: Literal["network", "average"] = "network"
-    # What the network sees of an unlabelled image: the image that is labelled, or another view.
-    unlabeled_view: Literal["same", "augmented"] = "same"
     discriminator_weight: Weight = 1.0  # of L_D, eq. 14
-    discriminator_sees_unlabeled: bool = False  # its predictions as fakes
+    discriminator_sees_unlabeled: bool = False  # predictions on unlabelled images are fakes, too
     discriminator_lr: Weight = 1e-4  # Adam
     discriminator_width: Count = 64
 
@@ -133,8 +117,9 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """Build the plans' U-Net, with the quantised branch unless ``use_vq`` is off."""
+        settings = VQSemiSupervisedTrainer.hyperparameters_in(plans_manager)
         return VectorQuantizedTrainer.network_with(
-            VQSemiSupervisedTrainer.hyperparameters_in(plans_manager),
+            settings,
             configuration_manager,
             num_input_channels,
             num_output_channels,
@@ -151,33 +136,40 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         needs_average = self.semi_supervised and self.pseudo_labels_from == "average"
         if needs_average and not self.average_weights:
             raise InputError(
-                "pseudo_labels_from=average needs an averaged network: set average_weights, such "
-                "as 0.999, or pseudo_labels_from=network"
+                "pseudo_labels_from=average needs an averaged network: set average_weights, e.g. "
+                "to 0.999, or pseudo_labels_from=network"
             )
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
         """Build the reconstruction decoder and the discriminator, if the settings need them."""
         networks = super().build_auxiliary_networks()
-        if self.semi_supervised:
-            patch_size = self.configuration_manager.patch_size
-            critic = PatchCritic(
-                self.convolution, self.class_count, patch_size, self.discriminator_width
-            )
-            networks["discriminator"] = critic.apply(initialize_normal)
+        if not self.semi_supervised:
+            return networks
+
+        discriminator = PatchCritic(
+            self.convolution,
+            input_channels=self.class_count,
+            map_size=self.configuration_manager.patch_size,
+            width=self.discriminator_width,
+        )
+        discriminator.apply(initialize_normal)
+        networks["discriminator"] = discriminator
         return networks
 
     def configure_optimizer(
         self, player: str, module: nn.Module
     ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
-        """Return Adam for the discriminator, as AdvSemiSeg; the others as in the base."""
+        """Return Adam for the discriminator, as in AdvSemiSeg; for the others see the base."""
         if player != "discriminator":
             return super().configure_optimizer(player, module)
 
-        optimizer = torch.optim.Adam(module.parameters(), self.discriminator_lr, (0.9, 0.99))
-        return optimizer, polynomial(self.total_iterations)
+        parameters = module.parameters()
+        optimizer = torch.optim.Adam(parameters, self.discriminator_lr, (0.9, 0.99))
+        schedule = polynomial(self.total_iterations)
+        return optimizer, schedule
 
     def roles_in_use(self) -> list[str]:
-        """Return no unlabelled images where nothing is learnt from them."""
+        """Leave out unlabelled images if nothing is learnt from them."""
         if not self.semi_supervised:
             return []
         return super().roles_in_use()
@@ -186,58 +178,54 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
 
     @property
     def in_second_phase(self) -> bool:
-        """True from iteration ``semi_start`` on; a resumed run switches at the same one."""
+        """True from iteration ``semi_start`` on, also in a resumed run."""
         return self.semi_supervised and self.iteration >= self.semi_start
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Learn L_comp + L_vq in phase 1; in phase 2 L_adv + L_semi, too, on one graph with L_D."""
+        """Minimise L_comp + L_vq; in phase 2 also L_adv + L_semi, and L_D on the same graph."""
         if self.iteration == 0:
             self.start_codebooks(batch["data"])
         if self.semi_supervised and self.iteration == self.semi_start:
             self.print_to_log_file(f"Iteration {self.iteration}: semi-supervised learning begins")
 
-        labelled = self.run_network(batch["data"])
-        outputs = [(batch["data"], labelled)]
+        # phase 1
+        labelled_images = batch["data"]
+        labelled = self.run_network(labelled_images)
+        outputs = [(labelled_images, labelled)]
         losses = {"segmentation": self.loss(labelled.segmentation, batch["target"])}  # L_comp
-        against: dict[str, torch.Tensor] = {}
+
+        # phase 2
+        of_discriminator: dict[str, torch.Tensor] = {}
         if self.in_second_phase:
-            unlabelled = self.see_unlabelled(batch["unlabeled"]["data"])
+            images = batch["unlabeled"]["data"]
+            unlabelled = self.run_network(images)
             if self.vq_on_unlabeled:
-                outputs.append((unlabelled.seen, unlabelled.output))
-            semi_supervised, against = self.semi_supervised_losses(
-                labelled, batch["target"], unlabelled
+                outputs.append((images, unlabelled))
+            semi_supervised, of_discriminator = self.semi_supervised_losses(
+                labelled,
+                batch["target"],
+                unlabelled,
+                images,
             )
             losses |= semi_supervised
 
         losses |= self.vq_losses(outputs)  # L_vq
         with self.simultaneous():
             self.update(*self.segmenting_players, **losses)
-            if against:
-                self.update("discriminator", **against)
-        self.maintain_codebooks([output for _, output in outputs])
+            if of_discriminator:
+                self.update("discriminator", **of_discriminator)
 
-    def see_unlabelled(self, images: torch.Tensor) -> Unlabelled:
-        """Run the network on unlabelled images, or on another view of them."""
-        seen = images
-        flipped: list[int] = []
-        if self.unlabeled_view == "augmented":
-            seen, flipped = augmented_view(images, self.inference_allowed_mirroring_axes or ())
-
-        output = self.run_network(seen)
-        logits = self.class_logits(finest(output.segmentation)).float()
-        return Unlabelled(images, seen, output, logits.flip(flipped))
+        quantised = [output for _, output in outputs]
+        self.maintain_codebooks(quantised)
 
     # --- the losses
 
     def semi_supervised_losses(
-        self, labelled: VQOutput, target: Segmentation, unlabelled: Unlabelled
+        self, labelled: VQOutput, target: Segmentation, unlabelled: VQOutput, images: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the terms of phase 2.
-
-        These are the network's (eq. 12, 13) and the discriminator's (eq. 14).
-        """
-        images = unlabelled.images
-        logits = unlabelled.logits
+        """Return the terms of phase 2: the network's (eq. 12, 13), the discriminator's (eq. 14)."""
+        unlabelled_logits = self.class_logits(finest(unlabelled.segmentation))
+        logits = unlabelled_logits.float()
         of_labelled = self.probabilities(labelled.segmentation)
         of_unlabelled = logits.softmax(1)
         on_labelled = self.judge(of_labelled)
@@ -246,7 +234,10 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         on_truth = self.judge(truth)
 
         # eq. 12, L_adv: predictions look like labels
-        adversarial = real_fake(on_labelled, real=True) + real_fake(on_unlabelled, real=True)
+        labelled_looks_true = real_fake(on_labelled, real=True)
+        unlabelled_looks_true = real_fake(on_unlabelled, real=True)
+        adversarial = labelled_looks_true + unlabelled_looks_true
+
         # eq. 13, L_semi: pseudo-labels where the discriminator trusts them
         pseudo = self.pseudo_labels(images, of_unlabelled, on_unlabelled)
         share = self.share_of_mean(pseudo.kept.sum())
@@ -255,94 +246,117 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             "adversarial": self.adversarial_weight * adversarial,
             "pseudo_labels": self.pseudo_label_weight * agreement,
         }
+
+        # eq. 11 on the pseudo-labels
         if self.proportion_on_pseudo_labels:
             proportion = proportion_loss(logits, pseudo.labels, self.proportion_norm, pseudo.kept)
             losses["pseudo_proportion"] = self.proportion_weight * proportion
 
-        # eq. 14, L_D
+        # eq. 14, L_D: labels are true, predictions are not
         fakes = on_labelled
         if self.discriminator_sees_unlabeled:
             fakes = torch.cat((on_labelled, on_unlabelled))
-        discriminator = real_fake(on_truth, real=True) + real_fake(fakes, real=False)
+        truth_is_true = real_fake(on_truth, real=True)
+        fakes_are_fake = real_fake(fakes, real=False)
+        discriminator = truth_is_true + fakes_are_fake
+
         self.note(discriminator_balance=discriminator_balance(on_truth, fakes))
-        self.note(retained_fraction=pseudo.kept.float().mean())
-        foreground = 1 - pseudo.probabilities[:, :1]
-        self.draw(confidence=(images, foreground, pseudo.confidence, pseudo.kept[:, None].float()))
+        self._report_pseudo_labels(images, pseudo)
         return losses, {"discriminator": self.discriminator_weight * discriminator}
+
+    def _report_pseudo_labels(self, images: torch.Tensor, pseudo: PseudoLabels) -> None:
+        """Log the fraction of kept pixels; draw where the discriminator trusts the labels."""
+        kept = pseudo.kept.float()
+        self.note(retained_fraction=kept.mean())
+
+        background = pseudo.probabilities[:, :1]
+        self.draw(confidence=(images, 1 - background, pseudo.confidence, kept[:, None]))
 
     @torch.no_grad()
     def pseudo_labels(
         self, images: torch.Tensor, own: torch.Tensor, on_own: torch.Tensor
     ) -> PseudoLabels:
-        """Eq. 13: the likeliest class where the discriminator's confidence exceeds T.
+        """Return the likeliest class, kept where the discriminator's confidence exceeds T (eq. 13).
 
         Args:
             images: ``[B, channels, *spatial]`` without labels.
             own: the network's probabilities for them, ``[B, classes, *spatial]``.
-            on_own: the discriminator's logits for those, ``[B, 1, *spatial]``.
+            on_own: the discriminator's logits for these, ``[B, 1, *spatial]``.
         """
         probabilities = own.detach()
         judgement = on_own.detach()
         if self.pseudo_labels_from == "average":
             assert self.averaged_network is not None  # see configure
-            probabilities = self.probabilities(self.averaged_network(images))
+            segmentation = self.averaged_network(images)
+            probabilities = self.probabilities(segmentation)
             judgement = self.judge(probabilities)
+
+        labels = probabilities.argmax(1)
         confidence = judgement.sigmoid()
         kept = confidence[:, 0] > self.confidence_threshold
-        return PseudoLabels(probabilities.argmax(1), kept, confidence, probabilities)
+        return PseudoLabels(labels, kept, confidence, probabilities)
 
     def probabilities(self, segmentation: Segmentation) -> torch.Tensor:
         """Return the softmax ``[B, classes, *spatial]`` of the finest output, float32."""
-        return self.class_logits(finest(segmentation)).float().softmax(1)
+        logits = self.class_logits(finest(segmentation))
+        return logits.float().softmax(1)
 
     def judge(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the discriminator's logits ``[B, 1, *spatial]``, at the size of what it judges."""
-        logits = self.auxiliary_networks["discriminator"](maps).float()
+        """Return the discriminator's logits ``[B, 1, *spatial]``, at the size of the maps."""
+        discriminator = self.auxiliary_networks["discriminator"]
+        logits = discriminator(maps)
         mode = "bilinear" if maps.ndim == 4 else "trilinear"
-        return functional.interpolate(logits, size=maps.shape[2:], mode=mode, align_corners=False)
+        return functional.interpolate(
+            logits.float(),
+            size=maps.shape[2:],
+            mode=mode,
+            align_corners=False,
+        )
 
     def true_maps(self, target: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
-        """Return the labels one-hot, like a prediction.
-
-        Where they say ignore, it is the prediction itself.
+        """Return the one-hot labels; at ignored pixels, the prediction itself.
 
         Args:
-            target: ``[B, 1, *spatial]`` integers, or ``[B, R, *spatial]`` regions, then one more
-                channel for ignored pixels where there are any.
+            target: ``[B, 1, *spatial]`` integers, or ``[B, R, *spatial]`` regions, with one more
+                channel for ignored pixels if there is an ignore label.
             predicted: ``[B, classes, *spatial]``.
         """
         manager = self.label_manager
         if manager.has_regions:
-            labels = target[:, : manager.num_segmentation_heads].amax(1).long()
+            regions = target[:, : manager.num_segmentation_heads]
+            labels = regions.amax(1).long()
         else:
             labels = target[:, 0].long()
 
-        ignored = torch.zeros_like(labels, dtype=torch.bool)
+        is_ignored = torch.zeros_like(labels, dtype=torch.bool)
         if manager.has_ignore_label and manager.has_regions:
-            ignored = target[:, -1].bool()
+            is_ignored = target[:, -1].bool()
         elif manager.has_ignore_label:
-            ignored = torch.eq(labels, manager.ignore_label)
+            is_ignored = torch.eq(labels, manager.ignore_label)
 
-        known = labels.masked_fill(ignored, 0)
-        one_hot = functional.one_hot(known, predicted.shape[1]).movedim(-1, 1).to(predicted.dtype)
-        return torch.where(ignored[:, None], predicted, one_hot)
+        known = labels.masked_fill(is_ignored, 0)
+        classes = predicted.shape[1]
+        channels_last = functional.one_hot(known, classes)
+        one_hot = channels_last.movedim(-1, 1).to(predicted.dtype)
+        return torch.where(is_ignored[:, None], predicted, one_hot)
 
     # --- the log
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Log the terms; warn where the discriminator keeps all pseudo-labels, or none."""
+        """Log the terms; warn if the discriminator keeps all pseudo-labels, or none."""
         super().on_train_epoch_end(train_outputs)
-        latest = self.logger.get_value("retained_fraction", step=None)[-STUCK_EPOCHS:]
+        fractions = self.logger.get_value("retained_fraction", step=None)
+        latest = fractions[-STUCK_EPOCHS:]
         if len(latest) < STUCK_EPOCHS:
             return
 
         if max(latest) < STUCK_MARGIN:
             self.print_to_log_file(
-                "Warning: the discriminator rejects all pseudo-labels; unlabelled images teach "
-                "nothing. Lower confidence_threshold or discriminator_lr"
+                "Warning: the discriminator rejects all pseudo-labels, so nothing is learnt from "
+                "unlabelled images. Lower confidence_threshold or discriminator_lr"
             )
         if min(latest) > 1 - STUCK_MARGIN:
             self.print_to_log_file(
-                "Warning: the discriminator rejects no pseudo-label; it does not filter. Raise "
+                "Warning: the discriminator rejects no pseudo-label, so it does not filter. Raise "
                 "confidence_threshold or discriminator_lr"
             )

@@ -9,7 +9,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.files.private_paths import without_folders
 from nnunet_ext.losses.proportion import Norm
+from nnunet_ext.package import made_by
+from nnunet_ext.training import mlflow_logger
 from nnunet_ext.training.segmentation_loss import LossWithProportions
 from nnunet_ext.training.settings.hyperparameters import (
     Count,
@@ -27,7 +30,7 @@ PROPORTION = "proportion"  # the name of the proportion loss in the log
 
 
 def plans_identity(plans: PlansManager, configuration: ConfigurationManager) -> dict[str, Any]:
-    """Return what of the plans decides how a configuration is trained."""
+    """Return the part of the plans that decides how a configuration is trained."""
     return {
         "transpose_forward": plans.transpose_forward,
         "foreground_intensity_properties": plans.foreground_intensity_properties_per_channel,
@@ -38,21 +41,21 @@ def plans_identity(plans: PlansManager, configuration: ConfigurationManager) -> 
 class ConfiguredTrainer(nnUNetTrainer):
     """nnU-Net's trainer with hyperparameters from ``nnUNetv2_ext_configure``.
 
-    Annotated class attributes are hyperparameters (see ``hyperparameters.py``). The ``ClassVar``
-    attributes are what a method declares:
+    Annotated class attributes are hyperparameters (see ``hyperparameters.py``). With ``ClassVar``
+    attributes a method declares:
 
     - ``use_when``: one line of advice for ``nnUNetv2_ext_list``.
-    - ``configurations``: the dimensions that the method is made for.
+    - ``configurations``: the dimensions that the method supports.
     - ``required_streams``: roles that must be configured.
-    - ``presets``: the values in which a preset differs from the defaults, by the preset's name.
+    - ``presets``: by name, the values in which a preset differs from the defaults.
     - ``changeable``: hyperparameters that may change when a training is continued.
-    - ``file_settings``: hyperparameters that name a file, with the words that they admit instead.
-    - ``loss_terms`` and ``diagnostics``: what is logged besides nnU-Net's own, one value per epoch
-      each, in ``training_terms.csv`` and ``.png`` of the fold's folder.
-    - ``segments_labelled_data``: False for a first stage whose validation is not of the labelled
-      data set, so that no comparison includes it.
-    - ``without_first_stage``: hyperparameters of a training that needs no result of an earlier one,
-      because ``-pretrained_weights`` takes its place.
+    - ``file_settings``: hyperparameters that name a file, with the words that may replace it.
+    - ``loss_terms`` and ``diagnostics``: additional values to log, one per epoch each, in
+      ``training_terms.csv`` and ``.png`` of the fold's folder.
+    - ``segments_labelled_data``: False for a first stage that does not validate on the labelled
+      data set; comparisons leave it out.
+    - ``without_first_stage``: hyperparameters of a training that needs no earlier result, because
+      ``-pretrained_weights`` takes its place.
     - ``miniature``: its smallest training.
     """
 
@@ -90,12 +93,12 @@ class ConfiguredTrainer(nnUNetTrainer):
 
     @property
     def plans_entry(self) -> PlansEntry:
-        """What the plans say about streams and hyperparameters."""
+        """The entry of the plans: streams and hyperparameters."""
         return PlansEntry.from_plans(self.plans_manager.plans)
 
     @classmethod
     def hyperparameters_in(cls, plans: PlansManager) -> dict[str, Any]:
-        """Return every hyperparameter as the plans set it; networks are built from plans alone."""
+        """Return every hyperparameter from the plans; networks are built from plans alone."""
         entry = PlansEntry.from_plans(plans.plans)
         return resolve(cls, entry.preset, entry.settings)
 
@@ -104,20 +107,22 @@ class ConfiguredTrainer(nnUNetTrainer):
         """Refuse the second stage of a cascade, which reads predictions of the first.
 
         Raises:
-            InputError: it is one; names the configurations that can be trained.
+            InputError: it is one; the message names the configurations that can be trained.
         """
-        if plans.get_configuration(configuration).previous_stage_name is None:
+        requested = plans.get_configuration(configuration)
+        if requested.previous_stage_name is None:
             return
 
         usable = []
         for name in plans.available_configurations:
             other = plans.get_configuration(name)
             is_single_stage = other.previous_stage_name is None
-            if is_single_stage and f"{len(other.patch_size)}d" in cls.configurations:
+            dimensions = f"{len(other.patch_size)}d"
+            if is_single_stage and dimensions in cls.configurations:
                 usable.append(name)
+        names = " or ".join(usable)
         raise InputError(
-            f"{cls.__name__} does not train {configuration}, a cascade's second stage; use "
-            f"{' or '.join(usable)}"
+            f"{cls.__name__} does not train {configuration}, a cascade's second stage; use {names}"
         )
 
     @classmethod
@@ -128,7 +133,9 @@ class ConfiguredTrainer(nnUNetTrainer):
         """
         known = {name: getattr(cls, name) for name in declared(cls)}
         known |= hyperparameters
-        return {name: value for name, value in known.items() if name not in cls.changeable}
+        for name in cls.changeable:
+            known.pop(name, None)
+        return known
 
     def _build_loss(self) -> nn.Module:
         """Return nnU-Net's loss, or its variant without Dice, and the proportion loss on request.
@@ -170,25 +177,57 @@ class ConfiguredTrainer(nnUNetTrainer):
             InputError: an impossible hyperparameter in the plans, a stream that is not configured,
                 a configuration that the method is not made for.
         """
-        dimensions = f"{len(self.configuration_manager.patch_size)}d"
+        trainer = type(self).__name__
+        patch_size = self.configuration_manager.patch_size
+        dimensions = f"{len(patch_size)}d"
         if dimensions not in self.configurations:
-            raise InputError(
-                f"{type(self).__name__} trains {' and '.join(self.configurations)}, not "
-                f"{self.configuration_name}"
-            )
+            supported = " and ".join(self.configurations)
+            raise InputError(f"{trainer} trains {supported}, not {self.configuration_name}")
         entry = self.plans_entry
         self._require_streams(entry)
 
         self.hyperparameters = resolve(type(self), entry.preset, entry.settings)
         for name, value in self.hyperparameters.items():
             setattr(self, name, value)
-        record_regions(self.plans_manager.plans, self.label_manager.has_regions)
-        record_package(self.plans_manager.plans)
-        self.print_to_log_file(f"{type(self).__name__} ({entry.preset}): {self.hyperparameters}")
+
+        plans = self.plans_manager.plans
+        record_regions(plans, self.label_manager.has_regions)
+        record_package(plans)
+        self.print_to_log_file(f"{trainer} ({entry.preset}): {self.hyperparameters}")
 
         log = self.logger.local_logger.my_fantastic_logging
         for term in self.logged_terms:
             log.setdefault(term, [])
+        if self.local_rank == 0 and mlflow_logger.is_enabled():
+            self._log_to_mlflow(entry)
+
+    def _log_to_mlflow(self, entry: PlansEntry) -> None:
+        """Pass every logged value on to MLflow, which the user has asked for.
+
+        Raises:
+            InputError: MLflow is not installed, or nothing says where it keeps its runs.
+        """
+        config = {
+            "dataset": self.plans_manager.dataset_name,
+            "trainer": type(self).__name__,
+            "plans": self.plans_manager.plans_name,
+            "configuration": self.configuration_name,
+            "fold": self.fold,
+            "preset": entry.preset,
+            "made_by": made_by(),
+        }
+        for name, value in self.hyperparameters.items():
+            config[name] = without_folders(value)
+        folder = Path(self.output_folder)
+        added = mlflow_logger.mlflow_logger(folder, self.logger.resume, config)
+        self.logger.loggers.append(added)
+
+    def on_train_end(self) -> None:
+        """As nnU-Net, and mark the run in MLflow as finished."""
+        super().on_train_end()
+        for logger in self.logger.loggers:
+            if isinstance(logger, mlflow_logger.MLflowLogger):
+                logger.end()
 
     def _require_streams(self, entry: PlansEntry) -> None:
         missing = [role for role in self.required_streams if role not in entry.streams]
@@ -196,38 +235,42 @@ class ConfiguredTrainer(nnUNetTrainer):
             return
 
         plans = self.plans_manager
+        roles = " and a ".join(missing)
         options = " ".join(f"--{role} DATASET_ID" for role in missing)
         raise InputError(
-            f"{type(self).__name__} needs a {' and a '.join(missing)} stream, plans "
-            f"{plans.plans_name} have none; run nnUNetv2_ext_configure -d {plans.dataset_name} "
-            f"-p {plans.plans_name} {options}"
+            f"{type(self).__name__} needs a {roles} stream, plans {plans.plans_name} have none; "
+            f"run nnUNetv2_ext_configure -d {plans.dataset_name} -p {plans.plans_name} {options}"
         )
 
     @property
     def logged_terms(self) -> tuple[str, ...]:
-        """Every name that gets one value per epoch beside nnU-Net's own."""
+        """All names that are logged besides nnU-Net's own, with one value per epoch."""
         return self.step_terms
 
     @property
     def step_terms(self) -> tuple[str, ...]:
-        """What a step may note.
+        """The names that a step may note.
 
-        The proportion loss is part of ``segmentation`` and also has a curve of its own.
+        The proportion loss is part of ``segmentation`` and also has its own curve.
         """
         terms = self.loss_terms + self.diagnostics
-        return (*terms, PROPORTION) if self.proportion_weight else terms
+        if self.proportion_weight:
+            return (*terms, PROPORTION)
+        return terms
 
     def log_terms(self, means: dict[str, float]) -> None:
-        """Log one value per epoch of each term."""
+        """Log the value of each term in this epoch."""
+        texts = []
         for term, mean in means.items():
             self.logger.log(term, mean, self.current_epoch)
+            texts.append(f"{term} {mean:.5g}")
 
-        if means:
-            texts = [f"{term} {mean:.5g}" for term, mean in means.items()]
-            self.print_to_log_file(", ".join(texts))
+        if texts:
+            line = ", ".join(texts)
+            self.print_to_log_file(line)
 
     def on_epoch_end(self) -> None:
-        """Write and draw the terms, then go on as nnU-Net."""
+        """Write and draw the terms, then end the epoch as nnU-Net does."""
         if self.logged_terms and self.local_rank == 0:
             self._write_terms()
         super().on_epoch_end()
@@ -238,15 +281,17 @@ class ConfiguredTrainer(nnUNetTrainer):
         from nnunet_ext.training.figures import loss_curves_figure
 
         log = self.logger.local_logger.my_fantastic_logging
-        table = pd.DataFrame({term: log[term] for term in self.logged_terms})
+        curves = {term: log[term] for term in self.logged_terms}
+        table = pd.DataFrame(curves)
         table.index.name = "epoch"
 
         folder = Path(self.output_folder)
+        figure = folder / "training_terms.png"
         table.to_csv(folder / "training_terms.csv")
-        loss_curves_figure(table, folder / "training_terms.png", type(self).__name__)
+        loss_curves_figure(table, figure, type(self).__name__)
 
     def stream_dataset(self, role: str, keys: list[str] | None = None) -> nnUNetDatasetBlosc2:
-        """Return the cases of a stream (all of them, or ``keys``), read by what wrote them.
+        """Return the cases of a stream, all of them or ``keys``, in the format they were written.
 
         Raises:
             InputError: the stream is not preprocessed for these plans.
@@ -257,7 +302,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         return nnUNetDatasetBlosc2(str(root), keys)
 
     def stream_keys(self, role: str) -> list[str]:
-        """Return the names of all cases of a stream, all its data sets together."""
+        """Return the names of all cases of a stream, from all of its data sets."""
         return stream_keys(
             role,
             self.plans_entry.streams[role],

@@ -18,9 +18,9 @@ from nnunet_ext.training.settings.hyperparameters import Count, Weight
 class DomainCriticTrainer(MultiStreamTrainer):
     """Abstract: a critic tells the domains by some map, and the network makes the maps look alike.
 
-    A method states which map it is: :meth:`judged_map`, :meth:`judged_channels` and, if it is
+    A method states which map that is: :meth:`judged_map`, :meth:`judged_channels` and, if it is
     smaller than the patch, :meth:`judged_size`. The critic does not judge patches that nnU-Net
-    placed on a lesion: the target has none, and the share of lesion would tell the domains apart.
+    placed on a lesion: the target has none of them, so the share of lesion would reveal the domain.
 
     Reference: Ganin et al. 2016, "Domain-Adversarial Training of Neural Networks", as the game of
     two players of Vu et al. 2019, "ADVENT", eq. 8-9.
@@ -47,8 +47,9 @@ class DomainCriticTrainer(MultiStreamTrainer):
         raise NotImplementedError(f"{type(self).__name__} does not say which map its critic judges")
 
     def judged_map_of_target(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the map to judge of target images, by default as of any others."""
-        return self.judged_map(images)[1]
+        """Return the map to judge of target images, by default as of any other image."""
+        _, judged = self.judged_map(images)
+        return judged
 
     def judged_channels(self) -> int:
         """Return the number of channels of the judged map."""
@@ -60,9 +61,14 @@ class DomainCriticTrainer(MultiStreamTrainer):
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
         """Build the critic, as deep as the size of the map allows."""
-        conv_op = self.convolution
-        critic = PatchCritic(conv_op, self.judged_channels(), self.judged_size(), self.critic_width)
-        return {"critic": critic.apply(initialize_normal)}
+        critic = PatchCritic(
+            self.convolution,
+            self.judged_channels(),
+            self.judged_size(),
+            self.critic_width,
+        )
+        critic.apply(initialize_normal)
+        return {"critic": critic}
 
     def configure_optimizer(
         self, player: str, module: nn.Module
@@ -71,26 +77,38 @@ class DomainCriticTrainer(MultiStreamTrainer):
         if player == "network":
             return super().configure_optimizer(player, module)
 
-        optimizer = torch.optim.Adam(module.parameters(), self.critic_lr, (0.9, 0.99))
-        return optimizer, polynomial(self.total_iterations)
+        parameters = module.parameters()
+        optimizer = torch.optim.Adam(parameters, self.critic_lr, (0.9, 0.99))
+        schedule = polynomial(self.total_iterations)
+        return optimizer, schedule
 
     def training_step(self, batch: dict[str, Any]) -> None:
         """Update both players on one graph: the critic tells domains, the network hides them."""
+        target_images = batch["target_domain"]["data"]
         source, source_map = self.judged_map(batch["data"])
-        target_map = self.judged_map_of_target(batch["target_domain"]["data"])
+        target_map = self.judged_map_of_target(target_images)
 
+        # the critic's judgements
         critic = self.auxiliary_networks["critic"]
         judged = ~batch["forced"]
         on_source = critic(source_map[judged])
         on_target = critic(target_map)
 
+        # the network: L_seg, and lambda_adv L_D(target, 1)
         segmentation = self.loss(source, batch["target"])
-        adversarial = self.adversarial_weight * source_target(on_target, source=True)
-        of_source = self.share_of_mean(judged.sum()) * source_target(on_source, source=True)
-        discriminator = (of_source + source_target(on_target, source=False)) / 2
-        self.note_gradient_ratio("adversarial_gradient_ratio", adversarial, segmentation)
+        looks_like_source = source_target(on_target, source=True)
+        adversarial = self.adversarial_weight * looks_like_source
 
+        # the critic: the mean of L_D(source, 1) and L_D(target, 0)
+        share = self.share_of_mean(judged.sum())
+        of_source = share * source_target(on_source, source=True)
+        of_target = source_target(on_target, source=False)
+        discriminator = (of_source + of_target) / 2
+
+        self.note_gradient_ratio("adversarial_gradient_ratio", adversarial, segmentation)
         with self.simultaneous():
             self.update("network", segmentation=segmentation, adversarial=adversarial)
             self.update("critic", discriminator=discriminator)
-        self.note(discriminator_balance=discriminator_balance(on_source, on_target))
+
+        balance = discriminator_balance(on_source, on_target)
+        self.note(discriminator_balance=balance)

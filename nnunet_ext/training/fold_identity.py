@@ -1,7 +1,8 @@
-"""The settings with which a fold was trained, as its checkpoint says."""
+"""The settings with which a fold was trained, from its checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ TRAIN_AGAIN = "delete the fold and train it again"
 
 
 def saved_identity(checkpoint: Path) -> dict[str, Any]:
-    """Return the settings of a training; of nnU-Net's own trainers those that its plans hold.
+    """Return the settings of a training; for nnU-Net's own trainers those that its plans contain.
 
     Raises:
-        InputError: the checkpoint cannot be read, or does not say.
+        InputError: the checkpoint cannot be read, or does not record them.
     """
     content = read_content(checkpoint, TRAIN_AGAIN, mapped=True)
     try:
@@ -27,15 +28,16 @@ def saved_identity(checkpoint: Path) -> dict[str, Any]:
             return dict(content[PLANS_KEY]["identity"])
         started = content["init_args"]
         plans = PlansManager(started["plans"])
+        configuration = plans.get_configuration(started["configuration"])
         return {
             "trainer": content["trainer_name"],
             "dataset": plans.dataset_name,
             "labels": started["dataset_json"]["labels"],
-            "plans": plans_identity(plans, plans.get_configuration(started["configuration"])),
+            "plans": plans_identity(plans, configuration),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{checkpoint}: does not say with which settings it was trained; {TRAIN_AGAIN}"
+            f"{checkpoint}: does not record the settings of its training; {TRAIN_AGAIN}"
         ) from error
 
 
@@ -48,41 +50,49 @@ def identity_now(
 ) -> dict[str, Any]:
     """Return the settings that a training of ``trainer`` would have now.
 
-    Only those that plans and data set tell are looked up.
+    Only the settings that plans and data set contain are looked up.
 
     Args:
         trainer: as nnU-Net finds it.
-        saved: of an earlier training, whose entries are looked up.
+        saved: settings of an earlier training, whose entries are looked up.
         plans: content of the plans file.
         configuration: such as ``2d``.
         labels: of the data set.
     """
     manager = PlansManager(plans)
     entry = PlansEntry.from_plans(plans)
-    now = dict(saved)  # what else it holds can only be compared with other folds
+    manager_of_configuration = manager.get_configuration(configuration)
+    now = dict(saved)  # its other entries can only be compared with other folds
     now["trainer"] = trainer.__name__
     now["dataset"] = manager.dataset_name
     now["labels"] = labels
-    now["plans"] = plans_identity(manager, manager.get_configuration(configuration))
+    now["plans"] = plans_identity(manager, manager_of_configuration)
 
     if "streams" in saved:
         required = getattr(trainer, "required_streams", ())
         optional = getattr(trainer, "optional_streams", ())
         used = {*saved["streams"], *required, *optional}
-        now["streams"] = {role: entry.streams[role] for role in entry.streams if role in used}
-        normalized = [role for role in entry.normalizations if role in now["streams"]]
-        now["normalizations"] = {role: entry.normalizations[role] for role in normalized}
+        now["streams"] = _entries(entry.streams, used)
+        now["normalizations"] = _entries(entry.normalizations, now["streams"])
     if "hyperparameters" in saved and issubclass(trainer, ConfiguredTrainer):
         now["hyperparameters"] = trainer.hyperparameters_in(manager)
     return now
 
 
+def _entries(recorded: Mapping[str, Any], roles: Container[str]) -> dict[str, Any]:
+    """Return the recorded entries of some roles."""
+    return {role: value for role, value in recorded.items() if role in roles}
+
+
 def compared(identity: dict[str, Any], trainer: type) -> dict[str, Any]:
-    """Return the part of an identity in which folds of one comparison may not differ.
+    """Return the part of an identity in which folds of one comparison must agree.
 
     Settings that are newer than the training have their defaults.
     """
     identity = {"normalizations": {}, **identity}
     if "hyperparameters" not in identity or not issubclass(trainer, ConfiguredTrainer):
         return identity
-    return {**identity, "hyperparameters": trainer.unchangeable(identity["hyperparameters"])}
+
+    fixed = trainer.unchangeable(identity["hyperparameters"])
+    identity["hyperparameters"] = fixed
+    return identity

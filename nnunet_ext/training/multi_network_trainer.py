@@ -1,5 +1,6 @@
 """The step of a training of several networks: its updates, its log and its pictures."""
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from nnunet_ext.training.settings.hyperparameters import Count
 class MultiNetworkTrainer(ResumableTrainer):
     """A method states its networks and one ``training_step``, which names its losses.
 
-    As it stands this trains as nnU-Net does.
+    Without changes it trains as nnU-Net does.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = ("segmentation",)
@@ -45,39 +46,41 @@ class MultiNetworkTrainer(ResumableTrainer):
     # --- what a method states
 
     def training_step(self, batch: dict[str, Any]) -> None:
-        """Run the method's forward passes, :meth:`update` and :meth:`note`. Under autocast on CUDA.
+        """Run the method's forward passes, :meth:`update` and :meth:`note`; autocast on CUDA.
 
         One of the losses is called ``segmentation``: nnU-Net logs it as its training loss.
         """
-        self.update("network", segmentation=self.loss(self.network(batch["data"]), batch["target"]))
+        output = self.network(batch["data"])
+        segmentation = self.loss(output, batch["target"])
+        self.update("network", segmentation=segmentation)
 
     # --- what a step may call
 
     def update(self, *players: str, **losses: torch.Tensor) -> None:
-        """Sum the named losses, step the players' optimizers along its gradient and log each loss.
+        """Step the players' optimizers along the gradient of the summed losses, and log each loss.
 
-        No other weights move or get a gradient. The graph of the losses is used up, except in a
-        :meth:`simultaneous` block; a further update needs a forward pass after this one, or
-        detached tensors.
+        No other weights move or get a gradient. The graph of the losses is freed, except in a
+        :meth:`simultaneous` block: a further update needs another forward pass, or detached
+        tensors.
 
         Raises:
-            NonFiniteLoss: a loss or gradient is NaN or infinite. The players of this update have
-                not moved.
+            NonFiniteLoss: a loss or gradient is NaN or infinite. The weights of this update's
+                players have not changed.
             ValueError: a player without optimizer, or a loss that is not declared.
         """
         unknown = set(players) - set(self.updaters)
         if unknown:
-            raise ValueError(
-                f"no optimizer belongs to {', '.join(unknown)}; there are "
-                f"{', '.join(self.updaters)}"
-            )
+            names = ", ".join(unknown)
+            existing = ", ".join(self.updaters)
+            raise ValueError(f"no optimizer belongs to {names}; there are {existing}")
 
         self.note(**losses)
         self._losses |= set(losses)
         updaters = [self.updaters[player] for player in players]
         update = Update(updaters, losses)
+        waits = self._simultaneous is not None
         with self._autocast(enabled=False):
-            update.compute_gradients(keep_graph=self._simultaneous is not None)
+            update.compute_gradients(keep_graph=waits)
         if self._simultaneous is None:
             self._apply([update])
         else:
@@ -85,37 +88,33 @@ class MultiNetworkTrainer(ResumableTrainer):
 
     @contextmanager
     def simultaneous(self) -> Iterator[None]:
-        """Let every :meth:`update` of the block see the same weights.
-
-        Nobody moves before the block ends.
+        """Let every :meth:`update` of the block see the same weights: all step when it ends.
 
         All losses may share one graph. A player takes part in one update of the block.
 
         Raises:
-            NonFiniteLoss: as :meth:`update`; no player of the block has moved.
+            NonFiniteLoss: as :meth:`update`; no weights of the block's players have changed.
             ValueError: a block within a block, or a player in several updates of it.
         """
         if self._simultaneous is not None:
-            raise ValueError("a simultaneous block cannot hold another one")
+            raise ValueError("a simultaneous block cannot contain another one")
         self._simultaneous = []
         try:
             yield
-            updaters = [id(updater) for update in self._simultaneous for updater in update.updaters]
-            if len(updaters) > len(set(updaters)):
-                raise ValueError(
-                    "a player takes part in one update of a simultaneous block, not in several"
-                )
+            _require_single_updates(self._simultaneous)
             self._apply(self._simultaneous)
         finally:
             self._simultaneous = None
 
     def _apply(self, updates: list[Update]) -> None:
+        """Step all optimizers, if every loss and gradient is finite."""
         losses: dict[str, torch.Tensor] = {}
         for update in updates:
             losses |= update.losses
         detached = [loss.detach().float() for loss in losses.values()]
         values = torch.stack(detached).tolist()  # waits for the device once
-        self._stop_where_not_finite(dict(zip(losses, values, strict=True)))
+        by_name = dict(zip(losses, values, strict=True))
+        self._stop_where_not_finite(by_name)
 
         with self._autocast(enabled=False):
             try:
@@ -125,14 +124,14 @@ class MultiNetworkTrainer(ResumableTrainer):
         torch.clear_autocast_cache()  # it holds the weights from before the step, in half precision
 
     def follow(self, follower: str, leader: str, decay: float, since: int = 0) -> None:
-        """Move an auxiliary network without optimizer towards another one, by a moving average.
+        """Let an auxiliary network without optimizer follow another one by a moving average.
 
         Both have the same architecture.
 
         Args:
-            follower: name of the network that moves, such as ``teacher``.
+            follower: name of the network that changes, such as ``teacher``.
             leader: ``network``, or the name of an auxiliary network.
-            decay: share of the follower's own weights that stays; smaller in the first iterations
+            decay: factor of the follower's own weights; smaller in the first iterations
                 (``averaging.py``).
             since: iteration of the first call, at which the follower becomes equal to the leader.
 
@@ -144,22 +143,23 @@ class MultiNetworkTrainer(ResumableTrainer):
                 f"{follower} has an optimizer or no parameters, so it cannot follow {leader}"
             )
         decay_now = decay_at(decay, self.iteration - since)
-        update_average(self.module_of(follower), self.module_of(leader), decay_now)
+        average = self.module_of(follower)
+        network = self.module_of(leader)
+        update_average(average, network, decay_now)
 
     def note(self, **values: torch.Tensor | float) -> None:
         """Log scalars under their names (``loss_terms`` or ``diagnostics``).
 
-        A step's value is the mean of what it noted, an epoch's the mean of the steps that noted
-        any.
+        The value of a step is the mean of its notes; the value of an epoch is the mean of the steps
+        that noted any.
 
         Raises:
             ValueError: a name that is not declared.
         """
         undeclared = set(values) - set(self.step_terms)
         if undeclared:
-            raise ValueError(
-                f"{type(self).__name__} declares no loss term or diagnostic {', '.join(undeclared)}"
-            )
+            names = ", ".join(undeclared)
+            raise ValueError(f"{type(self).__name__} declares no loss term or diagnostic {names}")
 
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
@@ -167,22 +167,25 @@ class MultiNetworkTrainer(ResumableTrainer):
             self._noted[name].append(value)
 
     def note_gradient_ratio(self, name: str, loss: torch.Tensor, other: torch.Tensor) -> None:
-        """Log the norm of a loss's gradient on the encoder over another's.
+        """Log the norm of a loss's gradient on the encoder, divided by that of another loss.
 
-        This costs time, so it is done once an epoch.
+        This takes time, so it is done once an epoch.
 
         Args:
             name: a declared diagnostic.
             loss, other: scalars whose graphs stay usable.
         """
-        if self.starts_epoch:
-            self.note(**{name: gradient_ratio(loss, other, self.encoder.parameters())})
+        if not self.starts_epoch:
+            return
+        parameters = self.encoder.parameters()
+        ratio = gradient_ratio(loss, other, parameters)
+        self.note(**{name: ratio})
 
     def draw(self, **rows: tuple[torch.Tensor, ...]) -> None:
         """Draw the first item of each tensor into ``pictures/`` of the fold, a row per name.
 
-        One figure every ``draw_every`` epochs and of the last one, by the first process. Values
-        within [0, 1] are drawn in colour; the other pictures of a row share one grey scale.
+        The first process draws one figure every ``draw_every`` epochs and one of the last epoch.
+        Values within [0, 1] are drawn in colour; the other pictures of a row share one grey scale.
 
         Args:
             rows: tensors ``[B, C, *spatial]``, of which the first channel is drawn; of a volume the
@@ -193,27 +196,28 @@ class MultiNetworkTrainer(ResumableTrainer):
 
         pictures = dict(self._pictures)
         for name, row in rows.items():
-            is_drawable = all(len(tensor) > 0 for tensor in row)
+            is_drawable = all(map(len, row))
             if is_drawable:
-                pictures[name] = [_first_picture(tensor) for tensor in row]
+                pictures[name] = list(map(_first_picture, row))
         self._pictures = pictures
 
     def batch_mean(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the mean of ``[B, ...]`` over the whole batch, that of all processes.
+        """Return the mean ``[1, ...]`` of ``[B, ...]`` over the batches of all processes.
 
-        It is ``[1, ...]`` in float32, with gradient.
+        It is float32, with gradient.
         """
         return processes.global_batch_mean(features)
 
     def share_of_mean(self, count: int | torch.Tensor) -> float | torch.Tensor:
         """Return the factor of a mean over ``count`` own items in the mean over all processes."""
-        return processes.share_of_mean(torch.as_tensor(count, device=self.device))
+        own_count = torch.as_tensor(count, device=self.device)
+        return processes.share_of_mean(own_count)
 
     def shared_generator(self, purpose: int = 0) -> torch.Generator:
         """Return random numbers (on the CPU) that are the same in every process at this iteration.
 
         Args:
-            purpose: tells several generators of one step apart, at least 0.
+            purpose: distinguishes several generators of one step; at least 0.
         """
         return shared_generator(self.seed, self.iteration, purpose)
 
@@ -225,8 +229,8 @@ class MultiNetworkTrainer(ResumableTrainer):
         The entry ``loss`` is the segmentation loss, comparable to plain nnU-Net's.
 
         Raises:
-            NonFiniteLoss: a loss or gradient is NaN or infinite; the weights are saved as before
-                the update that met it. Earlier updates of the step have moved theirs.
+            NonFiniteLoss: a loss or gradient is NaN or infinite. The saved weights are those before
+                the failed update; earlier updates of the step have changed theirs.
         """
         self._noted: dict[str, list[torch.Tensor | float]] = defaultdict(list)
         self._losses: set[str] = set()
@@ -239,22 +243,29 @@ class MultiNetworkTrainer(ResumableTrainer):
             self.note(**{PROPORTION: self.loss.latest})
         if self.averaged_network is not None:
             decay = decay_at(self.average_weights, self.iteration)
-            update_average(self.averaged_network, self.module_of("network"), decay)
+            network = self.module_of("network")
+            update_average(self.averaged_network, network, decay)
 
         terms = self._means_of_step()
-        self._stop_where_not_finite({name: terms[name] for name in self._losses})
+        losses = {name: terms[name] for name in self._losses}
+        self._stop_where_not_finite(losses)
         self._iteration_in_epoch += 1
-        output = {name: terms.get(name, math.nan) for name in self.step_terms}
-        return {"loss": terms.get("segmentation", math.nan), **output}
+
+        output = {"loss": terms.get("segmentation", math.nan)}
+        for name in self.step_terms:
+            output[name] = terms.get(name, math.nan)
+        return output
 
     def _means_of_step(self) -> dict[str, float]:
-        """Return the mean of what the step noted under each name."""
-        noted = [value for values in self._noted.values() for value in values]
+        """Return the mean of the step's notes under each name."""
+        noted: list[torch.Tensor | float] = []
+        for values in self._noted.values():
+            noted += values
         numbers = iter(_on_host(noted))
 
         means = {}
         for name, values in self._noted.items():
-            own = [next(numbers) for _ in values]
+            own = list(itertools.islice(numbers, len(values)))
             means[name] = sum(own) / len(own)
         return means
 
@@ -264,28 +275,33 @@ class MultiNetworkTrainer(ResumableTrainer):
         return torch.autocast("cuda", enabled=enabled)
 
     def _stop_where_not_finite(self, losses: Mapping[str, float]) -> None:
+        """Save networks and batch, and stop, if a loss is NaN or infinite."""
         wrong = not_finite(losses)
         if not wrong:
             return
 
-        which = f"_rank{self.local_rank}" if self.is_ddp else ""
+        rank = f"_rank{self.local_rank}" if self.is_ddp else ""
         folder = Path(self.output_folder)
+        checkpoint = folder / f"checkpoint_nonfinite{rank}.pth"
         # any rank saves; the epoch is not finished
         with self._as_if(local_rank=0, current_epoch=self.current_epoch - 1):
-            self.save_checkpoint(str(folder / f"checkpoint_nonfinite{which}.pth"))
+            self.save_checkpoint(str(checkpoint))
         batch = to_device(self._batch, torch.device("cpu"))
-        torch.save(batch, folder / f"batch_nonfinite{which}.pth")
+        torch.save(batch, folder / f"batch_nonfinite{rank}.pth")
+
+        values = ", ".join(wrong)
+        cases = case_names(self._batch)
         raise NonFiniteLoss(
-            f"{', '.join(wrong)} in epoch {self.current_epoch}, iteration {self.iteration}, cases "
-            f"{case_names(self._batch)}; networks and batch are saved as "
-            f"{self.output_folder}/*_nonfinite{which}.pth; look at these cases, or train again "
-            "with a lower initial_lr (nnUNetv2_ext_configure --set initial_lr=...)"
+            f"{values} in epoch {self.current_epoch}, iteration {self.iteration}, cases {cases}; "
+            f"networks and batch are saved as {self.output_folder}/*_nonfinite{rank}.pth; look at "
+            "these cases, or train again with a lower initial_lr (nnUNetv2_ext_configure --set "
+            "initial_lr=...)"
         )
 
     # --- the log and the pictures
 
     def on_train_epoch_start(self) -> None:
-        """Start as every trainer does, without pictures of the epoch before."""
+        """Start as every trainer does, without the pictures of the previous epoch."""
         super().on_train_epoch_start()
         self._pictures = {}
 
@@ -297,63 +313,79 @@ class MultiNetworkTrainer(ResumableTrainer):
         columns = {}
         for name in self.step_terms:
             columns[name] = [output[name] for output in train_outputs]
-        self.log_terms(self._epoch_means(columns))
+        means = self._epoch_means(columns)
+        self.log_terms(means)
         if self._pictures:
             self._write_pictures()
 
     def _write_pictures(self) -> None:
         from nnunet_ext.training.figures import picture_rows_figure
 
-        path = Path(self.output_folder, "pictures", f"epoch_{self.current_epoch:04d}.png")
+        name = f"epoch_{self.current_epoch:04d}.png"
+        path = Path(self.output_folder, "pictures", name)
         title = f"{type(self).__name__}, epoch {self.current_epoch}"
         try:
             picture_rows_figure(self._pictures, path, title)
-        except ValueError as error:  # such as NaN: no reason to lose a training
-            self.print_to_log_file(f"{path.name} is not drawn: {error}")
+        except ValueError as error:  # such as NaN, which is no reason to lose a training
+            self.print_to_log_file(f"{name} is not drawn: {error}")
 
     def _draws_now(self) -> bool:
         """Return whether this is the last step of an epoch to draw, in the first process."""
-        is_last_epoch = self.current_epoch == self.num_epochs - 1
-        due = self.current_epoch % self.draw_every == 0 or is_last_epoch
-        last = self._iteration_in_epoch == self.num_iterations_per_epoch - 1
-        return due and last and self.local_rank == 0
+        last_epoch = self.num_epochs - 1
+        last_step = self.num_iterations_per_epoch - 1
+        is_last_step = self._iteration_in_epoch == last_step
+        is_due = self.current_epoch % self.draw_every == 0
+        is_epoch_to_draw = is_due or self.current_epoch == last_epoch
+        return is_epoch_to_draw and is_last_step and self.local_rank == 0
 
     @property
     def starts_epoch(self) -> bool:
-        """True in the first step of an epoch, when what costs time may be measured."""
+        """True in the first step of an epoch, for measurements that take time."""
         return self._iteration_in_epoch == 0
 
     def _epoch_means(self, values: Mapping[str, list[float]]) -> dict[str, float]:
-        """Return the means over an epoch and all processes of what is not NaN; NaN of nothing."""
+        """Return the means of all values but NaN over an epoch and all processes; else NaN."""
         rows = []
         for column in values.values():
-            known = np.asarray(column)[~np.isnan(column)]
+            numbers = np.asarray(column)
+            known = numbers[~np.isnan(numbers)]
             rows.append([known.sum(), len(known)])
 
         own = torch.tensor(rows, dtype=torch.float32)
-        sums, counts = processes.mean_over_ranks(own.to(self.device)).cpu().T
+        of_all = processes.mean_over_ranks(own.to(self.device))
+        sums, counts = of_all.cpu().T
         means = (sums / counts).tolist()
         return dict(zip(values, means, strict=True))
+
+
+def _require_single_updates(updates: Sequence[Update]) -> None:
+    """Check that no player takes part in several updates of a block."""
+    seen: set[int] = set()
+    for update in updates:
+        for updater in update.updaters:
+            if id(updater) in seen:
+                raise ValueError(
+                    "a player takes part in one update of a simultaneous block, not in several"
+                )
+            seen.add(id(updater))
 
 
 def _on_host(values: Sequence[torch.Tensor | float]) -> list[float]:
     """Return the values as numbers; waits for the device once."""
     tensors = [value.float() for value in values if isinstance(value, torch.Tensor)]
     if not tensors:
-        return [float(value) for value in values]
+        return list(map(float, values))
 
     from_device = iter(torch.stack(tensors).tolist())
     numbers = []
     for value in values:
-        numbers.append(next(from_device) if isinstance(value, torch.Tensor) else value)
+        number = next(from_device) if isinstance(value, torch.Tensor) else value
+        numbers.append(number)
     return numbers
 
 
 def _first_picture(tensor: torch.Tensor) -> np.ndarray:
-    """Return the first channel of the first item of ``[B, C, *spatial]``.
-
-    Of a volume it is the middle slice.
-    """
+    """Return the first channel of the first of ``[B, C, *spatial]``, in 3d its middle slice."""
     picture = tensor[0, 0].detach().float().cpu()
     while picture.ndim > 2:
         picture = picture[len(picture) // 2]

@@ -1,4 +1,4 @@
-"""Training on further streams beside the labelled one, and scores of one without labels."""
+"""Training on further streams beside the labelled one, and scores on a stream without labels."""
 
 import math
 import os
@@ -26,27 +26,26 @@ from nnunet_ext.training.streams.transforms import fill_outside
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 LABEL_FREE_BATCHES = 10  # per epoch
 LABELLED = "labelled"  # the role of nnU-Net's own data set
-TRAINING, VALIDATION, SCORING = 0, 1, 2  # what batches are for: their random numbers follow from it
+TRAINING, VALIDATION, SCORING = 0, 1, 2  # purposes of batches, part of their random seed
 
 
 class MultiStreamTrainer(MultiNetworkTrainer):
     """The base of every trainer: a method states its streams, its networks and its step.
 
-    ``optional_streams`` are joined to the batch where they are configured, beside the required
-    ones. A batch is nnU-Net's (``data``, ``target``, ``keys``) with one such dict per further
-    stream under its role, without ``target`` where the stream has no labels; in the step all
-    tensors are on the device.
+    The batch contains the required streams, and ``optional_streams`` if they are configured. It is
+    nnU-Net's batch (``data``, ``target``, ``keys``) with one such dict per further stream under its
+    role, without ``target`` if the stream has no labels. In the step all tensors are on the device.
 
     Each of these dicts also has ``forced``, bool ``[B]``: patches that nnU-Net placed on a lesion
-    on purpose, which it never does in a stream without labels. A critic of domains judges
-    ``~batch["forced"]`` only, or it learns the share of lesion; with ``judges_unforced_samples``
-    every batch is sure to have such samples.
+    on purpose, which it never does in a stream without labels. A critic of domains should judge
+    only ``~batch["forced"]``, or it learns the share of lesion; ``judges_unforced_samples`` ensures
+    that every batch has such samples.
 
-    Where cases of two streams must fit (:meth:`matches`), both are in
+    If cases of two streams must match (:meth:`matches`), both are in
     ``without_spatial_augmentation``: their samples are the centres of the cases, with augmented
     intensities.
 
-    Where a stream without labels is configured, in use or not, every epoch is judged on it
+    If a stream without labels is configured, in use or not, every epoch is scored on it
     (``label_free.py``), unless ``scores_without_labels`` is off.
     """
 
@@ -54,19 +53,18 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     # roles; "labelled" is nnU-Net's own data set
     without_spatial_augmentation: ClassVar[tuple[str, ...]] = ()
     judges_unforced_samples: ClassVar[bool] = False
-    # False where the network does not segment images of a stream without labels
+    # False if the network cannot segment the images of a stream without labels
     scores_without_labels: ClassVar[bool] = True
 
     # of all streams; strong is that of nnUNetTrainerDA5
     augmentation: Literal["nnunet", "strong"] = "nnunet"
 
     def matches(self, role: str) -> dict[str, list[str]]:
-        """Return the cases of a stream that fit each labelled case.
+        """Return the cases of a stream that match each labelled case.
 
-        Key of a labelled case -> keys of that stream's cases.
-
-        One of them is drawn at random for each labelled sample and stands at the same place of the
-        stream's batch. Empty: the stream is drawn by itself.
+        Key of a labelled case -> keys of that stream's cases. One of them is drawn at random for
+        each labelled sample, for the same place in the stream's batch. Empty: the stream is drawn
+        independently.
         """
         return {}
 
@@ -85,17 +83,21 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         if self.scored_role:
             roles.add(self.scored_role)
 
+        normalizations = {}
+        for role, normalization in entry.normalizations.items():
+            if role in roles:
+                normalizations[role] = normalization
+
         identity = super().identity()
         identity["streams"] = {role: entry.streams[role] for role in roles}
-        normalized = [role for role in entry.normalizations if role in roles]
-        if normalized:
-            identity["normalizations"] = {role: entry.normalizations[role] for role in normalized}
+        if normalizations:
+            identity["normalizations"] = normalizations
         return identity
 
     def get_dataloaders(self) -> tuple:
-        """Build nnU-Net's loaders, the training one joined with one of each further stream.
+        """Build nnU-Net's loaders; the training loader also draws from the further streams.
 
-        All share one worker pool.
+        The loaders of all streams share one worker pool.
         """
         workers = get_allowed_n_proc_DA()
         with without_workers():
@@ -104,14 +106,14 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             self._scored_images = self.stream_loader(self.scored_role, augmented=False)
 
         # numbers of processes and cached batches as in nnUNetTrainer.get_dataloaders
-        training_pool = self._in_workers(
-            self._training_loader(training.data_loader, workers), max(6, workers // 2)
-        )
+        training_loader = self._training_loader(training.data_loader, workers)
+        training_cache = max(6, workers // 2)
+        training_pool = self._in_workers(training_loader, training_cache)
+
         validation_workers = workers and max(1, workers // 2)
-        validation_pool = self._in_workers(
-            self._validation_loader(validation.data_loader, validation_workers),
-            max(3, workers // 4),
-        )
+        validation_loader = self._validation_loader(validation.data_loader, validation_workers)
+        validation_cache = max(3, workers // 4)
+        validation_pool = self._in_workers(validation_loader, validation_cache)
         return training_pool, validation_pool
 
     def _training_loader(self, nnunet_loader: Any, workers: int) -> MultiStreamLoader:
@@ -127,12 +129,14 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             )
 
         streams = {role: self.stream_loader(role) for role in self.roles_in_use()}
+        labelled_keys = list(labelled.indices)
         matches = {}
         for role, stream in streams.items():
             of_role = self.matches(role)
             if of_role:
-                check_matches(role, of_role, list(labelled.indices), list(stream.indices))
-                labelled.paired = stream.paired = True
+                check_matches(role, of_role, labelled_keys, list(stream.indices))
+                labelled.paired = True
+                stream.paired = True
                 matches[role] = of_role
 
         return MultiStreamLoader(
@@ -147,7 +151,7 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     def _validation_loader(self, nnunet_loader: Any, workers: int) -> MultiStreamLoader:
         return MultiStreamLoader(
             StreamDataLoader.take_over(nnunet_loader),
-            {},
+            further={},
             seed=(self.seed, self.local_rank, VALIDATION),
             first=self.current_epoch * self.num_val_iterations_per_epoch,
             workers=workers,
@@ -159,9 +163,13 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         if joined.workers == 0:
             return SingleThreadedAugmenter(joined, None)
 
-        pin_memory = self.device.type == "cuda"
         pool = WorkerPool(
-            joined, None, joined.workers, cached, pin_memory=pin_memory, wait_time=0.002
+            joined,
+            None,
+            joined.workers,
+            cached,
+            pin_memory=self.device.type == "cuda",
+            wait_time=0.002,
         )
         pool._start()  # now, as nnU-Net does
         return pool
@@ -172,8 +180,8 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         Patch size and augmentation are those of the labelled stream.
 
         Args:
-            role: the stream's.
-            augmented: as for training; otherwise patches at random positions, as they are.
+            role: of the stream.
+            augmented: as for training; otherwise patches at random positions, not augmented.
 
         Raises:
             InputError: the stream is not preprocessed for these plans.
@@ -183,9 +191,6 @@ class MultiStreamTrainer(MultiNetworkTrainer):
             self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         labels = self.plans_manager.get_label_manager({"labels": LESION_LABELS})
-        transforms = self.get_validation_transforms(
-            None, foreground_labels=labels.foreground_labels
-        )
         if augmented:
             transforms = self.get_training_transforms(
                 patch_size,
@@ -197,20 +202,28 @@ class MultiStreamTrainer(MultiNetworkTrainer):
                 False,
                 labels.foreground_labels,
             )
+        else:
+            initial_patch_size = patch_size
+            transforms = self.get_validation_transforms(
+                None, foreground_labels=labels.foreground_labels
+            )
+
         normalization = self.plans_entry.normalizations.get(role)
         if normalization is not None:
-            fill_outside(transforms, self.num_input_channels, Window.parse(normalization).outside)
+            window = Window.parse(normalization)
+            fill_outside(transforms, self.num_input_channels, window.outside)
 
         dataset = self.stream_dataset(role)
         self.print_to_log_file(f"stream {role}: {len(dataset.identifiers)} cases")
         has_labels = role not in UNLABELLED_ROLES
+        oversampled = self.oversample_foreground_percent if has_labels else 0.0
         loader = StreamDataLoader(
             dataset,
             self.batch_size,
-            initial_patch_size if augmented else patch_size,
+            initial_patch_size,
             patch_size,
             labels,
-            oversample_foreground_percent=self.oversample_foreground_percent if has_labels else 0.0,
+            oversample_foreground_percent=oversampled,
             transforms=transforms,
         )
         if augmented and role in self.without_spatial_augmentation:
@@ -222,7 +235,7 @@ class MultiStreamTrainer(MultiNetworkTrainer):
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
         """Configure augmentation as nnU-Net or its strong variant does.
 
-        A network that never saw mirrored images is not tested on any.
+        A network that is not trained on mirrored images does not mirror at inference either.
         """
         if self.augmentation == "strong":
             variant = strong_variant()
@@ -234,16 +247,17 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         return settings
 
     def get_training_transforms(self, *arguments: Any, **named: Any) -> BasicTransform:
-        """As nnU-Net or its strong variant, for labelled and further streams; same arguments."""
+        """Return the transforms of nnU-Net or its strong variant, for all streams."""
         if self.augmentation == "strong":
-            return strong_variant().get_training_transforms(*arguments, **named)
+            variant = strong_variant()
+            return variant.get_training_transforms(*arguments, **named)
         return super().get_training_transforms(*arguments, **named)
 
     # --- judging without labels
 
     @property
     def scored_role(self) -> str | None:
-        """The stream without labels on which the network is judged every epoch."""
+        """The stream without labels on which the network is scored every epoch."""
         if not self.scores_without_labels:
             return None
         configured = self.plans_entry.streams
@@ -254,9 +268,11 @@ class MultiStreamTrainer(MultiNetworkTrainer):
 
     @property
     def logged_terms(self) -> tuple[str, ...]:
-        """Losses, diagnostics, and the label-free scores where a stream allows them."""
+        """Losses, diagnostics, and the label-free scores if there is a stream for them."""
         terms = super().logged_terms
-        return terms + label_free.TERMS if self.scored_role else terms
+        if self.scored_role:
+            return terms + label_free.TERMS
+        return terms
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """Log nnU-Net's pseudo Dice and the label-free scores."""
@@ -264,39 +280,55 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         if not self.scored_role:
             return
 
-        means = self._epoch_means(self._label_free_scores())
-        means["source_dice"] = float(self.logger.get_value("mean_fg_dice", step=-1))
+        scores = self._label_free_scores()
+        means = self._epoch_means(scores)
+        source_dice = self.logger.get_value("mean_fg_dice", step=-1)
+        means["source_dice"] = float(source_dice)
         means["score"] = label_free.combined_score(**means)
-        self.log_terms({term: means[term.removeprefix("labelfree_")] for term in label_free.TERMS})
+
+        logged = {}
+        for term in label_free.TERMS:
+            name = term.removeprefix("labelfree_")
+            logged[term] = means[name]
+        self.log_terms(logged)
 
     def _label_free_scores(self) -> dict[str, list[float]]:
-        """Return scores of some batches of the stream without labels, shared by all processes."""
-        scores: dict[str, list[float]] = {"entropy": [], "agreement": []}
+        """Return this process's scores of some batches of the stream without labels."""
+        entropies = []
+        agreements = []
         batches = math.ceil(LABEL_FREE_BATCHES / processes.world_size())
         with seeded_random_numbers(self.seed, self.local_rank, SCORING, self.current_epoch):
             for _ in range(batches):
-                images = next(self._scored_images)["data"]
+                batch = next(self._scored_images)
+                images = batch["data"]
                 first = self._prediction_of_a_view(images)
                 second = self._prediction_of_a_view(images)
 
-                entropy = (label_free.lesion_entropy(first) + label_free.lesion_entropy(second)) / 2
-                scores["entropy"].append(entropy.item())
-                scores["agreement"].append(label_free.agreement(first, second).item())
-        return scores
+                first_entropy = label_free.lesion_entropy(first)
+                second_entropy = label_free.lesion_entropy(second)
+                entropy = (first_entropy + second_entropy) / 2
+                agreement = label_free.agreement(first, second)
+                entropies.append(entropy.item())
+                agreements.append(agreement.item())
+        return {"entropy": entropies, "agreement": agreements}
 
     def _prediction_of_a_view(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the prediction of a random view, turned back.
+        """Return the softmax ``[B, classes, *spatial]`` of a random view, flipped back.
 
-        It is a softmax ``[B, classes, *spatial]``; regions become one class.
+        Regions become one class.
         """
         axes = self.inference_allowed_mirroring_axes or ()
         view, flipped = label_free.augmented_view(images, axes)
         with self._autocast():
-            logits = finest(self.evaluated_network(view.to(self.device)))
-        return self.class_logits(logits).float().flip(flipped).softmax(1)
+            on_device = view.to(self.device)
+            segmentation = self.evaluated_network(on_device)
+
+        logits = self.class_logits(finest(segmentation))
+        flipped_back = logits.float().flip(flipped)
+        return flipped_back.softmax(1)
 
     def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return logits whose softmax are probabilities of classes that exclude each other.
+        """Return logits whose softmax is the probability of mutually exclusive classes.
 
         Regions become one class.
 
@@ -305,38 +337,42 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         """
         if not self.label_manager.has_regions:
             return logits
-        whole = logits.amax(1, keepdim=True)
-        return torch.cat((torch.zeros_like(whole), whole), 1)
+        foreground = logits.amax(1, keepdim=True)
+        background = torch.zeros_like(foreground)
+        return torch.cat((background, foreground), 1)
 
     @property
     def class_count(self) -> int:
         """Channels of :meth:`class_logits`."""
-        return 2 if self.label_manager.has_regions else self.label_manager.num_segmentation_heads
+        labels = self.label_manager
+        if labels.has_regions:
+            return 2
+        return labels.num_segmentation_heads
 
     def on_epoch_end(self) -> None:
-        """End the epoch as nnU-Net does, and keep further checkpoints.
-
-        These are the one that the label-free scores prefer, and others on request.
-        """
+        """End the epoch as nnU-Net does; keep requested and the best label-free checkpoints."""
         super().on_epoch_end()
-        epochs = self.current_epoch  # the one that ends is counted already
-        if self.keep_checkpoints and epochs % self.save_every == 0:
+        epochs = self.current_epoch  # the ended epoch is already counted
+        is_due = epochs % self.save_every == 0
+        if self.keep_checkpoints and is_due:
             self._save_ended_epoch(f"checkpoint_epoch_{epochs:04d}.pth")
 
-        if self.scored_role:
-            scores = self.logger.get_value("labelfree_score", step=None)
-            if label_free.is_best(scores):
-                self.print_to_log_file("New best label-free score")
-                self._save_ended_epoch(label_free.CHECKPOINT)
+        if not self.scored_role:
+            return
+        scores = self.logger.get_value("labelfree_score", step=None)
+        if label_free.is_best(scores):
+            self.print_to_log_file("New best label-free score")
+            self._save_ended_epoch(label_free.CHECKPOINT)
 
     def _save_ended_epoch(self, name: str) -> None:
         """Save a checkpoint of the epoch that nnU-Net has counted as ended."""
+        path = Path(self.output_folder, name)
         with self._as_if(current_epoch=self.current_epoch - 1):
-            self.save_checkpoint(str(Path(self.output_folder, name)))
+            self.save_checkpoint(str(path))
 
 
 def strong_variant() -> Any:
-    """nnU-Net's trainer with strong augmentation; its methods serve every trainer."""
+    """Return nnU-Net's trainer with strong augmentation; its methods work for every trainer."""
     from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import (
         nnUNetTrainerDA5,
     )
@@ -346,10 +382,7 @@ def strong_variant() -> Any:
 
 @contextmanager
 def without_workers() -> Iterator[None]:
-    """Let nnU-Net build its loaders without starting worker processes.
-
-    ``nnUNet_n_proc_DA`` is 0 temporarily.
-    """
+    """Let nnU-Net build its loaders without worker processes (``nnUNet_n_proc_DA=0``)."""
     before = os.environ.get(WORKERS_VARIABLE)
     os.environ[WORKERS_VARIABLE] = "0"
     try:

@@ -1,4 +1,4 @@
-"""Networks, optimizers and processes of a training, and checkpoints that continue it exactly."""
+"""Networks, optimizers and processes of a training, and checkpoints to continue it exactly."""
 
 import io
 from collections.abc import Iterator
@@ -38,12 +38,12 @@ UNUSED_OPTIMIZER = SimpleNamespace(load_state_dict=lambda state: None)
 class ResumableTrainer(ConfiguredTrainer):
     """Build, share, average, save and restore the networks and optimizers that a method states.
 
-    ``network`` segments: nnU-Net builds, saves and predicts with it. Auxiliary networks are what
-    inference does not need. A *player* is a name whose optimizer owns parameters: usually those of
-    the network of that name, but also part of it, or of several.
+    ``network`` segments: nnU-Net builds, saves and predicts with it. Auxiliary networks are not
+    needed for inference. A *player* is a name whose optimizer owns parameters: usually those of the
+    network of that name, but also part of them, or those of several networks.
     """
 
-    # decay of the averaged network that is evaluated and saved, e.g. 0.999; 0: none
+    # decay of the averaged network that is evaluated and saved, e.g. 0.999; 0: no average
     average_weights: Fraction = 0
 
     _iteration_in_epoch = 0
@@ -51,9 +51,9 @@ class ResumableTrainer(ConfiguredTrainer):
     # --- what a method states
 
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
-        """Return networks that only training needs, by name.
+        """Return the networks that only the training needs, by name.
 
-        The name ``network`` belongs to the network that segments.
+        The name ``network`` is reserved for the network that segments.
         """
         return {}
 
@@ -63,8 +63,8 @@ class ResumableTrainer(ConfiguredTrainer):
         """Return a player's optimizer, and the factor of its learning rate (None: constant).
 
         Called for ``network`` and every auxiliary network. Without an optimizer, ``(None, None)``,
-        the player takes no steps; a network of which no optimizer holds a parameter is frozen and
-        stays in evaluation mode.
+        the player takes no steps. A network whose parameters no optimizer holds is frozen and stays
+        in evaluation mode.
 
         Args:
             player: name of the network.
@@ -75,13 +75,14 @@ class ResumableTrainer(ConfiguredTrainer):
             raise NotImplementedError(f"{type(self).__name__} gives {player} no optimizer")
 
         optimizer, _ = super().configure_optimizers()
-        schedule = per_epoch(polynomial(self.total_iterations), self.num_iterations_per_epoch)
+        per_iteration = polynomial(self.total_iterations)
+        schedule = per_epoch(per_iteration, self.num_iterations_per_epoch)
         return optimizer, schedule
 
     def max_gradient_norm(self, player: str) -> float | None:
-        """Return the norm to which a player's gradient is limited; None does not clip.
+        """Return the norm to which a player's gradient is limited, by default nnU-Net's.
 
-        By default it is nnU-Net's.
+        None does not clip.
         """
         return MAX_GRADIENT_NORM
 
@@ -93,57 +94,63 @@ class ResumableTrainer(ConfiguredTrainer):
         return []
 
     def auxiliary_state(self) -> dict[str, Any]:
-        """Return what else a method must keep over a resume, as tensors and plain Python."""
+        """Return further state of a method that a resume needs, as tensors and plain Python."""
         return {}
 
     def load_auxiliary_state(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`auxiliary_state` returned."""
+        """Restore the state that :meth:`auxiliary_state` returned."""
 
     # --- networks
 
     def module_of(self, name: str) -> nn.Module:
         """Return ``network`` or an auxiliary network, without the wrapper of ``torch.compile``."""
-        network = self.network if name == "network" else self.auxiliary_networks[name]
+        network: Any = self.network
+        if name != "network":
+            network = self.auxiliary_networks[name]
         return getattr(network, "_orig_mod", network)
 
     @property
     def encoder(self) -> Any:
-        """The encoder of the segmentation network; None where it has none.
+        """The encoder of the segmentation network; None if it has none.
 
-        Those of nnU-Net and ours have ``strides`` and ``output_channels``.
+        The encoders of nnU-Net and of this package have ``strides`` and ``output_channels``.
         """
-        return getattr(self.module_of("network"), "encoder", None)
+        network = self.module_of("network")
+        return getattr(network, "encoder", None)
 
     @property
     def convolution(self) -> type[Any]:
         """The convolution of the plans' dimension, for auxiliary networks."""
-        is_2d = len(self.configuration_manager.patch_size) == 2
-        return nn.Conv2d if is_2d else nn.Conv3d
+        patch_size = self.configuration_manager.patch_size
+        return nn.Conv2d if len(patch_size) == 2 else nn.Conv3d
 
     @property
     def evaluated_network(self) -> nn.Module:
-        """The segmentation network that is validated, scored, saved and predicted with."""
-        return self.network if self.averaged_network is None else self.averaged_network
+        """The segmentation network that is validated, scored, saved and used for prediction."""
+        if self.averaged_network is None:
+            return self.network
+        return self.averaged_network
 
     @property
     def iteration(self) -> int:
-        """Steps done since the start of the training.
+        """Number of steps since the start of the training.
 
-        The number follows from the epoch, so that a resumed run continues it.
+        It is computed from the epoch, so a resumed run continues it.
         """
-        return self.current_epoch * self.num_iterations_per_epoch + self._iteration_in_epoch
+        before_this_epoch = self.current_epoch * self.num_iterations_per_epoch
+        return before_this_epoch + self._iteration_in_epoch
 
     @property
     def total_iterations(self) -> int:
-        """Steps of the whole training."""
+        """Number of steps of the whole training."""
         return self.num_epochs * self.num_iterations_per_epoch
 
     def initialize(self) -> None:
-        """Build everything as nnU-Net does, with the auxiliary networks.
+        """Build everything as nnU-Net does, and the auxiliary networks.
 
         Raises:
-            InputError: a cascade's stage, a batch that the processes cannot share evenly, or see
-                :meth:`configure`.
+            InputError: a cascade's second stage, a batch that the processes cannot share evenly, or
+                see :meth:`configure`.
         """
         self.require_single_stage(self.plans_manager, self.configuration_name)
         if self.local_rank == 0:
@@ -155,9 +162,9 @@ class ResumableTrainer(ConfiguredTrainer):
         if self.is_ddp:
             self._join_processes()
         if self._do_i_compile():
-            # Several losses of a step may share a compiled graph, which must outlive a backward
-            # pass.
+            # several losses of a step may share a compiled graph: a backward pass must not free it
             torch._functorch.config.donated_buffer = False
+
         seed_random_numbers(self.seed)
         with self._as_if(is_ddp=False):
             super().initialize()
@@ -173,9 +180,9 @@ class ResumableTrainer(ConfiguredTrainer):
         """Build the auxiliary networks and every player's optimizer.
 
         Returns:
-            What nnU-Net logs and saves: the optimizer of ``network``, or of the first player that
-            has one; and what it calls at the start of an epoch, which sets the learning rates of
-            all players.
+            The optimizer that nnU-Net logs and saves, of ``network`` or of the first player that
+            has one; and the scheduler that it steps at the start of an epoch, which sets the
+            learning rates of all players.
         """
         self.auxiliary_networks: dict[str, nn.Module] = {}
         for name, network in self.build_auxiliary_networks().items():
@@ -183,14 +190,17 @@ class ResumableTrainer(ConfiguredTrainer):
 
         self.updaters: dict[str, Updater] = {}
         for player in ("network", *self.auxiliary_networks):
-            optimizer, schedule = self.configure_optimizer(player, self.module_of(player))
+            module = self.module_of(player)
+            optimizer, schedule = self.configure_optimizer(player, module)
             if optimizer is None:
                 continue
-            scaler = torch.amp.GradScaler("cuda") if self.device.type == "cuda" else None
-            if not self.updaters:
-                scaler = self.grad_scaler  # which nnU-Net saves
-            max_norm, groups = self.max_gradient_norm(player), self.clipped_groups(player)
-            self.updaters[player] = Updater(optimizer, scaler, schedule, max_norm, groups)
+            self.updaters[player] = Updater(
+                optimizer,
+                scaler=self._new_scaler(),
+                schedule=schedule,
+                max_norm=self.max_gradient_norm(player),
+                clipped_groups=self.clipped_groups(player),
+            )
 
         owned = require_separate(self.updaters)
         self._freeze_others(owned)
@@ -198,52 +208,67 @@ class ResumableTrainer(ConfiguredTrainer):
             raise ValueError(f"{type(self).__name__} gives no network an optimizer")
 
         updaters = list(self.updaters.values())
-        return updaters[0].optimizer, RatesOfEpoch(updaters, self.num_iterations_per_epoch)
+        scheduler = RatesOfEpoch(updaters, self.num_iterations_per_epoch)
+        return updaters[0].optimizer, scheduler
+
+    def _new_scaler(self) -> torch.amp.GradScaler | None:
+        """Return the scaler of the next updater: the first one gets nnU-Net's, which it saves."""
+        if not self.updaters:
+            return self.grad_scaler
+        if self.device.type != "cuda":
+            return None
+        return torch.amp.GradScaler("cuda")
 
     def _freeze_others(self, owned: set[int]) -> None:
-        """Freeze the networks of which no optimizer holds a parameter.
+        """Freeze the networks whose parameters no optimizer holds.
 
         Args:
-            owned: identities of the parameters that an optimizer holds.
+            owned: identities of the parameters that optimizers hold.
         """
         self.frozen_networks: set[str] = set()
         for name in ("network", *self.auxiliary_networks):
             network = self.module_of(name)
-            if _nobody_owns(network, owned):
-                network.requires_grad_(False).eval()
+            if _is_unowned(network, owned):
+                network.requires_grad_(False)
+                network.eval()
                 self.frozen_networks.add(name)
 
     def _on_device(self, network: nn.Module) -> nn.Module:
-        network = network.to(self.device)
-        if self.is_ddp and self.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return network
+        on_device = network.to(self.device)
+        is_shared = self.is_ddp and self.device.type == "cuda"
+        if is_shared:
+            return nn.SyncBatchNorm.convert_sync_batchnorm(on_device)
+        return on_device
 
     def on_train_epoch_start(self) -> None:
-        """As nnU-Net; random numbers and the count of steps start again with every epoch."""
+        """Start the epoch as nnU-Net does, with its own random numbers and count of steps."""
         super().on_train_epoch_start()
         for name in ("network", *self.auxiliary_networks):
-            self.module_of(name).train(name not in self.frozen_networks)
+            module = self.module_of(name)
+            is_trained = name not in self.frozen_networks
+            module.train(is_trained)
         self._iteration_in_epoch = 0
         seed_random_numbers(self.seed, self.local_rank, self.current_epoch)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Switch deep supervision as nnU-Net does; never on where the setting says off.
+        """Switch deep supervision as nnU-Net does, but never on if the setting is off.
 
         Networks without nnU-Net's decoder are left alone.
         """
-        for network in (self.module_of("network"), self.averaged_network):
+        is_on = enabled and self.enable_deep_supervision
+        networks = (self.module_of("network"), self.averaged_network)
+        for network in networks:
             decoder: Any = getattr(network, "decoder", None)
             if hasattr(decoder, "deep_supervision"):
-                decoder.deep_supervision = enabled and self.enable_deep_supervision
+                decoder.deep_supervision = is_on
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As nnU-Net, with the evaluated network."""
+        """Validate a batch as nnU-Net does, with the evaluated network."""
         with self._as_if(network=self.evaluated_network):
             return super().validation_step(batch)
 
     def run_training(self) -> None:
-        """As nnU-Net.
+        """Train as nnU-Net does.
 
         Raises:
             InputError: the disk is full.
@@ -255,15 +280,17 @@ class ResumableTrainer(ConfiguredTrainer):
         def stop() -> None:
             stop_workers(self.dataloader_train, self.dataloader_val)
 
-        return write_errors_in_one_line(Path(self.output_folder), stop)
+        folder = Path(self.output_folder)
+        return write_errors_in_one_line(folder, stop)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """As nnU-Net, with the evaluated network.
+        """Validate as nnU-Net does, with the evaluated network.
 
         Raises:
             InputError: the disk is full.
         """
-        with self._as_if(network=self.evaluated_network), self._write_errors_in_one_line():
+        network = self.evaluated_network
+        with self._as_if(network=network), self._write_errors_in_one_line():
             super().perform_actual_validation(save_probabilities)
 
     # --- several processes
@@ -272,7 +299,7 @@ class ResumableTrainer(ConfiguredTrainer):
     def _as_if(self, **attributes: Any) -> Iterator[None]:
         """Run nnU-Net's code with other values of some attributes.
 
-        With ``is_ddp=False`` it does without its DistributedDataParallel, see ``processes.py``.
+        With ``is_ddp=False`` it does not use DistributedDataParallel, see ``processes.py``.
         """
         before = {name: getattr(self, name) for name in attributes}
         self.__dict__.update(attributes)
@@ -286,16 +313,17 @@ class ResumableTrainer(ConfiguredTrainer):
         batch_size = self.configuration_manager.batch_size
         if batch_size % size:
             raise InputError(
-                f"{size} processes cannot share batches of {batch_size} evenly; use as many as "
-                f"divide {batch_size}, or change batch_size in "
+                f"{size} processes cannot share batches of {batch_size} evenly; use a number that "
+                f"divides {batch_size}, or change batch_size in "
                 f"{self.plans_manager.plans_name}.json"
             )
 
         self.device = processes.process_device()
-        if self.device.type == "cpu":
-            self.grad_scaler = None
-            cores_per_process = cpu.usable_cores() // processes.processes_on_this_machine()
-            torch.set_num_threads(max(1, cores_per_process))
+        if self.device.type != "cpu":
+            return
+        self.grad_scaler = None
+        cores_per_process = cpu.usable_cores() // processes.processes_on_this_machine()
+        torch.set_num_threads(max(1, cores_per_process))
 
     def _share_batch(self) -> None:
         self._set_batch_size_and_oversample()
@@ -310,23 +338,26 @@ class ResumableTrainer(ConfiguredTrainer):
             )
 
     def on_train_start(self) -> None:
-        """Start as nnU-Net does; all processes get the first one's weights.
+        """Start as nnU-Net does; all processes get the weights of the first one.
 
         The averaged network starts from the network's weights.
         """
         super().on_train_start()
+        network = self.module_of("network")
         if self.averaged_network is not None and self.iteration == 0:
-            weights = self.module_of("network").state_dict()  # perhaps of -pretrained_weights
+            weights = network.state_dict()  # perhaps of -pretrained_weights
             self.averaged_network.load_state_dict(weights)
         if self.is_ddp:
-            for network in (self.network, self.averaged_network, *self.auxiliary_networks.values()):
-                if network is not None:
-                    processes.share_weights(network)
+            processes.share_weights(network)
+            if self.averaged_network is not None:
+                processes.share_weights(self.averaged_network)
+            for auxiliary in self.auxiliary_networks.values():
+                processes.share_weights(auxiliary)
         if self.device.type == "cpu":
-            cpu.keep_freed_memory()  # from here on: not in the loader's workers
+            cpu.keep_freed_memory()  # only now: not in the loader's workers
 
     def on_train_end(self) -> None:
-        """As nnU-Net, and let memory be freed again."""
+        """End as nnU-Net does, and let memory be freed again."""
         super().on_train_end()
         if self.device.type == "cpu":
             cpu.keep_freed_memory(False)
@@ -334,7 +365,7 @@ class ResumableTrainer(ConfiguredTrainer):
     # --- checkpoints
 
     def save_checkpoint(self, filename: str) -> None:
-        """As nnU-Net, with the whole state of the training under one more key.
+        """Save nnU-Net's checkpoint with the whole state of the training under one more key.
 
         A kill while writing leaves the previous checkpoint readable.
         """
@@ -350,7 +381,8 @@ class ResumableTrainer(ConfiguredTrainer):
 
         networks = {}
         for name in self._networks_nnunet_does_not_save():
-            networks[name] = self.module_of(name).state_dict()
+            module = self.module_of(name)
+            networks[name] = module.state_dict()
         updaters = {}
         for name, updater in self._updaters_nnunet_does_not_save():
             updaters[name] = updater.state_dict()
@@ -376,22 +408,25 @@ class ResumableTrainer(ConfiguredTrainer):
 
         optimizer = self.optimizer if self.logger.resume else UNUSED_OPTIMIZER
         with self._as_if(is_ddp=False, network=self.evaluated_network, optimizer=optimizer):
-            # unpickles: by now the file holds nothing foreign
+            # this unpickles, but by now the file is known to contain nothing foreign
             super().load_checkpoint(filename_or_checkpoint)
         if not self.logger.resume:
-            return  # validation needs nothing else, and may come with other settings
+            return  # validation needs nothing else, and may use other settings
 
+        networks = state["networks"]
         for name in self._networks_nnunet_does_not_save():
-            self.module_of(name).load_state_dict(state["networks"][name])
+            module = self.module_of(name)
+            module.load_state_dict(networks[name])
+        updaters = state["updaters"]
         for name, updater in self._updaters_nnunet_does_not_save():
-            updater.load_state_dict(state["updaters"][name])
+            updater.load_state_dict(updaters[name])
         self.load_auxiliary_state(state["auxiliary"])
 
     def _own_state(self, filename_or_checkpoint: Any) -> dict[str, Any]:
-        """Return what :meth:`save_checkpoint` added.
+        """Return the state that :meth:`save_checkpoint` added.
 
         Raises:
-            InputError: the checkpoint holds no such state, or that of another training.
+            InputError: the checkpoint has no such state, or that of another training.
         """
         checkpoint = filename_or_checkpoint
         if not isinstance(checkpoint, dict):
@@ -403,19 +438,23 @@ class ResumableTrainer(ConfiguredTrainer):
             )
 
         state: dict[str, Any] = checkpoint[PLANS_KEY]
-        found = differences(self._compared(state["identity"]), self._compared(self.identity()))
+        before = self._compared(state["identity"])
+        now = self._compared(self.identity())
+        found = differences(before, now)
         if found:
+            changes = "; ".join(found)
             raise InputError(
-                f"{filename_or_checkpoint} was written by another training: {'; '.join(found)}. "
-                "Set this back, or train under plans of another name "
-                "(nnUNetv2_ext_configure -o NAME)"
+                f"{filename_or_checkpoint} was written by another training: {changes}. Undo this "
+                "change, or train under plans of another name (nnUNetv2_ext_configure -o NAME)"
             )
         return state
 
     def _networks_nnunet_does_not_save(self) -> list[str]:
-        """Return the networks that nnU-Net does not save: it saves the evaluated one."""
-        trained = [] if self.averaged_network is None else ["network"]
-        return [*trained, *self.auxiliary_networks]
+        """Return the networks that nnU-Net does not save: all but the evaluated one."""
+        auxiliary = list(self.auxiliary_networks)
+        if self.averaged_network is None:
+            return auxiliary
+        return ["network", *auxiliary]
 
     def _updaters_nnunet_does_not_save(self) -> list[tuple[str, Updater]]:
         others = []
@@ -428,10 +467,12 @@ class ResumableTrainer(ConfiguredTrainer):
         """Return the part of an identity that matters now: validation only needs the network."""
         if not self.logger.resume:
             return {name: identity[name] for name in ("trainer", "dataset", "labels", "plans")}
-        return {**identity, "hyperparameters": self.unchangeable(identity["hyperparameters"])}
+
+        fixed = self.unchangeable(identity["hyperparameters"])
+        return {**identity, "hyperparameters": fixed}
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be equal for a checkpoint to be continued."""
+        """Return the settings that must not change for a checkpoint to be continued."""
         plans = self.plans_manager
         return {
             "trainer": type(self).__name__,
@@ -442,10 +483,11 @@ class ResumableTrainer(ConfiguredTrainer):
         }
 
 
-def _nobody_owns(network: nn.Module, owned: set[int]) -> bool:
+def _is_unowned(network: nn.Module, owned: set[int]) -> bool:
     """Return whether no optimizer holds a parameter of the network.
 
-    A network without parameters may learn in another way, so it does not count.
+    False for a network without parameters, which may learn in another way.
     """
-    own = {id(parameter) for parameter in network.parameters()}
-    return bool(own) and own.isdisjoint(owned)
+    own = set(map(id, network.parameters()))
+    has_parameters = len(own) > 0
+    return has_parameters and own.isdisjoint(owned)

@@ -36,17 +36,22 @@ class LossWithProportions(nn.Module):
         self.latest = torch.tensor(0.0)  # weighted proportion loss of the latest call, for the log
 
     def forward(self, output: Segmentation, target: Segmentation) -> torch.Tensor:
-        proportion = self.weight * self.proportion(finest(output), finest(target))
+        logits = finest(output)
+        labels = finest(target)
+        proportion = self.weight * self.proportion(logits, labels)
         self.latest = proportion.detach()
-        return self.loss(output, target) + proportion
+        segmentation = self.loss(output, target)
+        return segmentation + proportion
 
     def proportion(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the proportion loss, not weighted, over the pixels that are not ignored."""
         valid = None
         if self.has_regions:
+            count = logits.shape[1]
+            regions = target[:, :count]
             if self.ignore_label is not None:
                 valid = target[:, -1] == 0
-            return region_proportion_loss(logits, target[:, : logits.shape[1]], self.norm, valid)
+            return region_proportion_loss(logits, regions, self.norm, valid)
 
         if self.ignore_label is not None:
             valid = torch.ne(target, self.ignore_label)

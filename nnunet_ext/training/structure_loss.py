@@ -1,7 +1,4 @@
-"""The structure losses on what nnU-Net delivers.
-
-These are labels or regions, ignored pixels, and one or several outputs.
-"""
+"""The structure losses on nnU-Net's data: labels or regions, ignored pixels, several outputs."""
 
 from typing import NamedTuple
 
@@ -27,14 +24,16 @@ def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class Masks(NamedTuple):
-    """What a batch's outputs are compared with."""
+    """The masks with which a batch's outputs are compared."""
 
-    foreground: torch.Tensor  # [B, classes or regions, H, W] in [0, 1], the background left out
+    foreground: torch.Tensor  # [B, classes or regions, H, W] in [0, 1], without the background
     counted: torch.Tensor  # [B, 1, H, W] in [0, 1]; 0 where nnU-Net's ignore label is
 
     def resized(self, size: tuple[int, int]) -> "Masks":
-        """Both at another size; borders become soft."""
-        return Masks(resized(self.foreground, size), resized(self.counted, size))
+        """Return both at another size; borders become soft."""
+        foreground = resized(self.foreground, size)
+        counted = resized(self.counted, size)
+        return Masks(foreground, counted)
 
 
 class StructureLoss(nn.Module):
@@ -45,7 +44,7 @@ class StructureLoss(nn.Module):
     Args:
         labels: of the data set.
         gamma, count_padding: of :func:`boundary_weight`.
-        unweighted_bce: :func:`legacy_unweighted_bce` in place of the weighted one.
+        unweighted_bce: :func:`legacy_unweighted_bce` instead of the weighted one.
     """
 
     def __init__(
@@ -64,38 +63,54 @@ class StructureLoss(nn.Module):
 
         The target is labels ``[B, 1, H, W]`` or regions ``[B, C, H, W]``.
         """
-        counted = torch.ones_like(target[:, :1], dtype=torch.float32)
+        one_channel = target[:, :1]
+        counted = torch.ones_like(one_channel, dtype=torch.float32)
         if self.regions:
             foreground = target
             if self.ignore_label is not None:
                 foreground = target[:, :-1]
-                counted = (~target[:, -1:].bool()).float()
+                is_ignored = target[:, -1:].bool()
+                counted = (~is_ignored).float()
             return Masks(foreground.float(), counted)
 
-        foreground = torch.cat([target == label for label in self.foreground_labels], 1)
+        classes = [target == label for label in self.foreground_labels]
+        foreground = torch.cat(classes, 1)
         if self.ignore_label is not None:
-            counted = (target != self.ignore_label).float()
+            is_known = target != self.ignore_label
+            counted = is_known.float()
         return Masks(foreground.float(), counted)
 
     def foreground_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the foreground, relative to that of the background."""
+        """Return the logits of the foreground relative to the logit of the background."""
         if self.regions:
             return logits
-        return logits[:, 1:] - logits[:, :1]
+        background = logits[:, :1]
+        foreground = logits[:, 1:]
+        return foreground - background
 
     def terms(self, outputs: Segmentation, masks: Masks) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cross entropy and Dice, each the mean over the outputs (eq. 5 has the sum)."""
+        foreground = masks.foreground
         border = boundary_weight(
-            masks.foreground, gamma=self.gamma, count_padding=self.count_padding
+            foreground,
+            gamma=self.gamma,
+            count_padding=self.count_padding,
         )
         weight = border * masks.counted
 
-        bces, dices = [], []
-        for level in outputs if isinstance(outputs, list) else [outputs]:
+        levels = outputs if isinstance(outputs, list) else [outputs]
+        bces = []
+        dices = []
+        for level in levels:
             logits = self.foreground_logits(level)
-            bces.append(self._bce(logits, masks.foreground, weight))
-            dices.append(weighted_dice(logits, masks.foreground, weight))
-        return torch.stack(bces).mean(), torch.stack(dices).mean()
+            bce = self._bce(logits, foreground, weight)  # eq. 6
+            dice = weighted_dice(logits, foreground, weight)  # eq. 8
+            bces.append(bce)
+            dices.append(dice)
+
+        mean_bce = torch.stack(bces).mean()
+        mean_dice = torch.stack(dices).mean()
+        return mean_bce, mean_dice
 
     def _bce(
         self, logits: torch.Tensor, foreground: torch.Tensor, weight: torch.Tensor
@@ -105,6 +120,7 @@ class StructureLoss(nn.Module):
         return weighted_bce(logits, foreground, weight)
 
     def forward(self, outputs: Segmentation, target: torch.Tensor) -> torch.Tensor:
-        """Return the sum of both terms, which is nnU-Net's validation loss."""
-        bce, dice = self.terms(outputs, self.masks(target))
+        """Return the sum of both terms, which nnU-Net logs as its validation loss."""
+        masks = self.masks(target)
+        bce, dice = self.terms(outputs, masks)
         return bce + dice

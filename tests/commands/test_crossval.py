@@ -166,7 +166,7 @@ def test_a_checkpoint_that_does_not_say_is_refused(
         assert "checkpoint_final.pth: not a readable checkpoint" in capsys.readouterr().err
     torch.save({"network_weights": {}}, path)
     assert run("-d", 120, "-c", "2d", "-tr", "PlainTrainer", "--jobs") == 1
-    assert "does not say with which settings" in capsys.readouterr().err
+    assert "does not record the settings of its training" in capsys.readouterr().err
 
 
 def test_of_nnunets_own_trainers_the_plans_are_compared(

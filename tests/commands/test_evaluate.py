@@ -17,7 +17,7 @@ from nnunet_ext.evaluation.report import files
 
 Arrays = dict[str, np.ndarray]
 
-OF_ONE_METHOD = {*RESULTS} - {"tests.csv", "ranks.csv"}  # nothing to compare
+OF_ONE_METHOD = {*RESULTS} - {"tests.csv", "ranks.csv", "reliability.csv"}  # nothing to compare
 
 
 def bars(first: int, last: int, value: int = 1) -> np.ndarray:
@@ -409,6 +409,33 @@ def test_slice_profiles_differ_in_empty_slices(tmp_path: Path) -> None:
     smooth = summary_of(tmp_path / "smooth1").loc[("p", "dice_smooth1")]
     assert smooth["units"] == 4
     assert smooth["mean"] == pytest.approx(((2 * 12 + 1) / (48 + 1) + 1 + 1 / (6 + 1) + 1) / 4)
+
+
+def test_calibration_of_nnunets_probabilities(tmp_path: Path) -> None:
+    """Every voxel of the bars has probability 0.8, and three of their four rows hold the label."""
+    reference = write_folder(tmp_path / "r", {"a": bars(0, 3), "b": bars(2, 5)})
+    prediction = write_folder(tmp_path / "p", {"a": bars(0, 4), "b": bars(2, 6)})
+    for name, rows in {"a": (0, 4), "b": (2, 6)}.items():
+        lesion = 0.8 * bars(*rows)
+        probabilities = np.stack([1 - lesion, lesion]).astype(np.float32)
+        np.savez(prediction / f"{name}.npz", probabilities=probabilities)
+    labels = {"labels": {"background": 0, "infection": 1}}
+    (prediction / "dataset.json").write_text(json.dumps(labels))
+    out = tmp_path / "out"
+    arguments = ("-r", reference, "-p", prediction, "--profile", "calibration", "--figures")
+    assert run(*arguments, "-o", out) == 0
+
+    mean = summary_of(out)["mean"]["p"]
+    assert mean["possible_ece"] == pytest.approx(0.05, abs=1e-6)
+    assert mean["ece"] == pytest.approx(0.05 * 0.4, abs=1e-6)  # 4 of 10 rows, the rest is certain
+    assert mean["brier"] == pytest.approx(0.4 * (0.75 * 0.2**2 + 0.25 * 0.8**2), abs=1e-6)
+
+    table = pd.read_csv(out / "reliability.csv")
+    filled = table[table["voxels"] > 0]
+    assert filled["voxels"].tolist() == [2 * 144, 2 * 96]
+    assert filled["frequency"].tolist() == [0, 0.75]
+    assert filled["mean_probability"].tolist() == pytest.approx([0, 0.8])
+    assert (out / "figures" / "reliability.png").stat().st_size > 1000
 
 
 def test_infnet_on_soft_maps_of_nnunet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

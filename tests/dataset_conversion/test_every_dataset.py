@@ -11,7 +11,8 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from dataset_conversion.checking.verification import verify
 from dataset_conversion.converter import Converter
 from dataset_conversion.datasets import converter_named, converters
-from dataset_conversion.writing.conversion import Workers, convert
+from dataset_conversion.writing.conversion import convert
+from dataset_conversion.writing.conversion_job import Workers
 from nnunet_ext.errors import InputError
 
 # A miniature download per data set: fixture name, and the options to try.

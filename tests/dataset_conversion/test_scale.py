@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
-from dataset_conversion.writing.conversion import Workers, convert
+from dataset_conversion.writing.conversion import convert
+from dataset_conversion.writing.conversion_job import Workers
 from dataset_conversion.writing.journal import JOURNAL_NAME
 from nnunet_ext.errors import InputError
 from tests.another_process import another_process

@@ -28,7 +28,8 @@ from dataset_conversion.phantoms.volume_downloads import (
     write_sirm,
     write_synthetic,
 )
-from dataset_conversion.writing.conversion import Summary, convert
+from dataset_conversion.writing.conversion import convert
+from dataset_conversion.writing.summary import Summary
 from nnunet_ext.errors import InputError
 from tests.places import REAL_DATA
 

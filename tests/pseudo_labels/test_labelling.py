@@ -276,6 +276,33 @@ def test_a_labelled_target_is_used_without_its_labels(place: Path) -> None:
         target_cases(place / "nnUNet_raw" / SOURCE, model_of(place).dataset_json, SOURCE)
 
 
+def test_a_damaged_description_is_named(place: Path) -> None:
+    """Of the target, of the model's own data and of the model, in one line with advice."""
+    target = place / "nnUNet_raw" / TARGET
+    description = model_of(place).dataset_json
+    (target / "dataset.json").write_text('{"labels": ')
+    with pytest.raises(
+        InputError, match=r"Target/dataset\.json: is not readable as JSON .*convert"
+    ):
+        target_cases(target, description, SOURCE)
+
+    source = place / "nnUNet_raw" / SOURCE
+    (source / "dataset.json").write_text("[]")
+    with pytest.raises(InputError, match=r"Miniature/dataset\.json: .*convert the data set again"):
+        labelled_source(source, place / "nnUNet_preprocessed" / SOURCE)
+
+    (model_of(place).folder / "dataset.json").write_text("{}")
+    with pytest.raises(InputError, match=r"dataset\.json: .*train the model again"):
+        _ = model_of(place).dataset_json
+
+
+def test_damaged_folds_are_named(place: Path) -> None:
+    source = place / "nnUNet_raw" / SOURCE
+    (source / "splits_final.json").write_text('[{"train": ["a"]}]')
+    with pytest.raises(InputError, match=r"splits_final\.json: is not a list of folds.*restore it"):
+        labelled_source(source, place / "nnUNet_preprocessed" / SOURCE)
+
+
 def test_a_case_that_lacks_a_channel_is_refused(place: Path) -> None:
     raw = write_raw(place / "nnUNet_raw", "Dataset997_Twice", 2, labelled=False)
     (raw / "imagesUn" / "case_01_0001.png").write_bytes(
@@ -292,7 +319,7 @@ def test_names_that_collide_are_refused(place: Path) -> None:
     twin = LabelledSource(
         [*plan.source.cases, type(plan.source.cases[0])("pseudo_case_00", ["x"], "y.png")], []
     )
-    with pytest.raises(InputError, match="is called as a pseudo-labelled case"):
+    with pytest.raises(InputError, match="has the name of a pseudo-labelled case"):
         write_round(Round(plan.model, predicted, ALL, twin), written(place))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from nnunet_ext.discovery import SEARCH_VARIABLE
 from nnunet_ext.package import made_by
 from tests.sharing.conftest import DATASET, PATIENT, train
 
@@ -126,6 +127,60 @@ def test_a_trainer_of_nnunet_keeps_its_name(share: Callable[..., str], tmp_path:
         "current_epoch",
         "nnunet_ext_shared",
     }
+
+
+OWN_TRAINERS = """
+from torch import nn
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+class LongerTrainer(nnUNetTrainer):
+    pass
+
+
+class LargerTrainer(nnUNetTrainer):
+    @staticmethod
+    def build_network_architecture(*arguments):
+        network = nnUNetTrainer.build_network_architecture(*arguments)
+        network.more = nn.Linear(1, 1)
+        return network
+
+
+class LouderTrainer(nnUNetTrainer):
+    @staticmethod
+    def build_network_architecture(*arguments):
+        network = nnUNetTrainer.build_network_architecture(*arguments)
+        head = network.decoder.seg_layers[-1]
+        head.register_forward_hook(lambda module, images, logits: 2 * logits)
+        return network
+"""
+
+
+@pytest.mark.parametrize(
+    ("trainer", "why"),
+    [
+        ("LongerTrainer", ""),
+        ("LargerTrainer", "its network has other layers than nnU-Net's"),
+        ("LouderTrainer", "its network computes something other than nnU-Net's"),
+    ],
+)
+def test_trainers_of_the_users_own(
+    trainer: str,
+    why: str,
+    share: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "users_module.py").write_text(OWN_TRAINERS)
+    monkeypatch.setenv(SEARCH_VARIABLE, str(own))
+    train(tmp_path, trainer)
+    printed = share(trainer)
+    if why:
+        assert f"{why}; and {trainer} is in no package, the sender passes on its file" in printed
+    else:
+        assert "predicts with nnU-Net alone" in printed
 
 
 def test_no_patient_and_no_path_leaves(share: Callable[..., str], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_a_number_that_stands_for_two_data_sets(
     with pytest.raises(InputError) as caught:
         dataset_name("120")
     assert str(caught.value) == (
-        "120 stands for Dataset120_A and Dataset1201_B; give the name in place of the number, "
+        "120 stands for Dataset120_A and Dataset1201_B; give the name instead of the number, "
         "here and in nnU-Net's "
         "commands: Dataset120_A"
     )

@@ -271,7 +271,7 @@ def test_every_tensor_of_the_backbone_is_transferred(suffix: str, tmp_path: Path
     log = log_of(one)
     assert f"The backbone starts from {file}: 334 tensors, 317 copied, 1 adapted, 16 random" in log
     assert "conv1.weight (3 input channels summed to 1)" in log and "layer4.2.se.conv.weight" in log
-    assert "The backbone starts at random" in log_of(random)
+    assert "The backbone starts with random weights" in log_of(random)
 
 
 def test_a_file_that_counts_the_children_fits(tmp_path: Path) -> None:

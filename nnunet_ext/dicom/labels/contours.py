@@ -39,6 +39,7 @@ def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndar
         if item.frame is None:
             index_of[item.sop_uid] = index
 
+    shape = (len(acquisition.slices), *_size(acquisition.stack))
     masks: dict[str, np.ndarray] = {}
     for region in _items(data, "ROIContour"):
         name = _name_of(region, names)
@@ -46,13 +47,15 @@ def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndar
         if not contours:
             continue
 
-        inside = np.zeros((len(acquisition.slices), *_size(acquisition.stack)), bool)
+        inside = np.zeros(shape, bool)
         for contour in contours:
             try:
                 _draw(contour, acquisition.stack, index_of, inside)
             except InputError as error:
                 raise InputError(f"{file}: a contour of '{name}' {error}") from error
-        masks[name] = masks[name] | inside if name in masks else inside
+        if name in masks:
+            inside |= masks[name]
+        masks[name] = inside
 
     return masks
 
@@ -60,15 +63,19 @@ def masks_of_contours(file: Path, acquisition: Acquisition) -> dict[str, np.ndar
 def region_names(data: Dataset) -> list[str]:
     """Return the names of the regions that have closed contours, in their order."""
     names = _names(data)
-    found = [_name_of(region, names) for region in _items(data, "ROIContour") if _closed(region)]
-    return list(dict.fromkeys(found))
+    found: dict[str, None] = {}  # in their order
+    for region in _items(data, "ROIContour"):
+        if _closed(region):
+            found[_name_of(region, names)] = None
+    return list(found)
 
 
 def _names(data: Dataset) -> dict[int, str]:
     """Return the names of the regions by their numbers."""
     names = {}
     for item in _items(data, "StructureSetROI"):
-        names[int(item.ROINumber)] = str(item.get("ROIName") or "").strip()
+        name = str(item.get("ROIName") or "")
+        names[int(item.ROINumber)] = name.strip()
     return names
 
 
@@ -167,12 +174,17 @@ def filled(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     result = np.zeros(shape, bool)
     lowest = np.floor(points.min(axis=0)).astype(int)
     highest = np.ceil(points.max(axis=0)).astype(int)
+    last = np.array(shape[::-1]) - 1
     low = np.maximum(lowest, 0)
-    high = np.minimum(highest, np.array(shape[::-1]) - 1)
+    high = np.minimum(highest, last)
 
     width, height = high - low + 1
     if width <= 0 or height <= 0:
         return result
-    inside = grid_points_in_poly((height, width), (points - low)[:, ::-1])
-    result[low[1] : high[1] + 1, low[0] : high[0] + 1] = inside
+
+    first_column, first_row = low
+    last_column, last_row = high
+    rows_and_columns = (points - low)[:, ::-1]
+    inside = grid_points_in_poly((height, width), rows_and_columns)
+    result[first_row : last_row + 1, first_column : last_column + 1] = inside
     return result

@@ -48,7 +48,9 @@ def read_object(file: Path, classes: Collection[str], *, with_pixels: bool = Tru
 def tolerance_mm(stack: Stack) -> float:
     """Return how far a plane may lie off a slice along the normal."""
     steps_mm = np.diff(stack.offsets_mm[:, 2])
-    smallest_mm = float(steps_mm.min()) if len(steps_mm) else stack.step_mm
+    smallest_mm = stack.step_mm
+    if len(steps_mm):
+        smallest_mm = float(steps_mm.min())
     return OFF_SLICE * smallest_mm + ROUNDING_MM
 
 

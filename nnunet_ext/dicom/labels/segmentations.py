@@ -44,7 +44,9 @@ def masks_of_segmentation(file: Path, acquisition: Acquisition) -> dict[str, np.
         if not frame.pixels.any():
             continue
         try:
-            index = slice_at(float(frame.position_mm @ stack.directions[2]), stack)
+            normal = stack.directions[2]
+            along_mm = float(frame.position_mm @ normal)
+            index = slice_at(along_mm, stack)
             if index is None:
                 continue
             placed = _on_image(frame, stack, index)
@@ -86,19 +88,23 @@ def segment_names(data: Dataset) -> dict[int, str]:
     names = {}
     for segment in data.get("SegmentSequence") or ():
         number = int(segment.SegmentNumber)
-        if not is_background(data, number):
-            names[number] = str(segment.get("SegmentLabel") or "").strip() or f"Segment {number}"
+        if is_background(data, number):
+            continue
+        label = str(segment.get("SegmentLabel") or "")
+        names[number] = label.strip() or f"Segment {number}"
     return names
 
 
 def is_background(data: Dataset, number: int) -> bool:
     """Return whether a value of a label map stands for the background."""
-    return number == 0 and str(data.get("SegmentationType")) == "LABELMAP"
+    kind = str(data.get("SegmentationType"))
+    return number == 0 and kind == "LABELMAP"
 
 
 def referenced_series(data: Dataset) -> set[str]:
     """Return the series that a segmentation says it was made from."""
-    return {str(item.SeriesInstanceUID) for item in data.get("ReferencedSeriesSequence") or ()}
+    items = data.get("ReferencedSeriesSequence") or ()
+    return {str(item.SeriesInstanceUID) for item in items}
 
 
 def referenced_images(data: Dataset) -> set[str]:
@@ -174,13 +180,24 @@ def _frame(group: Any, shared: Any, pixels: np.ndarray, label_map: bool) -> _Fra
 
     number = None
     if not label_map:
-        number = int(item("SegmentIdentificationSequence").ReferencedSegmentNumber)
-    row_mm, column_mm = map(float, item("PixelMeasuresSequence").PixelSpacing)
-    orientation = [*map(float, item("PlaneOrientationSequence").ImageOrientationPatient)]
-    position_mm = np.array(item("PlanePositionSequence").ImagePositionPatient, float)
+        segment = item("SegmentIdentificationSequence")
+        number = int(segment.ReferencedSegmentNumber)
+
+    measures = item("PixelMeasuresSequence")
+    row_mm, column_mm = map(float, measures.PixelSpacing)
+    orientation = item("PlaneOrientationSequence").ImageOrientationPatient
+    cosines = [float(cosine) for cosine in orientation]
+    position = item("PlanePositionSequence").ImagePositionPatient
+    position_mm = np.array(position, float)
     if position_mm.shape != (3,):
         raise ValueError("a position without three coordinates")
-    return _Frame(pixels, number, position_mm, directions_of(orientation), (column_mm, row_mm))
+    return _Frame(
+        pixels,
+        number,
+        position_mm,
+        directions=directions_of(cosines),
+        spacing_mm=(column_mm, row_mm),
+    )
 
 
 def _name(file: Path, names: dict[int, str], number: int) -> str:
@@ -218,23 +235,29 @@ def _on_image(frame: _Frame, stack: Stack, index: int) -> np.ndarray:
     # of the image's columns and rows: 1, or -1 where the frame runs against them
     signs = turned[:2, :2].sum(axis=1)
     lengths = np.array(pixels.shape[::-1])
-    first = np.where(signs > 0, first, first - (lengths - 1))
+    last = first - (lengths - 1)
+    first = np.where(signs > 0, first, last)
     begin = np.round(first).astype(int)
-    if np.abs(first - begin).max() > SHIFT_TOLERANCE:
+    shifts = np.abs(first - begin)
+    if shifts.max() > SHIFT_TOLERANCE:
         raise InputError("lies between the pixels of the images; it was made on other images")
 
-    pixels = pixels[:: int(signs[1]), :: int(signs[0])]
+    column_sign, row_sign = map(int, signs)
+    pixels = pixels[::row_sign, ::column_sign]
     return _window(pixels, begin, (stack.rows, stack.columns))
 
 
 def _window(pixels: np.ndarray, begin: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return the part of a picture of that shape; its pixels begin at ``begin`` (column, row)."""
     result = np.zeros(shape, pixels.dtype)
-    x, y = int(begin[0]), int(begin[1])
+    rows, columns = shape
     height, width = pixels.shape
+    x, y = map(int, begin)
 
-    top, bottom = max(y, 0), min(y + height, shape[0])
-    left, right = max(x, 0), min(x + width, shape[1])
+    top = max(y, 0)
+    bottom = min(y + height, rows)
+    left = max(x, 0)
+    right = min(x + width, columns)
     if top < bottom and left < right:
         part = pixels[top - y : bottom - y, left - x : right - x]
         result[top:bottom, left:right] = part

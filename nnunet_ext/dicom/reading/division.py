@@ -80,14 +80,17 @@ def divide(items: Sequence[Slice], rules: Rules) -> list[tuple[Part, tuple[str, 
     """
     items = in_order(items)
     layers = layers_of(items)
-    if _largest(layers) == 1:
-        parts = _interleaved(items, rules) or _without_lone(items, rules)
-        return _numbered(parts, (), rules) if parts else [(items, ())]
+    positions_repeat = _largest(layers) > 1
+    if positions_repeat:
+        parts = _first_whole(_ways(items), layers, rules)
+    else:
+        parts = _interleaved(items, rules)
 
-    parts = _first_whole(_ways(items), layers, rules) or _without_lone(items, rules)
+    parts = parts or _without_lone(items, rules)
     if parts:
         return _numbered(parts, (), rules)
-
+    if not positions_repeat:
+        return [(items, ())]
     return _divided_without_copies(items, layers, rules)
 
 
@@ -142,12 +145,15 @@ def _thinned(
 
 
 def _order_of(item: Slice) -> tuple[int, str, int]:
-    return item.instance_number or 0, item.path, item.frame or 0
+    number = item.instance_number or 0
+    frame = item.frame or 0
+    return number, item.path, frame
 
 
 def _largest(layers: Sequence[Part]) -> int:
     """Return how many slices share a position, at most."""
-    return max(map(len, layers))
+    sizes = map(len, layers)
+    return max(sizes)
 
 
 def _ways(items: Sequence[Slice]) -> Ways:
@@ -179,13 +185,15 @@ def _interleaved(items: Sequence[Slice], rules: Rules) -> list[Part]:
             continue  # a field that some slices lack was lost, and tells nothing
 
         parts = _by_fields(items, (field,))
-        if not 1 < len(parts) <= len(items) * MOST_PARTS or not _are_stacks(parts, rules):
+        most = len(items) * MOST_PARTS
+        if not 1 < len(parts) <= most or not _are_stacks(parts, rules):
             continue
 
         if fits_one_grid and name in TIME_FIELDS and not _follow_each_other(parts):
             continue
 
-        if _share_ranges(sorted(map(_range_mm, parts))) and _are_regular(parts):
+        ranges_mm = sorted(map(_range_mm, parts))
+        if _share_ranges(ranges_mm) and _are_regular(parts):
             return parts
 
     return []
@@ -200,8 +208,9 @@ def _without_lone(items: Sequence[Slice], rules: Rules) -> list[Part]:
         parts = _by_fields(items, (field,))
         whole, lone = _by_size(parts, rules)
 
-        few = 0 < sum(map(len, lone)) <= max(1, LONE_SHARE * len(items))
-        if not few or not whole:
+        most = max(1, LONE_SHARE * len(items))
+        slices = sum(map(len, lone))
+        if not whole or not 0 < slices <= most:
             continue
 
         if not _are_stacks(whole, rules) or not _are_regular(whole):
@@ -229,8 +238,6 @@ def _lies_among(few: Iterable[Slice], many: Iterable[Slice]) -> bool:
     """Return whether slices lie between the first and the last of others.
 
     Beyond these they would continue the stack.
-
-    Beyond these they would continue the stack.
     """
     few_first_mm, few_last_mm = _range_mm(list(few))
     first_mm, last_mm = _range_mm(list(many))
@@ -240,16 +247,21 @@ def _lies_among(few: Iterable[Slice], many: Iterable[Slice]) -> bool:
 
 
 def _are_regular(parts: Iterable[Part]) -> bool:
-    return all(_kind(part) == "regular" for part in parts)
+    kinds = map(_kind, parts)
+    return all(kind == "regular" for kind in kinds)
 
 
 def _kind(items: Sequence[Slice]) -> Kind | None:
     """Return how slices lie, as far as their positions are written; None if positions repeat."""
+    if len(items) < 2:
+        return None
     along_mm = np.sort(_along_mm(items))
-    if len(along_mm) < 2 or np.diff(along_mm).min() <= SAME_POSITION_MM:
+    smallest_step_mm = np.diff(along_mm).min()
+    if smallest_step_mm <= SAME_POSITION_MM:
         return None
 
-    kind, _ = step_of(along_mm, rounding_mm(items)[2])
+    along_rounding_mm = rounding_mm(items)[2]
+    kind, _ = step_of(along_mm, along_rounding_mm)
     return kind
 
 
@@ -262,9 +274,10 @@ def rounding_mm(items: Sequence[Slice]) -> np.ndarray:
     if not decimals:
         return np.zeros(3)
 
-    halves_mm = 0.5 * 10.0 ** -np.max(decimals, axis=0)
-    directions = directions_of(items[0].orientation)
-    return np.asarray(np.abs(directions) @ halves_mm)
+    most_decimals = np.max(decimals, axis=0)
+    halves_mm = 0.5 * 10.0**-most_decimals
+    cosines = np.abs(directions_of(items[0].orientation))
+    return np.asarray(cosines @ halves_mm)
 
 
 def _follow_each_other(parts: Sequence[Part]) -> bool:
@@ -285,7 +298,9 @@ def _follow_each_other(parts: Sequence[Part]) -> bool:
 def _share_ranges(ranges_mm: Iterable[Range]) -> bool:
     """Return whether each of these runs shares a good part of its range with the next one."""
     for (begin_mm, end_mm), (next_begin_mm, next_end_mm) in itertools.pairwise(ranges_mm):
-        shared_mm = min(end_mm, next_end_mm) - max(begin_mm, next_begin_mm)
+        shared_end_mm = min(end_mm, next_end_mm)
+        shared_begin_mm = max(begin_mm, next_begin_mm)
+        shared_mm = shared_end_mm - shared_begin_mm
         shorter_mm = min(end_mm - begin_mm, next_end_mm - next_begin_mm)
         if not shared_mm >= SHARED_RANGE * shorter_mm:
             return False
@@ -316,8 +331,10 @@ def _numbered(
 
     numbered = []
     for number, part in enumerate(whole, start=1):
-        which = (f"acquisition {number} of {len(whole)} in one series",) if len(whole) > 1 else ()
-        numbered.append((in_order(part), (*remarks, *which)))
+        of_part = remarks
+        if len(whole) > 1:
+            of_part = (*remarks, f"acquisition {number} of {len(whole)} in one series")
+        numbered.append((in_order(part), of_part))
 
     for part in lone:
         numbered.append((part, (LONE,)))
@@ -329,7 +346,8 @@ def in_order(items: Sequence[Slice]) -> Part:
     """Return slices along the normal; at one position in the order of InstanceNumber and path."""
     ordered = sorted(items, key=_order_of)
     places = np.round(_along_mm(ordered) / SAME_POSITION_MM)
-    return [ordered[index] for index in np.argsort(places, kind="stable")]
+    order = np.argsort(places, kind="stable")
+    return [ordered[index] for index in order]
 
 
 def layers_of(items: Sequence[Slice]) -> list[Part]:
@@ -346,8 +364,10 @@ def layers_of(items: Sequence[Slice]) -> list[Part]:
 
 
 def _along_mm(items: Sequence[Slice]) -> np.ndarray:
-    normal = directions_of(items[0].orientation)[2]
-    return np.array([item.position_mm for item in items]) @ normal
+    """Return the positions along the normal, (n,)."""
+    _, _, normal = directions_of(items[0].orientation)
+    positions_mm = np.array([item.position_mm for item in items])
+    return positions_mm @ normal
 
 
 def _range_mm(items: Sequence[Slice]) -> Range:
@@ -365,9 +385,11 @@ def _without_copies(layer: Sequence[Slice]) -> Part:
 
     first_with: dict[tuple, Slice] = {}
     for item in layer:
-        values = np.ascontiguousarray(read_pixels(item).values, dtype=np.float64)
+        pixels = read_pixels(item)
+        values = np.ascontiguousarray(pixels.values, dtype=np.float64)
         digest = hashlib.sha256(values.tobytes()).hexdigest()
-        first_with.setdefault((digest, *np.round(item.position_mm, 2)), item)
+        place = np.round(item.position_mm, 2)
+        first_with.setdefault((digest, *place), item)
 
     return list(first_with.values())
 
@@ -383,7 +405,8 @@ def _by_fields(items: Sequence[Slice], fields: Sequence[Field]) -> list[Part]:
 
 
 def _lowest_number(part: Part) -> int:
-    return min(item.instance_number or 0 for item in part)
+    numbers = [item.instance_number or 0 for item in part]
+    return min(numbers)
 
 
 def _by_runs(items: Sequence[Slice]) -> list[Part]:
@@ -397,11 +420,13 @@ def _by_runs(items: Sequence[Slice]) -> list[Part]:
 
     ordered = sorted(items, key=lambda item: item.instance_number or 0)
     along_mm = _along_mm(ordered)
-    runs = _one_way_runs(along_mm)
-    ranges_mm = [(along_mm[run].min(), along_mm[run].max()) for run in runs]
-    if not _share_ranges(ranges_mm):
-        return []
-    return [ordered[run[0] : run[-1] + 1] for run in runs]
+    parts = []
+    ranges_mm = []
+    for run in _one_way_runs(along_mm):
+        parts.append([ordered[index] for index in run])
+        places_mm = along_mm[run]
+        ranges_mm.append((places_mm.min(), places_mm.max()))
+    return parts if _share_ranges(ranges_mm) else []
 
 
 def _one_way_runs(along_mm: np.ndarray) -> list[list[int]]:
@@ -411,7 +436,10 @@ def _one_way_runs(along_mm: np.ndarray) -> list[list[int]]:
         run = runs[-1]
         step_mm = along_mm[index] - along_mm[index - 1]
         stands = abs(step_mm) <= SAME_POSITION_MM
-        turns = len(run) > 1 and step_mm * (along_mm[run[1]] - along_mm[run[0]]) < 0
+        turns = False
+        if len(run) > 1:
+            first_step_mm = along_mm[run[1]] - along_mm[run[0]]
+            turns = step_mm * first_step_mm < 0
         if stands or turns:
             runs.append([index])
         else:
@@ -428,4 +456,5 @@ def _is_stack(items: Sequence[Slice], rules: Rules) -> bool:
     if len(items) < rules.smallest_stack:
         return False
 
-    return _largest(layers_of(in_order(items))) == 1
+    layers = layers_of(in_order(items))
+    return _largest(layers) == 1

@@ -83,7 +83,8 @@ def decoded_text_of(data: Elements, name: str) -> str:
     value = _raw(data, name)
     if not isinstance(value, bytes):
         return str(value or "").strip()
-    return _in_character_set(value, text_of(data, "SpecificCharacterSet"))
+    character_sets = text_of(data, "SpecificCharacterSet")
+    return _in_character_set(value, character_sets)
 
 
 def whole_of(data: Elements, name: str) -> int | None:
@@ -96,7 +97,8 @@ def whole_of(data: Elements, name: str) -> int | None:
 
 def number_of(data: Elements, name: str) -> float | None:
     """Return a finite number; None for any other text, because it decides nothing alone."""
-    return finite_or_none(text_of(data, name))
+    text = text_of(data, name)
+    return finite_or_none(text)
 
 
 def float_of(data: Elements, name: str) -> float | None:
@@ -135,7 +137,8 @@ def vector_of(path: Path, data: Elements, name: str, count: int) -> tuple[float,
         InputError: the file gives anything else.
     """
     text = text_of(data, name)
-    return vector(path, name, text.split("\\") if text else [], count)
+    values = text.split("\\") if text else []
+    return vector(path, name, values, count)
 
 
 def vector(path: Path, name: str, values: Iterable[Any], count: int) -> tuple[float, ...]:
@@ -173,12 +176,16 @@ def decimals(text: str) -> int:
     (0, 1, 1, 1)
     """
     number = finite_or_none(text) or 0.0
-    return len(f"{number:.5f}".rstrip("0").partition(".")[2])
+    written = f"{number:.5f}".rstrip("0")
+    _, _, digits = written.partition(".")
+    return len(digits)
 
 
 def _raw(data: Elements, name: str) -> Any:
     element = data.get(TAGS[name])
-    return None if element is None else element.value
+    if element is None:
+        return None
+    return element.value
 
 
 @lru_cache(maxsize=4096)
@@ -187,8 +194,10 @@ def _in_character_set(value: bytes, character_sets: str) -> str:
         return value.decode("ascii").strip(" \0\n")
     from pydicom.charset import convert_encodings, decode_bytes
 
+    backslash = ord("\\")
     try:
-        text = decode_bytes(value, convert_encodings(character_sets.split("\\")), {ord("\\")})
+        encodings = convert_encodings(character_sets.split("\\"))
+        text = decode_bytes(value, encodings, {backslash})
     except (LookupError, ValueError):
         text = value.decode("latin-1")
 

@@ -49,8 +49,8 @@ def scan(folder: Path, *, processes: int = 1) -> Scan:
         raise InputError(f"{folder}: no such folder; -i names a folder of DICOM files")
 
     files = sorted(_files(folder))
-
-    return _as_scan(_results(files, processes))
+    results = _results(files, processes)
+    return _as_scan(results)
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -65,10 +65,14 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _results(files: list[str], processes: int) -> Iterator[tuple[str, Rows | str]]:
-    """Each file with the rows of its slices, or with the line that says what is wrong."""
+    """Yield each file with the rows of its slices, or with the line that says what is wrong."""
     from tqdm import tqdm
 
-    chunks = [tuple(files[begin : begin + CHUNK]) for begin in range(0, len(files), CHUNK)]
+    chunks = []
+    for begin in range(0, len(files), CHUNK):
+        chunk = files[begin : begin + CHUNK]
+        chunks.append(tuple(chunk))
+
     with tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty()) as progress:
         for chunk, results in in_worker_processes(_read_chunk, chunks, processes):
             yield from zip(chunk, results, strict=True)
@@ -101,7 +105,8 @@ def _as_scan(results: Iterable[tuple[str, Rows | str]]) -> Scan:
 
 
 def _slice_of(file: str, row: list) -> Slice:
-    return Slice._make([file, *map(_shared, row)])
+    values = map(_shared, row)
+    return Slice._make([file, *values])
 
 
 def _shared(value: Any) -> Any:
@@ -111,8 +116,9 @@ def _shared(value: Any) -> Any:
     """
     if isinstance(value, str):
         return sys.intern(value)
-
-    return _vector(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return _vector(value)
+    return value
 
 
 @lru_cache(maxsize=4096)

@@ -7,6 +7,7 @@ of the row and column directions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -60,14 +61,16 @@ class Stack:
 
         Then nothing is resampled.
         """
-        return self.kind in ("single", "regular") and not self.shifted
+        is_even = self.kind in ("single", "regular")
+        return is_even and not self.shifted
 
     def describe(self) -> tuple[str, ...]:
         """Return what is unusual, in words."""
         steps_mm = np.diff(self.offsets_mm[:, 2])
         words = []
         if self.kind == "missing":
-            missing = int(np.round(steps_mm / self.step_mm).sum()) - len(steps_mm)
+            layers = np.round(steps_mm / self.step_mm)
+            missing = int(layers.sum()) - len(steps_mm)
             words.append(f"{counted(missing, 'slice')} missing, interpolated")
 
         if self.kind == "uneven":
@@ -97,7 +100,8 @@ class Grid:
     @property
     def affine_ras_mm(self) -> np.ndarray:
         """Return the affine in NIfTI's world (right, anterior, head)."""
-        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.affine_lps_mm
+        lps_to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
+        return lps_to_ras @ self.affine_lps_mm
 
 
 def directions_of(orientation: Sequence[float]) -> np.ndarray:
@@ -110,14 +114,22 @@ def directions_of(orientation: Sequence[float]) -> np.ndarray:
     """
     row = np.array(orientation[:3])
     column = np.array(orientation[3:])
-    products = np.array([row @ row - 1, column @ column - 1, row @ column])
-    if np.abs(products).max() > UNIT_TOLERANCE:
+    deviations = np.array(
+        [
+            row @ row - 1,
+            column @ column - 1,
+            row @ column,
+        ]
+    )
+    if np.abs(deviations).max() > UNIT_TOLERANCE:
         raise InputError("its orientation is not two unit vectors at a right angle")
 
     row = row / np.linalg.norm(row)
-    column = column - (column @ row) * row
+    along_row = (column @ row) * row
+    column = column - along_row
     column = column / np.linalg.norm(column)
-    return np.stack([row, column, np.cross(row, column)])
+    normal = np.cross(row, column)
+    return np.stack([row, column, normal])
 
 
 def stack_of(
@@ -153,9 +165,19 @@ def stack_of(
 
     offsets_mm = positions_mm @ directions.T
     if len(offsets_mm) == 1:
-        step_mm = thickness_mm if thickness_mm and thickness_mm > 0 else 1.0
+        step_mm = 1.0
+        if thickness_mm and thickness_mm > 0:
+            step_mm = thickness_mm
         return Stack(
-            directions, spacing_mm, offsets_mm, columns, rows, "single", step_mm, 0.0, False
+            directions,
+            spacing_mm,
+            offsets_mm,
+            columns,
+            rows,
+            kind="single",
+            step_mm=step_mm,
+            tilt_degrees=0.0,
+            shifted=False,
         )
 
     steps_mm = np.diff(offsets_mm[:, 2])
@@ -164,19 +186,49 @@ def stack_of(
     kind, step_mm = step_of(offsets_mm[:, 2], rounding_mm[2])
     _require_one_stack(steps_mm, kind, step_mm)
 
-    in_plane_mm = offsets_mm[:, :2]
-    drift_mm = np.linalg.norm(in_plane_mm[-1] - in_plane_mm[0])
-    length_mm = offsets_mm[-1, 2] - offsets_mm[0, 2]
-    tilt_degrees = float(np.degrees(np.arctan2(drift_mm, length_mm)))
+    return Stack(
+        directions,
+        spacing_mm,
+        offsets_mm,
+        columns,
+        rows,
+        kind,
+        step_mm,
+        tilt_degrees=_tilt_degrees(offsets_mm),
+        shifted=_are_shifted(offsets_mm[:, :2], spacing_mm, rounding_mm),
+    )
 
+
+def _tilt_degrees(offsets_mm: np.ndarray) -> float:
+    """Return the angle between the line through the slices and their normal."""
+    first_mm = offsets_mm[0]
+    last_mm = offsets_mm[-1]
+    drift_mm = np.linalg.norm(last_mm[:2] - first_mm[:2])
+    length_mm = last_mm[2] - first_mm[2]
+    tilt = np.arctan2(drift_mm, length_mm)
+    return float(np.degrees(tilt))
+
+
+def _are_shifted(
+    in_plane_mm: np.ndarray,
+    spacing_mm: tuple[float, float],
+    rounding_mm: Sequence[float] | np.ndarray,
+) -> bool:
+    """Return whether a slice lies noticeably beside the first one.
+
+    Args:
+        in_plane_mm: (n, 2) first pixels along rows and columns.
+        spacing_mm: between columns, then rows.
+        rounding_mm: how far positions may be rounded along rows and columns.
+    """
     rounded_mm = [_believable(rounding_mm[axis], spacing_mm[axis]) for axis in (0, 1)]
     both_rounded_mm = 2 * np.array(rounded_mm)  # this slice and the first one
+    tolerance_mm = IN_PLANE_TOLERANCE * np.array(spacing_mm)
+    allowed_mm = tolerance_mm + both_rounded_mm
+
     shifts_mm = np.abs(in_plane_mm - in_plane_mm[0])
-    allowed_mm = IN_PLANE_TOLERANCE * np.array(spacing_mm) + both_rounded_mm
-    shifted = bool((shifts_mm > allowed_mm).any())
-    return Stack(
-        directions, spacing_mm, offsets_mm, columns, rows, kind, step_mm, tilt_degrees, shifted
-    )
+    is_beyond = shifts_mm > allowed_mm
+    return bool(is_beyond.any())
 
 
 def _require_one_stack(steps_mm: np.ndarray, kind: Kind, step_mm: float) -> None:
@@ -199,7 +251,8 @@ def _require_one_stack(steps_mm: np.ndarray, kind: Kind, step_mm: float) -> None
 
 def _believable(rounding_mm: float, size_mm: float) -> float:
     """Return the rounding, or 0 if it is so large beside the size that it could hide unevenness."""
-    return rounding_mm if rounding_mm <= LARGEST_ROUNDING * size_mm else 0.0
+    largest_mm = LARGEST_ROUNDING * size_mm
+    return rounding_mm if rounding_mm <= largest_mm else 0.0
 
 
 def step_of(along_mm: np.ndarray, rounding_mm: float = 0.0) -> tuple[Kind, float]:
@@ -211,7 +264,8 @@ def step_of(along_mm: np.ndarray, rounding_mm: float = 0.0) -> tuple[Kind, float
     """
     steps_mm = np.diff(along_mm)
     typical_mm = float(np.median(steps_mm))
-    layers = np.concatenate([[0], np.cumsum(np.round(steps_mm / typical_mm))])
+    whole_steps = np.round(steps_mm / typical_mm)
+    layers = np.concatenate([[0], np.cumsum(whole_steps)])
     if np.diff(layers).min() <= 0:
         return "uneven", typical_mm
 
@@ -219,12 +273,13 @@ def step_of(along_mm: np.ndarray, rounding_mm: float = 0.0) -> tuple[Kind, float
     step_mm = round(float(slope_mm), 6)
     rounded_mm = FIT_OF_ROUNDED * _believable(rounding_mm, step_mm)
     allowed_mm = max(ALONG_TOLERANCE * step_mm, rounded_mm)
-    deviations_mm = np.abs(first_mm + step_mm * layers - along_mm)
+    line_mm = first_mm + step_mm * layers
+    deviations_mm = np.abs(line_mm - along_mm)
     if deviations_mm.max() > allowed_mm:
         return "uneven", typical_mm
 
-    kind: Kind = "regular" if layers[-1] == len(along_mm) - 1 else "missing"
-    return kind, step_mm
+    is_complete = layers[-1] == len(along_mm) - 1
+    return "regular" if is_complete else "missing", step_mm
 
 
 def grid_of(stack: Stack) -> Grid:
@@ -238,32 +293,42 @@ def grid_of(stack: Stack) -> Grid:
     """
     begin_mm = stack.offsets_mm.min(axis=0)
     end_mm = stack.offsets_mm.max(axis=0)
-    steps = (end_mm[2] - begin_mm[2]) / stack.step_mm
-    whole_steps = np.ceil(steps - ALONG_TOLERANCE) if stack.kind == "uneven" else np.round(steps)
-    layers = 1 + int(whole_steps)
+    extent_mm = end_mm - begin_mm
+    steps = extent_mm[2] / stack.step_mm
+    whole_steps = np.round(steps)
+    if stack.kind == "uneven":
+        whole_steps = np.ceil(steps - ALONG_TOLERANCE)
 
     wider = np.zeros(2, int)
     if stack.shifted:
-        shifts = (end_mm - begin_mm)[:2] / np.array(stack.spacing_mm)
+        shifts = extent_mm[:2] / np.array(stack.spacing_mm)
         wider = np.ceil(shifts - 1e-6).astype(int)
     else:
-        begin_mm = np.append(stack.offsets_mm[:, :2].mean(axis=0), begin_mm[2])
-
-    # the layers fit all slices best, not the first one exactly
+        begin_mm[:2] = stack.offsets_mm[:, :2].mean(axis=0)
     if stack.kind in ("regular", "missing"):
-        along_mm = stack.offsets_mm[:, 2]
-        layer_of_slice = np.round((along_mm - begin_mm[2]) / stack.step_mm)
-        begin_mm[2] = float(np.mean(along_mm - layer_of_slice * stack.step_mm))
+        begin_mm[2] = _best_first_layer_mm(stack)
 
-    shape = (stack.columns + int(wider[0]), stack.rows + int(wider[1]), layers)
-    if int(np.prod(np.array(shape, float))) > LARGEST_VOXELS:
+    width = stack.columns + int(wider[0])
+    height = stack.rows + int(wider[1])
+    layers = 1 + int(whole_steps)
+    shape = (width, height, layers)
+    if math.prod(shape) > LARGEST_VOXELS:
         size = "x".join(map(str, shape))
         raise InputError(f"its slices span {size} voxels, too many for one image")
 
+    voxel_mm = np.array([*stack.spacing_mm, stack.step_mm])
     affine = np.eye(4)
-    affine[:3, :3] = stack.directions.T * np.array([*stack.spacing_mm, stack.step_mm])
+    affine[:3, :3] = stack.directions.T * voxel_mm
     affine[:3, 3] = begin_mm @ stack.directions
     return Grid(shape, affine)
+
+
+def _best_first_layer_mm(stack: Stack) -> float:
+    """Return where the first layer lies if all layers fit their slices best."""
+    along_mm = stack.offsets_mm[:, 2]
+    layer_of_slice = np.round((along_mm - along_mm.min()) / stack.step_mm)
+    first_by_slice_mm = along_mm - layer_of_slice * stack.step_mm
+    return float(np.mean(first_by_slice_mm))
 
 
 def slice_places(stack: Stack, grid: Grid) -> np.ndarray:
@@ -272,7 +337,8 @@ def slice_places(stack: Stack, grid: Grid) -> np.ndarray:
     They are fractional where slice and grid differ noticeably.
     """
     origin_mm = grid.affine_lps_mm[:3, 3] @ stack.directions.T
-    places = (stack.offsets_mm - origin_mm) / np.array([*stack.spacing_mm, stack.step_mm])
+    voxel_mm = np.array([*stack.spacing_mm, stack.step_mm])
+    places = (stack.offsets_mm - origin_mm) / voxel_mm
     if not stack.shifted:
         places[:, :2] = 0
     if stack.kind in ("regular", "missing"):

@@ -132,9 +132,13 @@ def _looks_like_dicom(start: bytes) -> bool:
         return True
     # Without preamble: an element of group 2 or 8 with a small element number, in either byte
     # order.
-    group, element, rest = start[:2], start[2:4], start[4:8]
-    known_group = group in (b"\2\0", b"\x08\0", b"\0\x08")
-    return known_group and b"\0" in element and len(start) >= 16 and any(rest)
+    group = start[:2]
+    element = start[2:4]
+    rest = start[4:8]
+    is_known_group = group in (b"\2\0", b"\x08\0", b"\0\x08")
+    is_small_element = b"\0" in element
+    has_more = len(start) >= 16 and any(rest)
+    return is_known_group and is_small_element and has_more
 
 
 def _slices(path: Path, start: bytes) -> list[Slice]:
@@ -172,7 +176,9 @@ def may_be_scan(item: Slice) -> bool:
 
 def is_kind_of(sop_class: str, storage: str) -> bool:
     """Return whether an object is of a storage class, plain or in one of its enhanced forms."""
-    return sop_class == storage or sop_class.startswith(f"{storage}.")
+    if sop_class == storage:
+        return True
+    return sop_class.startswith(f"{storage}.")
 
 
 def _elements_at(start: bytes) -> Elements | None:
@@ -305,11 +311,15 @@ def _frames(path: Path, plain: Slice, frames: int) -> list[Slice]:
 def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset) -> Slice:
     def item(sequence: str) -> Any:
         items = group.get(sequence) or shared.get(sequence)
-        return items[0] if items else {}
+        if not items:
+            return {}
+        return items[0]
 
     def numbers(sequence: str, name: str, count: int) -> tuple[float, ...]:
         values = item(sequence).get(name)
-        return vector(path, name, [] if values is None else values, count)
+        if values is None:
+            values = []
+        return vector(path, name, values, count)
 
     measures, content = item("PixelMeasuresSequence"), item("FrameContentSequence")
     transformation = item("PixelValueTransformationSequence")
@@ -338,7 +348,9 @@ def _frame(path: Path, plain: Slice, index: int, group: Dataset, shared: Dataset
 
 def sop_class_name(uid: str) -> str:
     """Return the name of a kind of DICOM object, e.g. ``CT Image Storage``."""
-    return uid_name(uid) if uid else "an object without SOP class"
+    if not uid:
+        return "an object without SOP class"
+    return uid_name(uid)
 
 
 def uid_name(uid: str) -> str:

@@ -90,7 +90,9 @@ def _elements(content: bytes, position: int, implicit: bool) -> Iterator[tuple[i
 def _implicit_head(content: bytes, position: int) -> tuple[int, int, int]:
     """Return tag, length and begin of the value of the element at a position."""
     group, element, length = _IMPLICIT(content, position)
-    return group << 16 | element, length, position + 8
+    tag = group << 16 | element
+    begin = position + 8
+    return tag, length, begin
 
 
 def _explicit_head(content: bytes, position: int) -> tuple[int, int, int]:

@@ -124,7 +124,9 @@ def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
         header, begin, end = _plain_header(content)
         if not _is_one_image(header):
             return None
-        rows, columns, bits = header["Rows"], header["Columns"], header["BitsStored"]
+        rows = header["Rows"]
+        columns = header["Columns"]
+        bits = header["BitsStored"]
     except (OSError, KeyError, ValueError):
         return None
 
@@ -132,10 +134,11 @@ def _decode_plain(item: Slice) -> tuple[Header, np.ndarray] | None:
     if not 0 < 2 * size == end - begin:
         return None
 
-    stored = np.frombuffer(content, "<i2" if header["PixelRepresentation"] else "<u2", size, begin)
-    stored = stored.reshape(rows, columns)
+    kind = "<i2" if header["PixelRepresentation"] else "<u2"
+    stored = np.frombuffer(content, kind, size, begin).reshape(rows, columns)
     if bits < 16:  # what stands in the other bits is not part of the value
-        stored = (stored << (16 - bits)) >> (16 - bits)
+        above = 16 - bits
+        stored = (stored << above) >> above
     return header, stored.astype(np.int32)
 
 
@@ -175,12 +178,15 @@ def _is_one_image(header: Header) -> bool:
         KeyError: a field is absent.
     """
     bits = header["BitsStored"]
-    form = (header["SamplesPerPixel"], header["BitsAllocated"], header["HighBit"])
-    if form != (1, 16, bits - 1) or not 1 <= bits <= 16:
+    is_grey = header["SamplesPerPixel"] == 1
+    is_16_bit = header["BitsAllocated"] == 16
+    is_at_bottom = header["HighBit"] == bits - 1
+    if not is_grey or not is_16_bit or not is_at_bottom or not 1 <= bits <= 16:
         return False
 
-    one_frame = header.get("NumberOfFrames") in (None, "1")
-    return one_frame and header["PixelRepresentation"] in (0, 1)
+    is_one_frame = header.get("NumberOfFrames") in (None, "1")
+    is_integer = header["PixelRepresentation"] in (0, 1)
+    return is_one_frame and is_integer
 
 
 def _decode(item: Slice) -> tuple[Header, np.ndarray]:
@@ -294,8 +300,10 @@ def _declared_padding(data: Header, stored: np.ndarray) -> np.ndarray:
     if not isinstance(first, int):
         return np.zeros(stored.shape, bool)
 
-    last = last if isinstance(last, int) else first
-    low, high = sorted([_as_stored(first, data), _as_stored(last, data)])
+    if not isinstance(last, int):
+        last = first
+    ends = [_as_stored(first, data), _as_stored(last, data)]
+    low, high = sorted(ends)
     return (stored >= low) & (stored <= high)
 
 
@@ -305,9 +313,12 @@ def _as_stored(value: int, data: Header) -> int:
     63536 means -2000 among signed 16-bit values.
     """
     bits = int(data.get("BitsAllocated"))
-    value %= 1 << bits
-    is_negative = data.get("PixelRepresentation") == 1 and value >= 1 << (bits - 1)
-    return value - (1 << bits) if is_negative else value
+    is_signed = data.get("PixelRepresentation") == 1
+    values = 1 << bits
+    value %= values
+    if is_signed and value >= values // 2:
+        return value - values
+    return value
 
 
 def _rescaled(data: Header, item: Slice, stored: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
@@ -345,7 +356,8 @@ def _by_table(data: Header, stored: np.ndarray) -> tuple[np.ndarray, str, list[s
     from pydicom.pixels import apply_modality_lut
 
     values = np.asarray(apply_modality_lut(stored, data)).astype(np.int32)
-    unit = _unit_name(data.get("ModalityLUTSequence")[0].get("ModalityLUTType"))
+    table = data.get("ModalityLUTSequence")[0]
+    unit = _unit_name(table.get("ModalityLUTType"))
     if unit == "HU":  # tables are read without sign, Hounsfield units have one
         values[values >= 1 << 15] -= 1 << 16
     return values, unit or "unknown", ["modality table applied"]
@@ -357,7 +369,9 @@ def _as_they_are(
     """Return what :func:`_rescaled` does where the header gives no rescaling."""
     if data.get("PhotometricInterpretation") == "MONOCHROME1":
         return _as_inverted(data, stored), "unknown", ["MONOCHROME1 inverted"]
-    return stored, "HU" if item.modality == "CT" else "unknown", []
+
+    unit = "HU" if item.modality == "CT" else "unknown"
+    return stored, unit, []
 
 
 def _require_possible_rescaling(item: Slice, slope: float, intercept: float) -> None:
@@ -402,7 +416,9 @@ def _number(group: Header, name: str, item: Slice) -> float | None:
 def _unit_name(value: object) -> str:
     """Return a unit of the header; Hounsfield units in whatever spelling are ``HU``."""
     name = str(value or "").strip()
-    return "HU" if name.casefold() in SPELLINGS_OF_HU else name
+    if name.casefold() in SPELLINGS_OF_HU:
+        return "HU"
+    return name
 
 
 def _transformation(data: Header, frame: int | None) -> Header:
@@ -423,12 +439,15 @@ def _wrapped(data: Header, intercept: float) -> bool:
     Unsigned 12 bits cannot hold air with so high an intercept. The two known populations of the
     RSNA challenge differ in all three fields, so all three are asked.
     """
+    has_12_bits = data.get("BitsStored") == 12
     is_unsigned = data.get("PixelRepresentation") == 0
-    return data.get("BitsStored") == 12 and is_unsigned and intercept > WRAP_INTERCEPT
+    return has_12_bits and is_unsigned and intercept > WRAP_INTERCEPT
 
 
 def _as_inverted(data: Header, stored: np.ndarray) -> np.ndarray:
     """Return grey values mirrored within the range that their bits can hold."""
     bits = int(data.get("BitsStored"))
-    sum_of_ends = -1 if data.get("PixelRepresentation") == 1 else (1 << bits) - 1
+    sum_of_ends = (1 << bits) - 1
+    if data.get("PixelRepresentation") == 1:
+        sum_of_ends = -1
     return sum_of_ends - stored

@@ -102,20 +102,27 @@ def series_of(slices: Iterable[Slice]) -> list[list[Slice]]:
 def _join_incomplete(series: dict[SeriesKey, list[Slice]], keys: Sequence[SeriesKey]) -> None:
     """Move slices to the one series that says all that theirs says; the emptiest key first."""
     for key in sorted(keys, key=_said):
-        fuller = [other for other in keys if other in series and _completes(other, key)]
+        fuller = []
+        for other in keys:
+            if other in series and _completes(other, key):
+                fuller.append(other)
         if len(fuller) == 1:
-            series[fuller[0]] += series.pop(key)
+            slices = series.pop(key)
+            series[fuller[0]] += slices
 
 
 def _said(key: SeriesKey) -> int:
-    return sum(map(bool, key))
+    """Return how many parts of a key are not empty."""
+    parts = [part for part in key if part]
+    return len(parts)
 
 
 def _completes(other: SeriesKey, key: SeriesKey) -> bool:
     """Return whether another key says all that a key says, and more."""
     if other == key:
         return False
-    return all(not mine or mine == theirs for mine, theirs in zip(key, other, strict=True))
+    parts = zip(key, other, strict=True)
+    return all(mine in ("", theirs) for mine, theirs in parts)
 
 
 def _of_one_series(
@@ -159,7 +166,9 @@ def _usable(members: Sequence[Slice], rules: Rules) -> tuple[list[Slice], list[R
         else:
             usable.append(item)
 
-    rejected = [Rejected(tuple(items), reason, defect) for (reason, defect), items in unfit.items()]
+    rejected = []
+    for (reason, is_defect), items in unfit.items():
+        rejected.append(Rejected(tuple(items), reason, is_defect))
     return usable, rejected
 
 
@@ -261,9 +270,11 @@ def _acquisition(items: Sequence[Slice], remarks: tuple[str, ...], index: int) -
 def _require_one_rescaling(items: Sequence[Slice]) -> None:
     """Refuse a stack in which only some slices state how they become Hounsfield units."""
     stated = Counter(item.rescaling for item in items)
-    if len(stated) > 1:
-        counts = [f"{count} state {names or 'none'}" for names, count in stated.most_common()]
-        raise InputError(
-            f"its slices contradict each other about the rescaling ({', '.join(counts)}); values "
-            "would be off"
-        )
+    if len(stated) == 1:
+        return
+
+    counts = [f"{count} state {names or 'none'}" for names, count in stated.most_common()]
+    raise InputError(
+        f"its slices contradict each other about the rescaling ({', '.join(counts)}); values "
+        "would be off"
+    )

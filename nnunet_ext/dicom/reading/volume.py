@@ -46,14 +46,17 @@ def read_volume(acquisition: Acquisition) -> Volume:
     stack = acquisition.stack
     grid = grid_of(stack)
 
-    warnings = list(stack.describe()) if stack.kind == "missing" else []
+    warnings: list[str] = []
+    if stack.kind == "missing":
+        warnings += stack.describe()
     if _lacks_air(slices, unit):
         warnings.append(f"no value lies below {AIR_SHOWS_BELOW_HU}: perhaps not HU")
         unit = "unknown"
 
     if not stack.is_grid:
         fill = FILL_HU if unit == "HU" else slices.min()
-        slices = _resampled(slices, slice_places(stack, grid), grid.shape, float(fill))
+        places = slice_places(stack, grid)
+        slices = _resampled(slices, places, grid.shape, float(fill))
 
     transforms = (*acquisition.remarks, *remarks)
     voxels = slices.transpose(2, 1, 0)
@@ -69,7 +72,9 @@ def read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str]:
         InputError: as :func:`read_volume`.
     """
     slices, unit, _ = _read_slices(acquisition)
-    return slices, "unknown" if _lacks_air(slices, unit) else unit
+    if _lacks_air(slices, unit):
+        unit = "unknown"
+    return slices, unit
 
 
 def slices_on_grid(arrays: np.ndarray, acquisition: Acquisition) -> np.ndarray:
@@ -81,18 +86,20 @@ def slices_on_grid(arrays: np.ndarray, acquisition: Acquisition) -> np.ndarray:
     Returns:
         (x, y, z), zero where no slice covers the grid.
     """
-    grid = grid_of(acquisition.stack)
-    if acquisition.stack.is_grid:
+    stack = acquisition.stack
+    grid = grid_of(stack)
+    if stack.is_grid:
         return np.ascontiguousarray(arrays.transpose(2, 1, 0))
 
-    places = slice_places(acquisition.stack, grid)
+    places = slice_places(stack, grid)
+    columns, rows, layers = grid.shape
     result = np.zeros(grid.shape, arrays.dtype)
     height, width = arrays.shape[1:]
-    for layer in range(grid.shape[2]):
+    for layer in range(layers):
         distances = np.abs(places[:, 2] - layer)
         nearest = int(distances.argmin())
         x, y = np.round(places[nearest, :2]).astype(int)
-        covered = arrays[nearest].T[: grid.shape[0] - x, : grid.shape[1] - y]
+        covered = arrays[nearest].T[: columns - x, : rows - y]
         result[x : x + width, y : y + height, layer] = covered
     return result
 
@@ -122,12 +129,15 @@ def grid_on_slices(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
 
     places = np.round(slice_places(stack, grid)).astype(int)
     last = np.array(grid.shape) - 1
+    all_columns = np.arange(stack.columns)
+    all_rows = np.arange(stack.rows)
     result = np.empty((len(places), stack.rows, stack.columns), mask.dtype)
     for index, (x, y, z) in enumerate(places):
-        columns = np.clip(x + np.arange(stack.columns), 0, last[0])
-        rows = np.clip(y + np.arange(stack.rows), 0, last[1])
-        layer = mask[:, :, min(max(z, 0), last[2])]
-        result[index] = layer[np.ix_(columns, rows)].T
+        columns = np.clip(x + all_columns, 0, last[0])
+        rows = np.clip(y + all_rows, 0, last[1])
+        layer = np.clip(z, 0, last[2])
+        sampled = mask[:, :, layer][np.ix_(columns, rows)]
+        result[index] = sampled.T
     return result
 
 
@@ -144,13 +154,17 @@ def acquisition_in(
         if len(accepted) == 1 or acquisition.index == index:
             return acquisition
 
-    reasons = "; ".join(sorted({item.reason for item in rejected})) or "no such acquisition"
-    raise InputError(f"the series {reasons}")
+    if not rejected:
+        raise InputError("the series has no such acquisition")
+    reasons = sorted({item.reason for item in rejected})
+    raise InputError(f"the series {'; '.join(reasons)}")
 
 
 def _lacks_air(slices: np.ndarray, unit: str) -> bool:
     """Return whether values that should be Hounsfield units cannot be those of a patient."""
-    return unit == "HU" and bool(slices.min() >= AIR_SHOWS_BELOW_HU)
+    if unit != "HU":
+        return False
+    return bool(slices.min() >= AIR_SHOWS_BELOW_HU)
 
 
 def _read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str, list[str]]:
@@ -181,14 +195,18 @@ def _read_slices(acquisition: Acquisition) -> tuple[np.ndarray, str, list[str]]:
 
     words = []
     for text, count in remarks.items():
-        words.append(text if count == total else f"{text} ({count} of {total} slices)")
-    return result, next(iter(units)), words
+        if count < total:
+            text += f" ({count} of {total} slices)"
+        words.append(text)
+    (unit,) = units
+    return result, unit, words
 
 
 def _fits_int16(values: np.ndarray) -> bool:
     if values.dtype.kind != "i":
         return False
-    return bool(values.min() >= -(1 << 15) and values.max() < 1 << 15)
+    limits = np.iinfo(np.int16)
+    return bool(limits.min <= values.min() and values.max() <= limits.max)
 
 
 def _resampled(
@@ -205,18 +223,23 @@ def _resampled(
     result = np.empty(shape[::-1], slices.dtype)
     heights = places[:, 2]
     for layer in range(shape[2]):
-        above = min(int(np.searchsorted(heights, layer)), len(places) - 1)
+        above = int(np.searchsorted(heights, layer))
+        above = min(above, len(places) - 1)
         below = max(above - 1, 0)
         distance = heights[above] - heights[below]
         weight = 1.0
         if distance != 0:
-            weight = float(np.clip((layer - heights[below]) / distance, 0, 1))
+            share_of_way = (layer - heights[below]) / distance
+            weight = float(np.clip(share_of_way, 0, 1))
 
         values = np.zeros(shape[1::-1])
         for index, share in ((below, 1 - weight), (above, weight)):
             if share > 1e-9:
-                values += share * _shifted(slices[index], places[index, :2], shape, fill)
-        result[layer] = np.round(values) if slices.dtype.kind == "i" else values
+                shifted = _shifted(slices[index], places[index, :2], shape, fill)
+                values += share * shifted
+        if slices.dtype.kind == "i":
+            values = np.round(values)
+        result[layer] = values
     return result
 
 
@@ -229,5 +252,10 @@ def _shifted(
     # rounded, or noise of the last digit would put a slice's border outside of it
     offset = -np.round(place[::-1], 3)
     return ndimage.affine_transform(
-        values.astype(np.float64), np.ones(2), offset, output_shape=shape[1::-1], order=1, cval=fill
+        values.astype(np.float64),
+        matrix=np.ones(2),
+        offset=offset,
+        output_shape=shape[1::-1],
+        order=1,
+        cval=fill,
     )

@@ -66,8 +66,14 @@ def write_contours(
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
     require_mask(mask, source.acquisition, segments)
+    series_uid = generate_uid()
     data = new_object(
-        STRUCTURE_SET, ExplicitVRLittleEndian, "RTSTRUCT", model, generate_uid(), series_number
+        STRUCTURE_SET,
+        ExplicitVRLittleEndian,
+        "RTSTRUCT",
+        model,
+        series_uid,
+        series_number,
     )
     data.InstanceNumber = 1
     data.SeriesDescription = "Automatic contours, research use only"
@@ -99,14 +105,18 @@ def outlines(pixels: np.ndarray) -> list[np.ndarray]:
     if not len(rows):
         return []
 
-    cropped = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    first_row, last_row = rows[0], rows[-1]
+    first_column, last_column = columns[0], columns[-1]
+    cropped = pixels[first_row : last_row + 1, first_column : last_column + 1]
     padded = np.pad(cropped.astype(np.float32), 1)
-    corner = np.array([columns[0], rows[0]]) - 1
+    corner = np.array([first_column, first_row]) - 1
 
     outer: list[np.ndarray] = []
     holes: list[np.ndarray] = []
     for contour in find_contours(padded, 0.5):
-        points = _without_straight_points(contour[:-1, ::-1] + corner)
+        without_repeated_end = contour[:-1]
+        in_cropped = without_repeated_end[:, ::-1]  # columns and rows
+        points = _without_straight_points(in_cropped + corner)
         if _signed_area(points) > 0:
             outer.append(points)
         else:
@@ -130,29 +140,43 @@ def _joined(outer: list[np.ndarray], holes: list[np.ndarray]) -> list[np.ndarray
 
 def _with_keyhole(points: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """Return one outline that runs around, over to the hole, around it, and back on that line."""
-    distances = np.linalg.norm(points[:, None] - hole[None], axis=2)
-    here, there = np.unravel_index(int(distances.argmin()), distances.shape)
+    differences = points[:, None] - hole[None]
+    distances = np.linalg.norm(differences, axis=2)
+    nearest = int(distances.argmin())
+    here, there = np.unravel_index(nearest, distances.shape)
+
     turned = np.roll(hole, -there, axis=0)
-    return np.concatenate([points[: here + 1], turned, turned[:1], points[here:]])
+    there_again = turned[:1]
+    before = points[: here + 1]
+    after = points[here:]
+    return np.concatenate([before, turned, there_again, after])
 
 
 def _signed_area(points: np.ndarray) -> float:
     x, y = points.T
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+    next_x = np.roll(x, -1)
+    next_y = np.roll(y, -1)
+    doubled = x @ next_y - y @ next_x
+    return float(doubled) / 2
 
 
 def _without_straight_points(points: np.ndarray) -> np.ndarray:
     """Return the points at which an outline turns."""
-    before = points - np.roll(points, 1, axis=0)
-    after = np.roll(points, -1, axis=0) - points
-    cross_products = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
-    return points[np.abs(cross_products) > 1e-9]
+    previous = np.roll(points, 1, axis=0)
+    following = np.roll(points, -1, axis=0)
+    before_x, before_y = (points - previous).T
+    after_x, after_y = (following - points).T
+
+    cross_products = before_x * after_y - before_y * after_x
+    turns = np.abs(cross_products) > 1e-9
+    return points[turns]
 
 
 def _in_patient_mm(points: np.ndarray, stack: Stack, index: int) -> np.ndarray:
     """Return columns and rows (k, 2) of a slice as patient coordinates (k, 3)."""
-    in_plane_mm = points * np.array(stack.spacing_mm) + stack.offsets_mm[index, :2]
-    along_mm = np.full((len(points), 1), stack.offsets_mm[index, 2])
+    offset_mm = stack.offsets_mm[index]
+    in_plane_mm = points * np.array(stack.spacing_mm) + offset_mm[:2]
+    along_mm = np.full((len(points), 1), offset_mm[2])
     local_mm = np.concatenate([in_plane_mm, along_mm], axis=1)
     return np.asarray(local_mm @ stack.directions)
 
@@ -216,7 +240,8 @@ def _contour_data(points_mm: np.ndarray) -> Any:
     """
     from pydicom.dataelem import DataElement
 
-    text = "\\".join(f"{value:.{DECIMALS}f}" for value in points_mm.ravel().tolist())
+    numbers = points_mm.ravel().tolist()
+    text = "\\".join(f"{value:.{DECIMALS}f}" for value in numbers)
     return DataElement("ContourData", "DS", text, already_converted=True)
 
 

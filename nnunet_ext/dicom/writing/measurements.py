@@ -92,18 +92,20 @@ def lesions_of(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
 
     stack = acquisition.stack
     box = _bounding_box(mask)
+    slices = box[0]
     inside = mask[box]
-    shifts = _shifts_px(stack)[box[0]]
-    _, rows, columns = inside.shape
+    shifts = _shifts_px(stack)[slices]
+    layers, rows, columns = inside.shape
     width, height = shifts.max(axis=0)
-    aligned = np.zeros((len(inside), rows + height, columns + width), np.uint8)
+    aligned = np.zeros((layers, rows + height, columns + width), np.uint8)
     for layer, (x, y), pixels in zip(aligned, shifts, inside, strict=True):
         layer[y : y + rows, x : x + columns] = pixels
 
     components = cc3d.connected_components(aligned, connectivity=26)
-    numbers = _numbers_by_volume(components, heights_mm(stack)[box[0]])
+    numbers = _numbers_by_volume(components, heights_mm(stack)[slices])
     for layer, (x, y), pixels in zip(components, shifts, result[box], strict=True):
-        pixels[:] = numbers[layer[y : y + rows, x : x + columns]]
+        moved_back = layer[y : y + rows, x : x + columns]
+        pixels[:] = numbers[moved_back]
     return result
 
 
@@ -112,17 +114,22 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
     bounds = []
     for others in ((1, 2), (0, 2), (0, 1)):
         found = np.flatnonzero(mask.any(axis=others))
-        bounds.append(slice(int(found[0]), int(found[-1]) + 1))
-    return bounds[0], bounds[1], bounds[2]
+        first = int(found[0])
+        last = int(found[-1])
+        bounds.append(slice(first, last + 1))
+    slices, rows, columns = bounds
+    return slices, rows, columns
 
 
 def _numbers_by_volume(components: np.ndarray, layer_heights_mm: np.ndarray) -> np.ndarray:
     """Return the new number of each component (0 stays), the largest volume first."""
     volumes = np.zeros(int(components.max()) + 1)
     for layer, height_mm in zip(components, layer_heights_mm, strict=True):
-        volumes += height_mm * np.bincount(layer.ravel(), minlength=len(volumes))
+        voxels = np.bincount(layer.ravel(), minlength=len(volumes))
+        volumes += height_mm * voxels
 
-    order = 1 + np.argsort(-volumes[1:], kind="stable")
+    without_background = volumes[1:]
+    order = 1 + np.argsort(-without_background, kind="stable")
     numbers = np.zeros(len(volumes), np.uint32)
     numbers[order] = np.arange(1, len(volumes))
     return numbers
@@ -139,7 +146,9 @@ def heights_mm(stack: Stack) -> np.ndarray:
 
     half_steps_mm = np.diff(along_mm) / 2
     end_mm = [stack.step_mm / 2]
-    return np.concatenate([end_mm, half_steps_mm]) + np.concatenate([half_steps_mm, end_mm])
+    before_mm = np.concatenate([end_mm, half_steps_mm])
+    after_mm = np.concatenate([half_steps_mm, end_mm])
+    return before_mm + after_mm
 
 
 def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> float:
@@ -163,14 +172,17 @@ def largest_diameter_mm(pixels: np.ndarray, spacing_mm: tuple[float, float]) -> 
 
     lines = pixels[rows]
     first = lines.argmax(axis=1)
-    last = lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)
+    from_right = lines[:, ::-1].argmax(axis=1)
+    last = lines.shape[1] - 1 - from_right
     left = np.stack([first, rows], axis=1)
     right = np.stack([last, rows], axis=1)
     centres = np.concatenate([left, right])
 
-    points_mm = (centres[:, None] + EDGES).reshape(-1, 2) * spacing_mm
-    corners_mm = points_mm[ConvexHull(points_mm).vertices]
-    return float(pdist(corners_mm).max())
+    points = (centres[:, None] + EDGES).reshape(-1, 2)
+    points_mm = points * spacing_mm
+    hull = ConvexHull(points_mm)
+    distances_mm = pdist(points_mm[hull.vertices])
+    return float(distances_mm.max())
 
 
 @dataclass(frozen=True)
@@ -197,17 +209,21 @@ def _parts(components: np.ndarray, stack: Stack, values: np.ndarray | None) -> I
     for number, box in enumerate(boxes, start=1):
         diameter_mm, slice_index = 0.0, box[0].start
         if number <= MOST_LESIONS or _diagonal_mm(box, stack) > widest_mm:
-            diameter_mm, layer = _widest_layer(components[box] == number, stack)
+            inside = components[box] == number
+            diameter_mm, layer = _widest_layer(inside, stack)
             slice_index += layer
             widest_mm = max(widest_mm, diameter_mm)
 
+        volume_mm3 = float(volumes_mm3[number])
         weighted = None if values is None else float(sums[number])
-        yield _Part(float(volumes_mm3[number]), weighted, diameter_mm, slice_index)
+        yield _Part(volume_mm3, weighted, diameter_mm, slice_index)
 
 
 def _widest_layer(inside: np.ndarray, stack: Stack) -> tuple[float, int]:
     """Return the largest diameter of a component within one layer, and the layer's index."""
-    diameters_mm = [largest_diameter_mm(pixels, stack.spacing_mm) for pixels in inside]
+    diameters_mm = []
+    for pixels in inside:
+        diameters_mm.append(largest_diameter_mm(pixels, stack.spacing_mm))
     widest = int(np.argmax(diameters_mm))
     return diameters_mm[widest], widest
 
@@ -219,21 +235,27 @@ def _totals(
     count = int(components.max()) + 1
     volumes_mm3 = np.zeros(count)
     sums = np.zeros(count)
-    voxels_mm3 = heights_mm(stack) * stack.spacing_mm[0] * stack.spacing_mm[1]
+    column_mm, row_mm = stack.spacing_mm
+    voxels_mm3 = heights_mm(stack) * column_mm * row_mm
     for index, layer in enumerate(components):
+        voxel_mm3 = voxels_mm3[index]
         numbers = layer.ravel()
-        volumes_mm3 += voxels_mm3[index] * np.bincount(numbers, minlength=count)
+        voxels = np.bincount(numbers, minlength=count)
+        volumes_mm3 += voxel_mm3 * voxels
         if values is not None:
             weights = values[index].ravel()
-            sums += voxels_mm3[index] * np.bincount(numbers, weights=weights, minlength=count)
+            of_values = np.bincount(numbers, weights=weights, minlength=count)
+            sums += voxel_mm3 * of_values
     return volumes_mm3, sums
 
 
 def _diagonal_mm(box: tuple[slice, ...], stack: Stack) -> float:
     """Return the diagonal of a box (slice, row, column) within its slices."""
-    rows = box[1].stop - box[1].start
-    columns = box[2].stop - box[2].start
-    return float(np.hypot(columns * stack.spacing_mm[0], rows * stack.spacing_mm[1]))
+    _, rows, columns = box
+    column_mm, row_mm = stack.spacing_mm
+    width_mm = (columns.stop - columns.start) * column_mm
+    height_mm = (rows.stop - rows.start) * row_mm
+    return float(np.hypot(width_mm, height_mm))
 
 
 def _whole(segment: Segment, parts: Sequence[_Part]) -> Measurement:
@@ -272,5 +294,7 @@ def _shifts_px(stack: Stack) -> np.ndarray:
     """Return how far each slice lies from the corner of all, (n, 2) whole columns and rows."""
     if not stack.shifted:
         return np.zeros((len(stack.offsets_mm), 2), int)
-    places = slice_places(stack, grid_of(stack))
+
+    grid = grid_of(stack)
+    places = slice_places(stack, grid)
     return np.round(places[:, :2]).astype(int)

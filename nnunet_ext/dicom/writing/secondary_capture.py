@@ -87,16 +87,20 @@ def write_captures(
 
     middle = _fullest_slice(mask)
     picture = _picture(values[middle], mask[middle], segments, grey_range, size)
-    files = [folder / "0001.dcm"]
-    series.write(files[0], _with_panel(picture, [*heading, *_details(measurements)]), 1, middle)
+    details = _details(measurements)
+    overview = folder / "0001.dcm"
+    series.write(overview, _with_panel(picture, [*heading, *details]), 1, middle)
 
+    files = [overview]
     volumes = _volumes(segments, measurements)
     shown = [index for index in range(len(mask)) if every_slice or mask[index].any()]
     for number, index in enumerate(shown, start=2):
         picture = _picture(values[index], mask[index], segments, grey_range, size)
-        place: Lines = [("", TEXT_RGB), (f"Slice {index + 1} of {len(mask)}", TEXT_RGB)]
-        files.append(folder / f"{number:04d}.dcm")
-        series.write(files[-1], _with_panel(picture, [*heading, *volumes, *place]), number, index)
+        place = f"Slice {index + 1} of {len(mask)}"
+        lines = [*heading, *volumes, ("", TEXT_RGB), (place, TEXT_RGB)]
+        file = folder / f"{number:04d}.dcm"
+        series.write(file, _with_panel(picture, lines), number, index)
+        files.append(file)
     return files
 
 
@@ -104,7 +108,7 @@ def _fullest_slice(mask: np.ndarray) -> int:
     """Return the index of the slice with most labelled pixels; the middle one without any."""
     if not mask.any():
         return len(mask) // 2
-    labelled = [(layer > 0).sum() for layer in mask]
+    labelled = (mask > 0).sum(axis=(1, 2))
     return int(np.argmax(labelled))
 
 
@@ -155,7 +159,9 @@ def orientation_letters(source: Source) -> list[str]:
     letters = []
     for direction in source.acquisition.stack.directions[:2]:
         axis = int(np.abs(direction).argmax())
-        letters.append("LPH"[axis] if direction[axis] > 0 else "RAF"[axis])
+        runs_forward = direction[axis] > 0
+        names = "LPH" if runs_forward else "RAF"
+        letters.append(names[axis])
     return letters
 
 
@@ -196,11 +202,14 @@ def _grey_range(
         window = _window_of(source)
     if window is not None and window[1] > 0:
         centre, width = window
-        return centre - width / 2, centre + width / 2
+        half = width / 2
+        return centre - half, centre + half
 
-    some_slices = values[:: max(1, len(values) // 20)]
+    step = max(1, len(values) // 20)
+    some_slices = values[::step]
     low, high = np.percentile(some_slices, USUAL_PERCENTILES)
-    return float(low), float(max(high, low + 1))
+    high = max(high, low + 1)
+    return float(low), float(high)
 
 
 def _window_of(source: Source) -> tuple[float, float] | None:
@@ -219,9 +228,12 @@ def _size_px(source: Source) -> tuple[int, int]:
     """Return width and height of the pictures: square pixels, and large enough for letters."""
     stack = source.acquisition.stack
     pixels = np.array([stack.columns, stack.rows])
-    square_px = pixels * np.array(stack.spacing_mm) / min(stack.spacing_mm)
+    size_mm = pixels * np.array(stack.spacing_mm)
+    square_px = size_mm / min(stack.spacing_mm)
     scale = max(1.0, SMALLEST_SIDE_PX / square_px.max())
-    width, height = np.maximum(np.round(square_px * scale), 1).astype(int)
+
+    scaled_px = np.round(square_px * scale)
+    width, height = np.maximum(scaled_px, 1)
     return int(width), int(height)
 
 
@@ -237,20 +249,24 @@ def _picture(
     from scipy import ndimage
 
     low, high = grey_range
-    shares = np.clip((values.astype(np.float32) - low) / (high - low), 0, 1)
-    grey = Image.fromarray(np.round(255 * shares).astype(np.uint8))
-    enlarged = grey.resize(size_px, Image.Resampling.BILINEAR)
-    colours = np.repeat(np.asarray(enlarged, np.float32)[..., None], 3, axis=2)
+    above_low = values.astype(np.float32) - low
+    shares = np.clip(above_low / (high - low), 0, 1)
+    grey_levels = np.round(255 * shares).astype(np.uint8)
+    enlarged = Image.fromarray(grey_levels).resize(size_px, Image.Resampling.BILINEAR)
+    grey = np.asarray(enlarged, np.float32)
+    colours = np.stack([grey, grey, grey], axis=2)
 
     for segment in segments:
         inside = segment.of(mask)
         if not inside.any():
             continue
-        shown = Image.fromarray(inside.astype(np.uint8)).resize(size_px, Image.Resampling.NEAREST)
+        shown = Image.fromarray(inside.astype(np.uint8))
+        shown = shown.resize(size_px, Image.Resampling.NEAREST)
         area = np.asarray(shown) > 0
         outline = area & ~ndimage.binary_erosion(area)
         colour = np.array(segment.colour_rgb, np.float32)
-        colours[area] = (1 - FILL) * colours[area] + FILL * colour
+        below = colours[area]
+        colours[area] = (1 - FILL) * below + FILL * colour
         colours[outline] = colour
 
     return np.round(colours).astype(np.uint8)
@@ -258,15 +274,23 @@ def _picture(
 
 def _heading(model: Model) -> Lines:
     """Return the first lines of every picture: notice, model, date."""
-    today = datetime.datetime.now().date().isoformat()
+    today = datetime.datetime.now().date()
     name = ascii_text(f"{model.name} {model.version}", longest=4 * LINE_LETTERS)
-    texts = ["Automatic segmentation", *textwrap.wrap(name, LINE_LETTERS), today, ""]
-    return [(NOTICE, NOTICE_RGB), *((text, TEXT_RGB) for text in texts)]
+    name_lines = textwrap.wrap(name, LINE_LETTERS)
+
+    lines: Lines = [(NOTICE, NOTICE_RGB)]
+    for text in ("Automatic segmentation", *name_lines, today.isoformat(), ""):
+        lines.append((text, TEXT_RGB))
+    return lines
 
 
 def _volumes(segments: Sequence[Segment], measurements: Sequence[Measurement]) -> Lines:
     """Return the volume of every segment in its colour."""
-    volumes_ml = {item.segment.number: item.volume_ml for item in measurements if item.lesion == 0}
+    volumes_ml = {}
+    for item in measurements:
+        if item.lesion == 0:
+            volumes_ml[item.segment.number] = item.volume_ml
+
     lines: Lines = []
     for segment in segments:
         volume = volume_text(volumes_ml.get(segment.number, 0.0))
@@ -284,7 +308,9 @@ def volume_text(volume_ml: float) -> str:
         return "0 ml"
     if volume_ml < 1:
         return f"{volume_ml:.2g} ml"
-    return f"{volume_ml:.1f} ml" if volume_ml < 100 else f"{volume_ml:.0f} ml"
+    if volume_ml < 100:
+        return f"{volume_ml:.1f} ml"
+    return f"{volume_ml:.0f} ml"
 
 
 def _details(measurements: Sequence[Measurement]) -> Lines:
@@ -293,9 +319,12 @@ def _details(measurements: Sequence[Measurement]) -> Lines:
     for item in measurements:
         volume = volume_text(item.volume_ml)
         lines.append((f"{item.tracking_id[:22]}: {volume}", item.segment.colour_rgb))
-        mean = "" if item.mean is None else f", mean {item.mean:.0f} HU"
-        if item.volume_ml:
-            lines.append((f"   diameter {item.diameter_mm:.1f} mm{mean}", TEXT_RGB))
+        if not item.volume_ml:
+            continue
+        text = f"   diameter {item.diameter_mm:.1f} mm"
+        if item.mean is not None:
+            text += f", mean {item.mean:.0f} HU"
+        lines.append((text, TEXT_RGB))
     return lines
 
 
@@ -310,11 +339,15 @@ def _with_panel(picture: np.ndarray, lines: Lines) -> Image:
 
     room = (height - LINE_PX) // LINE_PX
     if len(lines) > room:
-        lines = [*lines[: room - 1], (f"and {len(lines) - room + 1} more lines", TEXT_RGB)]
+        shown = lines[: room - 1]
+        left_out = len(lines) - len(shown)
+        lines = [*shown, (f"and {left_out} more lines", TEXT_RGB)]
 
     font: Any = ImageFont.load_default(FONT_PX)
     draw = ImageDraw.Draw(canvas)
     margin = LINE_PX // 2
+    x = width + margin
     for number, (text, colour) in enumerate(lines):
-        draw.text((width + margin, margin + number * LINE_PX), text, fill=colour, font=font)
+        y = margin + number * LINE_PX
+        draw.text((x, y), text, fill=colour, font=font)
     return canvas

@@ -111,7 +111,8 @@ def _pixels(
                 f"probabilities have shape {probabilities.shape}, expected {expected}; predict "
                 "with --save_probabilities on the exported image"
             )
-        fractions = np.clip(np.moveaxis(probabilities, 0, -1), 0, 1)
+        segments_last = np.moveaxis(probabilities, 0, -1)
+        fractions = np.clip(segments_last, 0, 1)
         return np.nan_to_num(fractions).astype(np.float32)
 
     if _overlap(segments):
@@ -212,7 +213,8 @@ def _refer_to_files(result: Dataset, source: Source) -> None:
 
 def _place(position_mm: Iterable[Any]) -> tuple[float, ...]:
     """Return a position as the key of a dictionary."""
-    return tuple(round(float(value), 4) for value in position_mm)
+    coordinates_mm = map(float, position_mm)
+    return tuple(round(value, 4) for value in coordinates_mm)
 
 
 def _each_once(references: Sequence[Dataset]) -> list[Dataset]:

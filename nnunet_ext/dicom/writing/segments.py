@@ -69,7 +69,8 @@ class Segment:
     def of(self, mask: np.ndarray) -> np.ndarray:
         """Return where a mask of label values shows this segment, boolean."""
         if len(self.values) == 1:
-            return np.asarray(mask == self.values[0])
+            (value,) = self.values
+            return np.asarray(mask == value)
         return np.isin(mask, self.values)
 
 
@@ -120,7 +121,8 @@ def segments_of(
     ordered = sorted(wanted, key=lambda name: _order_of(wanted[name]))
     for number, name in enumerate(ordered, start=1):
         segment = _default_segment(number, name, wanted[name])
-        segments.append(_with_choice(segment, choices.get(name, {}), f"{file}: segment '{name}'"))
+        choice = choices.get(name, {})
+        segments.append(_with_choice(segment, choice, f"{file}: segment '{name}'"))
     return tuple(segments)
 
 
@@ -130,10 +132,12 @@ def ascii_text(text: str, otherwise: str = "unnamed", longest: int = LONGEST_LAB
     >>> ascii_text("Läsion\\1"), ascii_text("病灶", "Segment 1")
     ('Lasion 1', 'Segment 1')
     """
-    decomposed = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    kept = re.sub(r"[^\x20-\x5b\x5d-\x7e]", " ", decomposed)
-    words = " ".join(kept.split())
-    return words[:longest].strip() or otherwise
+    decomposed = unicodedata.normalize("NFKD", text)
+    ascii_only = decomposed.encode("ascii", "ignore").decode()
+    printable = re.sub(r"[^\x20-\x5b\x5d-\x7e]", " ", ascii_only)
+    words = " ".join(printable.split())
+    shortened = words[:longest].strip()
+    return shortened or otherwise
 
 
 def _values_of(value: int | Sequence[int]) -> tuple[int, ...]:
@@ -144,16 +148,21 @@ def _values_of(value: int | Sequence[int]) -> tuple[int, ...]:
 
 def _order_of(values: tuple[int, ...]) -> tuple[int, ...]:
     """Return by what segments are sorted; regions come first."""
-    return values if len(values) == 1 else (0, *values)
+    is_region = len(values) > 1
+    return (0, *values) if is_region else values
 
 
 def _default_segment(number: int, name: str, values: tuple[int, ...]) -> Segment:
     """Return the segment as its name says."""
-    colour = COLOURS_RGB[(number - 1) % len(COLOURS_RGB)]
-    plain = Segment(number, ascii_text(name, f"Segment {number}"), values, colour_rgb=colour)
-    words = _singulars(re.split(r"[^a-z]+", name.casefold()))
+    label = ascii_text(name, f"Segment {number}")
+    turn = (number - 1) % len(COLOURS_RGB)
+    plain = Segment(number, label, values, colour_rgb=COLOURS_RGB[turn])
+
+    words = re.split(r"[^a-z]+", name.casefold())
+    singulars = _singulars(words)
     for known in _known().values():
-        if words & _singulars(known["words"]):
+        known_words = _singulars(known["words"])
+        if singulars & known_words:
             choice = {key: known[key] for key in KEYS if key in known}
             return _with_choice(plain, choice, str(KNOWN_FILE))
     return plain
@@ -165,16 +174,19 @@ def _singulars(words: Iterable[str]) -> set[str]:
 
 @cache
 def _known() -> dict[str, dict[str, Any]]:
-    content = json.loads(KNOWN_FILE.read_text(encoding="utf-8"))
+    text = KNOWN_FILE.read_text(encoding="utf-8")
+    content = json.loads(text)
     return dict(content["segments"])
 
 
 def _choices_in(file: Path) -> dict[str, dict[str, Any]]:
     advice = 'give {"segments": {NAME: {...}}}'
-    segments = read_object(file, advice, {"segments": dict})["segments"]
-    if not all(isinstance(value, dict) for value in segments.values()):
-        raise InputError(f"{file}: holds a segment that is not a JSON object; {advice}")
-    return dict(segments)
+    content = read_object(file, advice, {"segments": dict})
+    segments: dict[str, Any] = content["segments"]
+    for choice in segments.values():
+        if not isinstance(choice, dict):
+            raise InputError(f"{file}: holds a segment that is not a JSON object; {advice}")
+    return segments
 
 
 def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Segment:
@@ -185,31 +197,35 @@ def _with_choice(segment: Segment, choice: Mapping[str, Any], where: str) -> Seg
 
     changes: dict[str, Any] = {}
     if "label" in choice:
-        changes["label"] = ascii_text(str(choice["label"]), segment.label)
+        label = str(choice["label"])
+        changes["label"] = ascii_text(label, segment.label)
     for key in ("category", "type"):
         if key in choice:
             changes[key] = _code_of(choice[key], f"{where}: {key}")
     if "colour" in choice:
         changes["colour_rgb"] = _colour_of(choice["colour"], where)
     if "lesions" in choice:
-        if not isinstance(choice["lesions"], bool):
-            raise InputError(f"{where}: lesions is true or false, not {choice['lesions']!r}")
-        changes["lesions"] = choice["lesions"]
+        lesions = choice["lesions"]
+        if not isinstance(lesions, bool):
+            raise InputError(f"{where}: lesions is true or false, not {lesions!r}")
+        changes["lesions"] = lesions
     return replace(segment, **changes)
 
 
 def _code_of(value: object, where: str) -> CodedText:
     parts: list[Any] = value if isinstance(value, list) else []
-    are_texts = all(isinstance(part, str) and part for part in parts)
-    if len(parts) != 3 or not are_texts:
+    texts = [part for part in parts if isinstance(part, str) and part]
+    if len(parts) != 3 or texts != parts:
         raise InputError(
             f'{where} is not [value, scheme, meaning], such as ["10200004", "SCT", "Liver"]'
         )
 
     code = CodedText(*parts)
-    if len(code.value) > LONGEST_CODE or len(code.scheme) > LONGEST_CODE:
+    longest = max(len(code.value), len(code.scheme))
+    if longest > LONGEST_CODE:
         raise InputError(f"{where} has a value or scheme of more than {LONGEST_CODE} characters")
-    return code._replace(meaning=ascii_text(code.meaning))
+    meaning = ascii_text(code.meaning)
+    return code._replace(meaning=meaning)
 
 
 def _colour_of(value: object, where: str) -> tuple[int, int, int]:
@@ -217,7 +233,8 @@ def _colour_of(value: object, where: str) -> tuple[int, int, int]:
     if not isinstance(value, list) or len(value) != 3:
         raise InputError(refusal)
 
+    for part in value:
+        if type(part) is not int or not 0 <= part <= 255:
+            raise InputError(refusal)
     red, green, blue = value
-    if not all(type(part) is int and 0 <= part <= 255 for part in value):
-        raise InputError(refusal)
     return red, green, blue

@@ -93,15 +93,19 @@ class Source:
     @cached_property
     def of_slices(self) -> tuple[Dataset, ...]:
         """Return the header of each slice's file."""
-        paths = dict.fromkeys(item.path for item in self.acquisition.slices)
-        by_path = dict(zip(paths, self.headers, strict=True))
-        return tuple(by_path[item.path] for item in self.acquisition.slices)
+        paths = [item.path for item in self.acquisition.slices]
+        files = dict.fromkeys(paths)  # of many frames: each once
+        by_path = dict(zip(files, self.headers, strict=True))
+        return tuple(by_path[path] for path in paths)
 
     @property
     def frame_of_reference_uid(self) -> str:
         """Return the images' frame of reference, or one that depends on the series alone."""
         written = text_of(self.first, "FrameOfReferenceUID")
-        return written or derived_uid(text_of(self.first, "SeriesInstanceUID"))
+        if written:
+            return written
+        series_uid = text_of(self.first, "SeriesInstanceUID")
+        return derived_uid(series_uid)
 
 
 def read_source(acquisition: Acquisition) -> Source:
@@ -171,7 +175,8 @@ def text_of(header: Dataset, name: str) -> str:
 
 def derived_uid(text: str) -> str:
     """Return a UID that depends only on a text."""
-    digest = hashlib.sha256(text.encode()).digest()
+    content = text.encode()
+    digest = hashlib.sha256(content).digest()
     number = int.from_bytes(digest[:16], "big")
     return f"2.25.{number}"
 

@@ -20,9 +20,10 @@ from nnunet_ext.evaluation.cases.soft_maps import (
     soft_map_files,
     soft_map_of,
 )
+from nnunet_ext.evaluation.metrics.calibration import bin_counts
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.infnet import stretched
-from nnunet_ext.evaluation.metrics.metric import MaskPair
+from nnunet_ext.evaluation.metrics.metric import MaskPair, ProbabilityPair
 from nnunet_ext.evaluation.profiles import Profile
 
 
@@ -51,14 +52,17 @@ class ArrayMeasurement:
         for label, values in self.labels.values.items():
             truth = _mask(reference, values)
             predicted = _mask(prediction, values)
-            if not self.profile.soft:
-                per_unit = [self._from_masks(predicted, truth, reference)]
-            elif soft is None:
-                per_unit = self._from_slices(predicted, truth)
-            else:
+            soft_map = predicted
+            if soft is not None:
                 path = self.soft_files[method][case]
                 soft_map = soft_map_of(soft, values, self.channels[method], path)
+
+            if self.profile.measures_probabilities:
+                per_unit = [self._from_probabilities(soft_map, truth)]
+            elif self.profile.soft:
                 per_unit = self._from_slices(soft_map, truth)
+            else:
+                per_unit = [self._from_masks(predicted, truth, reference)]
 
             for unit, metrics in enumerate(per_unit):
                 measures[method, label, unit] = metrics
@@ -89,6 +93,17 @@ class ArrayMeasurement:
             per_slice.append(values)
         return per_slice
 
+    def _from_probabilities(
+        self, probabilities: npt.NDArray[Any], truth: npt.NDArray[np.bool_]
+    ) -> dict[str, float]:
+        pair = ProbabilityPair(probabilities.astype(np.float32), truth)
+        values = bin_counts(pair)  # for the reliability diagram
+        for name in self.profile.array_metrics:
+            compute = METRICS[name].from_probabilities
+            if compute:
+                values[name] = compute(pair)
+        return values
+
     def _from_masks(
         self, predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], reference: LabelMap
     ) -> dict[str, float]:
@@ -110,7 +125,7 @@ def plan_measurement(
 
     Raises:
         InputError: soft maps are incomplete, or nothing says what their channels are; the
-            references hold an ignore label, which Inf-Net's toolbox does not know.
+            references hold an ignore label, which measures of soft maps do not know.
     """
     if not profile.soft:
         return ArrayMeasurement(profile, labels), []
@@ -143,7 +158,9 @@ def plan_measurement(
 
 def as_slices(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the slices along the first axis; a picture is one slice."""
-    return array[None] if array.ndim == 2 else array
+    if array.ndim == 2:
+        return array[None]
+    return array
 
 
 def _mask(labels: LabelMap, values: tuple[int, ...]) -> npt.NDArray[np.bool_]:

@@ -86,7 +86,10 @@ class Comparison:
 
     def units(self, method: str, per_slice: bool) -> list[ValuePairs]:
         """Return the counts of each slice, or those of the whole case."""
-        return self.pairs[method] if per_slice else [_total(self.pairs[method])]
+        of_slices = self.pairs[method]
+        if per_slice:
+            return of_slices
+        return [_total(of_slices)]
 
 
 def pair_cases(
@@ -224,8 +227,9 @@ def values_found(comparisons: Sequence[Comparison]) -> set[int]:
             predicted[method] |= _predicted_values(units)
 
     for method, values in predicted.items():
-        both_have_foreground = reference - {0} and values - {0}
-        if both_have_foreground and not reference & values - {0}:
+        expected = reference - {0}
+        found = values - {0}
+        if expected and found and not expected & found:
             raise InputError(
                 f"{method}: predictions hold the values {sorted(values)}, references "
                 f"{sorted(reference)}: bring both to the same labels"
@@ -281,12 +285,14 @@ def count_value_pairs(reference: npt.NDArray[Any], prediction: npt.NDArray[Any])
     pairs: Counter[tuple[int, int]] = Counter()
     for start in range(0, reference.size, _VOXELS_PER_CHUNK):
         chunk = slice(start, start + _VOXELS_PER_CHUNK)
-        pairs.update(_pairs_of_chunk(reference[chunk], prediction[chunk]))
+        of_chunk = _pairs_of_chunk(reference[chunk], prediction[chunk])
+        pairs.update(of_chunk)
     return dict(pairs)
 
 
 def _pairs_of_chunk(reference: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> ValuePairs:
-    if max(reference.max(), prediction.max()) < _FEW_VALUES:  # the usual case, three times faster
+    highest = max(reference.max(), prediction.max())
+    if highest < _FEW_VALUES:  # the usual case, three times faster
         g = p = np.arange(_FEW_VALUES)
         g_index = reference.astype(np.uint8)
         p_index = prediction.astype(np.uint8)
@@ -298,11 +304,15 @@ def _pairs_of_chunk(reference: npt.NDArray[Any], prediction: npt.NDArray[Any]) -
                 f"holds more than {MOST_LABELS} different values, as images do; give label files"
             )
 
-    joint = g_index * g_index.dtype.type(len(p)) + p_index
-    counts = np.bincount(joint, minlength=len(g) * len(p)).reshape(len(g), len(p))
+    columns = g_index.dtype.type(len(p))
+    joint = g_index * columns + p_index
+    counts = np.bincount(joint, minlength=len(g) * len(p))
+    counts = counts.reshape(len(g), len(p))
+
     pairs = {}
     for i, j in zip(*np.nonzero(counts), strict=True):
-        pairs[int(g[i]), int(p[j])] = int(counts[i, j])
+        values = (int(g[i]), int(p[j]))
+        pairs[values] = int(counts[i, j])
     return pairs
 
 
@@ -317,7 +327,8 @@ def _compact(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[An
     """Return the values present, and the index of each voxel's among them."""
     if values.max() < 1 << 16:  # a lookup table, ten times faster than sorting
         present = np.flatnonzero(np.bincount(values))
-        table = np.zeros(int(present[-1]) + 1, dtype=np.int64)
+        highest = int(present[-1])
+        table = np.zeros(highest + 1, dtype=np.int64)
         table[present] = np.arange(len(present))
         return present, table[values]
     return np.unique(values, return_inverse=True)
@@ -371,6 +382,7 @@ def _values_by_file(comparisons: Sequence[Comparison], ignore: int | None) -> di
 
 def _listed(items: Sequence[object], separator: str = ", ") -> str:
     shown = [str(item) for item in items[:_LISTED]]
-    if len(items) > _LISTED:
-        shown.append(f"and {len(items) - _LISTED} more")
+    left_out = len(items) - len(shown)
+    if left_out:
+        shown.append(f"and {left_out} more")
     return separator.join(shown)

@@ -42,7 +42,8 @@ class LabelMap:
         """Per axis of the array in mm, or 1 (pixel) for formats that store none."""
         if self.geometry is None:
             return (1.0,) * self.array.ndim
-        return self.geometry["spacing"][::-1]
+        fastest_first = self.geometry["spacing"]
+        return fastest_first[::-1]
 
 
 def find_label_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -124,9 +125,11 @@ def _single_channel(path: Path, array: npt.NDArray[Any], components: int) -> npt
             raise InputError(
                 f"{path}: has transparent pixels, whose label is not certain; save it without them"
             )
-    if not all(np.array_equal(channels[0], other) for other in channels[1:]):
-        raise InputError(f"{path}: a colour image; a label file has one channel")
+
     grey: npt.NDArray[Any] = channels[0]
+    for other in channels[1:]:
+        if not np.array_equal(grey, other):
+            raise InputError(f"{path}: a colour image; a label file has one channel")
     return grey
 
 
@@ -140,7 +143,11 @@ def _require_numbers(path: Path) -> None:
     kind = image.get_data_dtype().kind
     if kind == "c":
         raise InputError(f"{path}: {_COMPLEX}")
-    if kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all():
+    if kind != "f":
+        return
+
+    values = np.asanyarray(image.dataobj)
+    if not np.isfinite(values).all():
         raise InputError(f"{path}: {_NOT_FINITE}")
 
 
@@ -236,7 +243,9 @@ def _require_complete(path: Path) -> None:
         import nibabel
 
         image: Any = nibabel.load(path)
-        expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+        voxels = math.prod(image.shape)
+        data_bytes = voxels * image.get_data_dtype().itemsize
+        expected = image.dataobj.offset + data_bytes
         if path.name.endswith(".gz"):
             require_size(path, expected, compressed=True)
             size = _unpacked_size(path, most=2 * expected)
@@ -265,4 +274,5 @@ def _unpacked_size(path: Path, most: int) -> int:
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(round(float(value), 4) for value in values)
+    numbers = map(float, values)
+    return tuple(round(number, 4) for number in numbers)

@@ -26,13 +26,15 @@ class LabelSet:
     @property
     def known(self) -> set[int]:
         """Every value a prediction may hold."""
-        return {0}.union(*self.values.values())
+        of_labels = self.values.values()
+        return {0}.union(*of_labels)
 
     @property
     def merged(self) -> str:
         """Name of the label that holds every foreground value; see `with_foreground`."""
         foreground = self.known - {0}
-        return next(name for name, given in self.values.items() if set(given) == foreground)
+        names = [name for name, given in self.values.items() if set(given) == foreground]
+        return names[0]
 
     def with_foreground(self) -> "LabelSet":
         """Add all labels merged as ``foreground``, unless one label already is the union.
@@ -41,8 +43,9 @@ class LabelSet:
             InputError: a part of the labels is already called ``foreground``.
         """
         union = tuple(sorted(self.known - {0}))
-        if any(sorted(given) == list(union) for given in self.values.values()):
-            return self
+        for given in self.values.values():
+            if sorted(given) == list(union):
+                return self
         if FOREGROUND in self.values:
             raise InputError(
                 f"label name {FOREGROUND!r} is kept for all labels merged; rename the label with -l"
@@ -84,11 +87,16 @@ def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
     Raises:
         InputError: a dataset.json cannot be read, or two of them declare different labels.
     """
-    paths = dict.fromkeys(folder / "dataset.json" for folder in folders)
-    # A link to nothing, or a folder, of that name is refused: somebody meant to declare labels.
-    found = {path: _read(path) for path in paths if path.exists() or path.is_symlink()}
+    found: dict[Path, LabelSet] = {}
+    for folder in folders:
+        path = folder / "dataset.json"
+        # A link to nothing, or a folder, of that name is refused: somebody meant to declare labels.
+        is_there = path.exists() or path.is_symlink()
+        if is_there and path not in found:
+            found[path] = _read(path)
     if not found:
         return None
+
     first, *others = found
     for other in others:
         if not _agree(found[first], found[other]):
@@ -99,8 +107,9 @@ def labels_beside(folders: Iterable[Path]) -> LabelSet | None:
 
 
 def _agree(first: LabelSet, second: LabelSet) -> bool:
-    same_ignore = first.ignore == second.ignore or None in (first.ignore, second.ignore)
-    return first.values == second.values and same_ignore
+    """Return whether two files declare the same labels; one may declare no ignore label."""
+    declared = {first.ignore, second.ignore} - {None}
+    return first.values == second.values and len(declared) < 2
 
 
 def inferred_labels(values: Iterable[int]) -> LabelSet:
@@ -126,7 +135,9 @@ def _read(path: Path) -> LabelSet:
     content = read_object(path, "fix it or state the labels with -l", {"labels": dict})
     declared = {}
     for name, given in content["labels"].items():
-        declared[name] = given if isinstance(given, list) else [given]
+        if not isinstance(given, list):
+            given = [given]
+        declared[name] = given
     return _checked(declared, str(path))
 
 

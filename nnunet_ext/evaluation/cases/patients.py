@@ -27,8 +27,15 @@ def patients_of(cases: Sequence[Case], table: Path | None, conversion: Path) -> 
     if table is None and not conversion.is_file():
         return {}
     patient_of = read_patients(table or conversion, or_column="volume")
-    found = {case.name: patient_of[case.name] for case in cases if patient_of.get(case.name)}
-    unknown = [case.name for case in cases if case.name not in found]
+    found = {}
+    unknown = []
+    for case in cases:
+        patient = patient_of.get(case.name)
+        if patient:
+            found[case.name] = patient
+        else:
+            unknown.append(case.name)
+
     if table and unknown:
         raise InputError(
             f"{table}: names no patient of {unknown[0]} (and of {len(unknown) - 1} more); fix it"

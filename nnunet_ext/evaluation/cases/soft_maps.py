@@ -87,8 +87,10 @@ def read_probabilities(path: Path, channels: LabelSet, shape: tuple[int, ...]) -
             f"{path}: shape {probabilities.shape[1:]}, its label file {shape}; predict both in "
             f"one run"
         )
-    within = probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING
-    if not within:
+    lowest = probabilities.min()
+    highest = probabilities.max()
+    is_within = lowest >= -_ROUNDING and highest <= 1 + _ROUNDING  # False for NaN, too
+    if not is_within:
         raise InputError(f"{path}: values outside [0, 1]; soft maps hold probabilities")
     return probabilities
 
@@ -142,7 +144,10 @@ def soft_map_of(
         chosen = [regions.index(wanted)]
     else:
         chosen = [i for i, region in enumerate(regions) if region <= wanted]
-    covered = set().union(*[regions[i] for i in chosen])
+
+    covered: set[int] = set()
+    for i in chosen:
+        covered |= regions[i]
     if wanted - covered:
         shown = ", ".join(str(sorted(region)) for region in regions)
         raise InputError(
@@ -153,13 +158,16 @@ def soft_map_of(
 
 def merges_regions(values: tuple[int, ...], channels: LabelSet) -> bool:
     """Whether `soft_map_of` takes a maximum over several channels."""
+    if not _has_regions(channels):
+        return False
     regions = [set(region) for region in channels.values.values()]
-    return _has_regions(channels) and set(values) not in regions
+    return set(values) not in regions
 
 
 def _has_regions(channels: LabelSet) -> bool:
     """Decide as nnU-Net does: a label of several values makes all of them regions."""
-    return any(len(values) > 1 for values in channels.values.values())
+    most_values = max(map(len, channels.values.values()), default=0)
+    return most_values > 1
 
 
 def _array(path: Path) -> npt.NDArray[Any]:

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable
 
-from nnunet_ext.evaluation.metrics import aggregates, infnet, lesions, overlap, surfaces
+from nnunet_ext.evaluation.metrics import (
+    aggregates,
+    calibration,
+    infnet,
+    lesions,
+    overlap,
+    surfaces,
+)
 from nnunet_ext.evaluation.metrics.metric import ConfusionCounts, EmptyPolicy, Metric
 
 
@@ -26,6 +33,7 @@ METRICS = by_name(
         *surfaces.DECLARED,
         *lesions.DECLARED,
         *infnet.DECLARED,
+        *calibration.DECLARED,
         *aggregates.DECLARED,
     )
 )

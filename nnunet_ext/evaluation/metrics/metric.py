@@ -72,6 +72,17 @@ class SoftMapPair(_Arrays):
     reference: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, eq=False)
+class ProbabilityPair(_Arrays):
+    """Probabilities in [0, 1] of one case as the network gave them, and the reference mask.
+
+    Both have one shape, 2D or 3D.
+    """
+
+    prediction: npt.NDArray[np.float32]
+    reference: npt.NDArray[np.bool_]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One metric. What it is computed from (its ``from_...`` functions) says what it needs.
@@ -85,7 +96,8 @@ class Metric:
         range: lowest and highest value.
         from_counts: numerator and denominator, from the counts of one case.
         from_masks: the value of one case, from its masks and their spacing.
-        from_soft_map: the value of one slice, from a soft map.
+        from_soft_map: the value of one slice, from a soft map that is stretched to [0, 1].
+        from_probabilities: the value of one case, from probabilities as they are.
         from_cases: one number of a whole method, from the rows of `cases_table`.
         of_metric: the metric whose defined values ``from_cases`` takes; "" for all voxels.
         uses_tolerance: whether it depends on ``--tolerance``.
@@ -103,6 +115,7 @@ class Metric:
     from_counts: Callable[[ConfusionCounts], tuple[int, int]] | None = None
     from_masks: Callable[[MaskPair], float] | None = None
     from_soft_map: Callable[[SoftMapPair], float] | None = None
+    from_probabilities: Callable[[ProbabilityPair], float] | None = None
     from_cases: Callable[["pd.DataFrame"], float] | None = None
     of_metric: str = ""
     uses_tolerance: bool = False
@@ -115,7 +128,13 @@ class Metric:
         if lowest >= highest:
             raise ValueError(f"metric {self.name}: range {self.range} is empty")
 
-        ways = (self.from_counts, self.from_masks, self.from_soft_map, self.from_cases)
+        ways = (
+            self.from_counts,
+            self.from_masks,
+            self.from_soft_map,
+            self.from_probabilities,
+            self.from_cases,
+        )
         undeclared = ways.count(None)
         if undeclared == len(ways):
             raise ValueError(f"metric {self.name}: nothing says what it is computed from")

@@ -19,6 +19,7 @@ from nnunet_ext.evaluation.report.comparison_figures import (
 from nnunet_ext.evaluation.report.gallery import worst_cases_figure
 from nnunet_ext.evaluation.report.machine_readable import json_report
 from nnunet_ext.evaluation.report.ranks import ranks_table
+from nnunet_ext.evaluation.report.reliability import reliability_figure, reliability_table
 from nnunet_ext.evaluation.report.tables import cases_table, paired_tests_table, summary_table
 from nnunet_ext.evaluation.report.texts import latex_table, markdown_report, wide_table
 from nnunet_ext.files.csv_cells import plain_table
@@ -31,6 +32,7 @@ RESULTS = (
     "summary.csv",
     "tests.csv",
     "ranks.csv",
+    "reliability.csv",
     "table.csv",
     "table.tex",
     "summary.json",
@@ -70,6 +72,9 @@ class Results:
             tables["tests.csv"] = tests
         if len(ranks):
             tables["ranks.csv"] = ranks
+        if profile.measures_probabilities:
+            self.reliability = reliability_table(comparisons, profile)
+            tables["reliability.csv"] = self.reliability
         for name, table in tables.items():
             plain = plain_table(table)
             self.texts[name] = plain.to_csv(index=False, na_rep="nan")
@@ -86,6 +91,8 @@ class Results:
         box_plots_figure(self.cases, profile.metrics, folder / "box_plots.png", title)
         bland_altman_figure(self.cases, folder / "bland_altman.png", title)
         score_over_volume_figure(self.cases, first, folder / f"{first}_over_volume.png", title)
+        if profile.measures_probabilities:
+            reliability_figure(self.reliability, folder / "reliability.png", title)
 
         label = self.labels.merged
         is_of_label = self.cases["label"] == label

@@ -142,10 +142,10 @@ def _aggregate(metric: str, group: "pd.DataFrame") -> dict[str, Any]:
 
 
 def _sizes(units: "pd.DataFrame") -> dict[str, int]:
-    cases = units["case"].nunique()
+    cases = int(units["case"].nunique())
     if "files" in units:  # of patients
-        cases = units["files"].sum()
-    return {"cases": int(cases), "units": len(units)}
+        cases = int(units["files"].sum())
+    return {"cases": cases, "units": len(units)}
 
 
 def _same_units(cases: "pd.DataFrame", metric: str) -> bool:

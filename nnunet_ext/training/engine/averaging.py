@@ -34,8 +34,8 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
         own.lerp_(other, weight)
 
     buffers = zip(average.buffers(), network.buffers(), strict=True)
-    for own, other in buffers:
-        own.copy_(other)
+    for own_buffer, other_buffer in buffers:
+        own_buffer.copy_(other_buffer)
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ def polynomial(total_iterations: int, exponent: float = 0.9) -> Schedule:
 
 
 def linear_decay(start: int, total_iterations: int) -> Schedule:
-    """Return 1 until ``start``, then a linear decay to 0 at the end, as CycleGAN does."""
+    """Return 1 until ``start``, then a linear decay to 0 at the end, as in CycleGAN."""
     length = total_iterations - start
 
     def factor(iteration: int) -> float:

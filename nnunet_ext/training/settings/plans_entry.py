@@ -1,4 +1,4 @@
-"""What ``nnUNetv2_ext_configure`` records inside a plans file, under the key ``nnunet_ext``.
+"""The entry ``nnunet_ext`` of a plans file, which ``nnUNetv2_ext_configure`` writes.
 
 nnU-Net copies the plans into results and export zips, so a trained model carries its configuration.
 """

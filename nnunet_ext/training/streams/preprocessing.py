@@ -43,7 +43,7 @@ SHOWN_ERRORS = 5
 
 @dataclass(frozen=True)
 class CaseSettings:
-    """What a worker process needs besides the case."""
+    """Everything that a worker process needs besides the case."""
 
     folder: str
     dataset_json: dict
@@ -189,7 +189,7 @@ def _attempt(settings: CaseSettings, case: RawCase) -> str | None:
         text = str(error)
         names_a_file = text.startswith((settings.folder, *case.files))
         return text if names_a_file else f"{case.images[0]}: {text}"
-    except Exception as error:  # every reader raises exceptions of its own
+    except Exception as error:  # readers raise exceptions of many kinds
         return f"{case.images[0]}: {first_line(error)}"
     return None
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from nnunet_ext.errors import InputError
 
-# What nnU-Net's checkpoints hold besides tensors: numbers of its log. Nothing else is unpickled.
+# Besides tensors nnU-Net's checkpoints hold the numbers of its log. Nothing else is unpickled.
 _SCALAR = np.float64().__reduce__()[0]  # how NumPy pickles a number
 _ARRAY = np.zeros(0).__reduce__()[0]  # and an array
 _TYPES = {type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "?")}
@@ -26,15 +26,14 @@ NUMPY_NUMBERS: list[Any] = [
     *_TYPES,
 ]
 
-# Where checkpoints keep their weights: nnU-Net, Lightning and most others, and what tutorials
-# write.
+# Keys of the weights in checkpoints: of nnU-Net, of Lightning and most others, of tutorials.
 CONTAINERS = ("network_weights", "state_dict", "model_state_dict", "model", "net")
 
 
 def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
-    """Return the tensors by name that a checkpoint holds, on the CPU.
+    """Return a checkpoint's tensors by name, on the CPU.
 
-    They lie under one of :data:`CONTAINERS`, or bare.
+    They are under one of :data:`CONTAINERS`, or at the top.
 
     Args:
         checkpoint: read with ``weights_only``, so nothing but tensors, plain Python and numbers is
@@ -53,16 +52,18 @@ def read_weights(checkpoint: Path, advice: str) -> dict[str, torch.Tensor]:
         if isinstance(name, str) and isinstance(value, torch.Tensor):
             weights[name] = value
     if not weights:
-        keys = ", ".join(sorted(map(str, content))[:8])
+        keys = sorted(map(str, content))
+        shown = ", ".join(keys[:8]) or "nothing"
+        containers = ", ".join(CONTAINERS)
         raise InputError(
-            f"{checkpoint}: no weights in it, neither bare nor under {', '.join(CONTAINERS)}, "
-            f"only: {keys or 'nothing'}; {advice}"
+            f"{checkpoint}: no weights in it, neither at the top nor under {containers}, only: "
+            f"{shown}; {advice}"
         )
     return weights
 
 
 def _held_by(content: dict) -> dict:
-    """Return what lies under the first of :data:`CONTAINERS`, or everything."""
+    """Return the entry of the first of :data:`CONTAINERS`, or everything."""
     for name in CONTAINERS:
         if isinstance(content.get(name), dict):
             return content[name]
@@ -75,7 +76,7 @@ def read_content(checkpoint: Path, advice: str, *, mapped: bool = False) -> Any:
     Args:
         checkpoint: a ``.pth`` or ``.safetensors`` file, see :func:`read_weights`.
         advice: what the user should do if that fails.
-        mapped: read tensors only when they are looked at, where PyTorch can.
+        mapped: read tensors only when they are used, where PyTorch can.
 
     Raises:
         InputError: missing or unreadable file, or other objects in it.
@@ -83,7 +84,8 @@ def read_content(checkpoint: Path, advice: str, *, mapped: bool = False) -> Any:
     if not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such checkpoint; {advice}")
     try:
-        return _content(checkpoint, mapped and zipfile.is_zipfile(checkpoint))
+        can_be_mapped = mapped and zipfile.is_zipfile(checkpoint)
+        return _content(checkpoint, can_be_mapped)
     except Exception as error:  # a torn or hostile file may raise anything
         raise InputError(
             f"{checkpoint}: not a readable checkpoint ({_reason(error)}); {advice}"
@@ -102,16 +104,20 @@ def _content(checkpoint: Path, mapped: bool) -> Any:
 def _reason(error: Exception) -> str:
     """Return what is wrong, without PyTorch's advice to trust the file.
 
-    The text is printable, even where a hostile file words it.
+    The text is printable, even if parts of it come from a hostile file.
     """
-    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    text = str(error)
+    foreign = re.search(r"GLOBAL (\S+)", text)
     if foreign:
         reason = f"it holds {foreign[1]}, and nothing but tensors, numbers and plain Python is read"
-    elif isinstance(error, pickle.UnpicklingError) or not str(error):
+    elif isinstance(error, pickle.UnpicklingError) or not text:
         reason = "damaged, or not written by torch.save"
     else:
-        reason = re.split(r"[.\n]", str(error))[0]
-    return "".join(filter(str.isprintable, reason))[:200]
+        first_sentence, *_ = re.split(r"[.\n]", text)
+        reason = first_sentence
+
+    printable = filter(str.isprintable, reason)
+    return "".join(printable)[:200]
 
 
 def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
@@ -127,13 +133,15 @@ def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
     """
     weights = read_weights(checkpoint, advice)
     own = encoder.state_dict()
-    filled, misfits = {}, []
+    filled = {}
+    misfits = []
     for name, value in own.items():
         given = weights.get(f"encoder.{name}")
         if given is None or given.shape != value.shape:
             misfits.append(name)
         else:
             filled[name] = given
+
     if misfits:
         raise InputError(
             f"{checkpoint}: {len(misfits)} of {len(own)} encoder weights do not fit, e.g. "

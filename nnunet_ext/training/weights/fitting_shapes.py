@@ -1,4 +1,4 @@
-"""Weights of a checkpoint in the shapes of a network."""
+"""Adapt the weights of a checkpoint to the shapes of a network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nnunet_ext.training.weights.other_plans import (
     kernel_adaptation,
 )
 
-# The decoder's first upsampling, (bottleneck, outputs, *kernel), as nnU-Net calls it. Where a
-# network has further encoders, it reads the bottlenecks of all, that of `encoder` last.
+# nnU-Net's name of the decoder's first upsampling, (bottleneck, outputs, *kernel). In a network
+# with further encoders it reads the bottlenecks of all, that of `encoder` last.
 FIRST_UPSAMPLING = "decoder.transpconvs.0.weight"
 
 
@@ -30,8 +30,8 @@ class Fitted(NamedTuple):
 def adapted_to_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
     """Adapt a convolution's weight ``[outputs, inputs, *kernel]`` to other input channels.
 
-    To one channel it is the sum over the inputs. To several the inputs are repeated in turn, and
-    scaled by given / wanted channels.
+    For one channel the inputs are summed. For several channels they are repeated in turn and scaled
+    by given / wanted channels.
 
     >>> adapted_to_channels(torch.tensor([[1.0, 2.0, 3.0]]), 1)
     tensor([[6.]])
@@ -42,22 +42,28 @@ def adapted_to_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
         return weight.sum(1, keepdim=True)
 
     given = weight.shape[1]
+    scale = given / channels
     in_turn = [channel % given for channel in range(channels)]
-    return weight[:, in_turn] * (given / channels)
+    repeated = weight[:, in_turn]
+    return repeated * scale
 
 
 def image_convolutions(network: nn.Module) -> set[int]:
     """Return the identities of the weights that read the image: the first one of each encoder.
 
-    In networks without an encoder it is the first convolution of all.
+    In a network without an encoder it is the first convolution.
     """
-    names = [*further_encoders(network), "encoder"]
-    encoders = [getattr(network, name) for name in names if hasattr(network, name)]
+    encoders = []
+    for name in (*further_encoders(network), "encoder"):
+        if hasattr(network, name):
+            encoders.append(getattr(network, name))
+
     weights = set()
     for part in encoders or [network]:
-        convolutions = [module for module in part.modules() if isinstance(module, _ConvNd)]
-        if convolutions:
-            weights.add(id(convolutions[0].weight))
+        for module in part.modules():
+            if isinstance(module, _ConvNd):
+                weights.add(id(module.weight))
+                break
     return weights
 
 
@@ -104,21 +110,25 @@ def _with_other_kernel(
 
 def _image_convolution(theirs: torch.Tensor, own: torch.Tensor) -> Fitted | None:
     """Return their weight for our number of input channels; outputs and kernel must be equal."""
-    if theirs.shape[0] != own.shape[0] or theirs.shape[2:] != own.shape[2:]:
+    their_outputs, given, *their_kernel = theirs.shape
+    own_outputs, wanted, *own_kernel = own.shape
+    if their_outputs != own_outputs or their_kernel != own_kernel:
         return None
 
-    given, wanted = theirs.shape[1], own.shape[1]
+    adapted = adapted_to_channels(theirs, wanted)
     how = "summed to" if wanted == 1 else "repeated and rescaled to"
     adaptation = f"{given} input channels {how} {wanted}"
-    return Fitted(adapted_to_channels(theirs, wanted), adaptation)
+    return Fitted(adapted, adaptation)
 
 
 def _first_upsampling(theirs: torch.Tensor, wanted: int) -> Fitted | None:
-    """Return their weight for one encoder more or less: the half of ``encoder`` is kept."""
+    """Return their weight for one encoder more or less; the half that reads ``encoder`` is kept."""
     given = len(theirs)
     if wanted == 2 * given:
-        both = torch.cat((torch.zeros_like(theirs), theirs))
+        other_half = torch.zeros_like(theirs)
+        both = torch.cat((other_half, theirs))
         return Fitted(both, "the half of encoder copied, that of the other encoder zero")
     if given == 2 * wanted:
-        return Fitted(theirs[wanted:], "the half of encoder copied, that of the other one dropped")
+        half = theirs[wanted:]
+        return Fitted(half, "the half of encoder copied, that of the other one dropped")
     return None

@@ -1,4 +1,4 @@
-"""Which weight of a checkpoint belongs to which weight of a network, by their names."""
+"""Find by name which weight of a checkpoint belongs to which weight of a network."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def further_encoders(network: nn.Module) -> tuple[str, ...]:
-    """Return the encoders that a network declares beside ``encoder``, in ``further_encoders``."""
+    """Return the encoders that a network declares in ``further_encoders``, beside ``encoder``."""
     return getattr(network, "further_encoders", ())
 
 
 def tensors_of(network: nn.Module) -> Iterator[tuple[list[str], torch.Tensor]]:
     """Yield each parameter and buffer once, with all its names.
 
-    nnU-Net's networks list most of theirs several times.
+    nnU-Net's networks list most of them several times.
     """
-    names: dict[int, list[str]] = {}
+    names_of: dict[int, list[str]] = {}
     tensors = network.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
-        names.setdefault(id(tensor), []).append(name)
+        names = names_of.setdefault(id(tensor), [])
+        names.append(name)
 
-    for group in names.values():
-        yield group, tensors[group[0]]
+    for names in names_of.values():
+        tensor = tensors[names[0]]
+        yield names, tensor
 
 
 def under_our_names(weights: Weights, network: nn.Module, checkpoint: Path) -> Weights:
     """Return the weights without a constant prefix, such as ``module.`` or ``backbone.``.
 
-    The prefix is the one whose removal gives most names a counterpart in the network. A file that
-    holds nothing but an encoder may lack the prefix ``encoder.``, which is then added.
+    The chosen prefix is the one whose removal gives most names a counterpart in the network. A file
+    that holds nothing but an encoder may lack the prefix ``encoder.``, which is then added.
 
     Raises:
         InputError: no name has a counterpart, or several prefixes are equally good.
@@ -54,22 +56,24 @@ def under_our_names(weights: Weights, network: nn.Module, checkpoint: Path) -> W
     ours = set(network.state_dict())
     matches = _prefix_matches(weights, ours)
     if not matches:
+        their_first = next(iter(weights))
+        our_first = next(iter(network.state_dict()))
         raise InputError(
             f"{checkpoint}: none of its {len(weights)} weights has a counterpart by name; it has "
-            f"for instance {next(iter(weights))}, this network {next(iter(network.state_dict()))}; "
-            f"{SAME_PLANS}"
+            f"for instance {their_first}, this network {our_first}; {SAME_PLANS}"
         )
 
-    theirs, instead = _best_prefix(matches, checkpoint)
+    removed, added = _best_prefix(matches, checkpoint)
     renamed = {}
     for name, value in weights.items():
-        if name.startswith(theirs):
-            renamed[instead + name.removeprefix(theirs)] = value
+        if name.startswith(removed):
+            rest = name.removeprefix(removed)
+            renamed[added + rest] = value
     return renamed
 
 
 def _best_prefix(matches: Counter[tuple[str, str]], checkpoint: Path) -> tuple[str, str]:
-    """Return the prefix to remove and the one to put in its place; none at all if that is as good.
+    """Return the prefixes to remove and to add; both are empty if that is equally good.
 
     Raises:
         InputError: several prefixes are equally good.
@@ -80,10 +84,10 @@ def _best_prefix(matches: Counter[tuple[str, str]], checkpoint: Path) -> tuple[s
         return "", ""
 
     if len(best) > 1:
-        prefixes = ", ".join(prefix or "no prefix" for prefix, _ in best)
+        prefixes = ", ".join(removed or "no prefix" for removed, _ in best)
         raise InputError(
-            f"{checkpoint}: holds several networks that fit ({prefixes}); save the one you want "
-            "alone"
+            f"{checkpoint}: holds several networks that fit ({prefixes}); save only the one you "
+            "want"
         )
     return best[0]
 
@@ -92,38 +96,42 @@ def _prefix_matches(weights: Iterable[str], ours: set[str]) -> Counter[tuple[str
     """Count the names that have a counterpart, by prefix to remove and prefix to add instead."""
     matches: Counter[tuple[str, str]] = Counter()
     for name in weights:
-        ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
-        for end in ends:
-            prefix, rest = name[:end], name[end:]
+        parts = name.split(".")
+        for count in range(len(parts)):
+            prefix = "".join(f"{part}." for part in parts[:count])
+            rest = name.removeprefix(prefix)
             if rest in ours:
                 matches[prefix, ""] += 1
 
+            in_encoder = ENCODER + rest
             is_encoder = f".{prefix}".endswith(f".{ENCODER}")
-            if ENCODER + rest in ours and not is_encoder:
+            if in_encoder in ours and not is_encoder:
                 matches[prefix, ENCODER] += 1
     return matches
 
 
 def _without_counted_children(weights: Weights, network: nn.Module) -> Weights:
-    """Name weights whose file counts the children of the network: ``backbone.4.0.conv1.weight``.
+    """Rename weights whose file counts the network's children: ``backbone.4.0.conv1.weight``.
 
-    ``nn.Sequential(*resnet.children())`` writes such files. Names stay as they are unless more of
-    them fit thereby, also behind a constant prefix.
+    ``nn.Sequential(*resnet.children())`` writes such files. The names change only if more weights
+    fit afterwards than by removing a constant prefix.
     """
     children = [name for name, _ in network.named_children()]
-    named = {}
+    renamed = {}
     for name, value in weights.items():
         counted = COUNTED_CHILD.match(name)
         if counted is None:
             continue
-        number, rest = int(counted[1]), counted[2]
+        number = int(counted[1])
         if number < len(children):
-            named[f"{children[number]}.{rest}"] = value
+            child = children[number]
+            renamed[f"{child}.{counted[2]}"] = value
 
     ours = set(network.state_dict())
-    fitting_now = max(_prefix_matches(weights, ours).values(), default=0)
-    fitting_named = len(ours & set(named))
-    return named if fitting_named > fitting_now else weights
+    matches = _prefix_matches(weights, ours)
+    fitting_now = max(matches.values(), default=0)
+    fitting_renamed = len(ours.intersection(renamed))
+    return renamed if fitting_renamed > fitting_now else weights
 
 
 def counterpart(
@@ -134,13 +142,15 @@ def counterpart(
     Args:
         names: of one tensor of the network.
         source: the weights of the checkpoint, under our names.
-        encoders: the network's :func:`further_encoders`. One that the source lacks gets the
-            weights of the source's ``encoder``.
+        encoders: the network's :func:`further_encoders`. One that the source lacks gets the weights
+            of the source's ``encoder``.
     """
     for encoder in encoders:
         prefix = f"{encoder}."
+        if not names[0].startswith(prefix):
+            continue
         has_own = any(name.startswith(prefix) for name in source)
-        if names[0].startswith(prefix) and not has_own:
+        if not has_own:
             names = [ENCODER + name.removeprefix(prefix) for name in names]
 
     for name in names:

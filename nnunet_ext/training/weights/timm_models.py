@@ -1,4 +1,4 @@
-"""Weights of timm's models, fetched where the user asks for them and nowhere else."""
+"""Weights of timm's models, fetched only when the user asks for them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
 
 def fetch_weights(model: str) -> dict[str, torch.Tensor]:
-    """Return all tensors of a pretrained timm model by name.
-
-    They come from timm's local cache or the Hugging Face Hub.
+    """Return all tensors of a pretrained timm model by name, from its cache or the Hub.
 
     Args:
         model: timm's name with the tag of its weights, such as ``resnet50.tv_in1k``.
@@ -42,6 +40,9 @@ def fetch_weights(model: str) -> dict[str, torch.Tensor]:
 def _similar(model: str) -> str:
     import timm
 
-    architecture = model.partition(".")[0]
-    known = timm.list_pretrained(f"{architecture}.*") or timm.list_pretrained("resnet50.*")
-    return f"it has for instance {', '.join(known[:5])}"
+    architecture, _, _ = model.partition(".")
+    known = timm.list_pretrained(f"{architecture}.*")
+    if not known:
+        known = timm.list_pretrained("resnet50.*")
+    examples = ", ".join(known[:5])
+    return f"it has for instance {examples}"

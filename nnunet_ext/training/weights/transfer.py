@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +53,16 @@ class Origin:
 
     @property
     def part(self) -> str:
-        """``heads`` for segmentation layers, else the child of the network that holds it."""
-        return "heads" if HEADS in self.name else self.name.partition(".")[0]
+        """``heads`` for segmentation layers, else the network's child that holds the tensor."""
+        if HEADS in self.name:
+            return "heads"
+        child, _, _ = self.name.partition(".")
+        return child
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One tensor of the network and what the source has for it."""
+    """One tensor of the network and its counterpart in the source."""
 
     name: str
     own: torch.Tensor
@@ -68,16 +72,21 @@ class Pair:
     @property
     def is_misfit(self) -> bool:
         """Whether the source has a tensor that does not fit; heads may differ."""
-        return self.theirs is not None and self.fitted is None and HEADS not in self.name
+        if self.theirs is None or self.fitted is not None:
+            return False
+        is_head = HEADS in self.name
+        return not is_head
 
     @property
     def origin(self) -> Origin:
         """Where the tensor of the network comes from."""
+        parameters = self.own.numel()
         if self.fitted is None:
-            return Origin(self.name, self.own.numel(), "random")
+            return Origin(self.name, parameters, "random")
+
         adaptation = self.fitted.adaptation
         how: Literal["copied", "adapted"] = "adapted" if adaptation else "copied"
-        return Origin(self.name, self.own.numel(), how, adaptation)
+        return Origin(self.name, parameters, how, adaptation)
 
 
 def build_network(
@@ -86,7 +95,7 @@ def build_network(
     """Build the network that ``trainer`` trains, with the same random weights every time.
 
     Raises:
-        InputError: the trainer builds none from these plans.
+        InputError: the trainer cannot build a network from these plans.
     """
     manager = plans.get_configuration(configuration)
     channels = determine_num_input_channels(plans, manager, dataset_json)
@@ -98,15 +107,15 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            # Without deep supervision, as the predictor does: same weights, and not every network
-            # has it.
+            # Without deep supervision, as in the predictor: the weights are the same, and not every
+            # network has it.
             return build(plans, manager, channels, heads, False)
         except InputError:
             raise
         except Exception as error:  # the trainer's author may raise anything
             reason = first_line(error)[:200]
             raise InputError(
-                f"{trainer.__name__} builds no network from configuration {configuration} of "
+                f"{trainer.__name__} cannot build a network from configuration {configuration} of "
                 f"{plans.plans_name} ({reason}); choose another -tr or -c"
             ) from error
 
@@ -116,21 +125,20 @@ def fill_network(
 ) -> list[Origin]:
     """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``.
 
-    A constant prefix of the checkpoint's names does not matter. An encoder that the network
-    declares in ``further_encoders`` gets the source's ``encoder`` if the source has none of its
-    name. Two kinds of weights are adapted where their shapes differ:
+    A constant prefix of the checkpoint's names is ignored. An encoder that the network declares in
+    ``further_encoders`` gets the source's ``encoder`` if the source has no encoder of its name. Two
+    kinds of weights are adapted where their shapes differ:
 
-    - The convolution that reads the image: for one input channel the sum over the source's, as in
-      timm; else the source's channels repeated in turn and scaled by source / target channels. An
-      image of equal channels then gives what it gave in the source, provided that the larger number
-      of channels is a multiple of the smaller.
-    - The decoder's first upsampling, between one encoder and two: the half of ``encoder`` is
-      copied; the other half starts at zero, so that two encoders compute at first what the one
-      computed, or is dropped.
+    - The convolution that reads the image: for one input channel, the sum over the source's
+      channels, as in timm; for several, the source's channels repeated in turn and scaled by source
+      / target channels. An image of equal channels then has the same result as in the source,
+      provided that the larger number of channels is a multiple of the smaller.
+    - The decoder's first upsampling, from one encoder to two or back: the half that reads
+      ``encoder`` is copied. The other half starts at zero, so that two encoders first compute what
+      the one computed, or it is dropped.
 
-    Segmentation heads of another shape, and whole parts that the source lacks (not encoders), keep
-    their values; so do weights with one of ``may_lack`` in their names if the source has none of
-    that name.
+    Segmentation heads of another shape keep their values, and so do whole parts that the source
+    lacks (not encoders), and weights with one of ``may_lack`` in their names that it lacks.
 
     With ``adapt``, the source may be planned otherwise, see ``other_plans.py``.
 
@@ -140,7 +148,8 @@ def fill_network(
     Raises:
         InputError: unreadable checkpoint, or one that does not fit; the network is then unchanged.
     """
-    source = under_our_names(read_weights(checkpoint, READABLE), network, checkpoint)
+    weights = read_weights(checkpoint, READABLE)
+    source = under_our_names(weights, network, checkpoint)
     ours = set(network.state_dict())
     if adapt:
         missing = names_of_missing_stages(_stages(source), _stages(ours))
@@ -179,22 +188,27 @@ def _reduced(source: Weights, network: nn.Module, ours: set[str]) -> Weights:
 
 
 def _pairs(network: nn.Module, source: Weights, adapt: bool = False) -> list[Pair]:
-    """Pair every tensor of the network with the source's."""
+    """Pair every tensor of the network with its counterpart in the source."""
     encoders = further_encoders(network)
-    reads_image = image_convolutions(network)
+    weights_on_image = image_convolutions(network)
     pairs = []
     for names, own in tensors_of(network):
+        name = names[0]
         theirs = counterpart(names, source, encoders)
         fits = None
         if theirs is not None:
-            fits = fitted(names[0], theirs, own, id(own) in reads_image, adapt)
-        pairs.append(Pair(names[0], own, theirs, fits))
+            reads_image = id(own) in weights_on_image
+            fits = fitted(name, theirs, own, reads_image, adapt)
+        pair = Pair(name, own, theirs, fits)
+        pairs.append(pair)
     return pairs
 
 
 def _is_required(origin: Origin, may_lack: tuple[str, ...]) -> bool:
     """Return whether a weight must come from the source for its part to be whole."""
-    return origin.how != "random" or not any(fragment in origin.name for fragment in may_lack)
+    if origin.how != "random":
+        return True
+    return not any(fragment in origin.name for fragment in may_lack)
 
 
 # --- what does not fit
@@ -204,8 +218,8 @@ def _require_finite(pairs: Sequence[Pair], checkpoint: Path) -> None:
     for pair in pairs:
         if pair.fitted is not None and not torch.isfinite(pair.fitted.value).all():
             raise InputError(
-                f"{checkpoint}: {pair.name} is not finite, the training diverged; give another "
-                "checkpoint"
+                f"{checkpoint}: {pair.name} is not finite because the training diverged; give "
+                "another checkpoint"
             )
 
 
@@ -216,43 +230,64 @@ def _require_equal_shapes(pairs: Sequence[Pair], stages: str, checkpoint: Path) 
 
     first = misfits[0]
     assert first.theirs is not None
-    theirs, own = list(first.theirs.shape), list(first.own.shape)
-    differing = stages or "features_per_stage"
-    if len(theirs) != len(own):
-        differing = f"{len(theirs) - 2}d against {len(own) - 2}d"
-    elif theirs[2:] != own[2:]:
-        differing = "strides" if "transpconvs" in first.name else "kernel_sizes"
+    theirs = list(first.theirs.shape)
+    own = list(first.own.shape)
+    differing = _differing_shapes(first.name, theirs, own) or stages or "features_per_stage"
     raise InputError(
         f"{checkpoint}: {len(misfits)} of {len(pairs)} weights have another shape ({differing}), "
         f"first {first.name}: {theirs} in the file, {own} in the network; {SAME_PLANS}"
     )
 
 
-def _require_whole_parts(origins: Sequence[Origin], stages: str, checkpoint: Path) -> None:
-    """Check that every part is filled whole or not at all, and an encoder whole."""
-    body = [origin for origin in origins if origin.part != "heads"]
-    filled = {origin.part for origin in body if origin.how != "random"}
-    parts: dict[str, list[Origin]] = {}
-    for origin in body:
-        parts.setdefault(origin.part, []).append(origin)
+def _differing_shapes(name: str, theirs: list[int], own: list[int]) -> str:
+    """Return why the kernels of two weights differ; empty if they do not."""
+    if len(theirs) != len(own):
+        their_axes = len(theirs) - 2
+        own_axes = len(own) - 2
+        return f"{their_axes}d against {own_axes}d"
+    if theirs[2:] == own[2:]:
+        return ""
+    return "strides" if "transpconvs" in name else "kernel_sizes"
 
-    for part, of_part in parts.items():
-        missing = [origin.name for origin in of_part if origin.how == "random"]
-        must_be_whole = part in filled or part.startswith("encoder") or not filled
-        if missing and must_be_whole:
+
+def _require_whole_parts(origins: Sequence[Origin], stages: str, checkpoint: Path) -> None:
+    """Check that every part is filled completely or not at all, and every encoder completely."""
+    counts: Counter[str] = Counter()
+    missing: dict[str, list[str]] = {}
+    filled = set()
+    for origin in origins:
+        if origin.part == "heads":
+            continue
+        counts[origin.part] += 1
+        if origin.how == "random":
+            missing.setdefault(origin.part, []).append(origin.name)
+        else:
+            filled.add(origin.part)
+
+    for part, names in missing.items():
+        is_encoder = part.startswith("encoder")
+        must_be_whole = part in filled or is_encoder or not filled
+        if must_be_whole:
             raise InputError(
-                f"{checkpoint}: lacks {len(missing)} of {len(of_part)} weights of the {part} "
-                f"({_differing_layers(stages)}), first {missing[0]}; {SAME_PLANS}"
+                f"{checkpoint}: lacks {len(names)} of {counts[part]} weights of the {part} "
+                f"({_differing_layers(stages)}), first {names[0]}; {SAME_PLANS}"
             )
 
 
 def _require_no_more_layers(
     origins: Sequence[Origin], source: Weights, ours: set[str], stages: str, checkpoint: Path
 ) -> None:
-    """Check that the source has no more layers in the parts that it fills."""
-    filled = [origin for origin in origins if origin.part != "heads" and origin.how != "random"]
-    places = {_place(origin.name) for origin in filled}
-    surplus = [name for name in source if _place(name) in places and name not in ours]
+    """Check that the source has no further layers in the parts that it fills."""
+    places = set()
+    for origin in origins:
+        is_filled = origin.how != "random"
+        if is_filled and origin.part != "heads":
+            places.add(_place(origin.name))
+
+    surplus = []
+    for name in source:
+        if name not in ours and _place(name) in places:
+            surplus.append(name)
     if surplus:
         raise InputError(
             f"{checkpoint}: has {len(surplus)} weights more than this network "
@@ -261,28 +296,33 @@ def _require_no_more_layers(
 
 
 def _differing_layers(stages: str) -> str:
-    """Return what of the plans may differ where layers are missing or too many."""
+    """Return which part of the plans may differ if there are too few or too many layers."""
     other = "another network class, n_conv_per_stage or n_blocks_per_stage, or an incomplete file"
     return stages or other
 
 
 def _place(name: str) -> str:
-    """Return ``encoder.stages`` for a weight in there.
-
-    A foreign ``encoder.projection`` is thus not a layer of this network.
-    """
-    return ".".join(name.split(".")[:2])
+    """Return ``encoder.stages`` for a weight in it; ``encoder.projection`` is another place."""
+    parts = name.split(".")
+    return ".".join(parts[:2])
 
 
 def _differing_stages(source: Iterable[str], ours: Iterable[str]) -> str:
     """Return how the numbers of encoder stages differ; empty if they do not, or are unknown."""
-    theirs, own = _stages(source), _stages(ours)
-    if theirs and own and theirs != own:
+    theirs = _stages(source)
+    own = _stages(ours)
+    is_known = theirs > 0 and own > 0
+    if is_known and theirs != own:
         return f"n_stages, {theirs} against {own}"
     return ""
 
 
 def _stages(names: Iterable[str]) -> int:
-    """Count the stages of the encoder; 0 if no weight has the name of one."""
-    matches = [ENCODER_STAGE.match(name) for name in names]
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
+    """Count the stages of the encoder; 0 if no weight is named after one."""
+    count = 0
+    for name in names:
+        match = ENCODER_STAGE.match(name)
+        if match is not None:
+            number = int(match[1])
+            count = max(count, number + 1)
+    return count

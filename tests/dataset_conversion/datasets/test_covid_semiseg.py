@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from dataset_conversion.datasets.covid_semiseg import CLASS_COLOURS, CovidSemiSeg
-from dataset_conversion.writing.conversion import Workers, convert
+from dataset_conversion.writing.conversion import convert
+from dataset_conversion.writing.conversion_job import Workers
 from nnunet_ext.errors import InputError
 from tests.places import REAL_DATA
 

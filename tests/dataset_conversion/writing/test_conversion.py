@@ -20,8 +20,10 @@ from dataset_conversion.datasets.msd import MSD
 from dataset_conversion.phantoms.volume_downloads import save_nifti
 from dataset_conversion.writing import case_writer
 from dataset_conversion.writing.case_writer import TEMPORARY_PREFIX
-from dataset_conversion.writing.conversion import Summary, convert, dataset_folder
+from dataset_conversion.writing.conversion import convert
 from dataset_conversion.writing.journal import JOURNAL_NAME, read_header, read_records
+from dataset_conversion.writing.result_folder import dataset_folder
+from dataset_conversion.writing.summary import Summary
 from nnunet_ext.errors import InputError
 from tests.another_process import another_process
 from tests.places import REPOSITORY

@@ -11,7 +11,8 @@ from dataset_conversion.checking.verification import verify
 from dataset_conversion.datasets.lits import LiTS
 from dataset_conversion.datasets.msd import MSD
 from dataset_conversion.writing.case_writer import Record
-from dataset_conversion.writing.conversion import Workers, convert
+from dataset_conversion.writing.conversion import convert
+from dataset_conversion.writing.conversion_job import Workers
 from dataset_conversion.writing.summary import SUMMARY_NAME, Summary, markdown
 
 

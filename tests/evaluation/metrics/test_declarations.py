@@ -18,6 +18,7 @@ from nnunet_ext.evaluation.metrics.metric import (
     ConfusionCounts,
     MaskPair,
     Metric,
+    ProbabilityPair,
 )
 from nnunet_ext.evaluation.metrics.overlap import confusion_counts
 
@@ -42,6 +43,9 @@ def values(metric: Metric, prediction: np.ndarray, reference: np.ndarray) -> lis
         found.append(metric.from_masks(MaskPair(prediction, reference, SPACING, 3.0)))
     if metric.from_soft_map:
         found.append(metric.from_soft_map(stretched(prediction[1], reference[1])))
+    if metric.from_probabilities:
+        pair = ProbabilityPair(prediction.astype(np.float32), reference)
+        found.append(metric.from_probabilities(pair))
     return found
 
 

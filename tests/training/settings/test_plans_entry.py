@@ -29,7 +29,7 @@ def test_plans_that_were_never_configured_name_the_package_once_they_are_trained
 def test_an_entry_of_a_later_version_names_it() -> None:
     content = {PLANS_KEY: {"made_by": "nnunetv2-ext 9.1", "novelty": 1}}
     with pytest.raises(
-        InputError, match=r"not one of nnunetv2-ext .*, but of nnunetv2-ext 9\.1: .*novelty"
+        InputError, match=r"not written by nnunetv2-ext .*, but by nnunetv2-ext 9\.1: .*novelty"
     ):
         PlansEntry.from_plans(content)
 

@@ -261,7 +261,7 @@ def test_two_equally_good_networks_are_not_guessed_from(tmp_path: Path) -> None:
         f"{who}.{name}": value for who in ("student", "teacher") for name, value in weights.items()
     }
     with pytest.raises(
-        InputError, match=r"several networks that fit \(student\., teacher\.\); save the one"
+        InputError, match=r"several networks that fit \(student\., teacher\.\); save only the one"
     ):
         fill_network(network_of(nnUNetTrainer), saved(both, tmp_path / "both.pth"))
 
@@ -403,6 +403,7 @@ def test_a_trainer_without_network_is_named() -> None:
     from nnunetv2.training.nnUNetTrainer.primus.primus_trainers import AbstractPrimus
 
     with pytest.raises(
-        InputError, match=r"AbstractPrimus builds no network from configuration 2d of nnUNetPlans"
+        InputError,
+        match=r"AbstractPrimus cannot build a network from configuration 2d of nnUNetPlans",
     ):
         network_of(AbstractPrimus)
