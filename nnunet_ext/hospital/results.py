@@ -143,10 +143,7 @@ def _write_all(
     acquisition = case.reference
     source = _source_of(case, wanted.deidentify)
     on_slices = grid_on_slices(mask, acquisition)
-    fractions = None
-    if probabilities is not None:
-        of_segments = [grid_on_slices(segment, acquisition) for segment in probabilities]
-        fractions = np.stack(of_segments)
+    fractions = _fractions_on_slices(probabilities, case)
     values, unit = read_slices(acquisition)
 
     segments, model = wanted.segments, wanted.model
@@ -164,14 +161,8 @@ def _write_all(
 
     values_hu = values if unit == "HU" else None
     measurements = measure(on_slices, acquisition, segments, values_hu)
-    write_report(
-        folder / REPORT,
-        measurements,
-        source,
-        segmentation,
-        model,
-        series_number=numbers[1],
-    )
+    file = folder / REPORT
+    write_report(file, measurements, source, segmentation, model, series_number=numbers[1])
 
     captures = folder / CAPTURES
     captures.mkdir()
@@ -187,14 +178,8 @@ def _write_all(
     )
 
     if wanted.contours:
-        write_contours(
-            folder / CONTOURS,
-            on_slices,
-            source,
-            segments,
-            model,
-            series_number=numbers[3],
-        )
+        file = folder / CONTOURS
+        write_contours(file, on_slices, source, segments, model, series_number=numbers[3])
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
     write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)
@@ -213,6 +198,14 @@ def _write_all(
         )
         write_json(write_page(folder / PAGE, study, wanted.page), folder / PAGE_FACTS)
     return measurements
+
+
+def _fractions_on_slices(probabilities: np.ndarray | None, case: Case) -> np.ndarray | None:
+    """Return probabilities (segment, n, row, column) on the slices; None where there are none."""
+    if probabilities is None:
+        return None
+    of_segments = [grid_on_slices(segment, case.reference) for segment in probabilities]
+    return np.stack(of_segments)
 
 
 def _source_of(case: Case, deidentify: bool) -> Source:
