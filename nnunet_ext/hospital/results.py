@@ -140,6 +140,7 @@ def write_results(
 def _write_all(
     case: Case, mask: np.ndarray, folder: Path, wanted: Outputs, probabilities: np.ndarray | None
 ) -> list[Measurement]:
+    """Write every file of a case into an empty folder, and return its measurements."""
     acquisition = case.reference
     source = _source_of(case, wanted.deidentify)
     on_slices = grid_on_slices(mask, acquisition)
@@ -164,18 +165,9 @@ def _write_all(
     file = folder / REPORT
     write_report(file, measurements, source, segmentation, model, series_number=numbers[1])
 
-    captures = folder / CAPTURES
-    captures.mkdir()
-    write_captures(
-        captures,
-        on_slices,
-        values,
-        source,
-        segments,
-        measurements,
-        model,
-        series_number=numbers[2],
-    )
+    arrays = (on_slices, values)
+    meaning = (source, segments, measurements, model)
+    write_captures(folder / CAPTURES, *arrays, *meaning, series_number=numbers[2])
 
     if wanted.contours:
         file = folder / CONTOURS
@@ -196,7 +188,8 @@ def _write_all(
             model,
             fractions,
         )
-        write_json(write_page(folder / PAGE, study, wanted.page), folder / PAGE_FACTS)
+        facts = write_page(folder / PAGE, study, wanted.page)
+        write_json(facts, folder / PAGE_FACTS)
     return measurements
 
 
