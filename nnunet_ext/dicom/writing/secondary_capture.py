@@ -41,7 +41,7 @@ TEXT_RGB, NOTICE_RGB = (225, 225, 225), (255, 200, 0)
 Lines = list[tuple[str, tuple[int, int, int]]]
 
 
-def write_captures(
+def write_captures(  # noqa: PLR0913 - optional ones by keyword
     folder: Path,
     mask: np.ndarray,
     values: np.ndarray,

@@ -64,7 +64,7 @@ def _as_volume(shape: tuple[int, ...]) -> tuple[int, ...]:
     return with_slices[-3:]
 
 
-def worst_cases_figure(
+def worst_cases_figure(  # noqa: PLR0913 - a figure shows many things
     table: "pd.DataFrame",
     method: str,
     metric: str,
