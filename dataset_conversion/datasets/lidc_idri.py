@@ -123,14 +123,18 @@ class LidcIdri(DicomConverter):
         """Yield each series with the id of its case; eight patients were scanned twice."""
         by_patient: dict[str, list[Acquisition]] = defaultdict(list)
         for acquisition in series:
-            by_patient[acquisition.slices[0].patient_id].append(acquisition)
+            first = acquisition.slices[0]
+            by_patient[first.patient_id].append(acquisition)
 
         for patient, scans in by_patient.items():
             name = self.public(patient, "patient") or "series"
+            if len(scans) == 1:
+                yield case_id(name), scans[0]
+                continue
+
             scans.sort(key=lambda item: (item.slices[0].series_uid, item.index))
             for number, acquisition in enumerate(scans, start=1):
-                suffix = f"-scan{number}" if len(scans) > 1 else ""
-                yield case_id(name + suffix), acquisition
+                yield case_id(f"{name}-scan{number}"), acquisition
 
     def _annotation_files(self, found: Inventory) -> dict[str, list[Path]]:
         """Return the XML files of each series; readings of X-rays are ignored."""

@@ -36,7 +36,7 @@ def uid(*parts: int | str) -> str:
     return f"{ROOT_UID}.{first}.{second}"
 
 
-def write_series(
+def write_series(  # noqa: PLR0913 - each stands for an attribute of the files
     folder: Path,
     hu: np.ndarray,
     positions_mm: np.ndarray,

@@ -254,12 +254,15 @@ def _readers_of_piece(drawn_by: np.ndarray, places: np.ndarray, readers: np.ndar
     """Return, by place, how many readers drew in the connected piece around it."""
     from scipy import ndimage
 
-    labels, _ = ndimage.label(drawn_by, np.ones((3, 3, 3)))
+    with_diagonals = np.ones((3, 3, 3))
+    labels, _ = ndimage.label(drawn_by, with_diagonals)
     pieces = labels.reshape(-1)[places]
-    has_drawn = np.zeros((pieces.max(initial=0) + 1, READERS), bool)
+    count = pieces.max(initial=0) + 1
+    has_drawn = np.zeros((count, READERS), bool)
     for reader in range(READERS):
-        of_reader = readers[:, reader] == 1
-        has_drawn[pieces[of_reader], reader] = True
+        is_of_reader = readers[:, reader] == 1
+        its_pieces = pieces[is_of_reader]
+        has_drawn[its_pieces, reader] = True
 
     counts: np.ndarray = has_drawn.sum(axis=1)
 

@@ -84,7 +84,10 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
         InputError: damaged, or not 3-D.
     """
     volume = open_volume(path)
-    return spatial_axes(path, read_voxels(path, volume)), volume.affine
+    stored = read_voxels(path, volume)
+    voxels = spatial_axes(path, stored)
+
+    return voxels, volume.affine
 
 
 def read_label(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -98,8 +101,12 @@ def read_label(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray | None]:
         InputError: damaged, or not 3-D.
     """
     volume = open_volume(path)
-    voxels = spatial_axes(path, read_voxels(path, volume), anywhere=True)
-    return voxels, label_place(volume, image.affine, states_orientation(image))
+    stored = read_voxels(path, volume)
+    voxels = spatial_axes(path, stored, anywhere=True)
+    is_stated = states_orientation(image)
+    place_mm = label_place(volume, image.affine, is_stated)
+
+    return voxels, place_mm
 
 
 def read_ct(
@@ -158,8 +165,10 @@ def above_half(label: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         )
 
     warnings: tuple[str, ...] = ()
-    between = int(np.count_nonzero((label > 0) & (label < 1)))
+    is_between = (label > 0) & (label < 1)
+    between = np.count_nonzero(is_between)
     if between:
         warnings = (f"{between} mask voxels between 0 and 1: threshold 0.5",)
+    is_inside = label >= 0.5
 
-    return (label >= 0.5).astype(np.uint8), warnings
+    return is_inside.astype(np.uint8), warnings

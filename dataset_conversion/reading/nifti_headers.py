@@ -67,7 +67,11 @@ def open_volume(path: Path) -> Any:
 
 def states_orientation(volume: Any) -> bool:
     """Whether the header says how the axes lie in the body; without, a reader can only assume."""
-    return bool(volume.header["qform_code"] > 0 or volume.header["sform_code"] > 0)
+    header = volume.header
+    has_qform = header["qform_code"] > 0
+    has_sform = header["sform_code"] > 0
+
+    return bool(has_qform or has_sform)
 
 
 def is_gzip(path: Path) -> bool:
@@ -132,7 +136,10 @@ def _nifti(path: Path) -> Any:
 
 def _unrepaired(path: Path, volume: Any) -> Any:
     """Return the header as it stands in the file; nibabel's own is repaired."""
-    return type(volume.header).from_fileobj(io.BytesIO(_start(path)), check=False)
+    kind = type(volume.header)
+    start = io.BytesIO(_start(path))
+
+    return kind.from_fileobj(start, check=False)
 
 
 def _require_numbers(path: Path, volume: Any, header: Any) -> None:
@@ -170,7 +177,8 @@ def _is_usable(affine_mm: np.ndarray | None) -> bool:
     if affine_mm is None or not np.isfinite(affine_mm).all():
         return False
 
-    return bool(abs(np.linalg.det(affine_mm[:3, :3])) >= 1e-9)
+    volume_mm3 = abs(np.linalg.det(affine_mm[:3, :3]))
+    return bool(volume_mm3 >= 1e-9)
 
 
 def _require_agreement(path: Path, shape: tuple[int, ...], header: Any) -> None:
@@ -242,8 +250,11 @@ def _long_axes(shape: tuple[int, ...]) -> list[int]:
 
 def _gives_sizes(header: Any, axes: list[int]) -> bool:
     """Whether ``pixdim`` holds a size for each of the axes; some writers leave zeros."""
-    sizes_mm = header["pixdim"][1:4].astype(float)[axes]
-    return bool(np.isfinite(sizes_mm).all() and (sizes_mm != 0).all())
+    pixdim_mm = header["pixdim"][1:4].astype(float)
+    sizes_mm = pixdim_mm[axes]
+    is_given = np.isfinite(sizes_mm) & (sizes_mm != 0)
+
+    return bool(is_given.all())
 
 
 def _qform(header: Any) -> np.ndarray:
@@ -255,11 +266,14 @@ def _qform(header: Any) -> np.ndarray:
     # Of what is left for the rotation's angle, which rounding eats up.
     given.quaternion_threshold = -ROTATION_TOLERANCE
     pixdim = given["pixdim"]
-    pixdim[0] = -1 if pixdim[0] == -1 else 1
+    is_left_handed = pixdim[0] == -1
+    pixdim[0] = -1 if is_left_handed else 1
     sizes_mm = np.abs(pixdim[1:4])
-    pixdim[1:4] = np.where(np.isfinite(sizes_mm) & (sizes_mm > 0), sizes_mm, 1)
+    is_given = np.isfinite(sizes_mm) & (sizes_mm > 0)
+    pixdim[1:4] = np.where(is_given, sizes_mm, 1)
+    affine_mm = given.get_qform()
 
-    return np.asarray(given.get_qform(), float)
+    return np.asarray(affine_mm, float)
 
 
 def _product(sizes_mm: np.ndarray) -> str:
@@ -271,6 +285,7 @@ def _place(affine_mm: np.ndarray) -> str:
     import nibabel
 
     axes = "".join(nibabel.aff2axcodes(affine_mm))
-    first = ", ".join(f"{value:.4g}" for value in affine_mm[:3, 3])
+    place_mm = affine_mm[:3, 3]
+    first = ", ".join(f"{value:.4g}" for value in place_mm)
 
     return f"{axes} from {first} mm"

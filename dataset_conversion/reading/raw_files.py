@@ -43,10 +43,12 @@ class RawFile:
         if self.affine_mm is None or other.affine_mm is None:
             return True
         if not self.stated or not other.stated:
-            sizes_mm, other_sizes_mm = spacing_of(self.affine_mm), spacing_of(other.affine_mm)
-            return bool(np.allclose(sizes_mm, other_sizes_mm, rtol=SIZES_APART, atol=0))
+            sizes_mm = spacing_of(self.affine_mm)
+            other_sizes_mm = spacing_of(other.affine_mm)
+            return np.allclose(sizes_mm, other_sizes_mm, rtol=SIZES_APART, atol=0)
 
-        return same_grid(self.affine_mm, other.affine_mm, (*self.shape, 1, 1)[:3])
+        spatial_shape = (*self.shape, 1, 1)[:3]
+        return same_grid(self.affine_mm, other.affine_mm, spatial_shape)
 
 
 def read_raw_file(file: Path) -> RawFile:
@@ -61,12 +63,14 @@ def read_raw_file(file: Path) -> RawFile:
         volume = open_volume(file)
         is_stated = states_orientation(volume)
         _require_one_view(file, volume.shape, volume.affine, is_stated)
-        return RawFile([read_voxels(file, volume)], volume.affine, is_stated)
+        voxels = read_voxels(file, volume)
+        return RawFile([voxels], volume.affine, is_stated)
 
     if file.suffix.lower() in (".png", ".bmp"):
-        colours = read_colours(file)[0]
-        channels = 1 if open_picture(file).mode in ("1", "L") else 3
-        return RawFile(list(np.moveaxis(colours, -1, 0))[:channels], None)
+        colours, _ = read_colours(file)
+        is_grey = open_picture(file).mode in ("1", "L")
+        channels = list(np.moveaxis(colours, -1, 0))
+        return RawFile(channels[:1] if is_grey else channels, None)
 
     return _read_as_sitk(file)
 
@@ -77,18 +81,19 @@ def _read_as_sitk(file: Path) -> RawFile:
     try:
         image = sitk.ReadImage(str(file))
     except RuntimeError as error:
-        raise InputError(
-            f"{file}: cannot be read ({str(error).splitlines()[-1]}); convert it again"
-        ) from error
+        reason = str(error).splitlines()[-1]
+        raise InputError(f"{file}: cannot be read ({reason}); convert it again") from error
 
     axes = image.GetDimension()
     directions = np.reshape(image.GetDirection(), (axes, axes))
+    spacing_mm = np.array(image.GetSpacing())
     affine_mm = np.eye(4)
-    affine_mm[:axes, :axes] = directions * np.array(image.GetSpacing())
+    affine_mm[:axes, :axes] = directions * spacing_mm
     affine_mm[:axes, 3] = image.GetOrigin()
     to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
+    voxels = sitk.GetArrayFromImage(image).T
 
-    return RawFile([sitk.GetArrayFromImage(image).T], to_ras @ affine_mm)
+    return RawFile([voxels], to_ras @ affine_mm)
 
 
 def _require_one_view(

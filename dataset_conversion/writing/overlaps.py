@@ -112,21 +112,18 @@ def shared_images(first: Path, second: Path, *, read_files: bool = False) -> str
     """
     ours = collection_of(first)
     theirs = collection_of(second)
-    is_unknown = ours is None or theirs is None
-    if is_unknown and not read_files:
+    is_known = ours is not None and theirs is not None
+    if not is_known and not read_files:
         return _equal_files(first, second)
 
-    if ours is not None and theirs is not None:
-        overlap = overlap_of(ours, theirs)
-        if overlap is not None:
-            probably = "" if overlap.certain else ", probably"
-            return f"{second.name} overlaps with {first.name}{probably}: {overlap.what}"
+    overlap = overlap_of(ours, theirs) if ours and theirs else None
+    if overlap is not None:
+        probably = "" if overlap.certain else ", probably"
+        return f"{second.name} overlaps with {first.name}{probably}: {overlap.what}"
 
     digests = image_digests(first)
-    copies = set()
-    for digest, case in image_digests(second).items():
-        if digest in digests:
-            copies.add(case)
+    others = image_digests(second)
+    copies = {others[digest] for digest in digests.keys() & others.keys()}
     if not copies:
         return None
 

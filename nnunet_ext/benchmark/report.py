@@ -147,14 +147,20 @@ def _row(suite: Suite, row: dict[Any, Any]) -> list[str]:
         seeds = f"**only {row['seeds']} of {row['planned']}**"
 
     name = row["row"]
-    trainer = suite.row(name).trainer
-    cells = [escaped(name), trainer, str(row["cases"]), seeds]
-    cells.append(_with_interval(row, "mean", "ci", suite.metric))
+    cells = [
+        escaped(name),
+        suite.row(name).trainer,
+        str(row["cases"]),
+        seeds,
+        _with_interval(row, "mean", "ci", suite.metric),
+    ]
     if "difference" in row:
         cells.append(_with_interval(row, "difference", "difference", suite.metric))
     if "gap" in row:
         cells.append(_share(row))
-    return [*cells, _seconds(row), _memory(row)]
+    cells.append(_seconds(row))
+    cells.append(_memory(row))
+    return cells
 
 
 def _with_interval(row: dict[Any, Any], value: str, bounds: str, metric: str) -> str:

@@ -223,8 +223,8 @@ def _mean(values: Scores, axis: int) -> Scores:
     """Return the mean of what is defined; NaN where nothing is."""
     is_defined = ~np.isnan(values)
     counts = is_defined.sum(axis=axis)
-    defined_or_zero = np.where(is_defined, values, 0)
-    means = defined_or_zero.sum(axis=axis) / np.maximum(counts, 1)
+    total = np.where(is_defined, values, 0).sum(axis=axis)
+    means = total / np.maximum(counts, 1)
     return np.where(counts > 0, means, NAN)
 
 

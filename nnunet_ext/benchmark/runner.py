@@ -196,8 +196,8 @@ class Runner:
         lock = run.folder / COMMAND_LOCK
         while not run.training.trained:
             command = run.train()
-            ran = self._start(run, command, lock, measuring)
-            if ran and not run.training.trained:
+            has_run = self._start(run, command, lock, measuring)
+            if has_run and not run.training.trained:
                 raise InputError(f"nnUNetv2_train ended without a final checkpoint ({run.log})")
 
     def _execute(self, run: Run, command: Callable[[], list[str]], lock: Path) -> None:

@@ -81,7 +81,8 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     if not len(finite):
         return float("nan"), float("nan")
 
-    tail = 100 * (1 - CONFIDENCE_LEVEL) / 2
+    outside = 100 * (1 - CONFIDENCE_LEVEL)
+    tail = outside / 2
     low, high = np.percentile(finite, (tail, 100 - tail))
     return float(low), float(high)
 
@@ -102,4 +103,5 @@ def share_of_gap(
 
 def common_seeds(first: Sequence[int], second: Sequence[int]) -> list[int]:
     """Return the seeds that both rows were trained with."""
-    return [seed for seed in first if seed in second]
+    also_in_second = set(second)
+    return [seed for seed in first if seed in also_in_second]

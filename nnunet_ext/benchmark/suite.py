@@ -116,16 +116,19 @@ class Suite:
 
     def __post_init__(self) -> None:
         # nnU-Net's deep supervision gives the last of two outputs no weight: 0 / 0.
-        if 0 < len(self.features) < 3:
+        stages = len(self.features)
+        if 0 < stages < 3:
             self._refuse(f"features {self.features}: name three stages or more")
         if self.metric not in METRICS:
-            self._refuse(f"there is no metric {self.metric}; there are {', '.join(METRICS)}")
+            known = ", ".join(METRICS)
+            self._refuse(f"there is no metric {self.metric}; there are {known}")
 
-        names = [row.name for row in self.rows]
-        for number, row in enumerate(self.rows):
-            self._check_name(row, names[:number])
+        names: list[str] = []
+        for row in self.rows:
+            self._check_name(row, above=names)
             self._check_data(row)
-            self._check_first_stage(row, names[:number])
+            self._check_first_stage(row, above=names)
+            names.append(row.name)
         for name in (self.lower, self.upper):
             if name and name not in names:
                 self._refuse(f"there is no row {name} between which a gap is measured")

@@ -44,8 +44,9 @@ class Changes:
 
 def _recorded(dataset: str) -> str:
     """Return ``3=cancer`` as the plans record it, ``Dataset003_Liver=cancer``."""
-    name, equals, labels = dataset.partition("=")
-    return dataset_name(name) + equals + labels
+    given, equals, labels = dataset.partition("=")
+    name = dataset_name(given)
+    return f"{name}{equals}{labels}"
 
 
 def _normalize(assignment: str, entry: PlansEntry) -> None:

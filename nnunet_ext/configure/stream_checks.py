@@ -27,7 +27,8 @@ class Labelled:
     @classmethod
     def read(cls, preprocessed: Path, raw: Path) -> Labelled:
         """Read the data set whose preprocessed folder this is."""
-        content = read_dataset_json(preprocessed / "dataset.json", PLAN_AGAIN)
+        file = preprocessed / "dataset.json"
+        content = read_dataset_json(file, PLAN_AGAIN)
         return cls(preprocessed.name, raw, content["channel_names"])
 
     @property

@@ -70,12 +70,15 @@ class TrainerComparison:
 
     def convert(self) -> None:
         """Convert the downloads to labelled and unlabelled raw data sets."""
-        convert = "nnUNetv2_ext_convert"
-        covid = ("COVID-SemiSeg", "-i", str(self.steps.downloads / "COVID-SemiSeg"))
-        lung = ("MSD", "-i", str(self.steps.downloads / "Task06_Lung"))
-        self.steps.call(convert, *covid, "-d", INFECTION)
-        self.steps.call(convert, *covid, "-d", UNLABELED, "--unlabeled", "--name", "Unlabeled")
-        self.steps.call(convert, *lung, "-d", NODULES, *WINDOW)
+        downloads = self.steps.downloads
+        covid = ["nnUNetv2_ext_convert", "COVID-SemiSeg"]
+        covid += ["-i", str(downloads / "COVID-SemiSeg")]
+        self.steps.call(*covid, "-d", INFECTION)
+        self.steps.call(*covid, "-d", UNLABELED, "--unlabeled", "--name", "Unlabeled")
+
+        lung = ["nnUNetv2_ext_convert", "MSD"]
+        lung += ["-i", str(downloads / "Task06_Lung")]
+        self.steps.call(*lung, "-d", NODULES, *WINDOW)
 
     def plan(self) -> None:
         """Plan, preprocess and configure the streams."""
@@ -83,8 +86,11 @@ class TrainerComparison:
         self.steps.call(*PLAN, "-d", INFECTION, skip=planned.exists())
         planned.touch()
 
-        streams = ("--general", NODULES, "--unlabeled", UNLABELED)
-        self.steps.call("nnUNetv2_ext_configure", "-d", INFECTION, *streams, "--set", *SETTINGS)
+        configure = ["nnUNetv2_ext_configure", "-d", INFECTION]
+        configure += ["--general", NODULES]
+        configure += ["--unlabeled", UNLABELED]
+        configure += ["--set", *SETTINGS]
+        self.steps.call(*configure)
 
     def train(self, trainer: str, fold: str) -> None:
         """Train, or continue an interrupted training."""
@@ -93,24 +99,32 @@ class TrainerComparison:
         begun = any(folder.glob("checkpoint_*.pth"))
         epochs = PRETRAIN_EPOCHS if trainer == PRETRAIN else EPOCHS
 
-        arguments = [INFECTION, "2d", fold, "-tr", trainer, "-device", self.device]
+        train = ["nnUNetv2_train", INFECTION, "2d", fold]
+        train += ["-tr", trainer, "-device", self.device]
         if begun:
-            arguments.append("--c")
-        self.steps.call("nnUNetv2_train", *arguments, skip=finished, epochs=epochs)
+            train.append("--c")
+        self.steps.call(*train, skip=finished, epochs=epochs)
 
     def predict(self, trainer: str) -> None:
         """Predict the held-out slices of the official test set."""
         images = self.raw_dataset / "imagesTs"
-        arguments = ["-i", str(images), "-o", str(self.predictions(trainer))]
-        arguments += ["-d", INFECTION, "-c", "2d", "-f", "0", "-tr", trainer]
-        arguments += ["-device", self.device, "-npp", "1", "-nps", "1"]
-        self.steps.call("nnUNetv2_predict", *arguments)
+        predictions = self.predictions(trainer)
+        predict = ["nnUNetv2_predict"]
+        predict += ["-i", str(images), "-o", str(predictions)]
+        predict += ["-d", INFECTION, "-c", "2d", "-f", "0"]
+        predict += ["-tr", trainer]
+        predict += ["-device", self.device]
+        predict += ["-npp", "1", "-nps", "1"]
+        self.steps.call(*predict)
 
     def report(self) -> None:
         """Write table and figures to ``root/report``."""
         self.report_folder.mkdir(exist_ok=True)
         reference = self.raw_dataset / "labelsTs"
-        methods = {"plain": self.predictions(PLAIN), "relation-driven": self.predictions(RELATION)}
+        methods = {
+            "plain": self.predictions(PLAIN),
+            "relation-driven": self.predictions(RELATION),
+        }
         self.evaluate(reference, methods)
 
         self.steps.announce("draw overlays, relation matrices and training curves")
@@ -124,10 +138,12 @@ class TrainerComparison:
 
     def evaluate(self, reference: Path, methods: Mapping[str, Path]) -> None:
         """Compare the predictions of both trainers with the reference."""
-        named = [f"{name}={folder}" for name, folder in methods.items()]
-        arguments = ["-r", str(reference), "-p", *named]
-        arguments += ["-o", str(self.report_folder), "--overwrite"]
-        self.steps.call("nnUNetv2_ext_evaluate", *arguments)
+        evaluate = ["nnUNetv2_ext_evaluate", "-r", str(reference), "-p"]
+        for name, folder in methods.items():
+            evaluate.append(f"{name}={folder}")
+        evaluate += ["-o", str(self.report_folder)]
+        evaluate += ["--overwrite"]
+        self.steps.call(*evaluate)
 
     @property
     def report_folder(self) -> Path:
@@ -137,11 +153,14 @@ class TrainerComparison:
     @property
     def raw_dataset(self) -> Path:
         """The raw folder of the slices with infections; it must exist."""
-        return next((self.root / "nnUNet_raw").glob(f"Dataset{INFECTION}_*"))
+        raw = self.root / "nnUNet_raw"
+        (folder,) = raw.glob(f"Dataset{INFECTION}_*")
+        return folder
 
     def results(self, trainer: str) -> Path:
         """Return a trainer's result folder, which need not exist yet."""
-        folder = self.root / "nnUNet_results" / self.raw_dataset.name
+        dataset = self.raw_dataset.name
+        folder = self.root / "nnUNet_results" / dataset
         return folder / f"{trainer}__nnUNetPlans__2d"
 
     def predictions(self, trainer: str) -> Path:

@@ -63,21 +63,32 @@ class HospitalExport:
 
     def prepare(self) -> None:
         """Convert the download, plan, preprocess and configure."""
-        lung = str(self.steps.downloads / "Task06_Lung")
-        self.steps.call("nnUNetv2_ext_convert", "MSD", "-i", lung, "-d", NODULES)
+        lung = self.steps.downloads / "Task06_Lung"
+        convert = ["nnUNetv2_ext_convert", "MSD"]
+        convert += ["-i", str(lung), "-d", NODULES]
+        self.steps.call(*convert)
+
         self.steps.call(*PLAN, "-d", NODULES)
-        self.steps.call("nnUNetv2_ext_configure", "-d", NODULES, "--set", *SETTINGS)
+
+        configure = ["nnUNetv2_ext_configure", "-d", NODULES]
+        configure += ["--set", *SETTINGS]
+        self.steps.call(*configure)
 
     def train(self) -> None:
         """Train, unless that is done."""
         checkpoint = f"nnUNet_results/*/{TRAINER}__*__2d/fold_0/checkpoint_final.pth"
         finished = any(self.root.glob(checkpoint))
-        arguments = (NODULES, "2d", "0", "-tr", TRAINER, "-device", self.device)
-        self.steps.call("nnUNetv2_train", *arguments, skip=finished, epochs=EPOCHS)
+        train = ["nnUNetv2_train", NODULES, "2d", "0"]
+        train += ["-tr", TRAINER, "-device", self.device]
+        self.steps.call(*train, skip=finished, epochs=EPOCHS)
 
     def predict(self, export: Path, results: Path) -> None:
         """Predict the export and write what goes back to the hospital."""
-        arguments = ["-i", str(export), "-o", str(results)]
-        arguments += ["-d", NODULES, "-c", "2d", "-tr", TRAINER, "-f", "0"]
-        arguments += ["-device", self.device, "--rules", "chest", "--orientation", "RAS"]
-        self.steps.call("nnUNetv2_ext_predict_dicom", *arguments, "--nifti", "--html")
+        predict = ["nnUNetv2_ext_predict_dicom"]
+        predict += ["-i", str(export), "-o", str(results)]
+        predict += ["-d", NODULES, "-c", "2d"]
+        predict += ["-tr", TRAINER, "-f", "0"]
+        predict += ["-device", self.device]
+        predict += ["--rules", "chest", "--orientation", "RAS"]
+        predict += ["--nifti", "--html"]
+        self.steps.call(*predict)

@@ -24,7 +24,10 @@ def draw_overlays(
         figure: file to write.
         cases: number of slices at most, among those with a lesion.
     """
-    with_lesion = [file for file in sorted(reference.glob("*.png")) if _pixels(file).any()]
+    with_lesion = []
+    for file in sorted(reference.glob("*.png")):
+        if _pixels(file).any():
+            with_lesion.append(file)
     count = min(cases, len(with_lesion))
     places = np.linspace(0, len(with_lesion) - 1, count)
 

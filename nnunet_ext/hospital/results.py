@@ -140,13 +140,11 @@ def write_results(
 def _write_all(
     case: Case, mask: np.ndarray, folder: Path, wanted: Outputs, probabilities: np.ndarray | None
 ) -> list[Measurement]:
+    """Write every file of a case into an empty folder, and return its measurements."""
     acquisition = case.reference
     source = _source_of(case, wanted.deidentify)
     on_slices = grid_on_slices(mask, acquisition)
-    fractions = None
-    if probabilities is not None:
-        of_segments = [grid_on_slices(segment, acquisition) for segment in probabilities]
-        fractions = np.stack(of_segments)
+    fractions = _fractions_on_slices(probabilities, case)
     values, unit = read_slices(acquisition)
 
     segments, model = wanted.segments, wanted.model
@@ -164,37 +162,16 @@ def _write_all(
 
     values_hu = values if unit == "HU" else None
     measurements = measure(on_slices, acquisition, segments, values_hu)
-    write_report(
-        folder / REPORT,
-        measurements,
-        source,
-        segmentation,
-        model,
-        series_number=numbers[1],
-    )
+    file = folder / REPORT
+    write_report(file, measurements, source, segmentation, model, series_number=numbers[1])
 
-    captures = folder / CAPTURES
-    captures.mkdir()
-    write_captures(
-        captures,
-        on_slices,
-        values,
-        source,
-        segments,
-        measurements,
-        model,
-        series_number=numbers[2],
-    )
+    arrays = (on_slices, values)
+    meaning = (source, segments, measurements, model)
+    write_captures(folder / CAPTURES, *arrays, *meaning, series_number=numbers[2])
 
     if wanted.contours:
-        write_contours(
-            folder / CONTOURS,
-            on_slices,
-            source,
-            segments,
-            model,
-            series_number=numbers[3],
-        )
+        file = folder / CONTOURS
+        write_contours(file, on_slices, source, segments, model, series_number=numbers[3])
     if wanted.nifti:
         write_volume(mask, grid_of(acquisition.stack), folder / NIFTI)
     write_json([_as_json(item) for item in measurements], folder / MEASUREMENTS)
@@ -211,8 +188,17 @@ def _write_all(
             model,
             fractions,
         )
-        write_json(write_page(folder / PAGE, study, wanted.page), folder / PAGE_FACTS)
+        facts = write_page(folder / PAGE, study, wanted.page)
+        write_json(facts, folder / PAGE_FACTS)
     return measurements
+
+
+def _fractions_on_slices(probabilities: np.ndarray | None, case: Case) -> np.ndarray | None:
+    """Return probabilities (segment, n, row, column) on the slices; None where there are none."""
+    if probabilities is None:
+        return None
+    of_segments = [grid_on_slices(segment, case.reference) for segment in probabilities]
+    return np.stack(of_segments)
 
 
 def _source_of(case: Case, deidentify: bool) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -144,7 +145,8 @@ def _write(model: SharedModel, file: Path) -> None:
         for fold in tqdm(model.folds, desc="packing", unit="fold", file=sys.stderr, disable=None):
             content = shared_checkpoint(fold, model.needs.trainer)
             name = f"{inside}/fold_{fold.name}/{model.checkpoint}"
-            with archive.open(name, "w", force_zip64=True) as stream:
+            entry = zipfile.ZipInfo(name, time.localtime()[:6])
+            with archive.open(entry, "w", force_zip64=True) as stream:
                 torch.save(content, stream)
 
 

@@ -1,4 +1,4 @@
-"""From a trained synthesis and the names of what it translates to a new raw data set."""
+"""Write a new raw data set with a trained synthesis."""
 
 from __future__ import annotations
 
@@ -134,23 +134,37 @@ def write_translated_data_set(
     Raises:
         InputError: the model, the source or the matches are missing or do not fit.
     """
-    source = environment_folder("nnUNet_raw") / trained.model.dataset
+    raw = environment_folder("nnUNet_raw")
+    source = raw / trained.model.dataset
     results = trained.folder()
     matches = choice.read_matches(source.name)
     every_case = source_cases(source)
-    chosen = choice.of([case.name for case in every_case], matches)
+    names = [case.name for case in every_case]
+    chosen = choice.of(names, matches)
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("-device cuda: no CUDA device found; use -device cpu")
 
-    model = SynthesisModel.load(results, trained.fold, trained.checkpoint, torch.device(device))
-    origin = _origin(trained, choice, results, str(model.window))
-    contrasts = export(model, ExportJob(source, folder, chosen, origin))
+    model = SynthesisModel.load(
+        results,
+        trained.fold,
+        trained.checkpoint,
+        torch.device(device),
+    )
+    window = model.window
+    origin = _origin(trained, choice, results, str(window))
+    job = ExportJob(source, folder, chosen, origin)
+    contrasts = export(model, job)
 
     cases = [case for case in every_case if case.name in contrasts]
-    window = (model.window.low, model.window.high)
     matched = _matched_files(matches, cases) if matches else None
-    export_figure(folder, cases, window, folder / FIGURE, matched)
-    return _summary(folder, contrasts, str(model.window))
+    export_figure(
+        folder,
+        cases,
+        (window.low, window.high),
+        folder / FIGURE,
+        matched,
+    )
+    return _summary(folder, contrasts, str(window))
 
 
 def new_folder(number: int, name: str) -> Path:
@@ -172,11 +186,14 @@ def new_folder(number: int, name: str) -> Path:
 
 
 def _random_cases(cases: list[str], count: int, seed: int) -> tuple[str, ...]:
-    if count > len(cases):
-        raise InputError(f"--random-subset {count}: there are {len(cases)} cases")
+    existing = len(cases)
+    if count > existing:
+        raise InputError(f"--random-subset {count}: there are only {existing} cases")
+
     generator = np.random.default_rng(seed)
     drawn = generator.choice(cases, count, replace=False)
-    return tuple(sorted(drawn.tolist()))
+    in_order = sorted(drawn.tolist())
+    return tuple(in_order)
 
 
 def _origin(trained: TrainedFold, choice: CaseChoice, results: Path, window: str) -> dict[str, Any]:
@@ -213,13 +230,18 @@ def _matched_files(matches: Matches, cases: list[RawCase]) -> dict[str, str]:
 
 def _summary(folder: Path, contrasts: dict[str, LesionContrast], window: str) -> str:
     lines = [f"{len(contrasts)} cases in {window} -> {folder.name}"]
-    differences = [contrast.difference for contrast in contrasts.values()]
-    known = [value for value in differences if np.isfinite(value)]
+    known = []
+    brighter = 0
+    for contrast in contrasts.values():
+        if np.isfinite(contrast.difference):
+            known.append(contrast.difference)
+            brighter += contrast.difference > 0
+
     if known:
-        brighter = sum(value > 0 for value in known)
+        mean = np.mean(known)
         lines.append(
-            f"lesions: {np.mean(known):+.1f} against their rim on average, brighter in {brighter} "
-            f"of {len(known)} cases"
+            f"lesions: {mean:+.1f} against their rim on average, brighter in {brighter} of "
+            f"{len(known)} cases"
         )
     lines.append(f"see lesion_contrast.csv, provenance.csv and {FIGURE} there")
     return "\n".join(lines)

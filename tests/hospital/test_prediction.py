@@ -46,29 +46,40 @@ def in_three_steps(export: Path, model: Path, folder: Path, *options: object) ->
     from nnunet_ext.hospital.model import read_model
     from nnunet_ext.hospital.prediction import Predictor
 
-    images, predictions, output = folder / "images", folder / "predictions", folder / "results"
+    images = folder / "images"
+    predictions = folder / "predictions"
+    output = folder / "results"
     assert run(dicom_to_nnunet_entry, "-i", export, "-o", images, "-m", model, "-np", 1) == 0
+
     predictions.mkdir()
     read = read_model(model)
-    predictor = Predictor(
-        read, list(read.checkpoints(None, "checkpoint_final.pth")), "checkpoint_final.pth", "cpu"
-    )
-    predictor.predictor.use_mirroring = False
-    predictor.predictor.predict_from_files_sequential(
-        str(images), str(predictions)
-    )  # as nnUNetv2_predict does
-    places = (
-        "-i",
-        predictions,
-        "--export",
-        export,
-        "--manifest",
-        images / "manifest.json",
-        "-o",
-        output,
-    )
+    folds = list(read.checkpoints(None, "checkpoint_final.pth"))
+    predictor = Predictor(read, folds, "checkpoint_final.pth", "cpu", mirroring=False)
+    stock = predictor.predictor
+    stock.predict_from_files_sequential(str(images), str(predictions))  # as nnUNetv2_predict does
+
+    manifest = images / "manifest.json"
+    places = ("-i", predictions, "--export", export, "--manifest", manifest, "-o", output)
     assert run(nnunet_to_dicom_entry, *places, "-np", 1, *options) == 0
     return output
+
+
+def cases_in(output: Path) -> list[str]:
+    return sorted(path.parent.name for path in output.glob("*/segmentation.dcm"))
+
+
+def states_in(output: Path) -> list[str]:
+    summary = json.loads((output / "summary.json").read_text())
+    return sorted(entry["state"] for entry in summary["cases"].values())
+
+
+def require_equal(first: Path, second: Path) -> None:
+    """Compare the results of one case in two folders."""
+    lesion = segments(first / "segmentation.dcm")["lesion"]
+    assert 0.01 < lesion.mean() < 0.99
+    np.testing.assert_array_equal(lesion, segments(second / "segmentation.dcm")["lesion"])
+    for name in ("measurements.json", "segmentation.nii.gz"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
 def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -> None:
@@ -77,44 +88,21 @@ def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -
     tilted_mm[:, 1] += 0.5 * tilted_mm[:, 2]
     folder = export("b", patient="P2", positions_mm=tilted_mm, seed=1)
     model = write_model(tmp_path / "results", folds=(0, 1))
+
     once = tmp_path / "once"
-    assert (
-        run(
-            predict_dicom_entry,
-            "-i",
-            folder,
-            "-o",
-            once,
-            "-m",
-            model,
-            "--nifti",
-            "--rtstruct",
-            *FAST,
-        )
-        == 0
-    )
+    options = ("-i", folder, "-o", once, "-m", model, "--nifti", "--rtstruct")
+    assert run(predict_dicom_entry, *options, *FAST) == 0
     thrice = in_three_steps(folder, model, tmp_path, "--nifti")
 
-    names = sorted(path.parent.name for path in once.glob("*/segmentation.dcm"))
-    assert len(names) == 2 and names == sorted(
-        path.parent.name for path in thrice.glob("*/segmentation.dcm")
-    )
+    names = cases_in(once)
+    assert len(names) == 2
+    assert names == cases_in(thrice)
     for name in names:
-        first, second = (
-            segments(once / name / "segmentation.dcm"),
-            segments(thrice / name / "segmentation.dcm"),
-        )
-        assert 0.01 < first["lesion"].mean() < 0.99
-        np.testing.assert_array_equal(first["lesion"], second["lesion"])
-        texts = [(root / name / "measurements.json").read_text() for root in (once, thrice)]
-        assert texts[0] == texts[1]
-        volumes = [(root / name / "segmentation.nii.gz").read_bytes() for root in (once, thrice)]
-        assert volumes[0] == volumes[1]
-    summary = json.loads((once / "summary.json").read_text())
-    assert {entry["state"] for entry in summary["cases"].values()} == {"done"}
+        require_equal(once / name, thrice / name)
+
+    assert states_in(once) == ["done", "done"]
     assert not list(once.glob(".part-*"))
-    written = {path.name for path in once.glob("case-*/*")}
-    files = {
+    assert {path.name for path in once.glob("case-*/*")} == {
         "segmentation.dcm",
         "report.dcm",
         "captures",
@@ -122,10 +110,8 @@ def test_one_step_and_three_give_equal_results(export: Export, tmp_path: Path) -
         "segmentation.nii.gz",
         "measurements.json",
     }
-    assert written == files
-    assert len(list(once.glob("case-*/captures/*.dcm"))) == (1 + 8) + (
-        1 + 9
-    )  # a page of volumes each
+    captures = list(once.glob("case-*/captures/*.dcm"))
+    assert len(captures) == (1 + 8) + (1 + 9)  # a page of measurements each
 
 
 def test_a_dry_run_succeeds_only_where_something_would_be_taken(
@@ -155,9 +141,12 @@ def test_regions_of_a_zipped_model(export: Export, tmp_path: Path) -> None:
             file.write(path, path.relative_to(model.parent.parent))
     output = tmp_path / "out"
     assert run(predict_dicom_entry, "-i", export("a"), "-o", output, "-m", archive, *FAST) == 0
-    (file_,) = output.glob("*/segmentation.dcm")
-    found = segments(file_)
-    assert found["core"].any() and not (found["core"] > found["whole"]).any()
+
+    (written,) = output.glob("*/segmentation.dcm")
+    found = segments(written)
+    assert found["core"].any()
+    outside_whole = found["core"] > found["whole"]
+    assert not outside_whole.any()
 
 
 def test_two_channels_of_two_series(export: Export, tmp_path: Path) -> None:
@@ -173,16 +162,15 @@ def test_two_channels_of_two_series(export: Export, tmp_path: Path) -> None:
             positions_mm=positions_mm,
             edit=edit,
         )
+
+    conditions = {name: {"modality": "MR", "description": name} for name in ("T1", "T2")}
     rules = tmp_path / "rules.json"
-    rules.write_text(
-        json.dumps({"channels": {n: {"modality": "MR", "description": n} for n in ("T1", "T2")}})
-    )
+    rules.write_text(json.dumps({"channels": conditions}))
     model = write_model(tmp_path / "results", channels=("T1", "T2"))
     output = tmp_path / "out"
-    assert (
-        run(predict_dicom_entry, "-i", folder, "-o", output, "-m", model, "--rules", rules, *FAST)
-        == 0
-    )
+    options = ("-i", folder, "-o", output, "-m", model, "--rules", rules)
+    assert run(predict_dicom_entry, *options, *FAST) == 0
+
     (file,) = output.glob("*/segmentation.dcm")
     assert segments(file)["lesion"].shape == (8, 24, 24)
 
@@ -191,15 +179,19 @@ def test_turned_images_come_back_turned(export: Export, tmp_path: Path) -> None:
     """A model that was trained on flipped images sees them flipped; its mask lies on the slices all
     the same.
     """
-    folder, model = export("a"), write_model(tmp_path / "results")
-    masks = []
+    folder = export("a")
+    model = write_model(tmp_path / "results")
+    masks = {}
     for code in ("as-scanned", "LPS", "RAI"):
         output = tmp_path / code
         options = ("-i", folder, "-o", output, "-m", model, "--orientation", code, "--nifti")
         assert run(predict_dicom_entry, *options, *FAST) == 0
-        masks.append(segments(next(output.glob("*/segmentation.dcm")))["lesion"])
-    np.testing.assert_array_equal(masks[0], masks[1])
-    assert masks[2].shape == masks[0].shape and (masks[2] != masks[0]).any()
+        (written,) = output.glob("*/segmentation.dcm")
+        masks[code] = segments(written)["lesion"]
+
+    np.testing.assert_array_equal(masks["as-scanned"], masks["LPS"])
+    assert masks["RAI"].shape == masks["as-scanned"].shape
+    assert (masks["RAI"] != masks["as-scanned"]).any()
 
 
 def test_a_study_that_fails_stops_no_other(
@@ -209,12 +201,12 @@ def test_a_study_that_fails_stops_no_other(
     folder = export("bad", patient="P2")
     for path in (folder / "bad").glob("*.dcm"):
         path.write_bytes(path.read_bytes()[:-200])
-    model, output = write_model(tmp_path / "results"), tmp_path / "out"
+    model = write_model(tmp_path / "results")
+    output = tmp_path / "out"
     options = ("-i", folder, "-o", output, "-m", model, *FAST)
     assert run(predict_dicom_entry, *options) == 3
-    summary = json.loads((output / "summary.json").read_text())
-    states = sorted(entry["state"] for entry in summary["cases"].values())
-    assert states == ["done", "failed"] and len(list(output.glob("case-*"))) == 1
+    assert states_in(output) == ["done", "failed"]
+    assert len(list(output.glob("case-*"))) == 1
     assert "its pixels" in capsys.readouterr().err
 
     assert run(predict_dicom_entry, *options, "--continue_prediction") == 1
@@ -225,25 +217,17 @@ def test_a_study_that_fails_stops_no_other(
 def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> None:
     from pydicom import dcmread
 
-    folder, model = export("a", patient="Doe-1"), write_model(tmp_path / "results")
+    folder = export("a", patient="Doe-1")
+    model = write_model(tmp_path / "results")
     output = tmp_path / "out"
-    options = (
-        "-i",
-        folder,
-        "-o",
-        output,
-        "-m",
-        model,
-        "--seg-type",
-        "fractional",
-        "--deidentify",
-        "--certainty",
-        *FAST,
-    )
-    assert run(predict_dicom_entry, *options) == 0
+    options = ("-i", folder, "-o", output, "-m", model)
+    results = ("--seg-type", "fractional", "--deidentify", "--certainty")
+    assert run(predict_dicom_entry, *options, *results, *FAST) == 0
+
     for file in sorted(output.rglob("*.dcm")):
         data = dcmread(file)
-        assert data.PatientIdentityRemoved == "YES" and data.PatientID.startswith("patient-")
+        assert data.PatientIdentityRemoved == "YES"
+        assert data.PatientID.startswith("patient-")
         assert data.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     seg = dcmread(next(output.glob("*/segmentation.dcm")))
     assert seg.SegmentationType == "FRACTIONAL"

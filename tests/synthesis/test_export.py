@@ -365,7 +365,7 @@ def test_another_export_is_not_continued(tmp_path: Path) -> None:
         (("-o", 301, "-tr", "../x"), "-tr '../x' is a path"),
         (("-o", 301, "-f", "one"), "-f one: a fold is a number or all"),
         (("-o", 301, "--subset", "matched"), "--subset matched needs --matches FILE"),
-        (("-o", 301, "--random-subset", 9), "--random-subset 9: there are 4 cases"),
+        (("-o", 301, "--random-subset", 9), "--random-subset 9: there are only 4 cases"),
         (
             ("-o", 301, "--matched-only", "FOREIGN"),
             "matches of Dataset001_Foreign, not of Dataset999_Miniature",

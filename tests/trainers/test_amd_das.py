@@ -244,5 +244,5 @@ def test_paired_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_paired_batches_without_matches_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="paired_batches=true needs the pairs"):
+    with pytest.raises(InputError, match="paired_batches=true needs pairs"):
         made_of(tmp_path, "paper")

@@ -70,8 +70,8 @@ def _results(files: list[str], processes: int) -> Iterator[tuple[str, Rows | str
 
     chunks = []
     for begin in range(0, len(files), CHUNK):
-        chunk = files[begin : begin + CHUNK]
-        chunks.append(tuple(chunk))
+        end = begin + CHUNK
+        chunks.append(tuple(files[begin:end]))
 
     with tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty()) as progress:
         for chunk, results in in_worker_processes(_read_chunk, chunks, processes):

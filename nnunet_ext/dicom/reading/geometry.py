@@ -164,21 +164,12 @@ def stack_of(
         raise InputError("its pixel spacing is not positive")
 
     offsets_mm = positions_mm @ directions.T
+    grid = (directions, spacing_mm, offsets_mm, columns, rows)
     if len(offsets_mm) == 1:
         step_mm = 1.0
         if thickness_mm and thickness_mm > 0:
             step_mm = thickness_mm
-        return Stack(
-            directions,
-            spacing_mm,
-            offsets_mm,
-            columns,
-            rows,
-            kind="single",
-            step_mm=step_mm,
-            tilt_degrees=0.0,
-            shifted=False,
-        )
+        return Stack(*grid, kind="single", step_mm=step_mm, tilt_degrees=0.0, shifted=False)
 
     steps_mm = np.diff(offsets_mm[:, 2])
     if steps_mm.min() <= SAME_POSITION_MM:
@@ -187,11 +178,7 @@ def stack_of(
     _require_one_stack(steps_mm, kind, step_mm)
 
     return Stack(
-        directions,
-        spacing_mm,
-        offsets_mm,
-        columns,
-        rows,
+        *grid,
         kind,
         step_mm,
         tilt_degrees=_tilt_degrees(offsets_mm),

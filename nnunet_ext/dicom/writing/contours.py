@@ -174,9 +174,10 @@ def _without_straight_points(points: np.ndarray) -> np.ndarray:
 
 def _in_patient_mm(points: np.ndarray, stack: Stack, index: int) -> np.ndarray:
     """Return columns and rows (k, 2) of a slice as patient coordinates (k, 3)."""
-    offset_mm = stack.offsets_mm[index]
-    in_plane_mm = points * np.array(stack.spacing_mm) + offset_mm[:2]
-    along_mm = np.full((len(points), 1), offset_mm[2])
+    column_mm, row_mm, slice_mm = stack.offsets_mm[index]
+    spacing_mm = np.array(stack.spacing_mm)
+    in_plane_mm = points * spacing_mm + np.array([column_mm, row_mm])
+    along_mm = np.full((len(points), 1), slice_mm)
     local_mm = np.concatenate([in_plane_mm, along_mm], axis=1)
     return np.asarray(local_mm @ stack.directions)
 

@@ -41,7 +41,7 @@ TEXT_RGB, NOTICE_RGB = (225, 225, 225), (255, 200, 0)
 Lines = list[tuple[str, tuple[int, int, int]]]
 
 
-def write_captures(
+def write_captures(  # noqa: PLR0913 - optional ones by keyword
     folder: Path,
     mask: np.ndarray,
     values: np.ndarray,
@@ -82,11 +82,10 @@ def write_captures(
 
     grey_range = _grey_range(values, source, window)
     size = _size_px(source)
-    heading = _heading(model)
     series = _Series(source, model, series_number)
-
     middle = _fullest_slice(mask)
     picture = _picture(values[middle], mask[middle], segments, grey_range, size)
+    heading = _heading(model)
     details = _details(measurements)
     overview = folder / "0001.dcm"
     series.write(overview, _with_panel(picture, [*heading, *details]), 1, middle)

@@ -28,7 +28,7 @@ SegmentationKind = Literal["binary", "labelmap", "fractional"]
 LARGEST_FRACTION = 255  # what a probability of 1 is stored as
 
 
-def write_segmentation(
+def write_segmentation(  # noqa: PLR0913 - optional ones by keyword
     file: Path,
     mask: np.ndarray,
     source: Source,

@@ -128,7 +128,11 @@ def _surface_dice_of(pair: MaskPair) -> float:
 
 
 def _distances_of(pair: MaskPair) -> dict[str, float]:
-    return surface_distances(pair.prediction, pair.reference, pair.spacing)
+    return surface_distances(
+        pair.prediction,
+        pair.reference,
+        pair.spacing,
+    )
 
 
 DECLARED = (
@@ -270,7 +274,8 @@ def _border_voxels(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> _Su
         for step in (0, 2):
             window = [slice(1, -1)] * mask.ndim
             window[axis] = slice(step, step + mask.shape[axis])
-            inside &= padded[tuple(window)]
+            neighbours = padded[tuple(window)]
+            inside &= neighbours
 
     places = np.flatnonzero(mask ^ inside)
     positions = _positions(places, mask.shape, spacing)

@@ -54,17 +54,17 @@ def _first_channel(folder: Path, case: Case) -> Path:
 def _require_shape(path: Path, case: Case) -> None:
     shape = image_shape(path)
     expected = image_shape(case.reference)
-    is_same = _as_volume(shape) == _as_volume(expected)
-    if not is_same:
+    if _as_volume(shape) != _as_volume(expected):
         raise InputError(f"{path}: shape {shape}, reference {expected} ({case.reference})")
 
 
 def _as_volume(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of a picture as that of a volume of one slice."""
-    return (1, *shape)[-3:]
+    with_slices = (1, *shape)
+    return with_slices[-3:]
 
 
-def worst_cases_figure(
+def worst_cases_figure(  # noqa: PLR0913 - a figure shows many things
     table: "pd.DataFrame",
     method: str,
     metric: str,

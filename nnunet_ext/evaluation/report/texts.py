@@ -227,9 +227,9 @@ def _best(summary: "pd.DataFrame") -> Chosen:
     """Return the best means; none where undefined values make them means of different cases."""
     chosen: Chosen = set()
     for (label, metric), group in summary.groupby(["label", "metric"], sort=False):
-        equally_many = group["n"].nunique() == 1
-        comparable = group["comparable"].all()
-        if not equally_many or not comparable:
+        numbers = group["n"].unique()
+        is_comparable = len(numbers) == 1 and group["comparable"].all()
+        if not is_comparable:
             continue
 
         values = dict(zip(group["method"], group["mean"], strict=True))

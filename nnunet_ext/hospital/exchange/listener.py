@@ -35,6 +35,7 @@ NOT_OF_ITS_KIND = 0xA900
 NOT_UNDERSTOOD = 0xC000
 ENHANCED = (f"{CT_STORAGE}.1", f"{MR_STORAGE}.1")
 REJECTED_FOR_GOOD, BY_USER, UNKNOWN_CALLER = 0x01, 0x01, 0x03
+LARGEST_UNIT_BYTES = 1 << 20  # proposals of 128 kinds of objects take a tenth
 LONGEST_PAUSE_S = 60.0
 
 
@@ -105,6 +106,7 @@ class Listener:
         entity.add_supported_context("1.2.840.10008.1.1")  # C-ECHO, by which archives test
 
         handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, self._opened),
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_DATA_RECV, self._counted),
             (evt.EVT_CONN_CLOSE, self._closed),
@@ -120,6 +122,19 @@ class Listener:
             yield int(server.server_address[1])
         finally:
             server.shutdown()
+
+    def _opened(self, event: Any) -> None:
+        """Make a connection end where a unit of the protocol claims to be larger than any.
+
+        The library reads as many bytes as a caller announces, up to 4 GiB, before it looks at them.
+        """
+        connection = event.assoc.dul.socket
+        read = connection.recv
+
+        def read_bounded(count: int) -> bytearray:
+            return read(count) if count <= LARGEST_UNIT_BYTES else bytearray()
+
+        connection.recv = read_bounded
 
     def _requested(self, event: Any) -> None:
         """Reject addresses that may not send; titles are checked by the library."""

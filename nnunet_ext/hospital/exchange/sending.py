@@ -72,7 +72,7 @@ def _send_study(
     tries: int,
     pause: Callable[[float], None],
 ) -> None:
-    uids = {file: _uid_of(file) for file in objects_of(folder)}
+    uids = _uids_of(folder, sent)
     waiting = [file for file, uid in uids.items() if not state.is_stored(uid, destination.name)]
     sent.before += len(uids) - len(waiting)
 
@@ -116,8 +116,17 @@ def _log(folder: Path, file: Path, destination: Destination, answer: Answer, sen
         sent.refused += 1
 
 
-def _uid_of(file: Path) -> str:
+def _uids_of(folder: Path, sent: Sent) -> dict[Path, str]:
+    """Return the UID of each object; one that cannot be read counts as refused."""
     from pydicom import dcmread
 
-    header = dcmread(file, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
-    return str(header.SOPInstanceUID)
+    uids = {}
+    for file in objects_of(folder):
+        try:
+            header = dcmread(file, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
+            uids[file] = str(header.SOPInstanceUID)
+        except Exception as error:  # pydicom raises a dozen kinds
+            sent.refused += 1
+            name = f"{folder.name}/{file.relative_to(folder).as_posix()}"
+            sys.stderr.write(f"{name}: is damaged ({type(error).__name__}); predict it again\n")
+    return uids

@@ -158,8 +158,8 @@ def _say_what_changed(found: Survey, new: Sequence[Case]) -> None:
     for case in found.cases:
         if case not in new:
             sys.stderr.write(
-                f"{case.name}: files arrived after it was answered; remove its folder of results "
-                "to predict it again\n"
+                f"{case.name}: files arrived after it was answered; to predict it again, remove "
+                "its folder of results and rename its folder of images\n"
             )
 
 

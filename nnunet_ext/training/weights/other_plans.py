@@ -1,12 +1,13 @@
-"""Weights of a network that was planned otherwise: other kernels, and more or fewer stages.
+"""Weights of a network with other plans: other kernels, and more or fewer stages.
 
-What fits is taken over as nnU-Net's own fine-tuning does after version 2.8: kernels are averaged
-along axes on which ours have one voxel, stages of the encoder that we lack are dropped, those that
-the source lacks stay at random. A decoder that does not fit whole stays at random.
+The rules are those of nnU-Net's own fine-tuning after version 2.8. Kernels are averaged along axes
+on which ours have one voxel. Encoder stages that our network lacks are dropped; stages that the
+source lacks stay random. So does a decoder if not all of it fits.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 
 import torch
@@ -22,10 +23,10 @@ TRANSPOSED = ".transpconvs."  # whose kernels are the strides
 def adapted_kernel(weight: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor | None:
     """Return a convolution's weight ``[outputs, inputs, *kernel]`` with another kernel.
 
-    Along an axis where the wanted kernel has one voxel, it is the mean. The normalisation that
-    follows each convolution of nnU-Net's networks cancels the factor between mean and sum. Where
-    the wanted kernel is larger and both are odd, the weight lies in the middle of zeros, and so
-    computes the same.
+    Along an axis on which the wanted kernel has one voxel, the weights are averaged. The
+    normalisation after each convolution of nnU-Net's networks cancels the factor between mean and
+    sum. If the wanted kernel is larger and both are odd, the weight is padded with zeros on both
+    sides, which gives the same result.
 
     Returns:
         None if there is no such rule: from 5 to 3 voxels, for instance.
@@ -49,21 +50,26 @@ def adapted_kernel(weight: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tenso
 
 
 def _within_zeros(weight: torch.Tensor, axis: int, margin: int) -> torch.Tensor:
+    """Pad a weight with zeros on both sides of an axis."""
     shape = list(weight.shape)
     shape[axis] = margin
     zeros = weight.new_zeros(shape)
-    return torch.cat((zeros, weight, zeros), dim=axis)
+    padded = (zeros, weight, zeros)
+    return torch.cat(padded, dim=axis)
 
 
 def kernel_adaptation(theirs: torch.Tensor, own: torch.Tensor) -> str:
     """Return how a kernel was changed, in words; empty if it was not."""
-    given, wanted = (tuple(weight.shape[2:]) for weight in (theirs, own))
+    given = tuple(theirs.shape[2:])
+    wanted = tuple(own.shape[2:])
     if given == wanted:
         return ""
 
-    averaged = any(new < old for old, new in zip(given, wanted, strict=True))
-    how = "averaged to" if averaged else "in the middle of"
-    return f"kernel {_product(given)} {how} {_product(wanted)}"
+    is_averaged = any(map(operator.lt, wanted, given))
+    how = "averaged to" if is_averaged else "in the middle of"
+    given_text = _product(given)
+    wanted_text = _product(wanted)
+    return f"kernel {given_text} {how} {wanted_text}"
 
 
 def _product(sizes: tuple[int, ...]) -> str:
@@ -72,17 +78,27 @@ def _product(sizes: tuple[int, ...]) -> str:
 
 def without_surplus_stages(source: Weights, stages: int) -> Weights:
     """Return the source without the encoder stages from this number on."""
-    return {name: value for name, value in source.items() if _stage(name) < stages}
+    kept = {}
+    for name, value in source.items():
+        if _stage(name) < stages:
+            kept[name] = value
+    return kept
 
 
 def _stage(name: str) -> int:
+    """Return the number of the encoder stage of a weight; 0 for other weights."""
     match = STAGE.search(name)
-    return int(match[1]) if match else 0
+    if match is None:
+        return 0
+    return int(match[1])
 
 
 def names_of_missing_stages(theirs: int, own: int) -> tuple[str, ...]:
-    """Return what the names of weights contain that only our deeper encoder has."""
-    return tuple(f".stages.{number}." for number in range(theirs, own))
+    """Return the parts of names by which the weights of our additional stages are known."""
+    names = []
+    for number in range(theirs, own):
+        names.append(f".stages.{number}.")
+    return tuple(names)
 
 
 def without_decoder(source: Weights) -> Weights:

@@ -173,16 +173,20 @@ def fill_network(
 
 
 def _reduced(source: Weights, network: nn.Module, ours: set[str]) -> Weights:
-    """Return what of a source with other plans can be taken over.
+    """Return the usable part of a source with other plans.
 
-    These are the encoder's stages that we have, and the decoder only if it fits whole.
+    These are the encoder's stages that our network has, and the decoder if all of it fits.
     """
     depth = _stages(ours)
-    same_depth = _stages(source) == depth
+    is_as_deep = _stages(source) == depth
     source = without_surplus_stages(source, depth)
-    pairs = _pairs(network, source, adapt=True)
-    decoder = [p for p in pairs if p.name.startswith(DECODER) and HEADS not in p.name]
-    if same_depth and all(pair.fitted is not None for pair in decoder):
+    decoder_fits = True
+    for pair in _pairs(network, source, adapt=True):
+        is_decoder = pair.name.startswith(DECODER) and HEADS not in pair.name
+        if is_decoder and pair.fitted is None:
+            decoder_fits = False
+
+    if is_as_deep and decoder_fits:
         return source
     return without_decoder(source)
 

@@ -1,6 +1,7 @@
 """The listener stores what it may, refuses what it may not, and goes on."""
 
 import re
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -123,6 +124,15 @@ def test_an_object_beyond_the_limit_is_cut_off_and_the_next_is_stored(tmp_path: 
         assert send(port, [large]) == [None]
         assert send(port, [small]) == [0]
     assert len(stored(tmp_path / "in")) == 1
+
+
+def test_a_unit_that_claims_to_be_huge_ends_its_connection(tmp_path: Path) -> None:
+    (data,) = study_of(tmp_path / "scan", slices=1)
+    with listening(tmp_path / "in") as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as hostile:
+            hostile.sendall(bytes([1, 0]) + (1 << 30).to_bytes(4, "big"))
+            assert hostile.recv(1) == b""
+        assert send(port, [data]) == [0]
 
 
 def test_many_small_objects_are_not_one_large_object(tmp_path: Path) -> None:

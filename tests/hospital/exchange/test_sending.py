@@ -1,5 +1,6 @@
 """Results sent to archives on the loopback address: whole, once, with answers in the log."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,18 @@ def test_a_refused_object_stops_no_other(
     log = capsys.readouterr().err.splitlines()
     assert len(log) == 5 and sum("refused (" in line for line in log) == 1
     assert log[0].startswith(f"case-1f0c/captures/0001.dcm -> {archive.address}: refused (")
+
+
+def test_a_damaged_result_is_named_and_the_rest_is_sent(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "case-1"
+    shutil.copytree(results, copy)
+    (copy / "report.dcm").write_bytes(b"torn")
+    with dicom_archive() as archive:
+        sent = send(copy, tmp_path, CStoreDestination(archive.address))
+    assert (sent.stored, sent.refused, len(archive.received)) == (4, 1, 4)
+    assert "case-1/report.dcm: is damaged" in capsys.readouterr().err
 
 
 def test_an_absent_archive_loses_nothing(way: Way, results: Path, tmp_path: Path) -> None:

@@ -134,8 +134,16 @@ def test_slices_that_come_late_are_told(
         write_series(watched / "a", body(6), stacked(6), patient="P-a")
         run_once(watch, clock)
         run_once(watch, clock)
-    assert "files arrived after it was answered" in capsys.readouterr().err
-    assert kinds_of(archive)[SEG] == 1
+        assert "files arrived after it was answered" in capsys.readouterr().err
+        assert kinds_of(archive)[SEG] == 1
+
+        for results in (tmp_path / "out").glob("case-*"):
+            shutil.rmtree(results)
+        assert run_once(watch, clock) == 0
+        (watched / "a").rename(watched / "a again")
+        run_once(watch, clock)
+        run_once(watch, clock)
+    assert kinds_of(archive)[SEG] == 2
 
 
 def test_one_watch_at_a_time(watched: Path, tmp_path: Path) -> None:

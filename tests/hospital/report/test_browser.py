@@ -161,3 +161,14 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page: Any, tmp_path: Path) 
     page.wait_for_selector(READY)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.set_viewport_size({"width": 1200, "height": 900})
+
+
+@pytest.mark.parametrize("width_px", [360, 1200])
+def test_no_fault_of_accessibility_is_found(page: Any, width_px: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.set_viewport_size({"width": width_px, "height": 900})
+    page.reload()
+    page.click("button.jump >> nth=0")
+    page.wait_for_selector(READY)
+    found = axe.Axe().run(page).response["violations"]
+    assert [(fault["id"], fault["impact"]) for fault in found] == []
