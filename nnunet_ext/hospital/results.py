@@ -165,9 +165,10 @@ def _write_all(
     file = folder / REPORT
     write_report(file, measurements, source, segmentation, model, series_number=numbers[1])
 
-    arrays = (on_slices, values)
-    meaning = (source, segments, measurements, model)
-    write_captures(folder / CAPTURES, *arrays, *meaning, series_number=numbers[2])
+    place = folder / CAPTURES
+    write_captures(
+        place, on_slices, values, source, segments, measurements, model, series_number=numbers[2]
+    )
 
     if wanted.contours:
         file = folder / CONTOURS
