@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,13 +31,15 @@ from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.deidentification import deidentified
 from nnunet_ext.hospital.images import on_reference, read_grid, write_volume
 from nnunet_ext.hospital.model import digest_of
+from nnunet_ext.hospital.report.course import write_courses
+from nnunet_ext.hospital.report.index import write_index
 from nnunet_ext.hospital.report.model_facts import facts_of
+from nnunet_ext.hospital.report.names import FACTS, MEASUREMENTS, PAGE
 from nnunet_ext.hospital.report.page import PageOptions, Study, write_page
 from nnunet_ext.hospital.survey import Case
 
 SEGMENTATION, REPORT, CAPTURES = "segmentation.dcm", "report.dcm", "captures"
-CONTOURS, NIFTI, MEASUREMENTS = "contours.dcm", "segmentation.nii.gz", "measurements.json"
-PAGE, PAGE_FACTS = "report.html", "report.json"
+CONTOURS, NIFTI = "contours.dcm", "segmentation.nii.gz"
 SERIES_PER_CASE = 4
 
 
@@ -93,6 +95,19 @@ def outputs_of(
         page=_page_options(arguments, checkpoints),
         soft=arguments.certainty or arguments.seg_type == "fractional",
     )
+
+
+def write_overviews(cases: Iterable[Case], output: Path, wanted: Outputs) -> None:
+    """Show on each page the other studies of its patient, and write the index, if pages are wanted.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    if wanted.page is None:
+        return
+    dates = wanted.page.patient and not wanted.deidentify
+    write_courses(cases, output, wanted.segments, wanted.model.serial, dates=dates)
+    write_index(output)
 
 
 def _page_options(arguments: argparse.Namespace, checkpoints: Sequence[Path]) -> PageOptions | None:
@@ -189,7 +204,7 @@ def _write_all(
             fractions,
         )
         facts = write_page(folder / PAGE, study, wanted.page)
-        write_json(facts, folder / PAGE_FACTS)
+        write_json(facts, folder / FACTS)
     return measurements
 
 

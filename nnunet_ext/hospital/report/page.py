@@ -14,7 +14,12 @@ import numpy as np
 
 from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.dicom.writing.measurements import Measurement
-from nnunet_ext.dicom.writing.secondary_capture import orientation_letters, volume_text
+from nnunet_ext.dicom.writing.secondary_capture import (
+    orientation_letters,
+    picture_with_segments,
+    size_of_pictures_px,
+    volume_text,
+)
 from nnunet_ext.dicom.writing.segments import Model, Segment
 from nnunet_ext.dicom.writing.source import Source, text_of
 from nnunet_ext.files.whole_file import whole_file
@@ -25,7 +30,8 @@ from nnunet_ext.hospital.report.findings import (
     lung_volume_ml,
 )
 from nnunet_ext.hospital.report.model_facts import ModelFacts
-from nnunet_ext.hospital.report.pictures import Pictures, grey_scale, pictures_of
+from nnunet_ext.hospital.report.names import PICTURE
+from nnunet_ext.hospital.report.pictures import Pictures, Window, grey_scale, pictures_of
 from nnunet_ext.hospital.report.quality import quality_warnings
 
 if TYPE_CHECKING:
@@ -76,10 +82,11 @@ class Study:
 
 
 def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]:
-    """Write the page of a study.
+    """Write the page of a study, and its first slice as a picture beside it.
 
     Returns:
-        What a program may want to know of it: warnings, and volume of the lungs in ml.
+        What a program may want to know of it: digest of the model, warnings, and volume of the
+        lungs in ml.
 
     Raises:
         OSError: the file cannot be written.
@@ -116,7 +123,27 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
     content["lung_ml"] = lung_ml
     content["finds_lungs"] = finds_lungs
     write_html(file, "report.html.jinja", "viewer.js", {**content, "viewer": viewer})
-    return {"warnings": warnings, "lung_ml": None if lung_ml is None else round(lung_ml, 1)}
+    _write_picture(file.with_name(PICTURE), study, scale.windows[0], viewer["first"])
+    return {
+        "model": study.model.serial,
+        "warnings": warnings,
+        "lung_ml": None if lung_ml is None else round(lung_ml, 1),
+    }
+
+
+def _write_picture(file: Path, study: Study, window: Window, index: int) -> None:
+    """Write a slice with its segments as a picture, to be shown beside that of another study."""
+    from PIL import Image
+
+    pixels = picture_with_segments(
+        study.values[index],
+        study.mask[index],
+        study.segments,
+        (window.centre - window.width / 2, window.centre + window.width / 2),
+        size_of_pictures_px(study.source),
+    )
+    with whole_file(file) as unfinished:
+        Image.fromarray(pixels).save(unfinished, "PNG")
 
 
 def write_html(file: Path, template: str, script: str, content: Mapping[str, Any]) -> None:
@@ -148,6 +175,11 @@ def write_html(file: Path, template: str, script: str, content: Mapping[str, Any
     )
     with whole_file(file) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         stream.writelines(pieces)
+
+
+def rendered(template: str, content: Mapping[str, Any]) -> str:
+    """Return a part of a page."""
+    return _environment().get_template(template).render(content)
 
 
 @cache
