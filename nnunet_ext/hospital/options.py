@@ -156,7 +156,8 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--certainty",
         action="store_true",
-        help="show in report.html how certain the model is of each lesion; takes time and memory",
+        help="show in report.html how certain the model is of each lesion, and how its folds "
+        "differ; takes time and memory",
     )
     group.add_argument(
         "--deidentify",

@@ -9,7 +9,7 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ class Outputs:
     """What is written of a case.
 
     ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels. ``page`` is what
-    the HTML page shows, if one is written. ``soft`` asks for the model's probabilities.
+    the HTML page shows, if one is written. ``soft`` asks for the model's probabilities, ``folds``
+    for what each fold says on its own.
     """
 
     segments: tuple[Segment, ...]
@@ -59,6 +60,7 @@ class Outputs:
     deidentify: bool = False
     page: PageOptions | None = None
     soft: bool = False
+    folds: bool = False
 
 
 def outputs_of(
@@ -94,6 +96,7 @@ def outputs_of(
         deidentify=arguments.deidentify,
         page=_page_options(arguments, checkpoints),
         soft=arguments.certainty or arguments.seg_type == "fractional",
+        folds=arguments.certainty,
     )
 
 
@@ -124,6 +127,7 @@ def write_results(
     output: Path,
     wanted: Outputs,
     probabilities: np.ndarray | None = None,
+    folds: Sequence[np.ndarray] = (),
 ) -> list[Measurement]:
     """Write ``output/NAME`` with a case's results.
 
@@ -133,6 +137,7 @@ def write_results(
         output: existing folder.
         wanted: what to write.
         probabilities: (segment, x, y, z), for a fractional segmentation.
+        folds: (x, y, z) label values of each fold, for the page.
 
     Raises:
         InputError: the headers contradict each other, a slice cannot be read, or a file cannot be
@@ -140,7 +145,7 @@ def write_results(
     """
     unfinished = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output))
     try:
-        measurements = _write_all(case, mask, unfinished, wanted, probabilities)
+        measurements = _write_all(case, mask, unfinished, wanted, probabilities, folds)
         unfinished.chmod(0o755)
         final = output / case.name
         if final.exists():
@@ -153,7 +158,12 @@ def write_results(
 
 
 def _write_all(
-    case: Case, mask: np.ndarray, folder: Path, wanted: Outputs, probabilities: np.ndarray | None
+    case: Case,
+    mask: np.ndarray,
+    folder: Path,
+    wanted: Outputs,
+    probabilities: np.ndarray | None,
+    folds: Sequence[np.ndarray],
 ) -> list[Measurement]:
     """Write every file of a case into an empty folder, and return its measurements."""
     acquisition = case.reference
@@ -180,9 +190,16 @@ def _write_all(
     file = folder / REPORT
     write_report(file, measurements, source, segmentation, model, series_number=numbers[1])
 
-    arrays = (on_slices, values)
-    meaning = (source, segments, measurements, model)
-    write_captures(folder / CAPTURES, *arrays, *meaning, series_number=numbers[2])
+    write_captures(
+        folder / CAPTURES,
+        on_slices,
+        values,
+        source,
+        segments,
+        measurements,
+        model,
+        series_number=numbers[2],
+    )
 
     if wanted.contours:
         file = folder / CONTOURS
@@ -193,19 +210,17 @@ def _write_all(
 
     if wanted.page is not None:
         study = Study(
-            case.name,
-            source,
-            on_slices,
-            values,
-            unit,
-            segments,
-            measurements,
-            model,
-            fractions,
+            case.name, source, on_slices, values, unit, segments, measurements, model, fractions
         )
-        facts = write_page(folder / PAGE, study, wanted.page)
-        write_json(facts, folder / FACTS)
+        of_folds = [grid_on_slices(fold, acquisition) for fold in folds]
+        _write_page(folder, replace(study, folds=of_folds), wanted.page)
     return measurements
+
+
+def _write_page(folder: Path, study: Study, options: PageOptions) -> None:
+    """Write the page of a study, and what programs may want to know of it."""
+    facts = write_page(folder / PAGE, study, options)
+    write_json(facts, folder / FACTS)
 
 
 def _fractions_on_slices(probabilities: np.ndarray | None, case: Case) -> np.ndarray | None:

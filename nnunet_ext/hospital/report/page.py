@@ -28,6 +28,7 @@ from nnunet_ext.hospital.report.findings import (
     findings_of,
     found_lung_volume_ml,
     lung_volume_ml,
+    with_folds,
 )
 from nnunet_ext.hospital.report.model_facts import ModelFacts
 from nnunet_ext.hospital.report.names import PICTURE
@@ -67,7 +68,7 @@ class Study:
 
     ``mask`` and ``values`` are (n, row, column) on the slices of ``source``; ``unit`` is that of
     the values. ``fractions`` are (segment, n, row, column) from 0 to 1, if the model's soft map is
-    known.
+    known. ``folds`` are masks like ``mask``, of each fold on its own.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Study:
     measurements: Sequence[Measurement]
     model: Model
     fractions: np.ndarray | None = None
+    folds: Sequence[np.ndarray] = ()
 
 
 def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]:
@@ -97,6 +99,7 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
     if finds_lungs:
         lung_ml = found_lung_volume_ml(study.values, study.mask, acquisition, study.segments)
     findings = findings_of(study.measurements, study.mask, acquisition, study.fractions, lung_ml)
+    findings = with_folds(findings, study.mask, study.folds, acquisition)
     warnings = quality_warnings(
         study.source, study.values, study.unit, study.measurements, options.facts
     )
@@ -106,6 +109,8 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
 
     scale = grey_scale(study.values, study.unit)
     pictures = pictures_of(study.values, study.mask, scale)
+    first = _first_slice(study.mask, findings)
+    _write_picture(file.with_name(PICTURE), study, scale.windows[0], first)
     viewer = {
         "columns": acquisition.stack.columns,
         "rows": acquisition.stack.rows,
@@ -117,13 +122,12 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
         "windows": [window._asdict() for window in scale.windows],
         "segments": [_segment(segment) for segment in study.segments],
         "mediaType": pictures.encoding.media_type,
-        "first": _first_slice(study.mask, findings),
+        "first": first,
     }
     content = _content(study, options, pictures, findings, warnings)
     content["lung_ml"] = lung_ml
     content["finds_lungs"] = finds_lungs
     write_html(file, "report.html.jinja", "viewer.js", {**content, "viewer": viewer})
-    _write_picture(file.with_name(PICTURE), study, scale.windows[0], viewer["first"])
     return {
         "model": study.model.serial,
         "warnings": warnings,
@@ -221,6 +225,7 @@ def _content(
         "warnings": warnings,
         "unit": study.unit,
         "has_certainty": study.fractions is not None,
+        "folds": len(study.folds),
         "has_lung": any(item.percent_of_lung is not None for item in findings),
         "model": asdict(study.model),
         "facts": options.facts,
