@@ -30,8 +30,11 @@ from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.deidentification import deidentified
 from nnunet_ext.hospital.images import on_reference, read_grid, write_volume
+from nnunet_ext.hospital.lung_masks import lung_mask_of
 from nnunet_ext.hospital.model import digest_of
+from nnunet_ext.hospital.privacy import shown_reason
 from nnunet_ext.hospital.report.course import write_courses
+from nnunet_ext.hospital.report.findings import is_lung
 from nnunet_ext.hospital.report.index import write_index
 from nnunet_ext.hospital.report.model_facts import facts_of
 from nnunet_ext.hospital.report.names import FACTS, MEASUREMENTS, PAGE
@@ -87,14 +90,15 @@ def outputs_of(
         )
 
     serial = digest_of(checkpoints) if checkpoints else "unknown"
+    segments = segments_of(labels, arguments.segments)
     return Outputs(
-        segments=segments_of(labels, arguments.segments),
+        segments=segments,
         model=Model(model_name, version("nnunetv2-ext"), serial=serial),
         kind=arguments.seg_type,
         contours=arguments.rtstruct,
         nifti=arguments.nifti,
         deidentify=arguments.deidentify,
-        page=_page_options(arguments, checkpoints),
+        page=_page_options(arguments, checkpoints, segments),
         soft=arguments.certainty or arguments.seg_type == "fractional",
         folds=arguments.certainty,
     )
@@ -113,12 +117,30 @@ def write_overviews(cases: Iterable[Case], output: Path, wanted: Outputs) -> Non
     write_index(output)
 
 
-def _page_options(arguments: argparse.Namespace, checkpoints: Sequence[Path]) -> PageOptions | None:
+def _page_options(
+    arguments: argparse.Namespace, checkpoints: Sequence[Path], segments: Sequence[Segment]
+) -> PageOptions | None:
     for_page = (arguments.html, arguments.html_patient, arguments.lungs, arguments.certainty)
-    if not any(for_page):
+    if not any((*for_page, arguments.lung_mask)):
         return None
+    _require_one_source_of_lungs(arguments, segments)
     folder = checkpoints[0].parent.parent if checkpoints else None
-    return PageOptions(arguments.html_patient, arguments.lungs, facts_of(folder))
+    facts = facts_of(folder)
+    return PageOptions(arguments.html_patient, arguments.lungs, facts, arguments.lung_mask)
+
+
+def _require_one_source_of_lungs(
+    arguments: argparse.Namespace, segments: Sequence[Segment]
+) -> None:
+    masks = arguments.lung_mask
+    if masks is None:
+        return
+    if arguments.lungs:
+        raise InputError("--lung-mask and --lungs exclude each other; leave one out")
+    if any(map(is_lung, segments)):
+        raise InputError("--lung-mask: the model labels lungs itself; leave it out")
+    if not masks.is_dir():
+        raise InputError(f"--lung-mask {masks}: no such folder")
 
 
 def write_results(
@@ -213,12 +235,23 @@ def _write_all(
             case.name, source, on_slices, values, unit, segments, measurements, model, fractions
         )
         of_folds = [grid_on_slices(fold, acquisition) for fold in folds]
-        _write_page(folder, replace(study, folds=of_folds), wanted.page)
+        _write_page(folder, replace(study, folds=of_folds), wanted.page, case)
     return measurements
 
 
-def _write_page(folder: Path, study: Study, options: PageOptions) -> None:
-    """Write the page of a study, and what programs may want to know of it."""
+def _write_page(folder: Path, study: Study, options: PageOptions, case: Case) -> None:
+    """Write the page of a study, and what programs may want to know of it.
+
+    A lung mask that cannot be used is a warning on the page, so that no prediction is lost for it.
+    """
+    if options.lung_masks is not None:
+        try:
+            lungs = grid_on_slices(lung_mask_of(options.lung_masks, case), case.reference)
+            study = replace(study, lungs=lungs)
+        except InputError as error:
+            reason = shown_reason(error)
+            study = replace(study, lung_trouble=f"--lung-mask: {reason}")
+
     facts = write_page(folder / PAGE, study, options)
     write_json(facts, folder / FACTS)
 

@@ -207,7 +207,7 @@ def _change(visit: Visit, earlier: Visit | None, label: str) -> str:
     before_ml = earlier.volumes_ml.get(label)
     if now_ml is None or not before_ml:
         return ""
-    return f"{100 * (now_ml / before_ml - 1):+.0f} %"
+    return f"{100 * (now_ml / before_ml - 1):+.0f} %".replace("-", "−")
 
 
 def _points(visits: Sequence[Visit], whens: Sequence[str], label: str) -> list[Point]:

@@ -242,6 +242,13 @@ def found_lung_volume_ml(
     return volume_ml(inside, acquisition)
 
 
+def given_lung_volume_ml(
+    lungs: np.ndarray, mask: np.ndarray, acquisition: Acquisition, segments: Sequence[Segment]
+) -> float:
+    """Return the volume of given lungs (n, row, column), boolean, with the lesions of the mask."""
+    return volume_ml(_lesions(mask, segments) | lungs, acquisition)
+
+
 def _lesions(mask: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
     inside = np.zeros(mask.shape, bool)
     for segment in segments:

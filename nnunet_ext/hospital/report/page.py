@@ -27,6 +27,7 @@ from nnunet_ext.hospital.report.findings import (
     Finding,
     findings_of,
     found_lung_volume_ml,
+    given_lung_volume_ml,
     lung_volume_ml,
     with_folds,
 )
@@ -53,13 +54,14 @@ PATIENT_TEXTS = {
 class PageOptions:
     """What a page shows beside the findings.
 
-    ``patient`` shows who it is. ``lungs`` finds the lungs where the model labels none. ``facts``
-    are about the model.
+    ``patient`` shows who it is. ``lungs`` finds the lungs where the model labels none;
+    ``lung_masks`` is a folder of given ones. ``facts`` are about the model.
     """
 
     patient: bool = False
     lungs: bool = False
     facts: ModelFacts = field(default_factory=ModelFacts)
+    lung_masks: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Study:
     ``mask`` and ``values`` are (n, row, column) on the slices of ``source``; ``unit`` is that of
     the values. ``fractions`` are (segment, n, row, column) from 0 to 1, if the model's soft map is
     known. ``folds`` are masks like ``mask``, of each fold on its own.
+    ``lungs`` are given, boolean; ``lung_trouble`` tells why they are not.
     """
 
     name: str
@@ -81,6 +84,8 @@ class Study:
     model: Model
     fractions: np.ndarray | None = None
     folds: Sequence[np.ndarray] = ()
+    lungs: np.ndarray | None = None
+    lung_trouble: str = ""
 
 
 def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]:
@@ -96,6 +101,8 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
     acquisition = study.source.acquisition
     lung_ml = lung_volume_ml(study.mask, acquisition, study.segments)
     finds_lungs = lung_ml is None and options.lungs and study.unit == "HU"
+    if study.lungs is not None:
+        lung_ml = given_lung_volume_ml(study.lungs, study.mask, acquisition, study.segments)
     if finds_lungs:
         lung_ml = found_lung_volume_ml(study.values, study.mask, acquisition, study.segments)
     findings = findings_of(study.measurements, study.mask, acquisition, study.fractions, lung_ml)
@@ -104,6 +111,8 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
         study.source, study.values, study.unit, study.measurements, options.facts
     )
 
+    if study.lung_trouble:
+        warnings.append(f"No share of the lungs is given: {study.lung_trouble}.")
     if options.lungs and lung_ml is None:
         warnings.append("No lungs were found, so no share of them is given.")
 
@@ -127,6 +136,7 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
     content = _content(study, options, pictures, findings, warnings)
     content["lung_ml"] = lung_ml
     content["finds_lungs"] = finds_lungs
+    content["given_lungs"] = study.lungs is not None
     write_html(file, "report.html.jinja", "viewer.js", {**content, "viewer": viewer})
     return {
         "model": study.model.serial,
