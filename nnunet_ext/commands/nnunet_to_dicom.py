@@ -23,8 +23,7 @@ def nnunet_to_dicom_entry(argv: list[str] | None = None) -> int:
 def _write(arguments: argparse.Namespace) -> int:
     # Imported here, so that --help and wrong arguments answer at once.
     from nnunet_ext.hospital.manifest import cases_in, read_manifest
-    from nnunet_ext.hospital.report.index import write_index
-    from nnunet_ext.hospital.results import outputs_of
+    from nnunet_ext.hospital.results import outputs_of, write_overviews
     from nnunet_ext.hospital.steps import write_outputs
     from nnunet_ext.hospital.summary import exit_code, write_summary
     from nnunet_ext.hospital.survey import Survey, read_export
@@ -51,8 +50,7 @@ def _write(arguments: argparse.Namespace) -> int:
     )
     outcomes.failed |= missing
     write_summary(arguments.o, wanted.model, list(cases.values()), outcomes, Survey())
-    if wanted.page is not None:
-        write_index(arguments.o)
+    write_overviews(cases.values(), arguments.o, wanted)
     print(f"{len(outcomes.finished)} of {len(manifest.cases)} studies written")
     return exit_code(list(cases.values()), outcomes, 0)
 

@@ -154,9 +154,17 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         "unless the model labels them; chest CT only",
     )
     group.add_argument(
+        "--lung-mask",
+        type=Path,
+        metavar="FOLDER",
+        help="the same with given lungs: an image per study on the grid of its series, called as "
+        "the case, the study or the series; voxels other than 0 are lung",
+    )
+    group.add_argument(
         "--certainty",
         action="store_true",
-        help="show in report.html how certain the model is of each lesion; takes time and memory",
+        help="show in report.html how certain the model is of each lesion, and how its folds "
+        "differ; takes time and memory",
     )
     group.add_argument(
         "--deidentify",

@@ -69,6 +69,56 @@ class Predictor:
                 f"{model.folder}: is the second stage of a cascade; use a model of one stage"
             )
 
+    @property
+    def folds(self) -> int:
+        """Return how many folds the ensemble has."""
+        return len(self.predictor.list_of_parameters)
+
+    def predict_with_folds(
+        self, images: Sequence[Path], output: Path, *, probabilities: bool = False
+    ) -> tuple[Path, list[Path]]:
+        """Predict one case as :meth:`predict` does, and keep what each fold says on its own.
+
+        The folds run once. Their logits stay in memory, and are resampled one by one.
+
+        Args:
+            images: one file per channel.
+            output: of the prediction, without its ending.
+            probabilities: also write ``output.npz``, of the ensemble.
+
+        Returns:
+            The file of the prediction, and that of each fold.
+        """
+        import torch
+        from nnunetv2.inference.export_prediction import export_prediction_from_logits
+
+        stock = self.predictor
+        with self._quiet():
+            preprocessor = stock.configuration_manager.preprocessor_class(verbose=self.verbose)
+            plans = (stock.plans_manager, stock.configuration_manager, stock.dataset_json)
+            data, _, properties = preprocessor.run_case(list(map(str, images)), None, *plans)
+            with _kept_logits(stock) as of_folds:
+                mean = stock.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+
+            def export(logits: Any, target: Path, *, soft: bool) -> Path:
+                export_prediction_from_logits(
+                    logits,
+                    properties,
+                    stock.configuration_manager,
+                    stock.plans_manager,
+                    stock.dataset_json,
+                    str(target),
+                    soft,
+                )
+                return target.with_name(target.name + self.ending)
+
+            file = export(mean, output, soft=probabilities)
+            files: list[Path] = []
+            while of_folds:
+                target = output.with_name(f"{output.name}-fold-{len(files)}")
+                files.append(export(of_folds.pop(0), target, soft=False))
+        return file, files
+
     def predict(self, images: Sequence[Path], output: Path, *, probabilities: bool = False) -> Path:
         """Predict one case.
 
@@ -95,6 +145,24 @@ class Predictor:
             return
         with contextlib.redirect_stdout(io.StringIO()):
             yield
+
+
+@contextlib.contextmanager
+def _kept_logits(predictor: Any) -> Iterator[list[Any]]:
+    """Collect a copy of the logits of each fold, which nnU-Net adds up in place."""
+    kept: list[Any] = []
+    sliding_window = predictor.predict_sliding_window_return_logits
+
+    def keep(data: Any) -> Any:
+        logits = sliding_window(data)
+        kept.append(logits.cpu().clone())
+        return logits
+
+    predictor.predict_sliding_window_return_logits = keep
+    try:
+        yield kept
+    finally:
+        del predictor.predict_sliding_window_return_logits
 
 
 def _require_device(device: str) -> None:

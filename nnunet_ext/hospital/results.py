@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,19 @@ from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.deidentification import deidentified
 from nnunet_ext.hospital.images import on_reference, read_grid, write_volume
+from nnunet_ext.hospital.lung_masks import lung_mask_of
 from nnunet_ext.hospital.model import digest_of
+from nnunet_ext.hospital.privacy import shown_reason
+from nnunet_ext.hospital.report.course import write_courses
+from nnunet_ext.hospital.report.findings import is_lung
+from nnunet_ext.hospital.report.index import write_index
 from nnunet_ext.hospital.report.model_facts import facts_of
+from nnunet_ext.hospital.report.names import FACTS, MEASUREMENTS, PAGE
 from nnunet_ext.hospital.report.page import PageOptions, Study, write_page
 from nnunet_ext.hospital.survey import Case
 
 SEGMENTATION, REPORT, CAPTURES = "segmentation.dcm", "report.dcm", "captures"
-CONTOURS, NIFTI, MEASUREMENTS = "contours.dcm", "segmentation.nii.gz", "measurements.json"
-PAGE, PAGE_FACTS = "report.html", "report.json"
+CONTOURS, NIFTI = "contours.dcm", "segmentation.nii.gz"
 SERIES_PER_CASE = 4
 
 
@@ -46,7 +51,8 @@ class Outputs:
     """What is written of a case.
 
     ``kind`` is that of the DICOM SEG; ``segments`` describe the model's labels. ``page`` is what
-    the HTML page shows, if one is written. ``soft`` asks for the model's probabilities.
+    the HTML page shows, if one is written. ``soft`` asks for the model's probabilities, ``folds``
+    for what each fold says on its own.
     """
 
     segments: tuple[Segment, ...]
@@ -57,6 +63,7 @@ class Outputs:
     deidentify: bool = False
     page: PageOptions | None = None
     soft: bool = False
+    folds: bool = False
 
 
 def outputs_of(
@@ -83,24 +90,57 @@ def outputs_of(
         )
 
     serial = digest_of(checkpoints) if checkpoints else "unknown"
+    segments = segments_of(labels, arguments.segments)
     return Outputs(
-        segments=segments_of(labels, arguments.segments),
+        segments=segments,
         model=Model(model_name, version("nnunetv2-ext"), serial=serial),
         kind=arguments.seg_type,
         contours=arguments.rtstruct,
         nifti=arguments.nifti,
         deidentify=arguments.deidentify,
-        page=_page_options(arguments, checkpoints),
+        page=_page_options(arguments, checkpoints, segments),
         soft=arguments.certainty or arguments.seg_type == "fractional",
+        folds=arguments.certainty,
     )
 
 
-def _page_options(arguments: argparse.Namespace, checkpoints: Sequence[Path]) -> PageOptions | None:
+def write_overviews(cases: Iterable[Case], output: Path, wanted: Outputs) -> None:
+    """Show on each page the other studies of its patient, and write the index, if pages are wanted.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    if wanted.page is None:
+        return
+    dates = wanted.page.patient and not wanted.deidentify
+    write_courses(cases, output, wanted.segments, wanted.model.serial, dates=dates)
+    write_index(output)
+
+
+def _page_options(
+    arguments: argparse.Namespace, checkpoints: Sequence[Path], segments: Sequence[Segment]
+) -> PageOptions | None:
     for_page = (arguments.html, arguments.html_patient, arguments.lungs, arguments.certainty)
-    if not any(for_page):
+    if not any((*for_page, arguments.lung_mask)):
         return None
+    _require_one_source_of_lungs(arguments, segments)
     folder = checkpoints[0].parent.parent if checkpoints else None
-    return PageOptions(arguments.html_patient, arguments.lungs, facts_of(folder))
+    facts = facts_of(folder)
+    return PageOptions(arguments.html_patient, arguments.lungs, facts, arguments.lung_mask)
+
+
+def _require_one_source_of_lungs(
+    arguments: argparse.Namespace, segments: Sequence[Segment]
+) -> None:
+    masks = arguments.lung_mask
+    if masks is None:
+        return
+    if arguments.lungs:
+        raise InputError("--lung-mask and --lungs exclude each other; leave one out")
+    if any(map(is_lung, segments)):
+        raise InputError("--lung-mask: the model labels lungs itself; leave it out")
+    if not masks.is_dir():
+        raise InputError(f"--lung-mask {masks}: no such folder")
 
 
 def write_results(
@@ -109,6 +149,7 @@ def write_results(
     output: Path,
     wanted: Outputs,
     probabilities: np.ndarray | None = None,
+    folds: Sequence[np.ndarray] = (),
 ) -> list[Measurement]:
     """Write ``output/NAME`` with a case's results.
 
@@ -118,6 +159,7 @@ def write_results(
         output: existing folder.
         wanted: what to write.
         probabilities: (segment, x, y, z), for a fractional segmentation.
+        folds: (x, y, z) label values of each fold, for the page.
 
     Raises:
         InputError: the headers contradict each other, a slice cannot be read, or a file cannot be
@@ -125,7 +167,7 @@ def write_results(
     """
     unfinished = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=output))
     try:
-        measurements = _write_all(case, mask, unfinished, wanted, probabilities)
+        measurements = _write_all(case, mask, unfinished, wanted, probabilities, folds)
         unfinished.chmod(0o755)
         final = output / case.name
         if final.exists():
@@ -138,7 +180,12 @@ def write_results(
 
 
 def _write_all(
-    case: Case, mask: np.ndarray, folder: Path, wanted: Outputs, probabilities: np.ndarray | None
+    case: Case,
+    mask: np.ndarray,
+    folder: Path,
+    wanted: Outputs,
+    probabilities: np.ndarray | None,
+    folds: Sequence[np.ndarray],
 ) -> list[Measurement]:
     """Write every file of a case into an empty folder, and return its measurements."""
     acquisition = case.reference
@@ -165,9 +212,15 @@ def _write_all(
     file = folder / REPORT
     write_report(file, measurements, source, segmentation, model, series_number=numbers[1])
 
-    place = folder / CAPTURES
     write_captures(
-        place, on_slices, values, source, segments, measurements, model, series_number=numbers[2]
+        folder / CAPTURES,
+        on_slices,
+        values,
+        source,
+        segments,
+        measurements,
+        model,
+        series_number=numbers[2],
     )
 
     if wanted.contours:
@@ -179,19 +232,28 @@ def _write_all(
 
     if wanted.page is not None:
         study = Study(
-            case.name,
-            source,
-            on_slices,
-            values,
-            unit,
-            segments,
-            measurements,
-            model,
-            fractions,
+            case.name, source, on_slices, values, unit, segments, measurements, model, fractions
         )
-        facts = write_page(folder / PAGE, study, wanted.page)
-        write_json(facts, folder / PAGE_FACTS)
+        of_folds = [grid_on_slices(fold, acquisition) for fold in folds]
+        _write_page(folder, replace(study, folds=of_folds), wanted.page, case)
     return measurements
+
+
+def _write_page(folder: Path, study: Study, options: PageOptions, case: Case) -> None:
+    """Write the page of a study, and what programs may want to know of it.
+
+    A lung mask that cannot be used is a warning on the page, so that no prediction is lost for it.
+    """
+    if options.lung_masks is not None:
+        try:
+            lungs = grid_on_slices(lung_mask_of(options.lung_masks, case), case.reference)
+            study = replace(study, lungs=lungs)
+        except InputError as error:
+            reason = shown_reason(error)
+            study = replace(study, lung_trouble=f"--lung-mask: {reason}")
+
+    facts = write_page(folder / PAGE, study, options)
+    write_json(facts, folder / FACTS)
 
 
 def _fractions_on_slices(probabilities: np.ndarray | None, case: Case) -> np.ndarray | None:

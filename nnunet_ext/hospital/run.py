@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.hospital.each_case import CaseOutcomes
 from nnunet_ext.hospital.exchange.sending import Sent
 from nnunet_ext.hospital.images import AS_SCANNED
-from nnunet_ext.hospital.report.index import write_index
-from nnunet_ext.hospital.results import Outputs
+from nnunet_ext.hospital.results import Outputs, write_overviews
 from nnunet_ext.hospital.run_record import RunRecord
 from nnunet_ext.hospital.selection import Selection
 from nnunet_ext.hospital.steps import predict_cases
@@ -63,9 +62,8 @@ class Run:
         )
 
     def finished(self, found: Survey, outcomes: CaseOutcomes, sent: Sent) -> None:
-        """Write the index and the record."""
-        if self.wanted.page is not None:
-            write_index(self.output)
+        """Write what pages say of other studies, the index and the record."""
+        write_overviews(found.cases, self.output, self.wanted)
         self.record.add(found, outcomes, sent)
         if self.record_file is not None:
             self.record.write(self.record_file)

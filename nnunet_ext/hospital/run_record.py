@@ -16,7 +16,7 @@ from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.json_files import read_object
 from nnunet_ext.hospital.each_case import CaseOutcomes
 from nnunet_ext.hospital.exchange.sending import Sent
-from nnunet_ext.hospital.results import PAGE_FACTS
+from nnunet_ext.hospital.report.names import FACTS
 from nnunet_ext.hospital.survey import Survey
 
 VERSION = 1
@@ -86,7 +86,7 @@ def _contents_of(folder: Path) -> dict[str, Any]:
             files[name] = {"bytes": len(content), "sha256": digest}
 
     result: dict[str, Any] = {"files": files}
-    facts = folder / PAGE_FACTS
+    facts = folder / FACTS
     if facts.is_file():
         result["warnings"] = read_object(facts, "predict the study again")["warnings"]
     return result

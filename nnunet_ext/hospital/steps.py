@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,11 @@ def predict_cases(
             written = write_images(case, folder, UNCOMPRESSED, orientation)
             images = [folder / channel["file"] for channel in written.channels]
             predicted = folder / f"predicted-{case.name}"
+            if wanted.folds and predictor.folds > 1:
+                file, folds = predictor.predict_with_folds(
+                    images, predicted, probabilities=wanted.soft
+                )
+                return _results(case, file, output, wanted, dataset_json, folds)
             file = predictor.predict(images, predicted, probabilities=wanted.soft)
             return _results(case, file, output, wanted, dataset_json)
 
@@ -69,7 +74,12 @@ def predict_cases(
 
 
 def _results(
-    case: Case, file: Path, output: Path, wanted: Outputs, dataset_json: dict[str, Any]
+    case: Case,
+    file: Path,
+    output: Path,
+    wanted: Outputs,
+    dataset_json: dict[str, Any],
+    folds: Sequence[Path] = (),
 ) -> Any:
     mask = read_mask(file, case)
     probabilities = None
@@ -77,4 +87,5 @@ def _results(
         stem = file.name.removesuffix(dataset_json["file_ending"])
         archive = file.with_name(f"{stem}.npz")
         probabilities = fractions_of(archive, dataset_json, wanted.segments, file, case)
-    return write_results(case, mask, output, wanted, probabilities)
+    of_folds = [read_mask(fold, case) for fold in folds]
+    return write_results(case, mask, output, wanted, probabilities, of_folds)

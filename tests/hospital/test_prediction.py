@@ -237,6 +237,41 @@ def test_fractions_and_deidentified_results(export: Export, tmp_path: Path) -> N
     assert len(np.unique(seg.pixel_array)) > 10
 
 
+def test_folds_are_shown_apart_and_change_no_result(export: Export, tmp_path: Path) -> None:
+    folder = export("a")
+    model = write_model(tmp_path / "results", folds=(0, 1))
+    plain, certain, single = (tmp_path / name for name in ("plain", "certain", "single"))
+    options = ("-i", folder, "-m", model, "--nifti", "--html", *FAST)
+    assert run(predict_dicom_entry, *options, "-o", plain) == 0
+    assert run(predict_dicom_entry, *options, "-o", certain, "--certainty") == 0
+    assert run(predict_dicom_entry, *options, "-o", single, "--certainty", "-f", 1) == 0
+    (case,) = cases_in(plain)
+    require_equal(plain / case, certain / case)
+
+    both = (certain / case / "report.html").read_text()
+    assert "one of the 2 folds alone" in both and "Dice" in both
+    assert "Between folds" not in (single / case / "report.html").read_text()
+
+
+def test_each_folds_mask_is_that_of_the_fold_alone(export: Export, tmp_path: Path) -> None:
+    from nnunet_ext.hospital.model import read_model
+    from nnunet_ext.hospital.prediction import Predictor
+
+    images = tmp_path / "images"
+    folder = export("a")
+    assert run(dicom_to_nnunet_entry, "-i", folder, "-o", images, "-np", 1) == 0
+    (image,) = images.glob("*.nii.gz")
+    model = read_model(write_model(tmp_path / "results", folds=(0, 1)))
+    ensemble = Predictor(model, ["0", "1"], "checkpoint_final.pth", "cpu", mirroring=False)
+    file, of_folds = ensemble.predict_with_folds([image], tmp_path / "together")
+    assert file.name == "together.nii.gz" and len(of_folds) == 2
+    for fold, found in zip("01", of_folds, strict=True):
+        alone = Predictor(model, [fold], "checkpoint_final.pth", "cpu", mirroring=False)
+        expected = alone.predict([image], tmp_path / f"alone-{fold}")
+        assert found.read_bytes() == expected.read_bytes()
+    assert of_folds[0].read_bytes() != of_folds[1].read_bytes()
+
+
 def named(**texts: str) -> Callable[[int, Any], None]:
     def edit(_: int, data: Any) -> None:
         for name, value in texts.items():

@@ -81,10 +81,10 @@ def write_captures(  # noqa: PLR0913 - optional ones by keyword
     make_folder(folder, "choose another one")
 
     grey_range = _grey_range(values, source, window)
-    size = _size_px(source)
+    size = size_of_pictures_px(source)
     series = _Series(source, model, series_number)
     middle = _fullest_slice(mask)
-    picture = _picture(values[middle], mask[middle], segments, grey_range, size)
+    picture = picture_with_segments(values[middle], mask[middle], segments, grey_range, size)
     heading = _heading(model)
     details = _details(measurements)
     overview = folder / "0001.dcm"
@@ -94,7 +94,7 @@ def write_captures(  # noqa: PLR0913 - optional ones by keyword
     volumes = _volumes(segments, measurements)
     shown = [index for index in range(len(mask)) if every_slice or mask[index].any()]
     for number, index in enumerate(shown, start=2):
-        picture = _picture(values[index], mask[index], segments, grey_range, size)
+        picture = picture_with_segments(values[index], mask[index], segments, grey_range, size)
         place = f"Slice {index + 1} of {len(mask)}"
         lines = [*heading, *volumes, ("", TEXT_RGB), (place, TEXT_RGB)]
         file = folder / f"{number:04d}.dcm"
@@ -223,7 +223,7 @@ def _window_of(source: Source) -> tuple[float, float] | None:
     return numbers[0], numbers[1]
 
 
-def _size_px(source: Source) -> tuple[int, int]:
+def size_of_pictures_px(source: Source) -> tuple[int, int]:
     """Return width and height of the pictures: square pixels, and large enough for letters."""
     stack = source.acquisition.stack
     pixels = np.array([stack.columns, stack.rows])
@@ -236,7 +236,7 @@ def _size_px(source: Source) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _picture(
+def picture_with_segments(
     values: np.ndarray,
     mask: np.ndarray,
     segments: Sequence[Segment],

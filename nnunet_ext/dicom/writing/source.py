@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,6 +124,16 @@ def read_source(acquisition: Acquisition) -> Source:
             f"{acquisition.slices[0].path}: the images of its series name several studies"
         )
     return Source(acquisition, tuple(headers))
+
+
+def header_texts(path: str, names: Sequence[str]) -> list[str]:
+    """Return texts of a file's header, empty where absent.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    header = _read_header(path)
+    return [text_of(header, name) for name in names]
 
 
 def _read_header(path: str) -> Dataset:

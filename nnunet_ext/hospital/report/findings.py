@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
@@ -26,12 +27,22 @@ UNCERTAIN_BELOW = (
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How folds differ in a lesion: their least and largest volume, and mean Dice of all pairs."""
+
+    least_ml: float
+    largest_ml: float
+    dice: float
+
+
+@dataclass(frozen=True)
 class Finding:
     """A segment (lesion 0) or one of its lesions on the slices.
 
     ``slices`` are the first and the last index, ``box`` is left, top, right, bottom in pixels, both
     inclusive; None where nothing was found. ``certainty`` is the mean of the soft map in it, from 0
     to 1. ``percent_of_lung`` relates its volume to that of the lungs.
+    ``spread`` tells how the folds differ in a lesion.
     """
 
     measurement: Measurement
@@ -39,6 +50,7 @@ class Finding:
     box: tuple[int, int, int, int] | None = None
     certainty: float | None = None
     percent_of_lung: float | None = None
+    spread: Spread | None = None
 
     @property
     def is_uncertain(self) -> bool:
@@ -83,6 +95,61 @@ def findings_of(
             share = 100 * item.volume_ml / lung_ml
         result.append(_finding(item, place, certainty, share))
     return result
+
+
+def with_folds(
+    findings: Sequence[Finding],
+    mask: np.ndarray,
+    folds: Sequence[np.ndarray],
+    acquisition: Acquisition,
+) -> list[Finding]:
+    """Return findings with the spread of the folds in each lesion.
+
+    It is measured inside the lesion's box, without the voxels of other lesions there.
+
+    Args:
+        findings: of the mask, from :func:`findings_of`.
+        mask: (n, row, column) label values on the slices.
+        folds: masks like it, of each fold on its own; fewer than two tell nothing.
+        acquisition: the slices.
+    """
+    if len(folds) < 2:
+        return list(findings)
+
+    result = []
+    components = np.zeros(mask.shape, np.int32)
+    for item in findings:
+        lesion, segment = item.measurement.lesion, item.measurement.segment
+        if not lesion:
+            components = lesions_of(segment.of(mask), acquisition).astype(np.int32)
+        if not lesion or item.slices is None or item.box is None:
+            result.append(item)
+            continue
+
+        left, top, right, bottom = item.box
+        slices = slice(item.slices[0], item.slices[1] + 1)
+        place = (slices, slice(top, bottom + 1), slice(left, right + 1))
+        own = np.isin(components[place], (0, lesion))
+        masks = [segment.of(fold[place]) & own for fold in folds]
+        result.append(replace(item, spread=_spread(masks, slices, acquisition)))
+    return result
+
+
+def _spread(masks: Sequence[np.ndarray], slices: slice, acquisition: Acquisition) -> Spread:
+    """Return how masks of some of the slices differ; two empty ones agree."""
+    stack = acquisition.stack
+    pixel_mm2 = stack.spacing_mm[0] * stack.spacing_mm[1]
+    layers_ml = heights_mm(stack)[slices] * pixel_mm2 / MM3_PER_ML
+    volumes_ml = [float(mask.sum(axis=(1, 2)) @ layers_ml) for mask in masks]
+
+    dices = []
+    for (first, first_ml), (second, second_ml) in combinations(
+        zip(masks, volumes_ml, strict=True), 2
+    ):
+        shared_ml = float((first & second).sum(axis=(1, 2)) @ layers_ml)
+        total_ml = first_ml + second_ml
+        dices.append(2 * shared_ml / total_ml if total_ml else 1.0)
+    return Spread(min(volumes_ml), max(volumes_ml), float(np.mean(dices)))
 
 
 def _boxes_of(components: np.ndarray) -> list[Box]:
@@ -173,6 +240,13 @@ def found_lung_volume_ml(
 
     inside = _lesions(mask, segments) | lungs.on(mask.shape)
     return volume_ml(inside, acquisition)
+
+
+def given_lung_volume_ml(
+    lungs: np.ndarray, mask: np.ndarray, acquisition: Acquisition, segments: Sequence[Segment]
+) -> float:
+    """Return the volume of given lungs (n, row, column), boolean, with the lesions of the mask."""
+    return volume_ml(_lesions(mask, segments) | lungs, acquisition)
 
 
 def _lesions(mask: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:

@@ -9,10 +9,8 @@ from typing import Any
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.json_files import read_json, read_object
+from nnunet_ext.hospital.report.names import ADVICE, FACTS, INDEX, MEASUREMENTS, PAGE
 from nnunet_ext.hospital.report.page import write_html
-
-INDEX, PAGE, FACTS, MEASUREMENTS = "index.html", "report.html", "report.json", "measurements.json"
-ADVICE = "predict the study again"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,12 @@ import numpy as np
 
 from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.dicom.writing.measurements import Measurement
-from nnunet_ext.dicom.writing.secondary_capture import orientation_letters, volume_text
+from nnunet_ext.dicom.writing.secondary_capture import (
+    orientation_letters,
+    picture_with_segments,
+    size_of_pictures_px,
+    volume_text,
+)
 from nnunet_ext.dicom.writing.segments import Model, Segment
 from nnunet_ext.dicom.writing.source import Source, text_of
 from nnunet_ext.files.whole_file import whole_file
@@ -22,10 +27,13 @@ from nnunet_ext.hospital.report.findings import (
     Finding,
     findings_of,
     found_lung_volume_ml,
+    given_lung_volume_ml,
     lung_volume_ml,
+    with_folds,
 )
 from nnunet_ext.hospital.report.model_facts import ModelFacts
-from nnunet_ext.hospital.report.pictures import Pictures, grey_scale, pictures_of
+from nnunet_ext.hospital.report.names import PICTURE
+from nnunet_ext.hospital.report.pictures import Pictures, Window, grey_scale, pictures_of
 from nnunet_ext.hospital.report.quality import quality_warnings
 
 if TYPE_CHECKING:
@@ -46,13 +54,14 @@ PATIENT_TEXTS = {
 class PageOptions:
     """What a page shows beside the findings.
 
-    ``patient`` shows who it is. ``lungs`` finds the lungs where the model labels none. ``facts``
-    are about the model.
+    ``patient`` shows who it is. ``lungs`` finds the lungs where the model labels none;
+    ``lung_masks`` is a folder of given ones. ``facts`` are about the model.
     """
 
     patient: bool = False
     lungs: bool = False
     facts: ModelFacts = field(default_factory=ModelFacts)
+    lung_masks: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,8 @@ class Study:
 
     ``mask`` and ``values`` are (n, row, column) on the slices of ``source``; ``unit`` is that of
     the values. ``fractions`` are (segment, n, row, column) from 0 to 1, if the model's soft map is
-    known.
+    known. ``folds`` are masks like ``mask``, of each fold on its own.
+    ``lungs`` are given, boolean; ``lung_trouble`` tells why they are not.
     """
 
     name: str
@@ -73,13 +83,17 @@ class Study:
     measurements: Sequence[Measurement]
     model: Model
     fractions: np.ndarray | None = None
+    folds: Sequence[np.ndarray] = ()
+    lungs: np.ndarray | None = None
+    lung_trouble: str = ""
 
 
 def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]:
-    """Write the page of a study.
+    """Write the page of a study, and its first slice as a picture beside it.
 
     Returns:
-        What a program may want to know of it: warnings, and volume of the lungs in ml.
+        What a program may want to know of it: digest of the model, warnings, and volume of the
+        lungs in ml.
 
     Raises:
         OSError: the file cannot be written.
@@ -87,18 +101,25 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
     acquisition = study.source.acquisition
     lung_ml = lung_volume_ml(study.mask, acquisition, study.segments)
     finds_lungs = lung_ml is None and options.lungs and study.unit == "HU"
+    if study.lungs is not None:
+        lung_ml = given_lung_volume_ml(study.lungs, study.mask, acquisition, study.segments)
     if finds_lungs:
         lung_ml = found_lung_volume_ml(study.values, study.mask, acquisition, study.segments)
     findings = findings_of(study.measurements, study.mask, acquisition, study.fractions, lung_ml)
+    findings = with_folds(findings, study.mask, study.folds, acquisition)
     warnings = quality_warnings(
         study.source, study.values, study.unit, study.measurements, options.facts
     )
 
+    if study.lung_trouble:
+        warnings.append(f"No share of the lungs is given: {study.lung_trouble}.")
     if options.lungs and lung_ml is None:
         warnings.append("No lungs were found, so no share of them is given.")
 
     scale = grey_scale(study.values, study.unit)
     pictures = pictures_of(study.values, study.mask, scale)
+    first = _first_slice(study.mask, findings)
+    _write_picture(file.with_name(PICTURE), study, scale.windows[0], first)
     viewer = {
         "columns": acquisition.stack.columns,
         "rows": acquisition.stack.rows,
@@ -110,13 +131,33 @@ def write_page(file: Path, study: Study, options: PageOptions) -> dict[str, Any]
         "windows": [window._asdict() for window in scale.windows],
         "segments": [_segment(segment) for segment in study.segments],
         "mediaType": pictures.encoding.media_type,
-        "first": _first_slice(study.mask, findings),
+        "first": first,
     }
     content = _content(study, options, pictures, findings, warnings)
     content["lung_ml"] = lung_ml
     content["finds_lungs"] = finds_lungs
+    content["given_lungs"] = study.lungs is not None
     write_html(file, "report.html.jinja", "viewer.js", {**content, "viewer": viewer})
-    return {"warnings": warnings, "lung_ml": None if lung_ml is None else round(lung_ml, 1)}
+    return {
+        "model": study.model.serial,
+        "warnings": warnings,
+        "lung_ml": None if lung_ml is None else round(lung_ml, 1),
+    }
+
+
+def _write_picture(file: Path, study: Study, window: Window, index: int) -> None:
+    """Write a slice with its segments as a picture, to be shown beside that of another study."""
+    from PIL import Image
+
+    pixels = picture_with_segments(
+        study.values[index],
+        study.mask[index],
+        study.segments,
+        (window.centre - window.width / 2, window.centre + window.width / 2),
+        size_of_pictures_px(study.source),
+    )
+    with whole_file(file) as unfinished:
+        Image.fromarray(pixels).save(unfinished, "PNG")
 
 
 def write_html(file: Path, template: str, script: str, content: Mapping[str, Any]) -> None:
@@ -148,6 +189,11 @@ def write_html(file: Path, template: str, script: str, content: Mapping[str, Any
     )
     with whole_file(file) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         stream.writelines(pieces)
+
+
+def rendered(template: str, content: Mapping[str, Any]) -> str:
+    """Return a part of a page."""
+    return _environment().get_template(template).render(content)
 
 
 @cache
@@ -189,6 +235,7 @@ def _content(
         "warnings": warnings,
         "unit": study.unit,
         "has_certainty": study.fractions is not None,
+        "folds": len(study.folds),
         "has_lung": any(item.percent_of_lung is not None for item in findings),
         "model": asdict(study.model),
         "facts": options.facts,

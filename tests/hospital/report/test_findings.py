@@ -11,6 +11,7 @@ from nnunet_ext.hospital.report.findings import (
     findings_of,
     found_lung_volume_ml,
     lung_volume_ml,
+    with_folds,
 )
 from nnunet_ext.hospital.report.model_facts import ModelFacts
 from nnunet_ext.hospital.report.quality import quality_warnings
@@ -76,6 +77,27 @@ def test_lungs_are_found_by_their_air(tmp_path: Path, orientation: str) -> None:
     assert found_ml == pytest.approx(box_ml, rel=0.02)
     only_tissue = np.full(mask.shape, TISSUE_HU)
     assert found_lung_volume_ml(only_tissue, mask, acquisition, segments) is None
+
+
+def test_folds_differ_in_the_box_of_a_lesion_alone(tmp_path: Path) -> None:
+    mask = labels()
+    study = write_study(tmp_path / "scan")
+    acquisition = study.source.acquisition
+    half, more = mask.copy(), mask.copy()
+    half[3:6, 12:15, 10:15] = 1
+    half[8, 30, 33] = 1
+    more[2:9, 10:20, 8:17] = 2
+    found = findings_of(study.measurements, mask, acquisition)
+    lung, lesions, large, small = with_folds(found, mask, [mask, half, more], acquisition)
+    assert lung.spread is None and lesions.spread is None
+
+    voxel_ml = STEP_MM / 1000
+    assert large.spread is not None and small.spread is not None
+    assert large.spread.least_ml == pytest.approx(LESION_VOXELS / 2 * voxel_ml)
+    assert large.spread.largest_ml == pytest.approx(LESION_VOXELS * voxel_ml)
+    assert large.spread.dice == pytest.approx((1 + 2 * (2 * 0.5 / 1.5)) / 3)
+    assert small.spread.least_ml == 0 and small.spread.dice == pytest.approx(1 / 3)
+    assert with_folds(found, mask, [mask], acquisition) == found
 
 
 def test_nothing_found_has_no_place_and_a_warning(tmp_path: Path) -> None:
