@@ -61,9 +61,12 @@ def splits_by_patient(raw: Path, table: Path | None, count: int) -> PatientSplit
 
     unknown = [case for case in cases if not patient_of.get(case)]
     if unknown:
+        advice = "cases are called as in labelsTr, without file ending"
+        if table is None:
+            advice = "say whose they are with --patients CSV (columns case,patient)"
         raise InputError(
             f"{source}: names no patient of {counted(len(unknown), 'case')} of {raw.name}, first "
-            f"{unknown[0]}; cases are called as in labelsTr, without file ending"
+            f"{unknown[0]}; {advice}"
         )
 
     of_cases = {case: patient_of[case] for case in cases}

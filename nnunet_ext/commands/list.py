@@ -81,7 +81,8 @@ def _print_trainer(trainer: type[ConfiguredTrainer]) -> None:
         shown = ", ".join(changed) or "the defaults"
         print(f"Preset {preset}: {shown}")
 
-    print("\nHyperparameters (nnUNetv2_ext_configure -d ID --set NAME=VALUE), with their defaults:")
+    print("\nHyperparameters, with their values before a preset changes them")
+    print("(nnUNetv2_ext_configure -d ID --set NAME=VALUE):")
     for name, hint in declared(trainer).items():
         default = getattr(trainer, name)
         print(f"    {name}={default}  ({describe(hint)})")
