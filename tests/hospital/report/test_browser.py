@@ -152,6 +152,7 @@ def test_lesions_are_jumped_to_and_marked(page: Any) -> None:
     page.keyboard.press("n")
     assert shown(page) == LARGE_SLICE
     page.keyboard.press("PageUp")
+    assert shown(page) != LARGE_SLICE  # which waits until it is drawn
     assert page.locator("#mark").is_hidden()
 
 
