@@ -62,8 +62,8 @@ class Run:
         )
 
     def finished(self, found: Survey, outcomes: CaseOutcomes, sent: Sent) -> None:
-        """Write what pages say of other studies, the index and the record."""
+        """Write what pages say of other studies, the index and, if one is wanted, the record."""
         write_overviews(found.cases, self.output, self.wanted)
-        self.record.add(found, outcomes, sent)
         if self.record_file is not None:
+            self.record.add(found, outcomes, sent)
             self.record.write(self.record_file)

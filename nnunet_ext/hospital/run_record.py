@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from nnunet_ext.dicom.writing.segments import Model
 from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.checksums import sha256_of_file
 from nnunet_ext.files.json_files import read_object
 from nnunet_ext.hospital.each_case import CaseOutcomes
 from nnunet_ext.hospital.exchange.sending import Sent
@@ -80,10 +80,8 @@ def _contents_of(folder: Path) -> dict[str, Any]:
     files = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file():
-            content = file.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
             name = file.relative_to(folder).as_posix()
-            files[name] = {"bytes": len(content), "sha256": digest}
+            files[name] = {"bytes": file.stat().st_size, "sha256": sha256_of_file(file)}
 
     result: dict[str, Any] = {"files": files}
     facts = folder / FACTS
