@@ -16,10 +16,10 @@ from typing import Any
 from nnunet_ext.dicom.writing.segments import Segment
 from nnunet_ext.dicom.writing.source import header_texts
 from nnunet_ext.errors import InputError
-from nnunet_ext.files.json_files import read_json, read_object
 from nnunet_ext.files.whole_file import whole_file
-from nnunet_ext.hospital.report.names import ADVICE, FACTS, MEASUREMENTS, PAGE, PICTURE
+from nnunet_ext.hospital.report.names import PAGE, PICTURE
 from nnunet_ext.hospital.report.page import rendered
+from nnunet_ext.hospital.report.written import read_results
 from nnunet_ext.hospital.survey import Case
 
 START, END = "<!-- other studies -->", "<!-- end of other studies -->"
@@ -84,20 +84,16 @@ def write_courses(
 
 def _visit(case: Case, folder: Path, serial: str) -> tuple[tuple[str, str], Visit | None]:
     """Return whose study a case is, and what is known of it; None without results of the model."""
+    results = read_results(folder)
+    if results is None or results.model != serial:
+        return ("", ""), None
+
     first = case.reference.slices[0]
     try:
-        facts = read_object(folder / FACTS, ADVICE)
-        measurements: list[dict[str, Any]] = read_json(folder / MEASUREMENTS, ADVICE)
         birth_date, study_date = header_texts(first.path, READ)
-        volumes_ml = {}
-        for item in measurements:
-            if not item["lesion"]:
-                volumes_ml[str(item["segment"])] = float(item["volume_ml"])
-        known = facts.get("model") == serial
-    except (InputError, OSError, KeyError, TypeError, ValueError):
-        return ("", ""), None  # failed, or another run is replacing it
-
-    visit = Visit(case.name, _day(study_date), volumes_ml) if known else None
+    except (InputError, OSError, ValueError):
+        return ("", ""), None
+    visit = Visit(case.name, _day(study_date), results.volumes_ml)
     return (first.patient_id.strip(), birth_date), visit
 
 
@@ -123,7 +119,7 @@ def _write(
     except (OSError, ValueError):
         return
     before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
+    earlier, end, after = rest.partition(END)
     if not end:
         return
 
@@ -132,8 +128,11 @@ def _write(
         section = rendered(
             "course.html.jinja", _content(visits, index, output, segments, dates=dates)
         )
+    section = f"\n{section}"
+    if section == earlier:  # pages are large, and most patients have one study
+        return
     with whole_file(page) as unfinished:
-        pieces = (before, start, "\n", section, end, after)
+        pieces = (before, start, section, end, after)
         unfinished.write_text("".join(pieces), encoding="utf-8")
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from nnunet_ext.errors import InputError
-from nnunet_ext.files.json_files import read_json, read_object
-from nnunet_ext.hospital.report.names import ADVICE, FACTS, INDEX, MEASUREMENTS, PAGE
+from nnunet_ext.hospital.report.names import INDEX, PAGE
 from nnunet_ext.hospital.report.page import write_html
+from nnunet_ext.hospital.report.written import read_results
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,9 @@ def write_index(output: Path) -> None:
     """
     lines = []
     for page in output.glob(f"*/{PAGE}"):
-        try:
-            lines.append(_line(page))
-        except (InputError, OSError, KeyError, TypeError, ValueError):
-            continue  # a study that another run is replacing, or that was damaged
+        line = _line(page)
+        if line is not None:
+            lines.append(line)
 
     lines.sort(key=lambda line: line.written, reverse=True)
     segments = list(dict.fromkeys(name for line in lines for name in line.volumes_ml))
@@ -43,16 +40,16 @@ def write_index(output: Path) -> None:
     write_html(output / INDEX, "index.html.jinja", "", content)
 
 
-def _line(page: Path) -> Line:
-    """Return what the index says of a study."""
-    facts = read_object(page.with_name(FACTS), ADVICE)
-    measurements: list[dict[str, Any]] = read_json(page.with_name(MEASUREMENTS), ADVICE)
+def _line(page: Path) -> Line | None:
+    """Return what the index says of a study; None where its results cannot be read."""
+    results = read_results(page.parent)
+    try:
+        seconds = page.stat().st_mtime
+    except OSError:  # another run is replacing it
+        return None
+    if results is None:
+        return None
 
-    volumes_ml = {}
-    for item in measurements:
-        if not item["lesion"]:
-            volumes_ml[str(item["segment"])] = float(item["volume_ml"])
-
-    written = datetime.fromtimestamp(page.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
-    lesions = sum(bool(item["lesion"]) for item in measurements)
-    return Line(page.parent.name, written, volumes_ml, lesions, len(facts["warnings"]))
+    written = datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    name = page.parent.name
+    return Line(name, written, results.volumes_ml, results.lesions, results.warnings)
