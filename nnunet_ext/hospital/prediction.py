@@ -155,7 +155,7 @@ def _kept_logits(predictor: Any) -> Iterator[list[Any]]:
 
     def keep(data: Any) -> Any:
         logits = sliding_window(data)
-        kept.append(logits.cpu().clone())
+        kept.append(logits.to("cpu", copy=True))
         return logits
 
     predictor.predict_sliding_window_return_logits = keep
