@@ -13,6 +13,7 @@ from dataset_conversion.reading.volumes import (
     read_voxels,
     spacing_of,
 )
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.errors import InputError, naming
 from nnunet_ext.lungs import find_lungs
 
@@ -48,12 +49,8 @@ def lung_box(image_hu: np.ndarray, affine_mm: np.ndarray) -> Box:
 def mask_box(mask: np.ndarray) -> Box:
     """Return the smallest box that holds all of a mask that is not empty."""
     box = []
-    axes = set(range(mask.ndim))
-    for axis in range(mask.ndim):
-        others = tuple(axes - {axis})
-        marked = mask.any(axis=others)
-        indices = np.flatnonzero(marked).tolist()
-        box.append((indices[0], indices[-1] + 1))
+    for of_axis in bounding_box(mask):
+        box.append((of_axis.start, of_axis.stop))
 
     return tuple(box)
 

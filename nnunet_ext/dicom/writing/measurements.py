@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.dicom.reading.geometry import Stack, grid_of, slice_places
 from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.dicom.writing.segments import Segment
@@ -91,7 +92,7 @@ def lesions_of(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
         return result
 
     stack = acquisition.stack
-    box = _bounding_box(mask)
+    box = bounding_box(mask)
     slices = box[0]
     inside = mask[box]
     shifts = _shifts_px(stack)[slices]
@@ -107,18 +108,6 @@ def lesions_of(mask: np.ndarray, acquisition: Acquisition) -> np.ndarray:
         moved_back = layer[y : y + rows, x : x + columns]
         pixels[:] = numbers[moved_back]
     return result
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice]:
-    """Return the smallest box that holds a boolean mask with voxels."""
-    bounds = []
-    for others in ((1, 2), (0, 2), (0, 1)):
-        found = np.flatnonzero(mask.any(axis=others))
-        first = int(found[0])
-        last = int(found[-1])
-        bounds.append(slice(first, last + 1))
-    slices, rows, columns = bounds
-    return slices, rows, columns
 
 
 def _numbers_by_volume(components: np.ndarray, layer_heights_mm: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.evaluation.metrics.arrays import mask_pair
 from nnunet_ext.evaluation.metrics.metric import Better, MaskPair, Metric
 
@@ -78,8 +79,9 @@ def lesion_overlaps(prediction: npt.ArrayLike, reference: npt.ArrayLike) -> Lesi
         ValueError: the shapes differ, or an array is not a mask.
     """
     predicted_mask, reference_mask = mask_pair(prediction, reference)
-    predicted = _components(predicted_mask)
-    true = _components(reference_mask)
+    box = bounding_box(predicted_mask | reference_mask)  # the rest of a CT is most of it
+    predicted = _components(predicted_mask[box])
+    true = _components(reference_mask[box])
 
     in_both = (predicted > 0) & (true > 0)
     predicted_count = int(predicted.max(initial=0))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nnunet_ext.boxes import bounding_box
 from nnunet_ext.evaluation.metrics.arrays import mask_pair
 from nnunet_ext.evaluation.metrics.metric import Better, MaskPair, Metric
 
@@ -178,22 +179,8 @@ def _checked(
             f"2D or 3D, one per axis"
         )
 
-    box = _bounding_box(p | g)  # all surfaces lie in it, and the rest of a CT is most of it
+    box = bounding_box(p | g)  # all surfaces lie in it, and the rest of a CT is most of it
     return p[box], g[box]
-
-
-def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        if not len(filled):
-            return (slice(0, 0),) * mask.ndim
-
-        first = int(filled[0])
-        last = int(filled[-1])
-        box.append(slice(first, last + 1))
-    return tuple(box)
 
 
 def _area_within(first: _Surface, second: _Surface, tolerance_mm: float) -> float:
