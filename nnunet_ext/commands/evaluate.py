@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nnunet_ext.argument_types import positive, positive_number
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.report.names import RESULTS
 
 if TYPE_CHECKING:
     from nnunet_ext.evaluation.evaluation import Options
@@ -23,17 +24,6 @@ PROFILE_NAMES = (
     "lesions",
     "calibration",
     "smooth1",
-)
-RESULTS = (
-    "cases.csv",
-    "summary.csv",
-    "tests.csv",
-    "ranks.csv",
-    "reliability.csv",
-    "table.csv",
-    "table.tex",
-    "summary.json",
-    "summary.md",
 )
 
 

@@ -18,6 +18,7 @@ from nnunet_ext.evaluation.report.comparison_figures import (
 )
 from nnunet_ext.evaluation.report.gallery import worst_cases_figure
 from nnunet_ext.evaluation.report.machine_readable import json_report
+from nnunet_ext.evaluation.report.names import FIGURES, REPORT, RESULTS
 from nnunet_ext.evaluation.report.ranks import ranks_table
 from nnunet_ext.evaluation.report.reliability import reliability_figure, reliability_table
 from nnunet_ext.evaluation.report.tables import cases_table, paired_tests_table, summary_table
@@ -26,19 +27,6 @@ from nnunet_ext.files.csv_cells import plain_table
 from nnunet_ext.files.locks import held
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX, whole_file
 
-REPORT = "summary.md"  # written last: where it is missing, a run was stopped
-RESULTS = (
-    "cases.csv",
-    "summary.csv",
-    "tests.csv",
-    "ranks.csv",
-    "reliability.csv",
-    "table.csv",
-    "table.tex",
-    "summary.json",
-    REPORT,
-)
-FIGURES = "figures"
 LOCK = ".evaluate.lock"
 
 
