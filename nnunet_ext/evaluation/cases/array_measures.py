@@ -23,7 +23,7 @@ from nnunet_ext.evaluation.cases.soft_maps import (
 from nnunet_ext.evaluation.metrics.calibration import bin_counts
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.infnet import stretched
-from nnunet_ext.evaluation.metrics.metric import MaskPair, ProbabilityPair
+from nnunet_ext.evaluation.metrics.metric import MaskPair, ProbabilityPair, SoftMapPair
 from nnunet_ext.evaluation.profiles import Profile
 
 
@@ -85,24 +85,15 @@ class ArrayMeasurement:
         per_slice = []
         for map_slice, truth_slice in zip(as_slices(soft_map), as_slices(truth), strict=True):
             pair = stretched(map_slice, truth_slice)
-            values = {}
-            for name in self.profile.array_metrics:
-                compute = METRICS[name].from_soft_map
-                if compute:
-                    values[name] = compute(pair)
-            per_slice.append(values)
+            per_slice.append(self._values(pair))
         return per_slice
 
     def _from_probabilities(
         self, probabilities: npt.NDArray[Any], truth: npt.NDArray[np.bool_]
     ) -> dict[str, float]:
         pair = ProbabilityPair(probabilities.astype(np.float32), truth)
-        values = bin_counts(pair)  # for the reliability diagram
-        for name in self.profile.array_metrics:
-            compute = METRICS[name].from_probabilities
-            if compute:
-                values[name] = compute(pair)
-        return values
+        counts = bin_counts(pair)  # for the reliability diagram
+        return counts | self._values(pair)
 
     def _from_masks(
         self, predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], reference: LabelMap
@@ -110,11 +101,15 @@ class ArrayMeasurement:
         if self.labels.ignore is not None:
             predicted &= reference.array != self.labels.ignore
         pair = MaskPair(predicted, truth, reference.spacing, self.profile.tolerance_mm)
+        return self._values(pair)
+
+    def _values(self, arrays: MaskPair | SoftMapPair | ProbabilityPair) -> dict[str, float]:
+        """Return those of the profile's metrics that are computed from such arrays."""
         values = {}
         for name in self.profile.array_metrics:
-            compute = METRICS[name].from_masks
-            if compute:
-                values[name] = compute(pair)
+            value = METRICS[name].of_arrays(arrays)
+            if value is not None:
+                values[name] = value
         return values
 
 

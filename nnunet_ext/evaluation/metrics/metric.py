@@ -169,6 +169,16 @@ class Metric:
         is_score = self.better is Better.HIGHER
         return 1.0 if is_perfect == is_score else 0.0
 
+    def of_arrays(self, arrays: MaskPair | SoftMapPair | ProbabilityPair) -> float | None:
+        """Return the value of one case or slice; None if it is not computed from such arrays."""
+        ways: dict[type, Callable[[Any], float] | None] = {
+            MaskPair: self.from_masks,
+            SoftMapPair: self.from_soft_map,
+            ProbabilityPair: self.from_probabilities,
+        }
+        compute = ways[type(arrays)]
+        return None if compute is None else compute(arrays)
+
     def formatted(self, value: float) -> str:
         """Return the value with the metric's decimals, ``nan`` where it is undefined."""
         if math.isnan(value):
