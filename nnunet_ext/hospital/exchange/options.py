@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from nnunet_ext.hospital.exchange.sending import Sent
     from nnunet_ext.hospital.survey import Survey
 
-# as in nnunet_ext.hospital.exchange.watching, whose import would slow --help
-QUIET_S = 60.0
+QUIET_S = 60.0  # a watched folder has arrived when nothing changed for so long
 OWN_TITLE = "NNUNET_EXT"
 
 
@@ -66,13 +65,12 @@ def send_all(output: Path, found: Survey, destinations: Sequence[Destination]) -
     Raises:
         InputError: the state of what was sent before is damaged.
     """
-    from nnunet_ext.hospital.exchange.sending import Sent, send_results
+    from nnunet_ext.hospital.exchange.sending import Sent, results_folders, send_results
     from nnunet_ext.hospital.exchange.state import opened_state
 
     if not destinations:
         return Sent()
-    folders = [output / case.name for case in found.cases]
-    folders = [folder for folder in folders if folder.is_dir()]
+    folders = results_folders(found, output)
     with opened_state(output) as state:
         return send_results(folders, destinations, state)
 

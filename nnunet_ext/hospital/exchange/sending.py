@@ -11,6 +11,7 @@ from pathlib import Path
 from nnunet_ext.errors import first_line
 from nnunet_ext.hospital.exchange.destinations import Answer, Connection, Destination, NotReached
 from nnunet_ext.hospital.exchange.state import State
+from nnunet_ext.hospital.survey import Survey
 
 TRIES = 4
 FIRST_PAUSE_S = 1.0  # doubled after every try
@@ -30,6 +31,12 @@ class Sent:
     def is_complete(self) -> bool:
         """Return whether every destination has every object."""
         return not (self.refused or self.waiting)
+
+
+def results_folders(found: Survey, output: Path) -> list[Path]:
+    """Return the folders of the studies that have results."""
+    folders = [output / case.name for case in found.cases]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def objects_of(folder: Path) -> list[Path]:

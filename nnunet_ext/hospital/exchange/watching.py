@@ -21,14 +21,14 @@ from nnunet_ext.files.locks import alone
 from nnunet_ext.files.whole_file import TEMPORARY_PREFIX
 from nnunet_ext.hospital.each_case import CaseOutcomes
 from nnunet_ext.hospital.exchange.destinations import Destination
-from nnunet_ext.hospital.exchange.sending import Sent, send_results
+from nnunet_ext.hospital.exchange.options import QUIET_S
+from nnunet_ext.hospital.exchange.sending import Sent, results_folders, send_results
 from nnunet_ext.hospital.exchange.state import State, opened_state
 from nnunet_ext.hospital.survey import Case, Survey
 from nnunet_ext.keyed_names import keyed_name
 
 LOCK = ".watch.lock"
 POLL_S = 2.0
-QUIET_S = 60.0
 TRIES = 3  # of a study that fails
 PAUSE_BETWEEN_TRIES_S = 60.0
 
@@ -124,8 +124,7 @@ class Watch:
         if state.has_changed(delivery.name, delivery.content):
             _say_what_changed(found, new)
 
-        folders = [self.output / case.name for case in found.cases]
-        folders = [folder for folder in folders if folder.is_dir()]
+        folders = results_folders(found, self.output)
         sent = send_results(folders, self.destinations, state, tries=1)
         self._finish(found, outcomes, sent)
 
