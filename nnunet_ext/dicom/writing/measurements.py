@@ -124,6 +124,13 @@ def _numbers_by_volume(components: np.ndarray, layer_heights_mm: np.ndarray) -> 
     return numbers
 
 
+def voxel_volumes_mm3(stack: Stack) -> np.ndarray:
+    """Return for each slice the volume that one of its pixels stands for."""
+    column_mm, row_mm = stack.spacing_mm
+    volumes_mm3: np.ndarray = heights_mm(stack) * column_mm * row_mm
+    return volumes_mm3
+
+
 def heights_mm(stack: Stack) -> np.ndarray:
     """Return how much of the normal each slice stands for, (n,).
 
@@ -224,8 +231,7 @@ def _totals(
     count = int(components.max()) + 1
     volumes_mm3 = np.zeros(count)
     sums = np.zeros(count)
-    column_mm, row_mm = stack.spacing_mm
-    voxels_mm3 = heights_mm(stack) * column_mm * row_mm
+    voxels_mm3 = voxel_volumes_mm3(stack)
     for index, layer in enumerate(components):
         voxel_mm3 = voxels_mm3[index]
         numbers = layer.ravel()

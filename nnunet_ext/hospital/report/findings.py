@@ -12,8 +12,8 @@ from nnunet_ext.dicom.reading.series import Acquisition
 from nnunet_ext.dicom.writing.measurements import (
     MM3_PER_ML,
     Measurement,
-    heights_mm,
     lesions_of,
+    voxel_volumes_mm3,
 )
 from nnunet_ext.dicom.writing.segments import Segment
 from nnunet_ext.errors import InputError
@@ -21,9 +21,8 @@ from nnunet_ext.lungs import find_lungs
 
 LUNG_CODE = "39607008"  # SNOMED CT, as known_segments.json has it
 Box = tuple[slice, slice, slice]
-UNCERTAIN_BELOW = (
-    0.75  # mean of the soft map in a lesion; nnU-Net's own limit between labels is 0.5
-)
+# Mean of the soft map in a lesion; nnU-Net's own limit between labels is 0.5.
+UNCERTAIN_BELOW = 0.75
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,7 @@ def with_folds(
 
 def _spread(masks: Sequence[np.ndarray], slices: slice, acquisition: Acquisition) -> Spread:
     """Return how masks of some of the slices differ; two empty ones agree."""
-    stack = acquisition.stack
-    pixel_mm2 = stack.spacing_mm[0] * stack.spacing_mm[1]
-    layers_ml = heights_mm(stack)[slices] * pixel_mm2 / MM3_PER_ML
+    layers_ml = voxel_volumes_mm3(acquisition.stack)[slices] / MM3_PER_ML
     volumes_ml = [float(mask.sum(axis=(1, 2)) @ layers_ml) for mask in masks]
 
     dices = []
@@ -259,7 +256,5 @@ def _lesions(mask: np.ndarray, segments: Sequence[Segment]) -> np.ndarray:
 
 def volume_ml(inside: np.ndarray, acquisition: Acquisition) -> float:
     """Return the volume of a boolean mask (n, row, column) on the slices."""
-    stack = acquisition.stack
-    pixel_mm2 = stack.spacing_mm[0] * stack.spacing_mm[1]
     pixels = inside.sum(axis=(1, 2))
-    return float(pixels @ heights_mm(stack)) * pixel_mm2 / MM3_PER_ML
+    return float(pixels @ voxel_volumes_mm3(acquisition.stack)) / MM3_PER_ML
