@@ -219,41 +219,23 @@ def _normalised(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
     return [convolution, norm, nn.ReLU()]
 
 
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
 def _three_convolution(inputs: int, outputs: int) -> nn.Sequential:
-    convolution = nn.Conv2d(
-        inputs,
-        outputs,
-        kernel_size=3,
-        padding=1,
-        bias=False,
-    )
-    layers = _normalised(convolution)
+    layers = _normalised(_convolution(inputs, outputs))
     return nn.Sequential(*layers)
 
 
 def _halving(inputs: int, outputs: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(
-        inputs,
-        outputs,
-        kernel_size=3,
-        stride=2,
-        padding=1,
-        bias=False,
-    )
-    return _normalised(convolution)
+    return _normalised(_convolution(inputs, outputs, stride=2))
 
 
 def _doubling(inputs: int, outputs: int, upsampling: Upsampling) -> list[nn.Module]:
     if upsampling == "repeated":
         repeated = nn.Upsample(scale_factor=2)
-        convolution = nn.Conv2d(
-            inputs,
-            outputs,
-            kernel_size=3,
-            padding=1,
-            bias=False,
-        )
-        return [repeated, *_normalised(convolution)]
+        return [repeated, *_normalised(_convolution(inputs, outputs))]
 
     transposed = nn.ConvTranspose2d(
         inputs,
