@@ -94,7 +94,7 @@ def _draw_label(diagram: Any, histogram: Any, table: "pd.DataFrame") -> None:
         diagram.plot(probability, filled["frequency"], "o-", color=color, label=literal(method))
         histogram.plot(probability, filled["voxels"], "o-", color=color)
 
-    diagram.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    diagram.set(xlim=(0, 1), ylim=(0, 1))
     histogram.set(yscale="log", xlabel="probability")
     for ax in (diagram, histogram):
         ax.grid(alpha=0.3)
