@@ -16,6 +16,7 @@ from nnunet_ext.benchmark.converted import Converted
 from nnunet_ext.benchmark.published import PublishedTable
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.metrics.declarations import METRICS
+from nnunet_ext.evaluation.profiles import PROFILES
 
 SUITES = Path(__file__).with_name("suites")
 ROW_NAME = re.compile(r"[A-Za-z0-9]+([.-][A-Za-z0-9]+)*")
@@ -125,6 +126,9 @@ class Suite:
         if self.metric not in METRICS:
             known = ", ".join(METRICS)
             self._refuse(f"there is no metric {self.metric}; there are {known}")
+        if self.profile not in PROFILES:
+            known = ", ".join(PROFILES)
+            self._refuse(f"there is no profile {self.profile}; there are {known}")
 
         names: list[str] = []
         for row in self.rows:
@@ -178,7 +182,9 @@ class Suite:
                     f"{len(table.columns)} columns"
                 )
             if line.row and line.row not in names:
-                self._refuse(f"{table.source}: {line.method} is compared with no row {line.row}")
+                self._refuse(
+                    f"{table.source}: {line.method} names the row {line.row}, which does not exist"
+                )
 
     @property
     def test_sets(self) -> tuple[str, ...]:

@@ -119,6 +119,7 @@ def test_rows_of_another_installation_are_named() -> None:
         ),
         ({"upper": "target-only"}, "there is no row target-only"),
         ({"features": (8, 16)}, "three stages or more"),
+        ({"profile": "plane"}, "there is no profile plane; there are plain, "),
         ({"metric": "dyce"}, "there is no metric dyce; there are dice, "),
         ({"rows": (Row("later", TARGET, pretrained=True),)}, "names no first_stage to start from"),
         (
@@ -126,7 +127,7 @@ def test_rows_of_another_installation_are_named() -> None:
             "2 data sets in turn, and there are 1 test sets",
         ),
         ({"published": (published("baseline", 0.5, 0.6),)}, "theirs has 2 figures for 1 columns"),
-        ({"published": (published("best", 0.5),)}, "theirs is compared with no row best"),
+        ({"published": (published("best", 0.5),)}, "theirs names the row best, which does not"),
     ],
 )
 def test_impossible_declarations_are_refused(changes: dict[str, object], message: str) -> None:
