@@ -36,8 +36,8 @@ class StagedTransfer:
         of_target = {**self.settings, **self.target_settings}
         nodules = {
             **self.settings,
-            **self.neighbour_settings,
             "backbone_weights": self.backbone,
+            **self.neighbour_settings,
         }
         second = Row(
             "nodules",
