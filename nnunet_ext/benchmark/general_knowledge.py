@@ -31,13 +31,16 @@ class GeneralKnowledge:
 
     def rows(self) -> tuple[Row, ...]:
         """Return all rows, from plain training to all that the method can use."""
-        frozen = {"general_relation_weight": 0.0, "target_relation_weight": 0.0}
         rows = [
             self.pretraining(PRETRAINING),
             Row("plain", self.few),
             Row("strong-augmentation", self.few, settings={"augmentation": "strong"}),
             self.pretrained("pre-trained", PRETRAINING),
-            self._relation_driven("frozen-general-encoder", **frozen),
+            self._relation_driven(
+                "frozen-general-encoder",
+                general_relation_weight=0.0,
+                target_relation_weight=0.0,
+            ),
             self._relation_driven("only-general-relation", target_relation_weight=0.0),
             self._relation_driven("only-target-relation", general_relation_weight=0.0),
             self._relation_driven("relation-driven"),
