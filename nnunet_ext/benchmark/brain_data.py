@@ -24,12 +24,29 @@ SIMILAR_SLICES = 5  # of 60 CT slices; the paper takes 20 of 15480
 def write_matched_brains(raw: Path) -> None:
     """Write the generated data sets, and beside the MR images which CT slices resemble them."""
     write_brain_sets(raw)
-    mr = slices_with_labels(MR, raw)
-    source = Measuring(mr, None, None)
-    ct = slices_without_labels(UNLABELED_CT, raw)
-    band = LesionBand(*HAEMORRHAGE_HU)
-    target = Measuring(ct, BRAIN_WINDOW_HU, band)
+    write_brain_matches(raw, (MR, UNLABELED_CT), raw / MR / "matches.json", SIMILAR_SLICES)
 
-    pairing = Pairing(SIMILAR_SLICES, Weights(), 0, f"{band.low:g}:{band.high:g}")
-    matches = match_data_sets(source, target, pairing, processes=1)
-    write_matches(matches, raw / MR / "matches.json")
+
+def write_brain_matches(
+    raw: Path, datasets: tuple[str, str], file: Path, n_similar: int, processes: int = 1
+) -> None:
+    """Write which CT slices resemble which MR slices.
+
+    Args:
+        raw: folder of raw data sets.
+        datasets: labelled MR and unlabelled CT, both of single slices.
+        file: to write.
+        n_similar: CT slices to name per MR slice.
+        processes: that read the slices.
+
+    Raises:
+        InputError: slices that cannot be used.
+    """
+    mr, ct = datasets
+    source = Measuring(slices_with_labels(mr, raw), None, None)
+    band = LesionBand(*HAEMORRHAGE_HU)
+    target = Measuring(slices_without_labels(ct, raw), BRAIN_WINDOW_HU, band)
+
+    pairing = Pairing(n_similar, Weights(), 0, f"{band.low:g}:{band.high:g}")
+    matches = match_data_sets(source, target, pairing, processes)
+    write_matches(matches, file)

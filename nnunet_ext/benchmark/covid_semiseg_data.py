@@ -17,6 +17,7 @@ from nnunet_ext.stock.folders import environment_folder
 DOWNLOAD = "COVID_SEMISEG"  # environment variable: folder of the unpacked download
 FOLDS = 5
 MULTICLASS = tuple(f"Dataset{520 + fold}_CovidSemiSegFold{fold}" for fold in range(FOLDS))
+INFECTION = tuple(f"Dataset{530 + fold}_CovidSemiSegInfectionFold{fold}" for fold in range(FOLDS))
 UNLABELED = "Dataset525_CovidSemiSegUnlabeled"
 
 
@@ -24,13 +25,20 @@ UNLABELED = "Dataset525_CovidSemiSegUnlabeled"
 class FoldsOfSlices:
     """Write the labelled slices in five folds, and the unlabelled ones as their own data set.
 
-    Data set k of ``MULTICLASS`` trains on the labelled slices without the k-th fifth. Its test set
-    are the official test slices where the download has them, else the k-th fifth. All slices become
-    ``size`` x ``size`` pixels.
+    Data set k trains on the labelled slices without the k-th fifth. Its test set are the official
+    test slices where the download has them, else the k-th fifth.
+
+    Args:
+        size: of all slices, width and height in pixels; None: as they are.
+        unlabeled: so many, evenly spread over the volumes; None: all.
+        names: of the data sets, one per fold.
+        labels: as ``nnUNetv2_ext_convert --labels`` takes them.
     """
 
-    size: int = 128
-    unlabeled: int | None = None  # so many, evenly spread over the volumes; None: all
+    size: int | None = 128
+    unlabeled: int | None = None
+    names: tuple[str, ...] = MULTICLASS
+    labels: str = "ggo,consolidation"
 
     def __call__(self, raw: Path) -> None:
         """Write all data sets into nnU-Net's folder of raw data sets.
@@ -40,9 +48,9 @@ class FoldsOfSlices:
         """
         source = environment_folder(DOWNLOAD)
         scratch = raw / ".converted"
-        converter = CovidSemiSeg(source, labels_wanted="ggo,consolidation", resize=self.size)
+        converter = CovidSemiSeg(source, labels_wanted=self.labels, resize=self.size)
         labelled = converted(converter, scratch / "Dataset001_Labelled")
-        for fold, name in enumerate(MULTICLASS):
+        for fold, name in enumerate(self.names):
             write_fold(labelled, raw / name, fold)
 
         converter = CovidSemiSeg(source, unlabeled=True, resize=self.size)

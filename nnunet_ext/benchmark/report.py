@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.benchmark.figures import draw_overlays, rows_figure
+from nnunet_ext.benchmark.published_tables import published_records, published_tables
 from nnunet_ext.benchmark.results import cases_table, comparisons_table, costs_table, rows_table
 from nnunet_ext.benchmark.run import Place, Run
 from nnunet_ext.benchmark.suite import Suite
@@ -77,6 +78,7 @@ def _write_summary(
         "rows": _records(rows),
         "tests": _records(tests),
         "missing": dict(failed),
+        "published": published_records(suite.published),
     }
     write_json(content, path)
 
@@ -101,6 +103,7 @@ def _markdown(
             of_label = tests[tests["label"] == label]
             lines += ["Differences between rows:", ""]
             lines += [*_tests(suite, of_label), ""]
+    lines += published_tables(suite.published, rows, suite.metric)
     lines += ["## How it was measured", ""]
     lines += [*_settings(suite, rows, place), ""]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunet_ext.benchmark.suite import DATASET_NAME, MadeData, Row, Suite
 from nnunet_ext.errors import InputError
+from nnunet_ext.evaluation.profiles import PROFILES
 from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.stock.commands import command_environment
 from nnunet_ext.stock.training import Model, Training
@@ -248,6 +249,8 @@ class Run:
         command += ["-tr", model.trainer, "-p", model.plans]
         command += ["-device", self.place.device]
         command += ["-npp", "1", "-nps", "1"]
+        if PROFILES[self.suite.profile].soft:
+            command.append("--save_probabilities")
         return command
 
     def evaluate(self) -> list[str]:

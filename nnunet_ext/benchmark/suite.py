@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from nnunet_ext.benchmark.converted import Converted
+from nnunet_ext.benchmark.published import PublishedTable
 from nnunet_ext.errors import InputError
 from nnunet_ext.evaluation.metrics.declarations import METRICS
-from nnunet_ext.stock.folders import environment_folder
+from nnunet_ext.evaluation.profiles import PROFILES
 
 SUITES = Path(__file__).with_name("suites")
 ROW_NAME = re.compile(r"[A-Za-z0-9]+([.-][A-Za-z0-9]+)*")
@@ -95,6 +97,7 @@ class Suite:
         seeds: trained networks per row.
         discard_checkpoints: whether those that no run needs any more are deleted, where networks
             are large.
+        published: figures of papers, which the report shows under the suite's own.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Suite:
     metric: str = "dice"
     seeds: int = 5
     discard_checkpoints: bool = False
+    published: tuple[PublishedTable, ...] = ()
 
     def __post_init__(self) -> None:
         # nnU-Net's deep supervision gives the last of two outputs no weight: 0 / 0.
@@ -122,6 +126,9 @@ class Suite:
         if self.metric not in METRICS:
             known = ", ".join(METRICS)
             self._refuse(f"there is no metric {self.metric}; there are {known}")
+        if self.profile not in PROFILES:
+            known = ", ".join(PROFILES)
+            self._refuse(f"there is no profile {self.profile}; there are {known}")
 
         names: list[str] = []
         for row in self.rows:
@@ -132,6 +139,8 @@ class Suite:
         for name in (self.lower, self.upper):
             if name and name not in names:
                 self._refuse(f"there is no row {name} between which a gap is measured")
+        for table in self.published:
+            self._check_published(table, names)
 
     def _refuse(self, why: str) -> NoReturn:
         raise InputError(f"suite {self.name}: {why}")
@@ -164,6 +173,18 @@ class Suite:
             self._refuse(f"{row.name} is pretrained, but names no first_stage to start from")
         if isinstance(row.trains_on, MadeData):
             self._refuse(f"{row.name} has data made, but no first_stage to make them from")
+
+    def _check_published(self, table: PublishedTable, names: Sequence[str]) -> None:
+        for line in table.lines:
+            if len(line.values) != len(table.columns):
+                self._refuse(
+                    f"{table.source}: {line.method} has {len(line.values)} figures for "
+                    f"{len(table.columns)} columns"
+                )
+            if line.row and line.row not in names:
+                self._refuse(
+                    f"{table.source}: {line.method} names the row {line.row}, which does not exist"
+                )
 
     @property
     def test_sets(self) -> tuple[str, ...]:
@@ -283,17 +304,12 @@ def unavailable(suite: Suite, row: Row) -> str:
     return unavailable(suite, first)
 
 
-def found(*datasets: str) -> Callable[[Path], None]:
+def found(*datasets: str | Converted) -> Callable[[Path], None]:
     """Return what links data sets that the user has converted, from ``nnUNet_raw``."""
 
     def link(raw: Path) -> None:
-        theirs = environment_folder("nnUNet_raw")
-        for name in datasets:
-            if not (theirs / name / "dataset.json").is_file():
-                raise InputError(
-                    f"{theirs / name}: no such data set; convert it first (nnUNetv2_ext_convert "
-                    f"--list)"
-                )
-            (raw / name).symlink_to((theirs / name).resolve())
+        for dataset in datasets:
+            converted = Converted(dataset) if isinstance(dataset, str) else dataset
+            converted.link(raw)
 
     return link

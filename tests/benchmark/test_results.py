@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from nnunet_ext.benchmark.measured import record
+from nnunet_ext.benchmark.published import Published, PublishedTable
 from nnunet_ext.benchmark.report import write_report
 from nnunet_ext.benchmark.results import (
     cases_table,
@@ -24,6 +25,14 @@ TARGET = "Dataset120_Target"
 CASES = [f"case_{number:02d}" for number in range(10)]
 DIFFICULTY = np.linspace(-0.1, 0.1, 10)
 MEANS = {"lower": 0.4, "half": 0.6, "upper": 0.8}
+PUBLISHED = PublishedTable(
+    source="Some et al. 2020, table 1",
+    measured="Measured on ten cases.",
+    differs="The budget is smaller here.",
+    label="lesion",
+    columns=("Dice", "sensitivity"),
+    lines=(Published("U-Net_a", (0.51, 0.7)), Published("theirs", (0.62, 0.8), "half")),
+)
 SUITE = Suite(
     "mini",
     "a test",
@@ -34,6 +43,7 @@ SUITE = Suite(
     lower="lower",
     upper="upper",
     seeds=3,
+    published=(PUBLISHED,),
 )
 
 
@@ -173,6 +183,11 @@ def test_report_marks_what_is_missing(tmp_path: Path) -> None:
     assert "- half seed 1: nnUNetv2\\_train ended with code 1: out of memory" in text
     assert "| upper | PlainTrainer |       | **none of 3**" in text
     assert "- upper seed 2: not run yet" in text
+    assert "Measured on ten cases. The budget is smaller here." in text
+    words = " ".join(text.split())
+    assert "| U-Net\\_a | 0.510 | 0.700 | | |" in words
+    assert "| theirs | 0.620 | 0.800 | half | 0.600 |" in words
+
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {
         "cases.csv",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_ext.benchmark.adaptation import intra_domain, self_trained
+from nnunet_ext.benchmark.published import Published, PublishedTable
 from nnunet_ext.benchmark.run import Place, Run, write_suite_plans
 from nnunet_ext.benchmark.runner import prepare
 from nnunet_ext.benchmark.suite import SUITES, MadeData, Row, Suite, found, load_suite, unavailable
@@ -47,6 +48,11 @@ TWO_STAGES = (
 )
 
 
+def published(row: str, *values: float) -> PublishedTable:
+    line = Published("theirs", values, row)
+    return PublishedTable("Some 2020, table 1", "Measured.", "", "lesion", ("Dice",), (line,))
+
+
 def suite(**changes: object) -> Suite:
     """Of two rows, on discs."""
     base = Suite(
@@ -69,20 +75,21 @@ def test_suites_of_the_package_are_sound(name: str) -> None:
     own = trainers()
     for row in declaration.rows:
         assert set(row.streams) <= set(ROLES)
-        trainer = own.get(row.trainer)
-        if trainer is None or unavailable(declaration, row):
-            continue
+        assert unavailable(declaration, row) == ""
+        trainer = own[row.trainer]
         assert set(trainer.required_streams) <= set(row.streams), row.name
         for setting, value in {**declaration.budget, **row.settings}.items():
             if "{" not in str(value):
                 parse(setting, value, declared(trainer)[setting])
 
 
-def test_every_suite_can_train_its_ends_of_the_gap() -> None:
-    for name in NAMES:
-        declaration = load_suite(name)
-        for row in filter(None, (declaration.lower, declaration.upper)):
-            assert not unavailable(declaration, declaration.row(row))
+@pytest.mark.parametrize("name", NAMES)
+def test_published_figures_are_shares(name: str) -> None:
+    for table in load_suite(name).published:
+        for line in table.lines:
+            assert all(0 < value < 1 for value in line.values), (table.source, line.method)
+        for text in (table.source, table.measured, table.differs):
+            assert text
 
 
 def test_rows_of_another_installation_are_named() -> None:
@@ -112,12 +119,15 @@ def test_rows_of_another_installation_are_named() -> None:
         ),
         ({"upper": "target-only"}, "there is no row target-only"),
         ({"features": (8, 16)}, "three stages or more"),
+        ({"profile": "plane"}, "there is no profile plane; there are plain, "),
         ({"metric": "dyce"}, "there is no metric dyce; there are dice, "),
         ({"rows": (Row("later", TARGET, pretrained=True),)}, "names no first_stage to start from"),
         (
             {"rows": (Row("folds", (TARGET, TARGET)),)},
             "2 data sets in turn, and there are 1 test sets",
         ),
+        ({"published": (published("baseline", 0.5, 0.6),)}, "theirs has 2 figures for 1 columns"),
+        ({"published": (published("best", 0.5),)}, "theirs names the row best, which does not"),
     ],
 )
 def test_impossible_declarations_are_refused(changes: dict[str, object], message: str) -> None:
@@ -170,6 +180,14 @@ def test_seeds_take_the_folds_in_turn(tmp_path: Path) -> None:
     assert [run.dataset_number for run in runs] == [121, 122, 121]
     assert [run.test_set.name for run in runs] == ["Dataset121_A", "Dataset122_B", "Dataset121_A"]
     assert str(tmp_path / "nnUNet_raw" / "Dataset122_B" / "imagesTs") in runs[1].predict(tmp_path)
+
+
+@pytest.mark.parametrize(("profile", "soft"), [("plain", False), ("infnet", True)])
+def test_soft_maps_are_predicted_where_they_are_measured(
+    tmp_path: Path, profile: str, soft: bool
+) -> None:
+    run = Run(suite(profile=profile), BASELINE, 0, Place(tmp_path, "cpu"))
+    assert ("--save_probabilities" in run.predict(tmp_path)) == soft
 
 
 def test_a_row_may_name_its_raw_folder_and_normalise_a_stream(tmp_path: Path) -> None:

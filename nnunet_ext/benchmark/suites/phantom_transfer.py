@@ -5,27 +5,20 @@ training on generated objects, from which the backbone alone is taken. Stage two
 generated lung nodules and hands over the whole network.
 """
 
-from typing import Any
-
 from dataset_conversion.phantoms.transfer import INFECTIONS, NODULES, OBJECTS, write_transfer_tasks
+from nnunet_ext.benchmark.staged_transfer import TRAINER, StagedTransfer
 from nnunet_ext.benchmark.suite import Row, Suite
 
-TRAINER = "NCoVSegNetTrainer"
 # At 64 pixels the three sizes of a step round to one; a few hundred steps need a higher rate.
 SHORT = {"rates": "random", "initial_lr": 5e-4}
-BACKBONE = {**SHORT, "backbone_weights": "{checkpoint}"}
 TWICE_AS_LONG = {"num_epochs": 4}  # what is handed over should be learnt
-
-
-def _ablation(letter: str, gca: bool, daf: bool, deep_supervision: bool) -> Row:
-    """A row of table 5: one stage, as all of them; H is the row one-stage."""
-    modules: dict[str, Any] = {
-        "use_gca": gca,
-        "use_daf": daf,
-        "use_deep_supervision": deep_supervision,
-    }
-    return Row(letter, INFECTIONS, TRAINER, {**BACKBONE, **modules}, first_stage="objects")
-
+DATA = StagedTransfer(
+    INFECTIONS,
+    NODULES,
+    first_stage="objects",
+    settings=SHORT,
+    neighbour_settings=TWICE_AS_LONG,
+)
 
 SUITE = Suite(
     name="phantom-transfer",
@@ -45,23 +38,6 @@ SUITE = Suite(
     rows=(
         Row("nnunet", INFECTIONS),
         Row("objects", OBJECTS, TRAINER, {**SHORT, **TWICE_AS_LONG}, tested=False),
-        Row(
-            "nodules",
-            NODULES,
-            TRAINER,
-            {**BACKBONE, **TWICE_AS_LONG},
-            first_stage="objects",
-            tested=False,
-        ),
-        Row("none", INFECTIONS, TRAINER, SHORT),
-        Row("one-stage", INFECTIONS, TRAINER, BACKBONE, first_stage="objects"),
-        Row("two-stages", INFECTIONS, TRAINER, SHORT, first_stage="nodules", pretrained=True),
-        _ablation("A", gca=False, daf=False, deep_supervision=False),
-        _ablation("B", gca=True, daf=False, deep_supervision=False),
-        _ablation("C", gca=False, daf=True, deep_supervision=False),
-        _ablation("D", gca=False, daf=False, deep_supervision=True),
-        _ablation("E", gca=True, daf=False, deep_supervision=True),
-        _ablation("F", gca=False, daf=True, deep_supervision=True),
-        _ablation("G", gca=True, daf=True, deep_supervision=False),
+        *DATA.rows(),
     ),
 )
