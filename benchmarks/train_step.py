@@ -226,12 +226,11 @@ def memory(cls: type, roles: tuple[str, ...], configuration: str, device: str) -
     return result
 
 
-def measure(configuration: str, names: list[str], steps: int, device: str) -> list[str]:
-    """Markdown rows of one configuration."""
+def measure(configuration: str, names: list[str], steps: int, device: str) -> Iterator[str]:
+    """Yield a Markdown row for every trainer of one configuration."""
     plain = build(nnUNetTrainer, (), configuration, device)
     plain_flops, plain_memory = flops(*plain), memory(nnUNetTrainer, (), configuration, device)
     dimensions = f"{SIZES[configuration]['dimension']}d"
-    rows = []
     for name, (cls, roles) in variants().items():
         if dimensions not in cls.configurations or (names and cls.__name__ not in names):
             continue
@@ -246,14 +245,13 @@ def measure(configuration: str, names: list[str], steps: int, device: str) -> li
         times = [seconds_of_each(runs, first) for first in range(steps)]
         own, in_a_loop, reference = (list(column) for column in zip(*times, strict=True))
         median = statistics.median(own)
-        rows.append(
+        yield (
             f"| {configuration} | {name} | {1000 * median:.0f} | "
             f"{1000 * statistics.median(reference):.0f} "
             f"| {ratio(own, reference)} | {flop_ratio:.2f} | {ratio(own, in_a_loop)} "
             f"| {made.batch_size / median:.1f} | {memory(cls, roles, configuration, device):.0f} "
             f"| {plain_memory:.0f} |"
         )
-    return rows
 
 
 def main() -> None:
@@ -268,9 +266,6 @@ def main() -> None:
     )
     parser.add_argument("--trainers", nargs="+", default=[], help="default: all")
     arguments = parser.parse_args()
-    table = []
-    for name in arguments.configurations:
-        table += measure(name, arguments.trainers, arguments.steps, arguments.device)
     print(
         f"\ntorch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, "
         f"{arguments.steps} steps\n"
@@ -281,7 +276,9 @@ def main() -> None:
         "| samples/s | MiB | nnU-Net MiB |"
     )
     print("|" + "---|" * 10)
-    print("\n".join(table))
+    for configuration in arguments.configurations:
+        for row in measure(configuration, arguments.trainers, arguments.steps, arguments.device):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import nn
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.adversarial import Kind, real_fake, source_target
-from nnunet_ext.losses.synthesis import cycle_loss, identity_loss, lesion_loss
+from nnunet_ext.losses.synthesis import contrast_loss, cycle_loss, identity_loss, lesion_loss
 from nnunet_ext.networks.blocks import initialize_normal
 from nnunet_ext.networks.critics import Normalization, PatchCritic, TranslationCritic
 from nnunet_ext.networks.segmentation import Segmentation
@@ -42,6 +42,7 @@ from nnunet_ext.training.settings.plans_entry import PlansEntry
 
 TARGET = "target_domain"
 NO_MATCHES = "none"
+CONTRAST_SHARE = 0.25  # of the training, over which the weight of the contrast loss falls to 0
 SEGMENTERS = ("network", "source_segmenter")  # players: S_ori, S_rec
 
 
@@ -87,6 +88,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
         "lesion",
         "feature_domain",
         "identity",
+        "contrast",
         "feature_discriminator",
         "target_discriminator",
         "source_discriminator",
@@ -132,6 +134,9 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     lesion_weight: Weight = 50.0  # lambda_les; 0: CycleGAN without the lesion loss
     feature_weight: Weight = 15.0  # lambda_fda; 0: no alignment of the fused features
     identity_weight: Weight = 5.0  # only in the code; 0: none
+    # of the contrast loss at the start, against inverted translations; 0 after a quarter of the
+    # training
+    contrast_weight: Weight = 0.0
     shared_fusion: bool = True  # False: two independent translators, as in CycleGAN
     gan_loss: Kind = "lsgan"  # of L_adv and L_fda
     # of nnUNetv2_ext_match, for pairs of similar slices; none: any pairs
@@ -453,7 +458,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     def translation_losses(
         self, images: Translations, judged: dict[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Return the translators' losses on the images: eq. 2, eq. 4 and the identity loss.
+        """Return the translators' losses on the images: eq. 2, eq. 4, identity and contrast loss.
 
         Args:
             images: the translations.
@@ -470,18 +475,32 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             "adversarial": torch.stack(looks_real).sum(),  # L_adv, eq. 2
             "cycle": self.cycle_weight * cycle,  # L_cyc, eq. 4
         }
-        if not self.identity_weight:
-            return losses
+        if self.identity_weight:
+            there, back = self._translators()
+            identity = identity_loss(
+                images.source,
+                back(images.source),
+                images.target,
+                there(images.target),
+            )
+            losses["identity"] = self.identity_weight * identity
 
-        there, back = self._translators()
-        identity = identity_loss(
-            images.source,
-            back(images.source),
-            images.target,
-            there(images.target),
-        )
-        losses["identity"] = self.identity_weight * identity
+        contrast_weight = self._contrast_weight_now()
+        if contrast_weight:
+            contrast = contrast_loss(
+                images.source,
+                images.synthetic,
+                images.target,
+                images.synthetic_source,
+            )
+            losses["contrast"] = contrast_weight * contrast
         return losses
+
+    def _contrast_weight_now(self) -> float:
+        """Return the weight of the contrast loss at this iteration, which falls linearly to 0."""
+        falls_until = CONTRAST_SHARE * self.total_iterations
+        share = 1 - self.iteration / falls_until
+        return self.contrast_weight * max(0.0, share)
 
     def critic_loss(
         self,
