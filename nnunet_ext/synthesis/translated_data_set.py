@@ -243,5 +243,11 @@ def _summary(folder: Path, contrasts: dict[str, LesionContrast], window: str) ->
             f"lesions: {mean:+.1f} against their rim on average, brighter in {brighter} of "
             f"{len(known)} cases"
         )
+    if known and brighter < len(known) / 2:
+        lines.append(
+            "Warning: most lesions are darker than what surrounds them. If those of the target are "
+            "brighter, the translation is inverted: train it again, with contrast_weight=50 or "
+            "another seed"
+        )
     lines.append(f"see lesion_contrast.csv, provenance.csv and {FIGURE} there")
     return "\n".join(lines)

@@ -2,10 +2,11 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
-from nnunet_ext.losses.synthesis import cycle_loss, identity_loss, lesion_loss
+from nnunet_ext.losses.synthesis import contrast_loss, cycle_loss, identity_loss, lesion_loss
 
 
 @pytest.mark.parametrize("loss", [cycle_loss, identity_loss])
@@ -26,6 +27,37 @@ def test_half_precision_is_computed_in_full() -> None:
         torch.full((1, 1, 2, 2), value, dtype=torch.float16) for value in (0.0, 6e4, 0.0, 6e4)
     ]
     assert cycle_loss(*images).item() == pytest.approx(1.2e5, rel=1e-3)
+
+
+def test_the_contrast_loss_is_one_minus_the_correlation_of_each_image() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 1, 5, 4)
+    expected = 0.0
+    for one, other in (images[:2], images[2:]):
+        for a, b in zip(one.numpy(), other.numpy(), strict=True):
+            expected += (1 - np.corrcoef(a.ravel(), b.ravel())[0, 1]) / 3
+    assert contrast_loss(*images).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(2.0, 0.0), (0.1, 0.0), (-3.0, 4.0), (0.0, 2.0)])
+def test_scale_and_offset_of_the_contrast_do_not_matter_but_its_sign_does(
+    slope: float, expected: float
+) -> None:
+    torch.manual_seed(0)
+    image = torch.randn(2, 1, 6, 6)
+    translated = slope * image + 5
+    loss = contrast_loss(image, translated, image, translated)
+    assert loss.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_contrast_loss_turns_an_inverted_translation() -> None:
+    torch.manual_seed(0)
+    image = torch.randn(2, 1, 6, 6)
+    slope = torch.tensor(-1.0, requires_grad=True)
+    noise = 0.1 * torch.randn_like(image)
+    contrast_loss(image, slope * image + noise, image, image).backward()
+    assert slope.grad is not None
+    assert slope.grad < 0  # a larger slope lowers the loss
 
 
 def test_the_lesion_loss_is_the_sum() -> None:

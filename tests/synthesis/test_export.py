@@ -18,7 +18,8 @@ from PIL import Image
 from torch import nn
 
 from nnunet_ext.commands.synthesize import synthesize_entry
-from nnunet_ext.synthesis.contrast import lesion_contrast
+from nnunet_ext.synthesis import translated_data_set
+from nnunet_ext.synthesis.contrast import LesionContrast, lesion_contrast
 from nnunet_ext.synthesis.export import RECORD, ExportJob, begin
 from nnunet_ext.synthesis.matches import Matches, NearestSource, SimilarTargets, write_matches
 from nnunet_ext.synthesis.model import SynthesisModel
@@ -392,3 +393,15 @@ def test_models_that_cannot_synthesise_are_refused(
     trained(tmp_path, content(normalizations={}))
     assert run("-o", 301) == 1
     assert "was trained without a window of the target" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("inside_hu", "is_warned"), [(20.0, True), (60.0, False)])
+def test_lesions_that_became_dark_are_warned_about(
+    tmp_path: Path, inside_hu: float, is_warned: bool
+) -> None:
+    contrasts = {
+        "case_00": LesionContrast(12, inside_hu, rim=35.0),
+        "case_01": LesionContrast(0, math.nan, math.nan),  # no lesion: says nothing
+    }
+    summary = translated_data_set._summary(tmp_path, contrasts, "window(0,80)")
+    assert ("the translation is inverted" in summary) == is_warned

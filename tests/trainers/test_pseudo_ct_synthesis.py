@@ -104,7 +104,7 @@ def test_what_each_loss_reaches(tmp_path: Path) -> None:
     """Of these, an update moves the weights of its player alone; the encoders never follow the
     feature critic.
     """
-    made = synthesis(tmp_path, image_pool=0)
+    made = synthesis(tmp_path, image_pool=0, contrast_weight=1)
     losses = caught_losses(made, batch(made, ("target_domain",)))
     translators = {"Es", "Et", "F", "Dt", "Ds"}
     assert {name: reached(loss, made) for name, loss in losses.items()} == {
@@ -115,6 +115,7 @@ def test_what_each_loss_reaches(tmp_path: Path) -> None:
         "lesion": translators | {"St", "Ss"},
         "feature_domain": {"F", "Cf"},
         "identity": translators,
+        "contrast": {"Es", "Et", "F", "Dt", "Ds"},
         "feature_discriminator": {"Es", "F", "Cf"},
         "target_discriminator": {"Es", "F", "Dt", "Ct"},
         "source_discriminator": {"Et", "F", "Ds", "Cs"},
@@ -309,9 +310,19 @@ def test_printed_presets(tmp_path: Path, preset: str) -> None:
     assert betas["translators"] == (0.5, 0.99 if paper else 0.999)
     assert betas["feature_critic"] == ((0.5, 0.99) if paper else (0.9, 0.99))
     result = made.train_step(batch(made, ("target_domain",)))
-    assert all(
-        math.isfinite(result[term]) for term in made.loss_terms if term != "identity" or not paper
-    )
+    unused = {"contrast", "identity"} if paper else {"contrast"}
+    used = set(made.loss_terms) - unused
+    assert all(math.isfinite(result[term]) for term in used)
+
+
+def test_the_contrast_loss_fades_over_the_first_quarter(tmp_path: Path) -> None:
+    settings = {"num_epochs": 2, "num_iterations_per_epoch": 8, "contrast_weight": 50}
+    made = synthesis(tmp_path, **settings)
+    weights = []
+    for iteration in range(6):
+        made._iteration_in_epoch = iteration
+        weights.append(made._contrast_weight_now())
+    assert weights == [50, 37.5, 25, 12.5, 0, 0]
 
 
 def test_preset_recommended_limits_the_segmenters_gradients_alone(tmp_path: Path) -> None:
