@@ -55,6 +55,14 @@ class ModalityTransfer:
             self._two_stages("matched-mask-cyclegan-das", 690, "synthesis-matched-mask-cyclegan"),
         )
 
+    def contrast_rows(self) -> tuple[Row, ...]:
+        """Return the paper's synthesis with a contrast loss, which is not in the paper."""
+        return (
+            self._synthesis("synthesis-contrast", matches_file=self.matches, contrast_weight=50),
+            self._one_stage("one-stage-contrast", 720, "synthesis-contrast"),
+            self._two_stages("two-stages-contrast", 730, "synthesis-contrast"),
+        )
+
     def unmatched_rows(self) -> tuple[Row, ...]:
         """Return the two further sets of table 4."""
         rest = self._subset("unmatched")
@@ -72,12 +80,12 @@ class ModalityTransfer:
         return ("--matches", self.matches, "--subset", name)
 
     def _synthesis(self, name: str, **settings: Any) -> Row:
-        """Stage 1; it is only the first stage of others, because it segments MR."""
+        """Stage 1 with the paper's losses; it is only the first stage of others: it segments MR."""
         return Row(
             name,
             self.source,
             "PseudoCTSynthesisTrainer",
-            {**self.synthesis, **settings},
+            {**self.synthesis, "contrast_weight": 0, **settings},
             self._stream,
             tested=False,
             normalize=WINDOW,

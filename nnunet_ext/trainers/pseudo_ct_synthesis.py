@@ -112,6 +112,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             "upsampling": "repeated",
             "critic_normalization": "spectral",
             "image_pool": 50,
+            "contrast_weight": 50.0,
             "average_weights": 0.999,
         },
         "paper": {

@@ -131,6 +131,6 @@ SUITE = Suite(
     upper="target-only",
     profile="slice",
     seeds=3,
-    rows=(*DATA.rows(), *DATA.unmatched_rows()),
+    rows=(*DATA.rows(), *DATA.unmatched_rows(), *DATA.contrast_rows()),
     published=(SYNTHESIS, STAGES, SUBSETS),
 )

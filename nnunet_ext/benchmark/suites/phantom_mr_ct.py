@@ -39,5 +39,5 @@ SUITE = Suite(
     fold="all",
     lower="mri-baseline",
     upper="target-only",
-    rows=DATA.rows(),
+    rows=(*DATA.rows(), *DATA.contrast_rows()),
 )
