@@ -1,6 +1,6 @@
 """What the hospital path costs beyond nnU-Net's own prediction, by number of studies.
 
-Run from the repository's root: ``python -m benchmarks.hospital [--studies 1 2 4] [--repeats 3]``.
+Run from the repository's root: ``python -m benchmarks.hospital [--studies 1 4] [--repeats 2]``.
 
 Studies are generated chest CT, the model is a 3d U-Net with random weights. Ours is
 ``nnUNetv2_ext_predict_dicom``: a DICOM folder to DICOM SEG, structured report, captures and
@@ -66,10 +66,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--studies", nargs="+", type=int, default=[1, 2, 4])
-    parser.add_argument("--slices", type=int, default=96)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--studies", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--slices", type=int, default=48)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
 
     rows = []
