@@ -486,15 +486,14 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             )
             losses["identity"] = self.identity_weight * identity
 
-        contrast_weight = self._contrast_weight_now()
-        if contrast_weight:
+        if self.contrast_weight:
             contrast = contrast_loss(
                 images.source,
                 images.synthetic,
                 images.target,
                 images.synthetic_source,
             )
-            losses["contrast"] = contrast_weight * contrast
+            losses["contrast"] = self._contrast_weight_now() * contrast
         return losses
 
     def _contrast_weight_now(self) -> float:
