@@ -33,7 +33,7 @@ def write_studies(export: Path, count: int, slices: int, size: int) -> None:
         write_series(export / patient, hu, positions_mm, spacing_mm=SPACING_MM[1:], patient=patient)
 
 
-def write_model(folder: Path) -> Path:
+def write_random_model(folder: Path) -> Path:
     """Write a model of a planned size for the studies; return its folder."""
     from tests.miniature_models import write_model
 
@@ -76,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         os.environ[KEY_VARIABLE] = str(scratch / "private" / "key")
-        model = write_model(scratch / "results")
+        model = write_random_model(scratch / "results")
         for count in arguments.studies:
             export = scratch / f"export_{count}"
             images = scratch / f"images_{count}"

@@ -11,14 +11,21 @@ import argparse
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.train_step import SIZES, WARM_UP, build, flops, seconds_of_each, variants
+from benchmarks.train_step import (
+    SIZES,
+    WARM_UP,
+    build,
+    flops,
+    seconds_of_each,
+    step_seconds,
+    variants,
+)
 from nnunet_ext.training.engine import cpu
 
 PATCHES = ((64, 4), (128, 4), (256, 4))  # pixels per side, and batch size
 BATCHES = ((128, 1), (128, 2), (128, 8))
-PLAIN = "PlainTrainer"
 DEFAULT = (
-    PLAIN,
+    "PlainTrainer",
     "RelationDrivenTrainer",
     "ImageSpaceDATrainer",
     "AMDDASTrainer",
@@ -28,16 +35,16 @@ DEFAULT = (
 
 def rows_of_size(side: int, batch_size: int, names: Sequence[str], steps: int) -> list[str]:
     """Return one Markdown row per trainer."""
-    SIZES["growth"] = {**SIZES["2d"], "patch_size": (side, side), "batch_size": batch_size}
+    size = {**SIZES["2d"], "patch_size": (side, side), "batch_size": batch_size}
     found = variants()
     runs = []
     for name in names:
         trainer, roles = found[name]
-        made, data = build(trainer, roles, "growth", "cpu")
+        made, data = build(trainer, roles, size, "cpu")
         runs.append((made, data))
 
     for run in runs * WARM_UP:
-        seconds_of_each([run], first=0)
+        step_seconds(*run)
     rounds = [seconds_of_each(runs, first) for first in range(steps)]
 
     rows = []

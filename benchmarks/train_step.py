@@ -78,14 +78,17 @@ def variants() -> dict[str, tuple[type, tuple[str, ...]]]:
 
 
 def build(
-    cls: type, roles: tuple[str, ...], configuration: str, device: str
+    cls: type, roles: tuple[str, ...], size: dict[str, Any], device: str
 ) -> tuple[Any, dict[str, Any]]:
-    """A trainer in the last epoch of its training, and one batch for it, on its device."""
+    """A trainer in the last epoch of its training, and one batch for it, on its device.
+
+    ``size`` is as in :data:`SIZES`.
+    """
     streams = {role: ["Dataset998_Other"] for role in roles}
-    size = {**SIZES[configuration], "streams": streams}
+    content = {**size, "streams": streams}
     if cls is not nnUNetTrainer:
-        size["settings"] = cls.without_first_stage
-    made = trainer(cls, Path(tempfile.mkdtemp()), plans(**size), device)
+        content["settings"] = cls.without_first_stage
+    made = trainer(cls, Path(tempfile.mkdtemp()), plans(**content), device)
     made.current_epoch = made.num_epochs - 1
     made.network.train()
     return made, batch(made, roles)
@@ -190,10 +193,10 @@ def flops(made: Any, data: dict[str, Any]) -> int:
 
 
 def _measure_memory(
-    cls: type, roles: tuple[str, ...], configuration: str, device: str, answer: Any
+    cls: type, roles: tuple[str, ...], size: dict[str, Any], device: str, answer: Any
 ) -> None:
     before = 0.0 if device == "cuda" else _status("VmRSS")
-    made, data = build(cls, roles, configuration, device)
+    made, data = build(cls, roles, size, device)
     for _ in range(WARM_UP):
         made.train_step(data)
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _status("VmHWM")
@@ -210,16 +213,14 @@ def _status(entry: str) -> float:
     return int(line.split()[1]) / 2**10
 
 
-def memory(cls: type, roles: tuple[str, ...], configuration: str, device: str) -> float:
+def memory(cls: type, roles: tuple[str, ...], size: dict[str, Any], device: str) -> float:
     """Return the MiB at the peak of a training step, weights included.
 
     It is what the step adds to the process, or what is allocated on a GPU.
     """
     spawn = multiprocessing.get_context("spawn")
     answer = spawn.Queue()
-    process = spawn.Process(
-        target=_measure_memory, args=(cls, roles, configuration, device, answer)
-    )
+    process = spawn.Process(target=_measure_memory, args=(cls, roles, size, device, answer))
     process.start()
     result = answer.get()
     process.join()
@@ -228,14 +229,15 @@ def memory(cls: type, roles: tuple[str, ...], configuration: str, device: str) -
 
 def measure(configuration: str, names: list[str], steps: int, device: str) -> Iterator[str]:
     """Yield a Markdown row for every trainer of one configuration."""
-    plain = build(nnUNetTrainer, (), configuration, device)
-    plain_flops, plain_memory = flops(*plain), memory(nnUNetTrainer, (), configuration, device)
-    dimensions = f"{SIZES[configuration]['dimension']}d"
+    size = SIZES[configuration]
+    plain = build(nnUNetTrainer, (), size, device)
+    plain_flops, plain_memory = flops(*plain), memory(nnUNetTrainer, (), size, device)
+    dimensions = f"{size['dimension']}d"
     for name, (cls, roles) in variants().items():
         if dimensions not in cls.configurations or (names and cls.__name__ not in names):
             continue
-        made, data = build(cls, roles, configuration, device)
-        bare = BareLoop(build(cls, roles, configuration, device)[0])
+        made, data = build(cls, roles, size, device)
+        bare = BareLoop(build(cls, roles, size, device)[0])
         runs = [(made, data), (bare, data), plain]
         for _ in range(WARM_UP):
             for run in runs:
@@ -249,7 +251,7 @@ def measure(configuration: str, names: list[str], steps: int, device: str) -> It
             f"| {configuration} | {name} | {1000 * median:.0f} | "
             f"{1000 * statistics.median(reference):.0f} "
             f"| {ratio(own, reference)} | {flop_ratio:.2f} | {ratio(own, in_a_loop)} "
-            f"| {made.batch_size / median:.1f} | {memory(cls, roles, configuration, device):.0f} "
+            f"| {made.batch_size / median:.1f} | {memory(cls, roles, size, device):.0f} "
             f"| {plain_memory:.0f} |"
         )
 

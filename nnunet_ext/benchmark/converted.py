@@ -100,9 +100,7 @@ class Converted:
                 _link_cases([cases[name] for name in names], folder, part)
         if (source / PROVENANCE_NAME).is_file():
             shutil.copyfile(source / PROVENANCE_NAME, folder / PROVENANCE_NAME)  # whose cases
-        text = (source / "dataset.json").read_text(encoding="utf-8")
-        content = {**json.loads(text), "name": folder.name, "numTraining": len(training)}
-        write_json(content, folder / "dataset.json")
+        write_dataset_json_of_part(source, folder, len(training))
 
     def slices_of_scans(self) -> dict[str, list[str]]:
         """Return the cases of each scan, for a data set of single slices.
@@ -153,6 +151,21 @@ def write_one_slice_per_scan(
 
     for name, dataset in datasets.items():
         dataset.write_part(raw / name, sorted(drawn[name]))
+
+
+def write_dataset_json_of_part(source: Path, folder: Path, training_cases: int) -> None:
+    """Write the ``dataset.json`` of a data set that holds cases of another one.
+
+    Args:
+        source: folder of that other one.
+        folder: of the new data set, which also gives its name.
+        training_cases: in it.
+    """
+    text = (source / "dataset.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    content["name"] = folder.name
+    content["numTraining"] = training_cases
+    write_json(content, folder / "dataset.json")
 
 
 def _link_cases(cases: Sequence[RawCase], folder: Path, part: str) -> None:

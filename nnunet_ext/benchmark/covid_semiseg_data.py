@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from dataset_conversion.datasets.covid_semiseg import CovidSemiSeg
 from dataset_conversion.writing.conversion import convert
+from nnunet_ext.benchmark.converted import write_dataset_json_of_part
 from nnunet_ext.errors import InputError
-from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.stock.folders import environment_folder
 
 DOWNLOAD = "COVID_SEMISEG"  # environment variable: folder of the unpacked download
@@ -92,7 +91,7 @@ def write_fold(labelled: Path, folder: Path, fold: int) -> None:
         _copy_cases(labelled, folder, official, "Ts", "Ts")
     else:
         _copy_cases(labelled, folder, held_out, "Tr", "Ts")
-    _write_dataset_json(labelled, folder, len(training))
+    write_dataset_json_of_part(labelled, folder, len(training))
 
 
 def _names_in(labels: Path) -> list[str]:
@@ -115,7 +114,7 @@ def write_unlabeled(images: Path, folder: Path, count: int | None) -> None:
         place = index * len(files) // wanted
         file = files[place]
         shutil.copyfile(file, target / file.name)
-    _write_dataset_json(images, folder, 0)
+    write_dataset_json_of_part(images, folder, 0)
 
 
 def _copy_cases(source: Path, folder: Path, cases: Sequence[str], part: str, new_part: str) -> None:
@@ -126,11 +125,3 @@ def _copy_cases(source: Path, folder: Path, cases: Sequence[str], part: str, new
         for case in cases:
             name = f"{case}{ending}"
             shutil.copyfile(origin / name, target / name)
-
-
-def _write_dataset_json(source: Path, folder: Path, training_cases: int) -> None:
-    text = (source / "dataset.json").read_text(encoding="utf-8")
-    content = json.loads(text)
-    content["name"] = folder.name
-    content["numTraining"] = training_cases
-    write_json(content, folder / "dataset.json")

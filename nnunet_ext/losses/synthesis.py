@@ -99,11 +99,13 @@ def contrast_loss(
 
 def _correlation(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return Pearson's correlation of each pair of images, ``[B]``."""
-    a = one.flatten(1)
-    b = other.flatten(1)
-    a = a - a.mean(1, keepdim=True)
-    b = b - b.mean(1, keepdim=True)
-    return functional.cosine_similarity(a, b, dim=1)
+    return functional.cosine_similarity(_centred(one), _centred(other), dim=1)
+
+
+def _centred(images: torch.Tensor) -> torch.Tensor:
+    """Return ``[B, values]``, the values of each image minus their mean."""
+    values = images.flatten(1)
+    return values - values.mean(1, keepdim=True)
 
 
 @full_precision

@@ -498,9 +498,9 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
 
     def _contrast_weight_now(self) -> float:
         """Return the weight of the contrast loss at this iteration, which falls linearly to 0."""
-        falls_until = CONTRAST_SHARE * self.total_iterations
-        share = 1 - self.iteration / falls_until
-        return self.contrast_weight * max(0.0, share)
+        falls_until = round(CONTRAST_SHARE * self.total_iterations)
+        fading = linear_decay(0, max(1, falls_until))
+        return self.contrast_weight * fading(self.iteration)
 
     def critic_loss(
         self,
