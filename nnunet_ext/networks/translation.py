@@ -113,21 +113,13 @@ class Translator(nn.Module):
         encoder: of the input's domain.
         fusion: may be shared with the other direction.
         decoder: of the output's domain.
-        reads_z_scores: the images are nnU-Net's z-scores, see :func:`with_dark_background`.
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        fusion: nn.Module,
-        decoder: nn.Module,
-        reads_z_scores: bool = False,
-    ) -> None:
+    def __init__(self, encoder: nn.Module, fusion: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.fusion = fusion
         self.decoder = decoder
-        self.reads_z_scores = reads_z_scores
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Translate ``[B, channels, H, W]``; the result has the same size."""
@@ -136,8 +128,6 @@ class Translator(nn.Module):
 
     def features(self, image: torch.Tensor) -> torch.Tensor:
         """Return the fused map ``[B, 4 width, ceil(H / 4), ceil(W / 4)]``, F of the paper."""
-        if self.reads_z_scores:
-            image = with_dark_background(image)
         encoded = self.encoder(image)
         return self.fusion(encoded)
 
@@ -199,15 +189,17 @@ class SegmentationThroughSynthesis(nn.Module):
         """Segment source images.
 
         Args:
-            image: ``[B, channels, H, W]`` of the source domain.
+            image: ``[B, channels, H, W]`` of the source domain, z-scores whose background may be
+                0, see :func:`with_dark_background`.
             with_synthetic: return a :class:`SynthesisOutput`.
 
         Returns:
             Logits ``[B, classes, H, W]``, or a list of them, finest first, when
             ``decoder.deep_supervision``.
         """
-        features = self.translator.features(image)
-        synthetic = self.translator.decode(features, image)
+        source = with_dark_background(image)
+        features = self.translator.features(source)
+        synthetic = self.translator.decode(features, source)
         segmentation = self.segmenter(synthetic)
         if not with_synthetic:
             return segmentation

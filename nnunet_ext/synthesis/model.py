@@ -13,7 +13,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch.nn import functional
 
 from nnunet_ext.errors import InputError, first_line
-from nnunet_ext.networks.translation import SegmentationThroughSynthesis, Translator
+from nnunet_ext.networks.translation import (
+    SegmentationThroughSynthesis,
+    Translator,
+    with_dark_background,
+)
 from nnunet_ext.training.settings.plans_entry import PlansEntry
 from nnunet_ext.training.streams.normalization import Window
 from nnunet_ext.training.weights.checkpoint_files import read_content
@@ -137,7 +141,8 @@ class SynthesisModel:
 
         margins = (left, right, top, bottom)
         padded = functional.pad(image, margins)
-        translated = self.translator(padded)
+        source = with_dark_background(padded)
+        translated = self.translator(source)
         rows = slice(top, top + height)
         columns = slice(left, left + width)
         return translated[..., rows, columns]

@@ -185,7 +185,7 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
             bounded=TARGET in entry.normalizations,
             upsampling=settings["upsampling"],
         )
-        translator = Translator(encoder, fusion, decoder, reads_z_scores=True)
+        translator = Translator(encoder, fusion, decoder)
         segmenter = segmenter_from_plans(
             settings["segmenter"],
             configuration_manager,

@@ -57,13 +57,12 @@ def test_the_background_of_z_scores_is_dark_and_that_of_windowed_images_is_not_t
     torch.testing.assert_close(
         with_dark_background(image).flatten(), torch.tensor([-3.0, -1.0, 1e-6])
     )
-    made = translator()
+    of_source = SegmentationThroughSynthesis(translator(), OneConvolution())
     image = torch.randn(1, 1, 16, 16)
     image[..., :4] = 0
-    before = made(image)
-    made.reads_z_scores = True
-    assert not torch.equal(made(image), before)
-    assert torch.equal(made(image), made(with_dark_background(image)))
+    through_network = of_source(image, with_synthetic=True).synthetic
+    assert torch.equal(through_network, of_source.translator(with_dark_background(image)))
+    assert not torch.equal(through_network, of_source.translator(image))
 
 
 def test_repeated_pixels_draw_no_chequered_pattern() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from nnunet_ext.commands.synthesize import synthesize_entry
+from nnunet_ext.networks.translation import with_dark_background
 from nnunet_ext.synthesis import translated_data_set
 from nnunet_ext.synthesis.contrast import LesionContrast, lesion_contrast
 from nnunet_ext.synthesis.export import RECORD, ExportJob, begin
@@ -191,7 +192,8 @@ def test_the_translation_is_that_of_the_trained_network(tmp_path: Path) -> None:
     padded = torch.zeros(1, 1, 32, 32)
     padded[0, 0, 7:25, 3:29] = torch.from_numpy(z_scores)
     with torch.no_grad():
-        expected = (made.network.translator(padded)[0, 0, 7:25, 3:29].numpy() + 1) * 40
+        translated = made.network.translator(with_dark_background(padded))
+        expected = (translated[0, 0, 7:25, 3:29].numpy() + 1) * 40
     np.testing.assert_allclose(result[0, 0, 3:], expected, atol=0.05)
     assert (result[0, 0, :3] == 0).all()
 
