@@ -17,10 +17,10 @@ from dataset_conversion.phantoms.domains import (
     write_images,
 )
 
-FEW = "Dataset511_PhantomFewTarget"
-MANY = "Dataset512_PhantomManyTarget"
-GENERAL = "Dataset513_PhantomGeneral"
-UNLABELED = "Dataset514_PhantomUnlabeled"
+MANY = "Dataset511_PhantomManyTarget"
+GENERAL = "Dataset512_PhantomGeneral"
+UNLABELED = "Dataset513_PhantomUnlabeled"
+FEW = tuple(f"Dataset{521 + draw}_PhantomFewTarget{draw}" for draw in range(5))
 
 TARGET_DISEASE = replace(SOURCE_DOMAIN, lesions=(2, 5), radius=(0.08, 0.2), lesion_hu=(-680, -450))
 GENERAL_DISEASE = replace(SOURCE_DOMAIN, lesions=(1, 2), radius=(0.06, 0.2), lesion_hu=(-350, 40))
@@ -36,14 +36,15 @@ def write_disease_pair(
     n_test: int = 40,
     size: int = 96,
 ) -> None:
-    """Write four raw data sets: few labelled slices, many, the other disease, and no labels.
+    """Write raw data sets: many labelled slices with a test set, few of them, the other disease,
+    and no labels.
 
-    The many hold the few.
+    The few are drawn several times: which slices are labelled matters as much as a network's seed.
 
     Args:
         raw: nnU-Net's folder of raw data sets.
         seed: of everything; equal arguments give equal files.
-        n_few: labelled slices of the target disease, with a test set beside them.
+        n_few: labelled slices of each draw, none of which is in another.
         n_many: labelled slices of the target disease, for an upper bound; without labels, the
             unlabelled data set.
         n_general: labelled slices of the general disease.
@@ -59,14 +60,16 @@ def write_disease_pair(
     test = domain_slices(TARGET_DISEASE, seed, of_test, size)
     general = domain_slices(GENERAL_DISEASE, seed, of_general, size)
 
-    few = raw / FEW
-    write_cases(few, "Tr", "target", target[:n_few])
-    write_cases(few, "Ts", "test", test)
-    write_dataset_json(few, n_few)
-
     many = raw / MANY
     write_cases(many, "Tr", "target", target)
+    write_cases(many, "Ts", "test", test)
     write_dataset_json(many, n_many)
+
+    for draw, name in enumerate(FEW):
+        first = draw * n_few
+        drawn = target[first : first + n_few]
+        write_cases(raw / name, "Tr", "target", drawn)
+        write_dataset_json(raw / name, n_few)
 
     others = raw / GENERAL
     write_cases(others, "Tr", "general", general)

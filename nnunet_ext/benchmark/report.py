@@ -75,6 +75,10 @@ def _write_summary(
 ) -> None:
     content = {
         "suite": suite.declared(),
+        "metric": suite.metric,
+        "lower": suite.lower,
+        "upper": suite.upper,
+        "interval": {"level": CONFIDENCE_LEVEL, "resamples": RESAMPLES, "seed": SEED},
         "rows": _records(rows),
         "tests": _records(tests),
         "missing": dict(failed),
@@ -224,23 +228,29 @@ def _settings(suite: Suite, rows: pd.DataFrame, place: Place) -> list[str]:
     batch = f"; batch {suite.batch_size}" if suite.batch_size else ""
     test_set = ", ".join(suite.test_sets)
     if len(suite.test_sets) > 1:
-        test_set += " in turn of the seeds"
+        test_set += ", one per seed, in turn"
     lines = [
         f"- Budget of every row: {budget}{network}{batch}. Test set: {test_set}, profile "
         f"`{suite.profile}`. Device: {place.device}.",
         f"- Intervals: bootstrap over seeds and cases, percentiles, {RESAMPLES} resamples, seed "
-        f"{SEED}. All rows draw the same cases; each draws its own seeds.",
+        f"{SEED}. All rows draw the same seeds and cases. Differences and gaps compare only the "
+        "seeds and cases that the rows have in common.",
         "- p: paired, two-sided, after Holm's correction over the pairs of a label. Over cases: "
         "Wilcoxon on the means over seeds. Over seeds: t-test on the means over cases; it tells "
         "whether a further training would agree.",
         "- s per step: an epoch's time over its steps, validation batches included; median over "
-        "epochs and seeds, beside whatever else the machine did. Memory: peak of the training "
+        "epochs and seeds, affected by other work on the machine. Memory: peak of the training "
         "process without its loaders.",
     ]
+    if len(suite.test_sets) > 1:
+        lines.append(
+            "- A seed is a fold. Folds share most of their training cases, so p over seeds is too "
+            "small."
+        )
     if suite.lower and suite.upper:
         lines.append(
-            f"- Gap closed: (row - {suite.lower}) / ({suite.upper} - {suite.lower}); empty where "
-            f"the interval of the gap itself holds 0."
+            f"- Gap closed: (row - {suite.lower}) / ({suite.upper} - {suite.lower}); empty unless "
+            f"{suite.upper} is better by more than chance."
         )
     if rows["seeds"].min() < _FEW_SEEDS:
         lines.append(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +12,18 @@ import numpy as np
 
 from nnunet_ext.benchmark.run import Run
 from nnunet_ext.benchmark.seed_statistics import (
+    RowScores,
     Scores,
-    common_seeds,
     interval,
+    matched,
     mean_score,
     resampled_means,
     share_of_gap,
 )
 from nnunet_ext.benchmark.suite import Suite
 from nnunet_ext.evaluation.cases.labels import FOREGROUND
+from nnunet_ext.evaluation.metrics.declarations import METRICS
+from nnunet_ext.evaluation.metrics.metric import Better
 from nnunet_ext.evaluation.report.statistics import compare_paired, holm
 
 if TYPE_CHECKING:
@@ -31,15 +33,6 @@ EPOCH_TIME = re.compile(r"Epoch time: ([\d.]+) s")
 NAN = float("nan")
 MEAN_OVER_LABELS = "mean over labels"
 _NO_METRICS = ("row", "seed", "label", "case", "slice", "files", "tp", "fp", "fn", "tn", "voxel_ml")
-
-
-@dataclass(frozen=True)
-class RowScores:
-    """Scores ``(seeds, cases)`` of a row, with the names of both."""
-
-    seeds: list[int]
-    cases: list[str]
-    values: Scores
 
 
 def cases_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -88,7 +81,8 @@ def rows_table(suite: Suite, cases: pd.DataFrame, planned: Mapping[str, int]) ->
     Columns: label, metric, row, cases, seeds, planned (seeds that were asked for), mean, ci_low,
     ci_high; then, each with its interval, ``difference`` to the suite's lower row and ``gap``, the
     share of the gap between the lower and the upper row that is closed (0 to 1; NaN where the suite
-    names none, or where the interval of the gap holds 0).
+    names none, or where the upper row is not certainly better). Both compare only the seeds and
+    cases that the rows have in common.
 
     Args:
         suite: names the lower and upper row.
@@ -102,53 +96,73 @@ def rows_table(suite: Suite, cases: pd.DataFrame, planned: Mapping[str, int]) ->
     for label in cases["label"].unique():
         for metric in metrics:
             scores = scores_of_rows(cases, label, metric)
-            for row, numbers in _numbers(suite, scores).items():
+            for row, numbers in _numbers(suite, metric, scores).items():
                 line = {"label": label, "metric": metric, "row": row, "planned": planned[row]}
                 line.update(numbers)
                 lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _numbers(suite: Suite, scores: Mapping[str, RowScores]) -> dict[str, dict[str, Any]]:
-    values = {row: of_row.values for row, of_row in scores.items()}
-    means = {row: mean_score(of_row) for row, of_row in values.items()}
-    drawn = resampled_means(values)
+def _numbers(
+    suite: Suite, metric: str, scores: Mapping[str, RowScores]
+) -> dict[str, dict[str, Any]]:
     lower, upper = suite.lower, suite.upper
-    has_gap = _has_gap(drawn, lower, upper)
+    has_gap = _has_gap(scores, metric, lower, upper)
 
     numbers = {}
     for row, of_row in scores.items():
         is_defined = ~np.isnan(of_row.values)
         cases = is_defined.any(axis=0)
+        (drawn,) = resampled_means([of_row.values])
         line: dict[str, Any] = {
             "cases": int(cases.sum()),
             "seeds": len(of_row.seeds),
-            "mean": means[row],
+            "mean": mean_score(of_row.values),
         }
-        line |= _bounds("ci", drawn[row])
+        line |= _bounds("ci", drawn)
 
         if lower in scores and row != lower:
-            line["difference"] = means[row] - means[lower]
-            line |= _bounds("difference", drawn[row] - drawn[lower])
+            line |= _difference(of_row, scores[lower])
         if has_gap and row not in (lower, upper):
-            closed = share_of_gap(
-                np.array(means[row]),
-                np.array(means[lower]),
-                np.array(means[upper]),
-            )
-            line["gap"] = float(closed)
-            drawn_gaps = share_of_gap(drawn[row], drawn[lower], drawn[upper])
-            line |= _bounds("gap", drawn_gaps)
+            line |= _gap(of_row, scores[lower], scores[upper])
         numbers[row] = line
     return numbers
 
 
-def _has_gap(drawn: Mapping[str, Scores], lower: str, upper: str) -> bool:
+def _difference(first: RowScores, second: RowScores) -> dict[str, float]:
+    """Return first minus second on the seeds and cases of both; NaN if no seed is common."""
+    a, b = matched([first, second])
+    if not len(a):
+        return {"difference": NAN, "difference_low": NAN, "difference_high": NAN}
+
+    drawn_a, drawn_b = resampled_means([a, b])
+    difference = mean_score(a) - mean_score(b)
+    return {"difference": difference, **_bounds("difference", drawn_a - drawn_b)}
+
+
+def _gap(row: RowScores, lower: RowScores, upper: RowScores) -> dict[str, float]:
+    """Return the closed share of the gap on the seeds and cases of all three rows."""
+    scores = matched([row, lower, upper])
+    if not len(scores[0]):
+        return {"gap": NAN, "gap_low": NAN, "gap_high": NAN}
+
+    means = [np.array(mean_score(of_row)) for of_row in scores]
+    closed = share_of_gap(*means)
+    drawn = share_of_gap(*resampled_means(scores))
+    return {"gap": float(closed), **_bounds("gap", drawn)}
+
+
+def _has_gap(scores: Mapping[str, RowScores], metric: str, lower: str, upper: str) -> bool:
     """Return whether the upper row is certainly better than the lower one."""
-    if lower not in drawn or upper not in drawn:
+    if lower not in scores or upper not in scores:
         return False
-    low, _ = interval(drawn[upper] - drawn[lower])
-    return low > 0
+    difference = _difference(scores[upper], scores[lower])
+    better = METRICS[metric].better
+    if better is Better.HIGHER:
+        return difference["difference_low"] > 0
+    if better is Better.LOWER:
+        return difference["difference_high"] < 0
+    return False
 
 
 def _bounds(name: str, values: Scores) -> dict[str, float]:
@@ -160,7 +174,7 @@ def _bounds(name: str, values: Scores) -> dict[str, float]:
 
 
 def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Compare every pair of rows by label, on their common seeds.
+    """Compare every pair of rows by label, on their common seeds and cases.
 
     Columns: label, metric, first, second, cases, seeds, difference with its interval over seeds and
     cases, ``cases_p``: Wilcoxon's test over cases of the means over seeds, ``seeds_p``: t-test over
@@ -191,32 +205,18 @@ def comparisons_table(cases: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _compared(scores: Mapping[str, RowScores], first: str, second: str) -> dict[str, Any]:
-    of_first = scores[first]
-    of_second = scores[second]
-    seeds = common_seeds(of_first.seeds, of_second.seeds)
-    a = _of_seeds(of_first, seeds)
-    b = _of_seeds(of_second, seeds)
+    a, b = matched([scores[first], scores[second]])
     over_cases = compare_paired(_mean(a, 0), _mean(b, 0))
     over_seeds = compare_paired(_mean(a, 1), _mean(b, 1))
-    line: dict[str, Any] = {
+    return {
         "first": first,
         "second": second,
         "cases": over_cases.n,
-        "seeds": len(seeds),
-        "difference": NAN,
+        "seeds": len(a),
+        **_difference(scores[first], scores[second]),
+        "cases_p": over_cases.wilcoxon_p,
+        "seeds_p": over_seeds.t_p,
     }
-    if seeds:
-        drawn = resampled_means({"a": a, "b": b})
-        line["difference"] = mean_score(a) - mean_score(b)
-        line |= _bounds("difference", drawn["a"] - drawn["b"])
-    line["cases_p"] = over_cases.wilcoxon_p
-    line["seeds_p"] = over_seeds.t_p
-    return line
-
-
-def _of_seeds(scores: RowScores, seeds: Sequence[int]) -> Scores:
-    positions = [scores.seeds.index(seed) for seed in seeds]
-    return scores.values[positions]
 
 
 def _mean(values: Scores, axis: int) -> Scores:

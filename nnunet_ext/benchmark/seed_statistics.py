@@ -1,6 +1,7 @@
 """Means over seeds and cases with bootstrap intervals over both, and what follows from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,42 +12,74 @@ Scores = npt.NDArray[np.float64]
 """``(seeds, cases)``: one number per trained network and test case, NaN where it is undefined."""
 
 
+@dataclass(frozen=True)
+class RowScores:
+    """Scores ``(seeds, cases)`` of a row, with the names of both."""
+
+    seeds: list[int]
+    cases: list[str]
+    values: Scores
+
+
+def matched(rows: Sequence[RowScores]) -> list[Scores]:
+    """Return the rows' scores of what all of them have, ``(common seeds, cases)``.
+
+    A case that is undefined for one row and seed is undefined for all rows with that seed, so that
+    a difference never compares other cases or other networks.
+
+    Args:
+        rows: all on the same cases in the same order.
+    """
+    seeds = _common_seeds(rows)
+    scores = [row.values[_positions(row.seeds, seeds)] for row in rows]
+    is_defined = ~np.isnan(scores).any(axis=0)
+    return [np.where(is_defined, of_row, np.nan) for of_row in scores]
+
+
+def _common_seeds(rows: Sequence[RowScores]) -> list[int]:
+    common = set(rows[0].seeds)
+    for row in rows[1:]:
+        common &= set(row.seeds)
+    return sorted(common)
+
+
+def _positions(seeds: Sequence[int], chosen: Sequence[int]) -> list[int]:
+    return [seeds.index(seed) for seed in chosen]
+
+
 def mean_score(scores: Scores) -> float:
     """Return the mean over cases of a network, then over networks; undefined cases are left out."""
     seeds, cases = scores.shape
     each_seed_once = np.ones((1, seeds))
     each_case_once = np.ones((1, cases))
     means = _means(scores, each_seed_once, each_case_once)
-    return float(np.nanmean(means))
+    return float(means[0])
 
 
 def resampled_means(
-    rows: Mapping[str, Scores], *, resamples: int = RESAMPLES, seed: int = SEED
-) -> dict[str, npt.NDArray[np.float64]]:
+    rows: Sequence[Scores], *, resamples: int = RESAMPLES, seed: int = SEED
+) -> list[npt.NDArray[np.float64]]:
     """Draw seeds and cases with replacement many times, and take each row's mean.
 
     A hierarchical bootstrap of crossed factors: all networks of a row predict the same cases. In
-    one resample all rows get the same cases, so that their differences are paired; each row draws
-    its own seeds.
+    one resample all rows get the same seeds and cases, so that their differences are paired: rows
+    of one seed share training cases, a fold, or the model of a first stage.
 
     Args:
-        rows: scores by row; all on the same cases in the same order.
+        rows: scores of one shape, see :func:`matched`.
         resamples: number of draws.
         seed: of the draws.
 
     Returns:
-        ``(resamples,)`` means by row; position i of every row belongs to the same drawn cases.
+        ``(resamples,)`` means of each row; position i of all rows belongs to the same draw.
 
     Reference: Owen 2007, The pigeonhole bootstrap; Davison and Hinkley 1997, section 3.8.
     """
     generator = np.random.default_rng(seed)
-    some_row = next(iter(rows.values()))
-    of_cases = _drawn(some_row.shape[1], resamples, generator)
-    means = {}
-    for name, scores in rows.items():
-        of_seeds = _drawn(len(scores), resamples, generator)
-        means[name] = _means(scores, of_seeds, of_cases)
-    return means
+    seeds, cases = rows[0].shape
+    of_seeds = _drawn(seeds, resamples, generator)
+    of_cases = _drawn(cases, resamples, generator)
+    return [_means(scores, of_seeds, of_cases) for scores in rows]
 
 
 def _drawn(count: int, resamples: int, generator: np.random.Generator) -> npt.NDArray:
@@ -99,9 +132,3 @@ def share_of_gap(
     with np.errstate(invalid="ignore", divide="ignore"):
         share = closed / gap
     return np.where(gap == 0, np.nan, share)
-
-
-def common_seeds(first: Sequence[int], second: Sequence[int]) -> list[int]:
-    """Return the seeds that both rows were trained with."""
-    also_in_second = set(second)
-    return [seed for seed in first if seed in also_in_second]

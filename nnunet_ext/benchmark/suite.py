@@ -77,7 +77,7 @@ class Suite:
     """Rows that are trained on the same budget and predict the same test set.
 
     Several data sets and as many test sets are a cross-validation: seed k trains and tests on the
-    k-th, in turn.
+    k-th, in turn. Test sets may share cases: equal names are the same case.
 
     Args:
         name: of the suite.
@@ -129,6 +129,10 @@ class Suite:
         if self.profile not in PROFILES:
             known = ", ".join(PROFILES)
             self._refuse(f"there is no profile {self.profile}; there are {known}")
+        measured = PROFILES[self.profile].metrics
+        if self.metric not in measured:
+            known = ", ".join(measured)
+            self._refuse(f"profile {self.profile} does not measure {self.metric}, but {known}")
 
         names: list[str] = []
         for row in self.rows:
@@ -154,10 +158,10 @@ class Suite:
     def _check_data(self, row: Row) -> None:
         data = row.trains_on
         tests = len(self.test_sets)
-        if isinstance(data, tuple) and len(data) != tests:
+        if isinstance(data, tuple) and tests > 1 and len(data) != tests:
             self._refuse(
                 f"{row.name} trains on {len(data)} data sets in turn, and there are {tests} test "
-                f"sets; name as many of both"
+                f"sets; name as many of both, or one test set"
             )
 
         makes_further = isinstance(data, MadeData) and data.further

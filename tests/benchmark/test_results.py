@@ -81,9 +81,8 @@ def test_means_differences_and_gap(tmp_path: Path) -> None:
     assert half["gap"] == pytest.approx(0.5)
     assert half["ci_low"] < 0.6 < half["ci_high"]
     assert half["gap_low"] < 0.5 < half["gap_high"]
-    paired = half["difference_high"] - half["difference_low"]
-    alone = half["ci_high"] - half["ci_low"]
-    assert paired < 0.7 * alone  # cases are shared, so their difficulty is not counted
+    # seeds and cases are shared, so neither's difficulty is counted
+    assert half["difference_low"] == pytest.approx(half["difference_high"]) == pytest.approx(0.2)
 
 
 def test_several_labels_are_also_averaged(tmp_path: Path) -> None:
@@ -130,6 +129,40 @@ def test_tests_use_common_seeds(tmp_path: Path) -> None:
     tests = comparisons_table(cases_table(runs), "dice").set_index(["first", "second"])
     assert tests.loc[("lower", "half"), "seeds"] == 2
     assert tests.loc[("lower", "half"), "difference"] == pytest.approx(-0.2)
+
+
+def test_a_row_without_the_worst_seed_is_not_better(tmp_path: Path) -> None:
+    runs = [run for run in all_runs(tmp_path) if run.row.name != "half" or run.seed > 0]
+    rows = rows_table(SUITE, cases_table(runs), dict.fromkeys(MEANS, 3)).set_index("row")
+    assert rows.loc["half", "mean"] == pytest.approx(0.61)
+    assert rows.loc["half", "difference"] == pytest.approx(0.2)
+    assert rows.loc["half", "gap"] == pytest.approx(0.5)
+
+
+def test_seeds_p_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
+    """Differences 1, 2 and 3 hundredths: t = 2 sqrt(3), two degrees of freedom.
+
+    The two-sided p is 1 - t / sqrt(t^2 + 2).
+    """
+    runs = []
+    for seed in range(3):
+        for row, gain in (("lower", 0.0), ("half", 0.01 * (seed + 1))):
+            runs.append(scored(tmp_path, row, seed, 0.5 + DIFFICULTY + gain))
+    tests = comparisons_table(cases_table(runs), "dice")
+    t = 2 * np.sqrt(3)
+    assert tests["seeds_p"].tolist() == pytest.approx([1 - t / np.sqrt(t**2 + 2)])
+
+
+def test_gap_of_an_error_is_closed_downwards(tmp_path: Path) -> None:
+    means = {"lower": 0.5, "half": 0.4, "upper": 0.3}
+    runs = []
+    for row, mean in means.items():
+        run = scored(tmp_path, row, 0, mean + DIFFICULTY)
+        table = pd.read_csv(run.scores).rename(columns={"dice": "hd95"})
+        table.to_csv(run.scores, index=False)
+        runs.append(run)
+    rows = rows_table(SUITE, cases_table(runs), dict.fromkeys(MEANS, 1)).set_index("row")
+    assert rows.loc["half", "gap"] == pytest.approx(0.5)
 
 
 def test_undefined_cases_are_left_out(tmp_path: Path) -> None:

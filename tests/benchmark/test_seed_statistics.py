@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from nnunet_ext.benchmark.seed_statistics import (
+    RowScores,
     _means,
     interval,
+    matched,
     mean_score,
     resampled_means,
     share_of_gap,
@@ -22,7 +24,7 @@ MANY = 40_000  # resamples: a variance is then known to 0.7 %
 def test_additive_effects_add_their_variances() -> None:
     """x_sc = a_s + b_c: the variance of a resampled mean is var(a) / S + var(b) / C."""
     scores = 0.6 + SEED_EFFECTS[:, None] + CASE_EFFECTS[None, :]
-    drawn = resampled_means({"row": scores}, resamples=MANY)["row"]
+    drawn = resampled_means([scores], resamples=MANY)[0]
     expected = SEED_EFFECTS.var() / 5 + CASE_EFFECTS.var() / 20
     assert drawn.var() == pytest.approx(expected, rel=0.04)
     assert drawn.mean() == pytest.approx(scores.mean(), abs=4 * math.sqrt(expected / MANY))
@@ -36,18 +38,18 @@ def test_interaction_alone_varies_with_its_squares() -> None:
     noise = RNG.normal(0, 0.1, (5, 20))
     noise -= noise.mean(axis=0)
     noise -= noise.mean(axis=1, keepdims=True)
-    drawn = resampled_means({"row": noise}, resamples=MANY)["row"]
+    drawn = resampled_means([noise], resamples=MANY)[0]
     assert drawn.var() == pytest.approx((noise**2).sum() / (5 * 20) ** 2, rel=0.04)
 
 
 def test_one_seed_leaves_the_bootstrap_over_cases() -> None:
-    drawn = resampled_means({"row": CASE_EFFECTS[None]}, resamples=MANY)["row"]
+    drawn = resampled_means([CASE_EFFECTS[None]], resamples=MANY)[0]
     assert drawn.var() == pytest.approx(CASE_EFFECTS.var() / 20, rel=0.04)
 
 
 def test_interval_is_that_of_the_normal_distribution() -> None:
     scores = RNG.normal(0.7, 0.1, (1, 2000))
-    low, high = interval(resampled_means({"row": scores}, resamples=MANY)["row"])
+    low, high = interval(resampled_means([scores], resamples=MANY)[0])
     half = 1.96 * scores[0].std() / math.sqrt(2000)
     assert low == pytest.approx(scores.mean() - half, abs=0.05 * half)
     assert high == pytest.approx(scores.mean() + half, abs=0.05 * half)
@@ -55,17 +57,25 @@ def test_interval_is_that_of_the_normal_distribution() -> None:
 
 def test_rows_are_drawn_on_the_same_cases() -> None:
     """With one seed each, rows that differ by a constant differ by it in every resample."""
-    drawn = resampled_means({"a": CASE_EFFECTS[None] + 0.1, "b": CASE_EFFECTS[None]}, resamples=500)
-    assert drawn["a"] - drawn["b"] == pytest.approx(np.full(500, 0.1))
+    a, b = resampled_means([CASE_EFFECTS[None] + 0.1, CASE_EFFECTS[None]], resamples=500)
+    assert a - b == pytest.approx(np.full(500, 0.1))
 
 
-def test_seeds_of_rows_are_drawn_apart() -> None:
-    """Rows of equal scores whose seeds differ: the variance of the difference is that of both, not
-    0.
-    """
+def test_rows_are_drawn_on_the_same_seeds() -> None:
+    """What a seed does to both rows, as its training cases do, is not part of their difference."""
     scores = np.repeat(SEED_EFFECTS[:, None], 20, axis=1)
-    drawn = resampled_means({"a": scores, "b": scores}, resamples=MANY)
-    assert (drawn["a"] - drawn["b"]).var() == pytest.approx(2 * SEED_EFFECTS.var() / 5, rel=0.04)
+    a, b = resampled_means([scores + 0.1, scores], resamples=500)
+    assert a - b == pytest.approx(np.full(500, 0.1))
+
+
+def test_only_common_seeds_and_cases_are_compared() -> None:
+    """The rows have seeds 1 and 2 in common, and without case y for seed 2."""
+    cases = ["x", "y"]
+    first = RowScores([0, 1, 2], cases, np.array([[0.9, 0.9], [0.1, 0.2], [0.3, 0.4]]))
+    second = RowScores([1, 2], cases, np.array([[0.5, 0.6], [0.7, np.nan]]))
+    a, b = matched([first, second])
+    np.testing.assert_array_equal(a, [[0.1, 0.2], [0.3, np.nan]])
+    np.testing.assert_array_equal(b, [[0.5, 0.6], [0.7, np.nan]])
 
 
 def test_means_equal_plain_loops_also_where_cases_are_undefined() -> None:
@@ -82,13 +92,13 @@ def test_means_equal_plain_loops_also_where_cases_are_undefined() -> None:
 
 
 def test_equal_scores_have_no_spread() -> None:
-    drawn = resampled_means({"row": np.full((3, 4), 0.7)}, resamples=100)["row"]
+    drawn = resampled_means([np.full((3, 4), 0.7)], resamples=100)[0]
     assert interval(drawn) == (pytest.approx(0.7), pytest.approx(0.7))
     assert mean_score(np.full((3, 4), 0.7)) == pytest.approx(0.7)
 
 
 def test_nothing_defined_has_no_mean() -> None:
-    drawn = resampled_means({"row": np.full((2, 3), np.nan)}, resamples=10)["row"]
+    drawn = resampled_means([np.full((2, 3), np.nan)], resamples=10)[0]
     assert np.isnan(drawn).all() and all(math.isnan(bound) for bound in interval(drawn))
 
 

@@ -121,10 +121,11 @@ def test_rows_of_another_installation_are_named() -> None:
         ({"features": (8, 16)}, "three stages or more"),
         ({"profile": "plane"}, "there is no profile plane; there are plain, "),
         ({"metric": "dyce"}, "there is no metric dyce; there are dice, "),
+        ({"metric": "hd95"}, "profile plain does not measure hd95, but dice, "),
         ({"rows": (Row("later", TARGET, pretrained=True),)}, "names no first_stage to start from"),
         (
-            {"rows": (Row("folds", (TARGET, TARGET)),)},
-            "2 data sets in turn, and there are 1 test sets",
+            {"rows": (Row("folds", (TARGET,) * 3),), "test_set": (TARGET,) * 2},
+            "3 data sets in turn, and there are 2 test sets",
         ),
         ({"published": (published("baseline", 0.5, 0.6),)}, "theirs has 2 figures for 1 columns"),
         ({"published": (published("best", 0.5),)}, "theirs names the row best, which does not"),

@@ -10,7 +10,7 @@ SUITE = Suite(
     name="phantom-relation",
     title="five labelled slices, and 48 of another disease",
     write_data=write_disease_pair,
-    test_set=FEW,
+    test_set=MANY,
     budget={
         "num_epochs": 20,
         "num_iterations_per_epoch": 50,

@@ -19,21 +19,30 @@ from dataset_conversion.phantoms.domains import Domain, domain_slice
 
 
 def test_the_few_are_among_the_many_and_no_patient_is_tested_twice(tmp_path: Path) -> None:
-    write_disease_pair(tmp_path, n_few=2, n_many=4, n_general=3, n_test=2, size=48)
+    n_many = 2 * len(FEW)
+    write_disease_pair(tmp_path, n_few=2, n_many=n_many, n_general=3, n_test=2, size=48)
 
     counts = {}
     for folder in sorted(path for path in tmp_path.rglob("images*")):
         counts[folder.relative_to(tmp_path).as_posix()] = len(list(folder.iterdir()))
+    draws = {f"{name}/imagesTr": 2 for name in FEW}
     assert counts == {
-        f"{FEW}/imagesTr": 2,
-        f"{FEW}/imagesTs": 2,
-        f"{MANY}/imagesTr": 4,
+        **draws,
+        f"{MANY}/imagesTr": n_many,
+        f"{MANY}/imagesTs": 2,
         f"{GENERAL}/imagesTr": 3,
-        f"{UNLABELED}/imagesUn": 4,
+        f"{UNLABELED}/imagesUn": n_many,
     }
-    few, many = (_contents(tmp_path / name / "imagesTr") for name in (FEW, MANY))
-    assert few < many == _contents(tmp_path / UNLABELED / "imagesUn")
-    assert not many & _contents(tmp_path / FEW / "imagesTs")
+    many = _contents(tmp_path / MANY / "imagesTr")
+    assert many == _contents(tmp_path / UNLABELED / "imagesUn")
+    assert not many & _contents(tmp_path / MANY / "imagesTs")
+
+    drawn: set[bytes] = set()
+    for name in FEW:
+        few = _contents(tmp_path / name / "imagesTr")
+        assert few < many
+        assert not few & drawn
+        drawn |= few
 
 
 def _contents(folder: Path) -> set[bytes]:
