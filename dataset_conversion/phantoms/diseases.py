@@ -1,7 +1,8 @@
 """Two generated diseases under one scanner, as nnU-Net raw data.
 
-The target disease is several faint, spread lesions with soft outlines, as ground-glass opacities
-are. The general disease is one or two dense, compact lesions, as nodules and tumours are.
+The target disease is faint, spread lesions with soft outlines, as ground-glass opacities are; noise
+and texture of the lung hide part of them. The general disease has lesions of the same shapes, from
+nearly as faint to as dense as nodules and tumours.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ GENERAL = "Dataset512_PhantomGeneral"
 UNLABELED = "Dataset513_PhantomUnlabeled"
 FEW = tuple(f"Dataset{521 + draw}_PhantomFewTarget{draw}" for draw in range(5))
 
-TARGET_DISEASE = replace(SOURCE_DOMAIN, lesions=(2, 5), radius=(0.08, 0.2), lesion_hu=(-680, -450))
-GENERAL_DISEASE = replace(SOURCE_DOMAIN, lesions=(1, 2), radius=(0.06, 0.2), lesion_hu=(-350, 40))
+_DISEASED = replace(SOURCE_DOMAIN, texture_hu=35, noise_grey=9, lesions=(1, 4), radius=(0.06, 0.22))
+TARGET_DISEASE = replace(_DISEASED, lesion_hu=(-760, -530))
+GENERAL_DISEASE = replace(_DISEASED, lesion_hu=(-650, 40))
 
 
 def write_disease_pair(
     raw: Path,
     *,
     seed: int = 0,
-    n_few: int = 5,
+    n_few: int = 3,
     n_many: int = 60,
-    n_general: int = 48,
+    n_general: int = 60,
     n_test: int = 40,
     size: int = 96,
 ) -> None:

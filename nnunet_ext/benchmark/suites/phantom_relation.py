@@ -8,7 +8,7 @@ DATA = GeneralKnowledge(FEW, (GENERAL,), UNLABELED)
 
 SUITE = Suite(
     name="phantom-relation",
-    title="five labelled slices, and 48 of another disease",
+    title="three labelled slices, and 60 of another disease",
     write_data=write_disease_pair,
     test_set=MANY,
     budget={
