@@ -1,7 +1,7 @@
 """Relation-driven collaborative learning with two encoders."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content
+from nnunet_ext.training.weights.transfer import fill_network
 
 RELATION_MATRICES = "relation_matrices.npz"
 
@@ -64,6 +65,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     rampup_squared: bool = True  # exp(-5 (1 - t)²); False: exp(-5 (1 - t)), as printed
     # the result of GeneralPretrainTrainer under these plans; or a path, or random
     general_checkpoint: str = "pretrained"
+    # what starts from it: the general encoder alone, or target encoder and decoder, too
+    pretrained_part: Literal["general_encoder", "network"] = "general_encoder"
 
     _continues_a_run = False
 
@@ -190,6 +193,11 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         path = self.general_checkpoint_path()
         if self.general_checkpoint == "pretrained":
             self._require_pretraining_of_these_plans(path)
+        if self.pretrained_part == "network":
+            fill_network(self.network, path)
+            self.print_to_log_file(f"Both encoders and the decoder start from {path}")
+            return
+
         load_encoder(self.network.encoder_general, path, self.pretraining_advice())
         self.print_to_log_file(f"The general encoder starts from {path}")
 
