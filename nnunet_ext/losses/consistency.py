@@ -53,6 +53,32 @@ def pseudo_label_loss(
 
 
 @full_precision
+def class_balanced_pseudo_label_loss(
+    logits: torch.Tensor, labels: torch.Tensor, kept: torch.Tensor
+) -> torch.Tensor:
+    """Return this cross entropy, averaged over the kept pixels of each class, then over classes.
+
+    A lesion of few pixels counts as much as the background around it. Classes without a kept pixel
+    take no part.
+
+    Args:
+        logits, labels, kept: see :func:`pseudo_label_loss`.
+
+    Returns:
+        Scalar, at least 0; 0 without gradient where no pixel is kept.
+    """
+    target = labels.long()
+    per_pixel = functional.cross_entropy(logits, target, reduction="none")
+    total = per_pixel.new_zeros(())
+    present = per_pixel.new_zeros(())
+    for label in range(logits.shape[1]):
+        of_class = kept & (target == label)
+        total = total + _mean_of_kept(per_pixel, of_class)
+        present = present + of_class.any()
+    return total / present.clamp_min(1)
+
+
+@full_precision
 def soft_consistency(
     logits: torch.Tensor, probabilities: torch.Tensor, kept: torch.Tensor
 ) -> torch.Tensor:

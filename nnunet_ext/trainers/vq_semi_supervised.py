@@ -9,13 +9,14 @@ from torch.nn import functional
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.adversarial import real_fake
-from nnunet_ext.losses.consistency import pseudo_label_loss
+from nnunet_ext.losses.consistency import class_balanced_pseudo_label_loss, pseudo_label_loss
 from nnunet_ext.losses.proportion import proportion_loss
 from nnunet_ext.networks.blocks import initialize_normal
 from nnunet_ext.networks.critics import PatchCritic
 from nnunet_ext.networks.segmentation import Segmentation, finest
 from nnunet_ext.networks.vq_unet import VQOutput
 from nnunet_ext.training.engine.diagnostics import discriminator_balance
+from nnunet_ext.training.engine.label_free import augmented_view
 from nnunet_ext.training.engine.schedules import Schedule, polynomial
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight
 from nnunet_ext.training.settings.miniature import Miniature
@@ -58,6 +59,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     diagnostics: ClassVar[tuple[str, ...]] = (
         *VectorQuantizedTrainer.diagnostics,
         "retained_fraction",
+        "retained_lesion_fraction",
         "discriminator_balance",
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {
@@ -103,6 +105,8 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     pseudo_label_weight: Weight = 0.1  # of L_semi, eq. 13
     confidence_threshold: Fraction = 0.2  # T, eq. 13
     pseudo_labels_from: Literal["network", "average"] = "network"
+    pseudo_label_mean: Literal["pixels", "classes"] = "pixels"  # over what eq. 13 is a mean
+    unlabeled_view: bool = False  # the network sees another view than the pseudo-labels' network
     discriminator_weight: Weight = 1.0  # of L_D, eq. 14
     discriminator_sees_unlabeled: bool = False  # predictions on unlabelled images are fakes, too
     discriminator_lr: Weight = 1e-4  # Adam
@@ -198,13 +202,14 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         of_discriminator: dict[str, torch.Tensor] = {}
         if self.in_second_phase:
             images = batch["unlabeled"]["data"]
-            unlabelled = self.run_network(images)
+            seen, flipped = self._seen_view(images)
+            unlabelled = self.run_network(seen)
             if self.vq_on_unlabeled:
-                outputs.append((images, unlabelled))
+                outputs.append((seen, unlabelled))
             semi_supervised, of_discriminator = self.semi_supervised_losses(
                 labelled,
                 batch["target"],
-                unlabelled,
+                finest(unlabelled.segmentation).flip(flipped),
                 images,
             )
             losses |= semi_supervised
@@ -218,14 +223,30 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         quantised = [output for _, output in outputs]
         self.maintain_codebooks(quantised)
 
+    def _seen_view(self, images: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """Return the unlabelled images as the network sees them, and the flipped dimensions."""
+        if not self.unlabeled_view:
+            return images, []
+        return augmented_view(images, self.inference_allowed_mirroring_axes or ())
+
     # --- the losses
 
     def semi_supervised_losses(
-        self, labelled: VQOutput, target: Segmentation, unlabelled: VQOutput, images: torch.Tensor
+        self,
+        labelled: VQOutput,
+        target: Segmentation,
+        unlabelled: torch.Tensor,
+        images: torch.Tensor,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the terms of phase 2: the network's (eq. 12, 13), the discriminator's (eq. 14)."""
-        unlabelled_logits = self.class_logits(finest(unlabelled.segmentation))
-        logits = unlabelled_logits.float()
+        """Return the terms of phase 2: the network's (eq. 12, 13), the discriminator's (eq. 14).
+
+        Args:
+            labelled: the network's output for labelled images.
+            target: their labels.
+            unlabelled: its finest logits for the unlabelled images.
+            images: these.
+        """
+        logits = self.class_logits(unlabelled).float()
         of_labelled = self.probabilities(labelled.segmentation)
         of_unlabelled = logits.softmax(1)
         on_labelled = self.judge(of_labelled)
@@ -240,8 +261,11 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
 
         # eq. 13, L_semi: pseudo-labels where the discriminator trusts them
         pseudo = self.pseudo_labels(images, of_unlabelled, on_unlabelled)
-        share = self.share_of_mean(pseudo.kept.sum())
-        agreement = share * pseudo_label_loss(logits, pseudo.labels, pseudo.kept)
+        if self.pseudo_label_mean == "classes":
+            agreement = class_balanced_pseudo_label_loss(logits, pseudo.labels, pseudo.kept)
+        else:
+            share = self.share_of_mean(pseudo.kept.sum())
+            agreement = share * pseudo_label_loss(logits, pseudo.labels, pseudo.kept)
         losses = {
             "adversarial": self.adversarial_weight * adversarial,
             "pseudo_labels": self.pseudo_label_weight * agreement,
@@ -265,9 +289,14 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         return losses, {"discriminator": self.discriminator_weight * discriminator}
 
     def _report_pseudo_labels(self, images: torch.Tensor, pseudo: PseudoLabels) -> None:
-        """Log the fraction of kept pixels; draw where the discriminator trusts the labels."""
+        """Log which fractions are kept; draw where the discriminator trusts the labels."""
         kept = pseudo.kept.float()
-        self.note(retained_fraction=kept.mean())
+        is_lesion = pseudo.labels > 0
+        kept_lesion = (pseudo.kept & is_lesion).sum()
+        self.note(
+            retained_fraction=kept.mean(),
+            retained_lesion_fraction=kept_lesion / is_lesion.sum().clamp_min(1),
+        )
 
         background = pseudo.probabilities[:, :1]
         self.draw(confidence=(images, 1 - background, pseudo.confidence, kept[:, None]))

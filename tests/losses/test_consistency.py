@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nnunet_ext.losses.consistency import (
+    class_balanced_pseudo_label_loss,
     confident,
     pseudo_label_loss,
     rare_class_weights,
@@ -166,3 +167,27 @@ def test_impossible_weights_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         rare_class_weights(pixels, temperature)
+
+
+def test_each_class_counts_alike_however_many_pixels_it_has() -> None:
+    """Ninety pixels of class 0 cost log 2, two of class 1 log 4; class 2 has none that is kept.
+
+    Their mean is 1.5 log 2. Without a kept pixel the loss is 0.
+    """
+    labels = torch.zeros(1, 100)
+    labels[0, 90:] = 1
+    labels[0, 95:] = 2
+    kept = torch.zeros(1, 100, dtype=torch.bool)
+    kept[0, :92] = True
+    probabilities = torch.full((1, 3, 100), 0.25)
+    probabilities[0, 0, :90] = 0.5
+    probabilities[0, 0, 90:] = 0.5
+    logits = probabilities.log().requires_grad_()
+
+    loss = class_balanced_pseudo_label_loss(logits, labels, kept)
+    assert loss.item() == pytest.approx(1.5 * math.log(2))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[..., 92:].any()
+
+    nothing = torch.zeros_like(kept)
+    assert class_balanced_pseudo_label_loss(logits, labels, nothing).item() == 0

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.trainers.vq_semi_supervised import VQSemiSupervisedTrainer
 from tests.caught_losses import caught_losses
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
@@ -185,6 +186,34 @@ def test_second_phase_in_plain_pytorch(tmp_path: Path) -> None:
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-4, atol=1e-6, msg=name)
     assert terms["pseudo_proportion"].item() > 0
+
+
+def test_the_prediction_of_a_flipped_view_is_flipped_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view that is the image itself, mirrored, gives pseudo-labels of the unmirrored image."""
+    made = in_phase_2(vq(tmp_path, unlabeled_view=True, pseudo_label_mean="classes"))
+    data = data_for(made)
+    monkeypatch.setattr(
+        "nnunet_ext.trainers.vq_semi_supervised.augmented_view",
+        lambda images, axes: (images.flip(3), [3]),
+    )
+    images = data["unlabeled"]["data"]
+    seen, flipped = made._seen_view(images)
+    assert torch.equal(seen.flip(flipped), images)
+
+    shown = made.network(images.flip(3))
+    expected = finest(shown).flip(3)
+    given = []
+    original = made.semi_supervised_losses
+
+    def observed(labelled: Any, target: Any, unlabelled: torch.Tensor, images: Any) -> Any:
+        given.append(unlabelled)
+        return original(labelled, target, unlabelled, images)
+
+    monkeypatch.setattr(made, "semi_supervised_losses", observed)
+    made.train_step(data)
+    torch.testing.assert_close(given[0], expected)
 
 
 def test_rejected_pixels_have_no_gradient_and_do_not_count(tmp_path: Path) -> None:
