@@ -229,9 +229,11 @@ def _settings(suite: Suite, rows: pd.DataFrame, place: Place) -> list[str]:
     test_set = ", ".join(suite.test_sets)
     if len(suite.test_sets) > 1:
         test_set += ", one per seed, in turn"
+    on_gpu = (rows["gpu_gb"] > 0).any()  # jobs may have run on other machines than this one
+    device = "cuda" if on_gpu else place.device
     lines = [
         f"- Budget of every row: {budget}{network}{batch}. Test set: {test_set}, profile "
-        f"`{suite.profile}`. Device: {place.device}.",
+        f"`{suite.profile}`. Device: {device}.",
         f"- Intervals: bootstrap over seeds and cases, percentiles, {RESAMPLES} resamples, seed "
         f"{SEED}. All rows draw the same seeds and cases. Differences and gaps compare only the "
         "seeds and cases that the rows have in common.",

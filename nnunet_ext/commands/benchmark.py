@@ -39,7 +39,7 @@ def benchmark_entry(argv: list[str] | None = None) -> int:
     if args.jobs:
         print("one run per line; when all have ended, run the same without --jobs", file=sys.stderr)
         for run in missing:
-            words = _job(args.suite, run)
+            words = _job(args.suite, run, args.device)
             print(shlex.join(words))
         return 0
     return _run_and_report(suite, place, runs)
@@ -111,13 +111,15 @@ def _available(suite: "Suite", rows: "Sequence[Row]") -> "list[Row]":
     return available
 
 
-def _job(suite: str, run: "Run") -> list[str]:
+def _job(suite: str, run: "Run", device: str | None) -> list[str]:
+    """Return the command of a run; unless a device was asked for, the job takes what it finds."""
     if suite.endswith(".py"):
         suite = str(Path(suite).resolve())
     words = ["nnUNetv2_ext_benchmark", suite]
     words += ["-o", str(run.place.root)]
     words += ["--run", run.row.name, str(run.seed)]
-    words += ["-device", run.place.device]
+    if device:
+        words += ["-device", device]
     return words
 
 

@@ -23,8 +23,8 @@ from nnunet_ext.evaluation.cases.labels import (
     labels_from_arguments,
 )
 from nnunet_ext.evaluation.cases.patients import patients_of, pooled
-from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.metric import EmptyPolicy
+from nnunet_ext.evaluation.metrics.surfaces import SURFACE_METRICS
 from nnunet_ext.evaluation.profiles import Profile, chosen_profiles
 from nnunet_ext.evaluation.report.files import Results, require_free, write_in_turn
 from nnunet_ext.evaluation.report.gallery import image_files
@@ -159,8 +159,7 @@ def _measured(
     notes: list[str],
 ) -> Results:
     units = compared.comparisons
-    metrics = [METRICS[name] for name in profile.metrics]
-    on_surfaces = any(metric.from_masks for metric in metrics)
+    on_surfaces = any(name in SURFACE_METRICS for name in profile.metrics)
     without_spacing = [comparison for comparison in units if not comparison.has_spacing]
     if on_surfaces and without_spacing:
         notes.append(

@@ -45,26 +45,15 @@ def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "cannot make this folder (Not a directory); choose another -o" in message
 
 
+@pytest.mark.parametrize("device", [(), ("-device", "cpu")])
 def test_jobs_are_complete_commands_and_start_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], device: tuple[str, ...]
 ) -> None:
+    """Without ``-device`` a job takes what its own machine has."""
     folder = tmp_path / "a b"
-    assert (
-        run(
-            "phantom-da",
-            "-o",
-            folder,
-            "--seeds",
-            2,
-            "--rows",
-            "target-only",
-            "--jobs",
-            "-device",
-            "cpu",
-        )
-        == 0
-    )
+    asked_for = ("--seeds", 2, "--rows", "target-only", "--jobs")
+    assert run("phantom-da", "-o", folder, *asked_for, *device) == 0
     jobs = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     start = ["nnUNetv2_ext_benchmark", "phantom-da", "-o", str(folder), "--run", "target-only"]
-    assert jobs == [[*start, seed, "-device", "cpu"] for seed in ("0", "1")]
+    assert jobs == [[*start, seed, *device] for seed in ("0", "1")]
     assert not folder.exists()

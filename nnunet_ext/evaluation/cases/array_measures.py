@@ -100,7 +100,13 @@ class ArrayMeasurement:
     ) -> dict[str, float]:
         if self.labels.ignore is not None:
             predicted &= reference.array != self.labels.ignore
-        pair = MaskPair(predicted, truth, reference.spacing, self.profile.tolerance_mm)
+        pair = MaskPair(
+            predicted,
+            truth,
+            reference.spacing,
+            self.profile.tolerance_mm,
+            has_spacing=reference.geometry is not None,
+        )
         return self._values(pair)
 
     def _values(self, arrays: MaskPair | SoftMapPair | ProbabilityPair) -> dict[str, float]:

@@ -181,6 +181,8 @@ def _sensitivity_of_class(
     name: str, header: str, from_ml: float, below_ml: float = math.inf
 ) -> Metric:
     def of_pair(pair: MaskPair) -> float:
+        if not pair.has_spacing:
+            return math.nan  # voxels have no millilitres
         overlaps = pair.shared(_overlaps_of)
         return sensitivity_by_volume(overlaps, pair.spacing, from_ml, below_ml)
 

@@ -54,14 +54,15 @@ class _Arrays:
 class MaskPair(_Arrays):
     """Two masks of one shape, 2D or 3D.
 
-    ``spacing`` is in mm per voxel, in the order of the arrays' axes; ``tolerance_mm`` is that of
-    the profile.
+    ``spacing`` is in mm per voxel, in the order of the arrays' axes, or in voxels where the files
+    store none (``has_spacing``); ``tolerance_mm`` is that of the profile.
     """
 
     prediction: npt.NDArray[np.bool_]
     reference: npt.NDArray[np.bool_]
     spacing: Sequence[float]
     tolerance_mm: float
+    has_spacing: bool = True
 
 
 @dataclass(frozen=True, eq=False)

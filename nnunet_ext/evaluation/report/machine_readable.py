@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_ext.evaluation.metrics.declarations import METRICS
 from nnunet_ext.evaluation.metrics.metric import EmptyPolicy
 from nnunet_ext.evaluation.profiles import Profile
+from nnunet_ext.evaluation.report.statistics import CONFIDENCE_LEVEL, RESAMPLES, SEED
 from nnunet_ext.package import made_by
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def json_report(
         "definition": profile.definition,
         "unit": profile.unit,
         "empty": profile.empty or empty,
+        "tolerance_mm": profile.tolerance_mm,
+        "interval": {"level": CONFIDENCE_LEVEL, "resamples": RESAMPLES, "seed": SEED},
         "metrics": metrics,
         "notes": list(notes),
         "summary": _records(summary),

@@ -91,7 +91,9 @@ def _ranks_of_methods(by_case: "pd.DataFrame", metric: Metric) -> list[dict[str,
     resampled = ranks(resampled_means(values), metric)
 
     outside = (1 - CONFIDENCE_LEVEL) / 2
-    lows, highs = np.quantile(resampled, (outside, 1 - outside), axis=0)
+    lows, highs = np.quantile(
+        resampled, (outside, 1 - outside), axis=0, method="inverted_cdf"
+    )  # ranks that occur
     first = (resampled == 1).mean(axis=0)
 
     rows = []
@@ -101,8 +103,8 @@ def _ranks_of_methods(by_case: "pd.DataFrame", metric: Metric) -> list[dict[str,
                 "method": method,
                 "n": len(by_case),
                 "rank": int(observed[i]),
-                "rank_low": float(lows[i]),
-                "rank_high": float(highs[i]),
+                "rank_low": int(lows[i]),
+                "rank_high": int(highs[i]),
                 "first": float(first[i]),
             }
         )

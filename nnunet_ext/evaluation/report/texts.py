@@ -294,7 +294,8 @@ def _settings(
             f"Empty masks (`--empty {empty}`): a metric that is 0/0 for a case is "
             f"{_POLICY[empty]}: Dice with reference and prediction empty, sensitivity with an "
             f"empty reference, precision with an empty prediction, specificity with a reference "
-            f"that fills the image. Surface distances are undefined where a mask is empty"
+            f"that fills the image. Surface distances are undefined where a mask is empty, and "
+            f"lesion metrics where they are 0/0"
         )
     if profile.per_slice and (summary["units"] > summary["cases"]).any():
         lines.append("Slices of one case are not independent: the intervals are too narrow")
@@ -346,7 +347,7 @@ def _ranks(ranks: "pd.DataFrame", profile: Profile) -> list[str]:
                 escaped(row["label"]),
                 escaped(row["method"]),
                 str(row["n"]),
-                f"{row['rank']} [{row['rank_low']:g}, {row['rank_high']:g}]",
+                f"{row['rank']} [{row['rank_low']}, {row['rank_high']}]",
                 f"{row['first']:.0%}",
             ]
         )

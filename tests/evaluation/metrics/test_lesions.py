@@ -1,4 +1,4 @@
-"""Lesion-wise metrics: hand-worked cases, another labeller with sets, and panoptica."""
+"""Lesion-wise metrics: hand-worked cases, another labeller with sets; panoptica if installed."""
 
 import math
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
 from nnunet_ext.evaluation.metrics import lesions
 from nnunet_ext.evaluation.metrics.declarations import METRICS
@@ -135,3 +136,37 @@ def test_against_sets_of_voxels(reference: np.ndarray, seed: int) -> None:
     if true or predicted:
         expected = quality / ((len(true) + len(predicted)) / 2)
         assert lesions.panoptic_quality(overlaps) == pytest.approx(expected)
+
+
+def test_lesions_of_files_without_spacing_have_no_volume() -> None:
+    mask = np.ones((2, 2, 2), bool)
+    small = METRICS["small_lesion_sensitivity"]
+    assert small.from_masks is not None
+    assert small.from_masks(MaskPair(mask, mask, (1, 1, 1), 3.0)) == 1
+    without = MaskPair(mask, mask, (1, 1, 1), 3.0, has_spacing=False)
+    assert math.isnan(small.from_masks(without))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agreement_with_panoptica(seed: int) -> None:
+    """Numbers of lesions and panoptic quality, matched at an overlap above one half."""
+    panoptica = pytest.importorskip("panoptica")
+    generator = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(generator.standard_normal((16, 48, 48)), 2)
+    error = ndimage.gaussian_filter(generator.standard_normal(smooth.shape), 2)
+    reference = smooth > np.quantile(smooth, 0.9)
+    disturbed = smooth + 0.5 * error
+    prediction = disturbed > np.quantile(disturbed, 0.9)
+
+    evaluator = panoptica.Panoptica_Evaluator(
+        expected_input=panoptica.InputType.SEMANTIC,
+        instance_approximator=panoptica.ConnectedComponentsInstanceApproximator(),
+        instance_matcher=panoptica.NaiveThresholdMatching(matching_threshold=0.5 + 1e-7),
+    )
+    theirs = evaluator.evaluate(
+        prediction.astype(np.uint8), reference.astype(np.uint8), verbose=False
+    )["ungrouped"]
+    ours = lesions.lesion_overlaps(prediction, reference)
+    assert len(ours.reference_sizes) == theirs.n_ref_instances
+    assert len(ours.predicted_sizes) == theirs.n_pred_instances
+    assert lesions.panoptic_quality(ours) == pytest.approx(theirs.pq)
