@@ -117,9 +117,10 @@ class PatchCritic(nn.Module):
         map_size: spatial size of the judged map; other sizes work as long as they are not smaller.
         width: channels of the first layer; they double with every layer, up to 8 times.
         classes: logits per patch.
+        layers: convolutions on a large map; each doubles the pixels of a patch.
 
-    Shape: ``[B, input_channels, *spatial]`` -> ``[B, classes, *patches]``, at most 32 pixels a
-    patch.
+    Shape: ``[B, input_channels, *spatial]`` -> ``[B, classes, *patches]``, at most 2^layers pixels
+    a patch.
 
     Reference: Vu et al. 2019, "ADVENT", section 4.1; Radford et al. 2016 (DCGAN).
     """
@@ -131,9 +132,10 @@ class PatchCritic(nn.Module):
         map_size: Sequence[int],
         width: int = 64,
         classes: int = 1,
+        layers: int = 5,
     ) -> None:
         super().__init__()
-        *strides, last_stride = halving_strides(map_size)
+        *strides, last_stride = halving_strides(map_size, most=layers)
         self.layers = nn.Sequential()
         channels = input_channels
         wider = width

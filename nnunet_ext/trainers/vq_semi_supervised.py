@@ -111,6 +111,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     discriminator_sees_unlabeled: bool = False  # predictions on unlabelled images are fakes, too
     discriminator_lr: Weight = 1e-4  # Adam
     discriminator_width: Count = 64
+    discriminator_layers: Count = 5  # it judges cells of 2^layers pixels
 
     @staticmethod
     def build_network_architecture(
@@ -155,6 +156,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             input_channels=self.class_count,
             map_size=self.configuration_manager.patch_size,
             width=self.discriminator_width,
+            layers=self.discriminator_layers,
         )
         discriminator.apply(initialize_normal)
         networks["discriminator"] = discriminator

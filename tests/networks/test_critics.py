@@ -210,3 +210,9 @@ def test_spectral_normalisation_bounds_every_layer() -> None:
 def test_an_unknown_normalisation_is_refused() -> None:
     with pytest.raises(ValueError, match="one of instance, batch, spectral, not 'layer'"):
         TranslationCritic(nn.Conv2d, 1, (16, 16), normalization="layer")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("layers", "cells"), [(3, 16), (5, 4)])
+def test_fewer_layers_judge_smaller_cells(layers: int, cells: int) -> None:
+    critic = PatchCritic(nn.Conv2d, 3, (128, 128), width=2, layers=layers)
+    assert critic(torch.zeros(1, 3, 128, 128)).shape == (1, 1, cells, cells)
