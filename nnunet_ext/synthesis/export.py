@@ -64,7 +64,7 @@ def source_cases(source: Path) -> list[RawCase]:
 
 
 def export(model: SynthesisModel, job: ExportJob) -> dict[str, LesionContrast]:
-    """Translate and write every case that is not there yet; ``dataset.json`` comes last.
+    """Translate and write every case that is not there yet; :func:`finish` ends the export.
 
     Returns:
         The contrast of each case's lesions in the new images.
@@ -96,9 +96,14 @@ def export(model: SynthesisModel, job: ExportJob) -> dict[str, LesionContrast]:
 
     _write_tables(job, cases, contrasts)
     _write_splits(job)
-    description = new_dataset_json(dataset_json, job, len(cases))
-    write_json(description, job.folder / "dataset.json")
     return contrasts
+
+
+def finish(job: ExportJob) -> None:
+    """Write ``dataset.json``, after which the export is not continued; everything else is there."""
+    source = read_dataset_json(job.source / "dataset.json", ADVICE)
+    description = new_dataset_json(source, job)
+    write_json(description, job.folder / "dataset.json")
 
 
 def begin(job: ExportJob) -> None:
@@ -263,7 +268,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
             writer.writerow(cells)
 
 
-def new_dataset_json(source: Mapping[str, Any], job: ExportJob, count: int) -> dict[str, Any]:
+def new_dataset_json(source: Mapping[str, Any], job: ExportJob) -> dict[str, Any]:
     """Return the new data set's description: CT, with the source's labels and licence."""
     content: dict[str, Any] = {"channel_names": dict.fromkeys(source["channel_names"], "CT")}
     for name in KEPT_KEYS:
@@ -271,7 +276,7 @@ def new_dataset_json(source: Mapping[str, Any], job: ExportJob, count: int) -> d
             content[name] = source[name]
 
     content |= {
-        "numTraining": count,
+        "numTraining": len(job.cases),
         "file_ending": ENDING,
         "name": job.folder.name,
         "description": f"synthetic images from {job.source.name}, with its labels; see {RECORD}",

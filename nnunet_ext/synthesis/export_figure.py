@@ -60,17 +60,26 @@ def export_figure(
     for row, (case, place) in zip(axes, shown, strict=True):
         _draw_case(row, folder, case, place, window)
         if matched and case.name in matched:
-            file = matched[case.name]
-            target = read_slice_stack(file)[0]
-            row[3].imshow(
-                target,
-                cmap="gray",
-                vmin=low,
-                vmax=high,
-            )
+            _draw_match(row[3], matched[case.name], window)
 
     set_title(figure, f"{folder.name}: source, synthetic image in {low:g} to {high:g}")
     return saved(figure, path)
+
+
+def _draw_match(axis: Axes, file: str, window: tuple[float, float]) -> None:
+    """Show the target image that matches, or nothing where it cannot be read."""
+    try:
+        target = read_slice_stack(file)[0]
+    except RuntimeError:  # of SimpleITK
+        return
+
+    low, high = window
+    axis.imshow(
+        target,
+        cmap="gray",
+        vmin=low,
+        vmax=high,
+    )
 
 
 def _draw_case(

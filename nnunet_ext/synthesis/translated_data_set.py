@@ -14,7 +14,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.files.checksums import sha256_of_file
 from nnunet_ext.stock.folders import environment_folder, plain_name
 from nnunet_ext.stock.training import Model
-from nnunet_ext.synthesis.export import ExportJob, export, source_cases
+from nnunet_ext.synthesis.export import ExportJob, export, finish, source_cases
 from nnunet_ext.synthesis.export_figure import export_figure
 from nnunet_ext.synthesis.matches import read_matches
 from nnunet_ext.synthesis.model import SynthesisModel
@@ -164,6 +164,7 @@ def write_translated_data_set(
         folder / FIGURE,
         matched,
     )
+    finish(job)
     return _summary(folder, contrasts, str(window))
 
 

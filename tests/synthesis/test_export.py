@@ -334,6 +334,36 @@ def test_an_interrupted_export_goes_on(tmp_path: Path) -> None:
     )
 
 
+def test_an_export_that_is_killed_at_its_figure_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = raw_source(tmp_path)
+    trained(tmp_path, content())
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(translated_data_set, "export_figure", killed)
+        assert run("-o", 301) == 130
+
+    new = source.parent / "Dataset301_PseudoCT"
+    assert not (new / "dataset.json").exists()
+    assert run("-o", 301) == 0
+    assert (new / translated_data_set.FIGURE).is_file() and (new / "dataset.json").is_file()
+
+
+def test_an_unreadable_match_leaves_its_panel_empty(tmp_path: Path) -> None:
+    raw_source(tmp_path)
+    trained(tmp_path, content())
+    other = tmp_path / "nnUNet_raw" / TARGET
+    (other / "imagesTr").mkdir(parents=True)
+    (other / "imagesTr" / "ct_01_0000.nii.gz").write_bytes(b"damaged")
+    (other / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    assert run("-o", 301, "--matches", matches_file(tmp_path)) == 0
+    assert (tmp_path / "nnUNet_raw" / "Dataset301_PseudoCT" / "examples.png").is_file()
+
+
 def read_bytes(content: bytes, root: Path) -> np.ndarray:
     (root / "before.nii.gz").write_bytes(content)
     return sitk.GetArrayFromImage(sitk.ReadImage(str(root / "before.nii.gz")))
