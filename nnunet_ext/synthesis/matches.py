@@ -13,6 +13,7 @@ from typing import Any
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.atomic_json import write_json
 from nnunet_ext.files.json_files import read_object
+from nnunet_ext.stock.folders import plain_name
 
 FORMAT = "nnunet_ext matches 1"
 ADVICE = "run nnUNetv2_ext_match again"
@@ -75,7 +76,8 @@ def read_matches(path: Path) -> Matches:
     """Read a file of matches.
 
     Raises:
-        InputError: it cannot be read, is not a file of matches, or contradicts itself.
+        InputError: it cannot be read, is not a file of matches, contradicts itself, or a name in it
+            is a path.
     """
     content = read_object(path, ADVICE)
     if content.get("format") != FORMAT:
@@ -88,6 +90,7 @@ def read_matches(path: Path) -> Matches:
             f"{path}: is damaged ({type(error).__name__}: {error}); {ADVICE}"
         ) from error
 
+    _require_plain_names(matches, path)
     _require_consistent(matches, path)
     return matches
 
@@ -117,6 +120,17 @@ def _from_json(content: dict[str, Any]) -> Matches:
         target_cases=target_cases,
         subsets=subsets,
     )
+
+
+def _require_plain_names(matches: Matches, path: Path) -> None:
+    """Refuse names of data sets and cases that lead to other files.
+
+    All other cases must be among these, see :func:`_require_consistent`.
+    """
+    for dataset in (matches.source, matches.target):
+        plain_name(dataset, f"{path}: data set")
+    for case in (*matches.source_cases, *matches.target_cases):
+        plain_name(case, f"{path}: case")
 
 
 def _require_consistent(matches: Matches, path: Path) -> None:

@@ -12,17 +12,18 @@ import torch
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.checksums import sha256_of_file
+from nnunet_ext.stock.files import read_dataset_json
 from nnunet_ext.stock.folders import environment_folder, plain_name
 from nnunet_ext.stock.training import Model
-from nnunet_ext.synthesis.export import ExportJob, export, finish, source_cases
+from nnunet_ext.synthesis.export import ADVICE, ExportJob, export, finish, source_cases
 from nnunet_ext.synthesis.export_figure import export_figure
 from nnunet_ext.synthesis.matches import read_matches
 from nnunet_ext.synthesis.model import SynthesisModel
+from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
 
 if TYPE_CHECKING:
     from nnunet_ext.synthesis.contrast import LesionContrast
     from nnunet_ext.synthesis.matches import Matches
-    from nnunet_ext.training.streams.raw_cases import RawCase
 
 FIGURE = "examples.png"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -214,19 +215,28 @@ def _origin(trained: TrainedFold, choice: CaseChoice, results: Path, window: str
 
 def _matched_files(matches: Matches, cases: list[RawCase]) -> dict[str, str]:
     """Return the image of each case's most similar target case, where its raw data are here."""
-    folder = environment_folder("nnUNet_raw") / matches.target
+    images = _target_images(matches.target)
     files = {}
     for case in cases:
         similar = matches.source_cases.get(case.name)
         if similar is None:
             continue
 
-        found: list[Path] = []
-        for part in ("imagesUn", "imagesTr"):
-            found += folder.glob(f"{part}/{similar.targets[0]}_0000.*")
-        if found:
-            files[case.name] = str(min(found))
+        most_similar = similar.targets[0]
+        if most_similar in images:
+            files[case.name] = images[most_similar]
     return files
+
+
+def _target_images(dataset: str) -> dict[str, str]:
+    """Return the first image of each target case; empty where the raw data cannot be used."""
+    folder = environment_folder("nnUNet_raw") / dataset
+    try:
+        dataset_json = read_dataset_json(folder / "dataset.json", ADVICE)
+        targets = raw_cases("target_domain", folder, dataset_json)
+    except InputError:
+        return {}
+    return {case.name: case.images[0] for case in targets}
 
 
 def _summary(folder: Path, contrasts: dict[str, LesionContrast], window: str) -> str:

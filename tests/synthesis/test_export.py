@@ -26,6 +26,7 @@ from nnunet_ext.synthesis.model import SynthesisModel
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.trainers.pseudo_ct_synthesis import PseudoCTSynthesisTrainer
 from nnunet_ext.training.streams.normalization import Window
+from nnunet_ext.training.streams.raw_cases import RawCase
 from tests.miniature_plans import plans, trainer
 
 SOURCE, TARGET = "Dataset999_Miniature", "Dataset998_Other"
@@ -362,6 +363,25 @@ def test_an_unreadable_match_leaves_its_panel_empty(tmp_path: Path) -> None:
     (other / "dataset.json").write_text(json.dumps(DATASET_JSON))
     assert run("-o", 301, "--matches", matches_file(tmp_path)) == 0
     assert (tmp_path / "nnUNet_raw" / "Dataset301_PseudoCT" / "examples.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("case", "is_found"), [("ct[1]", True), ("*", False), ("**a", False), ("ct?1?", False)]
+)
+def test_names_in_the_matches_are_no_patterns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, is_found: bool
+) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    images = tmp_path / TARGET / "imagesUn"
+    for name in ("ct[1]", "ct1", "a"):
+        written(np.zeros((1, 4, 4)), images / f"{name}_0000.nii.gz", (1.0, 1.0, 1.0))
+    (images.parent / "dataset.json").write_text(json.dumps(DATASET_JSON))
+
+    similar = {"case_00": SimilarTargets((case,), (1.0,))}
+    matches = Matches(SOURCE, TARGET, {}, similar, {}, {})
+    source = [RawCase("case_00", ["case_00_0000.nii.gz"], None)]
+    found = translated_data_set._matched_files(matches, source)
+    assert found == ({"case_00": str(images / f"{case}_0000.nii.gz")} if is_found else {})
 
 
 def read_bytes(content: bytes, root: Path) -> np.ndarray:
