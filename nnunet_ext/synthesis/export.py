@@ -23,7 +23,8 @@ from nnunet_ext.files.json_files import read_json
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.stock.files import read_dataset_json, read_folds
 from nnunet_ext.synthesis.contrast import LesionContrast, lesion_contrast
-from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
+from nnunet_ext.synthesis.label_values import ignored_mask, lesion_mask
+from nnunet_ext.training.streams.raw_cases import RawCase, labelled_cases
 
 if TYPE_CHECKING:
     from nnunet_ext.synthesis.model import SynthesisModel
@@ -60,7 +61,7 @@ def source_cases(source: Path) -> list[RawCase]:
     """
     file = source / "dataset.json"
     dataset_json = read_dataset_json(file, ADVICE)
-    return raw_cases("general", source, dataset_json)
+    return labelled_cases(source, dataset_json)
 
 
 def export(model: SynthesisModel, job: ExportJob) -> dict[str, LesionContrast]:
@@ -210,9 +211,9 @@ def measured_contrast(
     image = read_slice_stack(image_file)
     label = read_slice_stack(label_file)
 
-    ignore_label = dataset_json["labels"].get("ignore", -1)
-    is_ignored = label == ignore_label
-    is_lesion = (label > 0) & ~is_ignored
+    labels = dataset_json["labels"]
+    is_ignored = ignored_mask(label, labels)
+    is_lesion = lesion_mask(label, labels)
     is_empty = (image <= background) & ~is_lesion
     excluded = is_ignored | is_empty
     return lesion_contrast(image, is_lesion, excluded)

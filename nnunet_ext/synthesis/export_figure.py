@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnunet_ext.canvas import COLORS, in_default_style, literal, new_figure, saved, set_title
 from nnunet_ext.synthesis.export import read_slice_stack, written_files
+from nnunet_ext.synthesis.label_values import lesion_mask
 from nnunet_ext.synthesis.match_figure import spread
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def export_figure(
     cases: Sequence[RawCase],
     window: tuple[float, float],
     path: Path,
+    labels: Mapping[str, Any],
     matched: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw some cases in a row each: source, translation, translation with label, match.
@@ -37,9 +39,10 @@ def export_figure(
         cases: of the source; cases with lesions are preferred, at even distances in their order.
         window: grey scale of synthetic and target images.
         path: file to write.
+        labels: of the source's dataset.json; ignored pixels are not outlined.
         matched: case -> image file of the most similar target slice, for the last column.
     """
-    shown = _examples(folder, cases)
+    shown = _examples(folder, cases, labels)
     columns = ["source", "synthetic", "label"]
     if matched:
         columns.append("matched target")
@@ -58,7 +61,7 @@ def export_figure(
 
     low, high = window
     for row, (case, place) in zip(axes, shown, strict=True):
-        _draw_case(row, folder, case, place, window)
+        _draw_case(row, folder, case, place, window, labels)
         if matched and case.name in matched:
             _draw_match(row[3], matched[case.name], window)
 
@@ -83,7 +86,12 @@ def _draw_match(axis: Axes, file: str, window: tuple[float, float]) -> None:
 
 
 def _draw_case(
-    row: Sequence[Axes], folder: Path, case: RawCase, place: int, window: tuple[float, float]
+    row: Sequence[Axes],
+    folder: Path,
+    case: RawCase,
+    place: int,
+    window: tuple[float, float],
+    labels: Mapping[str, Any],
 ) -> None:
     """Show a slice of the source, its translation, and the translation with the label."""
     synthetic_file, *_, label_file = written_files(folder, case)
@@ -106,7 +114,7 @@ def _draw_case(
             vmax=high,
         )
 
-    lesion = label > 0
+    lesion = lesion_mask(label, labels)
     if lesion.any():
         label_axis.contour(
             lesion.astype(float),
@@ -116,14 +124,16 @@ def _draw_case(
         )
 
 
-def _examples(folder: Path, cases: Sequence[RawCase]) -> list[tuple[RawCase, int]]:
+def _examples(
+    folder: Path, cases: Sequence[RawCase], labels: Mapping[str, Any]
+) -> list[tuple[RawCase, int]]:
     """Return up to six cases, each with the slice that shows most of its lesions."""
     examples = []
     with_lesion = []
     for case in spread(cases, 4 * ROWS):
         *_, label_file = written_files(folder, case)
         label = read_slice_stack(label_file)
-        is_lesion = label > 0
+        is_lesion = lesion_mask(label, labels)
         pixels_of_slices = is_lesion.sum((1, 2))
 
         place = int(pixels_of_slices.argmax())

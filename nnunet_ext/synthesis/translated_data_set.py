@@ -158,11 +158,13 @@ def write_translated_data_set(
 
     cases = [case for case in every_case if case.name in contrasts]
     matched = _matched_files(matches, cases) if matches else None
+    dataset_json = read_dataset_json(source / "dataset.json", ADVICE)
     export_figure(
         folder,
         cases,
         (window.low, window.high),
         folder / FIGURE,
+        dataset_json["labels"],
         matched,
     )
     finish(job)

@@ -282,6 +282,25 @@ def test_geometry_and_labels_are_the_sources(
     assert "4 cases in window(0,80) -> Dataset301_PseudoCT" in capsys.readouterr().out
 
 
+def test_ignored_pixels_are_no_lesion(tmp_path: Path) -> None:
+    """They are neither lesion nor rim, and the new data set ignores them as well."""
+    source = raw_source(tmp_path)
+    labels = {**DATASET_JSON["labels"], "ignore": 2}
+    (source / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": labels}))
+    label = np.zeros((1, 21, 26), dtype=np.uint8)
+    label[:, 8:12, 10:15] = 1
+    label[:, 12:16, 10:15] = 2
+    written(label, source / "labelsTr" / "case_01.nii.gz", (0.8, 0.9, 5.0))
+    trained(tmp_path, content())
+
+    assert run("-o", 301) == 0
+    new = source.parent / "Dataset301_PseudoCT"
+    assert json.loads((new / "dataset.json").read_text())["labels"] == labels
+    with (new / "lesion_contrast.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert int(rows[1]["lesion_pixels"]) == 20
+
+
 def test_pictures_become_slices(tmp_path: Path) -> None:
     folder = tmp_path / "nnUNet_raw" / SOURCE
     rng = np.random.default_rng(0)
