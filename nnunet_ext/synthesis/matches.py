@@ -12,11 +12,13 @@ from typing import Any
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.checksums import sha256_of_file
 from nnunet_ext.files.json_files import read_object
 from nnunet_ext.stock.folders import plain_name
 
 FORMAT = "nnunet_ext matches 1"
 ADVICE = "run nnUNetv2_ext_match again"
+NO_MATCHES = "none"  # in place of a file, in the settings of a training
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,17 @@ def write_matches(matches: Matches, path: Path) -> None:
     fields = asdict(matches)
     content = {"format": FORMAT, **fields}
     write_json(content, path)
+
+
+def digest_of_matches(file: str) -> str:
+    """Return the SHA-256 of a training's file of matches; empty where there is none.
+
+    A training goes on with the same pairs, wherever their file is.
+    """
+    path = Path(file)
+    if file == NO_MATCHES or not path.is_file():
+        return ""
+    return sha256_of_file(path)
 
 
 def read_matches(path: Path) -> Matches:
