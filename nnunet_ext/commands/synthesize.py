@@ -8,7 +8,7 @@ from pathlib import Path
 from nnunet_ext.argument_types import positive
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.stock.folders import dataset_name
+from nnunet_ext.stock.folders import dataset_name, environment_folder, new_dataset_folder
 from nnunet_ext.stock.training import Model
 
 SUBSETS = ("matched", "unmatched", "random", "unmatched_random")
@@ -91,7 +91,6 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
     from nnunet_ext.synthesis.translated_data_set import (
         CaseChoice,
         TrainedFold,
-        new_folder,
         write_translated_data_set,
     )
 
@@ -103,6 +102,7 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
         random_cases=arguments.random_subset,
         seed=arguments.seed,
     )
-    folder = new_folder(arguments.o, arguments.name)
+    raw = environment_folder("nnUNet_raw")
+    folder = new_dataset_folder(raw, arguments.o, arguments.name, "-o")
     print(write_translated_data_set(trained, choice, folder, arguments.device))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from nnunet_ext.synthesis.matches import Matches
 
 FIGURE = "examples.png"
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def write_translated_data_set(
     Args:
         trained: the synthesis; its data set is the source.
         choice: the cases to translate.
-        folder: raw folder of the new data set, from `new_folder`.
+        folder: raw folder of the new data set, from `new_dataset_folder`.
         device: as torch calls it.
 
     Returns:
@@ -169,24 +167,6 @@ def write_translated_data_set(
     )
     finish(job)
     return _summary(folder, contrasts, str(window))
-
-
-def new_folder(number: int, name: str) -> Path:
-    """Return the raw folder ``Dataset301_NAME`` of a new data set; it is not made.
-
-    Raises:
-        InputError: another data set has the number, or nothing can have the name.
-    """
-    if not _NAME.fullmatch(name):
-        raise InputError(f"--name {name}: use letters, digits, _ . and -")
-
-    raw = environment_folder("nnUNet_raw")
-    prefix = f"Dataset{number:03d}_"
-    folder = raw / f"{prefix}{name}"
-    others = [path.name for path in raw.glob(f"{prefix}*") if path != folder]
-    if others:
-        raise InputError(f"-o {number}: {others[0]} has this number; choose another one")
-    return folder
 
 
 def _random_cases(cases: list[str], count: int, seed: int) -> tuple[str, ...]:

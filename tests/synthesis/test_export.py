@@ -430,8 +430,9 @@ def test_another_export_is_not_continued(tmp_path: Path) -> None:
             ("-o", 301, "-p", "otherPlans"),
             "no trained synthesis; run nnUNetv2_train Dataset999_Miniature 2d 0",
         ),
-        (("-o", 999), "-o 999: Dataset999_Miniature has this number"),
-        (("-o", 301, "--name", "../x"), "--name ../x: use letters"),
+        (("-o", 999), "Dataset999_Miniature: already has the id 999; choose another -o"),
+        (("-o", 1000), "-o 1000: choose a number from 1 to 999"),
+        (("-o", 301, "--name", "../x"), "--name ../x: use ASCII letters"),
         (("-o", 301, "-tr", "../x"), "-tr '../x' is a path"),
         (("-o", 301, "-f", "one"), "-f one: a fold is a number or all"),
         (("-o", 301, "--subset", "matched"), "--subset matched needs --matches FILE"),
@@ -450,6 +451,15 @@ def test_bad_arguments_are_one_line(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (place / "nnUNet_raw" / "Dataset301_PseudoCT").exists()
+
+
+def test_a_number_that_nnunet_knows_elsewhere_is_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Dataset301_Planned").mkdir()
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    assert run("-o", 301) == 1
+    assert "Dataset301_Planned: already has the id 301" in capsys.readouterr().err
 
 
 def test_models_that_cannot_synthesise_are_refused(
