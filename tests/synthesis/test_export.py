@@ -472,6 +472,9 @@ def test_models_that_cannot_synthesise_are_refused(
     trained(tmp_path, content(normalizations={}))
     assert run("-o", 301) == 1
     assert "was trained without a window of the target" in capsys.readouterr().err
+    trained(tmp_path, content(normalizations={"target_domain": "window(0,1)"}))
+    assert run("-o", 301) == 1
+    assert "in which whole numbers are too coarse" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("inside_hu", "is_warned"), [(20.0, True), (60.0, False)])
