@@ -239,8 +239,8 @@ def _summary(folder: Path, contrasts: dict[str, LesionContrast], window: str) ->
     if known and brighter < len(known) / 2:
         lines.append(
             "Warning: most lesions are darker than what surrounds them. If those of the target are "
-            "brighter, the translation is inverted: train it again, with contrast_weight=50 or "
-            "another seed"
+            "brighter, the translation is inverted: train it again, with contrast_weight=50 if it "
+            "was 0, or with another seed"
         )
     lines.append(f"see lesion_contrast.csv, provenance.csv and {FIGURE} there")
     return "\n".join(lines)
