@@ -56,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="of nnUNetv2_ext_match: draw the matched targets",
     )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="data sets that other models made of the same source: draw them beside, in a column "
+        "each",
+    )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--matched-only",
@@ -104,5 +112,6 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
     )
     raw = environment_folder("nnUNet_raw")
     folder = new_dataset_folder(raw, arguments.o, arguments.name, "-o")
-    print(write_translated_data_set(trained, choice, folder, arguments.device))
+    beside = [raw / dataset_name(other) for other in arguments.beside]
+    print(write_translated_data_set(trained, choice, folder, arguments.device, beside))
     return 0

@@ -31,8 +31,9 @@ def export_figure(
     path: Path,
     labels: Mapping[str, Any],
     matched: Mapping[str, str] | None = None,
+    beside: Sequence[Path] = (),
 ) -> Figure:
-    """Draw some cases in a row each: source, translation, translation with label, match.
+    """Draw some cases in a row each: source, translation, translation with label, match, others.
 
     Args:
         folder: of the exported data set.
@@ -40,12 +41,14 @@ def export_figure(
         window: grey scale of synthetic and target images.
         path: file to write.
         labels: of the source's dataset.json; ignored pixels are not outlined.
-        matched: case -> image file of the most similar target slice, for the last column.
+        matched: case -> image file of the most similar target slice, for a column of its own.
+        beside: folders of further data sets of the same source, for a column each.
     """
     shown = _examples(folder, cases, labels)
     columns = ["source", "synthetic", "label"]
     if matched:
         columns.append("matched target")
+    columns += [other.name for other in beside]
 
     row_inches = PANEL_INCHES + 0.2
     width = len(columns) * PANEL_INCHES
@@ -57,28 +60,35 @@ def export_figure(
 
     first_row = axes[0]
     for axis, title in zip(first_row[1:], columns[1:], strict=True):
-        axis.set_title(title, fontsize=8)
+        axis.set_title(literal(title), fontsize=8)
 
-    low, high = window
     for row, (case, place) in zip(axes, shown, strict=True):
         _draw_case(row, folder, case, place, window, labels)
         if matched and case.name in matched:
-            _draw_match(row[3], matched[case.name], window)
+            _draw_if_readable(row[3], matched[case.name], 0, window)
 
+        first = len(columns) - len(beside)
+        for axis, other in zip(row[first:], beside, strict=True):
+            other_synthetic, *_ = written_files(other, case)
+            _draw_if_readable(axis, other_synthetic, place, window)
+
+    low, high = window
     set_title(figure, f"{folder.name}: source, synthetic image in {low:g} to {high:g}")
     return saved(figure, path)
 
 
-def _draw_match(axis: Axes, file: str, window: tuple[float, float]) -> None:
-    """Show the target image that matches, or nothing where it cannot be read."""
+def _draw_if_readable(
+    axis: Axes, file: Path | str, place: int, window: tuple[float, float]
+) -> None:
+    """Show a slice of an image of the target domain, or nothing where it cannot be read."""
     try:
-        target = read_slice_stack(file)[0]
-    except RuntimeError:  # of SimpleITK
+        image = read_slice_stack(file)[place]
+    except (RuntimeError, IndexError):  # SimpleITK's, and an image with fewer slices
         return
 
     low, high = window
     axis.imshow(
-        target,
+        image,
         cmap="gray",
         vmin=low,
         vmax=high,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ import torch
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.checksums import sha256_of_file
+from nnunet_ext.files.json_files import read_object
 from nnunet_ext.stock.files import read_dataset_json
 from nnunet_ext.stock.folders import environment_folder, plain_name
 from nnunet_ext.stock.training import Model
-from nnunet_ext.synthesis.export import ADVICE, ExportJob, export, finish, source_cases
+from nnunet_ext.synthesis.export import ADVICE, RECORD, ExportJob, export, finish, source_cases
 from nnunet_ext.synthesis.export_figure import export_figure
 from nnunet_ext.synthesis.matches import read_matches
 from nnunet_ext.synthesis.model import SynthesisModel
@@ -117,7 +119,11 @@ class CaseChoice:
 
 
 def write_translated_data_set(
-    trained: TrainedFold, choice: CaseChoice, folder: Path, device: str
+    trained: TrainedFold,
+    choice: CaseChoice,
+    folder: Path,
+    device: str,
+    beside: Sequence[Path] = (),
 ) -> str:
     """Translate the chosen labelled cases to the target domain and draw examples.
 
@@ -126,6 +132,7 @@ def write_translated_data_set(
         choice: the cases to translate.
         folder: raw folder of the new data set, from `new_dataset_folder`.
         device: as torch calls it.
+        beside: raw folders of further such data sets of the same source, shown in the examples.
 
     Returns:
         What was written, in words.
@@ -136,6 +143,7 @@ def write_translated_data_set(
     raw = environment_folder("nnUNet_raw")
     source = raw / trained.model.dataset
     results = trained.folder()
+    _require_same_source(beside, source.name)
     matches = choice.read_matches(source.name)
     every_case = source_cases(source)
     names = [case.name for case in every_case]
@@ -164,9 +172,21 @@ def write_translated_data_set(
         folder / FIGURE,
         dataset_json["labels"],
         matched,
+        beside,
     )
     finish(job)
     return _summary(folder, contrasts, str(window))
+
+
+def _require_same_source(folders: Sequence[Path], source: str) -> None:
+    """Refuse data sets that were not written by a synthesis of the source."""
+    for folder in folders:
+        record = folder / RECORD
+        theirs = read_object(record, "name another one with --beside").get("source")
+        if theirs != source:
+            raise InputError(
+                f"--beside {folder.name}: {record} names the source {theirs}, not {source}"
+            )
 
 
 def _random_cases(cases: list[str], count: int, seed: int) -> tuple[str, ...]:

@@ -403,6 +403,26 @@ def test_names_in_the_matches_are_no_patterns(
     assert found == ({"case_00": str(images / f"{case}_0000.nii.gz")} if is_found else {})
 
 
+def test_other_translations_are_drawn_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they lack a case; not where they have another source."""
+    raw = raw_source(tmp_path).parent
+    trained(tmp_path, content())
+    assert run("-o", 301) == run("-o", 302, "--random-subset", 1) == 0
+    assert run("-o", 303, "--beside", 301, 302) == 0
+    sizes = []
+    for number in (301, 303):
+        with Image.open(raw / f"Dataset{number}_PseudoCT" / translated_data_set.FIGURE) as figure:
+            sizes.append(figure.width)
+    assert sizes[1] / sizes[0] == pytest.approx(5 / 3, rel=0.01)  # columns
+
+    record = raw / "Dataset302_PseudoCT" / RECORD
+    record.write_text(json.dumps({"source": "Dataset001_Foreign"}))
+    assert run("-o", 304, "--beside", 302) == 1
+    assert "names the source Dataset001_Foreign, not Dataset999" in capsys.readouterr().err
+
+
 def read_bytes(content: bytes, root: Path) -> np.ndarray:
     (root / "before.nii.gz").write_bytes(content)
     return sitk.GetArrayFromImage(sitk.ReadImage(str(root / "before.nii.gz")))
