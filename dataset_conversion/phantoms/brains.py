@@ -59,7 +59,14 @@ class BrainSlice:
 
 
 def write_brain_sets(
-    raw: Path, *, seed: int = 0, n_mr: int = 90, n_ct: int = 60, n_test: int = 40, size: int = 96
+    raw: Path,
+    *,
+    seed: int = 0,
+    n_mr: int = 90,
+    n_ct: int = 60,
+    n_test: int = 40,
+    size: int = 96,
+    with_skulls: bool = True,
 ) -> None:
     """Write five raw data sets: MR, CT with a test set, CT without labels; and two with skulls.
 
@@ -74,6 +81,7 @@ def write_brain_sets(
         n_ct: training slices of CT.
         n_test: test slices of CT, in imagesTs and labelsTs.
         size: rows and columns.
+        with_skulls: write the two with skulls as well.
     """
     first_test = n_mr + n_ct
     patients = range(first_test + n_test)  # no patient is in two sets
@@ -81,21 +89,16 @@ def write_brain_sets(
     ct = [ct_slice(seed, patient, size) for patient in patients[n_mr:first_test]]
     test = [ct_slice(seed, patient, size) for patient in patients[first_test:]]
 
-    for name, shown in ((MR, _masked), (MR_WITH_SKULL, _as_scanned)):
-        dataset = raw / name
-        _write_cases(dataset, "Tr", "mr", mr, shown)
-        _write_dataset_json(dataset, "FLAIR", n_mr)
-
+    _write_mr(raw / MR, mr, _masked)
     target = raw / CT
     _write_cases(target, "Tr", "ct", ct, _stripped)
     _write_cases(target, "Ts", "test", test, _stripped)
     _write_dataset_json(target, "CT", n_ct)
+    _write_unlabeled_ct(raw / UNLABELED_CT, ct, _stripped)
 
-    for name, shown in ((UNLABELED_CT, _stripped), (UNLABELED_CT_WITH_SKULL, _as_scanned)):
-        dataset = raw / name
-        images = map(shown, ct)
-        _write_images(dataset, "Un", "ct", images)
-        _write_dataset_json(dataset, "CT", 0)
+    if with_skulls:
+        _write_mr(raw / MR_WITH_SKULL, mr, _as_scanned)
+        _write_unlabeled_ct(raw / UNLABELED_CT_WITH_SKULL, ct, _as_scanned)
 
 
 def mr_slice(seed: int, patient: int, size: int) -> BrainSlice:
@@ -213,6 +216,21 @@ def _stripped(item: BrainSlice) -> np.ndarray:
     brain, _ = without_skull(item.image, spacing_mm, BACKGROUND_HU)
 
     return brain
+
+
+def _write_mr(
+    dataset: Path, cases: list[BrainSlice], shown: Callable[[BrainSlice], np.ndarray]
+) -> None:
+    _write_cases(dataset, "Tr", "mr", cases, shown)
+    _write_dataset_json(dataset, "FLAIR", len(cases))
+
+
+def _write_unlabeled_ct(
+    dataset: Path, cases: list[BrainSlice], shown: Callable[[BrainSlice], np.ndarray]
+) -> None:
+    images = map(shown, cases)
+    _write_images(dataset, "Un", "ct", images)
+    _write_dataset_json(dataset, "CT", 0)
 
 
 def _write_cases(

@@ -1,10 +1,9 @@
-"""The folder that a conversion writes into: its id, who made it, and whether it may be changed."""
+"""The folder that a conversion writes into: who made it, and whether it may be changed."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +21,6 @@ from nnunet_ext.files.locks import held
 
 # Of entries that are no part of a data set: files in work, and locks.
 PASSING_NAMES = (TEMPORARY_PREFIX, LOCK_PREFIX)
-
-
-def dataset_folder(raw: Path, dataset_id: int, name: str) -> Path:
-    """Return ``raw/Dataset120_Name``, where no other data set has the id.
-
-    Raises:
-        InputError: an impossible id or name, or an id that is taken, also in nnU-Net's other
-            folders.
-    """
-    if not 1 <= dataset_id <= 999:
-        raise InputError(f"-d {dataset_id}: choose a number from 1 to 999")
-    letters_and_digits = name.replace("_", "").replace("-", "")
-    if not name.isascii() or not letters_and_digits.isalnum():
-        raise InputError(f"--name {name}: use ASCII letters, digits, - and _ only")
-
-    number = f"Dataset{dataset_id:03d}"
-    folder = raw / f"{number}_{name}"
-    for taken in _folders_of_number(raw, number):
-        if taken.name != folder.name:
-            _, _, own = taken.name.partition("_")
-            raise InputError(
-                f"{taken}: already has the id {dataset_id}; choose another -d, or --name "
-                f"{own} if you mean that one"
-            )
-
-    return folder
-
-
-def _folders_of_number(raw: Path, number: str) -> Iterator[Path]:
-    """Yield the folders of a data set's number in the raw folder and nnU-Net's other ones."""
-    yield from sorted(raw.glob(f"{number}_*"))
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        root = os.environ.get(variable)
-        if root:
-            yield from sorted(Path(root).glob(f"{number}_*"))
 
 
 def make_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ SIMILAR_SLICES = 5  # of 60 CT slices; the paper takes 20 of 15480
 
 def write_matched_brains(raw: Path) -> None:
     """Write the generated data sets, and beside the MR images which CT slices resemble them."""
-    write_brain_sets(raw)
+    write_brain_sets(raw, with_skulls=False)  # all rows are tested on slices without
     write_brain_matches(raw, (MR, UNLABELED_CT), raw / MR / "matches.json", SIMILAR_SLICES)
 
 

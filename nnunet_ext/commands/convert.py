@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.stock.folders import environment_folder
+from nnunet_ext.stock.folders import environment_folder, new_dataset_folder
 
 if TYPE_CHECKING:
     from dataset_conversion.converter import Converter
@@ -32,7 +32,6 @@ def convert_entry(argv: list[str] | None = None) -> int:
     from dataset_conversion.reading.download_folder import require_unpacked
     from dataset_conversion.writing.conversion import convert
     from dataset_conversion.writing.conversion_job import Workers
-    from dataset_conversion.writing.result_folder import dataset_folder
 
     kind = converter_named(argv[0])
     arguments = _parser(kind).parse_args(argv[1:])
@@ -45,7 +44,7 @@ def convert_entry(argv: list[str] | None = None) -> int:
     raw = environment_folder("nnUNet_raw")
     require_unpacked(arguments.i)  # some data sets are named after what lies in the folder
     converter = kind(arguments.i, **_options_of(kind, arguments))
-    folder = dataset_folder(raw, arguments.d, arguments.name or converter.folder_name)
+    folder = new_dataset_folder(raw, arguments.d, arguments.name or converter.folder_name)
     workers = Workers(arguments.np, arguments.dask, arguments.part_id, arguments.num_parts)
     summary = convert(
         converter,

@@ -8,7 +8,7 @@ from pathlib import Path
 from nnunet_ext.argument_types import positive
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
-from nnunet_ext.stock.folders import dataset_name
+from nnunet_ext.stock.folders import dataset_name, environment_folder, new_dataset_folder
 from nnunet_ext.stock.training import Model
 
 SUBSETS = ("matched", "unmatched", "random", "unmatched_random")
@@ -56,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="of nnUNetv2_ext_match: draw the matched targets",
     )
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="data sets that other models made of the same source: draw them beside, in a column "
+        "each",
+    )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--matched-only",
@@ -91,7 +99,6 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
     from nnunet_ext.synthesis.translated_data_set import (
         CaseChoice,
         TrainedFold,
-        new_folder,
         write_translated_data_set,
     )
 
@@ -103,6 +110,8 @@ def synthesize_entry(argv: list[str] | None = None) -> int:
         random_cases=arguments.random_subset,
         seed=arguments.seed,
     )
-    folder = new_folder(arguments.o, arguments.name)
-    print(write_translated_data_set(trained, choice, folder, arguments.device))
+    raw = environment_folder("nnUNet_raw")
+    folder = new_dataset_folder(raw, arguments.o, arguments.name, "-o")
+    beside = [raw / dataset_name(other) for other in arguments.beside]
+    print(write_translated_data_set(trained, choice, folder, arguments.device, beside))
     return 0

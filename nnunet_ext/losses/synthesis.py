@@ -52,7 +52,7 @@ def identity_loss(
     """Return the mean absolute change of images that a translator should leave as they are.
 
     The translator to the target domain gets a target image, and vice versa; the changes of both
-    domains are added. This keeps bright tissue bright.
+    domains are added. It does not prevent a translation that inverts grey values.
 
     Args:
         source: real images ``[B, channels, *spatial]``.

@@ -1,6 +1,7 @@
 """nnU-Net's three folders and the data sets in them, with errors a user can act on."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from nnunet_ext.errors import InputError, first_line
@@ -39,6 +40,46 @@ def environment_folder(variable: str) -> Path:
             f"{variable}={value}: no such folder; create it, or export {variable}=/path/to/another"
         )
     return Path(value)
+
+
+def new_dataset_folder(raw: Path, number: int, name: str, option: str = "-d") -> Path:
+    """Return ``raw/Dataset120_Name``, where no other data set has the number; it is not made.
+
+    Args:
+        raw: nnU-Net's folder of raw data sets.
+        number: of the new data set.
+        name: of the new data set.
+        option: of the command, by which the user gives the number.
+
+    Raises:
+        InputError: an impossible number or name, or a number that is taken, also in nnU-Net's other
+            folders.
+    """
+    if not 1 <= number <= 999:
+        raise InputError(f"{option} {number}: choose a number from 1 to 999")
+    letters_and_digits = name.replace("_", "").replace("-", "")
+    if not name.isascii() or not letters_and_digits.isalnum():
+        raise InputError(f"--name {name}: use ASCII letters, digits, - and _ only")
+
+    prefix = f"Dataset{number:03d}"
+    folder = raw / f"{prefix}_{name}"
+    for taken in _folders_of_number(raw, prefix):
+        if taken.name != folder.name:
+            _, _, own = taken.name.partition("_")
+            raise InputError(
+                f"{taken}: already has the id {number}; choose another {option}, or --name {own} "
+                "if you mean that one"
+            )
+    return folder
+
+
+def _folders_of_number(raw: Path, number: str) -> Iterator[Path]:
+    """Yield the folders of a data set's number in the raw folder and nnU-Net's other ones."""
+    yield from sorted(raw.glob(f"{number}_*"))
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        root = os.environ.get(variable)
+        if root:
+            yield from sorted(Path(root).glob(f"{number}_*"))
 
 
 def dataset_name(dataset: str) -> str:

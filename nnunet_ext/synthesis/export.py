@@ -23,7 +23,8 @@ from nnunet_ext.files.json_files import read_json
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.stock.files import read_dataset_json, read_folds
 from nnunet_ext.synthesis.contrast import LesionContrast, lesion_contrast
-from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
+from nnunet_ext.synthesis.label_values import ignored_mask, lesion_mask
+from nnunet_ext.training.streams.raw_cases import RawCase, labelled_cases
 
 if TYPE_CHECKING:
     from nnunet_ext.synthesis.model import SynthesisModel
@@ -60,11 +61,11 @@ def source_cases(source: Path) -> list[RawCase]:
     """
     file = source / "dataset.json"
     dataset_json = read_dataset_json(file, ADVICE)
-    return raw_cases("general", source, dataset_json)
+    return labelled_cases(source, dataset_json)
 
 
 def export(model: SynthesisModel, job: ExportJob) -> dict[str, LesionContrast]:
-    """Translate and write every case that is not there yet; ``dataset.json`` comes last.
+    """Translate and write every case that is not there yet; :func:`finish` ends the export.
 
     Returns:
         The contrast of each case's lesions in the new images.
@@ -96,9 +97,14 @@ def export(model: SynthesisModel, job: ExportJob) -> dict[str, LesionContrast]:
 
     _write_tables(job, cases, contrasts)
     _write_splits(job)
-    description = new_dataset_json(dataset_json, job, len(cases))
-    write_json(description, job.folder / "dataset.json")
     return contrasts
+
+
+def finish(job: ExportJob) -> None:
+    """Write ``dataset.json``, after which the export is not continued; everything else is there."""
+    source = read_dataset_json(job.source / "dataset.json", ADVICE)
+    description = new_dataset_json(source, job)
+    write_json(description, job.folder / "dataset.json")
 
 
 def begin(job: ExportJob) -> None:
@@ -205,9 +211,9 @@ def measured_contrast(
     image = read_slice_stack(image_file)
     label = read_slice_stack(label_file)
 
-    ignore_label = dataset_json["labels"].get("ignore", -1)
-    is_ignored = label == ignore_label
-    is_lesion = (label > 0) & ~is_ignored
+    labels = dataset_json["labels"]
+    is_ignored = ignored_mask(label, labels)
+    is_lesion = lesion_mask(label, labels)
     is_empty = (image <= background) & ~is_lesion
     excluded = is_ignored | is_empty
     return lesion_contrast(image, is_lesion, excluded)
@@ -263,7 +269,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
             writer.writerow(cells)
 
 
-def new_dataset_json(source: Mapping[str, Any], job: ExportJob, count: int) -> dict[str, Any]:
+def new_dataset_json(source: Mapping[str, Any], job: ExportJob) -> dict[str, Any]:
     """Return the new data set's description: CT, with the source's labels and licence."""
     content: dict[str, Any] = {"channel_names": dict.fromkeys(source["channel_names"], "CT")}
     for name in KEPT_KEYS:
@@ -271,7 +277,7 @@ def new_dataset_json(source: Mapping[str, Any], job: ExportJob, count: int) -> d
             content[name] = source[name]
 
     content |= {
-        "numTraining": count,
+        "numTraining": len(job.cases),
         "file_ending": ENDING,
         "name": job.folder.name,
         "description": f"synthetic images from {job.source.name}, with its labels; see {RECORD}",

@@ -12,10 +12,13 @@ from typing import Any
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.atomic_json import write_json
+from nnunet_ext.files.checksums import sha256_of_file
 from nnunet_ext.files.json_files import read_object
+from nnunet_ext.stock.folders import plain_name
 
 FORMAT = "nnunet_ext matches 1"
 ADVICE = "run nnUNetv2_ext_match again"
+NO_MATCHES = "none"  # in place of a file, in the settings of a training
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,23 @@ def write_matches(matches: Matches, path: Path) -> None:
     write_json(content, path)
 
 
+def digest_of_matches(file: str) -> str:
+    """Return the SHA-256 of a training's file of matches; empty where there is none.
+
+    A training goes on with the same pairs, wherever their file is.
+    """
+    path = Path(file)
+    if file == NO_MATCHES or not path.is_file():
+        return ""
+    return sha256_of_file(path)
+
+
 def read_matches(path: Path) -> Matches:
     """Read a file of matches.
 
     Raises:
-        InputError: it cannot be read, is not a file of matches, or contradicts itself.
+        InputError: it cannot be read, is not a file of matches, contradicts itself, or a name in it
+            is a path.
     """
     content = read_object(path, ADVICE)
     if content.get("format") != FORMAT:
@@ -88,6 +103,7 @@ def read_matches(path: Path) -> Matches:
             f"{path}: is damaged ({type(error).__name__}: {error}); {ADVICE}"
         ) from error
 
+    _require_plain_names(matches, path)
     _require_consistent(matches, path)
     return matches
 
@@ -117,6 +133,17 @@ def _from_json(content: dict[str, Any]) -> Matches:
         target_cases=target_cases,
         subsets=subsets,
     )
+
+
+def _require_plain_names(matches: Matches, path: Path) -> None:
+    """Refuse names of data sets and cases that lead to other files.
+
+    All other cases must be among these, see :func:`_require_consistent`.
+    """
+    for dataset in (matches.source, matches.target):
+        plain_name(dataset, f"{path}: data set")
+    for case in (*matches.source_cases, *matches.target_cases):
+        plain_name(case, f"{path}: case")
 
 
 def _require_consistent(matches: Matches, path: Path) -> None:

@@ -25,6 +25,7 @@ from nnunet_ext.training.weights.checkpoint_files import read_content
 # their arrays have SimpleITK's order of axes; other readers reorder them
 READERS = ("SimpleITKIO", "NaturalImage2DIO")
 ROLE = "target_domain"
+NARROWEST_WINDOW = 20.0  # images are written as whole numbers
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ def _window_of(plans: PlansManager, file: Path) -> Window:
     """Return the window of the target stream.
 
     Raises:
-        InputError: the plans have none, or nnU-Net's reader of the images reorders axes.
+        InputError: the plans have none, or one that is too narrow for whole numbers, or nnU-Net's
+            reader of the images reorders axes.
     """
     entry = PlansEntry.from_plans(plans.plans)
     normalization = entry.normalizations.get(ROLE)
@@ -208,4 +210,11 @@ def _window_of(plans: PlansManager, file: Path) -> Window:
         raise InputError(
             f"{file}: its images are read by {reader}; plan the data set with {usable}"
         )
-    return Window.parse(normalization)
+    window = Window.parse(normalization)
+    if window.high - window.low < NARROWEST_WINDOW:
+        raise InputError(
+            f"{file}: was trained with {window} of the target, in which whole numbers are too "
+            "coarse; convert the target in Hounsfield units or grey values 0..255, and train again "
+            f"with a window of {NARROWEST_WINDOW:g} or more"
+        )
+    return window

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ import numpy as np
 from scipy import ndimage
 
 from nnunet_ext.errors import InputError, first_line
-from nnunet_ext.files.json_files import read_object
+from nnunet_ext.stock.files import read_dataset_json
 from nnunet_ext.stock.readers import reader_class
 from nnunet_ext.synthesis.fingerprints import fingerprint
+from nnunet_ext.synthesis.label_values import lesion_mask
 from nnunet_ext.synthesis.matching import Slices, pixels_at_scale
-from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
+from nnunet_ext.training.streams.raw_cases import RawCase, labelled_cases, raw_cases
 from nnunet_ext.worker_processes import in_worker_processes
 
 BRAIN_WINDOW_HU = (0.0, 80.0)
@@ -35,13 +36,15 @@ SHOWN_ERRORS = 3
 class SliceFiles:
     """A raw data set of single slices.
 
-    ``is_hu`` says whether its channel is called CT, nnU-Net's name for Hounsfield units.
+    ``is_hu`` says whether its channel is called CT, nnU-Net's name for Hounsfield units; ``labels``
+    are those of its dataset.json.
     """
 
     dataset: str
     cases: tuple[RawCase, ...]
     reader: type
     is_hu: bool
+    labels: Mapping[str, Any]
 
     def read(self, case: RawCase) -> np.ndarray:
         """Return the image ``(height, width)``.
@@ -56,7 +59,7 @@ class SliceFiles:
         return _single_slice(values, file)
 
     def read_lesion(self, case: RawCase) -> np.ndarray:
-        """Return where any lesion is labelled, bool ``(height, width)``.
+        """Return where any lesion is labelled, bool ``(height, width)``; ignored pixels are none.
 
         Raises:
             InputError: unreadable, or a volume.
@@ -67,7 +70,7 @@ class SliceFiles:
         read = functools.partial(reader.read_seg, file)
         values, _ = _guarded(file, read)
         label = _single_slice(values, file)
-        return label > 0
+        return lesion_mask(label, self.labels)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,10 @@ def slices_with_labels(dataset: str, raw: Path) -> SliceFiles:
     Raises:
         InputError: not such a data set.
     """
-    return _slice_files(dataset, raw, "general")
+    folder = raw / dataset
+    dataset_json = _dataset_json(folder)
+    cases = labelled_cases(folder, dataset_json)
+    return _slice_files(dataset, dataset_json, cases)
 
 
 def slices_without_labels(dataset: str, raw: Path) -> SliceFiles:
@@ -124,34 +130,38 @@ def slices_without_labels(dataset: str, raw: Path) -> SliceFiles:
         InputError: not such a data set.
     """
     folder = raw / dataset
-    has_unlabelled = (folder / "imagesUn").is_dir()
-    role = "unlabeled" if has_unlabelled else "general"
-    return _slice_files(dataset, raw, role)
+    dataset_json = _dataset_json(folder)
+    cases = raw_cases("target_domain", folder, dataset_json)
+    return _slice_files(dataset, dataset_json, cases)
 
 
-def _slice_files(dataset: str, raw: Path, role: str) -> SliceFiles:
-    folder = raw / dataset
+def _dataset_json(folder: Path) -> dict[str, Any]:
+    """Return the description of a data set with one channel."""
     file = folder / "dataset.json"
     if not file.is_file():
         raise InputError(f"{folder}: has no dataset.json; convert the data set first")
 
-    shape = {"channel_names": dict, "labels": dict, "file_ending": str}
-    dataset_json = read_object(file, "convert the data set again", shape)
-    channels = list(map(str, dataset_json["channel_names"].values()))
+    dataset_json = read_dataset_json(file, "convert the data set again")
+    channels = list(dataset_json["channel_names"].values())
     if len(channels) != 1:
         names = ", ".join(channels)
         raise InputError(
             f"{folder}: has {len(channels)} channels ({names}); slices are matched by one"
         )
+    return dataset_json
 
-    cases = raw_cases(role, folder, dataset_json)
+
+def _slice_files(
+    dataset: str, dataset_json: dict[str, Any], cases: Sequence[RawCase]
+) -> SliceFiles:
     first_image = cases[0].images[0]
-    channel = channels[0].casefold()
+    [channel] = dataset_json["channel_names"].values()
     return SliceFiles(
         dataset=dataset,
         cases=tuple(cases),
         reader=reader_class(dataset_json, first_image),
-        is_hu=channel == "ct",
+        is_hu=channel.casefold() == "ct",
+        labels=dataset_json["labels"],
     )
 
 

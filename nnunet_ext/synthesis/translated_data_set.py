@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +12,21 @@ import torch
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.checksums import sha256_of_file
+from nnunet_ext.files.json_files import read_object
+from nnunet_ext.stock.files import read_dataset_json
 from nnunet_ext.stock.folders import environment_folder, plain_name
 from nnunet_ext.stock.training import Model
-from nnunet_ext.synthesis.export import ExportJob, export, source_cases
+from nnunet_ext.synthesis.export import ADVICE, RECORD, ExportJob, export, finish, source_cases
 from nnunet_ext.synthesis.export_figure import export_figure
 from nnunet_ext.synthesis.matches import read_matches
 from nnunet_ext.synthesis.model import SynthesisModel
+from nnunet_ext.training.streams.raw_cases import RawCase, raw_cases
 
 if TYPE_CHECKING:
     from nnunet_ext.synthesis.contrast import LesionContrast
     from nnunet_ext.synthesis.matches import Matches
-    from nnunet_ext.training.streams.raw_cases import RawCase
 
 FIGURE = "examples.png"
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,20 @@ class CaseChoice:
 
 
 def write_translated_data_set(
-    trained: TrainedFold, choice: CaseChoice, folder: Path, device: str
+    trained: TrainedFold,
+    choice: CaseChoice,
+    folder: Path,
+    device: str,
+    beside: Sequence[Path] = (),
 ) -> str:
     """Translate the chosen labelled cases to the target domain and draw examples.
 
     Args:
         trained: the synthesis; its data set is the source.
         choice: the cases to translate.
-        folder: raw folder of the new data set, from `new_folder`.
+        folder: raw folder of the new data set, from `new_dataset_folder`.
         device: as torch calls it.
+        beside: raw folders of further such data sets of the same source, shown in the examples.
 
     Returns:
         What was written, in words.
@@ -137,6 +143,7 @@ def write_translated_data_set(
     raw = environment_folder("nnUNet_raw")
     source = raw / trained.model.dataset
     results = trained.folder()
+    _require_same_source(beside, source.name)
     matches = choice.read_matches(source.name)
     every_case = source_cases(source)
     names = [case.name for case in every_case]
@@ -157,32 +164,29 @@ def write_translated_data_set(
 
     cases = [case for case in every_case if case.name in contrasts]
     matched = _matched_files(matches, cases) if matches else None
+    dataset_json = read_dataset_json(source / "dataset.json", ADVICE)
     export_figure(
         folder,
         cases,
         (window.low, window.high),
         folder / FIGURE,
+        dataset_json["labels"],
         matched,
+        beside,
     )
+    finish(job)
     return _summary(folder, contrasts, str(window))
 
 
-def new_folder(number: int, name: str) -> Path:
-    """Return the raw folder ``Dataset301_NAME`` of a new data set; it is not made.
-
-    Raises:
-        InputError: another data set has the number, or nothing can have the name.
-    """
-    if not _NAME.fullmatch(name):
-        raise InputError(f"--name {name}: use letters, digits, _ . and -")
-
-    raw = environment_folder("nnUNet_raw")
-    prefix = f"Dataset{number:03d}_"
-    folder = raw / f"{prefix}{name}"
-    others = [path.name for path in raw.glob(f"{prefix}*") if path != folder]
-    if others:
-        raise InputError(f"-o {number}: {others[0]} has this number; choose another one")
-    return folder
+def _require_same_source(folders: Sequence[Path], source: str) -> None:
+    """Refuse data sets that were not written by a synthesis of the source."""
+    for folder in folders:
+        record = folder / RECORD
+        theirs = read_object(record, "name another one with --beside").get("source")
+        if theirs != source:
+            raise InputError(
+                f"--beside {folder.name}: {record} names the source {theirs}, not {source}"
+            )
 
 
 def _random_cases(cases: list[str], count: int, seed: int) -> tuple[str, ...]:
@@ -213,19 +217,28 @@ def _origin(trained: TrainedFold, choice: CaseChoice, results: Path, window: str
 
 def _matched_files(matches: Matches, cases: list[RawCase]) -> dict[str, str]:
     """Return the image of each case's most similar target case, where its raw data are here."""
-    folder = environment_folder("nnUNet_raw") / matches.target
+    images = _target_images(matches.target)
     files = {}
     for case in cases:
         similar = matches.source_cases.get(case.name)
         if similar is None:
             continue
 
-        found: list[Path] = []
-        for part in ("imagesUn", "imagesTr"):
-            found += folder.glob(f"{part}/{similar.targets[0]}_0000.*")
-        if found:
-            files[case.name] = str(min(found))
+        most_similar = similar.targets[0]
+        if most_similar in images:
+            files[case.name] = images[most_similar]
     return files
+
+
+def _target_images(dataset: str) -> dict[str, str]:
+    """Return the first image of each target case; empty where the raw data cannot be used."""
+    folder = environment_folder("nnUNet_raw") / dataset
+    try:
+        dataset_json = read_dataset_json(folder / "dataset.json", ADVICE)
+        targets = raw_cases("target_domain", folder, dataset_json)
+    except InputError:
+        return {}
+    return {case.name: case.images[0] for case in targets}
 
 
 def _summary(folder: Path, contrasts: dict[str, LesionContrast], window: str) -> str:
@@ -246,8 +259,8 @@ def _summary(folder: Path, contrasts: dict[str, LesionContrast], window: str) ->
     if known and brighter < len(known) / 2:
         lines.append(
             "Warning: most lesions are darker than what surrounds them. If those of the target are "
-            "brighter, the translation is inverted: train it again, with contrast_weight=50 or "
-            "another seed"
+            "brighter, the translation is inverted: train it again, with contrast_weight=50 if it "
+            "was 0, or with another seed"
         )
     lines.append(f"see lesion_contrast.csv, provenance.csv and {FIGURE} there")
     return "\n".join(lines)

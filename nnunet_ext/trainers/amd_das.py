@@ -12,12 +12,10 @@ from nnunet_ext.networks.running_statistics import running_statistics
 from nnunet_ext.networks.segmentation import Segmentation
 from nnunet_ext.networks.vgg_fcn import Segmenter, segmenter_from_plans
 from nnunet_ext.synthesis.matched_keys import nearest_pairs
-from nnunet_ext.synthesis.matches import read_matches
+from nnunet_ext.synthesis.matches import NO_MATCHES, digest_of_matches, read_matches
 from nnunet_ext.training.domain_critic import DomainCriticTrainer
 from nnunet_ext.training.engine.schedules import Schedule
 from nnunet_ext.training.settings.hyperparameters import Count, Weight
-
-NO_MATCHES = "none"
 
 
 class AMDDASTrainer(DomainCriticTrainer):
@@ -35,6 +33,7 @@ class AMDDASTrainer(DomainCriticTrainer):
     use_when: ClassVar[str] = (
         "labels are of another modality (MR) and disease, and your own CT has none"
     )
+    changeable: ClassVar[tuple[str, ...]] = (*DomainCriticTrainer.changeable, "matches_file")
     file_settings: ClassVar[dict[str, tuple[str, ...]]] = {"matches_file": (NO_MATCHES,)}
     _printed: ClassVar[dict[str, Any]] = {
         "num_epochs": 516,  # of 250 iterations: 100 times the 15480 slices, twelve at a time
@@ -125,6 +124,13 @@ class AMDDASTrainer(DomainCriticTrainer):
         found = read_matches(Path(self.matches_file))
         keys = self.stream_keys(role)
         return nearest_pairs(found, keys)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of every trainer, with the content of the matches that it uses."""
+        identity = super().identity()
+        if self.paired_batches:
+            identity["matches"] = digest_of_matches(self.matches_file)
+        return identity
 
     # --- the judged map
 

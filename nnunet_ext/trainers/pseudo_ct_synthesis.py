@@ -1,6 +1,5 @@
 """Stage 1 of AMD-DAS: MR slices become CT slices that keep their lesions."""
 
-import hashlib
 import inspect
 import math
 from pathlib import Path
@@ -30,7 +29,7 @@ from nnunet_ext.networks.translation import (
 )
 from nnunet_ext.networks.vgg_fcn import Segmenter, segmenter_from_plans
 from nnunet_ext.synthesis.matched_keys import similar_targets
-from nnunet_ext.synthesis.matches import read_matches
+from nnunet_ext.synthesis.matches import NO_MATCHES, digest_of_matches, read_matches
 from nnunet_ext.training.engine import cpu
 from nnunet_ext.training.engine.diagnostics import discriminator_balance
 from nnunet_ext.training.engine.image_pool import ImagePool
@@ -41,7 +40,6 @@ from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.settings.plans_entry import PlansEntry
 
 TARGET = "target_domain"
-NO_MATCHES = "none"
 CONTRAST_SHARE = 0.25  # of the training, over which the weight of the contrast loss falls to 0
 SEGMENTERS = ("network", "source_segmenter")  # players: S_ori, S_rec
 
@@ -359,13 +357,8 @@ class PseudoCTSynthesisTrainer(MultiStreamTrainer):
     def identity(self) -> dict[str, Any]:
         """Return the identity of every trainer, with the content of the matches."""
         identity = super().identity()
-        if self.matches_file == NO_MATCHES:
-            return identity
-
-        file = Path(self.matches_file)
-        content = file.read_bytes() if file.is_file() else b""
-        digest = hashlib.sha256(content)
-        identity["matches"] = digest.hexdigest()
+        if self.matches_file != NO_MATCHES:
+            identity["matches"] = digest_of_matches(self.matches_file)
         return identity
 
     def get_training_transforms(self, *arguments: Any, **named: Any) -> BasicTransform:

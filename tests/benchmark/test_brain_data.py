@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_conversion.phantoms.brains import MR, UNLABELED_CT, write_brain_sets
+from dataset_conversion.phantoms.brains import CT, MR, UNLABELED_CT, write_brain_sets
 from nnunet_ext.benchmark import brain_data
 from nnunet_ext.benchmark.suite import MadeData, load_suite
 from nnunet_ext.synthesis.matches import read_matches
@@ -16,6 +16,8 @@ def test_matches_lie_beside_the_images(tmp_path: Path, monkeypatch: pytest.Monke
         brain_data, "write_brain_sets", partial(write_brain_sets, n_mr=7, n_ct=4, n_test=1, size=64)
     )
     brain_data.write_matched_brains(tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {MR, CT, UNLABELED_CT}  # what no row uses is not written
     matches = read_matches(Path(brain_data.MATCHES.format(raw=tmp_path)))
     assert (matches.source, matches.target) == (MR, UNLABELED_CT)
     assert set(matches.source_cases) == {f"mr_{number:03d}" for number in range(7)}

@@ -11,6 +11,7 @@ from PIL import Image
 from nnunet_ext.commands.match import match_entry
 from nnunet_ext.synthesis.fingerprints import fingerprint, hamming
 from nnunet_ext.synthesis.matches import read_matches
+from nnunet_ext.synthesis.slice_measures import slices_with_labels
 from tests.miniature_raw import write_raw
 
 SOURCE = "Dataset101_MR"
@@ -205,6 +206,24 @@ def test_several_channels_are_refused(
     write_raw(raw, "Dataset103_Two", 2, channels=2)
     assert match("-d", 103, "--target", 102, "-o", tmp_path / "m.json") == 1
     assert "has 2 channels" in capsys.readouterr().err
+
+
+def test_labels_of_the_target_are_not_read(raw: Path, tmp_path: Path) -> None:
+    """As in training: one may be missing, and any may be ignored."""
+    labels = {"background": 0, "lesion": 1, "ignore": 2}
+    target = write_raw(raw, "Dataset103_Labelled", 3, labels=labels)
+    (target / "labelsTr" / "case_00.png").unlink()
+    file = tmp_path / "m.json"
+    assert match("-d", 101, "--target", 103, "-o", file, "--target-lesion", "100:255") == 0
+    assert set(read_matches(file).target_cases) == {"case_00", "case_01", "case_02"}
+
+
+def test_ignored_pixels_of_the_source_are_no_lesion(raw: Path) -> None:
+    labels = {"background": 0, "lesion": 1, "ignore": 2}
+    write_raw(raw, "Dataset103_Ignored", 2, labels=labels)  # the second case has value 2 alone
+    files = slices_with_labels("Dataset103_Ignored", raw)
+    sizes = [int(files.read_lesion(case).sum()) for case in files.cases]
+    assert sizes[0] > 0 and sizes[1] == 0
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from nnunet_ext.synthesis.model import SynthesisModel
 from nnunet_ext.trainers.plain import PlainTrainer
 from nnunet_ext.trainers.pseudo_ct_synthesis import PseudoCTSynthesisTrainer
 from nnunet_ext.training.streams.normalization import Window
+from nnunet_ext.training.streams.raw_cases import RawCase
 from tests.miniature_plans import plans, trainer
 
 SOURCE, TARGET = "Dataset999_Miniature", "Dataset998_Other"
@@ -283,6 +284,25 @@ def test_geometry_and_labels_are_the_sources(
     assert "4 cases in window(0,80) -> Dataset301_PseudoCT" in capsys.readouterr().out
 
 
+def test_ignored_pixels_are_no_lesion(tmp_path: Path) -> None:
+    """They are neither lesion nor rim, and the new data set ignores them as well."""
+    source = raw_source(tmp_path)
+    labels = {**DATASET_JSON["labels"], "ignore": 2}
+    (source / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": labels}))
+    label = np.zeros((1, 21, 26), dtype=np.uint8)
+    label[:, 8:12, 10:15] = 1
+    label[:, 12:16, 10:15] = 2
+    written(label, source / "labelsTr" / "case_01.nii.gz", (0.8, 0.9, 5.0))
+    trained(tmp_path, content())
+
+    assert run("-o", 301) == 0
+    new = source.parent / "Dataset301_PseudoCT"
+    assert json.loads((new / "dataset.json").read_text())["labels"] == labels
+    with (new / "lesion_contrast.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert int(rows[1]["lesion_pixels"]) == 20
+
+
 def test_pictures_become_slices(tmp_path: Path) -> None:
     folder = tmp_path / "nnUNet_raw" / SOURCE
     rng = np.random.default_rng(0)
@@ -336,6 +356,75 @@ def test_an_interrupted_export_goes_on(tmp_path: Path) -> None:
     )
 
 
+def test_an_export_that_is_killed_at_its_figure_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = raw_source(tmp_path)
+    trained(tmp_path, content())
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(translated_data_set, "export_figure", killed)
+        assert run("-o", 301) == 130
+
+    new = source.parent / "Dataset301_PseudoCT"
+    assert not (new / "dataset.json").exists()
+    assert run("-o", 301) == 0
+    assert (new / translated_data_set.FIGURE).is_file() and (new / "dataset.json").is_file()
+
+
+def test_an_unreadable_match_leaves_its_panel_empty(tmp_path: Path) -> None:
+    raw_source(tmp_path)
+    trained(tmp_path, content())
+    other = tmp_path / "nnUNet_raw" / TARGET
+    (other / "imagesTr").mkdir(parents=True)
+    (other / "imagesTr" / "ct_01_0000.nii.gz").write_bytes(b"damaged")
+    (other / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    assert run("-o", 301, "--matches", matches_file(tmp_path)) == 0
+    assert (tmp_path / "nnUNet_raw" / "Dataset301_PseudoCT" / "examples.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("case", "is_found"), [("ct[1]", True), ("*", False), ("**a", False), ("ct?1?", False)]
+)
+def test_names_in_the_matches_are_no_patterns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, is_found: bool
+) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    images = tmp_path / TARGET / "imagesUn"
+    for name in ("ct[1]", "ct1", "a"):
+        written(np.zeros((1, 4, 4)), images / f"{name}_0000.nii.gz", (1.0, 1.0, 1.0))
+    (images.parent / "dataset.json").write_text(json.dumps(DATASET_JSON))
+
+    similar = {"case_00": SimilarTargets((case,), (1.0,))}
+    matches = Matches(SOURCE, TARGET, {}, similar, {}, {})
+    source = [RawCase("case_00", ["case_00_0000.nii.gz"], None)]
+    found = translated_data_set._matched_files(matches, source)
+    assert found == ({"case_00": str(images / f"{case}_0000.nii.gz")} if is_found else {})
+
+
+def test_other_translations_are_drawn_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they lack a case; not where they have another source."""
+    raw = raw_source(tmp_path).parent
+    trained(tmp_path, content())
+    assert run("-o", 301) == run("-o", 302, "--random-subset", 1) == 0
+    assert run("-o", 303, "--beside", 301, 302) == 0
+    sizes = []
+    for number in (301, 303):
+        with Image.open(raw / f"Dataset{number}_PseudoCT" / translated_data_set.FIGURE) as figure:
+            sizes.append(figure.width)
+    assert sizes[1] / sizes[0] == pytest.approx(5 / 3, rel=0.01)  # columns
+
+    record = raw / "Dataset302_PseudoCT" / RECORD
+    record.write_text(json.dumps({"source": "Dataset001_Foreign"}))
+    assert run("-o", 304, "--beside", 302) == 1
+    assert "names the source Dataset001_Foreign, not Dataset999" in capsys.readouterr().err
+
+
 def read_bytes(content: bytes, root: Path) -> np.ndarray:
     (root / "before.nii.gz").write_bytes(content)
     return sitk.GetArrayFromImage(sitk.ReadImage(str(root / "before.nii.gz")))
@@ -363,8 +452,9 @@ def test_another_export_is_not_continued(tmp_path: Path) -> None:
             ("-o", 301, "-p", "otherPlans"),
             "no trained synthesis; run nnUNetv2_train Dataset999_Miniature 2d 0",
         ),
-        (("-o", 999), "-o 999: Dataset999_Miniature has this number"),
-        (("-o", 301, "--name", "../x"), "--name ../x: use letters"),
+        (("-o", 999), "Dataset999_Miniature: already has the id 999; choose another -o"),
+        (("-o", 1000), "-o 1000: choose a number from 1 to 999"),
+        (("-o", 301, "--name", "../x"), "--name ../x: use ASCII letters"),
         (("-o", 301, "-tr", "../x"), "-tr '../x' is a path"),
         (("-o", 301, "-f", "one"), "-f one: a fold is a number or all"),
         (("-o", 301, "--subset", "matched"), "--subset matched needs --matches FILE"),
@@ -385,6 +475,15 @@ def test_bad_arguments_are_one_line(
     assert not (place / "nnUNet_raw" / "Dataset301_PseudoCT").exists()
 
 
+def test_a_number_that_nnunet_knows_elsewhere_is_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Dataset301_Planned").mkdir()
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    assert run("-o", 301) == 1
+    assert "Dataset301_Planned: already has the id 301" in capsys.readouterr().err
+
+
 def test_models_that_cannot_synthesise_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -395,6 +494,9 @@ def test_models_that_cannot_synthesise_are_refused(
     trained(tmp_path, content(normalizations={}))
     assert run("-o", 301) == 1
     assert "was trained without a window of the target" in capsys.readouterr().err
+    trained(tmp_path, content(normalizations={"target_domain": "window(0,1)"}))
+    assert run("-o", 301) == 1
+    assert "in which whole numbers are too coarse" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("inside_hu", "is_warned"), [(20.0, True), (60.0, False)])

@@ -128,6 +128,9 @@ def test_the_file_gives_back_what_was_written(matches: Matches, tmp_path: Path) 
         ('"mr000": {', '"other": {', "is not among the source cases"),
         ('"ct000": {', '"other": {', "is not among the target cases"),
         ("{", "[", "is not readable as JSON"),
+        ("ct000", "../ct000", r"case '\.\./ct000' is a path"),
+        ("mr000", "/mr000", "case '/mr000' is a path"),
+        ("Dataset102_CT", "../Dataset102_CT", r"data set '\.\./Dataset102_CT' is a path"),
     ],
 )
 def test_damaged_files_are_refused(

@@ -246,3 +246,25 @@ def test_paired_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_paired_batches_without_matches_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="paired_batches=true needs pairs"):
         made_of(tmp_path, "paper")
+
+
+def test_a_training_goes_on_with_the_same_pairs_wherever_their_file_is(tmp_path: Path) -> None:
+    path = written_matches(tmp_path / "matches.json")
+    moved = written_matches(tmp_path / "moved.json")
+    made = made_of(tmp_path, paired_batches=True, matches_file=str(path))
+    checkpoint = tmp_path / "checkpoint.pth"
+    made.save_checkpoint(str(checkpoint))
+
+    other = made_of(tmp_path, paired_batches=True, matches_file=str(moved))
+    other.logger.resume = True
+    other.load_checkpoint(str(checkpoint))
+
+    content = moved.read_text().replace('"distance": 1.0', '"distance": 3.0')
+    moved.write_text(content)
+    with pytest.raises(InputError, match="was written by another training: matches"):
+        other.load_checkpoint(str(checkpoint))
+
+
+def test_matches_that_are_not_used_do_not_count(tmp_path: Path) -> None:
+    path = written_matches(tmp_path / "matches.json")
+    assert "matches" not in made_of(tmp_path, matches_file=str(path)).identity()

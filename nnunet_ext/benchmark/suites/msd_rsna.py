@@ -69,7 +69,8 @@ MEASURED = (
 )
 OTHER_TEST = (
     "Here the test slices are those of PhysioNet ct-ich with a haemorrhage of any kind, from "
-    "another hospital, and the segmentation network is nnU-Net's instead of an FCN."
+    "another hospital, their Dice leaves out slices without (the paper's counts them, as 1 if "
+    "nothing is predicted), and the segmentation network is nnU-Net's instead of an FCN."
 )
 SYNTHESIS = PublishedTable(
     source="Dong et al. 2022, table 2: one stage",

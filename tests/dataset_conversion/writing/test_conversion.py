@@ -22,9 +22,9 @@ from dataset_conversion.writing import case_writer
 from dataset_conversion.writing.case_writer import TEMPORARY_PREFIX
 from dataset_conversion.writing.conversion import convert
 from dataset_conversion.writing.journal import JOURNAL_NAME, read_header, read_records
-from dataset_conversion.writing.result_folder import dataset_folder
 from dataset_conversion.writing.summary import Summary
 from nnunet_ext.errors import InputError
+from nnunet_ext.stock.folders import new_dataset_folder
 from tests.another_process import another_process
 from tests.places import REPOSITORY
 
@@ -371,19 +371,19 @@ def test_one_writer_at_a_time(converter: Converter, folder: Path) -> None:
 
 
 def test_id_taken_by_another_name(raw: Path) -> None:
-    assert dataset_folder(raw, 7, "X") == raw / "Dataset007_X"
+    assert new_dataset_folder(raw, 7, "X") == raw / "Dataset007_X"
     (raw / "Dataset007_Y").mkdir()
     with pytest.raises(InputError, match=r"Dataset007_Y: already has the id 7"):
-        dataset_folder(raw, 7, "X")
+        new_dataset_folder(raw, 7, "X")
     (raw.parent / "nnUNet_preprocessed/Dataset008_Y").mkdir()
     with pytest.raises(InputError, match=r"Dataset008_Y: already has the id 8"):
-        dataset_folder(raw, 8, "X")
+        new_dataset_folder(raw, 8, "X")
     for name in ("../X", "a b", "", "ä", "__"):
         with pytest.raises(InputError, match="--name"):
-            dataset_folder(raw, 9, name)
+            new_dataset_folder(raw, 9, name)
     for number in (0, 1000, -3):
         with pytest.raises(InputError, match="from 1 to 999"):
-            dataset_folder(raw, number, "X")
+            new_dataset_folder(raw, number, "X")
 
 
 def test_dry_run_writes_nothing(converter: Converter, folder: Path) -> None:
