@@ -105,8 +105,8 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         """Configure as every trainer does.
 
         Raises:
-            InputError: see the base; nnU-Net's deep supervision; batches too small for batch
-                normalisation.
+            InputError: see the base; nnU-Net's deep supervision; the proportion loss; batches too
+                small for batch normalisation.
         """
         super().configure()
         trainer = type(self).__name__
@@ -114,6 +114,11 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
             raise InputError(
                 f"{trainer} supervises its own outputs (use_deep_supervision); set "
                 f"{trainer}.enable_deep_supervision=false"
+            )
+        if self.proportion_weight:
+            raise InputError(
+                f"{trainer} has no proportion loss, because its resized masks are soft; set "
+                f"{trainer}.proportion_weight=0"
             )
 
         patch_size = self.configuration_manager.patch_size

@@ -222,6 +222,8 @@ def test_what_cannot_train_is_refused(tmp_path: Path) -> None:
         made(tmp_path / "one", edge=32, batch_size=1)
     with pytest.raises(InputError, match=r"set NCoVSegNetTrainer\.enable_deep_supervision=false"):
         made(tmp_path / "two", enable_deep_supervision=True)
+    with pytest.raises(InputError, match=r"set NCoVSegNetTrainer\.proportion_weight=0"):
+        made(tmp_path / "four", proportion_weight=0.5)
     with pytest.raises(
         InputError, match=r"width=2 is impossible: width is a number from 0\.03125 to 1"
     ):
