@@ -327,6 +327,10 @@ def test_a_resnet_of_other_depth_is_refused(tmp_path: Path) -> None:
     torch.save(shallow.state_dict(), tmp_path / "shallow.pth")
     with pytest.raises(InputError, match=r"lacks .* weights of the layer3"):
         made(tmp_path / "one", backbone_weights=str(tmp_path / "shallow.pth"))
+    deep = timm.create_model("resnet50", channels=SMALL_CHANNELS, layers=(3, 4, 7, 3))
+    torch.save(deep.state_dict(), tmp_path / "deep.pth")
+    with pytest.raises(InputError, match=r"has 18 weights more .* first layer3\.6\.conv1\.weight"):
+        made(tmp_path / "two", backbone_weights=str(tmp_path / "deep.pth"))
 
 
 def test_a_continued_training_does_not_read_the_file_again(tmp_path: Path) -> None:

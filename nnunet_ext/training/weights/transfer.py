@@ -306,9 +306,17 @@ def _differing_layers(stages: str) -> str:
 
 
 def _place(name: str) -> str:
-    """Return ``encoder.stages`` for a weight in it; ``encoder.projection`` is another place."""
-    parts = name.split(".")
-    return ".".join(parts[:2])
+    """Return ``encoder.stages`` or ``layer3`` for a weight in one of its blocks.
+
+    ``encoder.projection`` is another place.
+    """
+    place: list[str] = []
+    for part in name.split(".")[:2]:
+        is_number_of_block = part.isdigit()
+        if place and is_number_of_block:
+            break
+        place.append(part)
+    return ".".join(place)
 
 
 def _differing_stages(source: Iterable[str], ours: Iterable[str]) -> str:
