@@ -105,7 +105,9 @@ def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
 
 
 @full_precision
-def legacy_unweighted_bce(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def legacy_unweighted_bce(
+    logits: torch.Tensor, target: torch.Tensor, counted: torch.Tensor
+) -> torch.Tensor:
     """Return the plain mean of the binary cross entropy, which is what the authors' code computes.
 
     The code passes the deprecated ``reduce='none'``. PyTorch reads that as a mean, so the weights
@@ -114,5 +116,13 @@ def legacy_unweighted_bce(logits: torch.Tensor, target: torch.Tensor) -> torch.T
     Args:
         logits: ``[B, C, H, W]``.
         target: of the same shape, in [0, 1].
+        counted: 1, or 0 to leave a pixel out; broadcast to their shape.
     """
-    return functional.binary_cross_entropy_with_logits(logits, target)
+    per_pixel = functional.binary_cross_entropy_with_logits(
+        logits,
+        target,
+        reduction="none",
+    )
+    counted = counted.expand_as(per_pixel)
+    total = counted.sum().clamp_min(1)
+    return (counted * per_pixel).sum() / total

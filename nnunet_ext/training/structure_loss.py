@@ -103,7 +103,10 @@ class StructureLoss(nn.Module):
         dices = []
         for level in levels:
             logits = self.foreground_logits(level)
-            bce = self._bce(logits, foreground, weight)  # eq. 6
+            if self.unweighted_bce:
+                bce = legacy_unweighted_bce(logits, foreground, masks.counted)
+            else:
+                bce = weighted_bce(logits, foreground, weight)  # eq. 6
             dice = weighted_dice(logits, foreground, weight)  # eq. 8
             bces.append(bce)
             dices.append(dice)
@@ -111,13 +114,6 @@ class StructureLoss(nn.Module):
         mean_bce = torch.stack(bces).mean()
         mean_dice = torch.stack(dices).mean()
         return mean_bce, mean_dice
-
-    def _bce(
-        self, logits: torch.Tensor, foreground: torch.Tensor, weight: torch.Tensor
-    ) -> torch.Tensor:
-        if self.unweighted_bce:
-            return legacy_unweighted_bce(logits, foreground)
-        return weighted_bce(logits, foreground, weight)
 
     def forward(self, outputs: Segmentation, target: torch.Tensor) -> torch.Tensor:
         """Return the sum of both terms, which nnU-Net logs as its validation loss."""

@@ -103,8 +103,10 @@ def test_an_error_at_the_border_costs_more_than_one_inside() -> None:
     ratio = weighted_bce(at_border, mask, weight) / weighted_bce(inside, mask, weight)
     assert ratio.item() == pytest.approx(1 + 5 * 15 / 31)
     assert weighted_dice(at_border, mask, weight) > weighted_dice(inside, mask, weight)
+    everywhere = torch.ones_like(mask)
     torch.testing.assert_close(
-        legacy_unweighted_bce(at_border, mask), legacy_unweighted_bce(inside, mask)
+        legacy_unweighted_bce(at_border, mask, everywhere),
+        legacy_unweighted_bce(inside, mask, everywhere),
     )
 
 
@@ -136,7 +138,7 @@ def test_pixels_of_weight_zero_take_no_part() -> None:
     weight[..., :4, :] = 0
     changed = logits.clone()
     changed[..., :4, :] += 5
-    for loss in (weighted_bce, weighted_dice):
+    for loss in (weighted_bce, weighted_dice, legacy_unweighted_bce):
         torch.testing.assert_close(loss(logits, mask, weight), loss(changed, mask, weight))
         assert loss(logits, mask, torch.zeros_like(weight)).item() == 0
 
@@ -147,8 +149,9 @@ def test_the_legacy_loss_is_what_the_deprecated_argument_gives() -> None:
     weight = boundary_weight(mask, 31, 5.0, count_padding=True)
     averaged = functional.binary_cross_entropy_with_logits(logits, mask, reduce="none")  # type: ignore[arg-type]
     authors = ((weight * averaged).sum((2, 3)) / weight.sum((2, 3))).mean()
-    torch.testing.assert_close(legacy_unweighted_bce(logits, mask), authors)
-    assert abs(legacy_unweighted_bce(logits, mask) - weighted_bce(logits, mask, weight)) > 1e-3
+    ours = legacy_unweighted_bce(logits, mask, torch.ones_like(mask))
+    torch.testing.assert_close(ours, authors)
+    assert abs(ours - weighted_bce(logits, mask, weight)) > 1e-3
 
 
 def test_gradients_equal_finite_differences() -> None:

@@ -184,8 +184,13 @@ def test_several_classes_are_each_against_the_rest(tmp_path: Path) -> None:
     assert len(one.network.outputs[0].weight) == 2
 
 
-def test_ignored_pixels_take_no_part(tmp_path: Path) -> None:
-    one = made(tmp_path, labels={"background": 0, "infection": 1, "ignore": 2})
+@pytest.mark.parametrize("unweighted", [False, True])
+def test_ignored_pixels_take_no_part(unweighted: bool, tmp_path: Path) -> None:
+    one = made(
+        tmp_path,
+        labels={"background": 0, "infection": 1, "ignore": 2},
+        legacy_unweighted_bce=unweighted,
+    )
     target = torch.zeros(2, 1, 64, 64, dtype=torch.long)
     target[..., :32, :] = 1
     target[..., 48:, :] = 2
