@@ -16,6 +16,9 @@ from nnunet_ext.losses.structure import (
 from nnunet_ext.networks.segmentation import Segmentation
 
 
+ALMOST_ALL = 0.999  # of a resized pixel; 1 but for rounding
+
+
 def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Interpolate ``[B, C, H, W]`` bilinearly, corners on corners."""
     if images.shape[2:] == size:
@@ -27,13 +30,17 @@ class Masks(NamedTuple):
     """The masks with which a batch's outputs are compared."""
 
     foreground: torch.Tensor  # [B, classes or regions, H, W] in [0, 1], without the background
-    counted: torch.Tensor  # [B, 1, H, W] in [0, 1]; 0 where nnU-Net's ignore label is
+    counted: torch.Tensor  # [B, 1, H, W]; 0 where nnU-Net's ignore label is, else 1
 
     def resized(self, size: tuple[int, int]) -> "Masks":
-        """Return both at another size; borders become soft."""
+        """Return both at another size.
+
+        Borders of the foreground become soft. A pixel counts if nothing ignored is mixed into it.
+        """
         foreground = resized(self.foreground, size)
-        counted = resized(self.counted, size)
-        return Masks(foreground, counted)
+        counted_share = resized(self.counted, size)
+        is_counted = counted_share > ALMOST_ALL
+        return Masks(foreground, is_counted.float())
 
 
 class StructureLoss(nn.Module):
@@ -95,6 +102,7 @@ class StructureLoss(nn.Module):
             foreground,
             gamma=self.gamma,
             count_padding=self.count_padding,
+            counted=None if self.ignore_label is None else masks.counted,
         )
         weight = border * masks.counted
 

@@ -40,6 +40,26 @@ def test_weights_equal_loops_over_windows(count_padding: bool) -> None:
         assert weight[0, channel, y, x].item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("count_padding", [False, True])
+def test_weights_leave_out_what_does_not_count(count_padding: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    mask = (torch.rand(1, 2, 9, 12, generator=generator) < 0.3).double()
+    counted = (torch.rand(1, 1, 9, 12, generator=generator) < 0.7).double()
+    weight = boundary_weight(mask, 5, 3.0, count_padding, counted)
+    for channel, y, x in np.ndindex(2, 9, 12):
+        if not counted[0, 0, y, x]:
+            continue
+        total = count = 0.0
+        for j in range(y - 2, y + 3):
+            for i in range(x - 2, x + 3):
+                inside = 0 <= j < 9 and 0 <= i < 12
+                known = counted[0, 0, j, i].item() if inside else float(count_padding)
+                total += known * mask[0, channel, j, i].item() if inside else 0.0
+                count += known
+        expected = 1 + 3.0 * abs(total / count - mask[0, channel, y, x].item())
+        assert weight[0, channel, y, x].item() == pytest.approx(expected)
+
+
 def test_weight_of_a_half_plane() -> None:
     """The last of 50 foreground columns sees 16 foreground and 15 background columns of its window
     of 31.

@@ -200,6 +200,27 @@ def test_ignored_pixels_take_no_part(unweighted: bool, tmp_path: Path) -> None:
     assert one.loss(logits, target).item() == pytest.approx(one.loss(changed, target).item())
 
 
+@pytest.mark.parametrize("edge", [32, 64, 96])
+def test_ignored_pixels_leak_neither_into_resized_masks_nor_into_weights(
+    edge: int, tmp_path: Path
+) -> None:
+    """Everything that is known is lesion, so nothing counted is background or at a border."""
+    one = made(tmp_path, labels={"background": 0, "infection": 1, "ignore": 2})
+    target = torch.ones(2, 1, 64, 64, dtype=torch.long)
+    target[..., 43:, :] = 2
+    masks = one.loss.masks(target).resized((edge, edge))
+    share = masks.counted.mean().item()
+    assert 0.6 < share < 43 / 64 + 0.01
+    assert (masks.foreground[masks.counted == 1] > 0.999).all()
+
+    nearly = torch.full((2, 2, edge, edge), -3.0)
+    nearly[:, 1] = 3.0
+    bce, _ = one.loss.terms(nearly, masks)
+    assert bce.item() == pytest.approx(math.log1p(math.exp(-6)), rel=1e-3)
+    weight = boundary_weight(masks.foreground, counted=masks.counted)
+    torch.testing.assert_close(weight * masks.counted, masks.counted)
+
+
 def test_the_plans_tell_inference_that_labels_are_regions(tmp_path: Path) -> None:
     regions = {"background": 0, "whole": [1, 2], "core": 2}
     dataset_json = {**DATASET_JSON, "labels": regions, "regions_class_order": [1, 2]}
