@@ -48,7 +48,7 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         "paper": {"num_epochs": 100, "boundary_gamma": 1.0, "clip_gradients": False},
         "code": {
             "num_epochs": 99,
-            "decay_after": 50 / 99,
+            "decay_after": 49 / 99,  # the code counts from 1 and divides from epoch 50 on
             "decay_every_epoch": True,
             "count_padding": True,
             "legacy_unweighted_bce": True,
