@@ -15,7 +15,6 @@ from nnunet_ext.losses.structure import (
 )
 from nnunet_ext.networks.segmentation import Segmentation
 
-
 ALMOST_ALL = 0.999  # of a resized pixel; 1 but for rounding
 
 
