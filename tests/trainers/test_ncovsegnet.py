@@ -17,6 +17,8 @@ from nnunet_ext.losses.structure import boundary_weight
 from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer, size_at
 from nnunet_ext.training.settings.hyperparameters import resolve
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
+from tests.miniature_raw import write_raw
+from tests.miniature_streams import trainer_with_data
 
 SMALL = {"width": 1 / 16}
 SMALL_CHANNELS = (4, 8, 16, 32)  # of timm's ResNet at this width
@@ -104,18 +106,30 @@ def test_one_random_rate_is_one_update(tmp_path: Path) -> None:
     assert len(steps) == 8 and seen == {64, 96, 128}
 
 
-def test_every_parameter_learns_after_the_start_hooks(tmp_path: Path) -> None:
+def test_every_parameter_learns_in_nnunets_training_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """nnU-Net sets deep supervision when a training starts; all four outputs stay supervised."""
-    one = made(tmp_path)
-    one.set_deep_supervision_enabled(one.enable_deep_supervision)
-    one.on_train_epoch_start()
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    content = plans(
+        patch_size=(64, 64),
+        settings={
+            **SMALL,
+            "num_epochs": 1,
+            "num_iterations_per_epoch": 1,
+            "num_val_iterations_per_epoch": 1,
+        },
+    )
+    raw = write_raw(tmp_path, "Dataset999_Miniature", 2, (64, 64))
+    one = trainer_with_data(NCoVSegNetTrainer, tmp_path, content, raw)
+    preprocessed = Path(one.preprocessed_dataset_folder_base)
+    (preprocessed / "dataset_fingerprint.json").write_text("{}")  # which nnU-Net copies
     before = {name: weight.clone() for name, weight in one.network.named_parameters()}
-    one.train_step(batch(one))
+    one.run_training()
     assert len(one.network.outputs) == 4
     for name, weight in one.network.named_parameters():
-        assert (
-            weight.grad is not None and weight.grad.any() and not torch.equal(weight, before[name])
-        ), name
+        assert weight.grad is not None and weight.grad.any(), name
+        assert not torch.equal(weight, before[name]), name
 
 
 def test_the_papers_network_trains_on_one_image(tmp_path: Path) -> None:
