@@ -36,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--timm",
         metavar="MODEL",
-        help="write the weights of this timm model, e.g. resnet50.tv_in1k; takes only -o and --overwrite",
+        help="write the weights of this timm model, e.g. resnet50.tv_in1k; takes only -o and "
+        "--overwrite",
     )
     add("-p", metavar="PLANS", help="plans identifier, default nnUNetPlans")
     add("-o", required=True, type=Path, metavar="FILE", help="checkpoint to write")

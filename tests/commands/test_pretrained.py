@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from nnunet_ext.commands.pretrained import pretrained_entry
 from nnunet_ext.discovery import SEARCH_VARIABLE, TRAINER_FOLDER
-from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer
+from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.training.weights.checkpoint_files import read_weights
 from nnunet_ext.training.weights.transfer import build_network
 from tests.miniature_plans import DATASET_JSON, plans

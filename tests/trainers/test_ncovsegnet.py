@@ -4,6 +4,7 @@ backbone.
 
 import copy
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.structure import boundary_weight
-from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer, size_at
+from nnunet_ext.trainers.ncovsegnet import RESNET50, NCoVSegNetTrainer, size_at
 from nnunet_ext.training.settings.hyperparameters import resolve
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
 from tests.miniature_raw import write_raw
@@ -355,18 +356,25 @@ def test_a_grey_image_gives_the_features_that_it_gave_in_the_source(tmp_path: Pa
     torch.testing.assert_close(features, source.eval().forward_features(grey.expand(-1, 3, -1, -1)))
 
 
+ADVICE = re.escape(RESNET50)
+
+
 def test_a_backbone_of_another_width_is_refused(tmp_path: Path) -> None:
     torch.save(imagenet_like((8, 16, 32, 64)).state_dict(), tmp_path / "wide.pth")
-    with pytest.raises(InputError, match=r"wide\.pth: \d+ of 334 weights have another shape"):
+    with pytest.raises(
+        InputError,
+        match=r"wide\.pth: \d+ of 334 weights have another shape \(another network\), .* in the "
+        rf"network; {ADVICE}$",
+    ):
         made(tmp_path / "one", backbone_weights=str(tmp_path / "wide.pth"))
-    with pytest.raises(InputError, match=r"none\.pth: no such checkpoint"):
+    with pytest.raises(InputError, match=rf"none\.pth: no such checkpoint; {ADVICE}$"):
         made(tmp_path / "two", backbone_weights=str(tmp_path / "none.pth"))
 
 
 def test_a_resnet_of_other_depth_is_refused(tmp_path: Path) -> None:
     shallow = timm.create_model("resnet50", channels=SMALL_CHANNELS, layers=(3, 4, 4, 3))
     torch.save(shallow.state_dict(), tmp_path / "shallow.pth")
-    with pytest.raises(InputError, match=r"lacks .* weights of the layer3"):
+    with pytest.raises(InputError, match=rf"lacks .* weights of the layer3 .*; {ADVICE}$"):
         made(tmp_path / "one", backbone_weights=str(tmp_path / "shallow.pth"))
     deep = timm.create_model("resnet50", channels=SMALL_CHANNELS, layers=(3, 4, 7, 3))
     torch.save(deep.state_dict(), tmp_path / "deep.pth")
