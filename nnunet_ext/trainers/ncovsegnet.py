@@ -133,8 +133,9 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
             height, width = patch_size
             raise InputError(
                 f"{trainer}: a batch of one patch of {height} x {width} leaves batch normalisation "
-                "a single value per channel; raise batch_size or patch_size in "
-                f"{self.plans_manager.plans_name}.json"
+                f"a single value per channel once it is resized to {smallest[0]} x {smallest[1]}; "
+                "use a batch of two, or a patch with an edge of at least 64 "
+                f"(nnUNetv2_ext_configure -c {self.configuration_name} -o NAME --batch 2)"
             )
 
     def configure_optimizer(
