@@ -260,7 +260,7 @@ def test_what_cannot_train_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
         match="a batch of one patch of 63 x 63 leaves batch normalisation a single value per "
-        "channel once it is resized to 32 x 32; use a batch of two, or .* an edge of at least 64",
+        r"channel once it is resized to 32 x 32; use a batch of two, or .* an edge of at least 64",
     ):
         made(tmp_path / "one", edge=63, batch_size=1)
     with pytest.raises(InputError, match=r"set NCoVSegNetTrainer\.enable_deep_supervision=false"):
