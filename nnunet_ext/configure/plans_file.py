@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,10 +38,9 @@ def new_plans_file(plans: dict[str, Any], folder: Path, name: str) -> Path:
     path = folder / f"{name}.json"
     if path.is_file():
         existing = read_object(path, "move it away, or choose another name with -o")
-        as_read_back = json.loads(json.dumps(plans))
         ours = {PLANS_KEY: None, "plans_name": name}
         theirs = without_sizes({**existing, **ours})
-        if theirs != without_sizes({**as_read_back, **ours}):
+        if theirs != without_sizes({**plans, **ours}):
             raise InputError(f"{path}: other plans of that name exist; choose another name with -o")
     return path
 

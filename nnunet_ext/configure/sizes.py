@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import math
 import operator
 from collections.abc import Sequence
@@ -68,12 +68,13 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def without_sizes(plans: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of the plans that names no patch and no batch."""
-    plans = copy.deepcopy(plans)
-    for configuration in plans.get("configurations", {}).values():
-        for key in KEYS:
-            configuration.pop(key, None)
-    return plans
+    """Return a copy of the plans, as it is read from a file, that names no patch and no batch."""
+
+    def others(entries: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in entries.items() if key not in KEYS}
+
+    text = json.dumps(plans)
+    return json.loads(text, object_hook=others)
 
 
 def keep_sizes(plans: dict[str, Any], existing: dict[str, Any]) -> None:

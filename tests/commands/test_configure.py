@@ -98,9 +98,10 @@ def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:
     assert (
         written["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d"
     )  # same preprocessed data
-    (place / "other.json").write_text('{"plans_name": "other"}')
-    assert configure("-o", "other") == 1
-    assert (place / "other.json").read_text() == '{"plans_name": "other"}'
+    for other in ('{"plans_name": "other"}', '{"configurations": ["2d"]}'):
+        (place / "other.json").write_text(other)
+        assert configure("-o", "other") == 1
+        assert (place / "other.json").read_text() == other
 
 
 def sizes_in(folder: Path, name: str) -> tuple[list[int], int]:
