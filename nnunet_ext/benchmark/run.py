@@ -212,6 +212,9 @@ class Run:
         command += ["-p", SUITE_PLANS, "-o", self.plans]
         command += ["-c", self.suite.configuration]
         command += ["--reset", "--preset", self.row.preset]
+        if self.row.patch:
+            command.append("--patch")
+            command += map(str, self.row.patch)
 
         for role, datasets in self.row.streams.items():
             command.append(f"--{role}")

@@ -21,6 +21,7 @@ class StagedTransfer:
         settings: of every row.
         neighbour_settings: further ones of the second stage.
         target_settings: further ones of training on the target.
+        patch: of every row; empty: as planned.
     """
 
     target: str | tuple[str, ...]
@@ -30,6 +31,7 @@ class StagedTransfer:
     settings: Mapping[str, Any] = field(default_factory=dict)
     neighbour_settings: Mapping[str, Any] = field(default_factory=dict)
     target_settings: Mapping[str, Any] = field(default_factory=dict)
+    patch: tuple[int, ...] = ()
 
     def rows(self) -> tuple[Row, ...]:
         """Return the second stage, then none, one and two stages, and the ablations of one."""
@@ -46,10 +48,11 @@ class StagedTransfer:
             nodules,
             first_stage=self.first_stage,
             tested=False,
+            patch=self.patch,
         )
         return (
             second,
-            Row("none", self.target, TRAINER, of_target),
+            Row("none", self.target, TRAINER, of_target, patch=self.patch),
             self._one_stage("one-stage"),
             Row(
                 "two-stages",
@@ -58,6 +61,7 @@ class StagedTransfer:
                 of_target,
                 first_stage=second.name,
                 pretrained=True,
+                patch=self.patch,
             ),
             self._ablation("A", gca=False, daf=False, deep_supervision=False),
             self._ablation("B", gca=True, daf=False, deep_supervision=False),
@@ -75,7 +79,14 @@ class StagedTransfer:
             "backbone_weights": self.backbone,
             **settings,
         }
-        return Row(name, self.target, TRAINER, from_backbone, first_stage=self.first_stage)
+        return Row(
+            name,
+            self.target,
+            TRAINER,
+            from_backbone,
+            first_stage=self.first_stage,
+            patch=self.patch,
+        )
 
     def _ablation(self, letter: str, gca: bool, daf: bool, deep_supervision: bool) -> Row:
         """Return a row of the paper's table 5; H is the row one-stage."""

@@ -58,6 +58,8 @@ class Row:
         normalize: a normalisation of the streams' own, as ``nnUNetv2_ext_configure`` takes it.
         pretrained: whether it starts from the first stage's model by nnU-Net's
             ``-pretrained_weights``.
+        patch: replaces that of the suite's plans, for a trainer with a network of its own; empty:
+            as planned.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Row:
     tested: bool = True
     normalize: Mapping[str, str] = field(default_factory=dict)
     pretrained: bool = False
+    patch: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,8 @@ def _declared(row: Row) -> dict[str, Any]:
         declared["pretrained"] = True
     if row.normalize:
         declared["normalize"] = dict(row.normalize)
+    if row.patch:
+        declared["patch"] = list(row.patch)
 
     declared["trains_on"] = row.trains_on
     if isinstance(row.trains_on, MadeData):

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_ext.argument_types import positive
 from nnunet_ext.commands.entry import command
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.locks import held
@@ -59,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CONFIG",
         help="configurations to preprocess for, default: 2d and 3d_fullres if planned",
     )
+    add(
+        "--patch",
+        nargs="+",
+        type=positive,
+        metavar="EDGE",
+        help="patch of NEWPLANS instead of the planned one, e.g. 352 352; needs -o and -c",
+    )
+    add("--batch", type=positive, metavar="N", help="batch of NEWPLANS; needs -o and -c")
     add("-np", type=int, default=2, metavar="N", help="worker processes, default 2")
     add(
         "--forbid-overlap",
@@ -77,6 +86,12 @@ def configure_entry(argv: list[str] | None = None) -> int:
     if arguments.np < 1:
         raise InputError(f"-np {arguments.np}: needs at least one process")
 
+    sizes_are_named = arguments.patch or arguments.batch
+    if sizes_are_named and not (arguments.o and arguments.c):
+        raise InputError(
+            "--patch and --batch: name new plans with -o and their configuration with -c"
+        )
+
     preprocessed = environment_folder("nnUNet_preprocessed")
     folder = preprocessed / dataset_name(arguments.d)
     plans_file = folder / f"{arguments.p}.json"
@@ -93,10 +108,14 @@ def configure_entry(argv: list[str] | None = None) -> int:
 def _configure(arguments: argparse.Namespace, plans_file: Path) -> int:
     from nnunet_ext.configure.changes import Changes
     from nnunet_ext.configure.run import PlansToChange, Preprocessing, change_plans
+    from nnunet_ext.configure.sizes import Sizes
     from nnunet_ext.training.settings.plans_entry import PlansEntry
 
     plans = PlansToChange.read(plans_file, arguments.o)
-    entry = PlansEntry() if arguments.reset else plans.entry()
+    entry = PlansEntry()
+    if not arguments.reset:
+        entry = plans.entry()
+        plans.keep_sizes()
     if not arguments.show:
         streams = {}
         for role in ROLES:
@@ -105,7 +124,8 @@ def _configure(arguments: argparse.Namespace, plans_file: Path) -> int:
                 streams[role] = datasets
         changes = Changes(streams, arguments.settings, arguments.normalize, arguments.preset)
         how = Preprocessing(arguments.c, arguments.np, arguments.forbid_overlap)
-        change_plans(plans, entry, changes, how, print)
+        sizes = Sizes(arguments.patch, arguments.batch)
+        change_plans(plans, entry, changes, sizes, how, print)
     _show(plans_file.parent.name, plans.target.stem, entry)
     return 0
 

@@ -134,7 +134,7 @@ def _require_trainable(
     preprocessed = environment_folder("nnUNet_preprocessed") / models[0].dataset
     checks.require_planned(models, args.folds, preprocessed)
     checks.require_comparable(args.trainers)
-    checks.require_single_stages(models, preprocessed)
+    checks.require_trainable_configurations(models, preprocessed)
     checks.require_same_settings(models, folds, preprocessed)
 
 

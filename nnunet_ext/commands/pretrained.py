@@ -36,9 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--timm",
         metavar="MODEL",
-        help="write the weights of this timm model, e.g. resnet50.tv_in1k; no -i -d -c -tr",
+        help="write the weights of this timm model, e.g. resnet50.tv_in1k; takes only -o and "
+        "--overwrite",
     )
-    add("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
+    add("-p", metavar="PLANS", help="plans identifier, default nnUNetPlans")
     add("-o", required=True, type=Path, metavar="FILE", help="checkpoint to write")
     add(
         "--adapt",
@@ -57,11 +58,13 @@ def pretrained_entry(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     needed = ("i", "d", "c", "tr")
     missing = [f"-{name}" for name in needed if getattr(arguments, name) is None]
-    if arguments.timm and len(missing) < len(needed):
-        parser.error("--timm needs -o and nothing else")
+    is_conversion = len(missing) < len(needed) or arguments.p or arguments.adapt
+    if arguments.timm and is_conversion:
+        parser.error("--timm takes only -o and --overwrite")
     if not arguments.timm and missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
 
+    arguments.p = arguments.p or "nnUNetPlans"
     _require_free(arguments.o, arguments.i, arguments.overwrite)
     if arguments.timm:
         return _fetch(arguments.timm, arguments.o)
@@ -87,8 +90,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 
     trainer = find_trainer(arguments.tr)
     plans, dataset_json = _planned(folder, arguments)
-    if hasattr(trainer, "require_single_stage"):
-        trainer.require_single_stage(plans, arguments.c)
+    if hasattr(trainer, "require_trainable"):
+        trainer.require_trainable(plans, arguments.c)
     network = build_network(trainer, plans, arguments.c, dataset_json)
     origins = _filled(network, arguments.i, arguments.adapt)
     origin = {
@@ -148,10 +151,9 @@ def report(origins: list[Origin]) -> str:
         for how in HOW:
             cells.append(_cell(tensors[part, how], parameters[part, how]))
         lines.append(f"| {part} | {' | '.join(cells)} |")
-    lines.append(
-        "\nTensors, and numbers in them in brackets. Heads: -pretrained_weights always starts "
-        "them at random."
-    )
+    lines.append("\nTensors, and numbers in them in brackets.")
+    if "heads" in parts:
+        lines.append("Heads: -pretrained_weights always starts them at random.")
 
     for origin in origins:
         if origin.adaptation:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunet_ext.configure.sizes import without_sizes
 from nnunet_ext.errors import InputError
 from nnunet_ext.files.json_files import read_object
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
@@ -20,7 +20,9 @@ PLANS_NAME = re.compile(r"[A-Za-z0-9]+([_.-][A-Za-z0-9]+)*")
 
 
 def new_plans_file(plans: dict[str, Any], folder: Path, name: str) -> Path:
-    """Return the file of ``-o``: a new one, or plans that differ only in name and our entry.
+    """Return the file of ``-o``: a new one, or plans that differ only in what we write.
+
+    This is the name, our entry, patch and batch.
 
     Args:
         plans: those that are copied.
@@ -36,9 +38,9 @@ def new_plans_file(plans: dict[str, Any], folder: Path, name: str) -> Path:
     path = folder / f"{name}.json"
     if path.is_file():
         existing = read_object(path, "move it away, or choose another name with -o")
-        as_read_back = json.loads(json.dumps(plans))
         ours = {PLANS_KEY: None, "plans_name": name}
-        if {**existing, **ours} != {**as_read_back, **ours}:
+        theirs = without_sizes({**existing, **ours})
+        if theirs != without_sizes({**plans, **ours}):
             raise InputError(f"{path}: other plans of that name exist; choose another name with -o")
     return path
 

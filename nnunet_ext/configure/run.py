@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunet_ext.configure.changes import Changes
 from nnunet_ext.configure.plans_file import chosen_configurations, new_plans_file
+from nnunet_ext.configure.sizes import Sizes, keep_sizes
 from nnunet_ext.configure.stream_checks import (
     PLAN_AGAIN,
     Labelled,
@@ -57,6 +58,12 @@ class PlansToChange:
         plans = read_object(file, PLAN_AGAIN)
         return PlansEntry.from_plans(plans)
 
+    def keep_sizes(self) -> None:
+        """Keep the patch and the batch that were configured before."""
+        if self.target != self.source and self.target.is_file():
+            existing = read_object(self.target, PLAN_AGAIN)
+            keep_sizes(self.plans, existing)
+
     def write(self, entry: PlansEntry) -> None:
         """Write the plans with this entry."""
         content = dict(entry.into_plans(self.plans))
@@ -74,7 +81,12 @@ class Preprocessing:
 
 
 def change_plans(
-    plans: PlansToChange, entry: PlansEntry, changes: Changes, how: Preprocessing, say: Say
+    plans: PlansToChange,
+    entry: PlansEntry,
+    changes: Changes,
+    sizes: Sizes,
+    how: Preprocessing,
+    say: Say,
 ) -> None:
     """Apply the changes, preprocess streams where something concerns them, and write the plans.
 
@@ -82,6 +94,7 @@ def change_plans(
         plans: to change.
         entry: to start from, changed in place.
         changes: to make.
+        sizes: of patch and batch, for the configurations of ``how``.
         how: streams are preprocessed.
         say: called with each line for the user.
 
@@ -100,6 +113,8 @@ def change_plans(
         check_streams(entry, labelled, say)
         check_overlaps(entry, labelled, how.forbid_overlap, say)
         _preprocess(entry, folder, manager, names, how.processes, say)
+    for warning in sizes.write_into(plans.plans, names):
+        say(warning)
     plans.write(entry)
 
 

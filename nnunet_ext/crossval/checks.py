@@ -102,19 +102,19 @@ def require_comparable(trainers: Sequence[str]) -> None:
             )
 
 
-def require_single_stages(models: Sequence[Model], preprocessed: Path) -> None:
-    """Refuse a cascade's second stage where the trainer will.
+def require_trainable_configurations(models: Sequence[Model], preprocessed: Path) -> None:
+    """Refuse a configuration that a trainer will refuse.
 
     Raises:
-        InputError: it is one; names the configurations that can be trained.
+        InputError: there is one.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     for model in models:
         trainer = find_trainer(model.trainer)
-        if hasattr(trainer, "require_single_stage"):
+        if hasattr(trainer, "require_trainable"):
             plans = read_plans(preprocessed / f"{model.plans}.json", PLAN_AGAIN)
-            trainer.require_single_stage(PlansManager(plans), model.configuration)
+            trainer.require_trainable(PlansManager(plans), model.configuration)
 
 
 def require_same_settings(

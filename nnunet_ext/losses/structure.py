@@ -13,7 +13,11 @@ from nnunet_ext.losses.precision import full_precision
 
 @full_precision
 def boundary_weight(
-    target: torch.Tensor, window: int = 31, gamma: float = 5.0, count_padding: bool = False
+    target: torch.Tensor,
+    window: int = 31,
+    gamma: float = 5.0,
+    count_padding: bool = False,
+    counted: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the pixel weights of eq. 6-8, 1 + γ |mean of the target in a window - target|.
 
@@ -23,30 +27,43 @@ def boundary_weight(
         gamma: γ, 5 in F3Net and in the authors' code; 1 as the paper prints it.
         count_padding: pixels outside the image count as background, as in the authors' code. A mask
             that fills the image then has a border at the image's edge.
+        counted: ``[B, 1, H, W]``, 0 at pixels that the means leave out, else 1; None: all count.
 
     Returns:
-        ``[B, C, H, W]`` in [1, 1 + γ].
+        ``[B, C, H, W]`` in [1, 1 + γ]; of no meaning at pixels that do not count.
 
     Reference: Liu et al. 2021, eq. 7.
     """
+    if counted is None:
+        mean = _window_mean(target, window, count_padding)
+    else:
+        counted_targets = _window_mean(target * counted, window, count_padding)
+        left_out_share = _window_mean(1 - counted, window, count_padding)
+        counted_share = 1 - left_out_share
+        one_pixel = 1 / window**2
+        mean = counted_targets / counted_share.clamp_min(one_pixel)
+    difference = mean - target
+    return 1 + gamma * difference.abs()
+
+
+def _window_mean(maps: torch.Tensor, window: int, count_padding: bool) -> torch.Tensor:
+    """Return the mean of ``[B, C, H, W]`` in the window around every pixel."""
     margin = window // 2
     # the mean over a rectangle is the mean of its rows' means, also where the image cuts it
     rows = functional.avg_pool2d(
-        target,
+        maps,
         kernel_size=(1, window),
         stride=1,
         padding=(0, margin),
         count_include_pad=count_padding,
     )
-    mean = functional.avg_pool2d(
+    return functional.avg_pool2d(
         rows,
         kernel_size=(window, 1),
         stride=1,
         padding=(margin, 0),
         count_include_pad=count_padding,
     )
-    difference = mean - target
-    return 1 + gamma * difference.abs()
 
 
 @full_precision
@@ -105,7 +122,9 @@ def weighted_dice(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tens
 
 
 @full_precision
-def legacy_unweighted_bce(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def legacy_unweighted_bce(
+    logits: torch.Tensor, target: torch.Tensor, counted: torch.Tensor
+) -> torch.Tensor:
     """Return the plain mean of the binary cross entropy, which is what the authors' code computes.
 
     The code passes the deprecated ``reduce='none'``. PyTorch reads that as a mean, so the weights
@@ -114,5 +133,13 @@ def legacy_unweighted_bce(logits: torch.Tensor, target: torch.Tensor) -> torch.T
     Args:
         logits: ``[B, C, H, W]``.
         target: of the same shape, in [0, 1].
+        counted: 1, or 0 to leave a pixel out; broadcast to their shape.
     """
-    return functional.binary_cross_entropy_with_logits(logits, target)
+    per_pixel = functional.binary_cross_entropy_with_logits(
+        logits,
+        target,
+        reduction="none",
+    )
+    counted = counted.expand_as(per_pixel)
+    total = counted.sum().clamp_min(1)
+    return (counted * per_pixel).sum() / total

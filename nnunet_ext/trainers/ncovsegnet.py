@@ -17,10 +17,15 @@ from nnunet_ext.training.settings.hyperparameters import Fraction, Weight, Width
 from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.settings.plans_entry import PlansEntry
 from nnunet_ext.training.structure_loss import StructureLoss, resized
-from nnunet_ext.training.weights.transfer import Origin, fill_network
+from nnunet_ext.training.weights.matching_names import SAME_PLANS
+from nnunet_ext.training.weights.transfer import READABLE, Origin, fill_network
 
 RATES = (0.75, 1.0, 1.25)  # of the patch's edges
 DECAY = 0.1
+RESNET50 = (
+    "give the file of a ResNet-50 (nnUNetv2_ext_pretrained --timm resnet50.tv_in1k -o FILE), with "
+    "width=1"
+)
 # of a plain ResNet: channel attention, and a counter that nothing uses
 MAY_LACK = (".se.", "num_batches_tracked")
 
@@ -48,7 +53,7 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         "paper": {"num_epochs": 100, "boundary_gamma": 1.0, "clip_gradients": False},
         "code": {
             "num_epochs": 99,
-            "decay_after": 50 / 99,
+            "decay_after": 49 / 99,  # the code counts from 1 and divides from epoch 50 on
             "decay_every_epoch": True,
             "count_padding": True,
             "legacy_unweighted_bce": True,
@@ -105,8 +110,8 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         """Configure as every trainer does.
 
         Raises:
-            InputError: see the base; nnU-Net's deep supervision; batches too small for batch
-                normalisation.
+            InputError: see the base; nnU-Net's deep supervision; the proportion loss; batches too
+                small for batch normalisation.
         """
         super().configure()
         trainer = type(self).__name__
@@ -114,6 +119,11 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
             raise InputError(
                 f"{trainer} supervises its own outputs (use_deep_supervision); set "
                 f"{trainer}.enable_deep_supervision=false"
+            )
+        if self.proportion_weight:
+            raise InputError(
+                f"{trainer} has no proportion loss, because its resized masks are soft; set "
+                f"{trainer}.proportion_weight=0"
             )
 
         patch_size = self.configuration_manager.patch_size
@@ -123,8 +133,9 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
             height, width = patch_size
             raise InputError(
                 f"{trainer}: a batch of one patch of {height} x {width} leaves batch normalisation "
-                "a single value per channel; raise batch_size or patch_size in "
-                f"{self.plans_manager.plans_name}.json"
+                f"a single value per channel once it is resized to {smallest[0]} x {smallest[1]}; "
+                "use a batch of two, or a patch with an edge of at least 64 "
+                f"(nnUNetv2_ext_configure -c {self.configuration_name} -o NAME --batch 2)"
             )
 
     def configure_optimizer(
@@ -212,7 +223,10 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
 
         network: Any = self.module_of("network")
         file = Path(self.backbone_weights).expanduser()
-        origins = fill_network(network.backbone, file, MAY_LACK)
+        try:
+            origins = fill_network(network.backbone, file, MAY_LACK)
+        except InputError as error:
+            raise _with_advice(error) from error
         account = account_of(origins)
         self.print_to_log_file(f"The backbone starts from {self.backbone_weights}: {account}")
 
@@ -220,6 +234,15 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         """Continue a run; its checkpoint contains the backbone, so its file is not read again."""
         self._continues_a_run = True
         super().load_checkpoint(filename_or_checkpoint)
+
+
+def _with_advice(error: InputError) -> InputError:
+    """Return an error about the backbone's file without the advice on nnU-Net's checkpoints."""
+    reason = str(error)
+    for advice in (SAME_PLANS, READABLE):
+        if reason.endswith(advice):
+            reason = reason.removesuffix(advice) + RESNET50
+    return InputError(reason)
 
 
 def account_of(origins: list[Origin]) -> str:

@@ -103,13 +103,19 @@ class ConfiguredTrainer(nnUNetTrainer):
         return resolve(cls, entry.preset, entry.settings)
 
     @classmethod
-    def require_single_stage(cls, plans: PlansManager, configuration: str) -> None:
-        """Refuse the second stage of a cascade, which reads predictions of the first.
+    def require_trainable(cls, plans: PlansManager, configuration: str) -> None:
+        """Refuse a configuration that the method is not made for.
 
         Raises:
-            InputError: it is one; the message names the configurations that can be trained.
+            InputError: it has other dimensions, or it is the second stage of a cascade, which reads
+                predictions of the first; the message then names the configurations that can be
+                trained.
         """
         requested = plans.get_configuration(configuration)
+        dimensions = f"{len(requested.patch_size)}d"
+        if dimensions not in cls.configurations:
+            supported = " and ".join(cls.configurations)
+            raise InputError(f"{cls.__name__} trains {supported}, not {configuration}")
         if requested.previous_stage_name is None:
             return
 
@@ -174,15 +180,9 @@ class ConfiguredTrainer(nnUNetTrainer):
         """Apply the plans' hyperparameters and open a log for every term.
 
         Raises:
-            InputError: an impossible hyperparameter in the plans, a stream that is not configured,
-                a configuration that the method is not made for.
+            InputError: an impossible hyperparameter in the plans, a stream that is not configured.
         """
         trainer = type(self).__name__
-        patch_size = self.configuration_manager.patch_size
-        dimensions = f"{len(patch_size)}d"
-        if dimensions not in self.configurations:
-            supported = " and ".join(self.configurations)
-            raise InputError(f"{trainer} trains {supported}, not {self.configuration_name}")
         entry = self.plans_entry
         self._require_streams(entry)
 

@@ -149,10 +149,10 @@ class ResumableTrainer(ConfiguredTrainer):
         """Build everything as nnU-Net does, and the auxiliary networks.
 
         Raises:
-            InputError: a cascade's second stage, a batch that the processes cannot share evenly, or
-                see :meth:`configure`.
+            InputError: a configuration that the method is not made for, a batch that the processes
+                cannot share evenly, or see :meth:`configure`.
         """
-        self.require_single_stage(self.plans_manager, self.configuration_name)
+        self.require_trainable(self.plans_manager, self.configuration_name)
         if self.local_rank == 0:
             lock = Path(self.output_folder, TRAINING_LOCK)
             hold_until_the_end(lock, "another training of this fold is running")

@@ -15,6 +15,8 @@ from nnunet_ext.losses.structure import (
 )
 from nnunet_ext.networks.segmentation import Segmentation
 
+ALMOST_ALL = 0.999  # of a resized pixel; 1 but for rounding
+
 
 def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Interpolate ``[B, C, H, W]`` bilinearly, corners on corners."""
@@ -27,13 +29,17 @@ class Masks(NamedTuple):
     """The masks with which a batch's outputs are compared."""
 
     foreground: torch.Tensor  # [B, classes or regions, H, W] in [0, 1], without the background
-    counted: torch.Tensor  # [B, 1, H, W] in [0, 1]; 0 where nnU-Net's ignore label is
+    counted: torch.Tensor  # [B, 1, H, W]; 0 where nnU-Net's ignore label is, else 1
 
     def resized(self, size: tuple[int, int]) -> "Masks":
-        """Return both at another size; borders become soft."""
+        """Return both at another size.
+
+        Borders of the foreground become soft. A pixel counts if nothing ignored is mixed into it.
+        """
         foreground = resized(self.foreground, size)
-        counted = resized(self.counted, size)
-        return Masks(foreground, counted)
+        counted_share = resized(self.counted, size)
+        is_counted = counted_share > ALMOST_ALL
+        return Masks(foreground, is_counted.float())
 
 
 class StructureLoss(nn.Module):
@@ -95,6 +101,7 @@ class StructureLoss(nn.Module):
             foreground,
             gamma=self.gamma,
             count_padding=self.count_padding,
+            counted=None if self.ignore_label is None else masks.counted,
         )
         weight = border * masks.counted
 
@@ -103,7 +110,10 @@ class StructureLoss(nn.Module):
         dices = []
         for level in levels:
             logits = self.foreground_logits(level)
-            bce = self._bce(logits, foreground, weight)  # eq. 6
+            if self.unweighted_bce:
+                bce = legacy_unweighted_bce(logits, foreground, masks.counted)
+            else:
+                bce = weighted_bce(logits, foreground, weight)  # eq. 6
             dice = weighted_dice(logits, foreground, weight)  # eq. 8
             bces.append(bce)
             dices.append(dice)
@@ -111,13 +121,6 @@ class StructureLoss(nn.Module):
         mean_bce = torch.stack(bces).mean()
         mean_dice = torch.stack(dices).mean()
         return mean_bce, mean_dice
-
-    def _bce(
-        self, logits: torch.Tensor, foreground: torch.Tensor, weight: torch.Tensor
-    ) -> torch.Tensor:
-        if self.unweighted_bce:
-            return legacy_unweighted_bce(logits, foreground)
-        return weighted_bce(logits, foreground, weight)
 
     def forward(self, outputs: Segmentation, target: torch.Tensor) -> torch.Tensor:
         """Return the sum of both terms, which nnU-Net logs as its validation loss."""

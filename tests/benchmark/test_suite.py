@@ -191,6 +191,15 @@ def test_soft_maps_are_predicted_where_they_are_measured(
     assert ("--save_probabilities" in run.predict(tmp_path)) == soft
 
 
+def test_a_row_may_have_another_patch(tmp_path: Path) -> None:
+    row = Row("small", TARGET, patch=(16, 24))
+    command = Run(suite(rows=(row,)), row, 1, Place(tmp_path, "cpu")).configure()
+    place = command.index("--patch")
+    assert command[place + 1 : place + 3] == ["16", "24"]
+    declared = suite(rows=(row, BASELINE)).declared()["rows"]
+    assert declared["small"]["patch"] == [16, 24] and "patch" not in declared["baseline"]
+
+
 def test_a_row_may_name_its_raw_folder_and_normalise_a_stream(tmp_path: Path) -> None:
     """Also one that builds on no other."""
     row = Row(

@@ -159,6 +159,13 @@ def test_no_study_is_trained_and_tested(ours: Path) -> None:
     assert (ours / "resnet50.pth").read_bytes() == b"weights"
 
 
+def test_nodules_and_infections_have_the_papers_patch() -> None:
+    """nnU-Net's own network cannot halve 352 pixels six times, so its row has the planned one."""
+    patches = {row.name: row.patch for row in mosmed.SUITE.rows}
+    assert patches.pop("nnunet") == ()
+    assert set(patches.values()) == {(352, 352)}
+
+
 def test_tumours_are_matched_with_haemorrhages(ours: Path) -> None:
     msd_rsna.write_data(ours)
     matches = read_matches(ours / "matches.json")

@@ -12,7 +12,8 @@ from dataset_conversion.writing.journal import JOURNAL_NAME, start_journal
 from nnunet_ext.commands.configure import configure_entry
 from nnunet_ext.commands.list import list_entry
 from nnunet_ext.own_trainers import trainers
-from tests.miniature_plans import DATASET_JSON, plans
+from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer
+from tests.miniature_plans import DATASET_JSON, plans, trainer
 from tests.miniature_raw import write_raw
 
 
@@ -97,9 +98,58 @@ def test_new_plans_leave_the_old_ones_alone(place: Path) -> None:
     assert (
         written["configurations"]["2d"]["data_identifier"] == "nnUNetPlans_2d"
     )  # same preprocessed data
-    (place / "other.json").write_text('{"plans_name": "other"}')
-    assert configure("-o", "other") == 1
-    assert (place / "other.json").read_text() == '{"plans_name": "other"}'
+    for other in ('{"plans_name": "other"}', '{"configurations": ["2d"]}'):
+        (place / "other.json").write_text(other)
+        assert configure("-o", "other") == 1
+        assert (place / "other.json").read_text() == other
+
+
+def sizes_in(folder: Path, name: str) -> tuple[list[int], int]:
+    configuration = json.loads((folder / f"{name}.json").read_text())["configurations"]["2d"]
+    return configuration["patch_size"], configuration["batch_size"]
+
+
+def test_new_plans_have_another_patch_and_batch_until_reset(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """nnU-Net's network in these plans halves an image twice."""
+    write_raw(place.parents[1] / "nnUNet_raw", "Dataset999_Miniature", 2)
+    assert configure("-c", "2d", "-o", "small", "--patch", "8", "12", "--batch", "5") == 0
+    assert "multiples" not in capsys.readouterr().out
+    assert sizes_in(place, "small") == ([8, 12], 5)
+    assert sizes_in(place, "nnUNetPlans") == ([16, 16], 2)
+
+    assert configure("-o", "small", "--set", "num_epochs=9") == 0
+    assert sizes_in(place, "small") == ([8, 12], 5)
+    assert configure("-c", "2d", "-o", "small", "--patch", "10", "12") == 0
+    assert "2d: nnU-Net's own network needs edges that are multiples of 4 4" in (
+        capsys.readouterr().out
+    )
+    assert sizes_in(place, "small") == ([10, 12], 5)
+    assert configure("-o", "small", "--reset") == 0
+    assert sizes_in(place, "small") == ([16, 16], 2)
+
+
+def test_a_patch_of_352_in_a_real_planning(place: Path, tmp_path: Path) -> None:
+    """nnU-Net halves images of 352 x 352 six times, so it plans the next multiple of 64; nCoVSegNet
+    halves them five times.
+    """
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+        extract_fingerprints,
+        plan_experiments,
+    )
+
+    write_raw(tmp_path / "nnUNet_raw", "Dataset999_Miniature", 2, (352, 352))
+    extract_fingerprints([999], num_processes=1)
+    plan_experiments([999])
+    assert sizes_in(place, "nnUNetPlans")[0] == [384, 384]
+
+    assert configure("-c", "2d", "-o", "as_paper", "--patch", "352", "352", "--batch", "4") == 0
+    assert sizes_in(place, "as_paper") == ([352, 352], 4)
+    content = json.loads((place / "as_paper.json").read_text())
+    content["nnunet_ext"]["settings"] = {"width": 1 / 16}
+    made = trainer(NCoVSegNetTrainer, tmp_path / "training", content, dataset_json=DATASET_JSON)
+    assert made.configuration_manager.patch_size == [352, 352] and made.batch_size == 4
 
 
 USERS_TRAINER = '''
@@ -270,6 +320,9 @@ def test_show_prints_and_changes_nothing(place: Path, capsys: pytest.CaptureFixt
         ),
         (["-o", "../evil"], "-o ../evil: use letters and digits"),
         (["-o", "a__b"], "-o a__b: use letters and digits"),
+        (["--patch", "8", "8"], "name new plans with -o and their configuration with -c"),
+        (["--batch", "4", "-o", "small"], "name new plans with -o and their configuration with"),
+        (["-c", "2d", "-o", "small", "--patch", "8"], "--patch 8: 2d needs 2 numbers"),
         (["-np", "0"], "-np 0: needs at least one process"),
     ],
 )

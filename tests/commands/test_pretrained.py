@@ -16,11 +16,13 @@ from safetensors.torch import save_file
 
 from nnunet_ext.commands.pretrained import pretrained_entry
 from nnunet_ext.discovery import SEARCH_VARIABLE, TRAINER_FOLDER
+from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.training.weights.checkpoint_files import read_weights
 from nnunet_ext.training.weights.transfer import build_network
 from tests.miniature_plans import DATASET_JSON, plans
 
+TIMM_ALONE = "--timm takes only -o and --overwrite"
 THREE_CHANNELS = {**DATASET_JSON, "channel_names": {str(c): "CT" for c in range(3)}}
 
 
@@ -108,6 +110,32 @@ def test_plain_nnunet_needs_no_advice_on_general_encoders(
 ) -> None:
     assert pretrained(place, "-tr", "nnUNetTrainer") == 0
     assert "general" not in capsys.readouterr().out
+
+
+def test_what_is_said_about_heads(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of nCoVSegNet are not called ``seg_layers``, so nnU-Net takes them over."""
+    at_random = "Heads: -pretrained_weights always starts them at random."
+    assert pretrained(place, "-tr", "nnUNetTrainer") == 0
+    assert at_random in capsys.readouterr().out
+
+    content = plans(settings={"width": 1 / 16})
+    file = place / "nnUNet_preprocessed" / "Dataset999_Miniature" / "nnUNetPlans.json"
+    file.write_text(json.dumps(content))
+    network = build_network(NCoVSegNetTrainer, PlansManager(content), "2d", DATASET_JSON)
+    torch.save({"network_weights": network.state_dict()}, place / "nodules.pth")
+    arguments = ("-tr", "NCoVSegNetTrainer", "-i", "nodules.pth", "-o", "whole.pth")
+    assert pretrained(place, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "| outputs | 8 (" in printed and at_random not in printed
+
+
+def test_a_configuration_that_the_trainer_refuses_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place / "nnUNet_preprocessed" / "Dataset999_Miniature" / "nnUNetPlans.json"
+    file.write_text(json.dumps(plans(3)))
+    assert pretrained(place, "-tr", "NCoVSegNetTrainer", "-c", "3d_fullres") == 1
+    assert "NCoVSegNetTrainer trains 2d, not 3d_fullres" in capsys.readouterr().err
 
 
 def test_an_encoder_alone_is_said_to_leave_the_decoder(
@@ -261,7 +289,9 @@ def test_timm_writes_what_its_cache_holds(tmp_path: Path) -> None:
             1,
             "has no such weights; it has for instance resnet50.",
         ),
-        (["--timm", MODEL, "-d", "999", "-o", "x.pth"], 2, "--timm needs -o and nothing else"),
+        (["--timm", MODEL, "-d", "999", "-o", "x.pth"], 2, TIMM_ALONE),
+        (["--timm", MODEL, "-p", "nnUNetPlans", "-o", "x.pth"], 2, TIMM_ALONE),
+        (["--timm", MODEL, "--adapt", "-o", "x.pth"], 2, TIMM_ALONE),
         (
             ["-i", "source.pth", "-o", "x.pth"],
             2,

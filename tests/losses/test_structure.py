@@ -40,6 +40,26 @@ def test_weights_equal_loops_over_windows(count_padding: bool) -> None:
         assert weight[0, channel, y, x].item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("count_padding", [False, True])
+def test_weights_leave_out_what_does_not_count(count_padding: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    mask = (torch.rand(1, 2, 9, 12, generator=generator) < 0.3).double()
+    counted = (torch.rand(1, 1, 9, 12, generator=generator) < 0.7).double()
+    weight = boundary_weight(mask, 5, 3.0, count_padding, counted)
+    for channel, y, x in np.ndindex(2, 9, 12):
+        if not counted[0, 0, y, x]:
+            continue
+        total = count = 0.0
+        for j in range(y - 2, y + 3):
+            for i in range(x - 2, x + 3):
+                inside = 0 <= j < 9 and 0 <= i < 12
+                known = counted[0, 0, j, i].item() if inside else float(count_padding)
+                total += known * mask[0, channel, j, i].item() if inside else 0.0
+                count += known
+        expected = 1 + 3.0 * abs(total / count - mask[0, channel, y, x].item())
+        assert weight[0, channel, y, x].item() == pytest.approx(expected)
+
+
 def test_weight_of_a_half_plane() -> None:
     """The last of 50 foreground columns sees 16 foreground and 15 background columns of its window
     of 31.
@@ -103,8 +123,10 @@ def test_an_error_at_the_border_costs_more_than_one_inside() -> None:
     ratio = weighted_bce(at_border, mask, weight) / weighted_bce(inside, mask, weight)
     assert ratio.item() == pytest.approx(1 + 5 * 15 / 31)
     assert weighted_dice(at_border, mask, weight) > weighted_dice(inside, mask, weight)
+    everywhere = torch.ones_like(mask)
     torch.testing.assert_close(
-        legacy_unweighted_bce(at_border, mask), legacy_unweighted_bce(inside, mask)
+        legacy_unweighted_bce(at_border, mask, everywhere),
+        legacy_unweighted_bce(inside, mask, everywhere),
     )
 
 
@@ -136,7 +158,7 @@ def test_pixels_of_weight_zero_take_no_part() -> None:
     weight[..., :4, :] = 0
     changed = logits.clone()
     changed[..., :4, :] += 5
-    for loss in (weighted_bce, weighted_dice):
+    for loss in (weighted_bce, weighted_dice, legacy_unweighted_bce):
         torch.testing.assert_close(loss(logits, mask, weight), loss(changed, mask, weight))
         assert loss(logits, mask, torch.zeros_like(weight)).item() == 0
 
@@ -147,8 +169,9 @@ def test_the_legacy_loss_is_what_the_deprecated_argument_gives() -> None:
     weight = boundary_weight(mask, 31, 5.0, count_padding=True)
     averaged = functional.binary_cross_entropy_with_logits(logits, mask, reduce="none")  # type: ignore[arg-type]
     authors = ((weight * averaged).sum((2, 3)) / weight.sum((2, 3))).mean()
-    torch.testing.assert_close(legacy_unweighted_bce(logits, mask), authors)
-    assert abs(legacy_unweighted_bce(logits, mask) - weighted_bce(logits, mask, weight)) > 1e-3
+    ours = legacy_unweighted_bce(logits, mask, torch.ones_like(mask))
+    torch.testing.assert_close(ours, authors)
+    assert abs(ours - weighted_bce(logits, mask, weight)) > 1e-3
 
 
 def test_gradients_equal_finite_differences() -> None:

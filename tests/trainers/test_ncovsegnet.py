@@ -4,6 +4,7 @@ backbone.
 
 import copy
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch.nn import functional
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.structure import boundary_weight
-from nnunet_ext.trainers.ncovsegnet import NCoVSegNetTrainer, size_at
+from nnunet_ext.trainers.ncovsegnet import RESNET50, NCoVSegNetTrainer, size_at
 from nnunet_ext.training.settings.hyperparameters import resolve
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
+from tests.miniature_raw import write_raw
+from tests.miniature_streams import trainer_with_data
 
 SMALL = {"width": 1 / 16}
 SMALL_CHANNELS = (4, 8, 16, 32)  # of timm's ResNet at this width
@@ -104,18 +107,30 @@ def test_one_random_rate_is_one_update(tmp_path: Path) -> None:
     assert len(steps) == 8 and seen == {64, 96, 128}
 
 
-def test_every_parameter_learns_after_the_start_hooks(tmp_path: Path) -> None:
+def test_every_parameter_learns_in_nnunets_training_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """nnU-Net sets deep supervision when a training starts; all four outputs stay supervised."""
-    one = made(tmp_path)
-    one.set_deep_supervision_enabled(one.enable_deep_supervision)
-    one.on_train_epoch_start()
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    content = plans(
+        patch_size=(64, 64),
+        settings={
+            **SMALL,
+            "num_epochs": 1,
+            "num_iterations_per_epoch": 1,
+            "num_val_iterations_per_epoch": 1,
+        },
+    )
+    raw = write_raw(tmp_path, "Dataset999_Miniature", 2, (64, 64))
+    one = trainer_with_data(NCoVSegNetTrainer, tmp_path, content, raw)
+    preprocessed = Path(one.preprocessed_dataset_folder_base)
+    (preprocessed / "dataset_fingerprint.json").write_text("{}")  # which nnU-Net copies
     before = {name: weight.clone() for name, weight in one.network.named_parameters()}
-    one.train_step(batch(one))
+    one.run_training()
     assert len(one.network.outputs) == 4
     for name, weight in one.network.named_parameters():
-        assert (
-            weight.grad is not None and weight.grad.any() and not torch.equal(weight, before[name])
-        ), name
+        assert weight.grad is not None and weight.grad.any(), name
+        assert not torch.equal(weight, before[name]), name
 
 
 def test_the_papers_network_trains_on_one_image(tmp_path: Path) -> None:
@@ -149,9 +164,10 @@ def test_the_rate_falls_once_in_log_and_optimizer(tmp_path: Path) -> None:
 
 
 def test_presets_give_the_papers_and_the_codes_schedule(tmp_path: Path) -> None:
+    """The code's epochs are ``range(1, 100)``, so its epoch 50 is our 49."""
     for preset, expected in (
         ("paper", {49: 1.0, 50: 0.1, 99: 0.1}),
-        ("code", {49: 1.0, 50: 0.1, 51: 0.01, 55: 1e-6, 60: 1e-11}),
+        ("code", {48: 1.0, 49: 0.1, 50: 0.01, 54: 1e-6, 59: 1e-11}),
     ):
         values = resolve(NCoVSegNetTrainer, preset, {})
         one = made(
@@ -184,8 +200,13 @@ def test_several_classes_are_each_against_the_rest(tmp_path: Path) -> None:
     assert len(one.network.outputs[0].weight) == 2
 
 
-def test_ignored_pixels_take_no_part(tmp_path: Path) -> None:
-    one = made(tmp_path, labels={"background": 0, "infection": 1, "ignore": 2})
+@pytest.mark.parametrize("unweighted", [False, True])
+def test_ignored_pixels_take_no_part(unweighted: bool, tmp_path: Path) -> None:
+    one = made(
+        tmp_path,
+        labels={"background": 0, "infection": 1, "ignore": 2},
+        legacy_unweighted_bce=unweighted,
+    )
     target = torch.zeros(2, 1, 64, 64, dtype=torch.long)
     target[..., :32, :] = 1
     target[..., 48:, :] = 2
@@ -193,6 +214,27 @@ def test_ignored_pixels_take_no_part(tmp_path: Path) -> None:
     changed = logits.clone()
     changed[..., 48:, :] += torch.tensor([0.0, 3.0])[:, None, None]
     assert one.loss(logits, target).item() == pytest.approx(one.loss(changed, target).item())
+
+
+@pytest.mark.parametrize("edge", [32, 64, 96])
+def test_ignored_pixels_leak_neither_into_resized_masks_nor_into_weights(
+    edge: int, tmp_path: Path
+) -> None:
+    """Everything that is known is lesion, so nothing counted is background or at a border."""
+    one = made(tmp_path, labels={"background": 0, "infection": 1, "ignore": 2})
+    target = torch.ones(2, 1, 64, 64, dtype=torch.long)
+    target[..., 43:, :] = 2
+    masks = one.loss.masks(target).resized((edge, edge))
+    share = masks.counted.mean().item()
+    assert 0.6 < share < 43 / 64 + 0.01
+    assert (masks.foreground[masks.counted == 1] > 0.999).all()
+
+    nearly = torch.full((2, 2, edge, edge), -3.0)
+    nearly[:, 1] = 3.0
+    bce, _ = one.loss.terms(nearly, masks)
+    assert bce.item() == pytest.approx(math.log1p(math.exp(-6)), rel=1e-3)
+    weight = boundary_weight(masks.foreground, counted=masks.counted)
+    torch.testing.assert_close(weight * masks.counted, masks.counted)
 
 
 def test_the_plans_tell_inference_that_labels_are_regions(tmp_path: Path) -> None:
@@ -217,11 +259,14 @@ def test_the_plans_tell_inference_that_labels_are_regions(tmp_path: Path) -> Non
 def test_what_cannot_train_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
-        match="a batch of one patch of 32 x 32 leaves batch normalisation a single value",
+        match="a batch of one patch of 63 x 63 leaves batch normalisation a single value per "
+        r"channel once it is resized to 32 x 32; use a batch of two, or .* an edge of at least 64",
     ):
-        made(tmp_path / "one", edge=32, batch_size=1)
+        made(tmp_path / "one", edge=63, batch_size=1)
     with pytest.raises(InputError, match=r"set NCoVSegNetTrainer\.enable_deep_supervision=false"):
         made(tmp_path / "two", enable_deep_supervision=True)
+    with pytest.raises(InputError, match=r"set NCoVSegNetTrainer\.proportion_weight=0"):
+        made(tmp_path / "four", proportion_weight=0.5)
     with pytest.raises(
         InputError, match=r"width=2 is impossible: width is a number from 0\.03125 to 1"
     ):
@@ -312,19 +357,30 @@ def test_a_grey_image_gives_the_features_that_it_gave_in_the_source(tmp_path: Pa
     torch.testing.assert_close(features, source.eval().forward_features(grey.expand(-1, 3, -1, -1)))
 
 
+ADVICE = re.escape(RESNET50)
+
+
 def test_a_backbone_of_another_width_is_refused(tmp_path: Path) -> None:
     torch.save(imagenet_like((8, 16, 32, 64)).state_dict(), tmp_path / "wide.pth")
-    with pytest.raises(InputError, match=r"wide\.pth: \d+ of 334 weights have another shape"):
+    with pytest.raises(
+        InputError,
+        match=r"wide\.pth: \d+ of 334 weights have another shape \(another network\), .* in the "
+        rf"network; {ADVICE}$",
+    ):
         made(tmp_path / "one", backbone_weights=str(tmp_path / "wide.pth"))
-    with pytest.raises(InputError, match=r"none\.pth: no such checkpoint"):
+    with pytest.raises(InputError, match=rf"none\.pth: no such checkpoint; {ADVICE}$"):
         made(tmp_path / "two", backbone_weights=str(tmp_path / "none.pth"))
 
 
 def test_a_resnet_of_other_depth_is_refused(tmp_path: Path) -> None:
     shallow = timm.create_model("resnet50", channels=SMALL_CHANNELS, layers=(3, 4, 4, 3))
     torch.save(shallow.state_dict(), tmp_path / "shallow.pth")
-    with pytest.raises(InputError, match=r"lacks .* weights of the layer3"):
+    with pytest.raises(InputError, match=rf"lacks .* weights of the layer3 .*; {ADVICE}$"):
         made(tmp_path / "one", backbone_weights=str(tmp_path / "shallow.pth"))
+    deep = timm.create_model("resnet50", channels=SMALL_CHANNELS, layers=(3, 4, 7, 3))
+    torch.save(deep.state_dict(), tmp_path / "deep.pth")
+    with pytest.raises(InputError, match=r"has 18 weights more .* first layer3\.6\.conv1\.weight"):
+        made(tmp_path / "two", backbone_weights=str(tmp_path / "deep.pth"))
 
 
 def test_a_continued_training_does_not_read_the_file_again(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ DATA = StagedTransfer(
     backbone="{raw}/resnet50.pth",
     neighbour_settings=NODULE_EPOCHS,
     target_settings=INFECTION_EPOCHS,
+    patch=(352, 352),  # nnU-Net's own network, which needs multiples of 64, keeps 384 x 384
 )
 
 COLUMNS = ("DSC", "SEN", "SPE", "PPV")

@@ -300,23 +300,35 @@ def _require_no_more_layers(
 
 
 def _differing_layers(stages: str) -> str:
-    """Return which part of the plans may differ if there are too few or too many layers."""
+    """Return what may differ if there are too few or too many layers."""
     other = "another network class, n_conv_per_stage or n_blocks_per_stage, or an incomplete file"
     return stages or other
 
 
 def _place(name: str) -> str:
-    """Return ``encoder.stages`` for a weight in it; ``encoder.projection`` is another place."""
-    parts = name.split(".")
-    return ".".join(parts[:2])
+    """Return ``encoder.stages`` or ``layer3`` for a weight in one of its blocks.
+
+    ``encoder.projection`` is another place.
+    """
+    place: list[str] = []
+    for part in name.split(".")[:2]:
+        is_number_of_block = part.isdigit()
+        if place and is_number_of_block:
+            break
+        place.append(part)
+    return ".".join(place)
 
 
 def _differing_stages(source: Iterable[str], ours: Iterable[str]) -> str:
-    """Return how the numbers of encoder stages differ; empty if they do not, or are unknown."""
+    """Return how the numbers of encoder stages differ; empty if they do not, or are unknown.
+
+    A network without such stages does not follow the plans, so it is named itself.
+    """
     theirs = _stages(source)
     own = _stages(ours)
-    is_known = theirs > 0 and own > 0
-    if is_known and theirs != own:
+    if own == 0:
+        return "another network"
+    if theirs > 0 and theirs != own:
         return f"n_stages, {theirs} against {own}"
     return ""
 
