@@ -43,6 +43,7 @@ class GeneralKnowledge:
             ),
             self._relation_driven("only-general-relation", target_relation_weight=0.0),
             self._relation_driven("only-target-relation", general_relation_weight=0.0),
+            self._relation_driven("only-encoder-pretrained", pretrained_part="general_encoder"),
             self._relation_driven("relation-driven"),
         ]
         if self.unlabeled:

@@ -48,6 +48,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     )
     changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "general_checkpoint")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "recommended": {"pretrained_part": "network"},
         # eq. 4-5 and the ramp-up as printed
         "paper": {"relation_reduction": "sum", "rampup_squared": False},
         "code": {},  # the authors published none; the closest (SRC-MT) has the defaults below
@@ -193,13 +194,13 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         path = self.general_checkpoint_path()
         if self.general_checkpoint == "pretrained":
             self._require_pretraining_of_these_plans(path)
-        if self.pretrained_part == "network":
-            fill_network(self.network, path)
-            self.print_to_log_file(f"Both encoders and the decoder start from {path}")
+        load_encoder(self.network.encoder_general, path, self.pretraining_advice())
+        if self.pretrained_part == "general_encoder":
+            self.print_to_log_file(f"The general encoder starts from {path}")
             return
 
-        load_encoder(self.network.encoder_general, path, self.pretraining_advice())
-        self.print_to_log_file(f"The general encoder starts from {path}")
+        fill_network(self.network, path)
+        self.print_to_log_file(f"Both encoders and the decoder start from {path}")
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Continue a run; its checkpoint contains both encoders, so none is read from elsewhere."""

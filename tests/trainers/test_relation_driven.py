@@ -13,6 +13,7 @@ import torch
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.relation import relation_consistency, relation_matrix
+from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.training.engine.schedules import gaussian_rampup
 from nnunet_ext.training.weights.checkpoint_files import load_encoder
@@ -192,11 +193,29 @@ def test_general_encoder_starts_from_a_checkpoint(tmp_path: Path) -> None:
     source = relation_driven(tmp_path / "source")
     path = tmp_path / "checkpoint.pth"
     source.save_checkpoint(str(path))
-    made = relation_driven(tmp_path / "made", general_checkpoint=str(path))
+    made = relation_driven(
+        tmp_path / "made", general_checkpoint=str(path), pretrained_part="general_encoder"
+    )
     for ours, theirs in zip(
         made.network.encoder_general.parameters(), source.network.encoder.parameters(), strict=True
     ):
         assert torch.equal(ours, theirs)
+
+
+def test_the_whole_network_starts_as_the_general_network(tmp_path: Path) -> None:
+    """The decoder ignores the general features at first, so both compute the same."""
+    torch.manual_seed(1)
+    path = tmp_path / "checkpoint.pth"
+    source = trainer(GeneralPretrainTrainer, tmp_path / "source", plans(streams=STREAMS))
+    source.save_checkpoint(str(path))
+    made = relation_driven(tmp_path / "made", general_checkpoint=str(path))
+    assert made.pretrained_part == "network"
+
+    image = torch.randn(1, 1, 16, 16)
+    made.network.eval()
+    source.network.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(made.network(image), source.network(image))
 
 
 def test_unreadable_misfit_and_hostile_checkpoints_are_refused(tmp_path: Path) -> None:
