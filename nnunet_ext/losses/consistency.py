@@ -62,7 +62,9 @@ def class_balanced_pseudo_label_loss(
     take no part.
 
     Args:
-        logits, labels, kept: see :func:`pseudo_label_loss`.
+        logits: see :func:`pseudo_label_loss`.
+        labels: likewise.
+        kept: likewise.
 
     Returns:
         Scalar, at least 0; 0 without gradient where no pixel is kept.
