@@ -31,6 +31,7 @@ class DualEncoderOutput(NamedTuple):
 
     segmentation: torch.Tensor | list[torch.Tensor]
     features: RelationFeatures
+    general_segmentation: torch.Tensor | list[torch.Tensor] | None = None
 
 
 class DualEncoderUNet(nn.Module):
@@ -89,6 +90,7 @@ class DualEncoderUNet(nn.Module):
         x: torch.Tensor,
         general: torch.Tensor | None = None,
         unlabeled: torch.Tensor | None = None,
+        segment_general: bool = False,
     ) -> torch.Tensor | list[torch.Tensor] | DualEncoderOutput:
         """Segment ``x``; with a general stream, also return the features to compare.
 
@@ -97,6 +99,7 @@ class DualEncoderUNet(nn.Module):
             general: the general stream (other lesions), same channels and spatial size.
             unlabeled: the unlabelled stream, same channels and spatial size; only together with
                 ``general``.
+            segment_general: segment the general stream, too.
 
         Returns:
             Logits ``[B, classes, *spatial]``, or a list of them, finest first, when
@@ -104,9 +107,7 @@ class DualEncoderUNet(nn.Module):
         """
         streams = [stream for stream in (x, general, unlabeled) if stream is not None]
         general_x, *general_others = self._encode_general(streams)
-        *skips, target_x = self.encoder(x)
-        bottleneck = torch.cat((general_x.detach(), target_x), dim=1)
-        segmentation = self.decoder([*skips, bottleneck])
+        segmentation, target_x = self._segment(x, general_x)
         if general is None:
             return segmentation
 
@@ -121,7 +122,18 @@ class DualEncoderUNet(nn.Module):
             general_on_unlabeled=general_on_unlabeled,
             target_on_unlabeled=target_on_unlabeled,
         )
-        return DualEncoderOutput(segmentation, features)
+        general_segmentation = None
+        if segment_general:
+            general_segmentation, _ = self._segment(general, general_others[0])
+        return DualEncoderOutput(segmentation, features, general_segmentation)
+
+    def _segment(
+        self, x: torch.Tensor, general_x: torch.Tensor
+    ) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor]:
+        """Return the decoder's logits of ``x``, and its bottleneck in the target encoder."""
+        *skips, target_x = self.encoder(x)
+        bottleneck = torch.cat((general_x.detach(), target_x), dim=1)
+        return self.decoder([*skips, bottleneck]), target_x
 
     def _encode_general(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return the general encoder's bottleneck of each stream, in one pass where possible."""

@@ -12,10 +12,12 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.losses.relation import Reduction, relation_consistency, relation_matrix
 from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
+from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.training.engine.checkpoints import differences
 from nnunet_ext.training.engine.schedules import gaussian_rampup
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
+from nnunet_ext.training.segmentation_loss import LesionLoss
 from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content
@@ -39,7 +41,12 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     use_when: ClassVar[str] = "you have few labels, and labelled lesions of other diseases"
     required_streams: ClassVar[tuple[str, ...]] = ("general",)  # X^n
     optional_streams: ClassVar[tuple[str, ...]] = ("unlabeled",)  # section III-D
-    loss_terms: ClassVar[tuple[str, ...]] = ("segmentation", "general_relation", "target_relation")
+    loss_terms: ClassVar[tuple[str, ...]] = (
+        "segmentation",
+        "general_relation",
+        "target_relation",
+        "general_segmentation",
+    )
     diagnostics: ClassVar[tuple[str, ...]] = (
         "general_relation_weight_now",
         "target_relation_weight_now",
@@ -48,7 +55,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     )
     changeable: ClassVar[tuple[str, ...]] = (*MultiStreamTrainer.changeable, "general_checkpoint")
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "recommended": {"pretrained_part": "network"},
+        "recommended": {"pretrained_part": "network", "general_segmentation_weight": 1.0},
         # eq. 4-5 and the ramp-up as printed
         "paper": {"relation_reduction": "sum", "rampup_squared": False},
         "code": {},  # the authors published none; the closest (SRC-MT) has the defaults below
@@ -66,6 +73,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     rampup_squared: bool = True  # exp(-5 (1 - t)²); False: exp(-5 (1 - t)), as printed
     # the result of GeneralPretrainTrainer under these plans; or a path, or random
     general_checkpoint: str = "pretrained"
+    # of segmenting the general stream, too, so that its lesions are not forgotten; not in the paper
+    general_segmentation_weight: Weight = 0.0
     # what starts from it: the general encoder alone, or target encoder and decoder, too
     pretrained_part: Literal["general_encoder", "network"] = "general_encoder"
 
@@ -94,17 +103,27 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         unlabeled = None  # X^c without labels, section III-D
         if "unlabeled" in batch:
             unlabeled = batch["unlabeled"]["data"]
-        output = self.network(labelled, general=general, unlabeled=unlabeled)
+        segment_general = self.general_segmentation_weight > 0
+        output = self.network(
+            labelled,
+            general=general,
+            unlabeled=unlabeled,
+            segment_general=segment_general,
+        )
 
         lambda_g = self._ramped_up(self.general_relation_weight)
         lambda_t = self._ramped_up(self.target_relation_weight)
         general_distance, target_distance = self.relation_distances(output.features)
-        self.update(
-            "network",
-            segmentation=self.loss(output.segmentation, batch["target"]),  # eq. 3
-            general_relation=lambda_g * general_distance,  # eq. 4
-            target_relation=-lambda_t * target_distance,  # eq. 5
-        )
+        losses = {
+            "segmentation": self.loss(output.segmentation, batch["target"]),  # eq. 3
+            "general_relation": lambda_g * general_distance,  # eq. 4
+            "target_relation": -lambda_t * target_distance,  # eq. 5
+        }
+        if segment_general:
+            logits = self.class_logits(finest(output.general_segmentation))
+            lesions = self.lesion_loss(logits, batch["general"]["target"])
+            losses["general_segmentation"] = self.general_segmentation_weight * lesions
+        self.update("network", **losses)
         self.note(
             general_relation_weight_now=lambda_g,
             target_relation_weight_now=lambda_t,
@@ -180,6 +199,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
                 trained before the configuration changed.
         """
         super().initialize()
+        self.lesion_loss = LesionLoss(self.configuration_manager.batch_dice, self.is_ddp)
         if self.general_relation_weight == 0:
             self.network.encoder_general.requires_grad_(False)
         if self._continues_a_run:

@@ -13,9 +13,11 @@ import torch
 
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.relation import relation_consistency, relation_matrix
+from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.training.engine.schedules import gaussian_rampup
+from nnunet_ext.training.segmentation_loss import LesionLoss
 from nnunet_ext.training.weights.checkpoint_files import load_encoder
 from tests.caught_losses import caught_losses
 from tests.miniature_plans import batch, plans, trainer
@@ -62,6 +64,7 @@ def test_each_loss_moves_only_its_weights(
         "segmentation": {"target", "decoder"},
         "general_relation": {"general"},
         "target_relation": {"target"},
+        "general_segmentation": {"target", "decoder"},
     }
     assert set(terms) == set(owners)
     for term, owned in owners.items():
@@ -79,7 +82,7 @@ def test_each_loss_moves_only_its_weights(
 def test_one_backward_equals_three_separate_updates(
     tmp_path: Path, streams: dict[str, list[str]]
 ) -> None:
-    made = relation_driven(tmp_path, streams)
+    made = relation_driven(tmp_path, streams, general_segmentation_weight=0.0)
     data = batch(made, tuple(streams))
     terms = caught_losses(made, data)
     by_algorithm_1 = {}
@@ -103,9 +106,19 @@ def test_one_backward_equals_three_separate_updates(
                 torch.testing.assert_close(parameter.grad, expected)
 
 
+def test_the_general_stream_is_segmented_as_if_it_were_predicted(tmp_path: Path) -> None:
+    made = relation_driven(tmp_path, general_segmentation_weight=0.5)
+    data = batch(made, ("general",))
+    terms = caught_losses(made, data)
+    predicted = finest(made.network(data["general"]["data"]))
+    loss = LesionLoss(made.configuration_manager.batch_dice, is_ddp=False)
+    expected = 0.5 * loss(predicted, data["general"]["target"])
+    torch.testing.assert_close(terms["general_segmentation"], expected)
+
+
 def test_one_step_equals_plain_pytorch(tmp_path: Path) -> None:
     """Algorithm 1 written out with copied weights, three gradients and nnU-Net's optimizer."""
-    made = relation_driven(tmp_path)
+    made = relation_driven(tmp_path, general_segmentation_weight=0.0)
     made.current_epoch, made._iteration_in_epoch = 1, 2  # t = 7 / 10
     data = batch(made, ("general",))
     twin = copy.deepcopy(made.network)
