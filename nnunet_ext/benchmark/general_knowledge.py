@@ -36,15 +36,22 @@ class GeneralKnowledge:
             Row("plain", self.few),
             Row("strong-augmentation", self.few, settings={"augmentation": "strong"}),
             self.pretrained("pre-trained", PRETRAINING),
-            self._relation_driven(
+            self._paper(
                 "frozen-general-encoder",
                 general_relation_weight=0.0,
                 target_relation_weight=0.0,
             ),
-            self._relation_driven("only-general-relation", target_relation_weight=0.0),
-            self._relation_driven("only-target-relation", general_relation_weight=0.0),
-            self._relation_driven("only-encoder-pretrained", pretrained_part="general_encoder"),
+            self._paper("only-general-relation", target_relation_weight=0.0),
+            self._paper("only-target-relation", general_relation_weight=0.0),
+            self._paper("relation-driven-paper"),
             self._relation_driven("relation-driven"),
+            self._relation_driven("only-encoder-pretrained", pretrained_part="general_encoder"),
+            self._relation_driven("without-general-segmentation", general_segmentation_weight=0.0),
+            self._relation_driven(
+                "without-relation",
+                general_relation_weight=0.0,
+                target_relation_weight=0.0,
+            ),
         ]
         if self.unlabeled:
             both = {**self.other_diseases, "unlabeled": (self.unlabeled,)}
@@ -61,8 +68,15 @@ class GeneralKnowledge:
         """Return plain training that starts from what a row has learnt of other diseases."""
         return Row(name, self.few, first_stage=pretraining, pretrained=True)
 
+    def _paper(self, name: str, **settings: Any) -> Row:
+        return self._relation_driven(name, preset="paper", **settings)
+
     def _relation_driven(
-        self, name: str, streams: Mapping[str, tuple[str, ...]] | None = None, **settings: Any
+        self,
+        name: str,
+        streams: Mapping[str, tuple[str, ...]] | None = None,
+        preset: str = "recommended",
+        **settings: Any,
     ) -> Row:
         return Row(
             name,
@@ -70,5 +84,6 @@ class GeneralKnowledge:
             "RelationDrivenTrainer",
             settings={**PRETRAINED, **settings},
             streams=streams or self.other_diseases,
+            preset=preset,
             first_stage=PRETRAINING,
         )
