@@ -20,8 +20,8 @@ METHODS = PublishedTable(
     measured="Measured on the test slices of COVID-SemiSeg with Inf-Net's toolbox, as here. The "
     "rows above 2D nnUNet are figures that Inf-Net's authors published.",
     differs="Here each seed holds out a fifth of the 50 labelled slices, the tumours and effusions "
-    "are other slices, the schedule is nnU-Net's, and the network is that of its plans. The row with "
-    "unlabelled slices has the preset recommended.",
+    "are other slices, the schedule is nnU-Net's, and the network is that of its plans. The row "
+    "with unlabelled slices has the preset recommended.",
     label="infection",
     columns=METRICS,
     lines=(
