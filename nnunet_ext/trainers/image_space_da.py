@@ -195,9 +195,6 @@ class ImageSpaceDATrainer(MultiStreamTrainer):
         # the samples to rebuild and to judge
         judged = ~batch["forced"]
         self._shares = {"source": self.share_of_mean(judged.sum()), "target": 1.0}
-        if not judged.any():
-            # A mean over nothing is NaN. Of several processes, this one's share is 0 anyway.
-            judged = torch.ones_like(judged)
         images: ByDomain = {"source": source_images[judged], "target": target_images}
         read = self._levels()
         levels: LevelsByDomain = {

@@ -171,16 +171,6 @@ def test_nobody_moves_before_the_end_of_a_simultaneous_step(tmp_path: Path) -> N
 
 
 @every_order
-def test_a_batch_of_forced_samples_alone_is_judged(tmp_path: Path, order: str) -> None:
-    """As a batch of one may be: a mean over no sample would be NaN."""
-    made = image_space(tmp_path, order=order)
-    data = batch(made, ("target_domain",))
-    data["forced"] = torch.ones_like(data["forced"])
-    losses = caught_losses(made, data)
-    assert all(loss.isfinite() for loss in losses.values())
-
-
-@every_order
 def test_samples_with_forced_lesion_are_not_judged(tmp_path: Path, order: str) -> None:
     made = image_space(tmp_path, order=order)
     data = batch(made, ("target_domain",))
