@@ -23,7 +23,7 @@ from benchmarks.train_step import (
 from nnunet_ext.training.engine import cpu
 
 PATCHES = ((64, 4), (128, 4), (256, 4))  # pixels per side, and batch size
-BATCHES = ((128, 1), (128, 2), (128, 8))
+BATCHES = ((128, 2), (128, 8))
 DEFAULT = (
     "PlainTrainer",
     "RelationDrivenTrainer",
