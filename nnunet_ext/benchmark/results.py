@@ -122,22 +122,21 @@ def _numbers(
         line |= _bounds("ci", drawn)
 
         if lower in scores and row != lower:
-            line |= _difference(of_row, scores[lower])
+            line |= _difference(*matched([of_row, scores[lower]]))
         if has_gap and row not in (lower, upper):
             line |= _gap(of_row, scores[lower], scores[upper])
         numbers[row] = line
     return numbers
 
 
-def _difference(first: RowScores, second: RowScores) -> dict[str, float]:
-    """Return first minus second on the seeds and cases of both; NaN if no seed is common."""
-    a, b = matched([first, second])
-    if not len(a):
+def _difference(first: Scores, second: Scores) -> dict[str, float]:
+    """Return first minus second, see :func:`matched`; NaN if no seed is common."""
+    if not len(first):
         return {"difference": NAN, "difference_low": NAN, "difference_high": NAN}
 
-    drawn_a, drawn_b = resampled_means([a, b])
-    difference = mean_score(a) - mean_score(b)
-    return {"difference": difference, **_bounds("difference", drawn_a - drawn_b)}
+    drawn_first, drawn_second = resampled_means([first, second])
+    difference = mean_score(first) - mean_score(second)
+    return {"difference": difference, **_bounds("difference", drawn_first - drawn_second)}
 
 
 def _gap(row: RowScores, lower: RowScores, upper: RowScores) -> dict[str, float]:
@@ -156,7 +155,7 @@ def _has_gap(scores: Mapping[str, RowScores], metric: str, lower: str, upper: st
     """Return whether the upper row is certainly better than the lower one."""
     if lower not in scores or upper not in scores:
         return False
-    difference = _difference(scores[upper], scores[lower])
+    difference = _difference(*matched([scores[upper], scores[lower]]))
     better = METRICS[metric].better
     if better is Better.HIGHER:
         return difference["difference_low"] > 0
@@ -213,7 +212,7 @@ def _compared(scores: Mapping[str, RowScores], first: str, second: str) -> dict[
         "second": second,
         "cases": over_cases.n,
         "seeds": len(a),
-        **_difference(scores[first], scores[second]),
+        **_difference(a, b),
         "cases_p": over_cases.wilcoxon_p,
         "seeds_p": over_seeds.t_p,
     }

@@ -1,7 +1,7 @@
 """Rows that suites share for transfer in two stages: a backbone, then a neighbouring task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nnunet_ext.benchmark.suite import Row
@@ -35,6 +35,9 @@ class StagedTransfer:
 
     def rows(self) -> tuple[Row, ...]:
         """Return the second stage, then none, one and two stages, and the ablations of one."""
+        return tuple(replace(row, patch=self.patch) for row in self._rows_as_planned())
+
+    def _rows_as_planned(self) -> tuple[Row, ...]:
         of_target = {**self.settings, **self.target_settings}
         nodules = {
             **self.settings,
@@ -48,11 +51,10 @@ class StagedTransfer:
             nodules,
             first_stage=self.first_stage,
             tested=False,
-            patch=self.patch,
         )
         return (
             second,
-            Row("none", self.target, TRAINER, of_target, patch=self.patch),
+            Row("none", self.target, TRAINER, of_target),
             self._one_stage("one-stage"),
             Row(
                 "two-stages",
@@ -61,7 +63,6 @@ class StagedTransfer:
                 of_target,
                 first_stage=second.name,
                 pretrained=True,
-                patch=self.patch,
             ),
             self._ablation("A", gca=False, daf=False, deep_supervision=False),
             self._ablation("B", gca=True, daf=False, deep_supervision=False),
@@ -79,14 +80,7 @@ class StagedTransfer:
             "backbone_weights": self.backbone,
             **settings,
         }
-        return Row(
-            name,
-            self.target,
-            TRAINER,
-            from_backbone,
-            first_stage=self.first_stage,
-            patch=self.patch,
-        )
+        return Row(name, self.target, TRAINER, from_backbone, first_stage=self.first_stage)
 
     def _ablation(self, letter: str, gca: bool, daf: bool, deep_supervision: bool) -> Row:
         """Return a row of the paper's table 5; H is the row one-stage."""

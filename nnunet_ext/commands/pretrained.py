@@ -121,16 +121,15 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _filled(network: Any, checkpoint: Path, adapt: bool) -> list[Origin]:
     """Fill the network; where other plans are the reason why it cannot be, name the option."""
-    from nnunet_ext.training.weights.matching_names import SAME_PLANS
+    from nnunet_ext.training.weights.matching_names import MisfitError
     from nnunet_ext.training.weights.transfer import fill_network
 
     try:
         return fill_network(network, checkpoint, adapt=adapt)
-    except InputError as error:
-        reason = str(error)
-        if adapt or not reason.endswith(SAME_PLANS):
+    except MisfitError as error:
+        if adapt:
             raise
-        raise InputError(f"{reason}; or --adapt takes over what fits") from error
+        raise InputError(f"{error}; or --adapt takes over what fits") from error
 
 
 def report(origins: list[Origin]) -> str:

@@ -43,12 +43,7 @@ def pseudo_label_loss(
     Reference: Hoyer et al. 2022, "DAFormer", eq. 2-4, with the mask at each pixel instead of one
     weight per image.
     """
-    target = labels.long()
-    per_pixel = functional.cross_entropy(
-        logits,
-        target,
-        reduction="none",
-    )
+    per_pixel = _cross_entropy(logits, labels)
     return _mean_of_kept(per_pixel, kept)
 
 
@@ -69,12 +64,11 @@ def class_balanced_pseudo_label_loss(
     Returns:
         Scalar, at least 0; 0 without gradient where no pixel is kept.
     """
-    target = labels.long()
-    per_pixel = functional.cross_entropy(logits, target, reduction="none")
+    per_pixel = _cross_entropy(logits, labels)
     total = per_pixel.new_zeros(())
     present = per_pixel.new_zeros(())
     for label in range(logits.shape[1]):
-        of_class = kept & (target == label)
+        of_class = kept & (labels == label)
         total = total + _mean_of_kept(per_pixel, of_class)
         present = present + of_class.any()
     return total / present.clamp_min(1)
@@ -104,6 +98,12 @@ def soft_consistency(
     squared = difference.square()
     per_pixel = squared.mean(dim=1)
     return _mean_of_kept(per_pixel, kept)
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return that of each pixel, ``[B, *spatial]``."""
+    target = labels.long()
+    return functional.cross_entropy(logits, target, reduction="none")
 
 
 def _mean_of_kept(per_pixel: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

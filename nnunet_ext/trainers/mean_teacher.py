@@ -12,7 +12,6 @@ from torch import nn
 from nnunet_ext.losses.consistency import confident, pseudo_label_loss, rare_class_weights
 from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.training.engine.averaging import frozen_copy
-from nnunet_ext.training.engine.label_free import augmented_view
 from nnunet_ext.training.engine.schedules import Schedule, gaussian_rampup
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.settings.hyperparameters import Fraction, Weight
@@ -59,7 +58,7 @@ class MeanTeacherTrainer(MultiStreamTrainer):
     def training_step(self, batch: dict[str, Any]) -> None:
         """Let the teacher label the target images, which the student sees in another view."""
         images = batch["target_domain"]["data"]
-        view, flipped = augmented_view(images, self.inference_allowed_mirroring_axes or ())
+        view, flipped = self.random_view(images)
 
         # the teacher: labels where its confidence exceeds tau
         teacher = self.auxiliary_networks["teacher"]

@@ -17,8 +17,8 @@ from nnunet_ext.training.settings.hyperparameters import Fraction, Weight, Width
 from nnunet_ext.training.settings.miniature import Miniature
 from nnunet_ext.training.settings.plans_entry import PlansEntry
 from nnunet_ext.training.structure_loss import StructureLoss, resized
-from nnunet_ext.training.weights.matching_names import SAME_PLANS
-from nnunet_ext.training.weights.transfer import READABLE, Origin, fill_network
+from nnunet_ext.training.weights.matching_names import MisfitError
+from nnunet_ext.training.weights.transfer import Origin, fill_network
 
 RATES = (0.75, 1.0, 1.25)  # of the patch's edges
 DECAY = 0.1
@@ -224,9 +224,9 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         network: Any = self.module_of("network")
         file = Path(self.backbone_weights).expanduser()
         try:
-            origins = fill_network(network.backbone, file, MAY_LACK)
-        except InputError as error:
-            raise _with_advice(error) from error
+            origins = fill_network(network.backbone, file, MAY_LACK, readable=RESNET50)
+        except MisfitError as error:
+            raise InputError(f"{error.reason}; {RESNET50}") from error
         account = account_of(origins)
         self.print_to_log_file(f"The backbone starts from {self.backbone_weights}: {account}")
 
@@ -234,15 +234,6 @@ class NCoVSegNetTrainer(MultiStreamTrainer):
         """Continue a run; its checkpoint contains the backbone, so its file is not read again."""
         self._continues_a_run = True
         super().load_checkpoint(filename_or_checkpoint)
-
-
-def _with_advice(error: InputError) -> InputError:
-    """Return an error about the backbone's file without the advice on nnU-Net's checkpoints."""
-    reason = str(error)
-    for advice in (SAME_PLANS, READABLE):
-        if reason.endswith(advice):
-            reason = reason.removesuffix(advice) + RESNET50
-    return InputError(reason)
 
 
 def account_of(origins: list[Origin]) -> str:

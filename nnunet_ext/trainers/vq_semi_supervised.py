@@ -16,7 +16,6 @@ from nnunet_ext.networks.critics import PatchCritic
 from nnunet_ext.networks.segmentation import Segmentation, finest
 from nnunet_ext.networks.vq_unet import VQOutput
 from nnunet_ext.training.engine.diagnostics import discriminator_balance
-from nnunet_ext.training.engine.label_free import augmented_view
 from nnunet_ext.training.engine.schedules import Schedule, polynomial
 from nnunet_ext.training.settings.hyperparameters import Count, Fraction, Seed, Weight
 from nnunet_ext.training.settings.miniature import Miniature
@@ -229,7 +228,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         """Return the unlabelled images as the network sees them, and the flipped dimensions."""
         if not self.unlabeled_view:
             return images, []
-        return augmented_view(images, self.inference_allowed_mirroring_axes or ())
+        return self.random_view(images)
 
     # --- the losses
 

@@ -317,8 +317,7 @@ class MultiStreamTrainer(MultiNetworkTrainer):
 
         Regions become one class.
         """
-        axes = self.inference_allowed_mirroring_axes or ()
-        view, flipped = label_free.augmented_view(images, axes)
+        view, flipped = self.random_view(images)
         with self._autocast():
             on_device = view.to(self.device)
             segmentation = self.evaluated_network(on_device)
@@ -326,6 +325,14 @@ class MultiStreamTrainer(MultiNetworkTrainer):
         logits = self.class_logits(finest(segmentation))
         flipped_back = logits.float().flip(flipped)
         return flipped_back.softmax(1)
+
+    def random_view(self, images: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """Return another view of the images and its flipped dimensions, see ``augmented_view``.
+
+        It is mirrored only along axes that nnU-Net mirrors at prediction.
+        """
+        axes = self.inference_allowed_mirroring_axes or ()
+        return label_free.augmented_view(images, axes)
 
     def class_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Return logits whose softmax is the probability of mutually exclusive classes.

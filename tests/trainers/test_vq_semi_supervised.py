@@ -194,10 +194,7 @@ def test_the_prediction_of_a_flipped_view_is_flipped_back(
     """A view that is the image itself, mirrored, gives pseudo-labels of the unmirrored image."""
     made = in_phase_2(vq(tmp_path, unlabeled_view=True, pseudo_label_mean="classes"))
     data = data_for(made)
-    monkeypatch.setattr(
-        "nnunet_ext.trainers.vq_semi_supervised.augmented_view",
-        lambda images, axes: (images.flip(3), [3]),
-    )
+    monkeypatch.setattr(made, "random_view", lambda images: (images.flip(3), [3]))
     images = data["unlabeled"]["data"]
     seen, flipped = made._seen_view(images)
     assert torch.equal(seen.flip(flipped), images)

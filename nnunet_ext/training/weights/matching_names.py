@@ -22,6 +22,17 @@ SAME_PLANS = (
 Weights = Mapping[str, torch.Tensor]
 
 
+class MisfitError(InputError):
+    """The weights of a file are not those of the network; advises other plans.
+
+    ``reason`` is the message without that advice, for networks that do not follow the plans.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; {SAME_PLANS}")
+        self.reason = reason
+
+
 def further_encoders(network: nn.Module) -> tuple[str, ...]:
     """Return the encoders that a network declares in ``further_encoders``, beside ``encoder``."""
     return getattr(network, "further_encoders", ())
@@ -58,9 +69,9 @@ def under_our_names(weights: Weights, network: nn.Module, checkpoint: Path) -> W
     if not matches:
         their_first = next(iter(weights))
         our_first = next(iter(network.state_dict()))
-        raise InputError(
+        raise MisfitError(
             f"{checkpoint}: none of its {len(weights)} weights has a counterpart by name; it has "
-            f"for instance {their_first}, this network {our_first}; {SAME_PLANS}"
+            f"for instance {their_first}, this network {our_first}"
         )
 
     removed, added = _best_prefix(matches, checkpoint)

@@ -19,7 +19,7 @@ from nnunet_ext.training.settings.plans_entry import record_regions
 from nnunet_ext.training.weights.checkpoint_files import read_weights
 from nnunet_ext.training.weights.fitting_shapes import Fitted, fitted, image_convolutions
 from nnunet_ext.training.weights.matching_names import (
-    SAME_PLANS,
+    MisfitError,
     Weights,
     counterpart,
     further_encoders,
@@ -121,7 +121,11 @@ def build_network(
 
 
 def fill_network(
-    network: nn.Module, checkpoint: Path, may_lack: tuple[str, ...] = (), adapt: bool = False
+    network: nn.Module,
+    checkpoint: Path,
+    may_lack: tuple[str, ...] = (),
+    adapt: bool = False,
+    readable: str = READABLE,
 ) -> list[Origin]:
     """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``.
 
@@ -140,15 +144,17 @@ def fill_network(
     Segmentation heads of another shape keep their values, and so do whole parts that the source
     lacks (not encoders), and weights with one of ``may_lack`` in their names that it lacks.
 
-    With ``adapt``, the source may be planned otherwise, see ``other_plans.py``.
+    With ``adapt``, the source may be planned otherwise, see ``other_plans.py``. ``readable`` says
+    which file to give if this one cannot be read.
 
     Returns:
         Where each weight comes from.
 
     Raises:
-        InputError: unreadable checkpoint, or one that does not fit; the network is then unchanged.
+        InputError: unreadable checkpoint, or (MisfitError) one that does not fit; the network is
+            then unchanged.
     """
-    weights = read_weights(checkpoint, READABLE)
+    weights = read_weights(checkpoint, readable)
     source = under_our_names(weights, network, checkpoint)
     ours = set(network.state_dict())
     if adapt:
@@ -237,9 +243,9 @@ def _require_equal_shapes(pairs: Sequence[Pair], stages: str, checkpoint: Path) 
     theirs = list(first.theirs.shape)
     own = list(first.own.shape)
     differing = _differing_shapes(first.name, theirs, own) or stages or "features_per_stage"
-    raise InputError(
+    raise MisfitError(
         f"{checkpoint}: {len(misfits)} of {len(pairs)} weights have another shape ({differing}), "
-        f"first {first.name}: {theirs} in the file, {own} in the network; {SAME_PLANS}"
+        f"first {first.name}: {theirs} in the file, {own} in the network"
     )
 
 
@@ -272,9 +278,9 @@ def _require_whole_parts(origins: Sequence[Origin], stages: str, checkpoint: Pat
         is_encoder = part.startswith("encoder")
         must_be_whole = part in filled or is_encoder or not filled
         if must_be_whole:
-            raise InputError(
+            raise MisfitError(
                 f"{checkpoint}: lacks {len(names)} of {counts[part]} weights of the {part} "
-                f"({_differing_layers(stages)}), first {names[0]}; {SAME_PLANS}"
+                f"({_differing_layers(stages)}), first {names[0]}"
             )
 
 
@@ -293,9 +299,9 @@ def _require_no_more_layers(
         if name not in ours and _place(name) in places:
             surplus.append(name)
     if surplus:
-        raise InputError(
+        raise MisfitError(
             f"{checkpoint}: has {len(surplus)} weights more than this network "
-            f"({_differing_layers(stages)}), first {surplus[0]}; {SAME_PLANS}"
+            f"({_differing_layers(stages)}), first {surplus[0]}"
         )
 
 
