@@ -64,6 +64,15 @@ def _parser() -> argparse.ArgumentParser:
         help="data sets that other models made of the same source: draw them beside, in a column "
         "each",
     )
+    _add_choice_of_cases(parser)
+    parser.add_argument(
+        "-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda"
+    )
+    return parser
+
+
+def _add_choice_of_cases(parser: argparse.ArgumentParser) -> None:
+    """Add what decides which cases are translated; by default all."""
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--matched-only",
@@ -78,10 +87,6 @@ def _parser() -> argparse.ArgumentParser:
         "--random-subset", type=positive, metavar="N", help="only N cases, drawn at random"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of --random-subset; 0")
-    parser.add_argument(
-        "-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default cuda"
-    )
-    return parser
 
 
 @command
