@@ -16,8 +16,8 @@ def demo_entry(argv: list[str] | None = None) -> int:
         prog="nnUNetv2_ext_demo",
         description="Generate miniature chest CT in the original download layouts, convert, plan, "
         "configure, train plain nnU-Net and RelationDrivenTrainer on the same budget, predict, "
-        "evaluate and draw; 10 to 14 minutes on two CPU cores. After an interruption, run it again: "
-        "it continues.",
+        "evaluate and draw; 10 to 14 minutes on two CPU cores. After an interruption, run it "
+        "again: it continues.",
     )
     parser.add_argument(
         "-o", default="nnunet_ext_demo", metavar="FOLDER", help="default: ./nnunet_ext_demo"
