@@ -13,7 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_ext.networks.feature_levels import level_at_stride
-from nnunet_ext.networks.planned_unet import planned_unet
+from nnunet_ext.networks.planned_unet import decode, planned_unet
 from nnunet_ext.networks.segmentation import Segmentation
 
 
@@ -84,36 +84,8 @@ class FeatureUNet(nn.Module):
         if not segment:
             return FeatureOutput(None, features, None)
 
-        segmentation, decoder_map = self.decode(features)
+        segmentation, decoder_map = decode(self.decoder, features)
         return FeatureOutput(segmentation, features, decoder_map)
-
-    def decode(self, features: list[torch.Tensor]) -> tuple[Segmentation, torch.Tensor]:
-        """Do what nnU-Net's decoder does and keep the map that its finest head reads."""
-        decoder = self.decoder
-        *skips, x = features
-        skips.reverse()  # coarsest first
-        levels = zip(
-            decoder.transpconvs,
-            skips,
-            decoder.stages,
-            decoder.seg_layers,
-            strict=True,
-        )
-
-        outputs = []
-        for upsample, skip, stage, head in levels:
-            upsampled = upsample(x)
-            joined = torch.cat((upsampled, skip), dim=1)
-            x = stage(joined)
-
-            is_finest = head is decoder.seg_layers[-1]
-            if decoder.deep_supervision or is_finest:
-                logits = head(x)
-                outputs.append(logits)
-
-        outputs.reverse()  # finest first
-        segmentation = outputs if decoder.deep_supervision else outputs[0]
-        return segmentation, x
 
     def level(self, stride: int) -> int:
         """Return the index in ``features`` of the level with this stride, see ``level_at_stride``.

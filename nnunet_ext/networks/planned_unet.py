@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_ext.errors import InputError
+from nnunet_ext.networks.segmentation import Segmentation
 
 
 def planned_unet(
@@ -36,3 +38,40 @@ def planned_unet(
             "(nnUNetv2_plan_experiment)"
         )
     return unet
+
+
+def decode(decoder: Any, features: list[torch.Tensor]) -> tuple[Segmentation, torch.Tensor]:
+    """Do what nnU-Net's decoder does and keep the map that its finest head reads.
+
+    Args:
+        decoder: nnU-Net's.
+        features: the encoder's maps ``[B, C, *spatial]``, finest first.
+
+    Returns:
+        Logits ``[B, classes, *spatial]``, or a list of them, finest first, when
+        ``decoder.deep_supervision``; and the map ``[B, C, *spatial]``.
+    """
+    *skips, x = features
+    skips.reverse()  # coarsest first
+    levels = zip(
+        decoder.transpconvs,
+        skips,
+        decoder.stages,
+        decoder.seg_layers,
+        strict=True,
+    )
+
+    outputs = []
+    for upsample, skip, stage, head in levels:
+        upsampled = upsample(x)
+        joined = torch.cat((upsampled, skip), dim=1)
+        x = stage(joined)
+
+        is_finest = head is decoder.seg_layers[-1]
+        if decoder.deep_supervision or is_finest:
+            logits = head(x)
+            outputs.append(logits)
+
+    outputs.reverse()  # finest first
+    segmentation = outputs if decoder.deep_supervision else outputs[0]
+    return segmentation, x

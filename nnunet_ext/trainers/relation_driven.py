@@ -12,12 +12,11 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.files.whole_file import whole_file
 from nnunet_ext.losses.relation import Reduction, relation_consistency, relation_matrix
 from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
-from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.training.engine.checkpoints import differences
 from nnunet_ext.training.engine.schedules import gaussian_rampup
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
-from nnunet_ext.training.segmentation_loss import LesionLoss
+from nnunet_ext.training.segmentation_loss import lesion_loss
 from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
 from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content
@@ -73,7 +72,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
     rampup_squared: bool = True  # exp(-5 (1 - t)²); False: exp(-5 (1 - t)), as printed
     # the result of GeneralPretrainTrainer under these plans; or a path, or random
     general_checkpoint: str = "pretrained"
-    # of segmenting the general stream, too, so that its lesions are not forgotten; not in the paper
+    # of segmenting the general stream, too, by a head of its own, so that its lesions are not
+    # forgotten; not in the paper
     general_segmentation_weight: Weight = 0.0
     # what starts from it: the general encoder alone, or target encoder and decoder, too
     pretrained_part: Literal["general_encoder", "network"] = "general_encoder"
@@ -89,11 +89,13 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """Build the plans' U-Net with a second encoder."""
+        settings = RelationDrivenTrainer.hyperparameters_in(plans_manager)
         return DualEncoderUNet.from_plans(
             configuration_manager,
             num_input_channels,
             num_output_channels,
             enable_deep_supervision,
+            segments_general=settings["general_segmentation_weight"] > 0,
         )
 
     def training_step(self, batch: dict[str, Any]) -> None:
@@ -103,13 +105,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         unlabeled = None  # X^c without labels, section III-D
         if "unlabeled" in batch:
             unlabeled = batch["unlabeled"]["data"]
-        segment_general = self.general_segmentation_weight > 0
-        output = self.network(
-            labelled,
-            general=general,
-            unlabeled=unlabeled,
-            segment_general=segment_general,
-        )
+        output = self.network(labelled, general=general, unlabeled=unlabeled)
 
         lambda_g = self._ramped_up(self.general_relation_weight)
         lambda_t = self._ramped_up(self.target_relation_weight)
@@ -119,9 +115,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             "general_relation": lambda_g * general_distance,  # eq. 4
             "target_relation": -lambda_t * target_distance,  # eq. 5
         }
-        if segment_general:
-            logits = self.class_logits(finest(output.general_segmentation))
-            lesions = self.lesion_loss(logits, batch["general"]["target"])
+        if output.general_lesions is not None:
+            lesions = self.lesion_loss(output.general_lesions, batch["general"]["target"])
             losses["general_segmentation"] = self.general_segmentation_weight * lesions
         self.update("network", **losses)
         self.note(
@@ -199,7 +194,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
                 trained before the configuration changed.
         """
         super().initialize()
-        self.lesion_loss = LesionLoss(self.configuration_manager.batch_dice, self.is_ddp)
+        self.lesion_loss = lesion_loss(self.configuration_manager.batch_dice, self.is_ddp)
         if self.general_relation_weight == 0:
             self.network.encoder_general.requires_grad_(False)
         if self._continues_a_run:

@@ -60,27 +60,12 @@ class LossWithProportions(nn.Module):
         return proportion_loss(logits, target, self.norm, valid)
 
 
-class LesionLoss(nn.Module):
-    """nnU-Net's Dice and cross entropy of lesion against background, whatever classes lesions have.
+def lesion_loss(batch_dice: bool, is_ddp: bool) -> nn.Module:
+    """Return nnU-Net's Dice and cross entropy of lesion against background.
 
     Args:
         batch_dice: whether the Dice is that of the whole batch, as the plans say.
         is_ddp: whether the batch is spread over several processes.
     """
-
-    def __init__(self, batch_dice: bool, is_ddp: bool) -> None:
-        super().__init__()
-        dice = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": is_ddp}
-        self.loss = DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss)
-
-    def forward(self, class_logits: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
-        """Return the loss, a scalar.
-
-        Args:
-            class_logits: ``[B, classes, *spatial]``, background first.
-            lesion: ``[B, 1, *spatial]``, 0 or 1.
-        """
-        background = class_logits[:, :1]
-        any_lesion = class_logits[:, 1:].logsumexp(1, keepdim=True)
-        binary = torch.cat((background, any_lesion), 1)
-        return self.loss(binary, lesion)
+    dice = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": is_ddp}
+    return DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss)

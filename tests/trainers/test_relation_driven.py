@@ -17,7 +17,7 @@ from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.training.engine.schedules import gaussian_rampup
-from nnunet_ext.training.segmentation_loss import LesionLoss
+from nnunet_ext.training.segmentation_loss import lesion_loss
 from nnunet_ext.training.weights.checkpoint_files import load_encoder
 from tests.caught_losses import caught_losses
 from tests.miniature_plans import batch, plans, trainer
@@ -44,12 +44,13 @@ def relation_driven(
 
 
 def parts(made: Any) -> dict[str, list[torch.nn.Parameter]]:
-    """θ_G, θ_T and θ_D; nnU-Net's decoder also holds its encoder, which is θ_T."""
+    """θ_G, θ_T, θ_D, the general head; nnU-Net's decoder also holds its encoder, which is θ_T."""
     target = {id(parameter) for parameter in made.network.encoder.parameters()}
     return {
         "general": list(made.network.encoder_general.parameters()),
         "target": list(made.network.encoder.parameters()),
         "decoder": [p for p in made.network.decoder.parameters() if id(p) not in target],
+        "general head": list(made.network.general.parameters()),
     }
 
 
@@ -64,7 +65,7 @@ def test_each_loss_moves_only_its_weights(
         "segmentation": {"target", "decoder"},
         "general_relation": {"general"},
         "target_relation": {"target"},
-        "general_segmentation": {"target", "decoder"},
+        "general_segmentation": {"target", "decoder", "general head"},
     }
     assert set(terms) == set(owners)
     for term, owned in owners.items():
@@ -98,20 +99,24 @@ def test_one_backward_equals_three_separate_updates(
         )
     made.network.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
-    for part, weights in parts(made).items():
-        for parameter, expected in zip(weights, by_algorithm_1[part], strict=True):
+    assert not parts(made)["general head"]
+    for part, gradients in by_algorithm_1.items():
+        for parameter, expected in zip(parts(made)[part], gradients, strict=True):
             if expected is None:
                 assert parameter.grad is None or not parameter.grad.any()
             else:
                 torch.testing.assert_close(parameter.grad, expected)
 
 
-def test_the_general_stream_is_segmented_as_if_it_were_predicted(tmp_path: Path) -> None:
+def test_the_general_stream_is_segmented_as_if_it_were_predicted_by_its_own_head(
+    tmp_path: Path,
+) -> None:
     made = relation_driven(tmp_path, general_segmentation_weight=0.5)
     data = batch(made, ("general",))
     terms = caught_losses(made, data)
+    made.network.decoder.seg_layers[-1] = made.network.general["seg_layers"]
     predicted = finest(made.network(data["general"]["data"]))
-    loss = LesionLoss(made.configuration_manager.batch_dice, is_ddp=False)
+    loss = lesion_loss(made.configuration_manager.batch_dice, is_ddp=False)
     expected = 0.5 * loss(predicted, data["general"]["target"])
     torch.testing.assert_close(terms["general_segmentation"], expected)
 
@@ -229,6 +234,8 @@ def test_the_whole_network_starts_as_the_general_network(tmp_path: Path) -> None
     source.network.eval()
     with torch.no_grad():
         torch.testing.assert_close(made.network(image), source.network(image))
+    for name, value in made.network.general["seg_layers"].state_dict().items():
+        assert torch.equal(value, source.network.decoder.seg_layers[-1].state_dict()[name])
 
 
 def test_unreadable_misfit_and_hostile_checkpoints_are_refused(tmp_path: Path) -> None:

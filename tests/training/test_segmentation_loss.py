@@ -1,18 +1,15 @@
 """The proportion loss as a setting of any trainer."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.losses.proportion import proportion_loss, region_proportion_loss
 from nnunet_ext.trainers.plain import PlainTrainer
-from nnunet_ext.training.segmentation_loss import LesionLoss, LossWithProportions
+from nnunet_ext.training.segmentation_loss import LossWithProportions
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
 
 REGIONS = {
@@ -84,20 +81,3 @@ def test_regions(ignores: bool, tmp_path: Path) -> None:
     width = 8 if ignores else 16
     expected = region_proportion_loss(logits[..., :width], regions[..., :width])
     torch.testing.assert_close(made.loss.proportion(logits, target), expected)
-
-
-def test_two_classes_have_nnunets_own_loss_and_more_are_one_lesion() -> None:
-    """Splitting the lesion's probability among two classes leaves the loss as it is."""
-    generator = torch.Generator().manual_seed(0)
-    lesion = torch.randint(0, 2, (2, 1, 8, 8), generator=generator)
-    logits = torch.randn(2, 2, 8, 8, generator=generator)
-    loss = LesionLoss(batch_dice=True, is_ddp=False)
-
-    dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
-    nnunets = DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss)
-    torch.testing.assert_close(loss(logits, lesion), nnunets(logits, lesion))
-
-    third = logits[:, 1:] + math.log(0.3)
-    rest = logits[:, 1:] + math.log(0.7)
-    three_classes = torch.cat((logits[:, :1], third, rest), 1)
-    torch.testing.assert_close(loss(three_classes, lesion), loss(logits, lesion))
