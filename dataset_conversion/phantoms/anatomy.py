@@ -23,6 +23,7 @@ LUNG_HU = -850.0
 MARROW_HU = 220.0
 RIB_MARROW_HU = 230.0
 AIRWAY_HU = -960.0
+NOISE_HU, STRONG_NOISE_HU = 22.0, 50.0  # standard deviations
 
 SIDES = (-1, 1)  # the patient's right and left
 FINEST_VESSEL = 0.006  # radius; thinner ones fade into the noise
@@ -164,7 +165,9 @@ def chest_slice(generator: np.random.Generator, rows: int, columns: int, z: floa
     return thorax(generator, shape, np.array([z]))
 
 
-def scanned(generator: np.random.Generator, hu: np.ndarray, noise_hu: float = 22.0) -> np.ndarray:
+def scanned(
+    generator: np.random.Generator, hu: np.ndarray, noise_hu: float = NOISE_HU
+) -> np.ndarray:
     """Return what a scanner makes of it: blur, and noise of short range.
 
     At times it is also blurred along one direction, as by breathing.
@@ -181,9 +184,11 @@ def scanned(generator: np.random.Generator, hu: np.ndarray, noise_hu: float = 22
     return np.clip(noisy, -1024, 1500)
 
 
-def scanned_int16(generator: np.random.Generator, hu: np.ndarray) -> np.ndarray:
+def scanned_int16(
+    generator: np.random.Generator, hu: np.ndarray, noise_hu: float = NOISE_HU
+) -> np.ndarray:
     """Return :func:`scanned` in whole Hounsfield units, int16."""
-    measured = scanned(generator, hu)
+    measured = scanned(generator, hu, noise_hu)
     whole = np.round(measured)
 
     return whole.astype(np.int16)

@@ -10,6 +10,7 @@ from scipy import ndimage
 from dataset_conversion.phantoms.anatomy import Thorax, noise_in_slices, sigmoid, smooth_noise
 
 GROUND_GLASS_HU = (-700.0, -300.0)
+FAINT_HU = (-760.0, -530.0)  # of ground glass that is hardly denser than the lung
 CONSOLIDATION_HU = (-60.0, 50.0)
 GROUND_GLASS, CONSOLIDATION = 1, 2
 TINY_RADII = (0.035, 0.055)  # shares of half the field of view
@@ -17,14 +18,18 @@ USUAL_RADII = (0.08, 0.24)
 
 
 def add_infection(
-    body: Thorax, generator: np.random.Generator, extent: Literal["tiny", "usual"] = "usual"
+    body: Thorax,
+    generator: np.random.Generator,
+    extent: Literal["tiny", "usual"] = "usual",
+    is_faint: bool = False,
 ) -> np.ndarray:
     """Add peripheral ground glass of irregular outline, at times with a consolidated core.
 
     Args:
         body: chest of one slice, changed in place.
         generator: decides number, place, density and outline.
-        extent: one faint spot of a few pixels, or one to four lesions.
+        extent: one spot of a few pixels, or one to four lesions.
+        is_faint: hardly denser than the lung, and nowhere consolidated.
 
     Returns:
         (1, row, column) uint8: 0, 1 ground glass, 2 consolidation.
@@ -33,13 +38,15 @@ def add_infection(
     is_tiny = extent == "tiny"
     count = 1 if is_tiny else int(generator.integers(1, 5))
     radii = TINY_RADII if is_tiny else USUAL_RADII
+    density_hu = FAINT_HU if is_faint else GROUND_GLASS_HU
+    may_consolidate = not is_tiny and not is_faint
     for _ in range(count):
         radius = generator.uniform(*radii)
         outline = _infection_outline(body, generator, radius)
-        is_lesion = _add_ground_glass(body, generator, outline)
+        is_lesion = _add_ground_glass(body, generator, outline, density_hu)
         label[is_lesion & (label == 0)] = GROUND_GLASS
 
-        if not is_tiny and generator.random() < 0.45:
+        if may_consolidate and generator.random() < 0.45:
             is_core = _add_consolidation(body, generator, outline)
             label[is_core] = CONSOLIDATION
 
@@ -47,13 +54,16 @@ def add_infection(
 
 
 def _add_ground_glass(
-    body: Thorax, generator: np.random.Generator, outline: np.ndarray
+    body: Thorax,
+    generator: np.random.Generator,
+    outline: np.ndarray,
+    density_hu: tuple[float, float],
 ) -> np.ndarray:
     """Blend in ground glass; return where it fills most of a voxel."""
     softness = generator.uniform(0.1, 0.25)
     share = body.lung * sigmoid(outline / softness)
     patches = 50 * noise_in_slices(generator, body.hu.shape, 1.5)
-    density = generator.uniform(*GROUND_GLASS_HU) + patches
+    density = generator.uniform(*density_hu) + patches
     is_denser = body.hu < density  # vessels stay visible in ground glass
     body.blend(share * is_denser, density)
 

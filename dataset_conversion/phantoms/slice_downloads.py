@@ -8,6 +8,7 @@ files, folders with copies, sizes that vary.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import numpy as np
 from scipy import ndimage
 
 from dataset_conversion.phantoms.anatomy import (
+    NOISE_HU,
+    STRONG_NOISE_HU,
     chest_slice,
     scanned,
     scanned_int16,
@@ -57,6 +60,7 @@ def write_covid_semiseg(
     n_test: int = 12,
     n_unlabeled: int = 40,
     size: int = 128,
+    is_faint: bool = False,
 ) -> Path:
     """Write COVID-SemiSeg's tree: ``Dataset/TrainingSet/...`` and ``Dataset/TestingSet/...``.
 
@@ -67,6 +71,7 @@ def write_covid_semiseg(
         n_test: slices in both test folders; 0 leaves TestingSet out.
         n_unlabeled: slices in Pseudo-label, of three patients.
         size: width in pixels; each slice is up to 8 pixels narrower, and lower than wide.
+        is_faint: infections are hardly denser than the lung, and noise is strong.
 
     Returns:
         The folder to give to ``nnUNetv2_ext_convert COVID-SemiSeg -i``.
@@ -75,7 +80,7 @@ def write_covid_semiseg(
     doctor = train / "LungInfection-Train/Doctor-label"
     multi = train / "MultiClassInfection-Train"
     for index in range(n_labelled):
-        image, label = infected_slice(seed, index, size)
+        image, label = infected_slice(seed, index, size, is_faint)
         name = f"{index}.png"
         _write_labelled(doctor, multi, str(index), image, label)
         _save(multi / "Prior" / name, _black_and_white(label > 0))
@@ -84,14 +89,18 @@ def write_covid_semiseg(
     test = folder / "Dataset/TestingSet"
     multi = test / "MultiClassInfection-Test"
     for index in range(n_labelled, n_labelled + n_test):
-        image, label = infected_slice(seed, index, size)
+        image, label = infected_slice(seed, index, size, is_faint)
         name = f"{index}.png"
         _write_labelled(test / "LungInfection-Test", multi, str(index), image, label)
         _save(multi / "GT-1" / name, _black_and_white(label == 1))
         _save(multi / "GT-2" / name, _black_and_white(label == 2))
 
     pseudo = train / "LungInfection-Train/Pseudo-label"
-    _write_unlabelled(pseudo, seed, n_unlabeled, size)
+    unlabelled = []
+    for index in range(n_unlabeled):
+        pair = infected_slice(seed, 10_000 + index, size, is_faint)
+        unlabelled.append(pair)
+    _write_unlabelled(pseudo, unlabelled)
 
     hidden = folder / "__MACOSX/Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs"
     write_bytes(hidden / "._0.jpg", APPLE_DOUBLE)
@@ -102,11 +111,10 @@ def write_covid_semiseg(
     return folder
 
 
-def _write_unlabelled(folder: Path, seed: int, count: int, size: int) -> None:
+def _write_unlabelled(folder: Path, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     """Write slices with the soft output of a network, and copies of both in further folders."""
     copies = folder / "DataPrepare/Hybrid-label"
-    for index in range(count):
-        image, label = infected_slice(seed, 10_000 + index, size)
+    for index, (image, label) in enumerate(pairs):
         round_number, place = divmod(index, len(PATIENTS))
         stem = f"Data-1_{PATIENTS[place]}_{round_number + 1}"
         soft = ndimage.gaussian_filter(255.0 * (label > 0), 1.5)
@@ -115,7 +123,9 @@ def _write_unlabelled(folder: Path, seed: int, count: int, size: int) -> None:
             _save(part / "GT" / f"{stem}.png", soft)
 
 
-def infected_slice(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def infected_slice(
+    seed: int, index: int, size: int, is_faint: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return one lung-windowed slice (row, column) uint8 0..255 and its label.
 
     The label is 0, 1 for ground glass, 2 for consolidation.
@@ -126,8 +136,9 @@ def infected_slice(seed: int, index: int, size: int) -> tuple[np.ndarray, np.nda
     level = generator.uniform(-0.5, 0.7)
     body = chest_slice(generator, rows, columns, level)
     is_tiny = index % TINY_EVERY == TINY_EVERY - 1
-    label = add_infection(body, generator, "tiny" if is_tiny else "usual")
-    hu = scanned(generator, body.hu)
+    label = add_infection(body, generator, "tiny" if is_tiny else "usual", is_faint)
+    noise_hu = STRONG_NOISE_HU if is_faint else NOISE_HU
+    hu = scanned(generator, body.hu, noise_hu)
     grey = windowed(hu[0], LUNG_WINDOW_HU)
 
     return grey, label[0]

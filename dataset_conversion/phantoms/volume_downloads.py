@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_conversion.phantoms.anatomy import scanned_int16, thorax, windowed
+from dataset_conversion.phantoms.anatomy import NOISE_HU, scanned_int16, thorax, windowed
 from dataset_conversion.phantoms.lesions import add_infection
 from dataset_conversion.phantoms.slice_downloads import infected_slice
 from dataset_conversion.phantoms.small_files import (
@@ -31,7 +31,7 @@ FOUR_SCANS = (
 
 
 def infected_volume(
-    seed: int, index: int, shape: Shape = SHAPE
+    seed: int, index: int, shape: Shape = SHAPE, noise_hu: float = NOISE_HU
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a chest CT (x, y, z) int16 in HU, axes to the right, front and head.
 
@@ -45,21 +45,37 @@ def infected_volume(
     is_lung = body.lung > 0.5
     lungs = np.where(is_lung, sides, 0).astype(np.uint8)
     infection = add_infection(body, generator, "usual")
-    hu = scanned_int16(generator, body.hu)
+    hu = scanned_int16(generator, body.hu, noise_hu)
 
     return as_nifti_axes(hu), as_nifti_axes(lungs), as_nifti_axes(infection)
 
 
-def write_mosmed(folder: Path, *, seed: int = 0, n_masked: int = 2, n_unmasked: int = 2) -> Path:
+def write_mosmed(
+    folder: Path,
+    *,
+    seed: int = 0,
+    n_masked: int = 2,
+    n_unmasked: int = 2,
+    shape: Shape = SHAPE,
+    noise_hu: float = NOISE_HU,
+) -> Path:
     """Write MosMedData's tree: ``studies/CT-1``, ``masks``, and a registry.
 
     The registry has a byte order mark; volumes are LAS, with slices of 8 mm.
+
+    Args:
+        folder: made if absent.
+        seed: of everything.
+        n_masked: volumes with a mask.
+        n_unmasked: volumes without.
+        shape: (x, y, z) voxels.
+        noise_hu: its standard deviation.
     """
     spacing_mm = (8.0, 8.0, 8.0)
     rows = ["study_id,category,study_file,mask_file"]
     for index in range(n_masked):
         number = 255 + index
-        image, _, infection = infected_volume(seed, index)
+        image, _, infection = infected_volume(seed, index, shape, noise_hu)
         study = f"studies/CT-1/study_{number:04d}.nii.gz"
         mask = f"masks/study_{number:04d}_mask.nii.gz"
         is_infected = infection > 0
@@ -69,7 +85,7 @@ def write_mosmed(folder: Path, *, seed: int = 0, n_masked: int = 2, n_unmasked: 
 
     for index in range(n_masked, n_masked + n_unmasked):
         number = 1110 - index
-        image, _, _ = infected_volume(seed, index)
+        image, _, _ = infected_volume(seed, index, shape, noise_hu)
         study = f"studies/CT-4/study_{number:04d}.nii.gz"
         save_nifti(folder / study, image, spacing_mm, "LAS")
         rows.append(f"{number},CT-4,/{study},")

@@ -9,15 +9,18 @@ from pathlib import Path
 from nnunet_ext.demo.overlays import draw_overlays
 from nnunet_ext.demo.steps import PLAN, Steps
 
-INFECTION, UNLABELED, NODULES = "120", "121", "6"
+INFECTION, UNLABELED, GENERAL = "120", "121", "130"
 PLAIN, PRETRAIN, RELATION = "PlainTrainer", "GeneralPretrainTrainer", "RelationDrivenTrainer"
 WINDOW = ("--window", "-1150", "250")
 
-EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 9, 5, 30
+# Few labelled slices with faint lesions, and many volumes with denser ones.
+LABELLED, TEST, UNLABELLED, VOLUMES = 4, 40, 6, 30
+WIDTH, VOLUME_SHAPE = 96, (96, 80, 3)
+EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 12, 12, 30
 SETTINGS = (
     f"num_epochs={EPOCHS}",
     f"num_iterations_per_epoch={ITERATIONS}",
-    "num_val_iterations_per_epoch=5",
+    "num_val_iterations_per_epoch=2",
     "save_every=2",
     f"{PRETRAIN}.num_epochs={PRETRAIN_EPOCHS}",
 )
@@ -42,9 +45,9 @@ class TrainerComparison:
         self.convert()
         self.plan()
 
-        self.train(PLAIN, "0")
-        self.train(PRETRAIN, "all")
-        self.train(RELATION, "0")
+        self.train(PLAIN)
+        self.train(PRETRAIN)
+        self.train(RELATION)
         self.predict(PLAIN)
         self.predict(RELATION)
 
@@ -54,18 +57,34 @@ class TrainerComparison:
 
     def generate(self) -> None:
         """Generate miniatures of two downloads."""
-        from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg, write_msd_lung
+        from dataset_conversion.phantoms.anatomy import STRONG_NOISE_HU
+        from dataset_conversion.phantoms.slice_downloads import write_covid_semiseg
+        from dataset_conversion.phantoms.volume_downloads import write_mosmed
 
         self.steps.announce(
-            "generate chest CT with infections (COVID-SemiSeg's layout) and with nodules (MSD's "
-            "layout)"
+            "generate slices with faint infections (COVID-SemiSeg's layout), and volumes with "
+            "denser ones (MosMed's layout)"
         )
         downloads = self.steps.downloads
         generated = downloads / "generated"
         if generated.exists():
             return
-        write_covid_semiseg(downloads / "COVID-SemiSeg")
-        write_msd_lung(downloads)
+
+        write_covid_semiseg(
+            downloads / "COVID-SemiSeg",
+            n_labelled=LABELLED,
+            n_test=TEST,
+            n_unlabeled=UNLABELLED,
+            size=WIDTH,
+            is_faint=True,
+        )
+        write_mosmed(
+            downloads / "MosMed",
+            n_masked=VOLUMES,
+            n_unmasked=0,
+            shape=VOLUME_SHAPE,
+            noise_hu=STRONG_NOISE_HU,
+        )
         generated.touch()
 
     def convert(self) -> None:
@@ -76,9 +95,9 @@ class TrainerComparison:
         self.steps.call(*covid, "-d", INFECTION)
         self.steps.call(*covid, "-d", UNLABELED, "--unlabeled", "--name", "Unlabeled")
 
-        lung = ["nnUNetv2_ext_convert", "MSD"]
-        lung += ["-i", str(downloads / "Task06_Lung")]
-        self.steps.call(*lung, "-d", NODULES, *WINDOW)
+        mosmed = ["nnUNetv2_ext_convert", "MosMed"]
+        mosmed += ["-i", str(downloads / "MosMed")]
+        self.steps.call(*mosmed, "-d", GENERAL, *WINDOW)
 
     def plan(self) -> None:
         """Plan, preprocess and configure the streams."""
@@ -87,19 +106,19 @@ class TrainerComparison:
         planned.touch()
 
         configure = ["nnUNetv2_ext_configure", "-d", INFECTION]
-        configure += ["--general", NODULES]
+        configure += ["--general", GENERAL]
         configure += ["--unlabeled", UNLABELED]
         configure += ["--set", *SETTINGS]
         self.steps.call(*configure)
 
-    def train(self, trainer: str, fold: str) -> None:
-        """Train, or continue an interrupted training."""
-        folder = self.results(trainer) / f"fold_{fold}"
+    def train(self, trainer: str) -> None:
+        """Train on all labelled cases, or continue an interrupted training."""
+        folder = self.results(trainer) / "fold_all"
         finished = (folder / "checkpoint_final.pth").is_file()
         begun = any(folder.glob("checkpoint_*.pth"))
         epochs = PRETRAIN_EPOCHS if trainer == PRETRAIN else EPOCHS
 
-        train = ["nnUNetv2_train", INFECTION, "2d", fold]
+        train = ["nnUNetv2_train", INFECTION, "2d", "all"]
         train += ["-tr", trainer, "-device", self.device]
         if begun:
             train.append("--c")
@@ -111,7 +130,7 @@ class TrainerComparison:
         predictions = self.predictions(trainer)
         predict = ["nnUNetv2_predict"]
         predict += ["-i", str(images), "-o", str(predictions)]
-        predict += ["-d", INFECTION, "-c", "2d", "-f", "0"]
+        predict += ["-d", INFECTION, "-c", "2d", "-f", "all"]
         predict += ["-tr", trainer]
         predict += ["-device", self.device]
         predict += ["-npp", "1", "-nps", "1"]
@@ -129,7 +148,7 @@ class TrainerComparison:
 
         self.steps.announce("draw overlays, relation matrices and training curves")
         draw_overlays(reference, methods, self.report_folder / "overlays.png")
-        fold = self.results(RELATION) / "fold_0"
+        fold = self.results(RELATION) / "fold_all"
         for figure in ("relation_matrices.png", "training_terms.png"):
             shutil.copyfile(fold / figure, self.report_folder / figure)
 

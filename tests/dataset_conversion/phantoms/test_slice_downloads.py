@@ -122,3 +122,21 @@ def test_brain_has_four_contrasts_and_black_surroundings() -> None:
         image[label == 1][:, 0].mean()
         > 1.3 * image[(label == 0) & (image[..., 0] > 0)][:, 0].mean()
     )  # FLAIR
+
+
+def test_faint_infections_are_hardly_brighter_than_lung_and_never_consolidated() -> None:
+    def contrasts(is_faint: bool) -> tuple[list[float], set[int]]:
+        found, classes = [], set()
+        for index in range(12):
+            grey, label = infected_slice(0, index, 96, is_faint)
+            is_lesion = label > 0
+            around = ndimage.binary_dilation(is_lesion, iterations=6)
+            is_lung = around & ~ndimage.binary_dilation(is_lesion) & (grey < 110)
+            found.append(float(grey[is_lesion].mean() - grey[is_lung].mean()))
+            classes |= set(np.unique(label).tolist())
+        return found, classes
+
+    usual, usual_classes = contrasts(is_faint=False)
+    faint, faint_classes = contrasts(is_faint=True)
+    assert usual_classes == {0, 1, 2} and faint_classes == {0, 1}
+    assert 0 < np.median(faint) < 0.6 * np.median(usual)
