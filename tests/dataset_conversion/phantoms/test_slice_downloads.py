@@ -124,7 +124,7 @@ def test_brain_has_four_contrasts_and_black_surroundings() -> None:
     )  # FLAIR
 
 
-def test_faint_infections_are_hardly_brighter_than_lung_and_never_consolidated() -> None:
+def test_faint_infections_are_less_dense_and_never_consolidated() -> None:
     def contrasts(is_faint: bool) -> tuple[list[float], set[int]]:
         found, classes = [], set()
         for index in range(12):
@@ -139,4 +139,4 @@ def test_faint_infections_are_hardly_brighter_than_lung_and_never_consolidated()
     usual, usual_classes = contrasts(is_faint=False)
     faint, faint_classes = contrasts(is_faint=True)
     assert usual_classes == {0, 1, 2} and faint_classes == {0, 1}
-    assert 0 < np.median(faint) < 0.6 * np.median(usual)
+    assert 0 < np.median(faint) < 0.75 * np.median(usual)
