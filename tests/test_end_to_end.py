@@ -210,7 +210,7 @@ def test_first_stage_ensembles_and_the_best_configuration(
         place.run("nnUNetv2_train", 120, "2d", 3, "-tr", name, "-device", "cpu", "--npz")
         for name in both
     ]
-    assert f"Both encoders and the decoder start from {first_stage}" in trained[1]
+    assert f"These parts start from {first_stage}: decoder, encoder, encoder_general" in trained[1]
     fold = place.fold(DATASET, "RelationDrivenTrainer", "2d", "3")
     for name in (
         "training_terms.csv",

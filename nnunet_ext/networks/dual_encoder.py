@@ -6,8 +6,7 @@ I-II.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
@@ -15,9 +14,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnunet_ext.networks.planned_unet import decode, planned_unet
-
-HEAD = "seg_layers"  # nnU-Net's name of heads, which -pretrained_weights leaves random
-LESION_CLASSES = 2  # of the general stream: background, and any lesion
 
 
 class RelationFeatures(NamedTuple):
@@ -35,7 +31,7 @@ class DualEncoderOutput(NamedTuple):
 
     segmentation: torch.Tensor | list[torch.Tensor]  # logits of the labelled stream
     features: RelationFeatures
-    general_lesions: torch.Tensor | None  # logits [B, 2, *spatial] of the general stream
+    general_map: torch.Tensor | None  # [B, C, *spatial], the decoder's, of the general stream
 
 
 class DualEncoderUNet(nn.Module):
@@ -49,26 +45,16 @@ class DualEncoderUNet(nn.Module):
         encoder: θ_T, same shape.
         decoder: θ_D, nnU-Net's decoder whose first upsampling takes twice the bottleneck's
             channels.
-        general_head: finds the general stream's lesions in the decoder's finest map, so that two
-            diseases share what a lesion looks like, but not where it ends; not in the paper.
     """
 
+    further_encoders: ClassVar[tuple[str, ...]] = ("encoder_general",)
     decoder: Any
 
-    def __init__(
-        self,
-        encoder_general: nn.Module,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        general_head: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, encoder_general: nn.Module, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.encoder_general = encoder_general
         self.encoder = encoder
         self.decoder = decoder
-        self.general = nn.ModuleDict()
-        if general_head is not None:
-            self.general[HEAD] = general_head
 
         # Batch statistics would mix the streams: such encoders see one stream at a time.
         modules = encoder_general.modules()
@@ -81,16 +67,8 @@ class DualEncoderUNet(nn.Module):
         input_channels: int,
         output_channels: int,
         deep_supervision: bool,
-        segments_general: bool = False,
     ) -> DualEncoderUNet:
         """Build the plans' U-Net (plain or residual encoder) with a second encoder.
-
-        Args:
-            configuration: of the plans.
-            input_channels: of the image.
-            output_channels: of the target's head.
-            deep_supervision: whether the target is also segmented at coarser levels.
-            segments_general: whether there is a head for the general stream.
 
         Raises:
             InputError: the plans' architecture is not a U-Net of nnU-Net's encoder and decoder.
@@ -106,27 +84,14 @@ class DualEncoderUNet(nn.Module):
         )
         unet.decoder.transpconvs[0] = wider.apply(unet.initialize)
         other = planned_unet(configuration, input_channels, output_channels, deep_supervision)
-        general_head = None
-        if segments_general:
-            finest = unet.decoder.seg_layers[-1]
-            general_head = type(finest)(finest.in_channels, LESION_CLASSES, kernel_size=1)
-            general_head.apply(unet.initialize)
-        return cls(other.encoder, unet.encoder, unet.decoder, general_head)
-
-    @property
-    def stand_ins(self) -> Mapping[str, str]:
-        """The parts that a network with one encoder lacks, and which of its parts fill them."""
-        finest = len(self.decoder.seg_layers) - 1
-        return {
-            "encoder_general": "encoder",
-            f"general.{HEAD}": f"decoder.{HEAD}.{finest}",
-        }
+        return cls(other.encoder, unet.encoder, unet.decoder)
 
     def forward(
         self,
         x: torch.Tensor,
         general: torch.Tensor | None = None,
         unlabeled: torch.Tensor | None = None,
+        map_general: bool = False,
     ) -> torch.Tensor | list[torch.Tensor] | DualEncoderOutput:
         """Segment ``x``; with a general stream, also return the features to compare.
 
@@ -135,6 +100,7 @@ class DualEncoderUNet(nn.Module):
             general: the general stream (other lesions), same channels and spatial size.
             unlabeled: the unlabelled stream, same channels and spatial size; only together with
                 ``general``.
+            map_general: also decode the general stream.
 
         Returns:
             Logits ``[B, classes, *spatial]``, or a list of them, finest first, when
@@ -158,12 +124,11 @@ class DualEncoderUNet(nn.Module):
             general_on_unlabeled=general_on_unlabeled,
             target_on_unlabeled=target_on_unlabeled,
         )
-        general_lesions = None
-        if HEAD in self.general:
+        general_map = None
+        if map_general:
             features_of_general, _ = self._encode_target(general, general_others[0])
-            _, decoder_map = decode(self.decoder, features_of_general)
-            general_lesions = self.general[HEAD](decoder_map)
-        return DualEncoderOutput(segmentation, features, general_lesions)
+            _, general_map = decode(self.decoder, features_of_general)
+        return DualEncoderOutput(segmentation, features, general_map)
 
     def _encode_target(
         self, x: torch.Tensor, general_x: torch.Tensor

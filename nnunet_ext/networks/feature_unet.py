@@ -84,8 +84,12 @@ class FeatureUNet(nn.Module):
         if not segment:
             return FeatureOutput(None, features, None)
 
-        segmentation, decoder_map = decode(self.decoder, features)
+        segmentation, decoder_map = self.decode(features)
         return FeatureOutput(segmentation, features, decoder_map)
+
+    def decode(self, features: list[torch.Tensor]) -> tuple[Segmentation, torch.Tensor]:
+        """Return the logits, and the map that the finest head reads."""
+        return decode(self.decoder, features)
 
     def level(self, stride: int) -> int:
         """Return the index in ``features`` of the level with this stride, see ``level_at_stride``.

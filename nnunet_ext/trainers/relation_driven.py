@@ -1,5 +1,6 @@
 """Relation-driven collaborative learning with two encoders."""
 
+import copy
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,14 +15,16 @@ from nnunet_ext.losses.relation import Reduction, relation_consistency, relation
 from nnunet_ext.networks.dual_encoder import DualEncoderUNet, RelationFeatures
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.training.engine.checkpoints import differences
-from nnunet_ext.training.engine.schedules import gaussian_rampup
+from nnunet_ext.training.engine.schedules import Schedule, gaussian_rampup
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from nnunet_ext.training.segmentation_loss import lesion_loss
 from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
-from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content
+from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content, read_weights
 from nnunet_ext.training.weights.transfer import fill_network
 
+GENERAL_HEAD = "general_head"
+LESION_CLASSES = 2  # of the general stream: background, and any lesion
 RELATION_MATRICES = "relation_matrices.npz"
 
 
@@ -89,14 +92,43 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """Build the plans' U-Net with a second encoder."""
-        settings = RelationDrivenTrainer.hyperparameters_in(plans_manager)
         return DualEncoderUNet.from_plans(
             configuration_manager,
             num_input_channels,
             num_output_channels,
             enable_deep_supervision,
-            segments_general=settings["general_segmentation_weight"] > 0,
         )
+
+    @property
+    def decoder(self) -> Any:
+        """nnU-Net's decoder, θ_D."""
+        network: Any = self.module_of("network")
+        return network.decoder
+
+    def build_auxiliary_networks(self) -> dict[str, nn.Module]:
+        """Build the head that finds the general stream's lesions, if it is segmented.
+
+        With the target's head, its outlines would follow those of the general lesions.
+        """
+        if self.general_segmentation_weight == 0:
+            return {}
+
+        finest = self.decoder.seg_layers[-1]
+        general_head = self.convolution(finest.in_channels, LESION_CLASSES, kernel_size=1)
+        return {GENERAL_HEAD: general_head}
+
+    def configure_optimizer(
+        self, player: str, module: nn.Module
+    ) -> tuple[torch.optim.Optimizer | None, Schedule | None]:
+        """Return nnU-Net's optimizer, which updates the general head, too."""
+        if player == GENERAL_HEAD:
+            return None, None
+
+        optimizer, schedule = super().configure_optimizer(player, module)
+        assert optimizer is not None  # nnU-Net's
+        for general_head in self.auxiliary_networks.values():
+            optimizer.add_param_group({"params": general_head.parameters()})
+        return optimizer, schedule
 
     def training_step(self, batch: dict[str, Any]) -> None:
         """Run one iteration of Algorithm 1."""
@@ -105,7 +137,12 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         unlabeled = None  # X^c without labels, section III-D
         if "unlabeled" in batch:
             unlabeled = batch["unlabeled"]["data"]
-        output = self.network(labelled, general=general, unlabeled=unlabeled)
+        output = self.network(
+            labelled,
+            general=general,
+            unlabeled=unlabeled,
+            map_general=self.general_segmentation_weight > 0,
+        )
 
         lambda_g = self._ramped_up(self.general_relation_weight)
         lambda_t = self._ramped_up(self.target_relation_weight)
@@ -115,8 +152,9 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             "general_relation": lambda_g * general_distance,  # eq. 4
             "target_relation": -lambda_t * target_distance,  # eq. 5
         }
-        if output.general_lesions is not None:
-            lesions = self.lesion_loss(output.general_lesions, batch["general"]["target"])
+        if output.general_map is not None:
+            logits = self.auxiliary_networks[GENERAL_HEAD](output.general_map)
+            lesions = self.lesion_loss(logits, batch["general"]["target"])
             losses["general_segmentation"] = self.general_segmentation_weight * lesions
         self.update("network", **losses)
         self.note(
@@ -178,19 +216,21 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         """Return θ_G and the rest separately, so that neither gradient norm scales the other."""
         theta_g = list(self.network.encoder_general.parameters())
         in_theta_g = set(map(id, theta_g))
-        others = []  # θ_T, θ_D
+        others = []  # θ_T, θ_D, the general head
         for parameter in self.network.parameters():
             if id(parameter) not in in_theta_g:
                 others.append(parameter)
+        for general_head in self.auxiliary_networks.values():
+            others += general_head.parameters()
         return [theta_g, others]
 
-    # --- the initial weights of the general encoder
+    # --- the initial weights
 
     def initialize(self) -> None:
-        """Build the networks and give the general encoder its weights.
+        """Build the networks, and give them the weights of the general network.
 
         Raises:
-            InputError: no pre-trained general encoder, one that does not fit, or one that was
+            InputError: no pre-trained general network, one that does not fit, or one that was
                 trained before the configuration changed.
         """
         super().initialize()
@@ -198,7 +238,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         if self.general_relation_weight == 0:
             self.network.encoder_general.requires_grad_(False)
         if self._continues_a_run:
-            return  # the checkpoint contains the general encoder
+            return  # the checkpoint contains all weights
 
         if self.general_checkpoint == "random":
             self.print_to_log_file(
@@ -214,8 +254,44 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             self.print_to_log_file(f"The general encoder starts from {path}")
             return
 
-        fill_network(self.network, path)
-        self.print_to_log_file(f"Both encoders and the decoder start from {path}")
+        filled = self._start_as_general_network(path)
+        self.print_to_log_file(f"These parts start from {path}: {', '.join(filled)}")
+
+    def _start_as_general_network(self, checkpoint: Path) -> list[str]:
+        """Give every part its counterpart in the general network; return those that have one.
+
+        Heads of regions stay random: their outputs are not those of classes.
+        """
+        network = self.module_of("network")
+        heads = self.decoder.seg_layers
+        random_heads = copy.deepcopy(heads.state_dict())
+        origins = fill_network(network, checkpoint)
+        filled = {origin.part for origin in origins if origin.how != "random"}
+        if self.label_manager.has_regions:
+            heads.load_state_dict(random_heads)
+            filled.discard("heads")
+
+        if self._start_general_head(checkpoint):
+            filled.add(GENERAL_HEAD)
+        return sorted(filled)
+
+    def _start_general_head(self, checkpoint: Path) -> bool:
+        """Give the general head the weights of the finest head, if that has its classes, too."""
+        if not self.auxiliary_networks:
+            return False
+
+        general_head = self.module_of(GENERAL_HEAD)
+        finest = len(self.decoder.seg_layers) - 1
+        weights = read_weights(checkpoint, self.pretraining_advice())
+        filled = {}
+        for name, own in general_head.state_dict().items():
+            theirs = weights.get(f"decoder.seg_layers.{finest}.{name}")
+            if theirs is None or theirs.shape != own.shape:
+                return False
+            filled[name] = theirs
+
+        general_head.load_state_dict(filled)
+        return True
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
         """Continue a run; its checkpoint contains both encoders, so none is read from elsewhere."""

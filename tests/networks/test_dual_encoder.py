@@ -61,6 +61,18 @@ def test_further_streams_do_not_change_the_segmentation() -> None:
     torch.testing.assert_close(with_streams, made(x))
 
 
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_the_general_map_is_what_the_finest_head_would_read(deep_supervision: bool) -> None:
+    made = network(deep_supervision=deep_supervision)
+    x, general = torch.randn(2, 1, 16, 16), torch.randn(3, 1, 16, 16)
+    output = made(x, general=general, map_general=True)
+    segmentation = made(general)
+    of_general = segmentation[0] if deep_supervision else segmentation
+    torch.testing.assert_close(made.decoder.seg_layers[-1](output.general_map), of_general)
+    torch.testing.assert_close(output.segmentation, made(x))
+    assert made(x, general=general).general_map is None
+
+
 def test_one_joint_pass_equals_one_pass_per_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU all streams share one pass of the general encoder."""
     made = network()
@@ -104,7 +116,9 @@ def test_compiled_network_equals_eager() -> None:
     )  # graph capture is what may break; inductor needs a compiler
     x, general = torch.randn(2, 1, 16, 16), torch.randn(2, 1, 16, 16)
     torch.testing.assert_close(compiled(x), made(x))
-    ours, theirs = compiled(x, general=general), made(x, general=general)
+    ours = compiled(x, general=general, map_general=True)
+    theirs = made(x, general=general, map_general=True)
+    torch.testing.assert_close(ours.general_map, theirs.general_map)
     torch.testing.assert_close(ours.segmentation, theirs.segmentation)
     torch.testing.assert_close(ours.features.general_on_general, theirs.features.general_on_general)
 

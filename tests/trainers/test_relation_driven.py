@@ -20,14 +20,18 @@ from nnunet_ext.training.engine.schedules import gaussian_rampup
 from nnunet_ext.training.segmentation_loss import lesion_loss
 from nnunet_ext.training.weights.checkpoint_files import load_encoder
 from tests.caught_losses import caught_losses
-from tests.miniature_plans import batch, plans, trainer
+from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
 
 STREAMS = {"general": ["Dataset998_General"]}
 BOTH = {**STREAMS, "unlabeled": ["Dataset997_Unlabeled"]}
 
 
 def relation_driven(
-    root: Path, streams: dict[str, list[str]] = STREAMS, dimension: int = 2, **settings: Any
+    root: Path,
+    streams: dict[str, list[str]] = STREAMS,
+    dimension: int = 2,
+    dataset_json: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Any:
     torch.manual_seed(0)
     settings = {
@@ -36,9 +40,8 @@ def relation_driven(
         "num_iterations_per_epoch": 5,
         **settings,
     }
-    made = trainer(
-        RelationDrivenTrainer, root, plans(dimension, streams=streams, settings=settings)
-    )
+    content = plans(dimension, streams=streams, settings=settings)
+    made = trainer(RelationDrivenTrainer, root, content, dataset_json=dataset_json)
     made.network.train()
     return made
 
@@ -50,7 +53,7 @@ def parts(made: Any) -> dict[str, list[torch.nn.Parameter]]:
         "general": list(made.network.encoder_general.parameters()),
         "target": list(made.network.encoder.parameters()),
         "decoder": [p for p in made.network.decoder.parameters() if id(p) not in target],
-        "general head": list(made.network.general.parameters()),
+        "general head": [p for head in made.auxiliary_networks.values() for p in head.parameters()],
     }
 
 
@@ -77,6 +80,11 @@ def test_each_loss_moves_only_its_weights(
             if any(p.grad is not None for p in weights)
         }
         assert moved == owned, term
+
+    made.network.zero_grad(set_to_none=True)
+    terms["general_segmentation"].backward(retain_graph=True)
+    for parameter in made.network.decoder.seg_layers.parameters():
+        assert parameter.grad is None  # the target's heads
 
 
 @pytest.mark.parametrize("streams", [STREAMS, BOTH])
@@ -114,7 +122,7 @@ def test_the_general_stream_is_segmented_as_if_it_were_predicted_by_its_own_head
     made = relation_driven(tmp_path, general_segmentation_weight=0.5)
     data = batch(made, ("general",))
     terms = caught_losses(made, data)
-    made.network.decoder.seg_layers[-1] = made.network.general["seg_layers"]
+    made.network.decoder.seg_layers[-1] = made.auxiliary_networks["general_head"]
     predicted = finest(made.network(data["general"]["data"]))
     loss = lesion_loss(made.configuration_manager.batch_dice, is_ddp=False)
     expected = 0.5 * loss(predicted, data["general"]["target"])
@@ -220,12 +228,21 @@ def test_general_encoder_starts_from_a_checkpoint(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def general_network(root: Path) -> tuple[Any, Path]:
+    """A general network, and its checkpoint."""
+    torch.manual_seed(1)
+    path = root / "checkpoint.pth"
+    made = trainer(GeneralPretrainTrainer, root / "source", plans(streams=STREAMS))
+    with torch.no_grad():
+        for parameter in made.network.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))  # not as every network begins
+    made.save_checkpoint(str(path))
+    return made, path
+
+
 def test_the_whole_network_starts_as_the_general_network(tmp_path: Path) -> None:
     """The decoder ignores the general features at first, so both compute the same."""
-    torch.manual_seed(1)
-    path = tmp_path / "checkpoint.pth"
-    source = trainer(GeneralPretrainTrainer, tmp_path / "source", plans(streams=STREAMS))
-    source.save_checkpoint(str(path))
+    source, path = general_network(tmp_path)
     made = relation_driven(tmp_path / "made", general_checkpoint=str(path))
     assert made.pretrained_part == "network"
 
@@ -234,8 +251,55 @@ def test_the_whole_network_starts_as_the_general_network(tmp_path: Path) -> None
     source.network.eval()
     with torch.no_grad():
         torch.testing.assert_close(made.network(image), source.network(image))
-    for name, value in made.network.general["seg_layers"].state_dict().items():
+    for name, value in made.auxiliary_networks["general_head"].state_dict().items():
         assert torch.equal(value, source.network.decoder.seg_layers[-1].state_dict()[name])
+
+
+def test_a_compiled_network_starts_as_the_general_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net compiles on CUDA, before the weights are filled."""
+    source, path = general_network(tmp_path)
+    compile_network = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda module: compile_network(module, backend="aot_eager")
+    )
+    monkeypatch.setattr(RelationDrivenTrainer, "_do_i_compile", lambda self: self.loss is None)
+    made = relation_driven(tmp_path / "made", general_checkpoint=str(path))
+    monkeypatch.undo()
+    assert type(made.network).__name__ == "OptimizedModule"
+    for ours, theirs in zip(
+        made.module_of("network").encoder.parameters(),
+        source.network.encoder.parameters(),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("labels", "filled"),
+    [
+        ({"background": 0, "first": 1, "second": 2}, "encoder_general, general_head"),
+        ({"background": 0, "whole": [1, 2], "core": 2}, "encoder_general, general_head"),
+        ({"background": 0, "lesion": 1}, "encoder_general, general_head, heads"),
+    ],
+)
+def test_heads_of_another_meaning_stay_random(
+    tmp_path: Path, labels: dict[str, Any], filled: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three classes have another shape; two regions have another meaning, in the same shape."""
+    source, path = general_network(tmp_path)
+    dataset_json = {**DATASET_JSON, "labels": labels, "regions_class_order": [1, 2]}
+    if "whole" not in labels:
+        del dataset_json["regions_class_order"]
+    made = relation_driven(
+        tmp_path / "made", dataset_json=dataset_json, general_checkpoint=str(path)
+    )
+    finest = source.network.decoder.seg_layers[-1].weight
+    assert torch.equal(made.auxiliary_networks["general_head"].weight, finest)
+    is_filled = torch.equal(made.network.decoder.seg_layers[-1].weight, finest)
+    assert is_filled == filled.endswith("heads")
+    assert f"start from {path}: decoder, encoder, {filled}" in capsys.readouterr().out
 
 
 def test_unreadable_misfit_and_hostile_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -33,21 +33,9 @@ class MisfitError(InputError):
         self.reason = reason
 
 
-def stand_ins(network: nn.Module) -> Mapping[str, str]:
-    """Return the parts that other networks lack, and which of their parts fill them.
-
-    A network declares them in ``stand_ins``.
-    """
-    return getattr(network, "stand_ins", {})
-
-
 def further_encoders(network: nn.Module) -> tuple[str, ...]:
-    """Return the encoders of a network that other networks' ``encoder`` can fill."""
-    encoders = []
-    for part, other in stand_ins(network).items():
-        if f"{other}." == ENCODER:
-            encoders.append(part)
-    return tuple(encoders)
+    """Return the encoders that a network declares in ``further_encoders``, beside ``encoder``."""
+    return getattr(network, "further_encoders", ())
 
 
 def tensors_of(network: nn.Module) -> Iterator[tuple[list[str], torch.Tensor]]:
@@ -158,22 +146,23 @@ def _without_counted_children(weights: Weights, network: nn.Module) -> Weights:
 
 
 def counterpart(
-    names: list[str], source: Weights, others: Mapping[str, str]
+    names: list[str], source: Weights, encoders: tuple[str, ...]
 ) -> torch.Tensor | None:
     """Return the source's tensor of one of these names; None if there is none.
 
     Args:
         names: of one tensor of the network.
         source: the weights of the checkpoint, under our names.
-        others: the network's :func:`stand_ins`, for parts that the source lacks.
+        encoders: the network's :func:`further_encoders`. One that the source lacks gets the weights
+            of the source's ``encoder``.
     """
-    for part, other in others.items():
-        prefix = f"{part}."
+    for encoder in encoders:
+        prefix = f"{encoder}."
         if not names[0].startswith(prefix):
             continue
         has_own = any(name.startswith(prefix) for name in source)
         if not has_own:
-            names = [f"{other}.{name.removeprefix(prefix)}" for name in names]
+            names = [ENCODER + name.removeprefix(prefix) for name in names]
 
     for name in names:
         if name in source:

@@ -22,7 +22,7 @@ from nnunet_ext.training.weights.matching_names import (
     MisfitError,
     Weights,
     counterpart,
-    stand_ins,
+    further_encoders,
     tensors_of,
     under_our_names,
 )
@@ -129,9 +129,9 @@ def fill_network(
 ) -> list[Origin]:
     """Give each weight of ``network`` its counterpart of equal name in ``checkpoint``.
 
-    A constant prefix of the checkpoint's names is ignored. A part that the source lacks gets the
-    weights of another one, if the network declares that in ``stand_ins``. Two kinds of weights are
-    adapted where their shapes differ:
+    A constant prefix of the checkpoint's names is ignored. An encoder that the network declares in
+    ``further_encoders`` gets the source's ``encoder`` if the source has no encoder of its name. Two
+    kinds of weights are adapted where their shapes differ:
 
     - The convolution that reads the image: for one input channel, the sum over the source's
       channels, as in timm; for several, the source's channels repeated in turn and scaled by source
@@ -199,12 +199,12 @@ def _reduced(source: Weights, network: nn.Module, ours: set[str]) -> Weights:
 
 def _pairs(network: nn.Module, source: Weights, adapt: bool = False) -> list[Pair]:
     """Pair every tensor of the network with its counterpart in the source."""
-    others = stand_ins(network)
+    encoders = further_encoders(network)
     weights_on_image = image_convolutions(network)
     pairs = []
     for names, own in tensors_of(network):
         name = names[0]
-        theirs = counterpart(names, source, others)
+        theirs = counterpart(names, source, encoders)
         fits = None
         if theirs is not None:
             reads_image = id(own) in weights_on_image
