@@ -128,7 +128,7 @@ def infected_slice(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return one lung-windowed slice (row, column) uint8 0..255 and its label.
 
-    The label is 0, 1 for ground glass, 2 for consolidation.
+    The label is 0, 1 for ground glass, 2 for consolidation. A faint one has strong noise, too.
     """
     generator = np.random.default_rng([seed, index])
     columns = size - int(generator.integers(0, 9))

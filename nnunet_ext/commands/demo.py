@@ -15,8 +15,8 @@ def demo_entry(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ext_demo",
         description="Generate miniature chest CT in the original download layouts, convert, plan, "
-        "configure, train plain nnU-Net and RelationDrivenTrainer on the same budget, predict, "
-        "evaluate and draw; 10 to 14 minutes on two CPU cores. After an interruption, run it "
+        "configure, train plain nnU-Net and RelationDrivenTrainer on few labels, predict, "
+        "evaluate and draw; about 10 minutes on two CPU cores. After an interruption, run it "
         "again: it continues.",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Plain nnU-Net and `RelationDrivenTrainer` on generated chest CT, on the same budget."""
+"""Plain nnU-Net and `RelationDrivenTrainer` on generated chest CT, with equally many steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLAIN, PRETRAIN, RELATION = "PlainTrainer", "GeneralPretrainTrainer", "RelationD
 WINDOW = ("--window", "-1150", "250")
 
 # Few labelled slices with faint lesions, and many volumes with denser ones.
-LABELLED, TEST, UNLABELLED, VOLUMES = 4, 40, 6, 30
+N_LABELLED, N_TEST, N_UNLABELED, N_VOLUMES = 4, 40, 6, 30
 WIDTH, VOLUME_SHAPE = 96, (96, 80, 3)
 EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 12, 12, 30
 SETTINGS = (
@@ -66,21 +66,21 @@ class TrainerComparison:
             "denser ones (MosMed's layout)"
         )
         downloads = self.steps.downloads
-        generated = downloads / "generated"
+        generated = downloads / "few_labels_generated"
         if generated.exists():
             return
 
         write_covid_semiseg(
             downloads / "COVID-SemiSeg",
-            n_labelled=LABELLED,
-            n_test=TEST,
-            n_unlabeled=UNLABELLED,
+            n_labelled=N_LABELLED,
+            n_test=N_TEST,
+            n_unlabeled=N_UNLABELED,
             size=WIDTH,
             is_faint=True,
         )
         write_mosmed(
             downloads / "MosMed",
-            n_masked=VOLUMES,
+            n_masked=N_VOLUMES,
             n_unmasked=0,
             shape=VOLUME_SHAPE,
             noise_hu=STRONG_NOISE_HU,

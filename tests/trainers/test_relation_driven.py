@@ -302,6 +302,16 @@ def test_heads_of_another_meaning_stay_random(
     assert f"start from {path}: decoder, encoder, {filled}" in capsys.readouterr().out
 
 
+def test_heads_of_three_classes_leave_the_general_head_random(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    labels = {"background": 0, "first": 1, "second": 2}
+    source = relation_driven(tmp_path / "source", dataset_json={**DATASET_JSON, "labels": labels})
+    source.save_checkpoint(str(path))
+    before = relation_driven(tmp_path / "before").auxiliary_networks["general_head"]
+    made = relation_driven(tmp_path / "made", general_checkpoint=str(path))
+    assert torch.equal(made.auxiliary_networks["general_head"].weight, before.weight)
+
+
 def test_unreadable_misfit_and_hostile_checkpoints_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(b"not a checkpoint")
