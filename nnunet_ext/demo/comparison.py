@@ -16,7 +16,7 @@ WINDOW = ("--window", "-1150", "250")
 # Few labelled slices with faint lesions, and many volumes with denser ones.
 N_LABELLED, N_TEST, N_UNLABELED, N_VOLUMES = 4, 40, 6, 30
 WIDTH, VOLUME_SHAPE = 96, (96, 80, 3)
-EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 12, 12, 30
+EPOCHS, PRETRAIN_EPOCHS, ITERATIONS = 12, 24, 30
 SETTINGS = (
     f"num_epochs={EPOCHS}",
     f"num_iterations_per_epoch={ITERATIONS}",
