@@ -8,7 +8,6 @@ files, folders with copies, sizes that vary.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,11 +95,7 @@ def write_covid_semiseg(
         _save(multi / "GT-2" / name, _black_and_white(label == 2))
 
     pseudo = train / "LungInfection-Train/Pseudo-label"
-    unlabelled = []
-    for index in range(n_unlabeled):
-        pair = infected_slice(seed, 10_000 + index, size, is_faint)
-        unlabelled.append(pair)
-    _write_unlabelled(pseudo, unlabelled)
+    _write_unlabelled(pseudo, seed, n_unlabeled, size, is_faint)
 
     hidden = folder / "__MACOSX/Dataset/TrainingSet/LungInfection-Train/Doctor-label/Imgs"
     write_bytes(hidden / "._0.jpg", APPLE_DOUBLE)
@@ -111,10 +106,11 @@ def write_covid_semiseg(
     return folder
 
 
-def _write_unlabelled(folder: Path, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+def _write_unlabelled(folder: Path, seed: int, count: int, size: int, is_faint: bool) -> None:
     """Write slices with the soft output of a network, and copies of both in further folders."""
     copies = folder / "DataPrepare/Hybrid-label"
-    for index, (image, label) in enumerate(pairs):
+    for index in range(count):
+        image, label = infected_slice(seed, 10_000 + index, size, is_faint)
         round_number, place = divmod(index, len(PATIENTS))
         stem = f"Data-1_{PATIENTS[place]}_{round_number + 1}"
         soft = ndimage.gaussian_filter(255.0 * (label > 0), 1.5)

@@ -17,10 +17,15 @@ from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.training.engine.checkpoints import differences
 from nnunet_ext.training.engine.schedules import Schedule, gaussian_rampup
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
-from nnunet_ext.training.segmentation_loss import lesion_loss
+from nnunet_ext.training.segmentation_loss import lesion_segmentation_loss
 from nnunet_ext.training.settings.hyperparameters import Weight
 from nnunet_ext.training.settings.plans_entry import PLANS_KEY
-from nnunet_ext.training.weights.checkpoint_files import load_encoder, read_content, read_weights
+from nnunet_ext.training.weights.checkpoint_files import (
+    load_encoder,
+    read_content,
+    read_weights,
+    same_shapes,
+)
 from nnunet_ext.training.weights.transfer import fill_network
 
 GENERAL_HEAD = "general_head"
@@ -105,12 +110,17 @@ class RelationDrivenTrainer(MultiStreamTrainer):
         network: Any = self.module_of("network")
         return network.decoder
 
+    @property
+    def segments_general(self) -> bool:
+        """Whether the general stream is segmented, too, which needs the general head."""
+        return self.general_segmentation_weight > 0
+
     def build_auxiliary_networks(self) -> dict[str, nn.Module]:
         """Build the head that finds the general stream's lesions, if it is segmented.
 
         With the target's head, its outlines would follow those of the general lesions.
         """
-        if self.general_segmentation_weight == 0:
+        if not self.segments_general:
             return {}
 
         finest = self.decoder.seg_layers[-1]
@@ -141,7 +151,7 @@ class RelationDrivenTrainer(MultiStreamTrainer):
             labelled,
             general=general,
             unlabeled=unlabeled,
-            map_general=self.general_segmentation_weight > 0,
+            map_general=self.segments_general,
         )
 
         lambda_g = self._ramped_up(self.general_relation_weight)
@@ -234,7 +244,8 @@ class RelationDrivenTrainer(MultiStreamTrainer):
                 trained before the configuration changed.
         """
         super().initialize()
-        self.lesion_loss = lesion_loss(self.configuration_manager.batch_dice, self.is_ddp)
+        batch_dice = self.configuration_manager.batch_dice
+        self.lesion_loss = lesion_segmentation_loss(batch_dice, self.is_ddp)
         if self.general_relation_weight == 0:
             self.network.encoder_general.requires_grad_(False)
         if self._continues_a_run:
@@ -277,18 +288,15 @@ class RelationDrivenTrainer(MultiStreamTrainer):
 
     def _start_general_head(self, checkpoint: Path) -> bool:
         """Give the general head the weights of the finest head, if that has its classes, too."""
-        if not self.auxiliary_networks:
+        if not self.segments_general:
             return False
 
         general_head = self.module_of(GENERAL_HEAD)
         finest = len(self.decoder.seg_layers) - 1
         weights = read_weights(checkpoint, self.pretraining_advice())
-        filled = {}
-        for name, own in general_head.state_dict().items():
-            theirs = weights.get(f"decoder.seg_layers.{finest}.{name}")
-            if theirs is None or theirs.shape != own.shape:
-                return False
-            filled[name] = theirs
+        filled = same_shapes(weights, f"decoder.seg_layers.{finest}", general_head)
+        if len(filled) < len(general_head.state_dict()):
+            return False
 
         general_head.load_state_dict(filled)
         return True

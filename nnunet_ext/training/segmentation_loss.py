@@ -60,7 +60,7 @@ class LossWithProportions(nn.Module):
         return proportion_loss(logits, target, self.norm, valid)
 
 
-def lesion_loss(batch_dice: bool, is_ddp: bool) -> nn.Module:
+def lesion_segmentation_loss(batch_dice: bool, is_ddp: bool) -> nn.Module:
     """Return nnU-Net's Dice and cross entropy of lesion against background.
 
     Args:

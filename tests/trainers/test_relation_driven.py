@@ -17,7 +17,7 @@ from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.trainers.general_pretrain import GeneralPretrainTrainer
 from nnunet_ext.trainers.relation_driven import RelationDrivenTrainer
 from nnunet_ext.training.engine.schedules import gaussian_rampup
-from nnunet_ext.training.segmentation_loss import lesion_loss
+from nnunet_ext.training.segmentation_loss import lesion_segmentation_loss
 from nnunet_ext.training.weights.checkpoint_files import load_encoder
 from tests.caught_losses import caught_losses
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
@@ -124,7 +124,7 @@ def test_the_general_stream_is_segmented_as_if_it_were_predicted_by_its_own_head
     terms = caught_losses(made, data)
     made.network.decoder.seg_layers[-1] = made.auxiliary_networks["general_head"]
     predicted = finest(made.network(data["general"]["data"]))
-    loss = lesion_loss(made.configuration_manager.batch_dice, is_ddp=False)
+    loss = lesion_segmentation_loss(made.configuration_manager.batch_dice, is_ddp=False)
     expected = 0.5 * loss(predicted, data["general"]["target"])
     torch.testing.assert_close(terms["general_segmentation"], expected)
 

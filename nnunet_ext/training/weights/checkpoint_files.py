@@ -3,6 +3,7 @@
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,19 +133,30 @@ def load_encoder(encoder: nn.Module, checkpoint: Path, advice: str) -> None:
         InputError: missing or unreadable file, or weights that do not fit.
     """
     weights = read_weights(checkpoint, advice)
+    filled = same_shapes(weights, "encoder", encoder)
     own = encoder.state_dict()
-    filled = {}
-    misfits = []
-    for name, value in own.items():
-        given = weights.get(f"encoder.{name}")
-        if given is None or given.shape != value.shape:
-            misfits.append(name)
-        else:
-            filled[name] = given
-
+    misfits = [name for name in own if name not in filled]
     if misfits:
         raise InputError(
             f"{checkpoint}: {len(misfits)} of {len(own)} encoder weights do not fit, e.g. "
             f"{misfits[0]}; {advice}"
         )
     encoder.load_state_dict(filled)
+
+
+def same_shapes(
+    weights: Mapping[str, torch.Tensor], part: str, module: nn.Module
+) -> dict[str, torch.Tensor]:
+    """Return the weights of a checkpoint's ``part`` that have a counterpart of equal shape.
+
+    Args:
+        weights: of the checkpoint, by name.
+        part: prefix of their names, without the last dot.
+        module: whose weights they are compared with; they are returned under its names.
+    """
+    filled = {}
+    for name, own in module.state_dict().items():
+        given = weights.get(f"{part}.{name}")
+        if given is not None and given.shape == own.shape:
+            filled[name] = given
+    return filled
