@@ -9,7 +9,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.losses.proportion import proportion_loss, region_proportion_loss
 from nnunet_ext.trainers.plain import PlainTrainer
-from nnunet_ext.training.segmentation_loss import LossWithProportions
+from nnunet_ext.training.segmentation_loss import LossWithProportions, lesion_segmentation_loss
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
 
 REGIONS = {
@@ -81,3 +81,22 @@ def test_regions(ignores: bool, tmp_path: Path) -> None:
     width = 8 if ignores else 16
     expected = region_proportion_loss(logits[..., :width], regions[..., :width])
     torch.testing.assert_close(made.loss.proportion(logits, target), expected)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_lesions_have_dice_and_cross_entropy_without_the_backgrounds_dice(
+    batch_dice: bool,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lesion = torch.randint(0, 2, (3, 1, 8, 8), generator=generator)
+    logits = torch.randn(3, 2, 8, 8, generator=generator)
+    loss = lesion_segmentation_loss(batch_dice, is_ddp=False)
+
+    log_probabilities = logits.log_softmax(1)
+    cross_entropy = -log_probabilities.gather(1, lesion).mean()
+    predicted = log_probabilities[:, 1:].exp()
+    axes = (0, 1, 2, 3) if batch_dice else (1, 2, 3)
+    hits = (predicted * lesion).sum(axes)
+    sizes = predicted.sum(axes) + lesion.sum(axes)
+    dice = ((2 * hits + 1e-5) / (sizes + 1e-5)).mean()
+    torch.testing.assert_close(loss(logits, lesion), cross_entropy - dice)
