@@ -11,6 +11,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.losses.adversarial import real_fake
 from nnunet_ext.losses.consistency import class_balanced_pseudo_label_loss, pseudo_label_loss
 from nnunet_ext.losses.proportion import proportion_loss
+from nnunet_ext.losses.quantization import straight_through
 from nnunet_ext.networks.blocks import initialize_normal
 from nnunet_ext.networks.critics import PatchCritic
 from nnunet_ext.networks.segmentation import Segmentation, finest
@@ -106,6 +107,8 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
     pseudo_labels_from: Literal["network", "average"] = "network"
     pseudo_label_mean: Literal["pixels", "classes"] = "pixels"  # over what eq. 13 is a mean
     unlabeled_view: bool = False  # the network sees another view than the pseudo-labels' network
+    # predictions as the discriminator sees them: softmax, or the one-hot label of each pixel
+    judged_maps: Literal["probabilities", "labels"] = "probabilities"
     discriminator_weight: Weight = 1.0  # of L_D, eq. 14
     discriminator_sees_unlabeled: bool = False  # predictions on unlabelled images are fakes, too
     discriminator_lr: Weight = 1e-4  # Adam
@@ -250,9 +253,11 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         logits = self.class_logits(unlabelled).float()
         of_labelled = self.probabilities(labelled.segmentation)
         of_unlabelled = logits.softmax(1)
-        on_labelled = self.judge(of_labelled)
-        on_unlabelled = self.judge(of_unlabelled)
-        truth = self.true_maps(finest(target), of_labelled.detach())
+        shown_labelled = self.as_judged(of_labelled)
+        shown_unlabelled = self.as_judged(of_unlabelled)
+        truth = self.true_maps(finest(target), shown_labelled.detach())
+        on_labelled = self.judge(shown_labelled)
+        on_unlabelled = self.judge(shown_unlabelled)
         on_truth = self.judge(truth)
 
         # eq. 12, L_adv: predictions look like labels
@@ -319,7 +324,8 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             assert self.averaged_network is not None  # see configure
             segmentation = self.averaged_network(images)
             probabilities = self.probabilities(segmentation)
-            judgement = self.judge(probabilities)
+            shown = self.as_judged(probabilities)
+            judgement = self.judge(shown)
 
         labels = probabilities.argmax(1)
         confidence = judgement.sigmoid()
@@ -330,6 +336,19 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         """Return the softmax ``[B, classes, *spatial]`` of the finest output, float32."""
         logits = self.class_logits(finest(segmentation))
         return logits.float().softmax(1)
+
+    def as_judged(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return a prediction ``[B, classes, *spatial]`` as the discriminator sees it.
+
+        True labels are one-hot, so a discriminator of softmax maps needs to learn only that lesions
+        are predicted softly. One-hot labels leave it their shape; the gradient goes straight
+        through to the softmax.
+        """
+        if self.judged_maps == "probabilities":
+            return probabilities
+        labels = probabilities.argmax(1)
+        one_hot = _one_hot(labels, probabilities)
+        return straight_through(probabilities, one_hot)
 
     def judge(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the discriminator's logits ``[B, 1, *spatial]``, at the size of the maps."""
@@ -349,7 +368,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         Args:
             target: ``[B, 1, *spatial]`` integers, or ``[B, R, *spatial]`` regions, with one more
                 channel for ignored pixels if there is an ignore label.
-            predicted: ``[B, classes, *spatial]``.
+            predicted: ``[B, classes, *spatial]``, as the discriminator sees it.
         """
         manager = self.label_manager
         if manager.has_regions:
@@ -365,9 +384,7 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             is_ignored = torch.eq(labels, manager.ignore_label)
 
         known = labels.masked_fill(is_ignored, 0)
-        classes = predicted.shape[1]
-        channels_last = functional.one_hot(known, classes)
-        one_hot = channels_last.movedim(-1, 1).to(predicted.dtype)
+        one_hot = _one_hot(known, predicted)
         return torch.where(is_ignored[:, None], predicted, one_hot)
 
     # --- the log
@@ -390,3 +407,10 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
                 "Warning: the discriminator rejects no pseudo-label, so it does not filter. Raise "
                 "confidence_threshold or discriminator_lr"
             )
+
+
+def _one_hot(labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return labels ``[B, *spatial]`` as maps like others, ``[B, classes, *spatial]``."""
+    classes = like.shape[1]
+    channels_last = functional.one_hot(labels, classes)
+    return channels_last.movedim(-1, 1).to(like.dtype)

@@ -188,6 +188,50 @@ def test_second_phase_in_plain_pytorch(tmp_path: Path) -> None:
     assert terms["pseudo_proportion"].item() > 0
 
 
+def test_a_discriminator_of_labels_does_not_see_how_sure_a_prediction_is(tmp_path: Path) -> None:
+    """One-hot maps, whatever the softmax; the gradient is that of the softmax."""
+    made = vq(tmp_path, judged_maps="labels")
+    logits = torch.randn(2, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    unsure, sure = ((factor * logits).softmax(1).requires_grad_() for factor in (0.1, 10.0))
+    labels = logits.argmax(1)
+    one_hot = torch.stack((labels == 0, labels == 1), 1).float()
+    for probabilities in (unsure, sure):
+        shown = made.as_judged(probabilities)
+        torch.testing.assert_close(shown, one_hot)
+        torch.testing.assert_close(made.judge(shown), made.judge(one_hot))
+    weights = torch.randn(one_hot.shape, generator=torch.Generator().manual_seed(1))
+    (weights * made.as_judged(unsure)).sum().backward()
+    torch.testing.assert_close(unsure.grad, weights)
+
+
+def test_second_phase_with_a_discriminator_of_labels(tmp_path: Path) -> None:
+    """Eq. 12-14 written out with the one-hot predictions in the place of S(.)."""
+    made = in_phase_2(vq(tmp_path, "paper", judged_maps="labels"))
+    data = data_for(made)
+    x, u, y = data["data"], data["unlabeled"]["data"], data["target"][:, 0].long()
+    judge = made.auxiliary_networks["discriminator"]
+    with torch.no_grad():
+        judge.layers[0].weight.mul_(50)  # so that the shapes matter
+
+    def confidence(labels: torch.Tensor) -> torch.Tensor:
+        maps = torch.stack((labels == 0, labels == 1), 1).float()
+        logits = functional.interpolate(judge(maps), size=labels.shape[1:], mode="bilinear")
+        return logits.sigmoid()
+
+    on_x, on_u = (confidence(made.network(images).argmax(1)) for images in (x, u))
+    on_y = confidence(y)
+    expected = {
+        "adversarial": -0.01 * (on_x.log().mean() + on_u.log().mean()),
+        "discriminator": -(1 - on_x).log().mean() - on_y.log().mean(),
+    }
+    terms = caught_losses(made, data)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    weights = made.updaters["network"].parameters()
+    gradients = torch.autograd.grad(terms["adversarial"], weights, allow_unused=True)
+    assert any(gradient is not None and gradient.any() for gradient in gradients)
+
+
 def test_the_prediction_of_a_flipped_view_is_flipped_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
