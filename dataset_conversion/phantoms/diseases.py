@@ -22,6 +22,7 @@ MANY = "Dataset511_PhantomManyTarget"
 GENERAL = "Dataset512_PhantomGeneral"
 UNLABELED = "Dataset513_PhantomUnlabeled"
 FEW = tuple(f"Dataset{521 + draw}_PhantomFewTarget{draw}" for draw in range(5))
+POOLED = tuple(f"Dataset{531 + draw}_PhantomPooled{draw}" for draw in range(5))
 
 _DISEASED = replace(SOURCE_DOMAIN, texture_hu=35, noise_grey=9, lesions=(1, 4), radius=(0.06, 0.22))
 TARGET_DISEASE = replace(_DISEASED, lesion_hu=(-760, -530))
@@ -39,7 +40,7 @@ def write_disease_pair(
     size: int = 96,
 ) -> None:
     """Write raw data sets: many labelled slices with a test set, few of them, the other disease,
-    and no labels.
+    the few pooled with the other disease, and no labels.
 
     The few are drawn several times: which slices are labelled matters as much as a network's seed.
 
@@ -67,11 +68,15 @@ def write_disease_pair(
     write_cases(many, "Ts", "test", test)
     write_dataset_json(many, n_many)
 
-    for draw, name in enumerate(FEW):
+    for draw, (few, pooled) in enumerate(zip(FEW, POOLED, strict=True)):
         first = draw * n_few
         drawn = target[first : first + n_few]
-        write_cases(raw / name, "Tr", "target", drawn)
-        write_dataset_json(raw / name, n_few)
+        write_cases(raw / few, "Tr", "target", drawn)
+        write_dataset_json(raw / few, n_few)
+
+        write_cases(raw / pooled, "Tr", "target", drawn)
+        write_cases(raw / pooled, "Tr", "general", general)
+        write_dataset_json(raw / pooled, n_few + n_general)
 
     others = raw / GENERAL
     write_cases(others, "Tr", "general", general)

@@ -1,5 +1,6 @@
 """nnU-Net's trainer with settings and streams from the plans, and each loss term in the log."""
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -195,9 +196,7 @@ class ConfiguredTrainer(nnUNetTrainer):
         record_package(plans)
         self.print_to_log_file(f"{trainer} ({entry.preset}): {self.hyperparameters}")
 
-        log = self.logger.local_logger.my_fantastic_logging
-        for term in self.logged_terms:
-            log.setdefault(term, [])
+        self.begin_curves(epochs=0)
         if self.local_rank == 0 and mlflow_logger.is_enabled():
             self._log_to_mlflow(entry)
 
@@ -257,6 +256,15 @@ class ConfiguredTrainer(nnUNetTrainer):
         if self.proportion_weight:
             return (*terms, PROPORTION)
         return terms
+
+    def begin_curves(self, epochs: int) -> None:
+        """Begin the curve of each term that has none, without values for the epochs so far.
+
+        A checkpoint of an earlier version of this package may lack terms.
+        """
+        curves = self.logger.local_logger.my_fantastic_logging
+        for term in self.logged_terms:
+            curves.setdefault(term, [math.nan] * epochs)
 
     def log_terms(self, means: dict[str, float]) -> None:
         """Log the value of each term in this epoch."""

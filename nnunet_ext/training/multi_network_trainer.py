@@ -177,9 +177,17 @@ class MultiNetworkTrainer(ResumableTrainer):
         """
         if not self.starts_epoch:
             return
+
+        losses = [loss.float(), other.float()]
+        if self.grad_scaler is not None:
+            losses = self.grad_scaler.scale(losses)  # else half precision rounds gradients to 0
         parameters = self.encoder.parameters()
-        ratio = gradient_ratio(loss, other, parameters)
-        self.note(**{name: ratio})
+        with self._autocast(enabled=False):
+            ratio = gradient_ratio(*losses, parameters)
+
+        is_overflow = self.grad_scaler is not None and not torch.isfinite(ratio)
+        if not is_overflow:
+            self.note(**{name: ratio})
 
     def draw(self, **rows: tuple[torch.Tensor, ...]) -> None:
         """Draw the first item of each tensor into ``pictures/`` of the fold, a row per name.

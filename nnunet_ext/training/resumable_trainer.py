@@ -410,6 +410,7 @@ class ResumableTrainer(ConfiguredTrainer):
         with self._as_if(is_ddp=False, network=self.evaluated_network, optimizer=optimizer):
             # this unpickles, but by now the file is known to contain nothing foreign
             super().load_checkpoint(filename_or_checkpoint)
+        self.begin_curves(epochs=self.current_epoch)
         if not self.logger.resume:
             return  # validation needs nothing else, and may use other settings
 

@@ -227,8 +227,11 @@ class VectorQuantizedTrainer(MultiStreamTrainer):
             return
 
         network = self.vq_network
-        encoded = network.encoder(images)
-        levels = network.project(encoded)
+        # autocast of older PyTorch would go on using weights that were cast here, without gradient
+        with self._autocast(enabled=False):
+            encoded = network.encoder(images)
+            levels = network.project(encoded)
+
         generator = self.shared_generator()
         for number, codebook in enumerate(self.all_codebooks):
             own_levels = self._of_codebook(number, levels)

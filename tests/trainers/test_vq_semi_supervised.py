@@ -384,6 +384,23 @@ def test_codes_start_as_features_of_the_first_batch(tmp_path: Path) -> None:
     assert distances.max() < 1e-6
 
 
+def test_codes_start_in_full_precision_under_autocast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = vq(tmp_path / "single")
+    half = vq(tmp_path / "half")
+    monkeypatch.setattr(
+        half,
+        "_autocast",
+        lambda enabled=True: torch.autocast("cpu", torch.bfloat16, enabled=enabled),
+    )
+    images = data_for(single)["data"]
+    single.start_codebooks(images)
+    with half._autocast():
+        half.start_codebooks(images)
+    assert torch.equal(half.all_codebooks[0].codes, single.all_codebooks[0].codes)
+
+
 def test_moving_codebooks_follow_the_features_that_were_quantised(tmp_path: Path) -> None:
     """Two codebooks without gradient: e = m / N after the step, of features from before it."""
     made = vq(tmp_path, codebook_kind="ema", codebooks="separate", restart_below=0, semi_start=9)

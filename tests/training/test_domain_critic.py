@@ -151,6 +151,49 @@ def test_two_steps_equal_plain_pytorch(cls: type, tmp_path: Path) -> None:
 
 
 @every_method
+def test_the_gradient_ratio_is_the_same_in_half_precision(
+    cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA, where gradients of small losses vanish unless they are scaled."""
+    small = {"adversarial_weight": 1e-4}
+    single = made_of(cls, tmp_path / "single", **small)
+    half = made_of(cls, tmp_path / "half", **small)
+    monkeypatch.setattr(
+        half,
+        "_autocast",
+        lambda enabled=True: torch.autocast("cpu", torch.float16, enabled=enabled),
+    )
+    half.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)
+    half.updaters["network"].scaler = half.grad_scaler
+
+    data = batch(single, ("target_domain",))
+    expected = single.train_step(data)["adversarial_gradient_ratio"]
+    found = half.train_step(data)["adversarial_gradient_ratio"]
+    assert 0 < expected < 1e-3
+    assert found == pytest.approx(expected, rel=0.05)
+
+
+@every_method
+def test_a_gradient_ratio_that_overflows_is_not_noted(
+    cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GradScaler starts with a scale that is too large, and skips the first steps."""
+    made = made_of(cls, tmp_path)
+    monkeypatch.setattr(
+        made,
+        "_autocast",
+        lambda enabled=True: torch.autocast("cpu", torch.float16, enabled=enabled),
+    )
+    made.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    made.updaters["network"].scaler = made.grad_scaler
+    before = vector(made.network)
+    result = made.train_step(batch(made, ("target_domain",)))
+    assert math.isnan(result["adversarial_gradient_ratio"])
+    assert torch.equal(vector(made.network), before)
+    assert made.grad_scaler.get_scale() == 2.0**39
+
+
+@every_method
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_the_critic_is_built_for_the_map_it_gets(cls: type, dimension: int, tmp_path: Path) -> None:
     made = made_of(cls, tmp_path, dimension)

@@ -97,6 +97,32 @@ def test_a_resumed_run_continues_the_log(tmp_path: Path) -> None:
     assert len(resumed.logger.get_value("shrinkage", None)) == 2
 
 
+def test_a_term_that_the_checkpoint_does_not_know_begins_where_the_run_continues(
+    tmp_path: Path,
+) -> None:
+    made = trainer(TwoTermTrainer, tmp_path / "first", plans())
+    made.on_train_epoch_start()
+    made.on_train_epoch_end([made.train_step(batch(made))])
+    path = tmp_path / "checkpoint.pth"
+    made.save_checkpoint(str(path))
+
+    # as a version without that term writes it
+    stored = torch.load(path, weights_only=False)
+    del stored["logging"]["shrinkage"]
+    torch.save(stored, path)
+
+    resumed = trainer(TwoTermTrainer, tmp_path / "second", plans())
+    resumed.logger.resume = True
+    resumed.load_checkpoint(str(path))
+    resumed.on_train_epoch_start()
+    step = resumed.train_step(batch(resumed))
+    resumed.on_train_epoch_end([step])
+    resumed._write_terms()
+
+    curve = resumed.logger.get_value("shrinkage", None)
+    assert curve == pytest.approx([math.nan, step["shrinkage"]], nan_ok=True)
+
+
 def test_settings_in_the_plans_reach_nnunet(tmp_path: Path) -> None:
     settings = {
         "num_epochs": 3,

@@ -1,6 +1,13 @@
 """Few labels of one disease, many of another: what does the general knowledge add?"""
 
-from dataset_conversion.phantoms.diseases import FEW, GENERAL, MANY, UNLABELED, write_disease_pair
+from dataset_conversion.phantoms.diseases import (
+    FEW,
+    GENERAL,
+    MANY,
+    POOLED,
+    UNLABELED,
+    write_disease_pair,
+)
 from nnunet_ext.benchmark.general_knowledge import GeneralKnowledge
 from nnunet_ext.benchmark.suite import Row, Suite
 
@@ -23,5 +30,5 @@ SUITE = Suite(
     fold="all",
     lower="plain",
     upper="all-labels",
-    rows=(*DATA.rows(), Row("all-labels", MANY)),
+    rows=(*DATA.rows(), Row("pooled", POOLED), Row("all-labels", MANY)),
 )

@@ -38,7 +38,7 @@ class ImagePool:
 
     def _exchange_one(self, image: torch.Tensor) -> torch.Tensor:
         if len(self.images) < self.size:
-            self.images.append(image)
+            self.images.append(image.clone())  # a part would keep the memory of its whole batch
             return image
 
         if torch.rand(()).item() >= CHANCE:
@@ -46,7 +46,7 @@ class ImagePool:
 
         place = int(torch.randint(self.size, ()))
         older = self.images[place]
-        self.images[place] = image
+        self.images[place] = image.clone()
         return older
 
     def state(self) -> list[torch.Tensor]:

@@ -11,6 +11,7 @@ from dataset_conversion.phantoms.diseases import (
     GENERAL,
     GENERAL_DISEASE,
     MANY,
+    POOLED,
     TARGET_DISEASE,
     UNLABELED,
     write_disease_pair,
@@ -26,8 +27,10 @@ def test_the_few_are_among_the_many_and_no_patient_is_tested_twice(tmp_path: Pat
     for folder in sorted(path for path in tmp_path.rglob("images*")):
         counts[folder.relative_to(tmp_path).as_posix()] = len(list(folder.iterdir()))
     draws = {f"{name}/imagesTr": 2 for name in FEW}
+    pools = {f"{name}/imagesTr": 2 + 3 for name in POOLED}
     assert counts == {
         **draws,
+        **pools,
         f"{MANY}/imagesTr": n_many,
         f"{MANY}/imagesTs": 2,
         f"{GENERAL}/imagesTr": 3,
@@ -37,9 +40,11 @@ def test_the_few_are_among_the_many_and_no_patient_is_tested_twice(tmp_path: Pat
     assert many == _contents(tmp_path / UNLABELED / "imagesUn")
     assert not many & _contents(tmp_path / MANY / "imagesTs")
 
+    general = _contents(tmp_path / GENERAL / "imagesTr")
     drawn: set[bytes] = set()
-    for name in FEW:
+    for name, pooled in zip(FEW, POOLED, strict=True):
         few = _contents(tmp_path / name / "imagesTr")
+        assert _contents(tmp_path / pooled / "imagesTr") == few | general
         assert few < many
         assert not few & drawn
         drawn |= few

@@ -41,3 +41,14 @@ def test_nothing_of_the_graph_is_kept() -> None:
     pool = ImagePool(1)
     images = numbered(0, 2).requires_grad_()
     assert not pool.exchange(images * 2).requires_grad
+
+
+def test_a_kept_image_takes_only_its_own_memory() -> None:
+    """Batches of 2d plans have dozens of images."""
+    torch.manual_seed(0)
+    pool = ImagePool(2)
+    for first in (0, 10):
+        pool.exchange(numbered(first, 10))
+    assert max(pool.images) >= 10  # an exchanged one, too
+    for image in pool.images:
+        assert image.untyped_storage().nbytes() == image.nbytes
