@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from nnunet_ext.keyed_names import KEY_VARIABLE
 from nnunet_ext.stock.commands import command_environment
 from tests.places import require_no_other_copy
 
 require_no_other_copy()
+
+# Equal examples in each run, which may take as long as a busy machine needs.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 # Tests run beside each other, so each gets one thread; torch and the like read this when they are
 # imported.

@@ -43,7 +43,7 @@ def test_hand_value() -> None:
     torch.testing.assert_close(relation_matrix(features), torch.tensor(expected))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 1000))
 def test_invariances(scale: float, seed: int) -> None:
     features = torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(seed))

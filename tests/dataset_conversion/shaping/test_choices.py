@@ -48,7 +48,7 @@ def test_labels_that_make_no_sense(wanted: str) -> None:
         choose_labels(PUBLISHED, wanted, GROUPS)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(2, 6))
 def test_no_patient_is_on_two_sides(patients: list[int], count: int) -> None:
     patient_of = {f"case_{index}": str(patient) for index, patient in enumerate(patients)}
@@ -64,7 +64,7 @@ def test_no_patient_is_on_two_sides(patients: list[int], count: int) -> None:
         assert not {patient_of[case] for case in train} & {patient_of[case] for case in validation}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(-2000, 2000), st.integers(-1500, 0), st.integers(1, 1500))
 def test_window_against_its_formula(value: int, low: int, high: int) -> None:
     grey = windowed(np.full((1, 1, 1, 1), value, np.int16), low, high)
@@ -166,7 +166,7 @@ def test_pictures_are_slices_already(covid: Path, raw: Path) -> None:
         convert(CovidSemiSeg(covid, slices="all"), raw / "Dataset120_X")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 30), st.integers(1, 30)), st.integers(1, 40), st.integers(0, 2**32 - 1)
 )

@@ -70,7 +70,7 @@ def turned(volume: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -
     return np.flip(volume.transpose(axes), [axis for axis, flip in enumerate(flips) if flip])
 
 
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(st.sampled_from(AXES), st.tuples(*[st.booleans()] * 3))
 def test_the_lungs_are_found_in_every_orientation(
     axes: tuple[int, ...], flips: tuple[bool, ...]
@@ -152,7 +152,7 @@ def original_label(source: Path) -> nibabel.Nifti1Image:
     return nibabel.load(source / "masks" / "a.nii.gz")
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     st.sampled_from(AXES),
     st.tuples(*[st.booleans()] * 3),

@@ -95,7 +95,7 @@ def linear_field(points_mm: np.ndarray, drawn: Drawn) -> np.ndarray:
     return (points_mm - drawn.positions_mm.mean(axis=0)) @ np.array([9.0, -7.0, 11.0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawn=stacks())
 def test_voxels_lie_where_the_headers_say(drawn: Drawn) -> None:
     exact = [linear_field(drawn.pixel_mm(index), drawn) for index in range(len(drawn.positions_mm))]
@@ -153,7 +153,7 @@ def covered(drawn: Drawn, points_mm: np.ndarray) -> np.ndarray:
     return result
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn=stacks(kinds=("regular",)))
 def test_regular_slices_are_kept_bit_by_bit(drawn: Drawn) -> None:
     count = len(drawn.positions_mm)
@@ -174,7 +174,7 @@ def test_regular_slices_are_kept_bit_by_bit(drawn: Drawn) -> None:
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(drawn=stacks(), seed=st.integers(0, 1000))
 def test_masks_come_back_to_the_slices(drawn: Drawn, seed: int) -> None:
     count = len(drawn.positions_mm)
@@ -202,7 +202,7 @@ def test_masks_come_back_to_the_slices(drawn: Drawn, seed: int) -> None:
 
 
 @given(drawn=stacks())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_places_are_the_true_ones(drawn: Drawn) -> None:
     directions = directions_of(drawn.orientation)
     stack = stack_of(drawn.positions_mm, directions, drawn.spacing_mm[::-1], COLUMNS, ROWS)
@@ -238,7 +238,7 @@ def test_kinds(along_mm: list[float], kind: str, step_mm: float) -> None:
     assert stack.step_mm == pytest.approx(step_mm, rel=0.02)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), missing=st.booleans())
 def test_rounded_positions_keep_one_layer_per_slice(seed: int, missing: bool) -> None:
     """Slices up to 1.5 % of their distance off the grid, the outermost ones 3.5 % outwards; the fit

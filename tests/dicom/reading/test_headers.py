@@ -172,7 +172,7 @@ def test_inflation_bombs_are_refused(series: Write, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_damage_ends_in_one_line_or_a_header(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -51,7 +51,7 @@ def add_sequence(target: Dataset, data: st.DataObject, depth: int) -> None:
     target[name].is_undefined_length = data.draw(st.booleans())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), implicit=st.booleans())
 def test_header_equals_pydicoms(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, implicit: bool
@@ -79,7 +79,7 @@ def test_header_equals_pydicoms(
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_damaged_headers_are_read_alike_or_left_alone(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -18,7 +18,7 @@ from tests.dicom.writing.validators import dciodvfy_errors
 Segments = tuple[Segment, ...]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32 - 1))
 def test_outlines_enclose_the_pixels(seed: int) -> None:
     """Of any mask, with holes, islands in holes, pixels that touch at corners, and pixels at the

@@ -131,7 +131,7 @@ def test_lesions_are_ordered_by_volume(source: Source) -> None:
     assert sum(item.volume_ml for item in parts[1:]) == pytest.approx(parts[0].volume_ml)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_diameter_is_that_of_all_pairs_of_points(seed: int) -> None:
     generator = np.random.default_rng(seed)

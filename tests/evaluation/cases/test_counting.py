@@ -11,7 +11,7 @@ from nnunet_ext.evaluation.metrics.overlap import confusion_counts
 label_arrays = hnp.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 3))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(label_arrays, label_arrays, st.sampled_from([(1,), (2,), (1, 3), (1, 2, 3)]))
 def test_counts_from_pairs_equal_counts_of_masks(
     g: np.ndarray, p: np.ndarray, values: tuple[int, ...]
@@ -23,7 +23,7 @@ def test_counts_from_pairs_equal_counts_of_masks(
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(label_arrays, label_arrays)
 def test_ignored_voxels_do_not_count(g: np.ndarray, p: np.ndarray) -> None:
     kept = g != 3

@@ -47,7 +47,7 @@ def test_certain_and_right_is_perfect() -> None:
     assert (brier_score(pair), expected_calibration_error(pair), possible_ece(pair)) == (0, 0, 0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_against_a_loop_over_bins(seed: int) -> None:
     pair = random_pair(seed)

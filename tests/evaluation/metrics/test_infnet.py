@@ -104,7 +104,7 @@ def e_measure_by_image(prediction: np.ndarray, reference: np.ndarray) -> float:
     return float(np.mean(scores))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 255)), hnp.arrays(bool, (4, 5)))
 def test_counts_give_what_images_give(levels: np.ndarray, reference: np.ndarray) -> None:
     prediction = levels / 255

@@ -115,7 +115,7 @@ def test_slices_have_no_volume() -> None:
     assert math.isnan(metric.from_masks(MaskPair(mask, mask, (1.0, 1.0), 3.0)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS, st.integers(0, 2**32 - 1))
 def test_against_sets_of_voxels(reference: np.ndarray, seed: int) -> None:
     prediction = reference ^ (np.random.default_rng(seed).random(reference.shape) < 0.3)

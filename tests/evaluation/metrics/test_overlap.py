@@ -110,7 +110,7 @@ def test_unknown_policy_names_the_valid_ones() -> None:
         dice([1], [1], empty="legacy")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(mask_pairs())
 def test_counts_equal_a_loop_and_nnunet(masks: tuple[np.ndarray, np.ndarray]) -> None:
     prediction, reference = masks
@@ -119,7 +119,7 @@ def test_counts_equal_a_loop_and_nnunet(masks: tuple[np.ndarray, np.ndarray]) ->
     assert counts == tuple(compute_tp_fp_fn_tn(reference, prediction))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(mask_pairs())
 def test_fractions_equal_sklearn(masks: tuple[np.ndarray, np.ndarray]) -> None:
     p, g = (m.ravel() for m in masks)
@@ -139,7 +139,7 @@ def test_fractions_equal_sklearn(masks: tuple[np.ndarray, np.ndarray]) -> None:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(mask_pairs(), st.sampled_from(EMPTY_POLICIES))
 def test_symmetries_and_ranges(masks: tuple[np.ndarray, np.ndarray], empty: str) -> None:
     p, g = masks
@@ -152,7 +152,7 @@ def test_symmetries_and_ranges(masks: tuple[np.ndarray, np.ndarray], empty: str)
         assert math.isnan(value) or 0 <= value <= 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(mask_pairs(), st.sampled_from(EMPTY_POLICIES))
 def test_metrics_from_counts_equal_the_functions(
     masks: tuple[np.ndarray, np.ndarray], empty: str
@@ -211,7 +211,7 @@ def test_mae_refuses_empty_arrays() -> None:
         mae([], [])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(mask_pairs(), st.sampled_from(EMPTY_POLICIES))
 def test_identities_of_overlap(masks: tuple[np.ndarray, np.ndarray], empty: str) -> None:
     """VOE = 1 - Jaccard, Jaccard = Dice / (2 - Dice), and RVD from the volumes; under every

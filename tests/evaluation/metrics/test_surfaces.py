@@ -85,7 +85,7 @@ def test_half_of_both_surfaces_is_near() -> None:
     assert surface_dice(two, one, (1, 1, 1), 1.0) == pytest.approx(2 / 3)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     hnp.arrays(bool, (3, 4, 5)),
     hnp.arrays(bool, (3, 4, 5)),
@@ -105,7 +105,7 @@ def test_distances_equal_a_loop_over_border_voxels(
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(hnp.arrays(bool, (3, 4, 5)), hnp.arrays(bool, (3, 4, 5)), st.floats(0.1, 20))
 def test_surface_dice_is_symmetric_and_grows_with_the_tolerance(
     p: np.ndarray, g: np.ndarray, tolerance: float
@@ -150,7 +150,7 @@ def test_spacing_must_fit(spacing: tuple[float, ...]) -> None:
         hd95(np.ones((2, 2, 2)), np.ones((2, 2, 2)), spacing)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([(5.0, 0.7, 0.8), (1.0, 1.0, 1.0), (0.7, 0.8)]),

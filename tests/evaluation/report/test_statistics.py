@@ -129,7 +129,7 @@ def test_differences_without_spread() -> None:
         compare_paired([1, 2], [1])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_equals_the_sequential_procedure(p: list[float]) -> None:
     """Rejected at level alpha iff all with smaller p are, and p * (number not yet rejected) <=

@@ -71,7 +71,7 @@ def image(seed: int = 2, channels: int = 1) -> torch.Tensor:
     given=st.tuples(*[st.sampled_from([1, 3, 5])] * 3),
     wanted=st.tuples(*[st.sampled_from([1, 3, 5])] * 3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_kernels_axis_by_axis(given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     weight = torch.randn(2, 3, *given, generator=torch.Generator().manual_seed(0))
     found = adapted_kernel(weight, wanted)
