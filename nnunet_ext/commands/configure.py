@@ -51,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
         help='a stream\'s own normalization, e.g. "target_domain=window(0,80)": intensities '
         "clipped to 0 and 80 and mapped to [-1, 1]; ROLE=plans goes back to that of the plans",
     )
-    add("--preset", choices=PRESETS, help="values as printed, as in the code")
+    add(
+        "--preset",
+        choices=PRESETS,
+        help="default: recommended; values as printed, or as in the code",
+    )
     add("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier, default nnUNetPlans")
     add("-o", metavar="NEWPLANS", help="write plans of this name instead of changing PLANS")
     add(

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["nnUNetPlans"],
         metavar="PLANS",
-        help="each with each trainer",
+        help="trainers and plans are combined; default nnUNetPlans",
     )
     add(
         "-f",

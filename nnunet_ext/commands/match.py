@@ -39,13 +39,15 @@ def _parser() -> argparse.ArgumentParser:
         type=positive,
         default=20,
         metavar="N",
-        help="similar target slices to keep of each source slice; 20",
+        help="similar target slices to keep of each source slice, default 20",
     )
     parser.add_argument(
         "-o", required=True, type=Path, metavar="FILE", help="matches.json to write"
     )
     _add_similarity(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random subsets; 0")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the random subsets, default 0"
+    )
     parser.add_argument(
         "-np", type=positive, default=2, metavar="N", help="worker processes, default 2"
     )
@@ -73,14 +75,14 @@ def _add_similarity(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=100.0,
         metavar="W",
-        help="of each different bit of 64; 100",
+        help="of each different bit of 64, default 100",
     )
     parser.add_argument(
         "--lesion-weight",
         type=float,
         default=1.0,
         metavar="W",
-        help="of each pixel of difference at 240 x 240; 1",
+        help="of each pixel of difference at 240 x 240, default 1",
     )
 
 

@@ -41,14 +41,14 @@ def model_options() -> argparse.ArgumentParser:
         nargs="+",
         default=["0"],
         metavar="FOLD",
-        help="predict together; default 0",
+        help="several predict together; default 0",
     )
     model.add_argument(
         "-chk",
         dest="checkpoint",
         default="checkpoint_final.pth",
         metavar="FILE",
-        help="default: final",
+        help="default checkpoint_final.pth",
     )
     model.add_argument(
         "--disable_tta", action="store_true", help="do not average over mirrored images"

@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         "-tr",
         default="PseudoCTSynthesisTrainer",
         metavar="TRAINER",
-        help="PseudoCTSynthesisTrainer",
+        help="default PseudoCTSynthesisTrainer",
     )
     parser.add_argument("-c", default="2d", metavar="CONFIG", help="configuration, default 2d")
     parser.add_argument(
@@ -86,7 +86,9 @@ def _add_choice_of_cases(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument(
         "--random-subset", type=positive, metavar="N", help="only N cases, drawn at random"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of --random-subset; 0")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of --random-subset, default 0"
+    )
 
 
 @command

@@ -17,7 +17,7 @@ ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
 def lung_mask_of(folder: Path, case: Case) -> np.ndarray:
     """Return the lungs of a case, boolean (x, y, z) on the grid of its first series.
 
-    The file is called as the case, the study or the series. Voxels other than 0 are lung.
+    The file has the name of the case, the study or the series. Voxels other than 0 are lung.
 
     Raises:
         InputError: there is no such file, or more than one; it cannot be read, is empty, or is on
@@ -31,7 +31,7 @@ def lung_mask_of(folder: Path, case: Case) -> np.ndarray:
                 found.append(file)
 
     if not found:
-        raise InputError("no file is called as the case, the study or the series")
+        raise InputError("no file has the name of the case, the study or the series")
     if len(found) > 1:
         raise InputError("several files are of this study; keep one")
 

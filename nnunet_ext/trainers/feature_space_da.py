@@ -16,7 +16,7 @@ from nnunet_ext.training.settings.miniature import Miniature
 
 
 class FeatureSpaceDATrainer(DomainCriticTrainer):
-    """A critic tells the domains by the encoder's map of one stride; no image is rebuilt.
+    """A critic tells the domains apart by the encoder's map of one stride; no image is rebuilt.
 
     Reference: Chen et al., "Unsupervised domain adaptation based COVID-19 CT infection segmentation
     network", section 4.4, "feature space training". The paper does not say which map is judged; see

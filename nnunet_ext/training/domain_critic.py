@@ -16,7 +16,7 @@ from nnunet_ext.training.settings.hyperparameters import Count, Weight
 
 
 class DomainCriticTrainer(MultiStreamTrainer):
-    """Abstract: a critic tells the domains by some map, and the network makes the maps look alike.
+    """Abstract: a critic tells domains apart by some map, the network makes the maps look alike.
 
     A method states which map that is: :meth:`judged_map`, :meth:`judged_channels` and, if it is
     smaller than the patch, :meth:`judged_size`. The critic does not judge patches that nnU-Net

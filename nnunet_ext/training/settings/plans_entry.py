@@ -16,8 +16,8 @@ PLANS_KEY = "nnunet_ext"
 MADE_BY = "made_by"  # name and version of the package that wrote the entry
 DAMAGED = f"the plans' entry {PLANS_KEY} is damaged; run nnUNetv2_ext_configure with --reset"
 ROLES = {
-    "general": "labelled data sets of other diseases, their labels merged to lesion; 3=cancer uses "
-    "only the label cancer",
+    "general": "labelled data sets of other diseases, their labels merged into lesion; 3=cancer "
+    "uses only the label cancer",
     "unlabeled": "data sets with images of the same disease in imagesUn",
     "target_domain": "data sets with images of another domain in imagesUn",
 }

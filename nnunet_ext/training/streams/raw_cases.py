@@ -44,7 +44,7 @@ def raw_cases(role: str, raw_folder: Path, dataset_json: dict) -> list[RawCase]:
 
     if "ignore" in dataset_json["labels"]:
         raise InputError(
-            f"{raw_folder}: has an ignore label, which cannot be merged to lesion; convert "
+            f"{raw_folder}: has an ignore label, which cannot be merged into lesion; convert "
             "without it"
         )
     return labelled_cases(raw_folder, dataset_json)

@@ -61,7 +61,7 @@ def test_a_turned_mask_gives_the_share_of_the_lungs(tmp_path: Path, case: Case, 
 @pytest.mark.parametrize(
     ("defect", "reason"),
     [
-        ("absent", "no file is called as the case, the study or the series"),
+        ("absent", "no file has the name of the case, the study or the series"),
         ("twice", "several files are of this study"),
         ("empty", "the mask is empty"),
         ("other grid", "is not on the grid of its series"),
