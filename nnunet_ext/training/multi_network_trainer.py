@@ -178,14 +178,17 @@ class MultiNetworkTrainer(ResumableTrainer):
         if not self.starts_epoch:
             return
 
-        losses = [loss.float(), other.float()]
-        if self.grad_scaler is not None:
-            losses = self.grad_scaler.scale(losses)  # else half precision rounds gradients to 0
+        loss = loss.float()
+        other = other.float()
+        scaler = self.grad_scaler
+        if scaler is not None:  # else half precision rounds gradients to 0
+            loss = scaler.scale(loss)
+            other = scaler.scale(other)
         parameters = self.encoder.parameters()
         with self._autocast(enabled=False):
-            ratio = gradient_ratio(*losses, parameters)
+            ratio = gradient_ratio(loss, other, parameters)
 
-        is_overflow = self.grad_scaler is not None and not torch.isfinite(ratio)
+        is_overflow = scaler is not None and not torch.isfinite(ratio)
         if not is_overflow:
             self.note(**{name: ratio})
 
