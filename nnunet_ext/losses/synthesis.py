@@ -10,6 +10,7 @@ from torch.nn import functional
 from nnunet_ext.losses.precision import full_precision
 
 ENOUGH_CORRELATION = 0.5  # of an image and its translation; an inverted one has -0.2 to -0.6
+SAME_VALUE = 1e-3  # of an image's range: what interpolation changes in a constant background
 
 
 @full_precision
@@ -81,8 +82,8 @@ def contrast_loss(
     It is what the correlation of the grey values lacks to 0.5, as a mean over images; both
     directions are added. Scale and offset of the grey values do not matter. A higher correlation
     is not asked for, because it would make everything bright in CT that is bright in MR: the
-    ideal pseudo-CT of the generated slices has 0.57. The background, which has the image's lowest
-    value, does not count: with it, even an inverted brain has 0.7.
+    ideal pseudo-CT of the generated slices has 0.57. The background, the image's most frequent
+    value, does not count: it would hide the contrast of the rest.
 
     Args:
         source: real images ``[B, channels, *spatial]``.
@@ -106,8 +107,9 @@ def _correlation(original: torch.Tensor, translated: torch.Tensor) -> torch.Tens
     """Return Pearson's correlation of each pair of images in the original's foreground, ``[B]``."""
     one = original.flatten(1)
     other = translated.flatten(1)
-    lowest = one.amin(1, keepdim=True)
-    foreground = one > lowest
+    background = one.mode(1, keepdim=True).values
+    value_range = one.amax(1, keepdim=True) - one.amin(1, keepdim=True)
+    foreground = (one - background).abs() > SAME_VALUE * value_range
     return functional.cosine_similarity(
         _centred(one, foreground),
         _centred(other, foreground),

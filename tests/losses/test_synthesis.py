@@ -29,15 +29,18 @@ def test_half_precision_is_computed_in_full() -> None:
     assert cycle_loss(*images).item() == pytest.approx(1.2e5, rel=1e-3)
 
 
-def test_the_contrast_loss_is_what_the_correlation_in_the_foreground_lacks_to_one_half() -> None:
-    """The first column is background: the image's lowest value, whatever it became."""
+@pytest.mark.parametrize("background", [-5.0, 0.2])  # outside the brain; 0 after z-scoring
+def test_the_contrast_loss_is_what_the_correlation_in_the_foreground_lacks_to_one_half(
+    background: float,
+) -> None:
+    """The first column is background: the image's most frequent value, whatever it became."""
     torch.manual_seed(0)
     images = torch.randn(4, 3, 1, 5, 4)
-    images[0, ..., 0] = images[2, ..., 0] = -5
+    images[0, ..., 0] = images[2, ..., 0] = background
     expected = 0.0
     for one, other in (images[:2], images[2:]):
         for a, b in zip(one.numpy(), other.numpy(), strict=True):
-            foreground = a > a.min()
+            foreground = a != np.float32(background)
             correlation = np.corrcoef(a[foreground], b[foreground])[0, 1]
             expected += max(0.0, 0.5 - correlation) / 3
     assert contrast_loss(*images).item() == pytest.approx(expected, rel=1e-5)
