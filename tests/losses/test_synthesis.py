@@ -29,17 +29,24 @@ def test_half_precision_is_computed_in_full() -> None:
     assert cycle_loss(*images).item() == pytest.approx(1.2e5, rel=1e-3)
 
 
-def test_the_contrast_loss_is_one_minus_the_correlation_of_each_image() -> None:
+@pytest.mark.parametrize("background", [-5.0, 0.2])  # outside the brain; 0 after z-scoring
+def test_the_contrast_loss_is_what_the_correlation_in_the_foreground_lacks_to_one_half(
+    background: float,
+) -> None:
+    """The first column is background: the image's most frequent value, whatever it became."""
     torch.manual_seed(0)
     images = torch.randn(4, 3, 1, 5, 4)
+    images[0, ..., 0] = images[2, ..., 0] = background
     expected = 0.0
     for one, other in (images[:2], images[2:]):
         for a, b in zip(one.numpy(), other.numpy(), strict=True):
-            expected += (1 - np.corrcoef(a.ravel(), b.ravel())[0, 1]) / 3
+            foreground = a != np.float32(background)
+            correlation = np.corrcoef(a[foreground], b[foreground])[0, 1]
+            expected += max(0.0, 0.5 - correlation) / 3
     assert contrast_loss(*images).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("slope", "expected"), [(2.0, 0.0), (0.1, 0.0), (-3.0, 4.0), (0.0, 2.0)])
+@pytest.mark.parametrize(("slope", "expected"), [(2.0, 0.0), (0.1, 0.0), (-3.0, 3.0), (0.0, 1.0)])
 def test_scale_and_offset_of_the_contrast_do_not_matter_but_its_sign_does(
     slope: float, expected: float
 ) -> None:
@@ -48,6 +55,26 @@ def test_scale_and_offset_of_the_contrast_do_not_matter_but_its_sign_does(
     translated = slope * image + 5
     loss = contrast_loss(image, translated, image, translated)
     assert loss.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_bright_spot_may_become_dark_once_the_sign_of_the_contrast_is_right() -> None:
+    torch.manual_seed(0)
+    image = torch.randn(1, 1, 8, 8)
+    translated = image.clone()
+    brightest = image.flatten().argmax()
+    translated.view(-1)[brightest] = 0
+    translated.requires_grad_()
+    contrast_loss(image, translated, image, image).backward()
+    assert not translated.grad.any()  # type: ignore[union-attr]
+
+
+def test_images_of_one_value_pull_nowhere() -> None:
+    translated = torch.randn(1, 1, 4, 4, requires_grad=True)
+    constant = torch.zeros(1, 1, 4, 4)
+    loss = contrast_loss(constant, translated, constant, constant)
+    loss.backward()
+    assert loss.item() == 1
+    assert not translated.grad.any()  # type: ignore[union-attr]
 
 
 def test_the_contrast_loss_turns_an_inverted_translation() -> None:
