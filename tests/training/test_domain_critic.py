@@ -150,6 +150,21 @@ def test_two_steps_equal_plain_pytorch(cls: type, tmp_path: Path) -> None:
     torch.testing.assert_close(vector(made.auxiliary_networks["critic"]), vector(critic))
 
 
+def in_half_precision(
+    made: DomainCriticTrainer, monkeypatch: pytest.MonkeyPatch, scale: float
+) -> torch.amp.GradScaler:
+    """Let a trainer train as on CUDA: under float16 autocast, with scaled losses."""
+    monkeypatch.setattr(
+        made,
+        "_autocast",
+        lambda enabled=True: torch.autocast("cpu", torch.float16, enabled=enabled),
+    )
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    made.grad_scaler = scaler
+    made.updaters["network"].scaler = scaler
+    return scaler
+
+
 @every_method
 def test_the_gradient_ratio_is_the_same_in_half_precision(
     cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,13 +173,7 @@ def test_the_gradient_ratio_is_the_same_in_half_precision(
     small = {"adversarial_weight": 1e-4}
     single = made_of(cls, tmp_path / "single", **small)
     half = made_of(cls, tmp_path / "half", **small)
-    monkeypatch.setattr(
-        half,
-        "_autocast",
-        lambda enabled=True: torch.autocast("cpu", torch.float16, enabled=enabled),
-    )
-    half.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)
-    half.updaters["network"].scaler = half.grad_scaler
+    in_half_precision(half, monkeypatch, scale=2.0**14)
 
     data = batch(single, ("target_domain",))
     expected = single.train_step(data)["adversarial_gradient_ratio"]
@@ -179,18 +188,12 @@ def test_a_gradient_ratio_that_overflows_is_not_noted(
 ) -> None:
     """GradScaler starts with a scale that is too large, and skips the first steps."""
     made = made_of(cls, tmp_path)
-    monkeypatch.setattr(
-        made,
-        "_autocast",
-        lambda enabled=True: torch.autocast("cpu", torch.float16, enabled=enabled),
-    )
-    made.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    made.updaters["network"].scaler = made.grad_scaler
+    scaler = in_half_precision(made, monkeypatch, scale=2.0**40)
     before = vector(made.network)
     result = made.train_step(batch(made, ("target_domain",)))
     assert math.isnan(result["adversarial_gradient_ratio"])
     assert torch.equal(vector(made.network), before)
-    assert made.grad_scaler.get_scale() == 2.0**39
+    assert scaler.get_scale() == 2.0**39
 
 
 @every_method
