@@ -7,8 +7,8 @@ segmentation", eq. 11; eq. 9 is its form with the Kullback-Leibler divergence.
 from typing import Literal, get_args
 
 import torch
-from torch.nn import functional
 
+from nnunet_ext.losses.one_hot import one_hot_maps
 from nnunet_ext.losses.precision import full_precision
 
 Norm = Literal["l2", "l1", "kl"]
@@ -50,8 +50,7 @@ def proportion_loss(
 
     classes = logits.shape[1]
     known_labels = torch.where(kept, labels, 0)
-    channels_last = functional.one_hot(known_labels.long(), classes)
-    truth = channels_last.movedim(-1, 1)
+    truth = one_hot_maps(known_labels, classes)
 
     true_shares = _shares(truth, kept)
     predicted_shares = _shares(probabilities, kept)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from nnunet_ext.errors import InputError
 from nnunet_ext.losses.adversarial import real_fake
 from nnunet_ext.losses.consistency import class_balanced_pseudo_label_loss, pseudo_label_loss
+from nnunet_ext.losses.one_hot import one_hot_maps
 from nnunet_ext.losses.proportion import proportion_loss
 from nnunet_ext.losses.quantization import straight_through
 from nnunet_ext.networks.blocks import initialize_normal
@@ -347,8 +348,8 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
         if self.judged_maps == "probabilities":
             return probabilities
         labels = probabilities.argmax(1)
-        one_hot = _one_hot(labels, probabilities)
-        return straight_through(probabilities, one_hot)
+        one_hot = one_hot_maps(labels, probabilities.shape[1])
+        return straight_through(probabilities, one_hot.to(probabilities.dtype))
 
     def judge(self, maps: torch.Tensor) -> torch.Tensor:
         """Return the discriminator's logits ``[B, 1, *spatial]``, at the size of the maps."""
@@ -384,8 +385,8 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
             is_ignored = torch.eq(labels, manager.ignore_label)
 
         known = labels.masked_fill(is_ignored, 0)
-        one_hot = _one_hot(known, predicted)
-        return torch.where(is_ignored[:, None], predicted, one_hot)
+        one_hot = one_hot_maps(known, predicted.shape[1])
+        return torch.where(is_ignored[:, None], predicted, one_hot.to(predicted.dtype))
 
     # --- the log
 
@@ -407,10 +408,3 @@ class VQSemiSupervisedTrainer(VectorQuantizedTrainer):
                 "Warning: the discriminator rejects no pseudo-label, so it does not filter. Raise "
                 "confidence_threshold or discriminator_lr"
             )
-
-
-def _one_hot(labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return labels ``[B, *spatial]`` as maps like others, ``[B, classes, *spatial]``."""
-    classes = like.shape[1]
-    channels_last = functional.one_hot(labels, classes)
-    return channels_last.movedim(-1, 1).to(like.dtype)

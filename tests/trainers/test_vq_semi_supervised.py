@@ -15,6 +15,7 @@ from nnunet_ext.errors import InputError
 from nnunet_ext.networks.segmentation import finest
 from nnunet_ext.trainers.vq_semi_supervised import VQSemiSupervisedTrainer
 from tests.caught_losses import caught_losses
+from tests.half_precision import under_autocast
 from tests.miniature_plans import DATASET_JSON, batch, plans, trainer
 
 STREAMS = {"unlabeled": ["Dataset998_Unlabeled"]}
@@ -389,11 +390,7 @@ def test_codes_start_in_full_precision_under_autocast(
 ) -> None:
     single = vq(tmp_path / "single")
     half = vq(tmp_path / "half")
-    monkeypatch.setattr(
-        half,
-        "_autocast",
-        lambda enabled=True: torch.autocast("cpu", torch.bfloat16, enabled=enabled),
-    )
+    under_autocast(half, monkeypatch, torch.bfloat16)
     images = data_for(single)["data"]
     single.start_codebooks(images)
     with half._autocast():

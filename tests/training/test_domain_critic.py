@@ -16,6 +16,7 @@ from nnunet_ext.trainers.adv_ent import AdvEntTrainer
 from nnunet_ext.trainers.feature_space_da import FeatureSpaceDATrainer
 from nnunet_ext.training.domain_critic import DomainCriticTrainer
 from tests.caught_losses import caught_losses
+from tests.half_precision import under_autocast
 from tests.miniature_plans import batch, plans, trainer
 
 STREAMS = {"target_domain": ["Dataset998_Other"]}
@@ -154,11 +155,7 @@ def in_half_precision(
     made: DomainCriticTrainer, monkeypatch: pytest.MonkeyPatch, scale: float
 ) -> torch.amp.GradScaler:
     """Let a trainer train as on CUDA: under float16 autocast, with scaled losses."""
-    monkeypatch.setattr(
-        made,
-        "_autocast",
-        lambda enabled=True: torch.autocast("cpu", torch.float16, enabled=enabled),
-    )
+    under_autocast(made, monkeypatch, torch.float16)
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     made.grad_scaler = scaler
     made.updaters["network"].scaler = scaler

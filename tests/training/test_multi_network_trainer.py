@@ -21,6 +21,7 @@ from nnunet_ext.training.engine.random_numbers import shared_generator
 from nnunet_ext.training.engine.schedules import step_decay
 from nnunet_ext.training.multi_stream_trainer import MultiStreamTrainer
 from tests.another_process import holding
+from tests.half_precision import under_autocast
 from tests.miniature_plans import batch, plans, trainer
 from tests.training.adversarial_trainer import (
     AdversarialTrainer,
@@ -561,11 +562,7 @@ def test_a_step_under_autocast_sees_the_weights_after_the_step_before(
 ) -> None:
     """Autocast keeps weights in half precision for as long as its block lasts."""
     made = trainer(TwiceTrainer, tmp_path, plans(settings={"initial_lr": 0.5}))
-    monkeypatch.setattr(
-        made,
-        "_autocast",
-        lambda enabled=True: torch.autocast("cpu", torch.bfloat16, enabled=enabled),
-    )
+    under_autocast(made, monkeypatch, torch.bfloat16)
     made.train_step(batch(made))
     first, second = (value.item() for value in made._noted["segmentation"])
     assert first != second
