@@ -83,7 +83,7 @@ def contrast_loss(
     directions are added. Scale and offset of the grey values do not matter. A higher correlation
     is not asked for, because it would make everything bright in CT that is bright in MR: the
     ideal pseudo-CT of the generated slices has 0.57. The background, the image's most frequent
-    value, does not count: it would hide the contrast of the rest.
+    value, does not count: it would hide the contrast of the rest. The lowest value may be tissue.
 
     Args:
         source: real images ``[B, channels, *spatial]``.

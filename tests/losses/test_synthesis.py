@@ -29,7 +29,7 @@ def test_half_precision_is_computed_in_full() -> None:
     assert cycle_loss(*images).item() == pytest.approx(1.2e5, rel=1e-3)
 
 
-@pytest.mark.parametrize("background", [-5.0, 0.2])  # outside the brain; 0 after z-scoring
+@pytest.mark.parametrize("background", [-5.0, 0.2])  # below all tissue, or among it
 def test_the_contrast_loss_is_what_the_correlation_in_the_foreground_lacks_to_one_half(
     background: float,
 ) -> None:
